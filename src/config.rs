@@ -1,0 +1,194 @@
+//! Configuration: raw TOML in, checked settings out. What is here is already valid; nobody downstream checks again.
+//!
+//! The same file stands on every node. Nothing is guessed from the host: no time zone, no hostname, no environment
+//! except credentials of the store.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::ids::RoleName;
+
+/// Everything that the config file says.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The files it was read from, in order; empty for the forms without config.
+    pub files: Vec<PathBuf>,
+    /// BLAKE3 of the checked settings in canonical form, 16 hex characters: equal on two nodes that are configured alike.
+    pub hash: String,
+    /// The time zone that schedules are meant in (IANA name).
+    pub timezone: jiff::tz::TimeZone,
+    /// Where roles without a store of their own are kept.
+    pub store: StoreSettings,
+    /// The roles, by name.
+    pub roles: BTreeMap<RoleName, RoleSettings>,
+}
+
+/// The object store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoreSettings {
+    /// Where.
+    pub url: StoreUrl,
+    /// S3 only: the server, if it is not AWS.
+    pub endpoint: Option<String>,
+    /// S3 only: the region; default from the AWS environment, else `us-east-1`.
+    pub region: Option<String>,
+    /// S3 only: a profile of the AWS config files.
+    pub profile: Option<String>,
+    /// S3 only: `true` puts the bucket into the path, `false` into the host name; default: path when there is an `endpoint`.
+    pub path_style: Option<bool>,
+    /// S3 only: storage class of packs (everything else is small and read often).
+    pub storage_class: Option<String>,
+    /// S3 only: server-side encryption (`AES256`, `aws:kms`).
+    pub sse: Option<String>,
+    /// S3 only: the key for `aws:kms`.
+    pub sse_kms_key_id: Option<String>,
+    /// S3 only: PEM file with further roots of trust.
+    pub ca_file: Option<PathBuf>,
+    /// How the repository key is unlocked.
+    pub key: KeySource,
+    /// Bytes per second, over all uploads of the process.
+    pub limit_upload: Option<u64>,
+    /// Where the journal shall live; settled at `init`.
+    pub journal: JournalPlace,
+}
+
+/// Where objects are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `s3://bucket/prefix`.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The prefix without slashes at its ends; may be empty.
+        prefix: String,
+    },
+    /// `file:///path`.
+    Dir(PathBuf),
+}
+
+/// How the repository key is unlocked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file with a random key.
+    KeyFile(PathBuf),
+    /// A file with a passphrase (one trailing newline is not part of it).
+    PassphraseFile(PathBuf),
+    /// `encryption = "none"`, said explicitly: the repository is readable by whoever can read the store.
+    None,
+}
+
+/// Where a journal lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum JournalPlace {
+    /// At `init`: the store if it passes the proof.
+    #[default]
+    Auto,
+    /// The store.
+    Bucket,
+    /// Etcd.
+    Etcd,
+}
+
+/// One role.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoleSettings {
+    /// Its name.
+    pub name: RoleName,
+    /// Its own key source, or the store's.
+    pub key: KeySource,
+    /// Nodes (by `--node` or hostname) that may ever hold it; `None`: all.
+    pub nodes: Option<Vec<String>>,
+    /// When a node should be active.
+    pub eligible: Option<Probe>,
+    /// What makes it exclusive.
+    pub lease: Lease,
+    /// What is backed up: absolute, none inside another, sorted.
+    pub sources: Vec<PathBuf>,
+    /// Patterns in gitignore syntax; a leading `/` means the file system's root.
+    pub exclude: Vec<String>,
+    /// Stay on the file system that each source is on.
+    pub one_file_system: bool,
+    /// Leave out the content of directories with a valid `CACHEDIR.TAG`.
+    pub exclude_caches: bool,
+    /// Leave out files larger than this, in bytes.
+    pub exclude_larger_than: Option<u64>,
+    /// File name in the snapshot → command.
+    pub dumps: BTreeMap<String, Dump>,
+    /// When; `None`: only by hand.
+    pub schedule: Option<Schedule>,
+    /// The role's offset into each slot is derived from its name and is less than this.
+    pub jitter: Duration,
+    /// A slot must have started by then.
+    pub missed_after: Duration,
+    /// Whether files are read again after the role came from another node.
+    pub takeover_trust: TakeoverTrust,
+    /// An empty source is believed.
+    pub allow_empty: bool,
+}
+
+/// A command whose standard output becomes a file of the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dump {
+    /// Program and arguments; no shell.
+    pub command: Vec<String>,
+    /// Run as this user.
+    pub user: Option<String>,
+    /// Killed after this long.
+    pub timeout: Duration,
+}
+
+/// What makes a role exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// A lease in etcd.
+    Etcd,
+    /// A lease in the bucket.
+    Bucket,
+    /// Only the journal.
+    None,
+}
+
+/// Evidence for eligibility, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// An address that is on this machine.
+    Vip {
+        /// The address.
+        address: std::net::IpAddr,
+        /// Only on this interface. The only way to accept an address on `lo`.
+        interface: Option<String>,
+    },
+    /// A command: exit 0 is yes, 1 is no, anything else and a timeout are unknown.
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// Default 10 s.
+        timeout: Duration,
+    },
+    /// All of these.
+    All(Vec<Probe>),
+    /// At least one of these.
+    Any(Vec<Probe>),
+    /// The opposite; unknown stays unknown.
+    Not(Box<Probe>),
+}
+
+/// When a role is backed up.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Schedule {
+    /// A cron line with five fields, in the config's time zone.
+    Cron(String),
+    /// At multiples of this, counted from 1970-01-01T00:00:00Z.
+    Every(Duration),
+}
+
+/// What is believed of files after the role came from another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TakeoverTrust {
+    /// Nothing that this node's own cache does not vouch for: read and hash again.
+    #[default]
+    Rehash,
+    /// Size and modification time.
+    Mtime,
+}

@@ -1,0 +1,3 @@
+//! One verb a file: what a command does, from the first request to its report. No prose here; `cli` renders.
+
+pub mod report;

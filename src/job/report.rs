@@ -1,0 +1,113 @@
+//! What jobs report. The JSON that `cli` makes of it is part of the outside contract.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::ids::{Digest, RoleName, Term};
+use crate::repo::entry::TreePath;
+
+/// How a run over one role ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A snapshot with changes was committed.
+    Committed,
+    /// A snapshot was committed; its manifest root is the one before.
+    Unchanged,
+    /// Another node is active.
+    Standby,
+    /// The slot is committed already, or none is due.
+    Skipped,
+    /// The election, or whether the commit went through, cannot be told.
+    Unknown,
+    /// A newer takeover exists; nothing was committed.
+    Fenced,
+    /// Nothing was committed.
+    Failed,
+}
+
+/// Files by what became of them, compared with the snapshot before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct FileCounts {
+    /// Not there before.
+    pub new: u64,
+    /// Content or metadata differs.
+    pub changed: u64,
+    /// Equal.
+    pub unchanged: u64,
+    /// No longer there.
+    pub removed: u64,
+    /// Could not be read; each is in [`RoleReport::problems`].
+    pub unreadable: u64,
+}
+
+/// Bytes by where they went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct ByteCounts {
+    /// Size of all regular files of the snapshot.
+    pub source: u64,
+    /// Read from files.
+    pub read: u64,
+    /// Content that the repository did not have, before compression.
+    pub new: u64,
+    /// Sent to the store, everything included.
+    pub uploaded: u64,
+}
+
+/// Something about one path that a person should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Which path.
+    pub path: TreePath,
+    /// What.
+    pub kind: ProblemKind,
+}
+
+/// The kinds of [`Problem`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// It could not be read, and is not in the snapshot (or only by name). Counts as unreadable: exit 6.
+    Unreadable(String),
+    /// It kept changing while it was read; the snapshot has what was read last.
+    Changed,
+    /// It went away between the listing and the read.
+    Vanished,
+    /// A socket: nothing to back up.
+    Socket,
+    /// An attribute (ACL, extended attribute) could not be read; the content is there.
+    Attribute(String),
+}
+
+/// How a backup of one role went.
+#[derive(Debug, Clone)]
+pub struct RoleReport {
+    /// Which role.
+    pub role: RoleName,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, where the outcome alone does not tell: the probe that said no, the error that ended it.
+    pub reason: Option<String>,
+    /// The committed snapshot: the digest of its record.
+    pub snapshot: Option<Digest>,
+    /// The fencing token it ran under.
+    pub term: Option<Term>,
+    /// The slot it was for.
+    pub slot: Option<Timestamp>,
+    /// Whether this run appended a takeover.
+    pub takeover: bool,
+    /// Counts.
+    pub files: FileCounts,
+    /// Counts.
+    pub bytes: ByteCounts,
+    /// Requests sent to the store.
+    pub requests: u64,
+    /// How long it took.
+    pub duration: Duration,
+    /// What went wrong with single paths, at most [`PROBLEMS_MAX`].
+    pub problems: Vec<Problem>,
+}
+
+/// The most problems that a report names one by one; beyond it they are only counted.
+pub const PROBLEMS_MAX: usize = 1000;

@@ -1,0 +1,14 @@
+//! `runner`: an HA-aware backup runner with leader election for active/standby pairs.
+//!
+//! Direction of the rooms: `main → cli, daemon → job → role, journal, repo, tree → store`. Nothing points back;
+//! `tests/house.rs` holds it. `ids` and `env` are leaves that every room may use.
+
+pub mod config;
+pub mod env;
+pub mod ids;
+pub mod job;
+pub mod journal;
+pub mod repo;
+pub mod role;
+pub mod store;
+pub mod tree;

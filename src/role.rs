@@ -1,0 +1,6 @@
+//! Who is active for a role: probes, leases, the election's verdict, slots and schedule.
+//!
+//! The decisions are pure; what talks to the kernel, to etcd or to a command stands in adapters. Nobody but this room can
+//! make a [`permit::Candidacy`], and without one there is no permit, and without a permit no append.
+
+pub mod permit;

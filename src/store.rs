@@ -1,0 +1,169 @@
+//! The object store: whole objects under text keys, in a bucket, a directory or memory.
+//!
+//! The invariant that lives here is [`Store::put_if_absent`]: of all the writers of one key exactly one is told
+//! [`PutOutcome::Created`], and nobody who was told [`PutOutcome::Exists`] has changed a byte. The journal's fencing is
+//! this and nothing else. Whether a real server keeps it is not believed but proved, by the proof.
+//!
+//! Wrappers (faults, counting, bandwidth limit) implement the same trait; one contract suite runs over all.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+
+/// What a conditional put came to. There is no fourth outcome: a definite refusal (no permission, no such bucket, no
+/// space) is a [`StoreError`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The object did not exist and now holds exactly our bytes.
+    Created,
+    /// The key was occupied; nothing was written. It may be our own earlier put that succeeded: read back and compare.
+    Exists,
+    /// No answer, or one that does not tell (timeout, 409, 5xx). The put may still be in flight and land later.
+    Unknown {
+        /// What came instead of an answer.
+        why: String,
+    },
+}
+
+/// One object of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// The whole key, relative to the store's root.
+    pub key: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// When it was last written, by the store's clock.
+    pub modified: Timestamp,
+}
+
+/// One page of a listing, in ascending byte order of the keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The objects.
+    pub objects: Vec<ObjectMeta>,
+    /// There are more after the last of these.
+    pub truncated: bool,
+}
+
+/// The most objects one [`Store::list`] returns; S3's own limit.
+pub const LIST_PAGE_MAX: usize = 1000;
+
+/// The most keys one [`Store::delete`] takes; S3's own limit.
+pub const DELETE_BATCH_MAX: usize = 1000;
+
+/// What a backend can do. What it cannot is an error when asked for, never a silent fallback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// It claims conditional puts; whether it keeps the claim is for the proof to find out.
+    pub put_if_absent: bool,
+}
+
+/// An object store.
+///
+/// Keys are non-empty, made of `a-z A-Z 0-9 . _ - /`, without empty, `.` or `..` components, at most 512 bytes, relative to
+/// the root that the URL names. Idempotent calls retry inside with backoff and jitter; `put_if_absent` sends exactly one request.
+#[async_trait]
+pub trait Store: Debug + Send + Sync {
+    /// The URL as a person would write it, without secrets.
+    fn describe(&self) -> String;
+
+    /// What this backend can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Writes a whole object, replacing what is there. When it returns the object is durable.
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError>;
+
+    /// Writes a whole object if the key is free. One request, never retried inside.
+    ///
+    /// # Errors
+    /// Only for a definite refusal; everything that leaves doubt is [`PutOutcome::Unknown`].
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError>;
+
+    /// Reads a whole object.
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError>;
+
+    /// Reads `range` of an object; shorter than asked only where the object ends. A range that starts at or after the
+    /// end gives no bytes.
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// The objects whose key starts with `prefix` and is greater than `after`, at most `limit` (and never more than
+    /// [`LIST_PAGE_MAX`]). A listing may be stale on some stores: it is a hint, never the truth.
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
+
+    /// Deletes the objects that exist among `keys`; a missing one is no error.
+    ///
+    /// # Errors
+    /// The first refusal. Some of the others may have been deleted.
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError>;
+
+    /// Store clock minus own clock, as of the last answer that carried the store's time; `None` before the first.
+    fn clock_offset(&self) -> Option<SignedDuration>;
+}
+
+/// All objects under `prefix`, page after page.
+pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+    let mut all: Vec<ObjectMeta> = Vec::new();
+    loop {
+        let after = all.last().map(|o| o.key.clone());
+        let page = store.list(prefix, after.as_deref(), LIST_PAGE_MAX).await?;
+        // A page that is truncated yet empty would loop for ever.
+        let more = page.truncated && !page.objects.is_empty();
+        all.extend(page.objects);
+        if !more {
+            return Ok(all);
+        }
+    }
+}
+
+/// Why a store did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{store}: {kind}{}{}", key.as_ref().map(|k| format!(": {k}")).unwrap_or_default(), if detail.is_empty() { String::new() } else { format!(" ({detail})") })]
+pub struct StoreError {
+    /// What went wrong, as a rule for what to do about it.
+    pub kind: StoreErrorKind,
+    /// The store, as [`Store::describe`] names it.
+    pub store: String,
+    /// The object concerned.
+    pub key: Option<String>,
+    /// The backend's own words.
+    pub detail: String,
+}
+
+/// The kinds of [`StoreError`]; they carry the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreErrorKind {
+    /// There is no such object.
+    #[error("not found")]
+    NotFound,
+    /// The bucket or the root directory itself does not exist.
+    #[error("there is no such bucket or directory")]
+    NoSuchStore,
+    /// The credentials or file permissions do not allow it.
+    #[error("access denied")]
+    Denied,
+    /// No space, or a quota.
+    #[error("no space left in the store")]
+    NoSpace,
+    /// No answer, or a temporary refusal; retried already.
+    #[error("cannot be reached")]
+    Unreachable,
+    /// The backend cannot do this at all.
+    #[error("the store cannot do this")]
+    Unsupported,
+    /// The request is wrong (bad key, bad region, clock skew that breaks the signature …).
+    #[error("the store refused the request")]
+    Invalid,
+    /// Anything else, an I/O error of a disk for example.
+    #[error("failed")]
+    Other,
+}
+
+impl StoreError {
+    /// The object does not exist (while the store does).
+    pub fn is_not_found(&self) -> bool {
+        self.kind == StoreErrorKind::NotFound
+    }
+}

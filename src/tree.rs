@@ -1,0 +1,1 @@
+//! The file tree: scan, compare, read, write back.
