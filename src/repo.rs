@@ -9,10 +9,11 @@ pub mod entry;
 pub mod format;
 pub mod index;
 pub mod keyslot;
-pub(crate) mod line;
+pub mod line;
 pub mod manifest;
 pub mod names;
 pub mod pack;
+pub mod reader;
 mod segment;
 
 pub use codec::DecodeError;

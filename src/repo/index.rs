@@ -27,6 +27,7 @@ pub fn encode_index(keys: &Keys, id: IndexId, salt: [u8; SALT_LEN], packs: &[Pac
     put_varint(&mut data, packs.len() as u64);
     for pack in packs {
         data.extend_from_slice(&pack.id.0);
+        data.extend_from_slice(&pack.salt);
         pack.encode(&mut data);
     }
     keys.object(id.0, salt).seal(Part::Index, &mut data, HEADER_LEN);
@@ -48,11 +49,12 @@ pub fn decode_index(keys: &Keys, id: IndexId, object: &[u8]) -> Result<Vec<PackT
         return bad("does not open: it is damaged, or belongs elsewhere");
     };
     let mut reader = Reader::new(&plain);
-    let count = reader.count(PackId::LEN + 1)?;
+    let count = reader.count(PackId::LEN + SALT_LEN + 1)?;
     let mut packs = Vec::with_capacity(count);
     for _ in 0..count {
         let id = PackId(reader.array()?);
-        packs.push(PackTable::decode(id, &mut reader)?);
+        let salt = reader.array()?;
+        packs.push(PackTable::decode(id, salt, &mut reader)?);
     }
     reader.finish()?;
     Ok(packs)
@@ -84,6 +86,17 @@ pub struct ChunkPlace {
     pub len: u32,
 }
 
+/// One pack, as a reader needs it.
+#[derive(Debug, Clone)]
+pub struct PackPlace {
+    /// Which.
+    pub id: PackId,
+    /// The salt of its key.
+    pub salt: [u8; SALT_LEN],
+    /// Its frames in order.
+    pub frames: Vec<FramePlace>,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Row {
     id: ChunkId,
@@ -96,7 +109,7 @@ struct Row {
 /// All chunks that some index objects list.
 #[derive(Debug, Default)]
 pub struct Index {
-    packs: Vec<(PackId, Vec<FramePlace>)>,
+    packs: Vec<PackPlace>,
     rows: Vec<Row>,
     sorted: bool,
 }
@@ -115,7 +128,7 @@ impl Index {
             }
             frames.push(FramePlace { offset, stored_len: frame.stored_len, raw_len: at, compressed: frame.compressed });
         }
-        self.packs.push((table.id, frames));
+        self.packs.push(PackPlace { id: table.id, salt: table.salt, frames });
         self.sorted = false;
     }
 
@@ -137,28 +150,17 @@ impl Index {
         self.row(id).is_some()
     }
 
-    /// Where the chunk is.
-    pub fn find(&self, id: &ChunkId) -> Option<ChunkPlace> {
-        self.row(id).map(|row| ChunkPlace {
-            pack: self.packs[row.pack as usize].0,
-            frame: row.frame,
-            offset: row.offset,
-            len: row.len,
-        })
-    }
-
-    /// The frames of the pack that holds this chunk, and the chunk's place.
-    pub fn find_frame(&self, id: &ChunkId) -> Option<(ChunkPlace, FramePlace)> {
+    /// Where the chunk is: its place, and the pack that has it.
+    pub fn find(&self, id: &ChunkId) -> Option<(ChunkPlace, &PackPlace)> {
         self.row(id).map(|row| {
-            let (pack, frames) = &self.packs[row.pack as usize];
-            let place = ChunkPlace { pack: *pack, frame: row.frame, offset: row.offset, len: row.len };
-            (place, frames[row.frame as usize])
+            let pack = &self.packs[row.pack as usize];
+            (ChunkPlace { pack: pack.id, frame: row.frame, offset: row.offset, len: row.len }, pack)
         })
     }
 
     /// The packs, in the order in which they were added.
-    pub fn packs(&self) -> impl Iterator<Item = (PackId, &[FramePlace])> {
-        self.packs.iter().map(|(id, frames)| (*id, frames.as_slice()))
+    pub fn packs(&self) -> &[PackPlace] {
+        &self.packs
     }
 
     /// How many chunks it knows.
@@ -185,7 +187,7 @@ mod tests {
             .chunks(2)
             .map(|c| FrameEntry { stored_len: 100, compressed: true, chunks: c.iter().map(chunk).collect() })
             .collect();
-        PackTable { id: PackId([pack; 16]), frames }
+        PackTable { id: PackId([pack; 16]), salt: [pack; 32], frames }
     }
 
     #[test]
@@ -213,11 +215,13 @@ mod tests {
         index.add(&table(2, &[(2, 20), (9, 5)]));
         index.sort();
         let place = |pack: u8, frame, offset, len| Some(ChunkPlace { pack: PackId([pack; 16]), frame, offset, len });
-        assert_eq!(index.find(&ChunkId([1; 32])), place(1, 0, 30, 10));
-        assert_eq!(index.find(&ChunkId([2; 32])), place(1, 1, 0, 20), "the first pack that has it");
-        assert_eq!(index.find(&ChunkId([9; 32])), place(2, 0, 20, 5));
-        assert_eq!(index.find(&ChunkId([7; 32])), None);
-        let (_, frame) = index.find_frame(&ChunkId([2; 32])).unwrap();
+        let find = |id: u8| index.find(&ChunkId([id; 32])).map(|(place, _)| place);
+        assert_eq!(find(1), place(1, 0, 30, 10));
+        assert_eq!(find(2), place(1, 1, 0, 20), "the first pack that has it");
+        assert_eq!(find(9), place(2, 0, 20, 5));
+        assert_eq!(find(7), None);
+        let (place, pack) = index.find(&ChunkId([2; 32])).unwrap();
+        let frame = pack.frames[place.frame as usize];
         assert_eq!((frame.offset, frame.raw_len), (140, 20));
         assert_eq!(index.len(), 4);
     }

@@ -71,6 +71,8 @@ impl FrameEntry {
 pub struct PackTable {
     /// Which pack.
     pub id: PackId,
+    /// The salt of its key; it also stands in the pack's header.
+    pub salt: [u8; SALT_LEN],
     /// Its frames in order.
     pub frames: Vec<FrameEntry>,
 }
@@ -85,7 +87,7 @@ impl PackTable {
         })
     }
 
-    /// Appends the table without the pack's ID: frames, then the chunk lengths, then the chunk IDs.
+    /// Appends the table without ID and salt: frames, then the chunk lengths, then the chunk IDs.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.frames.len() as u64);
         for frame in &self.frames {
@@ -102,7 +104,7 @@ impl PackTable {
         }
     }
 
-    pub(crate) fn decode(id: PackId, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(id: PackId, salt: [u8; SALT_LEN], reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let count = reader.count(3)?;
         let mut frames = Vec::with_capacity(count);
         let mut total = 0usize;
@@ -132,7 +134,7 @@ impl PackTable {
         for chunk in frames.iter_mut().flat_map(|f| &mut f.chunks) {
             chunk.id = ChunkId(reader.array()?);
         }
-        Ok(Self { id, frames })
+        Ok(Self { id, salt, frames })
     }
 }
 
@@ -191,7 +193,7 @@ impl PackBuilder {
         data.extend_from_slice(MAGIC_HEAD);
         data.extend_from_slice(&[VERSION, keys.cipher().code(), 0, 0]);
         data.extend_from_slice(&salt);
-        Self { key: keys.object(id.0, salt), data, table: PackTable { id, frames: Vec::new() } }
+        Self { key: keys.object(id.0, salt), data, table: PackTable { id, salt, frames: Vec::new() } }
     }
 
     /// Seals and appends one frame.
@@ -250,8 +252,8 @@ pub enum PackError {
     Trailer(String),
 }
 
-/// The key of a pack from its header.
-pub fn open_header(keys: &Keys, id: PackId, header: &[u8]) -> Result<ObjectKey, PackError> {
+/// The salt from a pack's header.
+pub fn open_header(keys: &Keys, header: &[u8]) -> Result<[u8; SALT_LEN], PackError> {
     let Some((head, salt)) = header.get(..HEADER_LEN).map(|h| h.split_at(8)) else {
         return Err(PackError::Shape("it is shorter than a header"));
     };
@@ -264,7 +266,7 @@ pub fn open_header(keys: &Keys, id: PackId, header: &[u8]) -> Result<ObjectKey, 
     if head != expected {
         return Err(PackError::Shape("another format version or cipher"));
     }
-    Ok(keys.object(id.0, salt.try_into().expect("the header was cut to its length")))
+    Ok(salt.try_into().expect("the header was cut to its length"))
 }
 
 /// How long the trailer is, from the last [`FOOTER_LEN`] bytes of a pack.
@@ -278,10 +280,10 @@ pub fn trailer_len(footer: &[u8]) -> Result<usize, PackError> {
 }
 
 /// The table from a sealed trailer.
-pub fn open_trailer(key: &ObjectKey, id: PackId, sealed: &[u8]) -> Result<PackTable, PackError> {
-    let plain = key.open(Part::Trailer, sealed).map_err(|e| PackError::Trailer(e.to_string()))?;
+pub fn open_trailer(keys: &Keys, id: PackId, salt: [u8; SALT_LEN], sealed: &[u8]) -> Result<PackTable, PackError> {
+    let plain = keys.object(id.0, salt).open(Part::Trailer, sealed).map_err(|e| PackError::Trailer(e.to_string()))?;
     let mut reader = Reader::new(&plain);
-    let table = PackTable::decode(id, &mut reader).map_err(|e| PackError::Trailer(e.to_string()))?;
+    let table = PackTable::decode(id, salt, &mut reader).map_err(|e| PackError::Trailer(e.to_string()))?;
     reader.finish().map_err(|e| PackError::Trailer(e.to_string()))?;
     Ok(table)
 }
@@ -336,10 +338,11 @@ mod tests {
     fn a_pack_reads_back_from_its_trailer_alone() {
         for cipher in [Cipher::Aes256GcmSiv, Cipher::None] {
             let (keys, bytes, table) = sample(cipher);
-            let key = open_header(&keys, table.id, &bytes).unwrap();
+            let salt = open_header(&keys, &bytes).unwrap();
+            let key = keys.object(table.id.0, salt);
             let end = bytes.len() - FOOTER_LEN;
             let len = trailer_len(&bytes[end..]).unwrap();
-            assert_eq!(open_trailer(&key, table.id, &bytes[end - len..end]).unwrap(), table);
+            assert_eq!(open_trailer(&keys, table.id, salt, &bytes[end - len..end]).unwrap(), table);
             assert!(table.frames[0].compressed && !table.frames[1].compressed, "noise is kept as it is");
             for (n, (offset, frame)) in table.offsets().zip(&table.frames).enumerate() {
                 let sealed = &bytes[offset as usize..][..frame.stored_len as usize];
@@ -358,11 +361,12 @@ mod tests {
         for cipher in [Cipher::Aes256GcmSiv, Cipher::None] {
             let (keys, bytes, table) = sample(cipher);
             let read = |bytes: &[u8]| -> Result<(), PackError> {
-                let key = open_header(&keys, table.id, bytes)?;
+                let salt = open_header(&keys, bytes)?;
+                let key = keys.object(table.id.0, salt);
                 let end = bytes.len().checked_sub(FOOTER_LEN).ok_or(PackError::Shape("short"))?;
                 let len = trailer_len(&bytes[end..])?;
                 let start = end.checked_sub(len).ok_or(PackError::Shape("short"))?;
-                let table = open_trailer(&key, table.id, &bytes[start..end])?;
+                let table = open_trailer(&keys, table.id, salt, &bytes[start..end])?;
                 for (n, (offset, frame)) in table.offsets().zip(&table.frames).enumerate() {
                     let sealed = &bytes[offset as usize..][..frame.stored_len as usize];
                     open_frame(&key, n as u32, sealed, frame.compressed, frame.raw_len() as usize)?;
