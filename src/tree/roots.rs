@@ -113,8 +113,9 @@ impl Roots {
         self.roots.iter().map(|r| &r.path)
     }
 
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, Root> {
-        self.roots.iter()
+    /// The sources.
+    pub(super) fn all(&self) -> &[Root] {
+        &self.roots
     }
 
     /// Opens what is at `path` without following links; `flags` say what for.
@@ -298,7 +299,7 @@ mod tests {
         fs::write(dir.path().join("file"), "x").unwrap();
         symlink("file", dir.path().join("link")).unwrap();
         let roots = Roots::open(&[dir.path().join("link"), dir.path().join("file")]).unwrap();
-        let kinds: Vec<_> = roots.iter().map(|r| r.stat.kind).collect();
+        let kinds: Vec<_> = roots.all().iter().map(|r| r.stat.kind).collect();
         assert_eq!(kinds, [FileType::File, FileType::Symlink]);
         roots.open_at(&at(&path, "file"), READ).unwrap();
         assert!(roots.open_at(&at(&path, "link"), READ).is_err());
@@ -344,7 +345,7 @@ mod tests {
             } else {
                 fs::write(&path, "x").unwrap();
             }
-            fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
             let error = without_privileges(|| Roots::open(std::slice::from_ref(&path)).map(drop));
             assert!(matches!(error.unwrap_err().why, ScanErrorKind::Unreadable(_)), "{name}");
         }

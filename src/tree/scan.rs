@@ -137,7 +137,7 @@ struct State {
 pub fn scan(options: Options) -> Result<Scan, ScanError> {
     let roots = Arc::new(Roots::open(&options.sources)?);
     let limits = Limits { run_ahead: RUN_AHEAD, resume: RESUME, batch: BATCH };
-    let queue = Queue::new(limits, (0..roots.iter().len()).map(Work::Root));
+    let queue = Queue::new(limits, (0..roots.all().len()).map(Work::Root));
     let state = State { queue, walkers_waiting: 0, consumer_waiting: false, panicked: false };
     let (work, results) = (Condvar::new(), Condvar::new());
     let shared = Arc::new(Shared { options, roots, state: Mutex::new(state), work, results });

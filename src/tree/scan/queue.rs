@@ -99,11 +99,11 @@ impl<W, T> Queue<W, T> {
     }
 
     /// Puts what came out of a piece of work into its place.
-    pub(super) fn finish(&mut self, ticket: Ticket, parts: impl IntoIterator<Item = Part<W, T>>) {
+    pub(super) fn finish(&mut self, Ticket(id): Ticket, parts: impl IntoIterator<Item = Part<W, T>>) {
         if self.closed {
             return;
         }
-        let place = self.stack.iter().rposition(|n| n.id == ticket.0).expect("a ticket is used once");
+        let place = self.stack.iter().rposition(|n| n.id == id).expect("a ticket is used once");
         let mut before = self.stack.remove(place).before;
         self.taken -= 1;
         let mut later = Vec::new();

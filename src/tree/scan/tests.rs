@@ -50,7 +50,9 @@ fn walked(path: &Path, into: &mut BTreeMap<TreePath, (u64, u64, u32)>) {
     let meta = fs::symlink_metadata(path).unwrap();
     into.insert(tree_path(path), (meta.ino(), meta.len(), meta.mode() & 0o7777));
     if meta.is_dir() {
-        fs::read_dir(path).unwrap().for_each(|e| walked(&e.unwrap().path(), into));
+        for entry in fs::read_dir(path).unwrap() {
+            walked(&entry.unwrap().path(), into);
+        }
     }
 }
 
@@ -181,7 +183,7 @@ fn what_is_excluded_is_not_even_opened() {
     }
     fs::write(p.join(OsStr::from_bytes(b"\xfe.tmp")), "").unwrap();
     // Whoever opened it would report it.
-    fs::set_permissions(p.join("cache"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(p.join("cache"), fs::Permissions::from_mode(0o0)).unwrap();
     let anchored = format!("{}/cache", p.display());
     // The source's own name matches a pattern too.
     let own = p.file_name().unwrap().to_str().unwrap();

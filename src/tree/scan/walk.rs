@@ -71,7 +71,7 @@ pub(super) struct Walker<'a> {
 /// What comes out of a piece of work.
 #[derive(Default)]
 struct Parts {
-    parts: Vec<Part<Work, Found>>,
+    done: Vec<Part<Work, Found>>,
     found: Vec<Found>,
     weight: usize,
     weight_total: usize,
@@ -91,18 +91,18 @@ impl Parts {
 
     fn later(&mut self, work: Work) {
         self.flush();
-        self.parts.push(Part::Later(work));
+        self.done.push(Part::Later(work));
     }
 
     fn flush(&mut self) {
         if !self.found.is_empty() {
-            self.parts.push(Part::Ready(std::mem::take(&mut self.found), std::mem::take(&mut self.weight)));
+            self.done.push(Part::Ready(std::mem::take(&mut self.found), std::mem::take(&mut self.weight)));
         }
     }
 
     fn finish(mut self) -> Vec<Part<Work, Found>> {
         self.flush();
-        self.parts
+        self.done
     }
 }
 
@@ -129,7 +129,7 @@ impl<'a> Walker<'a> {
     }
 
     fn root(&self, index: usize, parts: &mut Parts) {
-        let Some(root) = self.roots.iter().nth(index) else { return };
+        let root = &self.roots.all()[index];
         let (path, stat) = (root.path.clone(), root.stat);
         if self.take(path.clone(), stat, parts) {
             parts.later(Work::Dir(Dir { parent: Arc::new(path), name: None, root_dev: stat.dev }));
