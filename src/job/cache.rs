@@ -6,11 +6,11 @@
 //! journal is dropped, and so is one that is damaged anywhere.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::ids::{Digest, RepoId, Seq};
+use crate::ids::{ChunkId, Digest, RepoId, Seq};
 use crate::repo::DecodeError;
 use crate::repo::codec::{Reader, bad, put_varint};
 use crate::repo::entry::{Entry, Nanos};
@@ -99,27 +99,32 @@ impl CacheWriter {
         Ok(())
     }
 
-    /// Ends the cache, binds it to a snapshot and puts it in place of the old one.
-    pub fn finish(mut self, bound: Bound) -> io::Result<()> {
-        use std::os::unix::fs::FileExt;
+    /// Ends the cache, binds it to a snapshot and puts it in place of the old one. `nodes` are the chunks of the snapshot's
+    /// manifest itself.
+    pub fn finish(mut self, bound: Bound, nodes: &[ChunkId]) -> io::Result<()> {
         if !self.entries.is_empty() {
             self.end_block()?;
         }
         self.file.write_all(&[0; 8 + CHECKSUM_LEN])?;
+        let nodes_at = self.file.stream_position()?;
+        let nodes: Vec<u8> = nodes.iter().flat_map(|id| id.0).collect();
+        self.file.write_all(&nodes)?;
+        self.file.write_all(&checksum(&nodes))?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.write_all_at(&header(bound), 0)?;
+        file.write_all_at(&header(bound, nodes_at), 0)?;
         file.sync_data()?;
         std::fs::rename(&self.temporary, &self.path)
     }
 }
 
-const HEADER_LEN: usize = 8 + 16 + 8 + 32 + CHECKSUM_LEN;
+const HEADER_LEN: usize = 8 + 16 + 8 + 32 + 8 + CHECKSUM_LEN;
 
-fn header(bound: Bound) -> Vec<u8> {
+fn header(bound: Bound, nodes_at: u64) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&bound.repo.0);
     out.extend_from_slice(&bound.seq.0.to_le_bytes());
     out.extend_from_slice(&bound.snapshot.0);
+    out.extend_from_slice(&nodes_at.to_le_bytes());
     let sum = checksum(&out);
     out.extend_from_slice(&sum);
     out
@@ -145,6 +150,7 @@ pub enum CacheError {
 pub struct CacheReader {
     file: BufReader<File>,
     bound: Bound,
+    nodes_at: u64,
     done: bool,
 }
 
@@ -160,12 +166,24 @@ impl CacheReader {
             seq: Seq(u64::from_le_bytes(reader.array().ok()?)),
             snapshot: Digest(reader.array().ok()?),
         };
-        (header(bound) == head).then_some(Self { file, bound, done: false })
+        let nodes_at = u64::from_le_bytes(reader.array().ok()?);
+        (header(bound, nodes_at) == head).then_some(Self { file, bound, nodes_at, done: false })
     }
 
     /// What it is bound to.
     pub fn bound(&self) -> Bound {
         self.bound
+    }
+
+    /// The chunks of the snapshot's manifest itself; `None` where they cannot be read.
+    pub fn nodes(&self) -> Option<Vec<ChunkId>> {
+        let file = self.file.get_ref();
+        let len = file.metadata().ok()?.len().checked_sub(self.nodes_at)?;
+        let mut bytes = vec![0; usize::try_from(len).ok()?];
+        file.read_exact_at(&mut bytes, self.nodes_at).ok()?;
+        let (nodes, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_LEN)?)?;
+        let sound = checksum(nodes) == sum && nodes.len().is_multiple_of(ChunkId::LEN);
+        sound.then(|| nodes.chunks_exact(ChunkId::LEN).filter_map(ChunkId::from_slice).collect())
     }
 
     /// The next block; `None` at the end.
@@ -251,18 +269,23 @@ mod tests {
         for c in &all {
             writer.push(c.entry.clone(), c.local).unwrap();
         }
-        writer.finish(bound).unwrap();
+        let nodes = [ChunkId([5; 32]), ChunkId([6; 32])];
+        writer.finish(bound, &nodes).unwrap();
         assert_eq!(CacheReader::open(&path).unwrap().bound(), bound);
+        assert_eq!(CacheReader::open(&path).unwrap().nodes().unwrap(), nodes);
         assert_eq!(read(&path).unwrap(), all);
         let good = std::fs::read(&path).unwrap();
         for at in (0..good.len()).step_by(7) {
             let mut flipped = good.clone();
             flipped[at] ^= 4;
             std::fs::write(&path, &flipped).unwrap();
+            let found = CacheReader::open(&path).and_then(|c| c.nodes());
+            assert!(found.is_none_or(|n| n == nodes), "byte {at}");
             let damaged = read(&path);
             assert!(damaged.as_ref().is_err() || damaged.as_ref().is_ok_and(|c| c.is_empty() || *c == all), "byte {at}");
             std::fs::write(&path, &good[..at]).unwrap();
-            assert!(read(&path).is_err() || CacheReader::open(&path).is_none(), "cut at {at}");
+            let cut = CacheReader::open(&path);
+            assert!(cut.is_none_or(|c| c.nodes().is_none()), "cut at {at}");
         }
     }
 }
