@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::job::backup::dump::keep_time;
 use crate::job::backup::known::Stream;
 use crate::job::backup::plan::{Decision, Known, decide};
 use crate::job::backup::stock::Ledger;
