@@ -4,4 +4,5 @@
 //! make a [`permit::Candidacy`], and without one there is no permit, and without a permit no append.
 
 pub mod permit;
+pub mod probe;
 pub mod slot;
