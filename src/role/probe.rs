@@ -144,7 +144,7 @@ pub enum Detail {
     #[error("the addresses of this machine cannot be read: {0}")]
     Unlisted(String),
     /// The command ended.
-    #[error("exit {code}{}", said(line))]
+    #[error("exit {code}{}", said(line.as_ref()))]
     Exit {
         /// Its exit code.
         code: i32,
@@ -152,7 +152,7 @@ pub enum Detail {
         line: Option<String>,
     },
     /// The command was killed by somebody.
-    #[error("killed by signal {signal}{}", said(line))]
+    #[error("killed by signal {signal}{}", said(line.as_ref()))]
     Signal {
         /// The signal's number.
         signal: i32,
@@ -160,7 +160,7 @@ pub enum Detail {
         line: Option<String>,
     },
     /// The command took too long, and was killed with all its children.
-    #[error("no answer within {}{}", humantime::format_duration(*after), said(line))]
+    #[error("no answer within {}{}", humantime::format_duration(*after), said(line.as_ref()))]
     TimedOut {
         /// The limit.
         after: Duration,
@@ -172,8 +172,8 @@ pub enum Detail {
     NotRun(String),
 }
 
-fn said(line: &Option<String>) -> String {
-    line.as_ref().map(|line| format!(": {line}")).unwrap_or_default()
+fn said(line: Option<&String>) -> String {
+    line.map(|line| format!(": {line}")).unwrap_or_default()
 }
 
 /// What commands are told in their environment.

@@ -68,14 +68,13 @@ async fn run(
     let mut group = Group(child);
     let out = Head::of(group.0.stdout.take());
     let err = Head::of(group.0.stderr.take());
-    let ended = match tokio::time::timeout(timeout, group.0.wait()).await {
-        Ok(status) => Ended::Exit(status?),
-        Err(_) => {
-            group.kill();
-            // Reaped, so that no zombie is left. After SIGKILL this is a matter of the kernel only.
-            group.0.wait().await?;
-            Ended::TimedOut
-        }
+    let ended = if let Ok(status) = tokio::time::timeout(timeout, group.0.wait()).await {
+        Ended::Exit(status?)
+    } else {
+        group.kill();
+        // Reaped, so that no zombie is left. After SIGKILL this is a matter of the kernel only.
+        group.0.wait().await?;
+        Ended::TimedOut
     };
     let (err, out) = (err.finish().await, out.finish().await);
     Ok((ended, first_line(&err).or_else(|| first_line(&out))))

@@ -209,11 +209,11 @@ mod tests {
             ip addr add 10.9.8.7/32 dev v0 label v0:vip; ip addr add 10.9.8.8/32 dev lo
             ip -6 addr add 2001:db8::51/64 dev v0 nodad; ip -6 addr add 2001:db8::52/64 dev v0
             ip addr add 10.9.8.9/32 dev v1; exec \"$0\" --exact role::probe::vip::tests::inside_a_network --ignored";
-        let mut refusals = String::new();
+        let mut refusals = Vec::new();
         for enter in [&["unshare", "-rn"][..], &["sudo", "-n", "unshare", "-n"]] {
             let probe = Command::new(enter[0]).args(&enter[1..]).arg("true").output();
             if !probe.as_ref().is_ok_and(|out| out.status.success()) {
-                refusals += &format!("{enter:?}: {probe:?}\n");
+                refusals.push(format!("{enter:?}: {probe:?}"));
                 continue;
             }
             let me = std::env::current_exe().unwrap();
@@ -223,7 +223,7 @@ mod tests {
             assert!(output.status.success() && text.contains("1 passed"), "{text}");
             return;
         }
-        panic!("no way into a network namespace; run the tests as root, or allow user namespaces:\n{refusals}");
+        panic!("no way into a network namespace; run the tests as root, or allow user namespaces: {refusals:#?}");
     }
 
     #[test]
