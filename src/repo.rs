@@ -14,6 +14,6 @@ pub mod manifest;
 pub mod names;
 pub mod pack;
 pub mod reader;
-mod segment;
+pub(crate) mod segment;
 
 pub use codec::DecodeError;

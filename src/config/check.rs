@@ -40,19 +40,18 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
         Some(at) => accept(&at, value::timezone(at.value), &mut check.problems),
         None => None,
     };
-    let store = match root.section("store") {
-        Some(section) => check.store(&section),
-        None => {
-            if !root.has("store") {
-                check.problems.push(
-                    Problem::new(&whole, "store", "is missing: where shall the backups go?")
-                        .hint("[store]")
-                        .hint("url = \"s3://bucket/prefix\"  # or \"file:///var/backups/runner\"")
-                        .hint("key_file = \"/etc/runner/repository.key\""),
-                );
-            }
-            None
+    let store = if let Some(section) = root.section("store") {
+        check.store(&section)
+    } else {
+        if !root.has("store") {
+            check.problems.push(
+                Problem::new(&whole, "store", "is missing: where shall the backups go?")
+                    .hint("[store]")
+                    .hint("url = \"s3://bucket/prefix\"  # or \"file:///var/backups/runner\"")
+                    .hint("key_file = \"/etc/runner/repository.key\""),
+            );
         }
+        None
     };
     let mut roles = BTreeMap::new();
     let has_etcd = root.has("etcd");
@@ -95,18 +94,17 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn store(&mut self, section: &Section<'_>) -> Option<StoreSettings> {
-        let url = match section.text("url") {
-            Some(at) => accept(&at, at.value.parse::<StoreUrl>(), &mut self.problems),
-            None => {
-                if !section.has("url") {
-                    self.problems.push(
-                        section
-                            .problem("has no url: where shall the backups go?")
-                            .hint("write url = \"s3://bucket/prefix\" or url = \"file:///var/backups/runner\""),
-                    );
-                }
-                None
+        let url = if let Some(at) = section.text("url") {
+            accept(&at, at.value.parse::<StoreUrl>(), &mut self.problems)
+        } else {
+            if !section.has("url") {
+                self.problems.push(
+                    section
+                        .problem("has no url: where shall the backups go?")
+                        .hint("write url = \"s3://bucket/prefix\" or url = \"file:///var/backups/runner\""),
+                );
             }
+            None
         };
         let mut s3_text = |key: &str| {
             let at = section.text(key)?;
@@ -208,17 +206,15 @@ impl Check<'_> {
             );
             return None;
         }
-        match &self.host.credentials_directory {
-            Some(directory) => Some(directory.join(name)),
-            None => {
-                self.problems.push(
-                    at.problem("there are no credentials here ($CREDENTIALS_DIRECTORY is not set)")
-                        .hint(format!("systemd gives them to a service with LoadCredential={name}:FILE;"))
-                        .hint("to run it by hand, set the variable or name the file itself"),
-                );
-                None
-            }
+        if let Some(directory) = &self.host.credentials_directory {
+            return Some(directory.join(name));
         }
+        self.problems.push(
+            at.problem("there are no credentials here ($CREDENTIALS_DIRECTORY is not set)")
+                .hint(format!("systemd gives them to a service with LoadCredential={name}:FILE;"))
+                .hint("to run it by hand, set the variable or name the file itself"),
+        );
+        None
     }
 
     fn role(
@@ -351,7 +347,7 @@ impl Check<'_> {
             match overlap(&sources, &path) {
                 None => sources.push(path),
                 Some(problem) => {
-                    self.problems.push(at.problem(problem).hint("keep the outer one; exclude what is too much"))
+                    self.problems.push(at.problem(problem).hint("keep the outer one; exclude what is too much"));
                 }
             }
         }
@@ -491,7 +487,7 @@ pub(super) fn for_flags(
         let at = At { value: source, key: "--source".to_owned(), place: Place::nowhere() };
         // A path on the command line may hold any byte, so it is normalised here and not as text.
         if !source.is_absolute() || source.components().any(|c| c == std::path::Component::ParentDir) {
-            problems.push(at.problem(format!("{source:?} is not an absolute path without \"..\"")));
+            problems.push(at.problem(format!("\"{}\" is not an absolute path without \"..\"", source.display())));
             continue;
         }
         let path: PathBuf = source.components().collect();

@@ -77,7 +77,7 @@ pub(super) fn dotted(parent: &str, key: &str) -> String {
 /// Every syntax error of the file.
 pub(super) fn parse(file: &Arc<PathBuf>, text: &str) -> Result<Table, Vec<Problem>> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let reader = Reader { file, text };
+    let reader = Reader { file, ends: text.match_indices('\n').map(|(at, _)| at).collect() };
     if errors.is_empty() {
         return Ok(reader.table(table.get_ref()));
     }
@@ -98,13 +98,13 @@ fn shorten(line: &str) -> String {
 
 struct Reader<'a> {
     file: &'a Arc<PathBuf>,
-    text: &'a str,
+    /// Where the lines end.
+    ends: Vec<usize>,
 }
 
 impl Reader<'_> {
     fn place(&self, offset: usize) -> Place {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        let line = 1 + before.iter().filter(|b| **b == b'\n').count();
+        let line = 1 + self.ends.partition_point(|end| *end < offset);
         Place { file: Some(Arc::clone(self.file)), line: Some(line) }
     }
 

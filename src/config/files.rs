@@ -90,7 +90,7 @@ fn read(file: &Path) -> Result<String, Problem> {
     }
     let bytes = std::fs::read(file).map_err(|e| problem(format!("cannot be read ({e})")))?;
     String::from_utf8(bytes).map_err(|e| {
-        let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].split(|b| *b == b'\n').count();
         let mut problem = problem("is not UTF-8".to_owned()).hint("save it in that encoding");
         problem.place.line = Some(line);
         problem

@@ -223,7 +223,6 @@ impl Findings {
 
     fn form(&mut self, node: &Node, name: &str, form: Form) {
         match (form, &node.value) {
-            (Form::Text, Value::Text(_)) | (Form::Flag, Value::Flag(_)) => {}
             (Form::Duration | Form::Span, Value::Text(text)) => match value::duration(text) {
                 Ok(d) if d.is_zero() && matches!(form, Form::Span) => self.problem(
                     Problem::new(&node.place, name, "must be longer than nothing")
@@ -250,7 +249,7 @@ impl Findings {
                     None => problem.hint(format!("write {}", either(words))),
                 });
             }
-            (Form::Word(_), Value::Text(_)) => {}
+            (Form::Text | Form::Word(_), Value::Text(_)) | (Form::Flag, Value::Flag(_)) => {}
             (Form::Texts, Value::List(list)) => self.texts(list, name),
             (Form::Command, Value::List(list)) => {
                 self.texts(list, name);
@@ -393,8 +392,7 @@ impl Form {
     /// What is expected, and how it is written.
     fn expected(self) -> (&'static str, &'static str) {
         match self {
-            Form::Text => ("a text", r#"put it in quotes: "…""#),
-            Form::Word(_) => ("a text", r#"put it in quotes: "…""#),
+            Form::Text | Form::Word(_) => ("a text", r#"put it in quotes: "…""#),
             Form::Flag => ("true or false", "write true or false, without quotes"),
             Form::Duration | Form::Span => ("a duration", r#"write it like "30s", "5m" or "1h30m""#),
             Form::Size => ("a size", r#"write it like "20MiB""#),

@@ -91,7 +91,7 @@ fn a_full_config_reads_as_it_says_and_renders_to_itself() {
     assert_eq!(app.sources, [PathBuf::from("/srv/a"), "/srv/b".into()]);
     assert_eq!(app.lease, Lease::None, "the default beside a probe");
     assert_eq!(app.key, KeySource::PassphraseFile("/etc/runner/pass".into()));
-    assert_eq!(app.schedule, Some(Schedule::Every(Duration::from_secs(5400))));
+    assert_eq!(app.schedule, Some(Schedule::Every(Duration::from_mins(90))));
     let Some(Probe::All(probes)) = &app.eligible else { panic!("{:?}", app.eligible) };
     assert_eq!(
         probes[0],

@@ -230,9 +230,9 @@ mod tests {
 
     #[test]
     fn durations_need_a_unit() {
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
-        assert_eq!(format_duration(Duration::from_secs(5400)), "1h30m");
+        assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
+        assert_eq!(format_duration(Duration::from_mins(90)), "1h30m");
         for bad in ["", "30", "soon", "-5m", "5 apples"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

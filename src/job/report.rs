@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::ids::{Digest, RoleName, Term};
-use crate::repo::entry::TreePath;
+pub use crate::tree::problem::{Problem, ProblemKind};
 
 /// How a run over one role ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -62,30 +62,6 @@ pub struct ByteCounts {
     pub new: u64,
     /// Sent to the store, everything included.
     pub uploaded: u64,
-}
-
-/// Something about one path that a person should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Which path.
-    pub path: TreePath,
-    /// What.
-    pub kind: ProblemKind,
-}
-
-/// The kinds of [`Problem`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProblemKind {
-    /// It could not be read, and is not in the snapshot (or only by name). Counts as unreadable: exit 6.
-    Unreadable(String),
-    /// It kept changing while it was read; the snapshot has what was read last.
-    Changed,
-    /// It went away between the listing and the read.
-    Vanished,
-    /// A socket: nothing to back up.
-    Socket,
-    /// An attribute (ACL, extended attribute) could not be read; the content is there.
-    Attribute(String),
 }
 
 /// How a backup of one role went.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChunkId, Digest, IndexId, InstanceId, RepoId, RoleName, Seq, Term};
-use crate::journal::record::{Body, Changes, NodeRef, Record, TakeoverWhy};
+use crate::journal::record::{Body, Changes, Cost, NodeRef, Record, TakeoverWhy};
 
 /// Who may write: the newest takeover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub bytes: u64,
     /// What changed against the snapshot before.
     pub changes: Changes,
+    /// What the run cost.
+    pub cost: Cost,
 }
 
 /// What the records up to some point add up to.
@@ -211,6 +213,7 @@ impl View {
                     files: body.files,
                     bytes: body.bytes,
                     changes: body.changes,
+                    cost: body.cost,
                 });
             }
             Body::Unknown { kind, .. } => {
@@ -242,7 +245,7 @@ impl View {
 pub(crate) mod tests {
     use super::*;
     use crate::ids::NodeId;
-    use crate::journal::record::{self, Cost, SnapshotBody, Takeover};
+    use crate::journal::record::{self, SnapshotBody, Takeover};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
 
