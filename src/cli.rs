@@ -5,10 +5,14 @@
 pub mod args;
 pub mod error;
 pub mod exit;
+pub mod generate;
 pub mod json;
 pub mod log;
 pub mod output;
 pub mod progress;
 pub mod render;
+pub mod run;
+pub mod settings;
 pub mod signal;
 pub mod units;
+pub mod wire;

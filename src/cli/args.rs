@@ -13,24 +13,24 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 /// The widest a help text gets, in columns; a narrower terminal wraps earlier.
 const HELP_WIDTH_MAX: usize = 80;
 
-/// Where the config file is unless told otherwise.
-pub const CONFIG_FILE: &str = "/etc/runner/runner.toml";
-
 /// Where a node keeps what it remembers unless told otherwise.
 pub const STATE_DIR: &str = "/var/lib/runner";
 
-/// Backups that follow the role, not the host.
-///
-/// Every node runs the same program with the same config; only the node that is active for a role backs that role up.
+/// A command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "runner",
     version,
+    about = "Backups that follow the role, not the host: every node runs the same config, and\n\
+        only the node that is active for a role backs that role up.",
+    long_about = None,
     max_term_width = HELP_WIDTH_MAX,
     arg_required_else_help = true,
     after_help = "Exit codes: 0 done or not our turn, 1 failed, 2 wrong usage or config,\n\
         3 not active, 4 cannot tell, 5 fenced, 6 committed but files unreadable,\n\
-        7 verify found damage, 130 interrupted.",
+        7 verify found damage, 130 interrupted.\n\n\
+        Environment: RUNNER_CONFIG, RUNNER_NODE and RUNNER_STATE_DIR stand for --config,\n\
+        --node and --state-dir; RUNNER_LOG=debug logs more.",
 )]
 pub struct Cli {
     /// What holds for every command.
@@ -46,7 +46,7 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
     /// Config file [default: /etc/runner/runner.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "RUNNER_CONFIG", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "FILE", env = "RUNNER_CONFIG", hide_env = true)]
     pub config: Option<PathBuf>,
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
@@ -58,16 +58,17 @@ pub struct Globals {
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// This node's name [default: the hostname]
-    #[arg(long, global = true, value_name = "NAME", env = "RUNNER_NODE", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "NAME", env = "RUNNER_NODE", hide_env = true)]
     pub node: Option<String>,
-    /// Where this node keeps its cache
+    /// This node's own memory [default: /var/lib/runner]
     #[arg(
         long,
         global = true,
         value_name = "DIR",
         env = "RUNNER_STATE_DIR",
-        hide_env_values = true,
-        default_value = STATE_DIR
+        hide_env = true,
+        default_value = STATE_DIR,
+        hide_default_value = true
     )]
     pub state_dir: PathBuf,
 }
@@ -163,7 +164,10 @@ fn not_in_this_version(command: &clap::Command, error: clap::Error) -> clap::Err
     }
     match error.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(word)) if LATER.contains(&word.as_str()) => {
-            let text = format!("there is no '{word}' in this version ({})\n", env!("CARGO_PKG_VERSION"));
+            let text = format!(
+                "there is no '{word}' in this version ({})\n\nTo do: 'runner help' lists what there is.\n",
+                env!("CARGO_PKG_VERSION")
+            );
             clap::Error::raw(ErrorKind::InvalidSubcommand, text).with_cmd(command)
         }
         _ => error,

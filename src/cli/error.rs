@@ -4,6 +4,7 @@
 use std::error::Error as StdError;
 
 use super::exit::Exit;
+use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Any room's error on its way out.
@@ -33,6 +34,10 @@ pub fn judge(error: &(dyn StdError + 'static)) -> (Exit, Option<String>) {
         }
         if error.is::<Interrupted>() {
             return (Exit::Interrupted, None);
+        }
+        if error.is::<ConfigError>() {
+            // Each problem says itself what to do about it.
+            return (Exit::Usage, None);
         }
         if let Some(store) = error.downcast_ref::<StoreError>() {
             return (Exit::Failed, store_advice(store.kind).map(str::to_owned));
@@ -75,7 +80,9 @@ pub fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
 
 /// The text for standard error.
 pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>) -> String {
-    let mut out = format!("error: {error}\n");
+    let text = error.to_string();
+    // Several problems stand below each other.
+    let mut out = if text.contains('\n') { format!("error:\n{text}\n") } else { format!("error: {text}\n") };
     for cause in causes(error) {
         out += &format!("  because: {cause}\n");
     }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::job::report::restored::RestoreReport;
+use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::State;
 use crate::job::report::{Outcome, RoleReport};
 
@@ -128,9 +130,14 @@ pub fn of_backup_role(report: &RoleReport, require_active: bool) -> Exit {
     }
 }
 
-/// The code for a backup of several roles.
-pub fn of_backup(roles: &[RoleReport], require_active: bool) -> Exit {
-    roles.iter().fold(Exit::Done, |worst, role| worst.or_worse(of_backup_role(role, require_active)))
+/// The code of a restore.
+pub fn of_restore(report: &RestoreReport) -> Exit {
+    if report.is_success() { Exit::Done } else { Exit::Failed }
+}
+
+/// The code of `verify`.
+pub fn of_verify(report: &VerifyReport) -> Exit {
+    if report.damage_count == 0 { Exit::Done } else { Exit::Findings }
 }
 
 /// The code of `is-active`.
@@ -194,10 +201,6 @@ mod tests {
                 assert_eq!((mild.or_worse(*severe), severe.or_worse(*mild)), (*severe, *severe));
             }
         }
-        let roles = [Outcome::Committed, Outcome::Failed, Outcome::Standby]
-            .map(|outcome| RoleReport { outcome, ..samples::backup() });
-        assert_eq!(of_backup(&roles, false), Exit::Failed);
-        assert_eq!(of_backup(&[], false), Exit::Done);
     }
 
     #[test]

@@ -12,16 +12,18 @@ use serde_json::{Value, json};
 
 use super::exit::Exit;
 use super::render::inside::escaped;
-use crate::config::{JournalPlace, KeySource};
+use super::render::journal::JournalLine;
+use crate::config::{JournalPlace, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
 use crate::job::report::inside::{DiffCounts, DiffLine, Found};
-use crate::job::report::restored::{RestoreReport, UnsetKind};
+use crate::job::report::restored::{MetaKind, Restored};
 use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
-use crate::job::report::snapshot::{JournalLine, SnapshotInfo};
+use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{Reason, RoleStatus, StoreStatus, Warning, WhoamiReport};
 use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
-use crate::repo::entry::{Entry, Kind};
+use crate::journal::record::Body;
+use crate::repo::entry::{Entry, Kind, TreePath};
 
 /// The version of all documents. It grows when a field goes away or changes its meaning, not when one comes.
 const SCHEMA: u32 = 1;
@@ -112,7 +114,7 @@ pub fn snapshots(snapshots: &[SnapshotInfo]) -> String {
 fn snapshot(s: &SnapshotInfo) -> Value {
     json!({
         "id": s.id, "role": s.role, "term": s.term, "node": s.node, "time": utc(s.time), "slot": s.slot.map(utc),
-        "files": s.files.total(), "bytes": s.bytes.source,
+        "files": s.files, "bytes": s.bytes,
     })
 }
 
@@ -208,14 +210,19 @@ pub fn keys(report: &KeyReport) -> String {
     document(json!({ "role": report.role, "change": change, "id": id, "file": file, "slots": slots }))
 }
 
-/// `journal show`.
+/// `journal show`: the records' own fields, and what `journal show` adds for people.
 pub fn journal(role: &RoleName, lines: &[JournalLine]) -> String {
     let records: Vec<Value> = lines
         .iter()
-        .map(|l| {
+        .map(|(digest, record)| {
+            let (kind, body) = match &record.body {
+                Body::Takeover(body) => ("takeover", json!(body)),
+                Body::Snapshot(body) => ("snapshot", json!(body)),
+                Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
+            };
             json!({
-                "seq": l.seq, "digest": l.digest, "kind": l.kind, "term": l.term, "node": l.node, "time": utc(l.time),
-                "slot": l.slot.map(utc), "detail": l.detail,
+                "seq": record.seq, "digest": digest, "kind": kind, "term": record.term, "node": record.node,
+                "time": utc(record.time), "slot": record.slot.map(utc), "body": body,
             })
         })
         .collect();
@@ -223,23 +230,38 @@ pub fn journal(role: &RoleName, lines: &[JournalLine]) -> String {
 }
 
 /// `restore`.
-pub fn restore(report: &RestoreReport) -> String {
-    let unset: Vec<Value> = report
-        .unset
+pub fn restore(restored: &Restored) -> String {
+    let report = &restored.report;
+    let metadata: Vec<Value> = report
+        .metadata
         .iter()
-        .map(|u| {
-            let kind: UnsetKind = u.kind;
-            json!({ "kind": kind, "count": u.count, "first": u.first.display(), "detail": u.why })
+        .map(|m| {
+            let kind = match m.kind {
+                MetaKind::Owner => "owner",
+                MetaKind::Mode => "mode",
+                MetaKind::Acl => "acl",
+                MetaKind::Capability => "capability",
+                MetaKind::Xattr => "xattr",
+                MetaKind::Time => "time",
+                MetaKind::Device => "device",
+                MetaKind::Hardlink => "hardlink",
+            };
+            json!({ "kind": kind, "count": m.count, "first": m.first.display(), "detail": m.error })
         })
         .collect();
     let problems: Vec<Value> =
-        report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.why })).collect();
+        report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.kind.to_string() })).collect();
+    let (n, b) = (&report.counts, &report.bytes);
     document(json!({
-        "snapshot": snapshot(&report.snapshot),
-        "target": report.target.as_ref().map(|t| t.display().to_string()), "dry_run": report.dry_run,
-        "entries": report.entries, "bytes": report.bytes, "requests": report.requests,
-        "duration_seconds": seconds(report.duration), "unset": unset, "problems": problems,
-        "problem_count": report.problem_count,
+        "snapshot": snapshot(&restored.snapshot),
+        "target": restored.target.as_ref().map(|t| t.display().to_string()), "dry_run": report.dry_run,
+        "entries": {
+            "restored": n.restored, "touched": n.touched, "unchanged": n.unchanged, "skipped": n.skipped,
+            "deleted": n.deleted, "failed": n.failed, "directories": n.directories,
+        },
+        "bytes": { "fetched": b.fetched, "reused": b.reused, "written": b.written },
+        "duration_seconds": seconds(report.duration), "metadata": metadata, "problems": problems,
+        "unmatched": report.unmatched.iter().map(TreePath::display).collect::<Vec<_>>(),
     }))
 }
 
@@ -260,9 +282,15 @@ pub fn verify(report: &VerifyReport) -> String {
     }))
 }
 
-/// `config check`, and `config show` with the text.
-pub fn config(files: &[String], hash: &str, roles: &[&RoleName], warnings: &[String], text: Option<&str>) -> String {
-    document(json!({ "files": files, "config_hash": hash, "roles": roles, "warnings": warnings, "config": text }))
+/// `config check`, and `config show` with the effective text.
+pub fn config(settings: &Settings, with_text: bool) -> String {
+    let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
+    let roles: Vec<&RoleName> = settings.roles.keys().collect();
+    let warnings: Vec<String> = settings.warnings.iter().map(ToString::to_string).collect();
+    document(json!({
+        "files": files, "config_hash": settings.hash, "store": settings.store.url.to_string(), "roles": roles,
+        "warnings": warnings, "config": with_text.then(|| settings.render()),
+    }))
 }
 
 /// What every command writes when it fails instead of its own document.

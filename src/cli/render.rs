@@ -2,6 +2,7 @@
 //! allow it; the first line is the verdict.
 
 pub mod backup;
+pub mod config;
 pub mod inside;
 pub mod journal;
 pub mod restored;

@@ -51,18 +51,6 @@ pub struct FileCounts {
     pub unreadable: u64,
 }
 
-impl FileCounts {
-    /// How many the snapshot holds.
-    pub fn total(&self) -> u64 {
-        self.new + self.changed + self.unchanged
-    }
-
-    /// How many differ from the snapshot before.
-    pub fn touched(&self) -> u64 {
-        self.new + self.changed + self.removed
-    }
-}
-
 /// Bytes by where they went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct ByteCounts {

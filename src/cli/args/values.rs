@@ -21,11 +21,11 @@ pub(super) fn tree_path() -> impl TypedValueParser<Value = TreePath> {
 /// What to do with files that are already in a restore's target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Overwrite {
-    /// Compare content, write what differs
-    #[default]
+    /// Compare the content of every file.
     Always,
-    /// Trust equal size and time, write the rest
+    /// Trust files of equal size and time.
+    #[default]
     IfChanged,
-    /// Leave every existing file alone
+    /// Leave every existing file alone.
     Never,
 }

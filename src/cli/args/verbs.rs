@@ -161,8 +161,8 @@ pub struct Restore {
     /// Delete what is in the target but not in the snapshot
     #[arg(long)]
     pub delete: bool,
-    /// What to do with files that are already there
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    /// Files that are there: compare all (always), trust equal size and time (if-changed), leave alone (never)
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = true)]
     pub overwrite: Overwrite,
     /// Only say what would be done
     #[arg(long)]
@@ -241,7 +241,11 @@ pub struct KeyExport {
 
 /// `runner key add`
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("new_key").required(true).args(["new_key_file", "new_passphrase_file"]))]
+#[command(
+    override_usage = "runner key add [OPTIONS] <ROLE> --new-key-file <FILE>\n       \
+        runner key add [OPTIONS] <ROLE> --new-passphrase-file <FILE>",
+    group = ArgGroup::new("new_key").required(true).args(["new_key_file", "new_passphrase_file"])
+)]
 pub struct KeyAdd {
     /// The role
     pub role: RoleName,

@@ -1,6 +1,6 @@
 //! `init` and the keys' verbs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::wrap;
 use crate::config::{JournalPlace, KeySource};
@@ -84,11 +84,6 @@ fn exported(role: &str, file: &Path) -> String {
         2,
         &format!("key written to {}. Whoever has this file can read the backups: keep it safe.", file.display()),
     )
-}
-
-/// `config init FILE`.
-pub fn config_written(file: &PathBuf) -> String {
-    format!("wrote {}\nTo do: edit it, then 'runner config check' and 'runner init'.\n", file.display())
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ pub fn list(snapshots: &[SnapshotInfo], view: &View) -> String {
             minute(s.time, &view.zone),
             s.node.clone(),
             s.term.to_string(),
-            count(s.files.total()),
-            bytes(s.bytes.source),
-            count(s.files.touched()),
+            count(s.files),
+            bytes(s.bytes),
+            count(s.changed),
         ]
     });
     table(
@@ -39,8 +39,8 @@ mod tests {
             samples::snapshot(0x3f, "2026-11-20T01:00:00Z"),
         ];
         list[1].node = "orders-db-02".to_owned();
-        list[1].files.unchanged = 9;
-        list[1].bytes.source = 312;
+        list[1].files = 9;
+        list[1].bytes = 312;
         let text = super::list(&list, &samples::view());
         assert!(text.lines().all(|l| l.chars().count() <= 80));
         insta::assert_snapshot!(text);

@@ -93,7 +93,7 @@ fn last(role: &RoleStatus, view: &View) -> String {
             relative(s.time, view.now),
             short(s.id),
             s.node,
-            count(s.files.total())
+            count(s.files)
         ),
         (None, StoreStatus::Failed(_)) => "not known".to_owned(),
         (None, _) => "no snapshot yet".to_owned(),

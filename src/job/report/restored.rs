@@ -8,93 +8,112 @@ use serde::Serialize;
 use super::snapshot::SnapshotInfo;
 use crate::repo::entry::TreePath;
 
-/// How a restore went.
+/// A restore, with what it was about.
 #[derive(Debug, Clone)]
-pub struct RestoreReport {
+pub struct Restored {
     /// What was restored.
     pub snapshot: SnapshotInfo,
     /// Below which directory; `None`: in place.
     pub target: Option<PathBuf>,
-    /// Nothing was written, only counted.
-    pub dry_run: bool,
-    /// Counts.
-    pub entries: RestoreCounts,
-    /// Counts.
-    pub bytes: RestoreBytes,
-    /// Requests sent to the store.
-    pub requests: u64,
-    /// How long it took.
-    pub duration: Duration,
-    /// Metadata that this user may not set, by kind: named once, not once a file.
-    pub unset: Vec<Unset>,
-    /// Paths that could not be restored, at most [`super::PROBLEMS_MAX`].
-    pub problems: Vec<RestoreProblem>,
-    /// How many there were.
-    pub problem_count: u64,
+    /// How it went.
+    pub report: RestoreReport,
 }
 
-/// Entries by what became of them.
+/// How a restore went.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreReport {
+    /// Entries.
+    pub counts: RestoreCounts,
+    /// Bytes.
+    pub bytes: RestoreBytes,
+    /// Metadata that could not be set, once a kind. Not a failure.
+    pub metadata: Vec<MetaTrouble>,
+    /// What failed, at most [`super::PROBLEMS_MAX`].
+    pub problems: Vec<RestoreProblem>,
+    /// Paths asked for that the snapshot does not have.
+    pub unmatched: Vec<TreePath>,
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl RestoreReport {
+    /// Whether everything that was asked for is there.
+    pub fn is_success(&self) -> bool {
+        self.counts.failed == 0 && self.unmatched.is_empty()
+    }
+}
+
+/// Entries by what became of them. Directories count in `directories`, and in `failed` if they failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct RestoreCounts {
-    /// Were not there.
-    pub created: u64,
-    /// Were there with other content or metadata, and were replaced or corrected.
-    pub updated: u64,
-    /// Were there already as they should be.
+    /// Written: made or replaced.
+    pub restored: u64,
+    /// Content was right; owner, mode, time or attributes were set.
+    pub touched: u64,
+    /// Equal already.
     pub unchanged: u64,
-    /// Were there differently and were left alone, because of `--overwrite`.
-    pub kept: u64,
-    /// Were there, not in the snapshot, and were deleted, because of `--delete`.
+    /// Kept because of `--overwrite never`, or a device file that this user may not make.
+    pub skipped: u64,
+    /// Removed from the target, directories included.
     pub deleted: u64,
+    /// Not restored; the first of them are in [`RestoreReport::problems`].
+    pub failed: u64,
+    /// Directories that are there now.
+    pub directories: u64,
 }
 
 /// Bytes by where they came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct RestoreBytes {
-    /// Size of all regular files that were asked for.
-    pub total: u64,
-    /// Content that was there already and was verified instead of fetched.
+    /// Got from the store, as stored (compressed).
+    pub fetched: u64,
+    /// Taken from files that were in the target.
     pub reused: u64,
-    /// Written to files.
+    /// Written to the target, reused ones included.
     pub written: u64,
-    /// Received from the store, everything included.
-    pub downloaded: u64,
 }
 
-/// A kind of metadata that could not be set.
+/// One kind of metadata that could not be set, however many entries it concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unset {
-    /// Which kind.
-    pub kind: UnsetKind,
+pub struct MetaTrouble {
+    /// What could not be set.
+    pub kind: MetaKind,
     /// On how many entries.
     pub count: u64,
     /// The first of them.
     pub first: TreePath,
-    /// The system's own words about the first.
-    pub why: String,
+    /// The system's answer there.
+    pub error: String,
 }
 
-/// Kinds of metadata that a restore may be refused to set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UnsetKind {
-    /// Owner and group.
+/// What kind of metadata could not be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MetaKind {
+    /// Owner or group. Set-ID bits that would serve somebody else are then left out.
     Owner,
-    /// Permission bits.
+    /// Permissions.
     Mode,
-    /// Modification time.
-    Time,
-    /// Extended attributes, ACLs and capabilities among them.
+    /// A POSIX ACL.
+    Acl,
+    /// A file capability.
+    Capability,
+    /// Another extended attribute.
     Xattr,
-    /// Device nodes, which were left out.
+    /// The modification time.
+    Time,
+    /// A device file, which only root can make: it is missing.
     Device,
+    /// A hard link that became a file of its own.
+    Hardlink,
 }
 
-/// One path that could not be restored.
+/// Something that was not restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreProblem {
     /// Which path.
     pub path: TreePath,
-    /// The system's own words.
-    pub why: String,
+    /// Why.
+    pub kind: String,
 }

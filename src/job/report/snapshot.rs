@@ -1,9 +1,8 @@
-//! What is known of a snapshot without opening it, and the journal's records one by one.
+//! What is known of a snapshot without opening it.
 
 use jiff::Timestamp;
 
-use super::{ByteCounts, FileCounts};
-use crate::ids::{Digest, RoleName, Seq, Term};
+use crate::ids::{Digest, RoleName, Term};
 
 /// One committed backup, as its journal record tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,29 +19,10 @@ pub struct SnapshotInfo {
     pub time: Timestamp,
     /// The slot it was for; `None` for a run by hand.
     pub slot: Option<Timestamp>,
-    /// Counts.
-    pub files: FileCounts,
-    /// Counts.
-    pub bytes: ByteCounts,
-}
-
-/// One journal record in a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournalLine {
-    /// Its place.
-    pub seq: Seq,
-    /// Its digest, which is the snapshot's ID where it is one.
-    pub digest: Digest,
-    /// What kind of record it is: `takeover`, `snapshot` …
-    pub kind: String,
-    /// The term it was written under.
-    pub term: Term,
-    /// The label of the node that wrote it.
-    pub node: String,
-    /// When, by that node's clock.
-    pub time: Timestamp,
-    /// The slot it is about.
-    pub slot: Option<Timestamp>,
-    /// The record's own words on what happened, as the journal stores them (`moved`, `restart` …); may be empty.
-    pub detail: String,
+    /// Regular files in it.
+    pub files: u64,
+    /// Bytes of those files.
+    pub bytes: u64,
+    /// Entries that differ from the snapshot before: new, changed and removed ones.
+    pub changed: u64,
 }
