@@ -4,3 +4,4 @@
 //! make a [`permit::Candidacy`], and without one there is no permit, and without a permit no append.
 
 pub mod permit;
+pub mod slot;
