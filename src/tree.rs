@@ -1,1 +1,3 @@
 //! The file tree: scan, compare, read, write back.
+
+pub mod write;

@@ -1,0 +1,77 @@
+//! How far a job is: counters that the job moves and a terminal reads, without waiting for each other.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// What a job is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Phase {
+    /// Opening the repository, reading journal and index.
+    #[default]
+    Opening = 0,
+    /// Walking, comparing, reading, uploading.
+    Backup = 1,
+    /// Writing index, manifest and record.
+    Commit = 2,
+    /// Comparing, fetching, writing.
+    Restore = 3,
+    /// Checking the structure or the data.
+    Verify = 4,
+    /// Over.
+    Done = 5,
+}
+
+impl Phase {
+    const ALL: [Phase; 6] =
+        [Phase::Opening, Phase::Backup, Phase::Commit, Phase::Restore, Phase::Verify, Phase::Done];
+}
+
+/// The counters of one job. Each is exact when the job is over and a moment old while it runs.
+#[derive(Debug, Default)]
+pub struct Progress {
+    phase: AtomicU8,
+    /// Entries dealt with: files, directories, links, everything.
+    pub entries: AtomicU64,
+    /// Regular files dealt with.
+    pub files: AtomicU64,
+    /// Content dealt with, in bytes. Backup: read or known to be unchanged. Restore: written, taken over or left alone.
+    pub bytes_read: AtomicU64,
+    /// Bytes sent to the store.
+    pub bytes_uploaded: AtomicU64,
+    /// Bytes that came from the store.
+    pub bytes_fetched: AtomicU64,
+    /// What [`Progress::bytes_read`] is expected to become; 0 is unknown.
+    pub total_bytes: AtomicU64,
+}
+
+impl Progress {
+    /// The current phase.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default()
+    }
+
+    /// Enters a phase.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Adds to one of the counters.
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phase_comes_back_as_itself() {
+        let progress = Progress::default();
+        assert_eq!(progress.phase(), Phase::Opening);
+        for phase in Phase::ALL {
+            progress.enter(phase);
+            assert_eq!(progress.phase(), phase);
+        }
+    }
+}
