@@ -8,3 +8,4 @@ pub mod local;
 pub mod progress;
 pub mod report;
 pub mod repository;
+pub mod restore;
