@@ -15,9 +15,12 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 mod connect;
+pub mod counting;
 pub mod dir;
+pub mod faulty;
 pub mod key;
 pub mod memory;
+pub mod proof;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod throttled;
