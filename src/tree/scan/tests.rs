@@ -346,6 +346,37 @@ fn fifty_thousand_names_in_one_directory_with_bounded_run_ahead() {
 }
 
 #[test]
+fn a_deep_and_wide_tree_stays_below_the_limit_too() {
+    let (dir, base) = dir();
+    // Each level has as much behind its directory as a piece of work holds.
+    let mut path = dir.path().to_owned();
+    for _ in 0..30 {
+        for i in 0..400 {
+            fs::File::create(path.join(format!("z{i}"))).unwrap();
+        }
+        path.push("a".repeat(60));
+        fs::create_dir(&path).unwrap();
+    }
+    let mut scan = scan(options(&[dir.path()])).unwrap();
+    let (mut most, mut count, mut last) = (0, 0, base);
+    loop {
+        eventually("the walkers stop or end", || {
+            let state = scan.shared.lock();
+            state.walkers_waiting == WALKERS || Arc::strong_count(&scan.shared) == 1
+        });
+        most = most.max(scan.shared.lock().queue.ready());
+        let Some(batch) = scan.next() else { break };
+        for found in batch {
+            count += 1;
+            assert!(count == 1 || last < *found.path());
+            last = found.path().clone();
+        }
+    }
+    assert_eq!(count, 1 + 30 * 401);
+    assert!((RUN_AHEAD..RUN_AHEAD + (WALKERS + 1) * BATCH * 2).contains(&most), "{most}");
+}
+
+#[test]
 fn dropping_a_walk_ends_its_threads() {
     let (dir, _) = dir();
     for i in 0..3000 {
