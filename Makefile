@@ -44,7 +44,8 @@ bench: build ## side by side with restic, rustic and borg: writes docs/BENCHMARK
 fuzz: ## each decoder's fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 	@scripts/fuzz $(FUZZ_SECONDS)
 
-install: build ## into PREFIX (default /usr/local), units and completions included
+install: ## what `make build` built, into PREFIX (default /usr/local): program, units, man pages, completions
+	@test -x target/release/runner || { echo "run \"make build\" first, as a normal user" >&2; exit 1; }
 	install -D -m 0755 target/release/runner "$(DESTDIR)$(PREFIX)/bin/runner"
 	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system" "$(DESTDIR)$(PREFIX)/share/man/man1" \
 	    "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
