@@ -22,8 +22,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 6] =
-        [Phase::Opening, Phase::Backup, Phase::Commit, Phase::Restore, Phase::Verify, Phase::Done];
+    const ALL: [Phase; 6] = [Phase::Opening, Phase::Backup, Phase::Commit, Phase::Restore, Phase::Verify, Phase::Done];
 }
 
 /// The counters of one job. Each is exact when the job is over and a moment old while it runs.
