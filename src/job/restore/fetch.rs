@@ -36,9 +36,10 @@ impl Fetched {
             return Err(detail.map_or(RestoreProblemKind::Missing(part.chunk), damaged));
         };
         let start = place.offset_in_frame as usize;
-        start.checked_add(place.len as usize).and_then(|end| frame.get(start..end)).ok_or_else(|| {
-            damaged(format!("frame {} of pack {} is too short for it", place.frame, place.pack))
-        })
+        start
+            .checked_add(place.len as usize)
+            .and_then(|end| frame.get(start..end))
+            .ok_or_else(|| damaged(format!("frame {} of pack {} is too short for it", place.frame, place.pack)))
     }
 
     fn take(&mut self, shared: &Shared, set: &FrameSet, key: FrameKey, frame: Bytes) {
@@ -85,11 +86,14 @@ pub(super) async fn fetch(shared: &Shared, batch: Batch) -> Result<Fetched, Sour
 }
 
 fn wanted(batch: &Batch) -> impl Iterator<Item = (&ChunkId, &ChunkPlace)> {
-    batch.jobs.iter().flat_map(|job| match job {
-        Job::Piece { parts, .. } => parts.as_slice(),
-        _ => &[],
-    })
-    .filter_map(|part| part.place.as_ref().map(|place| (&part.chunk, place)))
+    batch
+        .jobs
+        .iter()
+        .flat_map(|job| match job {
+            Job::Piece { parts, .. } => parts.as_slice(),
+            _ => &[],
+        })
+        .filter_map(|part| part.place.as_ref().map(|place| (&part.chunk, place)))
 }
 
 /// Gets all frames of the set; returns those whose pack is gone.

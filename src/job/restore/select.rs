@@ -160,13 +160,8 @@ mod tests {
     fn what_is_below_an_excluded_directory_stays_out() {
         use Verdict::{Out, Selected};
         let s = scope(&[""], &[], &["*.tmp", "/srv/cache/", "!keep.tmp"]);
-        let entries = [
-            ("a.tmp", false),
-            ("keep.tmp", false),
-            ("srv/cache", true),
-            ("srv/cache/x", false),
-            ("srv/cached", false),
-        ];
+        let entries =
+            [("a.tmp", false), ("keep.tmp", false), ("srv/cache", true), ("srv/cache/x", false), ("srv/cached", false)];
         assert_eq!(verdicts(&s, entries), [Out, Selected, Out, Out, Selected]);
         assert!(!s.selects(&path("srv/cache/deep/x")) && s.selects(&path("srv/x/y")));
         assert!(!s.selects(&TreePath::new(b"\xff.tmp".to_vec()).unwrap()), "names need not be UTF-8");
@@ -174,8 +169,8 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_is_named() {
-        let options = RestoreOptions { exclude: vec!["[".to_owned()], ..RestoreOptions::default() };
+        let options = RestoreOptions { exclude: vec!["[z-a]".to_owned()], ..RestoreOptions::default() };
         let error = Scope::new(&options).unwrap_err().to_string();
-        assert!(error.contains("\"[\""), "{error}");
+        assert!(error.contains("[z-a]"), "{error}");
     }
 }

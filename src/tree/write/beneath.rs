@@ -17,8 +17,7 @@ const PIECE_MAX: usize = 4000;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-const BENEATH: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 #[derive(Debug)]
 pub(super) struct Resolver {
@@ -153,7 +152,8 @@ mod tests {
 
     #[test]
     fn pieces_are_whole_components() {
-        let cut = |p: &'static str, max| pieces(p.as_bytes(), max).map(|p| p.escape_ascii().to_string()).collect::<Vec<_>>();
+        let cut =
+            |p: &'static str, max| pieces(p.as_bytes(), max).map(|p| p.escape_ascii().to_string()).collect::<Vec<_>>();
         assert_eq!(cut("a/b/c", 3), ["a/b", "c"]);
         assert_eq!(cut("a/b/c", 0), ["a", "b", "c"]);
         assert_eq!(cut("long/b", 2), ["long", "b"]);

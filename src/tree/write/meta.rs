@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, UTIME_OMIT, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::{At as _, Found, Target, WriteError};
@@ -56,9 +56,8 @@ pub(super) struct Troubles(Mutex<BTreeMap<MetaKind, MetaTrouble>>);
 impl Troubles {
     fn note(&self, kind: MetaKind, path: &TreePath, error: impl FnOnce() -> String) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(kind)
-            .or_insert_with(|| MetaTrouble { kind, count: 0, first: path.clone(), error: error() })
-            .count += 1;
+        all.entry(kind).or_insert_with(|| MetaTrouble { kind, count: 0, first: path.clone(), error: error() }).count +=
+            1;
     }
 
     pub(super) fn list(&self) -> Vec<MetaTrouble> {

@@ -57,9 +57,7 @@ impl Target {
         let temporary = self.temporary_name();
         match self.make_node(dir, &temporary, &entry.kind) {
             Ok(()) => {}
-            Err(errno @ Errno::PERM)
-                if matches!(entry.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. }) =>
-            {
+            Err(errno @ Errno::PERM) if matches!(entry.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. }) => {
                 self.note_trouble(MetaKind::Device, path, &std::io::Error::from(errno).to_string());
                 return Ok(Placed::NotAllowed);
             }

@@ -88,13 +88,7 @@ impl Target {
         removed
     }
 
-    fn remove_dir(
-        &self,
-        top: &TreePath,
-        keep: &dyn Fn(&TreePath, bool) -> bool,
-        dry: bool,
-        removed: &mut Removed,
-    ) {
+    fn remove_dir(&self, top: &TreePath, keep: &dyn Fn(&TreePath, bool) -> bool, dry: bool, removed: &mut Removed) {
         struct Open {
             path: TreePath,
             rest: Vec<(Vec<u8>, bool)>,
