@@ -147,7 +147,7 @@ pub struct RestoreOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The target cannot be opened or made.
-    #[error(transparent)]
+    #[error("{0}")]
     Target(#[from] TargetError),
     /// The target is full or read-only.
     #[error("{target}: {error}; files that are complete are in place, no file is half written", target = .target.display())]
