@@ -211,13 +211,4 @@ mod servers {
         let e = check(&store, PROBE, &Env::host()).await.unwrap_err();
         assert!(matches!(e, ProofFailure::Overwritten { .. }), "{e}");
     }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn measure_moto_bare() {
-        let moto = Foreign::moto_bare(s3_server::BUCKET);
-        let store = store_on(&moto).await;
-        for _ in 0..10 {
-            eprintln!("{:?}", prove(&store, PROBE, &Env::host()).await);
-        }
-    }
 }

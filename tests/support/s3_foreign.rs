@@ -28,7 +28,8 @@ pub fn tool(path: &str) -> PathBuf {
     tool
 }
 
-fn support(name: &str) -> String {
+/// A file beside this one.
+pub fn support(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name).display().to_string()
 }
 
@@ -37,14 +38,6 @@ impl Foreign {
     pub fn moto(bucket: &str) -> Self {
         Self::start(&tool("venv/bin/python"), "http", "127.0.0.1", |port, _| {
             vec![support("moto_careful.py"), port.to_string()]
-        })
-        .with_bucket(bucket)
-    }
-
-    /// moto as it comes, with the bucket made.
-    pub fn moto_bare(bucket: &str) -> Self {
-        Self::start(&tool("venv/bin/moto_server"), "http", "127.0.0.1", |port, _| {
-            ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).to_vec()
         })
         .with_bucket(bucket)
     }
