@@ -86,7 +86,7 @@ impl Store for Planted {
             }
             Bug::RefusesAll => Ok(PutOutcome::Exists),
             Bug::Silent => Ok(PutOutcome::Unknown { why: "silence".to_owned() }),
-            Bug::Patchy if body[0] % 3 == 0 => {
+            Bug::Patchy if body[0].is_multiple_of(3) => {
                 self.store.put_if_absent(key, body).await?;
                 Ok(PutOutcome::Unknown { why: "silence".to_owned() })
             }

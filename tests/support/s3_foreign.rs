@@ -18,7 +18,7 @@ pub struct Foreign {
 }
 
 /// How long a server may take to listen; Python on a busy machine takes its time.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_mins(1);
 const START_POLL: Duration = Duration::from_millis(50);
 
 /// A program that `scripts/test-tools` has put there.
