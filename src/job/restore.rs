@@ -249,6 +249,12 @@ pub enum RestoreProblemKind {
     Changed,
 }
 
+impl From<WriteError> for RestoreProblemKind {
+    fn from(e: WriteError) -> Self {
+        Self::Write(e.kind)
+    }
+}
+
 /// How a restore went.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreReport {
