@@ -1,11 +1,29 @@
 //! Configuration: raw TOML in, checked settings out. What is here is already valid; nobody downstream checks again.
 //!
 //! The same file stands on every node. Nothing is guessed from the host: no time zone, no hostname, no environment
-//! except credentials of the store.
+//! except credentials of the store and where systemd puts a service's credentials.
+//!
+//! The way: text → `document` (a tree with places) → `raw` (the schema: unknown keys, forms, what is not there yet) →
+//! `check` (does it make sense) → [`Settings`]. All problems are collected on the way; only then it fails.
+
+mod check;
+mod document;
+mod error;
+mod files;
+mod raw;
+mod render;
+mod section;
+mod starter;
+#[cfg(test)]
+mod tests;
+pub mod value;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use error::{ConfigError, Place, Problem};
+pub use starter::starter;
 
 use crate::ids::RoleName;
 
@@ -22,6 +40,61 @@ pub struct Settings {
     pub store: StoreSettings,
     /// The roles, by name.
     pub roles: BTreeMap<RoleName, RoleSettings>,
+    /// Keys that are right but have no effect in this version.
+    pub warnings: Vec<Problem>,
+}
+
+/// What the config takes from the process that reads it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    /// `$RUNNER_CONFIG`.
+    pub runner_config: Option<PathBuf>,
+    /// `$CREDENTIALS_DIRECTORY`, where systemd puts a service's credentials.
+    pub credentials_directory: Option<PathBuf>,
+}
+
+/// The role of the forms without config, if no name is given.
+pub const DEFAULT_ROLE: &str = "default";
+
+impl Settings {
+    /// Reads `flag` (`--config FILE`), else `$RUNNER_CONFIG`, else `/etc/runner/runner.toml`, and `conf.d/*.toml` beside it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, all at once.
+    pub fn load(flag: Option<&Path>, host: &Host) -> Result<Self, ConfigError> {
+        files::load(flag, host)
+    }
+
+    /// Settings from the texts of files, the main one first. Pure.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, all at once.
+    pub fn parse(texts: &[(PathBuf, String)], host: &Host) -> Result<Self, ConfigError> {
+        files::parse(texts, host)
+    }
+
+    /// The forms without config: one role without schedule and probe. `sources` may be empty for those that only read.
+    ///
+    /// # Errors
+    /// Sources that are not absolute, or one inside another.
+    pub fn for_flags(
+        sources: &[PathBuf],
+        store: StoreUrl,
+        role: RoleName,
+        key: KeySource,
+    ) -> Result<Self, ConfigError> {
+        check::for_flags(sources, store, role, key)
+    }
+
+    /// The effective settings as TOML, defaults spelled out; reads back as the same settings.
+    pub fn render(&self) -> String {
+        render::render(self)
+    }
+
+    fn hashed(mut self) -> Self {
+        self.hash = hex::encode(&blake3::hash(self.render().as_bytes()).as_bytes()[..8]);
+        self
+    }
 }
 
 /// The object store.

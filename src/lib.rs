@@ -3,6 +3,7 @@
 //! Direction of the rooms: `main → cli, daemon → job → role, journal, repo, tree → store`. Nothing points back;
 //! `tests/house.rs` holds it. `ids` and `env` are leaves that every room may use.
 
+pub mod cli;
 pub mod config;
 pub mod env;
 pub mod ids;

@@ -3,4 +3,17 @@
 //! Everything here is deterministic given its input and its salts: the same tree gives the same manifest root on every
 //! node. `docs/FORMAT.md` describes each byte; it changes in the same commit as these types.
 
+pub(crate) mod codec;
+pub mod crypto;
 pub mod entry;
+pub mod format;
+pub mod index;
+pub mod keyslot;
+pub mod line;
+pub mod manifest;
+pub mod names;
+pub mod pack;
+pub mod reader;
+pub(crate) mod segment;
+
+pub use codec::DecodeError;

@@ -12,6 +12,20 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
+
+mod connect;
+pub mod counting;
+pub mod dir;
+pub mod faulty;
+pub mod key;
+pub mod memory;
+pub mod proof;
+#[cfg(feature = "s3")]
+pub mod s3;
+pub mod throttled;
+
+pub use connect::{connect, create};
 
 /// What a conditional put came to. There is no fourth outcome: a definite refusal (no permission, no such bucket, no
 /// space) is a [`StoreError`].
@@ -61,10 +75,42 @@ pub struct Capabilities {
     pub put_if_absent: bool,
 }
 
+/// Catches a conditional put in the middle, see [`Store::put_if_absent_held`].
+#[derive(Debug)]
+pub struct Hold {
+    started: oneshot::Sender<()>,
+    release: oneshot::Receiver<()>,
+}
+
+/// The other end of a [`Hold`].
+#[derive(Debug)]
+pub struct HoldHandle {
+    /// Resolves when the put has begun and is held; fails when it ended without ever being held.
+    pub started: oneshot::Receiver<()>,
+    /// Lets the put go on; dropping it does the same.
+    pub release: oneshot::Sender<()>,
+}
+
+impl Hold {
+    /// Both ends.
+    pub fn new() -> (Hold, HoldHandle) {
+        let (started_tx, started_rx) = oneshot::channel();
+        let (release_tx, release_rx) = oneshot::channel();
+        (Hold { started: started_tx, release: release_rx }, HoldHandle { started: started_rx, release: release_tx })
+    }
+
+    /// Says that the put has begun; what is returned resolves when it may go on.
+    pub fn begin(self) -> oneshot::Receiver<()> {
+        // Nobody waits for the start: then the put is simply not observed, but still held.
+        let _ = self.started.send(());
+        self.release
+    }
+}
+
 /// An object store.
 ///
-/// Keys are non-empty, made of `a-z A-Z 0-9 . _ - /`, without empty, `.` or `..` components, at most 512 bytes, relative to
-/// the root that the URL names. Idempotent calls retry inside with backoff and jitter; `put_if_absent` sends exactly one request.
+/// Keys are what [`key::check`] accepts, relative to the root that the URL names. Idempotent calls retry inside with backoff
+/// and jitter; `put_if_absent` sends exactly one request.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
     /// The URL as a person would write it, without secrets.
@@ -82,6 +128,14 @@ pub trait Store: Debug + Send + Sync {
     /// Only for a definite refusal; everything that leaves doubt is [`PutOutcome::Unknown`].
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError>;
 
+    /// [`Store::put_if_absent`] of a slow writer: it begins, and before the object could be complete waits until `hold`
+    /// is released. Only the proof needs it: a store that checks the condition before the body has arrived, and not
+    /// again after, lets such a writer overwrite.
+    ///
+    /// # Errors
+    /// As for [`Store::put_if_absent`].
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError>;
+
     /// Reads a whole object.
     async fn get(&self, key: &str) -> Result<Bytes, StoreError>;
 
@@ -90,10 +144,10 @@ pub trait Store: Debug + Send + Sync {
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
 
     /// The objects whose key starts with `prefix` and is greater than `after`, at most `limit` (and never more than
-    /// [`LIST_PAGE_MAX`]). A listing may be stale on some stores: it is a hint, never the truth.
+    /// [`LIST_PAGE_MAX`]; 0 counts as 1). A listing may be stale on some stores: it is a hint, never the truth.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
 
-    /// Deletes the objects that exist among `keys`; a missing one is no error.
+    /// Deletes the objects that exist among `keys`, at most [`DELETE_BATCH_MAX`]; a missing one is no error.
     ///
     /// # Errors
     /// The first refusal. Some of the others may have been deleted.
@@ -162,6 +216,11 @@ pub enum StoreErrorKind {
 }
 
 impl StoreError {
+    /// An error of `store` about `key`.
+    pub fn new(kind: StoreErrorKind, store: &str, key: Option<&str>, detail: impl Into<String>) -> Self {
+        Self { kind, store: store.to_owned(), key: key.map(str::to_owned), detail: detail.into() }
+    }
+
     /// The object does not exist (while the store does).
     pub fn is_not_found(&self) -> bool {
         self.kind == StoreErrorKind::NotFound

@@ -1,3 +1,16 @@
 //! The file tree: scan, compare, read, write back.
+//!
+//! Reading goes through [`roots::Roots`]: every path is resolved below a descriptor of its source and without following
+//! a symbolic link, so that nobody who can write the tree can lead a backup out of it.
 
+pub mod compare;
+pub mod exclude;
+pub mod names;
+pub mod problem;
+pub mod read;
+pub mod roots;
+pub mod scan;
+pub mod stat;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod write;

@@ -1,4 +1,12 @@
-//! What jobs report. The JSON that `cli` makes of it is part of the outside contract.
+//! What jobs report: plain data, no sentences. `cli` makes prose and JSON of it, and the JSON is part of the outside
+//! contract.
+
+pub mod inside;
+pub mod restored;
+pub mod setup;
+pub mod snapshot;
+pub mod verified;
+pub mod whoami;
 
 use std::time::Duration;
 
@@ -6,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::ids::{Digest, RoleName, Term};
-use crate::repo::entry::TreePath;
+pub use crate::tree::problem::{Problem, ProblemKind};
 
 /// How a run over one role ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -56,30 +64,6 @@ pub struct ByteCounts {
     pub uploaded: u64,
 }
 
-/// Something about one path that a person should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Which path.
-    pub path: TreePath,
-    /// What.
-    pub kind: ProblemKind,
-}
-
-/// The kinds of [`Problem`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProblemKind {
-    /// It could not be read, and is not in the snapshot (or only by name). Counts as unreadable: exit 6.
-    Unreadable(String),
-    /// It kept changing while it was read; the snapshot has what was read last.
-    Changed,
-    /// It went away between the listing and the read.
-    Vanished,
-    /// A socket: nothing to back up.
-    Socket,
-    /// An attribute (ACL, extended attribute) could not be read; the content is there.
-    Attribute(String),
-}
-
 /// How a backup of one role went.
 #[derive(Debug, Clone)]
 pub struct RoleReport {
@@ -91,6 +75,8 @@ pub struct RoleReport {
     pub reason: Option<String>,
     /// The committed snapshot: the digest of its record.
     pub snapshot: Option<Digest>,
+    /// When the snapshot that this run was compared with was taken; `None` for a first run.
+    pub previous: Option<Timestamp>,
     /// The fencing token it ran under.
     pub term: Option<Term>,
     /// The slot it was for.
@@ -107,6 +93,8 @@ pub struct RoleReport {
     pub duration: Duration,
     /// What went wrong with single paths, at most [`PROBLEMS_MAX`].
     pub problems: Vec<Problem>,
+    /// How many problems there were, those included that `problems` has no room for.
+    pub problem_count: u64,
 }
 
 /// The most problems that a report names one by one; beyond it they are only counted.

@@ -1,0 +1,59 @@
+# One command for each thing one does here. Building needs Rust, a C compiler and make, and no root.
+
+CARGO  ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+# What `make demo` runs and backs up. RUNNER=… takes a binary that is there; otherwise it is built.
+RUNNER ?=
+SOURCE ?=
+# The peers of `make bench`, the tree, and how often each row is timed.
+BENCH_ARGS ?=
+FUZZ_SECONDS ?= 60
+
+.PHONY: help build demo test fmt lint deny bench fuzz install clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-9s %s\n' "$$t" "$$d"; done
+
+build: ## the release binary, target/release/runner
+	$(CARGO) build --release --locked
+
+demo: $(if $(RUNNER),,build) ## the main job on real input: make demo [SOURCE=/etc] [RUNNER=path/of/binary]
+	@RUNNER="$(or $(RUNNER),target/release/runner)" SOURCE="$(SOURCE)" scripts/demo
+
+test: ## installs what the tests need and is missing, then runs them all
+	@scripts/setup-tests
+	@scripts/test-tools
+	@scripts/cargo-tool nextest
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) nextest run --locked
+
+fmt: ## formats the code
+	$(CARGO) fmt --all
+
+lint: ## clippy, with and without the S3 client
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+
+deny: ## licences, banned crates, sources
+	@scripts/cargo-tool deny
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) deny --locked check licenses bans sources
+
+bench: build ## side by side with restic, rustic and borg: writes docs/BENCHMARKS.md
+	benches/peers --runner target/release/runner $(BENCH_ARGS)
+
+fuzz: ## each decoder's fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
+	@scripts/fuzz $(FUZZ_SECONDS)
+
+install: ## what `make build` built, into PREFIX (default /usr/local): program, units, man pages, completions
+	@test -x target/release/runner || { echo "run \"make build\" first, as a normal user" >&2; exit 1; }
+	install -D -m 0755 target/release/runner "$(DESTDIR)$(PREFIX)/bin/runner"
+	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system" "$(DESTDIR)$(PREFIX)/share/man/man1" \
+	    "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
+	for unit in systemd/*.service systemd/*.timer; do \
+	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' "$$unit" > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}" || exit 1; \
+	done
+	target/release/runner man --dir "$(DESTDIR)$(PREFIX)/share/man/man1"
+	target/release/runner completions bash > "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/runner"
+
+clean: ## what was built; .tools (peers and test servers) stays
+	$(CARGO) clean

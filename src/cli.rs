@@ -1,0 +1,18 @@
+//! What a person types and sees: arguments, rendering, exit codes. The only room that writes sentences.
+//!
+//! Nothing is decided here about backups: a verb turns arguments into a job's request and the job's report into text.
+
+pub mod args;
+pub mod error;
+pub mod exit;
+pub mod generate;
+pub mod json;
+pub mod log;
+pub mod output;
+pub mod progress;
+pub mod render;
+pub mod run;
+pub mod settings;
+pub mod signal;
+pub mod units;
+pub mod wire;

@@ -1,0 +1,175 @@
+//! What a person types. The verbs' own arguments stand in [`verbs`], the forms without a config file in [`direct`].
+
+pub mod direct;
+pub mod values;
+pub mod verbs;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// The widest a help text gets, in columns; a narrower terminal wraps earlier.
+const HELP_WIDTH_MAX: usize = 80;
+
+/// Where a node keeps what it remembers unless told otherwise.
+pub const STATE_DIR: &str = "/var/lib/runner";
+
+/// A command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "runner",
+    version,
+    about = "Backups that follow the role, not the host: every node runs the same config, and\n\
+        only the node that is active for a role backs that role up.",
+    long_about = None,
+    max_term_width = HELP_WIDTH_MAX,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done or not our turn, 1 failed, 2 wrong usage or config,\n\
+        3 not active, 4 cannot tell, 5 fenced, 6 committed but files unreadable,\n\
+        7 verify found damage, 130 interrupted.\n\n\
+        Environment: RUNNER_CONFIG, RUNNER_NODE and RUNNER_STATE_DIR stand for --config,\n\
+        --node and --state-dir; RUNNER_LOG=debug logs more.",
+)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// Config file [default: /etc/runner/runner.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "RUNNER_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log more; twice: everything
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// No progress, only errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// This node's name [default: the hostname]
+    #[arg(long, global = true, value_name = "NAME", env = "RUNNER_NODE", hide_env = true)]
+    pub node: Option<String>,
+    /// This node's own memory [default: /var/lib/runner]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "RUNNER_STATE_DIR",
+        hide_env = true,
+        default_value = STATE_DIR,
+        hide_default_value = true
+    )]
+    pub state_dir: PathBuf,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create the repositories of roles
+    #[command(after_help = "Safe to repeat. Says which key file to copy to the other nodes.\n\n\
+        Example: runner init")]
+    Init(verbs::Init),
+    /// Back up roles, if this node is active for them
+    #[command(after_help = "Examples:\n  runner backup app\n  runner backup --scheduled\n  \
+        runner backup --source /srv/app --store file:///mnt/backup --key-file app.key")]
+    Backup(verbs::Backup),
+    /// List the snapshots of a role
+    #[command(after_help = "Example: runner snapshots app")]
+    Snapshots(verbs::Snapshots),
+    /// List files of a snapshot
+    #[command(after_help = "Example: runner ls app latest /srv/app -l")]
+    Ls(verbs::Ls),
+    /// Write one file of a snapshot to standard output
+    #[command(after_help = "Example: runner cat app /srv/app/settings.ini > settings.ini")]
+    Cat(verbs::Cat),
+    /// Find files by name in snapshots
+    #[command(after_help = "Example: runner find app '*.sql' --snapshot all")]
+    Find(verbs::Find),
+    /// Show what differs between two snapshots
+    #[command(after_help = "+ new   - removed   M content changed   m only metadata changed\n\n\
+        Example: runner diff app latest~1 latest")]
+    Diff(verbs::Diff),
+    /// Write files of a snapshot back
+    #[command(after_help = "Files land below their whole path: --target /mnt gives /mnt/srv/app/...\n\
+        Every byte is checked against its hash.\n\n\
+        Examples:\n  runner restore app --target /mnt/restore\n  \
+        runner restore app --in-place --path /srv/app/data --dry-run")]
+    Restore(verbs::Restore),
+    /// Check that a role's backups can be restored
+    #[command(after_help = "Examples:\n  runner verify app\n  runner verify app --read-data=10")]
+    Verify(verbs::Verify),
+    /// Tell who this node is, whether it is active, and why
+    #[command(after_help = "With --check the exit code is a monitoring plugin's: 0 fine (also a\n\
+        healthy standby), 1 warning, 2 critical, 3 unknown.\n\n\
+        Example: runner whoami app")]
+    Whoami(verbs::Whoami),
+    /// Guard for scripts: exit 0 active, 3 not active, 4 cannot tell
+    #[command(after_help = "Example: runner is-active app && /usr/local/bin/nightly-report")]
+    IsActive(verbs::IsActive),
+    /// Export, add and remove repository keys
+    #[command(subcommand)]
+    Key(verbs::Key),
+    /// Look at a role's journal
+    #[command(subcommand)]
+    Journal(verbs::Journal),
+    /// Start, check and show the config
+    #[command(subcommand)]
+    Config(verbs::Config),
+    /// Print shell completions
+    #[command(after_help = "Example: runner completions bash > /etc/bash_completion.d/runner")]
+    Completions(verbs::Completions),
+    /// Print the manual page, or write all of them to a directory
+    #[command(after_help = "Example: runner man --dir /usr/local/share/man/man1")]
+    Man(verbs::Man),
+}
+
+/// Commands that the design promises for later versions: the error says so instead of guessing a typing mistake.
+const LATER: [&str; 12] =
+    ["daemon", "exec", "status", "prune", "audit", "point", "takeover", "pause", "resume", "repair", "demo", "adopt"];
+
+/// The whole tree as clap sees it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// Clap's, which also carries help and version texts; it knows where to print itself and with which exit code.
+pub fn parse<I, T>(args: I) -> Result<Cli, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let mut command = command();
+    let parsed = command.try_get_matches_from_mut(args).and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|error| not_in_this_version(&command, error))
+}
+
+/// Replaces clap's guess at a typing mistake where the word is a command of a later version.
+fn not_in_this_version(command: &clap::Command, error: clap::Error) -> clap::Error {
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return error;
+    }
+    match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) if LATER.contains(&word.as_str()) => {
+            let text = format!(
+                "there is no '{word}' in this version ({})\n\nTo do: 'runner help' lists what there is.\n",
+                env!("CARGO_PKG_VERSION")
+            );
+            clap::Error::raw(ErrorKind::InvalidSubcommand, text).with_cmd(command)
+        }
+        _ => error,
+    }
+}

@@ -1,0 +1,31 @@
+//! Values that are more than text.
+
+use std::os::unix::ffi::OsStringExt as _;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use crate::repo::entry::TreePath;
+
+/// A path inside a snapshot: absolute as on the node that made it. Any bytes; slashes at the end or doubled do not matter.
+pub(super) fn tree_path() -> impl TypedValueParser<Value = TreePath> {
+    OsStringValueParser::new().try_map(|text| {
+        let bytes = text.into_vec();
+        if bytes.first() != Some(&b'/') {
+            return Err("expected an absolute path, as it was on the node: /srv/app/...");
+        }
+        let names: Vec<&[u8]> = bytes.split(|&b| b == b'/').filter(|name| !name.is_empty()).collect();
+        TreePath::new(names.join(&b'/')).ok_or("no '.' or '..' in here, please")
+    })
+}
+
+/// What to do with files that are already in a restore's target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Overwrite {
+    /// Compare the content of every file.
+    Always,
+    /// Trust files of equal size and time.
+    #[default]
+    IfChanged,
+    /// Leave every existing file alone.
+    Never,
+}

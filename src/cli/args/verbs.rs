@@ -1,0 +1,337 @@
+//! Each verb's own arguments.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::direct::Direct;
+use super::values::{Overwrite, tree_path};
+use crate::ids::{KeyId, RoleName};
+use crate::repo::entry::TreePath;
+
+/// What selects a snapshot.
+const SNAPSHOT_HELP: &str = "Snapshot: latest, latest~2, start of an ID, 2026-11-20, \"2h ago\"";
+
+/// The same where every snapshot may be meant.
+const SNAPSHOT_OR_ALL_HELP: &str = "Snapshot: all, latest, latest~2, start of an ID, 2026-11-20";
+
+/// `runner init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Only these roles [default: all of the config]
+    #[arg(value_name = "ROLE")]
+    pub roles: Vec<RoleName>,
+}
+
+/// `runner backup`
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Only these roles [default: all of the config]
+    #[arg(value_name = "ROLE", conflicts_with = "source")]
+    pub roles: Vec<RoleName>,
+    /// Only if a slot of the schedule is due and not yet committed
+    #[arg(long, conflicts_with = "source")]
+    pub scheduled: bool,
+    /// Exit 3 instead of 0 when another node is active
+    #[arg(long, conflicts_with = "source")]
+    pub require_active: bool,
+    /// Read every file again, also those that look unchanged
+    #[arg(long)]
+    pub rehash: bool,
+    /// Directory or file to back up; repeat for more
+    #[arg(long, value_name = "DIR", requires = "store", help_heading = "Without a config file")]
+    pub source: Vec<PathBuf>,
+    /// Name to keep it under [default: default]
+    #[arg(long, value_name = "NAME", requires = "source", help_heading = "Without a config file")]
+    pub role: Option<RoleName>,
+    /// Leave these out (as in .gitignore); repeat for more
+    #[arg(long, value_name = "PATTERN", requires = "source", help_heading = "Without a config file")]
+    pub exclude: Vec<String>,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner snapshots`
+#[derive(Debug, Args)]
+pub struct Snapshots {
+    /// The role
+    pub role: RoleName,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner ls`
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// The role
+    pub role: RoleName,
+    #[arg(default_value = "latest", help = SNAPSHOT_HELP)]
+    /// The snapshot.
+    pub snapshot: String,
+    /// List this directory [default: the sources]
+    #[arg(value_parser = tree_path())]
+    pub path: Option<TreePath>,
+    /// Mode, owner, size and time, too
+    #[arg(short, long)]
+    pub long: bool,
+    /// Everything below, too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner cat`
+#[derive(Debug, Args)]
+pub struct Cat {
+    /// The role
+    pub role: RoleName,
+    /// The file
+    #[arg(value_parser = tree_path())]
+    pub path: TreePath,
+    #[arg(long, value_name = "ID", default_value = "latest", help = SNAPSHOT_HELP)]
+    /// The snapshot.
+    pub snapshot: String,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner find`
+#[derive(Debug, Args)]
+pub struct Find {
+    /// The role
+    pub role: RoleName,
+    /// Name or path, with *, ? and ** (as in .gitignore)
+    pub pattern: String,
+    #[arg(long, value_name = "ID", default_value = "latest", help = SNAPSHOT_OR_ALL_HELP)]
+    /// The snapshot, or `all`.
+    pub snapshot: String,
+    /// Mode, owner, size and time, too
+    #[arg(short, long)]
+    pub long: bool,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner diff`
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The role
+    pub role: RoleName,
+    /// The older snapshot
+    #[arg(value_name = "A")]
+    pub before: String,
+    /// The newer snapshot
+    #[arg(value_name = "B", default_value = "latest")]
+    pub after: String,
+    /// Only this path and what is below
+    #[arg(long, value_parser = tree_path())]
+    pub path: Option<TreePath>,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner restore`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("where").required(true).args(["target", "in_place"]))]
+pub struct Restore {
+    /// The role
+    pub role: RoleName,
+    /// Write below this directory
+    #[arg(long, value_name = "DIR")]
+    pub target: Option<PathBuf>,
+    /// Write to where it came from
+    #[arg(long)]
+    pub in_place: bool,
+    #[arg(long, value_name = "ID", default_value = "latest", help = SNAPSHOT_HELP)]
+    /// The snapshot.
+    pub snapshot: String,
+    /// Only this path and what is below; repeat for more
+    #[arg(long = "path", value_name = "PATH", value_parser = tree_path())]
+    pub paths: Vec<TreePath>,
+    /// Leave these out (as in .gitignore); repeat for more
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Delete what is in the target but not in the snapshot
+    #[arg(long)]
+    pub delete: bool,
+    /// Files that are there: compare all (always), trust equal size and time (if-changed), leave alone (never)
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = true)]
+    pub overwrite: Overwrite,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Owners by number, not by name
+    #[arg(long)]
+    pub numeric_ids: bool,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The role
+    pub role: RoleName,
+    /// Read and hash the data, too: all of it, or a random part
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "100",
+        value_parser = clap::value_parser!(u8).range(1..=100)
+    )]
+    pub read_data: Option<u8>,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner whoami`
+#[derive(Debug, Args)]
+pub struct Whoami {
+    /// Only this role [default: all of the config]
+    pub role: Option<RoleName>,
+    /// One line and an exit code for monitoring
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// `runner is-active`
+#[derive(Debug, Args)]
+pub struct IsActive {
+    /// The role
+    pub role: RoleName,
+}
+
+/// `runner key`
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Write the repository key to a new key file
+    #[command(after_help = "Example: runner key export app --output /root/app.key")]
+    Export(KeyExport),
+    /// Let one more key file or passphrase unlock the repository
+    #[command(after_help = "Example: runner key add app --new-passphrase-file /root/phrase")]
+    Add(KeyAdd),
+    /// Stop a key file or passphrase from unlocking the repository
+    #[command(after_help = "Example: runner key remove app 3f2a91c04be07d15")]
+    Remove(KeyRemove),
+}
+
+/// `runner key export`
+#[derive(Debug, Args)]
+pub struct KeyExport {
+    /// The role
+    pub role: RoleName,
+    /// Create this file (mode 0600)
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner key add`
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "runner key add [OPTIONS] <ROLE> --new-key-file <FILE>\n       \
+        runner key add [OPTIONS] <ROLE> --new-passphrase-file <FILE>",
+    group = ArgGroup::new("new_key").required(true).args(["new_key_file", "new_passphrase_file"])
+)]
+pub struct KeyAdd {
+    /// The role
+    pub role: RoleName,
+    /// Key file to add; created if missing
+    #[arg(long, value_name = "FILE")]
+    pub new_key_file: Option<PathBuf>,
+    /// File with the passphrase to add
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner key remove`
+#[derive(Debug, Args)]
+pub struct KeyRemove {
+    /// The role
+    pub role: RoleName,
+    /// The key's ID
+    #[arg(value_name = "KEY")]
+    pub id: KeyId,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner journal`
+#[derive(Debug, Subcommand)]
+pub enum Journal {
+    /// List the newest records: takeovers, snapshots, operators' acts
+    #[command(after_help = "Example: runner journal show app --last 5")]
+    Show(JournalShow),
+}
+
+/// `runner journal show`
+#[derive(Debug, Args)]
+pub struct JournalShow {
+    /// The role
+    pub role: RoleName,
+    /// How many records
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub last: u64,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner config`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Print a config to start from, or write it to a new file
+    #[command(after_help = "Example: runner config init /etc/runner/runner.toml")]
+    Init(ConfigInit),
+    /// Say whether the config is valid, and what it comes to
+    #[command(after_help = "Example: runner config check --config ./runner.toml")]
+    Check,
+    /// Print the config with every default filled in
+    #[command(after_help = "Example: runner config show")]
+    Show,
+}
+
+/// `runner config init`
+#[derive(Debug, Args)]
+pub struct ConfigInit {
+    /// Create this file instead of printing; it must not exist
+    pub file: Option<PathBuf>,
+    /// What to back up; repeat for more
+    #[arg(long, value_name = "DIR", default_value = "/srv/app")]
+    pub source: Vec<PathBuf>,
+    /// Where to: s3://BUCKET/PREFIX or file:///DIR
+    #[arg(long, value_name = "URL", default_value = "file:///var/backups/runner")]
+    pub store: String,
+}
+
+/// `runner completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `runner man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write one page per command into this directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}

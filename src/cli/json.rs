@@ -1,0 +1,378 @@
+//! Reports as JSON documents: part of the outside contract, versioned by `"schema"`. Paths are absolute and escaped as
+//! people see them (`\xNN` for what is not UTF-8, `\\` for a backslash), times are RFC 3339 in UTC, durations seconds.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::exit::Exit;
+use super::render::inside::escaped;
+use super::render::journal::JournalLine;
+use crate::config::{JournalPlace, KeySource, Settings};
+use crate::ids::{Digest, RoleName, Term};
+use crate::job::report::inside::{DiffCounts, DiffLine, Found};
+use crate::job::report::restored::{MetaKind, Restored};
+use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
+use crate::job::report::snapshot::SnapshotInfo;
+use crate::job::report::verified::VerifyReport;
+use crate::job::report::whoami::{Reason, RoleStatus, StoreStatus, Warning, WhoamiReport};
+use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
+use crate::journal::record::Body;
+use crate::repo::entry::{Entry, Kind, TreePath};
+
+/// The version of all documents. It grows when a field goes away or changes its meaning, not when one comes.
+const SCHEMA: u32 = 1;
+
+/// A document: the schema's number and the fields.
+#[derive(Serialize)]
+struct Document<T> {
+    schema: u32,
+    #[serde(flatten)]
+    body: T,
+}
+
+/// The document on one line, with the newline.
+fn document(body: impl Serialize) -> String {
+    let mut text = serde_json::to_string(&Document { schema: SCHEMA, body })
+        .expect("reports have text keys and finite numbers, so they always serialise");
+    text.push('\n');
+    text
+}
+
+/// RFC 3339 in UTC.
+fn utc(t: Timestamp) -> String {
+    t.to_string()
+}
+
+/// Seconds with milliseconds.
+fn seconds(d: Duration) -> f64 {
+    d.as_millis() as f64 / 1000.0
+}
+
+#[derive(Serialize)]
+struct BackupRole<'a> {
+    role: &'a RoleName,
+    outcome: Outcome,
+    reason: Option<&'a str>,
+    snapshot: Option<Digest>,
+    term: Option<Term>,
+    slot: Option<String>,
+    takeover: bool,
+    files: FileCounts,
+    bytes: ByteCounts,
+    requests: u64,
+    duration_seconds: f64,
+    problems: Vec<Value>,
+    problem_count: u64,
+}
+
+/// `backup`. `created` are the repositories that the run made first.
+pub fn backup(created: &[InitRole], roles: &[RoleReport]) -> String {
+    let roles: Vec<BackupRole<'_>> = roles
+        .iter()
+        .map(|r| BackupRole {
+            role: &r.role,
+            outcome: r.outcome,
+            reason: r.reason.as_deref(),
+            snapshot: r.snapshot,
+            term: r.term,
+            slot: r.slot.map(utc),
+            takeover: r.takeover,
+            files: r.files,
+            bytes: r.bytes,
+            requests: r.requests,
+            duration_seconds: seconds(r.duration),
+            problems: r.problems.iter().map(problem).collect(),
+            problem_count: r.problem_count,
+        })
+        .collect();
+    let created: Vec<Value> = created.iter().map(init_role).collect();
+    document(json!({ "created": created, "roles": roles }))
+}
+
+fn problem(problem: &Problem) -> Value {
+    let (kind, detail) = match &problem.kind {
+        ProblemKind::Unreadable(why) => ("unreadable", Some(why)),
+        ProblemKind::Changed => ("changed", None),
+        ProblemKind::Vanished => ("vanished", None),
+        ProblemKind::Socket => ("socket", None),
+        ProblemKind::Attribute(why) => ("attribute", Some(why)),
+    };
+    json!({ "path": problem.path.display(), "kind": kind, "detail": detail })
+}
+
+/// `snapshots`.
+pub fn snapshots(snapshots: &[SnapshotInfo]) -> String {
+    document(json!({ "snapshots": snapshots.iter().map(snapshot).collect::<Vec<_>>() }))
+}
+
+fn snapshot(s: &SnapshotInfo) -> Value {
+    json!({
+        "id": s.id, "role": s.role, "term": s.term, "node": s.node, "time": utc(s.time), "slot": s.slot.map(utc),
+        "files": s.files, "bytes": s.bytes,
+    })
+}
+
+/// `whoami`.
+pub fn whoami(report: &WhoamiReport) -> String {
+    document(json!({ "node": report.node, "roles": report.roles.iter().map(whoami_role).collect::<Vec<_>>() }))
+}
+
+fn whoami_role(role: &RoleStatus) -> Value {
+    let evidence: Vec<Value> = role
+        .evidence
+        .iter()
+        .map(|e| {
+            json!({
+                "probe": e.probe, "answer": e.answer, "detail": e.detail, "latency_seconds": seconds(e.latency),
+            })
+        })
+        .collect();
+    let (status, error) = match &role.store.status {
+        StoreStatus::Ok => ("ok", None),
+        StoreStatus::NotInitialised => ("not_initialised", None),
+        StoreStatus::Failed(why) => ("failed", Some(why)),
+    };
+    let reason = match role.reason {
+        Reason::AlwaysActive => "always_active",
+        Reason::NotListed => "not_listed",
+        Reason::ProbesYes => "probes_yes",
+        Reason::ProbesNo => "probes_no",
+        Reason::ProbesUnknown => "probes_unknown",
+        Reason::TakenOver { .. } => "taken_over",
+    };
+    let warnings: Vec<Value> = role
+        .warnings
+        .iter()
+        .map(|w| match w {
+            Warning::SlotMissed(slot) => json!({ "kind": "slot_missed", "slot": utc(*slot) }),
+            Warning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
+            Warning::StoreUnreadable => json!({ "kind": "store_unreadable" }),
+            Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
+        })
+        .collect();
+    json!({
+        "role": role.role, "state": role.state, "reason": reason, "evidence": evidence, "term": role.term,
+        "last_backup": role.last_backup.as_ref().map(snapshot), "next_slot": role.next_slot.map(utc),
+        "store": {
+            "url": role.store.url, "status": status, "error": error,
+            "clock_offset_seconds": role.store.clock_offset_seconds,
+        },
+        "etcd": null, "warnings": warnings,
+    })
+}
+
+/// `init`.
+pub fn init(report: &InitReport) -> String {
+    document(json!({ "roles": report.roles.iter().map(init_role).collect::<Vec<_>>() }))
+}
+
+fn init_role(role: &InitRole) -> Value {
+    let journal = match role.journal {
+        JournalPlace::Auto => "auto",
+        JournalPlace::Bucket => "bucket",
+        JournalPlace::Etcd => "etcd",
+    };
+    let key = match &role.key {
+        KeySource::KeyFile(file) => json!({ "key_file": file.display().to_string() }),
+        KeySource::PassphraseFile(file) => json!({ "passphrase_file": file.display().to_string() }),
+        KeySource::None => Value::Null,
+    };
+    json!({
+        "role": role.role, "store": role.store, "repository": role.repository, "created": role.created,
+        "journal": journal, "proof_rounds": role.proof_rounds, "key": key, "key_file_created": role.key_file_created,
+    })
+}
+
+/// `key export|add|remove`.
+pub fn keys(report: &KeyReport) -> String {
+    let (change, id, file) = match &report.change {
+        KeyChange::Exported(file) => ("exported", None, Some(file.display().to_string())),
+        KeyChange::Added(id) => ("added", Some(id), None),
+        KeyChange::Removed(id) => ("removed", Some(id), None),
+    };
+    let slots: Vec<Value> = report
+        .slots
+        .iter()
+        .map(|slot| {
+            let kind = match slot.kind {
+                KeySlotKind::KeyFile => "key_file",
+                KeySlotKind::Passphrase => "passphrase",
+            };
+            json!({ "id": slot.id, "kind": kind })
+        })
+        .collect();
+    document(json!({ "role": report.role, "change": change, "id": id, "file": file, "slots": slots }))
+}
+
+/// `journal show`: the records' own fields, and what `journal show` adds for people.
+pub fn journal(role: &RoleName, lines: &[JournalLine]) -> String {
+    let records: Vec<Value> = lines
+        .iter()
+        .map(|(digest, record)| {
+            let (kind, body) = match &record.body {
+                Body::Takeover(body) => ("takeover", json!(body)),
+                Body::Snapshot(body) => ("snapshot", json!(body)),
+                Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
+            };
+            json!({
+                "seq": record.seq, "digest": digest, "kind": kind, "term": record.term, "node": record.node,
+                "time": utc(record.time), "slot": record.slot.map(utc), "body": body,
+            })
+        })
+        .collect();
+    document(json!({ "role": role, "records": records }))
+}
+
+/// `restore`.
+pub fn restore(restored: &Restored) -> String {
+    let report = &restored.report;
+    let metadata: Vec<Value> = report
+        .metadata
+        .iter()
+        .map(|m| {
+            let kind = match m.kind {
+                MetaKind::Owner => "owner",
+                MetaKind::Mode => "mode",
+                MetaKind::Acl => "acl",
+                MetaKind::Capability => "capability",
+                MetaKind::Xattr => "xattr",
+                MetaKind::Time => "time",
+                MetaKind::Device => "device",
+                MetaKind::Hardlink => "hardlink",
+            };
+            json!({ "kind": kind, "count": m.count, "first": m.first.display(), "detail": m.error })
+        })
+        .collect();
+    let problems: Vec<Value> =
+        report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.kind.to_string() })).collect();
+    let (n, b) = (&report.counts, &report.bytes);
+    document(json!({
+        "snapshot": snapshot(&restored.snapshot),
+        "target": restored.target.as_ref().map(|t| t.display().to_string()), "dry_run": report.dry_run,
+        "entries": {
+            "restored": n.restored, "touched": n.touched, "unchanged": n.unchanged, "skipped": n.skipped,
+            "deleted": n.deleted, "failed": n.failed, "directories": n.directories,
+        },
+        "bytes": { "fetched": b.fetched, "reused": b.reused, "written": b.written },
+        "duration_seconds": seconds(report.duration), "metadata": metadata, "problems": problems,
+        "unmatched": report.unmatched.iter().map(TreePath::display).collect::<Vec<_>>(),
+    }))
+}
+
+/// `verify`.
+pub fn verify(report: &VerifyReport) -> String {
+    let damages: Vec<Value> = report
+        .damages
+        .iter()
+        .map(|d| {
+            let affected: Vec<Value> =
+                d.affected.iter().map(|a| json!({ "snapshot": a.snapshot, "path": a.path.display() })).collect();
+            json!({ "object": d.object, "what": d.what, "affected": affected, "affected_count": d.affected_count })
+        })
+        .collect();
+    document(json!({
+        "role": report.role, "checked": report.checked, "read_percent": report.read_percent,
+        "duration_seconds": seconds(report.duration), "damages": damages, "damage_count": report.damage_count,
+    }))
+}
+
+/// `config check`, and `config show` with the effective text.
+pub fn config(settings: &Settings, with_text: bool) -> String {
+    let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
+    let roles: Vec<&RoleName> = settings.roles.keys().collect();
+    let warnings: Vec<String> = settings.warnings.iter().map(ToString::to_string).collect();
+    document(json!({
+        "files": files, "config_hash": settings.hash, "store": settings.store.url.to_string(), "roles": roles,
+        "warnings": warnings, "config": with_text.then(|| settings.render()),
+    }))
+}
+
+/// What every command writes when it fails instead of its own document.
+pub fn error(error: &(dyn Error + 'static), exit: Exit, hint: Option<&str>) -> String {
+    let causes = super::error::causes(error);
+    document(json!({ "error": { "message": error.to_string(), "causes": causes, "hint": hint, "exit": exit.code() } }))
+}
+
+/// One entry of a snapshot.
+pub fn entry(entry: &Entry) -> Value {
+    let (kind, target, device) = match &entry.kind {
+        Kind::File { .. } => ("file", None, None),
+        Kind::Hardlink { target } => ("hardlink", Some(target.display()), None),
+        Kind::Dir => ("dir", None, None),
+        Kind::Symlink { target } => ("symlink", Some(escaped(target)), None),
+        Kind::Fifo => ("fifo", None, None),
+        Kind::CharDevice { major, minor } => ("char_device", None, Some([major, minor])),
+        Kind::BlockDevice { major, minor } => ("block_device", None, Some([major, minor])),
+    };
+    let (mtime, mtime_nanoseconds) = entry.mtime.parts();
+    let xattrs: BTreeMap<String, String> =
+        entry.xattrs.iter().map(|x| (escaped(&x.name), hex::encode(&x.value))).collect();
+    json!({
+        "path": entry.path.display(), "type": kind, "size": entry.kind.size(), "mode": format!("{:04o}", entry.owner.mode),
+        "uid": entry.owner.uid, "gid": entry.owner.gid, "user": entry.owner.user, "group": entry.owner.group,
+        "mtime": mtime, "mtime_nanoseconds": mtime_nanoseconds, "target": target, "device": device, "xattrs": xattrs,
+    })
+}
+
+/// One hit of `find`.
+pub fn found(found: &Found) -> Value {
+    let mut value = entry(&found.entry);
+    value["snapshot"] = json!(found.snapshot);
+    value
+}
+
+/// One line of `diff`.
+pub fn diff(line: &DiffLine) -> Value {
+    json!({
+        "path": line.path.display(), "change": line.change, "size_before": line.size_before,
+        "size_after": line.size_after,
+    })
+}
+
+/// The last fields of `diff`.
+pub fn diff_total(counts: &DiffCounts) -> Value {
+    json!({ "counts": counts })
+}
+
+/// A document with one long list, written item by item so that memory does not grow with the tree.
+#[derive(Debug)]
+pub struct ListWriter<W> {
+    out: W,
+    any: bool,
+}
+
+impl<W: Write> ListWriter<W> {
+    /// Starts a document with these fields and the list `name`.
+    pub fn open(mut out: W, fields: &Value, name: &str) -> io::Result<Self> {
+        let head = document(fields);
+        // Without the document's own closing brace; one more may belong to a field.
+        let head = head.strip_suffix("}\n").unwrap_or(&head);
+        write!(out, "{head},\"{name}\":[")?;
+        Ok(Self { out, any: false })
+    }
+
+    /// Appends one item.
+    pub fn item(&mut self, item: &Value) -> io::Result<()> {
+        if self.any {
+            self.out.write_all(b",")?;
+        }
+        self.any = true;
+        serde_json::to_writer(&mut self.out, item).map_err(io::Error::from)
+    }
+
+    /// Ends the list, adds the fields of the object `fields`, ends the document, gives the output back.
+    pub fn finish(mut self, fields: &Value) -> io::Result<W> {
+        self.out.write_all(b"]")?;
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            write!(self.out, ",{}:{value}", Value::from(name.as_str()))?;
+        }
+        self.out.write_all(b"}\n")?;
+        Ok(self.out)
+    }
+}

@@ -1,0 +1,87 @@
+//! Logs: on standard error, for whoever looks into a problem. What a command has to say stands in its report, not here.
+
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
+
+use indicatif::MultiProgress;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Overrides `-v` and `-q`: the filter syntax of `tracing_subscriber`, `runner::journal=trace`.
+pub const LOG_VARIABLE: &str = "RUNNER_LOG";
+
+/// What is logged with this many `-v`, or with `-q`.
+pub fn level(verbose: u8, quiet: bool) -> &'static str {
+    match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, 2) => "runner=debug,info",
+        (false, _) => "runner=trace,debug",
+    }
+}
+
+/// Whether standard error goes to the journal itself, which dates each line: `$JOURNAL_STREAM` names device and inode of the
+/// stream that systemd gave, and children that redirect theirs inherit the variable nevertheless.
+pub fn under_journald(variable: Option<&str>, device: u64, inode: u64) -> bool {
+    variable.is_some_and(|v| v == format!("{device}:{inode}"))
+}
+
+/// Starts logging. Lines and progress share the terminal, so lines are written while `bars` are hidden.
+pub fn start(verbose: u8, quiet: bool, bars: MultiProgress) {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level(verbose, quiet)));
+    let variable = std::env::var("JOURNAL_STREAM").ok();
+    let stream = std::fs::metadata("/proc/self/fd/2").map(|m| (m.dev(), m.ino())).unwrap_or_default();
+    let color = rustix::termios::isatty(io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Lines(bars))
+        .with_ansi(color)
+        .with_target(verbose > 1);
+    // A second subscriber is refused; the first one keeps working.
+    let _ = if under_journald(variable.as_deref(), stream.0, stream.1) {
+        builder.without_time().try_init()
+    } else {
+        builder.try_init()
+    };
+}
+
+/// Writes whole lines to standard error while no bar is drawn.
+#[derive(Debug, Clone)]
+struct Lines(MultiProgress);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = &'a Lines;
+    fn make_writer(&'a self) -> &'a Lines {
+        self
+    }
+}
+
+impl Write for &Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_must_be_the_one_that_systemd_gave() {
+        assert!(under_journald(Some("9:4711"), 9, 4711));
+        assert!(!under_journald(Some("9:4711"), 9, 4712), "inherited by a child with its own stderr");
+        assert!(!under_journald(None, 0, 0));
+    }
+
+    #[test]
+    fn every_level_is_a_filter() {
+        for (verbose, quiet) in [(0, true), (0, false), (1, false), (2, false), (9, false)] {
+            assert!(EnvFilter::try_new(level(verbose, quiet)).is_ok(), "{verbose} {quiet}");
+        }
+    }
+}

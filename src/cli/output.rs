@@ -1,0 +1,147 @@
+//! Standard output, for a reader who may leave.
+
+use std::fmt::{self, Debug};
+use std::io::{self, BufWriter, Write};
+
+use serde_json::Value;
+
+use super::json::ListWriter;
+
+/// A buffered output that remembers whether its reader left: `runner ls app | head` is no error.
+pub struct Output {
+    out: Box<dyn Write + Send>,
+    left: bool,
+}
+
+impl Output {
+    /// Writes to `out`.
+    pub fn new(out: impl Write + Send + 'static) -> Self {
+        Self { out: Box::new(BufWriter::new(out)), left: false }
+    }
+
+    /// Whether the reader left. Then a failed write, or a command that failed because of it, is a good end.
+    pub fn reader_left(&self) -> bool {
+        self.left
+    }
+
+    /// Writes the end of what there is to say. That nobody reads it changes nothing about what was done.
+    pub fn print(&mut self, text: &str) -> io::Result<()> {
+        match self.write_all(text.as_bytes()).and_then(|()| self.flush()) {
+            Err(_) if self.left => Ok(()),
+            result => result,
+        }
+    }
+
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.left |= result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let result = self.out.write(buffer);
+        self.note(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.out.flush();
+        self.note(result)
+    }
+}
+
+impl Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+/// A list that comes item by item: text lines, or one JSON document.
+#[derive(Debug)]
+pub enum Listing<'a> {
+    /// Lines.
+    Text(&'a mut Output),
+    /// A document.
+    Json(ListWriter<&'a mut Output>),
+}
+
+impl<'a> Listing<'a> {
+    /// Starts a list `name`, as JSON with these fields before it.
+    pub fn open(out: &'a mut Output, json: bool, fields: &Value, name: &str) -> io::Result<Self> {
+        Ok(if json { Self::Json(ListWriter::open(out, fields, name)?) } else { Self::Text(out) })
+    }
+
+    /// Writes one item in the form that is asked for.
+    pub fn item(&mut self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> io::Result<()> {
+        match self {
+            Self::Text(out) => out.write_all(text().as_bytes()),
+            Self::Json(list) => list.item(&json()),
+        }
+    }
+
+    /// Ends the list: with `text` as the last lines, or with the fields `json`.
+    pub fn finish(self, text: &str, json: &Value) -> io::Result<()> {
+        match self {
+            Self::Text(out) => out.print(text),
+            Self::Json(list) => list.finish(json)?.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    struct Gone;
+
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_left_is_told_from_a_full_disk() {
+        let mut out = Output::new(Gone);
+        assert!(out.print("x").is_ok() && out.reader_left());
+        assert!(out.write_all(&[0; 1 << 20]).is_err(), "a long listing must end");
+        let mut out = Output::new(Full);
+        assert!(out.print("x").is_err() && !out.reader_left());
+    }
+
+    #[test]
+    fn a_list_is_one_document_also_when_it_is_empty() {
+        for items in [0, 3] {
+            let (reader, writer) = io::pipe().unwrap();
+            let mut out = Output::new(writer);
+            let mut list = Listing::open(&mut out, true, &json!({ "role": "a}" }), "entries").unwrap();
+            for n in 0..items {
+                list.item(String::new, || json!({ "n": n })).unwrap();
+            }
+            list.finish("", &json!({ "count": items })).unwrap();
+            drop(out);
+            let text = io::read_to_string(reader).unwrap();
+            let entries: Vec<Value> = (0..items).map(|n| json!({ "n": n })).collect();
+            let document: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(document, json!({ "schema": 1, "role": "a}", "entries": entries, "count": items }));
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Progress: a bar on a terminal, a line now and then elsewhere, nothing with `--json` or `-q`.
+//!
+//! A thread of its own looks at the job's numbers, so that it goes on when every worker of the runtime is busy.
+
+use std::collections::VecDeque;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::units::{bytes, counted, duration};
+use crate::env::Clock;
+use crate::job::progress::{Phase, Progress};
+
+/// How often the bar is drawn: fluent for eyes, nothing for the CPU.
+const DRAW_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often a line is written where nobody watches: a long run shows that it lives, a log stays readable.
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many looks the rate is taken over: 10 s of drawing.
+const RATE_LOOKS: usize = 50;
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// A bar.
+    Bar,
+    /// A line every [`LINE_INTERVAL`].
+    Lines,
+    /// Not at all.
+    Silent,
+}
+
+/// How progress is shown on this standard error.
+pub fn style(json: bool, quiet: bool, terminal: bool) -> Style {
+    match (json || quiet, terminal) {
+        (true, _) => Style::Silent,
+        (false, true) => Style::Bar,
+        (false, false) => Style::Lines,
+    }
+}
+
+/// The bars of a process, drawn on standard error.
+pub fn bars(style: Style) -> MultiProgress {
+    MultiProgress::with_draw_target(match style {
+        Style::Bar => ProgressDrawTarget::stderr(),
+        Style::Lines | Style::Silent => ProgressDrawTarget::hidden(),
+    })
+}
+
+/// Shows a job's progress until it is dropped.
+#[derive(Debug)]
+pub struct Display {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Display {
+    /// Starts to show `progress` as that of `label`.
+    pub fn start(
+        label: String,
+        progress: Arc<Progress>,
+        style: Style,
+        bars: &MultiProgress,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        if style == Style::Silent {
+            return Self { stop: None, thread: None };
+        }
+        let (stop, stopped) = mpsc::channel();
+        let bars = bars.clone();
+        let thread = std::thread::spawn(move || match style {
+            Style::Bar => draw(label, &progress, &bars, &*clock, &stopped),
+            Style::Lines | Style::Silent => write(&label, &progress, &*clock, &stopped),
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A display that panicked has nothing to say about the job.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether `interval` passed without a word from the owner.
+fn tick(stopped: &mpsc::Receiver<()>, interval: Duration) -> bool {
+    stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout)
+}
+
+fn draw(label: String, progress: &Progress, bars: &MultiProgress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
+    let template = |text| ProgressStyle::with_template(text).expect("the template is a constant and a test draws it");
+    let (spinner, with_total) = (template(SPINNER), template(BAR));
+    let bar = bars.add(ProgressBar::new(0).with_prefix(label));
+    let mut meter = Meter::default();
+    while tick(stopped, DRAW_INTERVAL) {
+        let now = look(progress);
+        let rate = meter.rate(clock.boottime(), now.bytes_done);
+        bar.set_style(if now.bytes_total > 0 { with_total.clone() } else { spinner.clone() });
+        bar.set_length(now.bytes_total);
+        bar.set_position(now.bytes_done.min(now.bytes_total));
+        bar.set_message(line(&now, rate));
+        bar.tick();
+    }
+    bar.finish_and_clear();
+    bars.remove(&bar);
+}
+
+const SPINNER: &str = "{spinner} {prefix}: {wide_msg}";
+const BAR: &str = "{spinner} {prefix}: [{bar:16}] {wide_msg}";
+
+fn write(label: &str, progress: &Progress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
+    let mut meter = Meter::default();
+    meter.rate(clock.boottime(), look(progress).bytes_done);
+    while tick(stopped, LINE_INTERVAL) {
+        let now = look(progress);
+        let rate = meter.rate(clock.boottime(), now.bytes_done);
+        // Nobody reads it: then nobody misses it.
+        let _ = writeln!(io::stderr(), "{label}: {}", line(&now, rate));
+    }
+}
+
+/// [`Progress`] at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Numbers {
+    phase: Phase,
+    files: u64,
+    bytes_done: u64,
+    bytes_total: u64,
+    bytes_uploaded: u64,
+}
+
+fn look(progress: &Progress) -> Numbers {
+    Numbers {
+        phase: progress.phase(),
+        files: progress.files.load(Relaxed),
+        bytes_done: progress.bytes_read.load(Relaxed),
+        bytes_total: progress.total_bytes.load(Relaxed),
+        bytes_uploaded: progress.bytes_uploaded.load(Relaxed),
+    }
+}
+
+/// The rate over the last looks.
+#[derive(Debug, Default)]
+struct Meter(VecDeque<(Duration, u64)>);
+
+impl Meter {
+    /// Notes one more look; bytes per second since the oldest that is remembered.
+    fn rate(&mut self, now: Duration, done: u64) -> u64 {
+        if self.0.len() == RATE_LOOKS {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, done));
+        let (then, before) = self.0[0];
+        let span = now.saturating_sub(then).as_secs_f64();
+        if span > 0.0 { (done.saturating_sub(before) as f64 / span) as u64 } else { 0 }
+    }
+}
+
+/// The numbers in words.
+fn line(now: &Numbers, rate: u64) -> String {
+    let mut parts = Vec::new();
+    match now.phase {
+        Phase::Opening => return "opening the repository".to_owned(),
+        Phase::Commit => return "committing".to_owned(),
+        Phase::Done => return "done".to_owned(),
+        Phase::Backup | Phase::Restore => parts.push(counted(now.files, "file", "files")),
+        Phase::Verify => {}
+    }
+    parts.push(match now.bytes_total {
+        0 => bytes(now.bytes_done),
+        total => format!("{} of {}", bytes(now.bytes_done), bytes(total)),
+    });
+    if now.phase == Phase::Backup {
+        parts.push(format!("{} uploaded", bytes(now.bytes_uploaded)));
+    }
+    parts.push(format!("{}/s", bytes(rate)));
+    let rest = now.bytes_total.saturating_sub(now.bytes_done);
+    if rest > 0 && rate > 0 {
+        // Whole seconds: tenths would only flicker.
+        let left = Duration::from_secs((rest / rate).max(1));
+        parts.push(format!(
+            "{} left",
+            if left.as_secs() < 10 { format!("{} s", left.as_secs()) } else { duration(left) }
+        ));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_and_quiet_are_silent_and_a_pipe_gets_lines() {
+        assert_eq!(style(false, false, true), Style::Bar);
+        assert_eq!(style(false, false, false), Style::Lines);
+        for terminal in [true, false] {
+            assert_eq!((style(true, false, terminal), style(false, true, terminal)), (Style::Silent, Style::Silent));
+        }
+    }
+
+    #[test]
+    fn lines_say_what_is_known() {
+        let now = Numbers {
+            phase: Phase::Backup,
+            files: 12_345,
+            bytes_done: 1 << 30,
+            bytes_total: 0,
+            bytes_uploaded: 300 << 20,
+        };
+        assert_eq!(line(&now, 45 << 20), "12,345 files, 1.0 GiB, 300 MiB uploaded, 45.0 MiB/s");
+        let restore = Numbers { phase: Phase::Restore, bytes_total: 4 << 30, ..now };
+        assert_eq!(line(&restore, 45 << 20), "12,345 files, 1.0 GiB of 4.0 GiB, 45.0 MiB/s, 1 min 08 s left");
+        assert_eq!(line(&Numbers { phase: Phase::Verify, ..restore }, 0), "1.0 GiB of 4.0 GiB, 0 B/s");
+        assert_eq!(line(&Numbers::default(), 0), "opening the repository");
+    }
+
+    #[test]
+    fn the_rate_forgets_how_it_began() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.rate(Duration::ZERO, 0), 0);
+        assert_eq!(meter.rate(Duration::from_secs(2), 200), 100);
+        for second in 3..=200 {
+            meter.rate(Duration::from_secs(second), 200);
+        }
+        assert_eq!(meter.rate(Duration::from_secs(201), 200), 0, "it stands still");
+        assert_eq!(meter.0.len(), RATE_LOOKS);
+    }
+
+    /// A terminal that remembers the last text it was given.
+    #[derive(Debug, Clone, Default)]
+    struct Screen(Arc<std::sync::Mutex<String>>);
+
+    impl indicatif::TermLike for Screen {
+        fn width(&self) -> u16 {
+            80
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.0.lock().unwrap().clear();
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_is_drawn_and_goes_away() {
+        let screen = Screen::default();
+        let shown = || screen.0.lock().unwrap().clone();
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
+        let progress = Arc::new(Progress::default());
+        progress.enter(Phase::Restore);
+        progress.total_bytes.store(200, Relaxed);
+        progress.bytes_read.store(100, Relaxed);
+        let clock = Arc::new(crate::env::HostClock);
+        let display = Display::start("app".to_owned(), progress, Style::Bar, &bars, clock);
+        while !shown().contains("100 B of 200 B") {
+            std::thread::sleep(DRAW_INTERVAL);
+        }
+        assert!(shown().contains("app: [████████░"), "{}", shown());
+        drop(display);
+        assert_eq!(shown(), "");
+    }
+}

@@ -1,0 +1,174 @@
+//! `backup`, one paragraph a role.
+
+use super::{NAMED_MAX, View, more, short, wrap};
+use crate::cli::units::{bytes, count, counted, duration, minute};
+use crate::job::report::{Outcome, Problem, ProblemKind, RoleReport};
+
+/// The report on one role.
+pub fn role(report: &RoleReport, view: &View) -> String {
+    let mut out = verdict(report, view);
+    if report.takeover
+        && let Some(term) = report.term
+    {
+        out += &format!("  took the role over: term {term}\n");
+    }
+    if let Some(todo) = todo(report) {
+        out += &wrap("  ", 2, &todo);
+    }
+    out + &problems(report)
+}
+
+/// The first line, or as many as it takes.
+fn verdict(report: &RoleReport, view: &View) -> String {
+    let name = &report.role;
+    let reason = report.reason.as_deref();
+    let id = report.snapshot.map(short).unwrap_or_default();
+    let text = match report.outcome {
+        Outcome::Committed => {
+            let first = if report.previous.is_none() { " (first backup)" } else { "" };
+            format!("committed {id}{first} — {}", changes(report))
+        }
+        Outcome::Unchanged => {
+            let since = report.previous.map(|t| format!(" since {}", minute(t, &view.zone))).unwrap_or_default();
+            format!("nothing changed{since}, committed {id} ({} of data uploaded)", none_is_zero(report.bytes.new))
+        }
+        Outcome::Standby => format!("standby — skipped: {}", reason.unwrap_or("another node is active")),
+        Outcome::Skipped => format!("skipped — {}", reason.unwrap_or("nothing is due")),
+        Outcome::Unknown => format!("unknown — {}", reason.unwrap_or("cannot tell who is active")),
+        Outcome::Fenced => {
+            format!("fenced — nothing committed: {}", reason.unwrap_or("another node took the role over"))
+        }
+        Outcome::Failed => format!("FAILED — nothing committed: {}", reason.unwrap_or("no reason given")),
+    };
+    wrap(&format!("{name}: "), 2, &text)
+}
+
+fn none_is_zero(n: u64) -> String {
+    if n == 0 { "0 bytes".to_owned() } else { bytes(n) }
+}
+
+/// What a commit came to, in one sentence.
+fn changes(report: &RoleReport) -> String {
+    let files = &report.files;
+    let mut parts = vec![format!("{} new", count(files.new)), format!("{} changed", count(files.changed))];
+    if files.removed > 0 {
+        parts.push(format!("{} removed", count(files.removed)));
+    }
+    parts.push(format!("{} unchanged", count(files.unchanged)));
+    format!(
+        "{}; {} read, {} uploaded in {}",
+        parts.join(", "),
+        bytes(report.bytes.read),
+        bytes(report.bytes.uploaded),
+        duration(report.duration)
+    )
+}
+
+/// What the reader can do about an outcome that is not the usual one.
+fn todo(report: &RoleReport) -> Option<String> {
+    let role = &report.role;
+    match report.outcome {
+        Outcome::Committed | Outcome::Unchanged if report.files.unreadable > 0 => Some(format!(
+            "INCOMPLETE: {} could not be read and {} missing in this snapshot.",
+            counted(report.files.unreadable, "file", "files"),
+            if report.files.unreadable == 1 { "is" } else { "are" }
+        )),
+        Outcome::Unknown => Some(format!(
+            "To do: 'runner whoami {role}' shows what cannot be told. Running the backup again is safe: what was \
+             committed is found and not repeated."
+        )),
+        Outcome::Fenced => Some(format!("To do: 'runner whoami {role}' shows which node has the role now.")),
+        _ => None,
+    }
+}
+
+/// The paths that went wrong, the worst first.
+fn problems(report: &RoleReport) -> String {
+    // Sockets are everywhere and nobody misses them: a number is enough.
+    let (sockets, mut sorted): (Vec<&Problem>, Vec<&Problem>) =
+        report.problems.iter().partition(|p| p.kind == ProblemKind::Socket);
+    sorted.sort_by_key(|p| rank(&p.kind));
+    let mut out = String::new();
+    for problem in sorted.iter().take(NAMED_MAX) {
+        let what = match &problem.kind {
+            ProblemKind::Unreadable(why) => format!("not read: {why}"),
+            ProblemKind::Changed => "kept changing while it was read; the last read is saved".to_owned(),
+            ProblemKind::Vanished => "went away before it was read".to_owned(),
+            ProblemKind::Attribute(why) => format!("saved, but not all of its attributes: {why}"),
+            ProblemKind::Socket => "a socket, left out".to_owned(),
+        };
+        out += &format!("  {}: {what}\n", problem.path.display());
+    }
+    if !sockets.is_empty() {
+        out += &format!("  {} left out\n", counted(sockets.len() as u64, "socket", "sockets"));
+    }
+    out + &more(sorted.len().min(NAMED_MAX) + sockets.len(), report.problem_count)
+}
+
+fn rank(kind: &ProblemKind) -> u8 {
+    match kind {
+        ProblemKind::Unreadable(_) => 0,
+        ProblemKind::Changed => 1,
+        ProblemKind::Vanished => 2,
+        ProblemKind::Attribute(_) => 3,
+        ProblemKind::Socket => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cli::render::samples;
+    use crate::job::report::{ByteCounts, FileCounts};
+    use crate::repo::entry::TreePath;
+
+    fn with(outcome: Outcome, reason: Option<&str>) -> RoleReport {
+        RoleReport { outcome, reason: reason.map(str::to_owned), ..samples::backup() }
+    }
+
+    #[test]
+    fn every_outcome_in_plain_words() {
+        let view = samples::view();
+        let unchanged = RoleReport {
+            bytes: ByteCounts { source: 9_000_000_000, read: 0, new: 0, uploaded: 1_900 },
+            files: FileCounts { unchanged: 118_015, ..FileCounts::default() },
+            takeover: true,
+            ..with(Outcome::Unchanged, None)
+        };
+        let first = RoleReport {
+            previous: None,
+            files: FileCounts { new: 118_015, ..FileCounts::default() },
+            bytes: ByteCounts { read: 9_000_000_000, uploaded: 3_100_000_000, ..ByteCounts::default() },
+            duration: Duration::from_secs(200),
+            ..samples::backup()
+        };
+        let empty = "/srv/app is empty, the last snapshot has 118,015 files in it: is the volume mounted? \
+                     If it is right, set allow_empty = true for this role";
+        let all = [
+            samples::backup(),
+            first,
+            unchanged,
+            with(Outcome::Standby, Some("vip 10.0.0.50 is not on this node")),
+            with(Outcome::Skipped, Some("slot 2026-11-20T01:00:00Z is committed already")),
+            with(Outcome::Unknown, Some("command /usr/local/bin/is-primary timed out after 10 s")),
+            with(Outcome::Fenced, Some("app02 took the role over with term 8")),
+            with(Outcome::Failed, Some(empty)),
+        ];
+        insta::assert_snapshot!(all.iter().map(|r| role(r, &view)).collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn problems_are_named_up_to_a_limit_the_worst_first() {
+        let path = |n: usize| TreePath::new(format!("srv/app/file-{n:02}")).unwrap();
+        let many =
+            |from, kind: ProblemKind| (from..from + 30).map(move |n| Problem { path: path(n), kind: kind.clone() });
+        let mut problems: Vec<Problem> = many(0, ProblemKind::Socket).chain(many(30, ProblemKind::Vanished)).collect();
+        problems.push(Problem { path: path(98), kind: ProblemKind::Changed });
+        problems.push(Problem { path: path(99), kind: ProblemKind::Unreadable("Permission denied".to_owned()) });
+        let mut report = RoleReport { problem_count: 5032, problems, ..samples::backup() };
+        report.files.unreadable = 1;
+        insta::assert_snapshot!(role(&report, &samples::view()));
+    }
+}

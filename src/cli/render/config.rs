@@ -1,0 +1,90 @@
+//! `config check` and `config init`.
+
+use std::path::Path;
+
+use super::{table, wrap};
+use crate::cli::units::counted;
+use crate::config::{Lease, Probe, Schedule, Settings};
+
+/// `config init FILE`.
+pub fn written(file: &Path) -> String {
+    let file = file.display();
+    format!("wrote {file}\nTo do: edit it, then 'runner config check --config {file}' and 'runner init'.\n")
+}
+
+/// What a valid config comes to.
+pub fn checked(settings: &Settings) -> String {
+    let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
+    let mut out = wrap(
+        "ok: ",
+        2,
+        &format!(
+            "{}; {}, store {}, config {}",
+            files.join(", "),
+            counted(settings.roles.len() as u64, "role", "roles"),
+            settings.store.url,
+            settings.hash
+        ),
+    );
+    let rows = settings.roles.values().map(|role| {
+        let eligible = role.eligible.as_ref().map_or_else(|| "always".to_owned(), probe);
+        let schedule = match &role.schedule {
+            None => "by hand".to_owned(),
+            Some(Schedule::Cron(line)) => line.clone(),
+            Some(Schedule::Every(every)) => format!("every {}", crate::config::value::format_duration(*every)),
+        };
+        let lease = match role.lease {
+            Lease::Etcd => "etcd",
+            Lease::Bucket => "bucket",
+            Lease::None => "none",
+        };
+        [role.name.to_string(), eligible, lease.to_owned(), schedule]
+    });
+    out += &table(["ROLE", "ACTIVE WHERE", "LEASE", "SCHEDULE"], [false; 4], rows);
+    for warning in &settings.warnings {
+        out += &format!("WARNING {warning}\n");
+    }
+    out
+}
+
+/// A probe in the config's words.
+fn probe(probe: &Probe) -> String {
+    let list = |probes: &[Probe], word: &str| probes.iter().map(self::probe).collect::<Vec<_>>().join(word);
+    match probe {
+        Probe::Vip { address, interface: None } => format!("vip {address}"),
+        Probe::Vip { address, interface: Some(name) } => format!("vip {address} on {name}"),
+        Probe::Command { command, .. } => format!("command {}", command.first().map_or("", String::as_str)),
+        Probe::All(probes) => format!("({})", list(probes, " and ")),
+        Probe::Any(probes) => format!("({})", list(probes, " or ")),
+        Probe::Not(inner) => format!("not {}", self::probe(inner)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Host;
+
+    #[test]
+    fn a_valid_config_is_summed_up() {
+        let text = r#"
+            timezone = "Europe/Berlin"
+            [store]
+            url = "s3://backups/prod"
+            key_file = "/etc/runner/repository.key"
+            [role.app]
+            sources = ["/srv/app"]
+            eligible = { all = [{ vip = "10.0.0.50" }, { not = { command = ["/usr/local/bin/maintenance"] } }] }
+            lease = "none"
+            schedule = "0 1 * * *"
+            [role.orders-db]
+            sources = ["/srv/orders"]
+            lease = "none"
+            every = "1h"
+        "#;
+        let settings =
+            Settings::parse(&[("/etc/runner/runner.toml".into(), text.to_owned())], &Host::default()).unwrap();
+        let text = checked(&settings).replace(&settings.hash, "[hash]");
+        insta::assert_snapshot!(text);
+    }
+}

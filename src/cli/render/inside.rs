@@ -1,0 +1,161 @@
+//! `ls`, `find` and `diff`: one line an entry.
+
+use super::{View, short};
+use crate::cli::units::{bytes, count, counted, file_time};
+use crate::job::report::inside::{Change, DiffCounts, DiffLine, Found};
+use crate::repo::entry::{Entry, Kind};
+
+/// One line of `ls`; with `long` as `ls -l` writes it.
+pub fn entry(entry: &Entry, long: bool, view: &View) -> String {
+    let path = entry.path.display();
+    if !long {
+        return format!("{path}\n");
+    }
+    let owner = &entry.owner;
+    let name = |name: &str, id: u32| if name.is_empty() { id.to_string() } else { name.to_owned() };
+    let size = match &entry.kind {
+        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => format!("{major}, {minor}"),
+        kind => count(kind.size()),
+    };
+    let target = match &entry.kind {
+        Kind::Symlink { target } => format!(" -> {}", escaped(target)),
+        Kind::Hardlink { target } => format!(" = {}", target.display()),
+        _ => String::new(),
+    };
+    format!(
+        "{} {:<8} {:<8} {size:>13} {} {path}{target}\n",
+        mode(entry),
+        name(&owner.user, owner.uid),
+        name(&owner.group, owner.gid),
+        file_time(entry.mtime, &view.zone),
+    )
+}
+
+/// One hit of `find`.
+pub fn found(found: &Found, long: bool, view: &View) -> String {
+    format!("{}  {}", short(found.snapshot), entry(&found.entry, long, view))
+}
+
+/// One line of `diff`.
+pub fn diff(line: &DiffLine) -> String {
+    let sign = match line.change {
+        Change::New => '+',
+        Change::Removed => '-',
+        Change::Content => 'M',
+        Change::Metadata => 'm',
+    };
+    let size = match line.change {
+        Change::Content if line.size_before != line.size_after => {
+            format!("  ({} -> {})", bytes(line.size_before), bytes(line.size_after))
+        }
+        _ => String::new(),
+    };
+    format!("{sign} {}{size}\n", line.path.display())
+}
+
+/// The last line of `diff`.
+pub fn diff_total(counts: &DiffCounts) -> String {
+    if *counts == DiffCounts::default() {
+        return "no differences\n".to_owned();
+    }
+    format!(
+        "{} new, {} removed, {} with other content, {}\n",
+        count(counts.new),
+        count(counts.removed),
+        count(counts.content),
+        counted(counts.metadata, "with other metadata only", "with other metadata only"),
+    )
+}
+
+/// A link's target, which need not be a path that a snapshot could hold.
+pub(crate) fn escaped(bytes: &[u8]) -> String {
+    bytes
+        .utf8_chunks()
+        .flat_map(|part| {
+            let valid = part
+                .valid()
+                .chars()
+                .map(|c| if c.is_control() || c == '\\' { c.escape_default().to_string() } else { c.to_string() });
+            valid.chain(part.invalid().iter().map(|b| format!("\\x{b:02x}")))
+        })
+        .collect()
+}
+
+/// `drwxr-xr-x`.
+fn mode(entry: &Entry) -> String {
+    let kind = match entry.kind {
+        Kind::File { .. } | Kind::Hardlink { .. } => '-',
+        Kind::Dir => 'd',
+        Kind::Symlink { .. } => 'l',
+        Kind::Fifo => 'p',
+        Kind::CharDevice { .. } => 'c',
+        Kind::BlockDevice { .. } => 'b',
+    };
+    let bits = entry.owner.mode;
+    let mut text = String::from(kind);
+    for (shift, special, letters) in [(6, 0o4000, ('s', 'S')), (3, 0o2000, ('s', 'S')), (0, 0o1000, ('t', 'T'))] {
+        let three = bits >> shift;
+        text.push(if three & 4 != 0 { 'r' } else { '-' });
+        text.push(if three & 2 != 0 { 'w' } else { '-' });
+        text.push(match (three & 1 != 0, bits & special != 0) {
+            (true, true) => letters.0,
+            (false, true) => letters.1,
+            (true, false) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples;
+    use crate::repo::entry::{Nanos, Owner, TreePath};
+
+    fn sample(path: &[u8], kind: Kind, mode: u16) -> Entry {
+        Entry {
+            path: TreePath::new(path).unwrap(),
+            kind,
+            owner: Owner { mode, uid: 1000, gid: 33, user: "app".to_owned(), group: String::new() },
+            mtime: Nanos::new(1_795_136_400, 5),
+            xattrs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn long_lines_look_like_those_of_ls() {
+        let path = |text: &str| TreePath::new(text).unwrap();
+        let all = [
+            sample(b"srv/app", Kind::Dir, 0o1777),
+            sample(b"srv/app/big", Kind::File { size: 1_234_567_890, extents: None, chunks: Vec::new() }, 0o644),
+            sample(b"srv/app/again", Kind::Hardlink { target: path("srv/app/big") }, 0o644),
+            sample(b"srv/app/su", Kind::File { size: 1, extents: None, chunks: Vec::new() }, 0o4755),
+            sample(b"srv/app/odd\xff\n", Kind::File { size: 0, extents: None, chunks: Vec::new() }, 0o2640),
+            sample(b"srv/app/link", Kind::Symlink { target: b"../x\x1b[0m".to_vec() }, 0o777),
+            sample(b"srv/app/pipe", Kind::Fifo, 0o600),
+            sample(b"dev/sda", Kind::BlockDevice { major: 8, minor: 0 }, 0o660),
+            sample(b"dev/null", Kind::CharDevice { major: 1, minor: 3 }, 0o666),
+        ];
+        let view = samples::view();
+        insta::assert_snapshot!(all.iter().map(|e| entry(e, true, &view)).collect::<String>());
+        insta::assert_snapshot!(entry(&all[4], false, &view), @r"/srv/app/odd\xff\n");
+        let hit = Found { snapshot: samples::digest(0x3f), entry: all[1].clone() };
+        insta::assert_snapshot!(found(&hit, false, &view), @"3f2a91c0  /srv/app/big");
+    }
+
+    #[test]
+    fn diff_lines_carry_a_sign_and_a_total() {
+        let mut counts = DiffCounts::default();
+        let mut text = String::new();
+        for (change, name) in
+            [(Change::New, "new"), (Change::Removed, "gone"), (Change::Content, "more"), (Change::Metadata, "mode")]
+        {
+            counts.add(change);
+            let path = TreePath::new(format!("srv/{name}")).unwrap();
+            text += &diff(&DiffLine { path, change, size_before: 10, size_after: 2048 });
+        }
+        insta::assert_snapshot!(text + &diff_total(&counts));
+        insta::assert_snapshot!(diff_total(&DiffCounts::default()), @"no differences");
+    }
+}

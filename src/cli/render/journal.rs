@@ -1,0 +1,93 @@
+//! `journal show`: the table.
+
+use super::{View, short, table};
+use crate::cli::units::{count, minute, time};
+use crate::ids::Digest;
+use crate::journal::record::{Body, Record, TakeoverWhy};
+
+/// A record with its digest, which is the snapshot's ID where it is one.
+pub type JournalLine = (Digest, Record);
+
+/// Oldest first.
+pub fn lines(lines: &[JournalLine], view: &View) -> String {
+    if lines.is_empty() {
+        return "the journal is empty\n".to_owned();
+    }
+    let rows = lines.iter().map(|(digest, record)| {
+        [
+            record.seq.to_string(),
+            time(record.time, &view.zone),
+            record.node.name.clone(),
+            record.term.to_string(),
+            short(*digest),
+            what(record, view),
+        ]
+    });
+    table(["SEQ", "TIME", "NODE", "TERM", "DIGEST", "WHAT"], [true, false, false, true, false, false], rows)
+}
+
+fn what(record: &Record, view: &View) -> String {
+    match &record.body {
+        Body::Takeover(takeover) => {
+            let why = match takeover.why {
+                TakeoverWhy::First => "nobody had it before",
+                TakeoverWhy::Moved => "another node had it",
+                TakeoverWhy::Restart => "same node, new run",
+            };
+            format!("takeover: {why}")
+        }
+        Body::Snapshot(snapshot) => {
+            let slot = record.slot.map(|t| format!(", slot {}", minute(t, &view.zone))).unwrap_or_default();
+            format!("snapshot: {} files{slot}", count(snapshot.files))
+        }
+        Body::Unknown { kind, .. } => format!("{kind}: not known to this version"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples;
+    use crate::ids::{ChunkId, InstanceId, NodeId, RepoId, Seq, Term};
+    use crate::journal::record::{Changes, Cost, NodeRef, SnapshotBody, Takeover};
+
+    #[test]
+    fn one_line_a_record() {
+        let line = |seq, slot, body| {
+            let record = Record {
+                role: samples::app(),
+                repo: RepoId([0x5a; 16]),
+                seq: Seq(seq),
+                term: Term(2),
+                takeover: None,
+                node: NodeRef { id: NodeId([1; 16]), name: "app01".to_owned() },
+                instance: InstanceId([2; 8]),
+                time: samples::at("2026-11-20T01:00:02Z"),
+                store_time: None,
+                slot,
+                last_slot: None,
+                prev: None,
+                body,
+                state: None,
+            };
+            (samples::digest(seq as u8), record)
+        };
+        let snapshot = SnapshotBody {
+            root: ChunkId([0; 32]),
+            indexes: Vec::new(),
+            entries: 127_036,
+            files: 118_015,
+            bytes: 9_000_000_000,
+            changes: Changes::default(),
+            changed_set: ChunkId([0; 32]),
+            cost: Cost::default(),
+        };
+        let all = [
+            line(9, None, Body::Takeover(Takeover { why: TakeoverWhy::Moved })),
+            line(10, Some(samples::at("2026-11-20T01:00:00Z")), Body::Snapshot(snapshot)),
+            line(11, None, Body::Unknown { kind: "freeze".to_owned(), body: serde_json::Value::Null }),
+        ];
+        insta::assert_snapshot!(lines(&all, &samples::view()));
+        insta::assert_snapshot!(lines(&[], &samples::view()), @"the journal is empty");
+    }
+}

@@ -1,0 +1,138 @@
+//! `restore`.
+
+use super::{NAMED_MAX, View, more, short, wrap};
+use crate::cli::units::{bytes, count, counted, duration, minute};
+use crate::job::report::restored::{MetaKind, MetaTrouble, RestoreReport, Restored};
+
+/// The verdict, what it took, what could not be done.
+pub fn report(restored: &Restored, view: &View) -> String {
+    let (snapshot, report) = (&restored.snapshot, &restored.report);
+    let target = restored.target.as_ref().map_or_else(|| "in place".to_owned(), |t| format!("to {}", t.display()));
+    let verb = match (report.dry_run, report.is_success()) {
+        (true, _) => "would restore",
+        (false, true) => "restored",
+        (false, false) => "INCOMPLETE: restored",
+    };
+    let mut out = wrap(
+        &format!("{}: ", snapshot.role),
+        2,
+        &format!(
+            "{verb} {} of {} by {} {target} — {}; {}",
+            short(snapshot.id),
+            minute(snapshot.time, &view.zone),
+            snapshot.node,
+            entries(report),
+            data(report)
+        ),
+    );
+    for path in &report.unmatched {
+        out += &format!("  {}: not in this snapshot\n", path.display());
+    }
+    for problem in report.problems.iter().take(NAMED_MAX) {
+        out += &format!("  {}: {}\n", problem.path.display(), problem.kind);
+    }
+    out += &more(report.problems.len().min(NAMED_MAX), report.counts.failed);
+    for trouble in &report.metadata {
+        out += &wrap("  ", 2, &self::trouble(trouble));
+    }
+    out
+}
+
+fn entries(report: &RestoreReport) -> String {
+    let n = &report.counts;
+    let mut parts = vec![format!("{} written", count(n.restored))];
+    for (n, what) in [
+        (n.touched, "corrected"),
+        (n.unchanged, "already right"),
+        (n.skipped, "left alone"),
+        (n.deleted, "deleted"),
+        (n.failed, "FAILED"),
+    ] {
+        if n > 0 {
+            parts.push(format!("{} {what}", count(n)));
+        }
+    }
+    parts.push(counted(n.directories, "directory", "directories"));
+    parts.join(", ")
+}
+
+fn data(report: &RestoreReport) -> String {
+    let b = &report.bytes;
+    if report.dry_run {
+        return format!("{} to write", bytes(b.written));
+    }
+    let reused = if b.reused > 0 { format!(" ({} of it was there)", bytes(b.reused)) } else { String::new() };
+    format!("{} written{reused}, {} downloaded in {}", bytes(b.written), bytes(b.fetched), duration(report.duration))
+}
+
+/// Once a kind: a line a file would bury the rest.
+fn trouble(trouble: &MetaTrouble) -> String {
+    let (what, root) = match trouble.kind {
+        MetaKind::Owner => ("owner not set", true),
+        MetaKind::Mode => ("permissions not set", true),
+        MetaKind::Acl => ("ACL not set", false),
+        MetaKind::Capability => ("file capabilities not set", true),
+        MetaKind::Xattr => ("extended attributes not set", false),
+        MetaKind::Time => ("modification time not set", false),
+        MetaKind::Device => ("device node not made", true),
+        MetaKind::Hardlink => ("hard link became a file of its own", false),
+    };
+    format!(
+        "{what}: {}, first {} ({}).{}",
+        counted(trouble.count, "entry", "entries"),
+        trouble.first.display(),
+        trouble.error,
+        if root { " Root may do it." } else { "" }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cli::render::samples;
+    use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem};
+    use crate::repo::entry::TreePath;
+
+    fn sample() -> Restored {
+        Restored {
+            snapshot: samples::snapshot(0x3f, "2026-11-20T01:00:00Z"),
+            target: Some("/mnt/restore".into()),
+            report: RestoreReport {
+                counts: RestoreCounts { restored: 118_015, directories: 9_021, ..RestoreCounts::default() },
+                bytes: RestoreBytes { reused: 0, written: 9_000_000_000, fetched: 3_000_000_000 },
+                duration: Duration::from_secs(95),
+                ..RestoreReport::default()
+            },
+        }
+    }
+
+    #[test]
+    fn fresh_existing_dry_and_incomplete() {
+        let mut existing = Restored { target: None, ..sample() };
+        existing.report.counts = RestoreCounts {
+            restored: 4,
+            touched: 3,
+            unchanged: 118_000,
+            skipped: 2,
+            deleted: 5,
+            ..sample().report.counts
+        };
+        existing.report.bytes = RestoreBytes { written: 4_404_019, fetched: 1_153_434, reused: 2_000_000 };
+        let mut dry = existing.clone();
+        dry.report.dry_run = true;
+        let path = TreePath::new("srv/app/x").unwrap();
+        let mut incomplete = sample();
+        let trouble =
+            |kind, error: &str| MetaTrouble { kind, count: 118_015, first: path.clone(), error: error.to_owned() };
+        incomplete.report.metadata =
+            vec![trouble(MetaKind::Owner, "Operation not permitted"), trouble(MetaKind::Xattr, "Not supported")];
+        incomplete.report.counts.failed = 31;
+        incomplete.report.problems =
+            vec![RestoreProblem { path, kind: "chunk 3f2a is missing from the repository".to_owned() }];
+        incomplete.report.unmatched = vec![TreePath::new("srv/nowhere").unwrap()];
+        let view = samples::view();
+        insta::assert_snapshot!([sample(), existing, dry, incomplete].map(|r| report(&r, &view)).join("\n"));
+    }
+}

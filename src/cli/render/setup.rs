@@ -1,0 +1,141 @@
+//! `init` and the keys' verbs.
+
+use std::path::Path;
+
+use super::wrap;
+use crate::config::{JournalPlace, KeySource};
+use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
+
+/// One line a role, then what a person must do with each key, once.
+pub fn init(report: &InitReport) -> String {
+    let mut out: String = report.roles.iter().map(role).collect();
+    let mut seen: Vec<&KeySource> = Vec::new();
+    for role in &report.roles {
+        if !seen.contains(&&role.key) {
+            seen.push(&role.key);
+            let made = report.roles.iter().any(|r| r.key == role.key && r.key_file_created);
+            out += "\n";
+            out += &wrap("", 0, &key_duty(&role.key, made));
+        }
+    }
+    out
+}
+
+fn role(role: &InitRole) -> String {
+    if !role.created {
+        return wrap(&format!("{}: ", role.role), 2, &format!("the repository is there already, in {}", role.store));
+    }
+    let proof = match (role.journal, role.proof_rounds) {
+        (JournalPlace::Etcd, _) => "journal in etcd".to_owned(),
+        (_, rounds) => format!("journal in the store, which passed {rounds} rounds of racing writers"),
+    };
+    wrap(&format!("{}: ", role.role), 2, &format!("repository created in {}; {proof}", role.store))
+}
+
+fn key_duty(key: &KeySource, made: bool) -> String {
+    match key {
+        KeySource::KeyFile(file) => {
+            let made = if made { "A new key was made. " } else { "" };
+            format!(
+                "{made}Copy {} to the same place on every other node and to a safe place. Without it the backups are \
+                 lost.",
+                file.display()
+            )
+        }
+        KeySource::PassphraseFile(file) => format!(
+            "Every other node needs the same passphrase in {}. Keep it in a safe place, too. Without it the backups \
+             are lost.",
+            file.display()
+        ),
+        KeySource::None => {
+            "NOT ENCRYPTED (encryption = \"none\"): whoever can read the store can read the backups.".to_owned()
+        }
+    }
+}
+
+/// What became of the keys, and which there are.
+pub fn keys(report: &KeyReport) -> String {
+    let role = &report.role;
+    let mut out = match &report.change {
+        KeyChange::Exported(file) => exported(role.as_str(), file),
+        KeyChange::Added(id) => format!("{role}: key {id} added\n"),
+        KeyChange::Removed(id) => wrap(
+            &format!("{role}: "),
+            2,
+            &format!(
+                "key {id} removed. It opens nothing from now on, but whoever used it may have kept the \
+                     repository key itself."
+            ),
+        ),
+    };
+    for slot in &report.slots {
+        let kind = match slot.kind {
+            KeySlotKind::KeyFile => "key file",
+            KeySlotKind::Passphrase => "passphrase",
+        };
+        out += &format!("  {}  {kind}\n", slot.id);
+    }
+    out
+}
+
+fn exported(role: &str, file: &Path) -> String {
+    wrap(
+        &format!("{role}: "),
+        2,
+        &format!("key written to {}. Whoever has this file can read the backups: keep it safe.", file.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples;
+    use crate::ids::{KeyId, RepoId};
+    use crate::job::report::setup::KeySlot;
+
+    fn created(name: &str, key: KeySource, key_file_created: bool) -> InitRole {
+        InitRole {
+            role: name.parse().unwrap(),
+            store: "s3://backups/prod".to_owned(),
+            repository: RepoId([0x5a; 16]),
+            created: true,
+            journal: JournalPlace::Bucket,
+            proof_rounds: 20,
+            key,
+            key_file_created,
+        }
+    }
+
+    #[test]
+    fn init_says_once_which_key_to_copy() {
+        let file = KeySource::KeyFile("/etc/runner/repository.key".into());
+        let report = InitReport {
+            roles: vec![
+                created("app", file.clone(), true),
+                created("orders-db", file, false),
+                InitRole {
+                    created: false,
+                    ..created("mail", KeySource::PassphraseFile("/etc/runner/phrase".into()), false)
+                },
+                created("public", KeySource::None, false),
+            ],
+        };
+        insta::assert_snapshot!(init(&report));
+    }
+
+    #[test]
+    fn keys_are_listed_after_every_change() {
+        let slots = vec![
+            KeySlot { id: KeyId([0x3f; 8]), kind: KeySlotKind::KeyFile },
+            KeySlot { id: KeyId([0x40; 8]), kind: KeySlotKind::Passphrase },
+        ];
+        let report = |change| KeyReport { role: samples::app(), change, slots: slots.clone() };
+        let texts = [
+            KeyChange::Exported("/root/app.key".into()),
+            KeyChange::Added(KeyId([0x40; 8])),
+            KeyChange::Removed(KeyId([0x41; 8])),
+        ]
+        .map(|change| keys(&report(change)));
+        insta::assert_snapshot!(texts.join("\n"));
+    }
+}

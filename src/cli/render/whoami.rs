@@ -1,0 +1,282 @@
+//! `whoami`, for people and for monitoring.
+
+use super::{View, short, wrap};
+use crate::cli::exit::Health;
+use crate::cli::units::{count, duration, minute, relative};
+use crate::job::report::whoami::{Answer, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport};
+
+/// The whole report.
+pub fn report(report: &WhoamiReport, view: &View) -> String {
+    let node = &report.node;
+    let id: String = node.id.to_string().chars().take(8).collect();
+    let mut out = format!("node {} (ID {id}), runner {}, config {}\n", node.hostname, node.version, node.config_hash);
+    for role in &report.roles {
+        out += "\n";
+        out += &self::role(role, view);
+    }
+    out
+}
+
+fn role(role: &RoleStatus, view: &View) -> String {
+    let mut out = format!("{}: {}\n", role.role, word(role.state).to_uppercase());
+    out += &wrap("  ", 2, &why(role));
+    for evidence in &role.evidence {
+        let answer = match evidence.answer {
+            Answer::Yes => "yes",
+            Answer::No => "no",
+            Answer::Unknown => "unknown",
+        };
+        let detail = if evidence.detail.is_empty() { String::new() } else { format!(" — {}", evidence.detail) };
+        let text = format!("{}{detail} ({})", evidence.probe, duration(evidence.latency));
+        out += &wrap(&format!("  {answer:<7} "), 10, &text);
+    }
+    out += &wrap("  fence   ", 10, &fence(role));
+    out += &wrap("  last    ", 10, &last(role, view));
+    let next = role
+        .next_slot
+        .map_or_else(|| "no schedule".to_owned(), |t| format!("{} ({})", minute(t, &view.zone), relative(t, view.now)));
+    out += &format!("  next    {next}\n");
+    out += &wrap("  store   ", 10, &store(role));
+    for warning in &role.warnings {
+        out += &wrap("  WARNING ", 10, &self::warning(warning, view));
+    }
+    out
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Active => "active",
+        State::Standby => "standby",
+        State::Unknown => "unknown",
+        State::Conflict => "conflict",
+    }
+}
+
+/// One sentence, made of what it rests on.
+fn why(role: &RoleStatus) -> String {
+    match &role.reason {
+        Reason::AlwaysActive => {
+            "Backups run here: the role has no probe and no lease, so every node that is asked to is active.".to_owned()
+        }
+        Reason::NotListed => "No backups here: 'nodes' in the config does not name this node.".to_owned(),
+        Reason::ProbesYes => "Backups run here: the probes say yes.".to_owned(),
+        Reason::ProbesNo => "No backups here: the probes say no, so another node makes them.".to_owned(),
+        Reason::ProbesUnknown => {
+            "No backups here: the probes cannot tell. Unknown is not yes, so nothing starts until they can.".to_owned()
+        }
+        Reason::TakenOver { by, term } => format!(
+            "No backups here: the probes say yes, but {by} took the role over with term {term}. Two nodes believe they \
+             are active: find out which one should be."
+        ),
+    }
+}
+
+fn fence(role: &RoleStatus) -> String {
+    let term = &role.term;
+    let mine = term.mine.map_or_else(|| "no term of its own".to_owned(), |t| format!("own term {t}"));
+    let current = match (term.current, &term.holder) {
+        (None, _) if matches!(role.store.status, StoreStatus::Ok | StoreStatus::NotInitialised) => {
+            "the journal has none yet".to_owned()
+        }
+        (None, _) => "the journal's is not known".to_owned(),
+        (Some(t), None) => format!("the journal's is {t}"),
+        (Some(t), Some(holder)) => format!("the journal's is {t}, held by {holder}"),
+    };
+    format!("{mine}; {current}")
+}
+
+fn last(role: &RoleStatus, view: &View) -> String {
+    match (&role.last_backup, &role.store.status) {
+        (Some(s), _) => format!(
+            "{} ({}), {} by {}, {} files",
+            minute(s.time, &view.zone),
+            relative(s.time, view.now),
+            short(s.id),
+            s.node,
+            count(s.files)
+        ),
+        (None, StoreStatus::Failed(_)) => "not known".to_owned(),
+        (None, _) => "no snapshot yet".to_owned(),
+    }
+}
+
+fn store(role: &RoleStatus) -> String {
+    match &role.store.status {
+        StoreStatus::Ok => format!("{}: readable", role.store.url),
+        StoreStatus::NotInitialised => {
+            format!("{}: no repository yet. To do: runner init {}", role.store.url, role.role)
+        }
+        StoreStatus::Failed(why) => format!("{}: CANNOT BE READ: {why}", role.store.url),
+    }
+}
+
+fn warning(warning: &Warning, view: &View) -> String {
+    match warning {
+        Warning::SlotMissed(slot) => {
+            format!("the slot {} ({}) has no snapshot", minute(*slot, &view.zone), relative(*slot, view.now))
+        }
+        Warning::ClockOff(seconds) => {
+            let way = if *seconds < 0 { "ahead of" } else { "behind" };
+            format!("this node's clock is {} s {way} the store's; set it right", seconds.unsigned_abs())
+        }
+        Warning::StoreUnreadable => {
+            "without the store neither the newest snapshot nor the term is known, and no backup can be made".to_owned()
+        }
+        Warning::StoreRolledBack => {
+            "the store shows less than this node has seen already: it was rolled back. Stop backups and find out by \
+             whom"
+                .to_owned()
+        }
+    }
+}
+
+/// How a role stands, as monitoring sees it. A healthy standby is fine.
+fn health(role: &RoleStatus) -> Health {
+    let warnings = role.warnings.iter().map(|w| match w {
+        Warning::SlotMissed(_) | Warning::StoreRolledBack => Health::Critical,
+        Warning::ClockOff(_) | Warning::StoreUnreadable => Health::Warning,
+    });
+    let state = match role.state {
+        State::Active | State::Standby => Health::Fine,
+        State::Unknown => Health::Unknown,
+        State::Conflict => Health::Critical,
+    };
+    warnings.fold(state, Health::or_worse)
+}
+
+/// `whoami --check`: one line and its exit code.
+pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
+    let worst = report.roles.iter().map(health).fold(Health::Fine, Health::or_worse);
+    let roles: Vec<String> = report
+        .roles
+        .iter()
+        .map(|role| {
+            let last = role.last_backup.as_ref();
+            let last = last.map(|s| format!(", last backup {}", relative(s.time, view.now))).unwrap_or_default();
+            let warnings: String = role.warnings.iter().map(|w| format!(", {}", warning(w, view))).collect();
+            format!("{} {}{last}{warnings}", role.role, word(role.state))
+        })
+        .collect();
+    let word = match worst {
+        Health::Fine => "OK",
+        Health::Warning => "WARNING",
+        Health::Critical => "CRITICAL",
+        Health::Unknown => "UNKNOWN",
+    };
+    (format!("RUNNER {word} - {}\n", roles.join("; ")), worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cli::render::samples;
+    use crate::ids::{InstanceId, NodeId, Term};
+    use crate::job::report::whoami::{Evidence, NodeInfo, StoreState, TermInfo};
+
+    fn active() -> RoleStatus {
+        RoleStatus {
+            role: samples::app(),
+            state: State::Active,
+            reason: Reason::ProbesYes,
+            evidence: vec![
+                Evidence {
+                    probe: "vip 10.0.0.50".to_owned(),
+                    answer: Answer::Yes,
+                    detail: "on eth0".to_owned(),
+                    latency: Duration::from_millis(1),
+                },
+                Evidence {
+                    probe: "command /usr/local/bin/is-primary --role app --strict".to_owned(),
+                    answer: Answer::Unknown,
+                    detail: "exit 3: could not connect to 127.0.0.1:5432".to_owned(),
+                    latency: Duration::from_millis(2_300),
+                },
+            ],
+            term: TermInfo { mine: Some(Term(7)), current: Some(Term(7)), holder: Some("app01".to_owned()) },
+            last_backup: Some(samples::snapshot(0x3f, "2026-11-20T01:00:00Z")),
+            next_slot: Some(samples::at("2026-11-21T01:00:00Z")),
+            store: StoreState {
+                url: "s3://backups/prod".to_owned(),
+                status: StoreStatus::Ok,
+                clock_offset_seconds: Some(0),
+            },
+            warnings: Vec::new(),
+        }
+    }
+
+    fn blind() -> RoleStatus {
+        RoleStatus {
+            role: "orders-db".parse().unwrap(),
+            state: State::Unknown,
+            reason: Reason::ProbesUnknown,
+            term: TermInfo::default(),
+            last_backup: None,
+            next_slot: None,
+            store: StoreState {
+                url: "s3://backups/prod".to_owned(),
+                status: StoreStatus::Failed("cannot be reached: orders-db/format (connection refused)".to_owned()),
+                clock_offset_seconds: None,
+            },
+            warnings: vec![Warning::StoreUnreadable, Warning::ClockOff(-400)],
+            ..active()
+        }
+    }
+
+    fn all(roles: Vec<RoleStatus>) -> WhoamiReport {
+        let node = NodeInfo {
+            id: NodeId([0x9c; 16]),
+            hostname: "app01".to_owned(),
+            instance: InstanceId([0x1d; 8]),
+            version: "0.1.0".to_owned(),
+            config_hash: "4be01c22a90d77f3".to_owned(),
+        };
+        WhoamiReport { node, roles }
+    }
+
+    #[test]
+    fn every_state_is_explained_within_80_columns() {
+        let conflict = RoleStatus {
+            state: State::Conflict,
+            reason: Reason::TakenOver { by: "app02".to_owned(), term: Term(8) },
+            evidence: active().evidence[..1].to_vec(),
+            term: TermInfo { mine: Some(Term(7)), current: Some(Term(8)), holder: Some("app02".to_owned()) },
+            warnings: vec![Warning::SlotMissed(samples::at("2026-11-19T01:00:00Z")), Warning::StoreRolledBack],
+            ..active()
+        };
+        let fresh = RoleStatus {
+            state: State::Active,
+            reason: Reason::AlwaysActive,
+            evidence: Vec::new(),
+            term: TermInfo::default(),
+            last_backup: None,
+            store: StoreState { status: StoreStatus::NotInitialised, ..active().store },
+            ..active()
+        };
+        let mut standby = RoleStatus { state: State::Standby, reason: Reason::ProbesNo, ..active() };
+        standby.evidence.truncate(1);
+        standby.evidence[0].answer = Answer::No;
+        standby.evidence[0].detail = "on no interface of this node".to_owned();
+        let unlisted = RoleStatus { reason: Reason::NotListed, evidence: Vec::new(), ..standby.clone() };
+        let text = report(&all(vec![active(), standby, unlisted, fresh, conflict, blind()]), &samples::view());
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn monitoring_gets_one_line_and_the_worst_state() {
+        let view = samples::view();
+        let standby = RoleStatus { state: State::Standby, reason: Reason::ProbesNo, ..active() };
+        assert_eq!(check(&all(vec![standby.clone()]), &view).1, Health::Fine);
+        let (line, worst) = check(&all(vec![active(), blind()]), &view);
+        assert_eq!(worst, Health::Unknown);
+        insta::assert_snapshot!(line);
+        let conflict = RoleStatus { state: State::Conflict, ..active() };
+        assert_eq!(check(&all(vec![conflict, blind()]), &view).1, Health::Critical);
+        let late = RoleStatus { warnings: vec![Warning::SlotMissed(view.now)], ..standby.clone() };
+        assert_eq!(check(&all(vec![late]), &view).1, Health::Critical);
+        let skewed = RoleStatus { warnings: vec![Warning::ClockOff(400)], ..standby };
+        assert_eq!(check(&all(vec![skewed]), &view).1, Health::Warning);
+    }
+}

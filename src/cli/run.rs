@@ -1,0 +1,476 @@
+//! From a command line to an exit code: settings, the job, its report as text or JSON.
+
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indicatif::MultiProgress;
+use serde_json::{Value, json};
+
+use super::args::{Cli, Command, Globals, verbs};
+use super::error::{self, Error, Interrupted, UsageError};
+use super::exit::{self, Exit};
+use super::output::{Listing, Output};
+use super::progress::{self, Display, Style};
+use super::render::{self, View};
+use super::{generate, json, log, settings, signal, wire};
+use crate::config::{RoleSettings, Settings, starter};
+use crate::env::Env;
+use crate::ids::RoleName;
+use crate::job::cancel::Cancel;
+use crate::job::progress::Progress;
+use crate::job::report::inside::{DiffCounts, DiffLine};
+use crate::job::report::setup::InitReport;
+use crate::job::report::snapshot::SnapshotInfo;
+use crate::job::report::whoami::State;
+use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
+
+/// The role of `backup --source` without `--role`.
+const DIRECT_ROLE: &str = crate::config::DEFAULT_ROLE;
+
+/// The `--snapshot` of `find` that means every one.
+const ALL: &str = "all";
+
+/// What a job needs besides its request.
+#[derive(Debug)]
+pub struct Context {
+    /// The checked settings.
+    pub settings: Settings,
+    /// This node's name, if the command line or the environment gives one; else the hostname.
+    pub node: Option<String>,
+    /// Where this node keeps its cache.
+    pub state_dir: PathBuf,
+    /// Clocks and random numbers.
+    pub env: Env,
+    /// Set when the operator wants it to end.
+    pub cancel: Cancel,
+    style: Style,
+    bars: MultiProgress,
+}
+
+impl Context {
+    /// Numbers for a job to count in, and their display, which lasts until it is dropped.
+    pub fn progress(&self, label: &str) -> (Arc<Progress>, Display) {
+        let progress = Arc::new(Progress::default());
+        let clock = Arc::clone(&self.env.clock);
+        let display = Display::start(label.to_owned(), Arc::clone(&progress), self.style, &self.bars, clock);
+        (progress, display)
+    }
+
+    fn view(&self) -> View {
+        View { zone: self.settings.timezone.clone(), now: self.env.clock.now() }
+    }
+}
+
+/// Everything that is there before the settings are.
+struct Session {
+    globals: Globals,
+    env: Env,
+    cancel: Cancel,
+    style: Style,
+    bars: MultiProgress,
+    out: Output,
+}
+
+impl Session {
+    fn context(&self, settings: Settings) -> Context {
+        Context {
+            settings,
+            node: self.globals.node.clone(),
+            state_dir: self.globals.state_dir.clone(),
+            env: self.env.clone(),
+            cancel: self.cancel.clone(),
+            style: self.style,
+            bars: self.bars.clone(),
+        }
+    }
+
+    /// Prints a report in the form that is asked for.
+    fn report(&mut self, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> Result<(), Error> {
+        let text = if self.globals.json { json() } else { text() };
+        Ok(self.out.print(&text)?)
+    }
+}
+
+/// Runs the command and tells how the program ends.
+pub async fn run(cli: Cli) -> Exit {
+    let globals = cli.globals;
+    let style = progress::style(globals.json, globals.quiet, rustix::termios::isatty(io::stderr()));
+    let bars = progress::bars(style);
+    log::start(globals.verbose, globals.quiet, bars.clone());
+    let cancel = Cancel::new();
+    let mut session =
+        Session { globals, env: Env::host(), cancel: cancel.clone(), style, bars, out: Output::new(io::stdout()) };
+    let result = match signal::watch(cancel.clone()) {
+        Ok(()) => dispatch(&mut session, cli.command).await,
+        Err(e) => Err(e.into()),
+    };
+    let exit = finish(&mut session, result);
+    if cancel.is_cancelled() { exit.interrupted() } else { exit }
+}
+
+/// Says what went wrong, if something did.
+fn finish(session: &mut Session, result: Result<Exit, Error>) -> Exit {
+    let error = match result {
+        Ok(exit) => return exit,
+        // It failed because nobody reads any more: head(1) has what it wanted.
+        Err(_) if session.out.reader_left() => return Exit::Done,
+        Err(error) => error,
+    };
+    let (exit, hint) = error::judge(error.as_ref());
+    // Where even standard error is closed, the exit code remains.
+    let _ = io::stderr().write_all(error::render(error.as_ref(), hint.as_deref()).as_bytes());
+    if session.globals.json {
+        let _ = session.out.print(&json::error(error.as_ref(), exit, hint.as_deref()));
+    }
+    exit
+}
+
+async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error> {
+    match command {
+        Command::Init(args) => init(session, &args).await,
+        Command::Backup(args) => backup(session, &args).await,
+        Command::Snapshots(args) => snapshots(session, &args).await,
+        Command::Ls(args) => ls(session, &args).await,
+        Command::Cat(args) => cat(session, &args).await,
+        Command::Find(args) => find(session, &args).await,
+        Command::Diff(args) => diff(session, &args).await,
+        Command::Restore(args) => restore(session, &args).await,
+        Command::Verify(args) => verify(session, &args).await,
+        Command::Whoami(args) => whoami(session, &args).await,
+        Command::IsActive(args) => Ok(is_active(session, &args).await),
+        Command::Key(args) => key(session, &args).await,
+        Command::Journal(verbs::Journal::Show(args)) => journal(session, &args).await,
+        Command::Config(args) => config(session, &args),
+        Command::Completions(args) => {
+            generate::completions(args.shell, &mut session.out)?;
+            session.out.print("")?;
+            Ok(Exit::Done)
+        }
+        Command::Man(args) => {
+            match args.dir {
+                Some(dir) => generate::man_pages(&dir)?,
+                None => generate::man(&mut session.out)?,
+            }
+            session.out.print("")?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Work that changes nothing and may end anywhere: it ends with the operator's signal.
+async fn until_cancelled<T>(cancel: &Cancel, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::select! {
+        result = work => result,
+        () = cancel.cancelled() => Err(Interrupted.into()),
+    }
+}
+
+async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> {
+    let context = session.context(settings::from_file(&session.globals)?);
+    let mut report = InitReport { roles: Vec::new() };
+    for role in settings::roles(&context.settings, &args.roles)? {
+        match wire::init(&context, role).await {
+            Ok(done) => report.roles.push(done),
+            Err(error) => {
+                // What was created so far has a key that must be copied: say so before the error.
+                if !session.globals.json && !report.roles.is_empty() {
+                    session.out.print(&render::setup::init(&report))?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    session.report(|| render::setup::init(&report), || json::init(&report))?;
+    Ok(Exit::Done)
+}
+
+async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Error> {
+    let direct = match (&args.direct.store, args.source.is_empty()) {
+        (Some(url), false) => Some(url),
+        (None, true) => None,
+        // Clap refuses sources without a store.
+        (Some(_), true) | (None, false) => {
+            return Err(UsageError {
+                what: "--store without --source".to_owned(),
+                todo: "say what to back up: --source DIR, or leave --store out to use the config.".to_owned(),
+            }
+            .into());
+        }
+    };
+    let settings = match direct {
+        Some(url) => {
+            let role = match &args.role {
+                Some(role) => role.clone(),
+                None => DIRECT_ROLE.parse()?,
+            };
+            settings::from_flags(&args.direct, url, role, &args.source, &args.exclude)?
+        }
+        None => settings::from_file(&session.globals)?,
+    };
+    let context = session.context(settings);
+    let view = context.view();
+    let roles = settings::roles(&context.settings, &args.roles)?;
+
+    let mut created = Vec::new();
+    if direct.is_some() {
+        // The form without config initialises an empty store.
+        for role in &roles {
+            created.push(wire::init(&context, role).await?);
+        }
+        created.retain(|role| role.created);
+        if !created.is_empty() && !session.globals.json {
+            session.out.print(&format!("{}\n", render::setup::init(&InitReport { roles: created.clone() })))?;
+        }
+    }
+    let mut reports = Vec::new();
+    let mut worst = Exit::Done;
+    for role in roles {
+        if context.cancel.is_cancelled() {
+            worst = Exit::Interrupted;
+            break;
+        }
+        let (report, exit) = match wire::backup(&context, role, args).await {
+            Ok(report) => {
+                let exit = exit::of_backup_role(&report, args.require_active);
+                (report, exit)
+            }
+            Err(error) => failed(&role.name, &error),
+        };
+        worst = worst.or_worse(exit);
+        // Each role at once: an operator who stops the run later still knows about the first.
+        if !session.globals.json {
+            session.out.print(&render::backup::role(&report, &view))?;
+        }
+        reports.push(report);
+    }
+    if session.globals.json {
+        session.out.print(&json::backup(&created, &reports))?;
+    }
+    Ok(worst)
+}
+
+/// One role's error does not keep the others from being backed up: it becomes that role's report.
+fn failed(role: &RoleName, error: &Error) -> (RoleReport, Exit) {
+    let (exit, hint) = error::judge(error.as_ref());
+    let outcome = match exit {
+        Exit::Unknown => Outcome::Unknown,
+        Exit::Fenced => Outcome::Fenced,
+        _ => Outcome::Failed,
+    };
+    let mut reason = error.to_string();
+    for cause in error::causes(error.as_ref()) {
+        reason += &format!(": {cause}");
+    }
+    if let Some(hint) = hint {
+        reason += &format!(". To do: {hint}");
+    }
+    let report = RoleReport {
+        role: role.clone(),
+        outcome,
+        reason: Some(reason),
+        snapshot: None,
+        previous: None,
+        term: None,
+        slot: None,
+        takeover: false,
+        files: FileCounts::default(),
+        bytes: ByteCounts::default(),
+        requests: 0,
+        duration: std::time::Duration::ZERO,
+        problems: Vec::new(),
+        problem_count: 0,
+    };
+    (report, exit)
+}
+
+async fn snapshots(session: &mut Session, args: &verbs::Snapshots) -> Result<Exit, Error> {
+    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
+    let role = settings::role(&context.settings, &args.role)?;
+    let list = until_cancelled(&context.cancel, wire::snapshots(&context, role)).await?;
+    session.report(|| render::snapshots::list(&list, &context.view()), || json::snapshots(&list))?;
+    Ok(Exit::Done)
+}
+
+/// The fields before a list from inside a snapshot.
+fn heading(role: &RoleSettings, snapshot: Option<&SnapshotInfo>) -> Value {
+    json!({ "role": role.name, "snapshot": snapshot.map(|s| s.id) })
+}
+
+async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
+    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
+    let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
+    until_cancelled(&context.cancel, async {
+        let snapshot = wire::select(&context, role, &args.snapshot).await?;
+        let head = heading(role, Some(&snapshot));
+        let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
+        let mut each = |e: &_| list.item(|| render::inside::entry(e, args.long, &view), || json::entry(e));
+        wire::ls(&context, role, &snapshot, args, &mut each).await?;
+        Ok(list.finish("", &json!({}))?)
+    })
+    .await?;
+    Ok(Exit::Done)
+}
+
+async fn cat(session: &mut Session, args: &verbs::Cat) -> Result<Exit, Error> {
+    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
+    let role = settings::role(&context.settings, &args.role)?;
+    until_cancelled(&context.cancel, async {
+        let snapshot = wire::select(&context, role, &args.snapshot).await?;
+        wire::cat(&context, role, &snapshot, args, &mut session.out).await?;
+        Ok(session.out.print("")?)
+    })
+    .await?;
+    Ok(Exit::Done)
+}
+
+async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> {
+    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
+    let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
+    until_cancelled(&context.cancel, async {
+        let snapshot =
+            if args.snapshot == ALL { None } else { Some(wire::select(&context, role, &args.snapshot).await?) };
+        let head = heading(role, snapshot.as_ref());
+        let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
+        let mut each = |hit: &_| list.item(|| render::inside::found(hit, args.long, &view), || json::found(hit));
+        wire::find(&context, role, snapshot.as_ref(), args, &mut each).await?;
+        Ok(list.finish("", &json!({}))?)
+    })
+    .await?;
+    Ok(Exit::Done)
+}
+
+async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> {
+    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
+    let role = settings::role(&context.settings, &args.role)?;
+    until_cancelled(&context.cancel, async {
+        let before = wire::select(&context, role, &args.before).await?;
+        let after = wire::select(&context, role, &args.after).await?;
+        let head = json!({ "role": role.name, "before": before.id, "after": after.id });
+        let mut counts = DiffCounts::default();
+        let mut list = Listing::open(&mut session.out, session.globals.json, &head, "changes")?;
+        let mut each = |line: &DiffLine| {
+            counts.add(line.change);
+            list.item(|| render::inside::diff(line), || json::diff(line))
+        };
+        wire::diff(&context, role, [&before, &after], args, &mut each).await?;
+        Ok(list.finish(&render::inside::diff_total(&counts), &json::diff_total(&counts))?)
+    })
+    .await?;
+    Ok(Exit::Done)
+}
+
+async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, Error> {
+    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
+    let role = settings::role(&context.settings, &args.role)?;
+    // No half file ever stands under its own name, so it may end anywhere.
+    let report = until_cancelled(&context.cancel, async {
+        let snapshot = wire::select(&context, role, &args.snapshot).await?;
+        wire::restore(&context, role, &snapshot, args).await
+    })
+    .await?;
+    session.report(|| render::restored::report(&report, &context.view()), || json::restore(&report))?;
+    Ok(exit::of_restore(&report.report))
+}
+
+async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Error> {
+    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
+    let role = settings::role(&context.settings, &args.role)?;
+    let report = until_cancelled(&context.cancel, wire::verify(&context, role, args)).await?;
+    session.report(|| render::verified::report(&report), || json::verify(&report))?;
+    Ok(exit::of_verify(&report))
+}
+
+async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Error> {
+    let context = session.context(settings::from_file(&session.globals)?);
+    let roles = settings::roles(&context.settings, args.role.as_slice())?;
+    let report = until_cancelled(&context.cancel, wire::whoami(&context, &roles)).await?;
+    let view = context.view();
+    let (line, health) = render::whoami::check(&report, &view);
+    session
+        .report(|| if args.check { line } else { render::whoami::report(&report, &view) }, || json::whoami(&report))?;
+    Ok(if args.check { Exit::Plugin(health) } else { Exit::Done })
+}
+
+/// Prints nothing but errors. A script must never take "cannot tell" for an answer, so every failure but wrong usage is that.
+async fn is_active(session: &mut Session, args: &verbs::IsActive) -> Exit {
+    let asked: Result<State, Error> = async {
+        let context = session.context(settings::from_file(&session.globals)?);
+        let role = settings::role(&context.settings, &args.role)?;
+        until_cancelled(&context.cancel, wire::is_active(&context, role)).await
+    }
+    .await;
+    match asked {
+        Ok(state) => exit::of_is_active(state),
+        Err(error) => {
+            let (exit, hint) = error::judge(error.as_ref());
+            let _ = io::stderr().write_all(error::render(error.as_ref(), hint.as_deref()).as_bytes());
+            if matches!(exit, Exit::Usage | Exit::Interrupted) { exit } else { Exit::Unknown }
+        }
+    }
+}
+
+async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
+    let (role, direct) = match args {
+        verbs::Key::Export(a) => (&a.role, &a.direct),
+        verbs::Key::Add(a) => (&a.role, &a.direct),
+        verbs::Key::Remove(a) => (&a.role, &a.direct),
+    };
+    let context = session.context(settings::for_role(&session.globals, direct, role)?);
+    let role = settings::role(&context.settings, role)?;
+    let report = wire::key(&context, role, args).await?;
+    session.report(|| render::setup::keys(&report), || json::keys(&report))?;
+    Ok(Exit::Done)
+}
+
+async fn journal(session: &mut Session, args: &verbs::JournalShow) -> Result<Exit, Error> {
+    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
+    let role = settings::role(&context.settings, &args.role)?;
+    let lines = until_cancelled(&context.cancel, wire::journal(&context, role, args.last)).await?;
+    session.report(|| render::journal::lines(&lines, &context.view()), || json::journal(&role.name, &lines))?;
+    Ok(Exit::Done)
+}
+
+fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit, Error> {
+    match args {
+        verbs::Config::Init(args) => {
+            let sources = args.source.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
+            let text = starter(&sources, &settings::store_url(&args.store)?);
+            match &args.file {
+                None => session.out.print(&text)?,
+                Some(file) => {
+                    create(file, &text)?;
+                    session.out.print(&render::config::written(file))?;
+                }
+            }
+        }
+        verbs::Config::Check => {
+            let settings = settings::from_file(&session.globals)?;
+            session.report(|| render::config::checked(&settings), || json::config(&settings, false))?;
+        }
+        verbs::Config::Show => {
+            let settings = settings::from_file(&session.globals)?;
+            session.report(|| settings.render(), || json::config(&settings, true))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes a new file. It holds no secrets, so it may be read by everyone.
+fn create(file: &Path, text: &str) -> Result<(), Error> {
+    if let Some(parent) = file.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mut opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(file).map_err(|e| {
+        match e.kind() {
+            io::ErrorKind::AlreadyExists => Error::from(UsageError {
+                what: format!("{} exists already", file.display()),
+                todo: "name another file, or move that one away.".to_owned(),
+            }),
+            _ => Error::from(format!("{}: {e}", file.display())),
+        }
+    })?;
+    Ok(opened.write_all(text.as_bytes())?)
+}

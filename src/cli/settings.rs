@@ -1,0 +1,76 @@
+//! From the command line to checked settings: from a config file, or from `--store` and its companions alone.
+
+use std::path::PathBuf;
+
+use super::args::Globals;
+use super::args::direct::Direct;
+use super::error::{Error, UsageError};
+use crate::config::value::nearest;
+use crate::config::{Host, KeySource, RoleSettings, Settings, StoreUrl};
+use crate::ids::RoleName;
+
+/// The settings of a config file.
+pub fn from_file(globals: &Globals) -> Result<Settings, Error> {
+    Ok(Settings::load(globals.config.as_deref(), &Host::of_process())?)
+}
+
+/// The settings for a command on one role: without a config file if `--store` is given.
+pub fn for_role(globals: &Globals, direct: &Direct, role: &RoleName) -> Result<Settings, Error> {
+    match &direct.store {
+        Some(url) => from_flags(direct, url, role.clone(), &[], &[]),
+        None => from_file(globals),
+    }
+}
+
+/// The settings of the forms without a config file.
+pub fn from_flags(
+    direct: &Direct,
+    url: &str,
+    role: RoleName,
+    sources: &[PathBuf],
+    exclude: &[String],
+) -> Result<Settings, Error> {
+    let key = match (&direct.key.key_file, &direct.key.passphrase_file) {
+        (Some(file), _) => KeySource::KeyFile(file.clone()),
+        (None, Some(file)) => KeySource::PassphraseFile(file.clone()),
+        // The command line is refused without a key unless it says so.
+        (None, None) => KeySource::None,
+    };
+    let sources = sources.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
+    let mut settings = Settings::for_flags(&sources, store_url(url)?, role.clone(), key)?;
+    settings.store.endpoint.clone_from(&direct.endpoint);
+    settings.store.region.clone_from(&direct.region);
+    settings.store.profile.clone_from(&direct.profile);
+    if let Some(role) = settings.roles.get_mut(&role) {
+        role.exclude = exclude.to_vec();
+    }
+    Ok(settings)
+}
+
+/// The URL of a store as an argument.
+pub fn store_url(text: &str) -> Result<StoreUrl, UsageError> {
+    text.parse().map_err(|e: crate::config::value::ValueError| UsageError {
+        what: format!("--store: {}", e.what),
+        todo: e.hint,
+    })
+}
+
+/// The settings of one role.
+pub fn role<'a>(settings: &'a Settings, name: &RoleName) -> Result<&'a RoleSettings, UsageError> {
+    settings.roles.get(name).ok_or_else(|| {
+        let known: Vec<&str> = settings.roles.keys().map(RoleName::as_str).collect();
+        let todo = match nearest(name.as_str(), known.iter().copied()) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("the config has these roles: {}.", known.join(", ")),
+        };
+        UsageError { what: format!("the config has no role {name}"), todo }
+    })
+}
+
+/// The settings of these roles, or of all.
+pub fn roles<'a>(settings: &'a Settings, names: &[RoleName]) -> Result<Vec<&'a RoleSettings>, UsageError> {
+    if names.is_empty() {
+        return Ok(settings.roles.values().collect());
+    }
+    names.iter().map(|name| role(settings, name)).collect()
+}

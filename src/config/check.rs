@@ -1,0 +1,539 @@
+//! The document that fits the schema → settings that make sense. Pure: files and environment are passed in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::document::Table;
+use super::error::{ConfigError, Place, Problem};
+use super::section::{At, Section, accept};
+use super::{
+    Dump, Host, JournalPlace, KeySource, Lease, Probe, RoleSettings, Schedule, Settings, StoreSettings, StoreUrl,
+    TakeoverTrust, raw, value,
+};
+use crate::ids::RoleName;
+
+/// A slot must have started this long after its time, unless the role says otherwise.
+pub(super) const MISSED_AFTER: Duration = Duration::from_mins(30);
+
+/// How long a probe's command may think.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a dump may take. Long enough for any real one; without an end a hanging one would block the role for ever.
+const DUMP_TIMEOUT: Duration = Duration::from_hours(24);
+
+/// `key_file = "credential:NAME"`: systemd's credential of that name.
+const CREDENTIAL: &str = "credential:";
+
+/// Checks the merged document.
+///
+/// # Errors
+/// Everything that is wrong, in the order of files and lines.
+pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Result<Settings, ConfigError> {
+    let found = raw::validate(document);
+    let mut check = Check { host, problems: found.problems };
+    let whole = files.first().map_or_else(Place::nowhere, Place::file);
+    let root = Section::new(document, "", &whole);
+
+    let timezone = match root.text("timezone") {
+        Some(at) => accept(&at, value::timezone(at.value), &mut check.problems),
+        None => None,
+    };
+    let store = if let Some(section) = root.section("store") {
+        check.store(&section)
+    } else {
+        if !root.has("store") {
+            check.problems.push(
+                Problem::new(&whole, "store", "is missing: where shall the backups go?")
+                    .hint("[store]")
+                    .hint("url = \"s3://bucket/prefix\"  # or \"file:///var/backups/runner\"")
+                    .hint("key_file = \"/etc/runner/repository.key\""),
+            );
+        }
+        None
+    };
+    let mut roles = BTreeMap::new();
+    let has_etcd = root.has("etcd");
+    let names = root.section("role").map(|section| section.sections()).unwrap_or_default();
+    if names.is_empty() && !root.has("role") {
+        check.problems.push(
+            Problem::new(&whole, "role", "is missing: what shall be backed up?")
+                .hint("[role.app]")
+                .hint("sources = [\"/srv/app\"]"),
+        );
+    }
+    for (name, section) in names {
+        if let Some(role) = check.role(name, &section, store.as_ref(), has_etcd) {
+            roles.insert(role.name.clone(), role);
+        }
+    }
+
+    let mut problems = check.problems;
+    match store {
+        Some(store) if problems.is_empty() => {
+            let timezone = timezone.unwrap_or(jiff::tz::TimeZone::UTC);
+            Ok(Settings { files, hash: String::new(), timezone, store, roles, warnings: found.warnings }.hashed())
+        }
+        _ => {
+            let order = |p: &Problem| {
+                let file = p.place.file.as_deref();
+                (files.iter().position(|f| Some(f) == file), p.place.line)
+            };
+            problems.sort_by_key(order);
+            problems.dedup();
+            Err(ConfigError { problems })
+        }
+    }
+}
+
+struct Check<'a> {
+    host: &'a Host,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn store(&mut self, section: &Section<'_>) -> Option<StoreSettings> {
+        let url = if let Some(at) = section.text("url") {
+            accept(&at, at.value.parse::<StoreUrl>(), &mut self.problems)
+        } else {
+            if !section.has("url") {
+                self.problems.push(
+                    section
+                        .problem("has no url: where shall the backups go?")
+                        .hint("write url = \"s3://bucket/prefix\" or url = \"file:///var/backups/runner\""),
+                );
+            }
+            None
+        };
+        let mut s3_text = |key: &str| {
+            let at = section.text(key)?;
+            if matches!(url, Some(StoreUrl::Dir(_))) {
+                self.problems.push(at.problem("is for S3 only, and the store is a directory").hint("remove it"));
+            }
+            Some(at.value.to_owned())
+        };
+        let endpoint = s3_text("endpoint");
+        let region = s3_text("region");
+        let profile = s3_text("profile");
+        let storage_class = s3_text("storage_class");
+        let sse = s3_text("sse");
+        let sse_kms_key_id = s3_text("sse_kms_key_id");
+        let ca_file = s3_text("ca_file").and_then(|_| section.path("ca_file", &mut self.problems));
+        if let Some(at) = section.text("endpoint")
+            && !(at.value.starts_with("https://") || at.value.starts_with("http://"))
+        {
+            self.problems.push(
+                at.problem(format!("{:?} is not a URL", at.value)).hint(format!("write \"https://{}\"", at.value)),
+            );
+        }
+        if let Some(at) = section.text("sse_kms_key_id")
+            && sse.as_deref() != Some("aws:kms")
+            && !matches!(url, Some(StoreUrl::Dir(_)))
+        {
+            self.problems.push(at.problem("goes with sse = \"aws:kms\"").hint("add that line, or remove this one"));
+        }
+        let journal = match section.text("journal") {
+            Some(at) if at.value == "etcd" => {
+                self.problems.push(
+                    at.problem("\"etcd\" is not in this version yet")
+                        .hint("write journal = \"auto\", or remove the line"),
+                );
+                None
+            }
+            Some(at) if at.value == "bucket" => Some(JournalPlace::Bucket),
+            _ => Some(JournalPlace::Auto),
+        };
+        let key = self.key(section);
+        if key.is_none() && !KEYS.iter().any(|k| section.has(k)) {
+            self.problems.push(
+                section
+                    .problem("has no key, and backups are encrypted unless you refuse it")
+                    .hint("write key_file = \"/etc/runner/repository.key\" (`runner init` creates it),")
+                    .hint("or passphrase_file = \"/etc/runner/passphrase\", or encryption = \"none\""),
+            );
+        }
+        Some(StoreSettings {
+            url: url?,
+            endpoint,
+            region,
+            profile,
+            path_style: section.flag("path_style"),
+            storage_class,
+            sse,
+            sse_kms_key_id,
+            ca_file,
+            key: key?,
+            limit_upload: section.size("limit_upload"),
+            journal: journal?,
+        })
+    }
+
+    /// The key source that this table names; at most one may stand there.
+    fn key(&mut self, section: &Section<'_>) -> Option<KeySource> {
+        let there: Vec<At<&str>> = KEYS.iter().filter_map(|key| section.text(key)).collect();
+        if let [first, second, ..] = there.as_slice() {
+            let last = |at: &At<&str>| at.key.rsplit('.').next().unwrap_or_default().to_owned();
+            let what = format!("stands beside {}", last(first));
+            self.problems.push(second.problem(what).hint("there is one way to unlock: keep one of the two"));
+            return None;
+        }
+        let at = there.first()?;
+        if at.key.ends_with("encryption") {
+            return Some(KeySource::None);
+        }
+        let path = self.secret_path(at)?;
+        Some(if at.key.ends_with("passphrase_file") {
+            KeySource::PassphraseFile(path)
+        } else {
+            KeySource::KeyFile(path)
+        })
+    }
+
+    fn secret_path(&mut self, at: &At<&str>) -> Option<PathBuf> {
+        let Some(name) = at.value.strip_prefix(CREDENTIAL) else {
+            return accept(at, value::absolute(at.value), &mut self.problems);
+        };
+        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+            self.problems.push(
+                at.problem(format!("{name:?} is not the name of a credential"))
+                    .hint("write it like \"credential:repository-key\""),
+            );
+            return None;
+        }
+        if let Some(directory) = &self.host.credentials_directory {
+            return Some(directory.join(name));
+        }
+        self.problems.push(
+            at.problem("there are no credentials here ($CREDENTIALS_DIRECTORY is not set)")
+                .hint(format!("systemd gives them to a service with LoadCredential={name}:FILE;"))
+                .hint("to run it by hand, set the variable or name the file itself"),
+        );
+        None
+    }
+
+    fn role(
+        &mut self,
+        name: &str,
+        section: &Section<'_>,
+        store: Option<&StoreSettings>,
+        has_etcd: bool,
+    ) -> Option<RoleSettings> {
+        let before = self.problems.len();
+        let role_name = match name.parse::<RoleName>() {
+            Ok(name) => Some(name),
+            Err(e) => {
+                self.problems.push(section.problem(e.to_string()).hint("rename the role, like [role.app]"));
+                None
+            }
+        };
+        let own_key = self.key(section);
+        let key = if KEYS.iter().any(|k| section.has(k)) { own_key } else { store.map(|s| s.key.clone()) };
+        let eligible = section.section("eligible").map(|probe| self.probe(&probe));
+        let lease = self.lease(section, has_etcd);
+        let nodes = self.nodes(section);
+        let sources = self.sources(section);
+        let dumps = self.dumps(section);
+        if sources.is_empty() && dumps.is_empty() && !section.has("sources") && !section.has("dumps") {
+            self.problems.push(
+                section.problem("has nothing to back up").hint("write sources = [\"/srv/app\"], or give it dumps"),
+            );
+        }
+        let exclude = self.exclude(section);
+        let schedule = self.schedule(section);
+        let jitter = section.duration("jitter");
+        if let (Some(jitter), Some(Schedule::Every(every))) = (&jitter, &schedule)
+            && jitter.value >= *every
+        {
+            self.problems
+                .push(jitter.problem("is not shorter than every").hint("write less than the time between two slots"));
+        }
+        if self.problems.len() > before {
+            return None;
+        }
+        Some(RoleSettings {
+            name: role_name?,
+            key: key?,
+            nodes,
+            eligible: match eligible {
+                Some(probe) => Some(probe?),
+                None => None,
+            },
+            lease: lease?,
+            sources,
+            exclude,
+            one_file_system: section.flag("one_file_system").unwrap_or(false),
+            exclude_caches: section.flag("exclude_caches").unwrap_or(false),
+            exclude_larger_than: section.size("exclude_larger_than"),
+            dumps,
+            schedule,
+            jitter: jitter.map_or(Duration::ZERO, |at| at.value),
+            missed_after: section.duration("missed_after").map_or(MISSED_AFTER, |at| at.value),
+            takeover_trust: match section.text("takeover_trust") {
+                Some(at) if at.value == "mtime" => TakeoverTrust::Mtime,
+                _ => TakeoverTrust::Rehash,
+            },
+            allow_empty: section.flag("allow_empty").unwrap_or(false),
+        })
+    }
+
+    /// The lease, by the contract: what is written; else etcd if configured, else none beside a probe, else the bucket.
+    fn lease(&mut self, section: &Section<'_>, has_etcd: bool) -> Option<Lease> {
+        let eligible = section.has("eligible");
+        let (lease, at) = match section.text("lease") {
+            Some(at) => match at.value {
+                "etcd" => (Lease::Etcd, Some(at)),
+                "bucket" => (Lease::Bucket, Some(at)),
+                "none" => (Lease::None, Some(at)),
+                // The schema has reported the word.
+                _ => return None,
+            },
+            None if section.has("lease") => return None,
+            // The schema has refused [etcd]; one problem is enough.
+            None if has_etcd => return None,
+            None if eligible => (Lease::None, None),
+            None => (Lease::Bucket, None),
+        };
+        let problem = match (lease, at) {
+            (Lease::None, _) => return Some(Lease::None),
+            (_, Some(at)) => at.problem(format!("{:?} is not in this version yet", at.value)),
+            (_, None) => section
+                .problem("nothing says which node is active")
+                .hint("The lease in the bucket, the default here, is not in this version yet."),
+        };
+        self.problems.push(if eligible {
+            problem.hint("write lease = \"none\": the probe decides, and the journal fences")
+        } else {
+            problem
+                .hint("write lease = \"none\" and a probe, like eligible = { vip = \"10.0.0.50\" };")
+                .hint("or lease = \"none\" alone, if only one node ever runs this role")
+        });
+        None
+    }
+
+    fn nodes(&mut self, section: &Section<'_>) -> Option<Vec<String>> {
+        let list = section.texts("nodes")?;
+        let mut seen = BTreeSet::new();
+        for at in &list.value {
+            if at.value.is_empty() || at.value.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                self.problems.push(
+                    at.problem(format!("{:?} is not the name of a node", at.value))
+                        .hint("write its hostname, or its --node name"),
+                );
+            } else if !seen.insert(at.value) {
+                self.problems.push(at.problem(format!("{:?} is there twice", at.value)).hint("keep one of them"));
+            }
+        }
+        if list.value.is_empty() {
+            self.problems
+                .push(list.problem("is empty: nobody could ever hold the role").hint("name them, or remove the key"));
+        }
+        Some(seen.into_iter().map(str::to_owned).collect())
+    }
+
+    fn sources(&mut self, section: &Section<'_>) -> Vec<PathBuf> {
+        let Some(list) = section.texts("sources") else { return Vec::new() };
+        if list.value.is_empty() && !section.has("dumps") {
+            self.problems.push(list.problem("is empty").hint("write sources = [\"/srv/app\"], or give it dumps"));
+        }
+        let mut sources: Vec<PathBuf> = Vec::new();
+        for at in list.value {
+            let Some(path) = accept(&at, value::absolute(at.value), &mut self.problems) else { continue };
+            match overlap(&sources, &path) {
+                None => sources.push(path),
+                Some(problem) => {
+                    self.problems.push(at.problem(problem).hint("keep the outer one; exclude what is too much"));
+                }
+            }
+        }
+        sources.sort();
+        sources
+    }
+
+    fn exclude(&mut self, section: &Section<'_>) -> Vec<String> {
+        let list = section.texts("exclude").map(|list| list.value).unwrap_or_default();
+        for at in &list {
+            let mut builder = ignore::gitignore::GitignoreBuilder::new("/");
+            if let Err(e) = builder.add_line(None, at.value) {
+                self.problems.push(
+                    at.problem(format!("{:?} is not a pattern ({e})", at.value))
+                        .hint("write it as in a .gitignore: \"*.tmp\", \"/srv/app/cache/**\""),
+                );
+            }
+        }
+        list.into_iter().map(|at| at.value.to_owned()).collect()
+    }
+
+    fn schedule(&mut self, section: &Section<'_>) -> Option<Schedule> {
+        let (cron, every) = (section.text("schedule"), section.duration("every"));
+        if let (Some(_), Some(every)) = (&cron, &every) {
+            self.problems.push(every.problem("stands beside schedule").hint("keep one of the two"));
+        }
+        if let Some(at) = cron {
+            return accept(&at, value::cron(at.value), &mut self.problems)
+                .map(|_| Schedule::Cron(at.value.split_whitespace().collect::<Vec<_>>().join(" ")));
+        }
+        let every = every?;
+        if every.value.subsec_nanos() != 0 {
+            self.problems.push(every.problem("is not a whole number of seconds").hint("write it like \"1h\""));
+        }
+        Some(Schedule::Every(every.value))
+    }
+
+    fn dumps(&mut self, section: &Section<'_>) -> BTreeMap<String, Dump> {
+        let mut dumps = BTreeMap::new();
+        for (name, dump) in section.section("dumps").map(|s| s.sections()).unwrap_or_default() {
+            // 255 is where file systems end a name.
+            if name.is_empty() || name.len() > 255 || name == "." || name == ".." || name.contains(['/', '\0']) {
+                self.problems.push(
+                    dump.problem(format!("{name:?} is not a file name")).hint("write a plain one, like \"app.sql\""),
+                );
+            }
+            if !dump.has("command") {
+                self.problems.push(
+                    dump.problem("has no command")
+                        .hint(r#"write command = ["pg_dump", "app"]: its output becomes the file"#),
+                );
+            }
+            let Some(command) = dump.strings("command") else { continue };
+            let timeout = dump.duration("timeout").map_or(DUMP_TIMEOUT, |at| at.value);
+            dumps.insert(name.to_owned(), Dump { command, user: dump.owned("user"), timeout });
+        }
+        dumps
+    }
+
+    /// `None`: its problems are on the list.
+    fn probe(&mut self, section: &Section<'_>) -> Option<Probe> {
+        if let Some(at) = section.text("vip") {
+            return Some(Probe::Vip { address: self.address(&at)?, interface: section.owned("interface") });
+        }
+        if let Some(command) = section.strings("command") {
+            let timeout = section.duration("timeout").map_or(PROBE_TIMEOUT, |at| at.value);
+            return Some(Probe::Command { command, timeout });
+        }
+        if let Some(inner) = section.section("not") {
+            return Some(Probe::Not(Box::new(self.probe(&inner)?)));
+        }
+        for (key, make) in [("all", Probe::All as fn(Vec<Probe>) -> Probe), ("any", Probe::Any)] {
+            if let Some(list) = section.list_of_sections(key) {
+                // All of them are read before giving up, so that all their problems are found.
+                let probes: Vec<Option<Probe>> = list.iter().map(|inner| self.probe(inner)).collect();
+                return probes.into_iter().collect::<Option<Vec<Probe>>>().map(make);
+            }
+        }
+        None
+    }
+
+    fn address(&mut self, at: &At<&str>) -> Option<IpAddr> {
+        let hint = match at.value {
+            text if text.contains('/') => {
+                format!("write it without the mask: {:?}", text.split('/').next().unwrap_or_default())
+            }
+            text if text.contains('%') => {
+                "name the interface beside it: { vip = \"…\", interface = \"eth0\" }".to_owned()
+            }
+            _ => "write it like \"10.0.0.50\" or \"2001:db8::50\"".to_owned(),
+        };
+        match at.value.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Some(ip),
+            Ok(_) => {
+                self.problems.push(at.problem(format!("{:?} is no machine's address", at.value)).hint(hint));
+                None
+            }
+            Err(_) => {
+                self.problems.push(at.problem(format!("{:?} is not an address", at.value)).hint(hint));
+                None
+            }
+        }
+    }
+}
+
+/// The keys that say how the repository is unlocked.
+const KEYS: [&str; 3] = ["key_file", "passphrase_file", "encryption"];
+
+/// Why `path` cannot stand beside `sources`, if it cannot: one inside another would be read twice.
+fn overlap(sources: &[PathBuf], path: &Path) -> Option<String> {
+    sources.iter().find_map(|other| {
+        if other == path {
+            Some(format!("{:?} is there twice", path.display().to_string()))
+        } else if path.starts_with(other) {
+            Some(format!("\"{}\" is inside \"{}\"", path.display(), other.display()))
+        } else if other.starts_with(path) {
+            Some(format!("\"{}\" is inside \"{}\"", other.display(), path.display()))
+        } else {
+            None
+        }
+    })
+}
+
+/// The settings of the forms without a config file.
+///
+/// # Errors
+/// Sources that are not absolute, or one inside another.
+pub(super) fn for_flags(
+    sources: &[PathBuf],
+    url: StoreUrl,
+    name: RoleName,
+    key: KeySource,
+) -> Result<Settings, ConfigError> {
+    let mut problems = Vec::new();
+    let mut checked: Vec<PathBuf> = Vec::new();
+    for source in sources {
+        let at = At { value: source, key: "--source".to_owned(), place: Place::nowhere() };
+        // A path on the command line may hold any byte, so it is normalised here and not as text.
+        if !source.is_absolute() || source.components().any(|c| c == std::path::Component::ParentDir) {
+            problems.push(at.problem(format!("\"{}\" is not an absolute path without \"..\"", source.display())));
+            continue;
+        }
+        let path: PathBuf = source.components().collect();
+        match overlap(&checked, &path) {
+            None => checked.push(path),
+            Some(problem) => problems.push(at.problem(problem).hint("keep the outer one")),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+    checked.sort();
+    let role = RoleSettings {
+        name: name.clone(),
+        key: key.clone(),
+        nodes: None,
+        eligible: None,
+        lease: Lease::None,
+        sources: checked,
+        exclude: Vec::new(),
+        one_file_system: false,
+        exclude_caches: false,
+        exclude_larger_than: None,
+        dumps: BTreeMap::new(),
+        schedule: None,
+        jitter: Duration::ZERO,
+        missed_after: MISSED_AFTER,
+        takeover_trust: TakeoverTrust::default(),
+        allow_empty: false,
+    };
+    let store = StoreSettings {
+        url,
+        endpoint: None,
+        region: None,
+        profile: None,
+        path_style: None,
+        storage_class: None,
+        sse: None,
+        sse_kms_key_id: None,
+        ca_file: None,
+        key,
+        limit_upload: None,
+        journal: JournalPlace::Auto,
+    };
+    let settings = Settings {
+        files: Vec::new(),
+        hash: String::new(),
+        timezone: jiff::tz::TimeZone::UTC,
+        store,
+        roles: BTreeMap::from([(name, role)]),
+        warnings: Vec::new(),
+    };
+    Ok(settings.hashed())
+}

@@ -1,0 +1,164 @@
+//! TOML text as a tree whose every key and value knows its file and line, and the merge of several files.
+//!
+//! Not serde's derive: that stops at the first problem, and a person with five typos wants to hear of five.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{Place, Problem};
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    pub(super) place: Place,
+    pub(super) value: Value,
+}
+
+/// What TOML can say.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Text(String),
+    /// As written; whoever wants a number parses it, so that the range error is theirs.
+    Whole(String),
+    Flag(bool),
+    /// Floats and dates: no key takes one.
+    Other(&'static str),
+    List(Vec<Node>),
+    Table(Table),
+}
+
+impl Value {
+    /// What it is, for "expected …, found …".
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Value::Text(_) => "a text",
+            Value::Whole(_) => "a number",
+            Value::Flag(_) => "true or false",
+            Value::Other(kind) => kind,
+            Value::List(_) => "a list",
+            Value::Table(_) => "a table",
+        }
+    }
+}
+
+/// Key and value pairs in the order of their keys.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Table {
+    pub(super) entries: Vec<Entry>,
+}
+
+/// One pair; `place` is the key's.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) place: Place,
+    pub(super) node: Node,
+}
+
+impl Table {
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.key == key)
+    }
+}
+
+/// The dotted name of `key` below `parent`, quoted where TOML wants it quoted.
+pub(super) fn dotted(parent: &str, key: &str) -> String {
+    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let key = if bare { key.to_owned() } else { format!("{key:?}") };
+    if parent.is_empty() { key } else { format!("{parent}.{key}") }
+}
+
+/// Reads one file's text.
+///
+/// # Errors
+/// Every syntax error of the file.
+pub(super) fn parse(file: &Arc<PathBuf>, text: &str) -> Result<Table, Vec<Problem>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let reader = Reader { file, ends: text.match_indices('\n').map(|(at, _)| at).collect() };
+    if errors.is_empty() {
+        return Ok(reader.table(table.get_ref()));
+    }
+    let problem = |error: &toml::de::Error| {
+        let place = error.span().map_or_else(|| Place::file(file.as_path()), |span| reader.place(span.start));
+        let problem = Problem::new(&place, "", error.message());
+        let line = place.line.and_then(|line| text.lines().nth(line - 1)).map(str::trim).unwrap_or_default();
+        if line.is_empty() { problem } else { problem.hint(format!("in: {}", shorten(line))) }
+    };
+    Err(errors.iter().map(problem).collect())
+}
+
+/// A line of the file as it is shown in an error: enough to recognise it.
+fn shorten(line: &str) -> String {
+    const MAX: usize = 70;
+    if line.chars().count() <= MAX { line.to_owned() } else { line.chars().take(MAX - 1).chain(['…']).collect() }
+}
+
+struct Reader<'a> {
+    file: &'a Arc<PathBuf>,
+    /// Where the lines end.
+    ends: Vec<usize>,
+}
+
+impl Reader<'_> {
+    fn place(&self, offset: usize) -> Place {
+        let line = 1 + self.ends.partition_point(|end| *end < offset);
+        Place { file: Some(Arc::clone(self.file)), line: Some(line) }
+    }
+
+    fn table(&self, table: &DeTable<'_>) -> Table {
+        let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+            let key: &Spanned<toml::de::DeString<'_>> = key;
+            Entry { key: key.get_ref().to_string(), place: self.place(key.span().start), node: self.node(value) }
+        };
+        Table { entries: table.iter().map(entry).collect() }
+    }
+
+    fn node(&self, value: &Spanned<DeValue<'_>>) -> Node {
+        let place = self.place(value.span().start);
+        let value = match value.get_ref() {
+            DeValue::String(text) => Value::Text(text.to_string()),
+            DeValue::Integer(number) => Value::Whole(
+                i128::from_str_radix(number.as_str(), number.radix())
+                    .map_or_else(|_| number.as_str().to_owned(), |n| n.to_string()),
+            ),
+            DeValue::Boolean(flag) => Value::Flag(*flag),
+            DeValue::Float(_) => Value::Other("a fraction"),
+            DeValue::Datetime(_) => Value::Other("a date"),
+            DeValue::Array(list) => Value::List(list.iter().map(|v| self.node(v)).collect()),
+            DeValue::Table(table) => Value::Table(self.table(table)),
+        };
+        Node { place, value }
+    }
+}
+
+/// Adds `from` to `into`. Tables for which `open` says yes (by the names down to them) are joined; any other key that
+/// both have is a problem that names both places: with "the last one wins" nobody would notice which one that is.
+pub(super) fn merge(
+    into: &mut Table,
+    from: Table,
+    path: &[&str],
+    open: &dyn Fn(&[&str]) -> bool,
+    problems: &mut Vec<Problem>,
+) {
+    for entry in from.entries {
+        let Some(there) = into.entries.iter_mut().find(|e| e.key == entry.key) else {
+            into.entries.push(entry);
+            continue;
+        };
+        let path: Vec<&str> = path.iter().copied().chain([entry.key.as_str()]).collect();
+        match (&mut there.node.value, entry.node.value) {
+            (Value::Table(old), Value::Table(new)) if open(&path) => merge(old, new, &path, open, problems),
+            _ => {
+                let name = path.iter().fold(String::new(), |name, key| dotted(&name, key));
+                problems.push(
+                    Problem::new(&entry.place, name, "defined twice")
+                        .hint(format!("it is also in {}", there.place))
+                        .hint("keep one of them"),
+                );
+            }
+        }
+    }
+}

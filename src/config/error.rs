@@ -1,0 +1,134 @@
+//! What is wrong with a config, said so that it can be put right without the manual: file, line, key, what to write.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where something stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file; `None` for what came from the command line.
+    pub file: Option<Arc<PathBuf>>,
+    /// The line, from 1; `None` where the whole file is meant.
+    pub line: Option<usize>,
+}
+
+impl Place {
+    /// Not in any file.
+    pub fn nowhere() -> Self {
+        Self { file: None, line: None }
+    }
+
+    /// A file as a whole.
+    pub fn file(file: impl Into<PathBuf>) -> Self {
+        Self { file: Some(Arc::new(file.into())), line: None }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{}:{line}", file.display()),
+            (Some(file), None) => write!(f, "{}", file.display()),
+            (None, _) => f.write_str("command line"),
+        }
+    }
+}
+
+/// One thing that is wrong, or (as a warning) has no effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// The dotted key, `role.app.schedule`; empty where no key is concerned.
+    pub key: String,
+    /// What is wrong, one clause.
+    pub what: String,
+    /// What to do about it, one line each.
+    pub hints: Vec<String>,
+}
+
+impl Problem {
+    /// A problem without advice yet.
+    pub fn new(place: &Place, key: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { place: place.clone(), key: key.into(), what: what.into(), hints: Vec::new() }
+    }
+
+    /// With one more line of advice.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+/// The width that is read without wrapping on every terminal.
+const WIDTH: usize = 80;
+
+const INDENT: &str = "    ";
+
+/// Breaks a text at blanks. A word that is too long stays whole: it is a path or a piece of TOML to copy.
+fn wrap(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().expect("there is always a line");
+        if !last.is_empty() && INDENT.len() + last.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(word.to_owned());
+        } else {
+            if !last.is_empty() {
+                last.push(' ');
+            }
+            last.push_str(word);
+        }
+    }
+    lines
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut head = format!("{}: ", self.place);
+        if !self.key.is_empty() {
+            head = format!("{head}{}: ", self.key);
+        }
+        let one_line = head.chars().count() + self.what.chars().count() <= WIDTH;
+        if one_line {
+            write!(f, "{head}{}", self.what)?;
+        } else {
+            f.write_str(head.trim_end())?;
+            for line in wrap(&self.what) {
+                write!(f, "\n{INDENT}{line}")?;
+            }
+        }
+        for line in self.hints.iter().flat_map(|hint| wrap(hint)) {
+            write!(f, "\n{INDENT}{line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that is wrong with a config, in the order of files and lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Never empty.
+    pub problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    /// A single problem.
+    pub fn one(problem: Problem) -> Self {
+        Self { problems: vec![problem] }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,98 @@
+//! Which files are read, and in which order.
+
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::document::{self, Table};
+use super::error::{ConfigError, Place, Problem};
+use super::{Host, Settings, check, raw};
+
+/// Where the config is when nothing else is said.
+const DEFAULT: &str = "/etc/runner/runner.toml";
+
+/// The most that one file may hold. A config of a thousand roles has some 500 KB; more is the wrong file.
+const FILE_MAX: u64 = 16 << 20;
+
+impl Host {
+    /// The environment of this process.
+    pub fn of_process() -> Self {
+        let path = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        Self { runner_config: path("RUNNER_CONFIG"), credentials_directory: path("CREDENTIALS_DIRECTORY") }
+    }
+}
+
+pub(super) fn load(flag: Option<&Path>, host: &Host) -> Result<Settings, ConfigError> {
+    let main = flag.or(host.runner_config.as_deref()).unwrap_or(Path::new(DEFAULT));
+    let said_by = match (flag, &host.runner_config) {
+        (Some(_), _) => "--config names it",
+        (None, Some(_)) => "$RUNNER_CONFIG names it",
+        (None, None) => "it is the default; --config FILE names another",
+    };
+    let mut texts = Vec::new();
+    let mut problems = Vec::new();
+    match read(main) {
+        Ok(text) => texts.push((main.to_owned(), text)),
+        Err(problem) => problems.push(problem.hint(said_by).hint("`runner config init` writes one to start from")),
+    }
+    for file in fragments(main, &mut problems) {
+        match read(&file) {
+            Ok(text) => texts.push((file, text)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { parse(&texts, host) } else { Err(ConfigError { problems }) }
+}
+
+pub(super) fn parse(texts: &[(PathBuf, String)], host: &Host) -> Result<Settings, ConfigError> {
+    let mut document = Table::default();
+    let mut problems = Vec::new();
+    for (file, text) in texts {
+        match document::parse(&Arc::new(file.clone()), text) {
+            Ok(table) => document::merge(&mut document, table, &[], &raw::open_table, &mut problems),
+            Err(more) => problems.extend(more),
+        }
+    }
+    // What a half-read document means is not worth guessing.
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+    check::settings(&document, texts.iter().map(|(file, _)| file.clone()).collect(), host)
+}
+
+/// `conf.d/*.toml` beside the main file in the order of their names. Hidden files are editors' temporary ones.
+fn fragments(main: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+    let directory = main.parent().unwrap_or(Path::new("")).join("conf.d");
+    let names = std::fs::read_dir(&directory)
+        .and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>());
+    let mut names = match names {
+        Ok(names) => names,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Vec::new(),
+        Err(e) => {
+            problems.push(Problem::new(&Place::file(directory), "", format!("cannot be read ({e})")));
+            return Vec::new();
+        }
+    };
+    names.retain(|name| {
+        Path::new(name).extension() == Some(OsStr::new("toml")) && !name.as_encoded_bytes().starts_with(b".")
+    });
+    names.sort();
+    names.into_iter().map(|name| directory.join(name)).collect()
+}
+
+fn read(file: &Path) -> Result<String, Problem> {
+    let problem = |what: String| Problem::new(&Place::file(file), "", what);
+    let too_big = || problem(format!("is larger than {} MiB: not a config", FILE_MAX >> 20));
+    let size = std::fs::metadata(file).map_err(|e| problem(format!("cannot be read ({e})")))?.len();
+    if size > FILE_MAX {
+        return Err(too_big());
+    }
+    let bytes = std::fs::read(file).map_err(|e| problem(format!("cannot be read ({e})")))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].split(|b| *b == b'\n').count();
+        let mut problem = problem("is not UTF-8".to_owned()).hint("save it in that encoding");
+        problem.place.line = Some(line);
+        problem
+    })
+}

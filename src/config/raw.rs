@@ -1,0 +1,432 @@
+//! The whole schema: every key of the contract, the form of its value, and whether this version acts on it.
+//!
+//! A key that the contract has and this version has not is known here too, so that it is refused or said, never
+//! ignored in silence. When a later version learns it, its [`Support`] becomes [`Support::Ready`] and `check` reads it.
+
+use super::document::{Entry, Node, Table, Value, dotted};
+use super::error::Problem;
+use super::value;
+
+/// One key of a table.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    form: Form,
+    support: Support,
+}
+
+/// What a value must look like.
+#[derive(Clone, Copy)]
+enum Form {
+    Text,
+    Flag,
+    Duration,
+    /// A duration that must not be zero.
+    Span,
+    Size,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    Texts,
+    /// Program and arguments.
+    Command,
+    /// A table with these keys.
+    Table(&'static [Key]),
+    /// A table of tables with these keys, by free names.
+    Named(&'static [Key]),
+    /// A table of whole numbers with these keys.
+    Counts(&'static [&'static str]),
+    /// Evidence; `true` where `after` may stand beside it.
+    Probe(bool),
+}
+
+/// What this version does with a key.
+#[derive(Clone, Copy)]
+enum Support {
+    /// It acts on it.
+    Ready,
+    /// It says that the key has no effect yet: convenience only, what is backed up and by whom is the same without it.
+    Inert(&'static str),
+    /// It refuses: without the key somebody else would run, or something else would be in the backup.
+    Missing(&'static str),
+}
+
+use Support::{Inert, Missing, Ready};
+
+const fn key(name: &'static str, form: Form, support: Support) -> Key {
+    Key { name, form, support }
+}
+
+/// The deepest nesting of `all`, `any` and `not`: more is a mistake, and the recursion needs an end.
+const PROBE_DEPTH_MAX: usize = 16;
+
+const NO_ETCD: &str = "remove it; without etcd the journal in the store keeps other nodes out";
+const NO_HOOKS: &str = "remove it; until then freeze and thaw in a script around `runner backup`";
+
+/// The top of the file.
+pub(super) static ROOT: &[Key] = &[
+    key("timezone", Form::Text, Ready),
+    key("store", Form::Table(STORE), Ready),
+    key("etcd", Form::Table(ETCD), Missing(NO_ETCD)),
+    key("role", Form::Named(ROLE), Ready),
+    key("notify", Form::Table(NOTIFY), Inert("nobody is notified yet")),
+    key("listen", Form::Table(LISTEN), Inert("nothing listens yet")),
+];
+
+static STORE: &[Key] = &[
+    key("url", Form::Text, Ready),
+    key("endpoint", Form::Text, Ready),
+    key("region", Form::Text, Ready),
+    key("profile", Form::Text, Ready),
+    key("path_style", Form::Flag, Ready),
+    key("storage_class", Form::Text, Ready),
+    key("sse", Form::Word(&["AES256", "aws:kms"]), Ready),
+    key("sse_kms_key_id", Form::Text, Ready),
+    key("ca_file", Form::Text, Ready),
+    key("key_file", Form::Text, Ready),
+    key("passphrase_file", Form::Text, Ready),
+    key("encryption", Form::Word(&["none"]), Ready),
+    key("journal", Form::Word(&["auto", "bucket", "etcd"]), Ready),
+    key("limit_upload", Form::Size, Ready),
+];
+
+static ETCD: &[Key] = &[
+    key("endpoints", Form::Texts, Ready),
+    key("ca_file", Form::Text, Ready),
+    key("cert_file", Form::Text, Ready),
+    key("key_file", Form::Text, Ready),
+    key("user", Form::Text, Ready),
+    key("password_file", Form::Text, Ready),
+    key("prefix", Form::Text, Ready),
+    key("lease_ttl", Form::Span, Ready),
+];
+
+static ROLE: &[Key] = &[
+    key("nodes", Form::Texts, Ready),
+    key("eligible", Form::Probe(false), Ready),
+    key("fallback", Form::Probe(true), Missing("remove it; only an eligible node runs the role")),
+    key("lease", Form::Word(&["etcd", "bucket", "none"]), Ready),
+    key("bucket_lease_ttl", Form::Span, Inert("there is no bucket lease yet")),
+    key("key_file", Form::Text, Ready),
+    key("passphrase_file", Form::Text, Ready),
+    key("encryption", Form::Word(&["none"]), Ready),
+    key("sources", Form::Texts, Ready),
+    key("exclude", Form::Texts, Ready),
+    key("one_file_system", Form::Flag, Ready),
+    key("exclude_caches", Form::Flag, Ready),
+    key("exclude_larger_than", Form::Size, Ready),
+    key("schedule", Form::Text, Ready),
+    key("every", Form::Span, Ready),
+    key("jitter", Form::Duration, Ready),
+    key("missed_after", Form::Span, Ready),
+    key("takeover_delay", Form::Duration, Inert("a takeover does not start a run by itself yet")),
+    key("takeover_after", Form::Span, Inert("a silent holder is not replaced by itself yet")),
+    key("takeover_trust", Form::Word(&["rehash", "mtime"]), Ready),
+    key("on_lease_unreachable", Form::Word(&["stop", "holder_continues"]), Inert("there is no lease service yet")),
+    key("allow_empty", Form::Flag, Ready),
+    key("keep", Form::Counts(KEEP), Inert("nothing is pruned yet, every snapshot is kept")),
+    key("before", Form::Command, Missing(NO_HOOKS)),
+    key("after", Form::Command, Missing(NO_HOOKS)),
+    key("dumps", Form::Named(DUMP), Ready),
+];
+
+static KEEP: &[&str] = &["last", "hourly", "daily", "weekly", "monthly", "yearly"];
+
+static DUMP: &[Key] =
+    &[key("command", Form::Command, Ready), key("user", Form::Text, Ready), key("timeout", Form::Span, Ready)];
+
+static NOTIFY: &[Key] =
+    &[key("command", Form::Command, Ready), key("webhook", Form::Text, Ready), key("healthchecks", Form::Text, Ready)];
+
+static LISTEN: &[Key] = &[key("address", Form::Text, Ready)];
+
+/// What a probe's table says it is. Exactly one of these stands in each.
+pub(super) static PROBE_KINDS: &[&str] = &["vip", "http", "command", "mounted", "unit", "all", "any", "not"];
+
+const PROBE_EXAMPLE: &str = r#"write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }"#;
+
+/// Every key that may be written, with dots, `*` for a free name: what the example file must show.
+#[cfg(test)]
+pub(super) fn all_keys() -> Vec<String> {
+    fn walk(path: &str, keys: &'static [Key], out: &mut Vec<String>) {
+        for key in keys {
+            let name = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
+            match key.form {
+                Form::Table(inner) => walk(&name, inner, out),
+                Form::Named(inner) => walk(&format!("{name}.*"), inner, out),
+                _ => {}
+            }
+            out.push(name);
+        }
+    }
+    let mut out = Vec::new();
+    walk("", ROOT, &mut out);
+    out
+}
+
+/// Whether the table with this name may be spread over several files.
+pub(super) fn open_table(path: &[&str]) -> bool {
+    matches!(path, ["store" | "etcd" | "role" | "notify" | "listen"] | ["role", _] | ["role", _, "dumps"])
+}
+
+/// What the schema found.
+#[derive(Default)]
+pub(super) struct Findings {
+    /// These make the config invalid.
+    pub(super) problems: Vec<Problem>,
+    /// These only have no effect.
+    pub(super) warnings: Vec<Problem>,
+}
+
+/// Holds the whole document against the schema.
+pub(super) fn validate(document: &Table) -> Findings {
+    let mut findings = Findings::default();
+    findings.table(document, "", ROOT);
+    findings
+}
+
+impl Findings {
+    fn problem(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    fn table(&mut self, table: &Table, path: &str, keys: &'static [Key]) {
+        for entry in &table.entries {
+            let name = dotted(path, &entry.key);
+            let Some(key) = keys.iter().find(|k| k.name == entry.key) else {
+                self.unknown(entry, &name, keys);
+                continue;
+            };
+            // The form first: a typo inside a part that is not there yet is worth hearing of now.
+            self.form(&entry.node, &name, key.form);
+            match key.support {
+                Ready => {}
+                Inert(why) => self.warnings.push(Problem::new(&entry.place, name, format!("no effect: {why}"))),
+                Missing(instead) => {
+                    self.problem(Problem::new(&entry.place, name, "not in this version yet").hint(instead));
+                }
+            }
+        }
+    }
+
+    fn unknown(&mut self, entry: &Entry, name: &str, keys: &'static [Key]) {
+        let problem = Problem::new(&entry.place, name, "unknown key");
+        let elsewhere = || home_of(&entry.key).map(|home| format!("{:?} belongs into [{home}]", entry.key));
+        let near =
+            value::nearest(&entry.key, keys.iter().map(|k| k.name)).map(|near| format!("did you mean {near:?}?"));
+        let list = || format!("known here: {}", keys.iter().map(|k| k.name).collect::<Vec<_>>().join(", "));
+        // The exact name in another table says more than a similar one here.
+        let hint = elsewhere().or(near);
+        self.problem(match hint {
+            Some(hint) => problem.hint(hint),
+            None => problem.hint(list()),
+        });
+    }
+
+    fn form(&mut self, node: &Node, name: &str, form: Form) {
+        match (form, &node.value) {
+            (Form::Duration | Form::Span, Value::Text(text)) => match value::duration(text) {
+                Ok(d) if d.is_zero() && matches!(form, Form::Span) => self.problem(
+                    Problem::new(&node.place, name, "must be longer than nothing")
+                        .hint("write it like \"30s\" or \"5m\""),
+                ),
+                Ok(_) => {}
+                Err(e) => self.problem(Problem::new(&node.place, name, e.what).hint(e.hint)),
+            },
+            (Form::Duration | Form::Span, Value::Whole(n)) => self.problem(
+                Problem::new(&node.place, name, format!("{n} has no unit"))
+                    .hint("write it like \"30s\", \"5m\" or \"1h30m\""),
+            ),
+            (Form::Size, Value::Text(text) | Value::Whole(text)) => match value::size(text) {
+                Ok(0) => self.problem(
+                    Problem::new(&node.place, name, "must be more than nothing").hint("for no limit, remove the key"),
+                ),
+                Ok(_) => {}
+                Err(e) => self.problem(Problem::new(&node.place, name, e.what).hint(e.hint)),
+            },
+            (Form::Word(words), Value::Text(text)) if !words.contains(&text.as_str()) => {
+                let problem = Problem::new(&node.place, name, format!("{text:?} is not known here"));
+                self.problem(match value::nearest(text, words.iter().copied()) {
+                    Some(near) => problem.hint(format!("did you mean {near:?}?")),
+                    None => problem.hint(format!("write {}", either(words))),
+                });
+            }
+            (Form::Text | Form::Word(_), Value::Text(_)) | (Form::Flag, Value::Flag(_)) => {}
+            (Form::Texts, Value::List(list)) => self.texts(list, name),
+            (Form::Command, Value::List(list)) => {
+                self.texts(list, name);
+                if list.is_empty() || matches!(&list[0].value, Value::Text(program) if program.is_empty()) {
+                    self.problem(
+                        Problem::new(&node.place, name, "names no program").hint(r#"write it like ["pg_dump", "app"]"#),
+                    );
+                }
+            }
+            (Form::Table(keys), Value::Table(table)) => self.table(table, name, keys),
+            (Form::Named(keys), Value::Table(table)) => {
+                for entry in &table.entries {
+                    let name = dotted(name, &entry.key);
+                    self.form(&entry.node, &name, Form::Table(keys));
+                }
+            }
+            (Form::Counts(keys), Value::Table(table)) => self.counts(table, name, keys),
+            (Form::Probe(after), Value::Table(table)) => self.probe(node, table, name, after, 0),
+            (form, value) => {
+                let (expected, example) = form.expected();
+                self.problem(
+                    Problem::new(&node.place, name, format!("expected {expected}, found {}", value.kind()))
+                        .hint(example),
+                );
+            }
+        }
+    }
+
+    fn texts(&mut self, list: &[Node], name: &str) {
+        for (i, node) in list.iter().enumerate() {
+            if !matches!(node.value, Value::Text(_)) {
+                let what = format!("entry {} is {}, expected a text", i + 1, node.value.kind());
+                self.problem(Problem::new(&node.place, name, what).hint("put it in quotes"));
+            }
+        }
+    }
+
+    fn counts(&mut self, table: &Table, path: &str, keys: &'static [&'static str]) {
+        for entry in &table.entries {
+            let name = dotted(path, &entry.key);
+            if !keys.contains(&entry.key.as_str()) {
+                let problem = Problem::new(&entry.place, name, "unknown key");
+                self.problem(match value::nearest(&entry.key, keys.iter().copied()) {
+                    Some(near) => problem.hint(format!("did you mean {near:?}?")),
+                    None => problem.hint(format!("known here: {}", keys.join(", "))),
+                });
+            } else if !matches!(&entry.node.value, Value::Whole(n) if n.parse::<u32>().is_ok()) {
+                self.problem(
+                    Problem::new(&entry.node.place, name, "expected how many to keep")
+                        .hint("write a number, 0 or more"),
+                );
+            }
+        }
+    }
+
+    /// A probe's table has one key that says what it is, and that kind's own options.
+    fn probe(&mut self, node: &Node, table: &Table, path: &str, after: bool, depth: usize) {
+        if depth > PROBE_DEPTH_MAX {
+            let what = format!("nested more than {PROBE_DEPTH_MAX} deep");
+            return self.problem(Problem::new(&node.place, path, what).hint("simplify it"));
+        }
+        let kinds: Vec<&Entry> = table.entries.iter().filter(|e| PROBE_KINDS.contains(&e.key.as_str())).collect();
+        let options: &[&str] = match kinds.first().map(|e| e.key.as_str()) {
+            Some("vip") => &["interface"],
+            Some("command" | "http") => &["timeout"],
+            _ => &[],
+        };
+        if kinds.len() > 1 {
+            let names: Vec<_> = kinds.iter().map(|e| e.key.as_str()).collect();
+            self.problem(
+                Problem::new(&node.place, path, format!("{} in one probe", names.join(" and ")))
+                    .hint("write { all = [ {…}, {…} ] } for both, { any = [ {…}, {…} ] } for one"),
+            );
+        }
+        let mut strangers = false;
+        for entry in &table.entries {
+            let name = dotted(path, &entry.key);
+            match entry.key.as_str() {
+                "vip" | "interface" => self.form(&entry.node, &name, Form::Text),
+                "command" => self.form(&entry.node, &name, Form::Command),
+                "timeout" => self.form(&entry.node, &name, Form::Span),
+                "after" if after => self.form(&entry.node, &name, Form::Span),
+                "http" | "mounted" | "unit" => {
+                    self.form(&entry.node, &name, Form::Text);
+                    self.problem(
+                        Problem::new(&entry.place, name, "not in this version yet")
+                            .hint("write { command = [\"…\"] } with a script: exit 0 for yes, 1 for no"),
+                    );
+                    continue;
+                }
+                "not" => match &entry.node.value {
+                    Value::Table(inner) => self.probe(&entry.node, inner, &name, false, depth + 1),
+                    _ => self.form(&entry.node, &name, Form::Probe(false)),
+                },
+                "all" | "any" => self.probes(&entry.node, &name, depth),
+                _ => {
+                    strangers = true;
+                    let known = PROBE_KINDS.iter().chain(options).copied();
+                    let problem = Problem::new(&entry.place, name, "unknown key");
+                    self.problem(match value::nearest(&entry.key, known) {
+                        Some(near) => problem.hint(format!("did you mean {near:?}?")),
+                        None => problem.hint(format!("known here: {}", PROBE_KINDS.join(", "))),
+                    });
+                    continue;
+                }
+            }
+            let is_option = matches!(entry.key.as_str(), "interface" | "timeout");
+            if is_option && !kinds.is_empty() && !options.contains(&entry.key.as_str()) {
+                let owner = if entry.key == "interface" { "vip" } else { "command" };
+                self.problem(
+                    Problem::new(&entry.place, dotted(path, &entry.key), "out of place")
+                        .hint(format!("it goes with {owner}, inside the same braces")),
+                );
+            }
+        }
+        if kinds.is_empty() && !strangers {
+            self.problem(Problem::new(&node.place, path, "no probe in it").hint(PROBE_EXAMPLE));
+        }
+    }
+
+    fn probes(&mut self, node: &Node, name: &str, depth: usize) {
+        let Value::List(list) = &node.value else {
+            let what = format!("expected a list of probes, found {}", node.value.kind());
+            return self
+                .problem(Problem::new(&node.place, name, what).hint("write [ { vip = \"…\" }, { command = […] } ]"));
+        };
+        if list.is_empty() {
+            self.problem(Problem::new(&node.place, name, "no probe in it").hint(PROBE_EXAMPLE));
+        }
+        for inner in list {
+            match &inner.value {
+                Value::Table(table) => self.probe(inner, table, name, false, depth + 1),
+                _ => self.form(inner, name, Form::Probe(false)),
+            }
+        }
+    }
+}
+
+impl Form {
+    /// What is expected, and how it is written.
+    fn expected(self) -> (&'static str, &'static str) {
+        match self {
+            Form::Text | Form::Word(_) => ("a text", r#"put it in quotes: "…""#),
+            Form::Flag => ("true or false", "write true or false, without quotes"),
+            Form::Duration | Form::Span => ("a duration", r#"write it like "30s", "5m" or "1h30m""#),
+            Form::Size => ("a size", r#"write it like "20MiB""#),
+            Form::Texts => ("a list of texts", r#"write it like ["one", "two"]"#),
+            Form::Command => ("program and arguments", r#"write it like ["/usr/local/bin/tell", "--now"]"#),
+            Form::Table(_) => {
+                ("a table", "write its keys below a line with its name in brackets, or as { key = value }")
+            }
+            Form::Named(_) => ("tables by name", "write one like [role.app]"),
+            Form::Counts(_) => ("a table", "write it like { daily = 14, weekly = 8 }"),
+            Form::Probe(_) => ("a probe", PROBE_EXAMPLE),
+        }
+    }
+}
+
+/// The table that has this key, as its header is written.
+fn home_of(name: &str) -> Option<&'static str> {
+    let tables: [(&str, &[Key]); 6] =
+        [("store", STORE), ("role.NAME", ROLE), ("etcd", ETCD), ("notify", NOTIFY), ("listen", LISTEN), ("", ROOT)];
+    let mut homes = tables.iter().filter(|(_, keys)| keys.iter().any(|k| k.name == name)).map(|(home, _)| *home);
+    match (homes.next(), homes.next()) {
+        // Several homes: no advice is better than the wrong one.
+        (Some(home), None) if !home.is_empty() => Some(home),
+        _ => None,
+    }
+}
+
+/// `"a", "b" or "c"`.
+fn either(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => format!("{one:?}, or remove the key"),
+        [rest @ .., last] => {
+            format!("{} or {last:?}", rest.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "))
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Settings back to TOML: what `config show` prints, and the canonical form that the hash is over.
+//!
+//! It reads back as the same settings. Secrets are not in it, only the paths of their files.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::value::{format_duration, format_size};
+use super::{JournalPlace, KeySource, Lease, Probe, RoleSettings, Schedule, Settings, StoreSettings, TakeoverTrust};
+
+/// A text as TOML writes it.
+fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn quote_path(path: &Path) -> String {
+    quote(&path.to_string_lossy())
+}
+
+fn list<T>(items: &[T], one: impl Fn(&T) -> String) -> String {
+    format!("[{}]", items.iter().map(one).collect::<Vec<_>>().join(", "))
+}
+
+/// Lines of `key = value` below a header.
+struct Lines(String);
+
+impl Lines {
+    fn header(&mut self, name: &str) {
+        let _ = writeln!(self.0, "\n[{name}]");
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        let _ = writeln!(self.0, "{key} = {value}");
+    }
+
+    fn text(&mut self, key: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.set(key, &quote(value));
+        }
+    }
+
+    fn key(&mut self, key: &KeySource) {
+        match key {
+            KeySource::KeyFile(path) => self.set("key_file", &quote_path(path)),
+            KeySource::PassphraseFile(path) => self.set("passphrase_file", &quote_path(path)),
+            KeySource::None => self.set("encryption", "\"none\""),
+        }
+    }
+}
+
+pub(super) fn render(settings: &Settings) -> String {
+    let mut out = Lines(String::new());
+    out.set("timezone", &quote(settings.timezone.iana_name().unwrap_or("UTC")));
+    store(&mut out, &settings.store);
+    for role in settings.roles.values() {
+        self::role(&mut out, role, &settings.store);
+    }
+    out.0
+}
+
+fn store(out: &mut Lines, store: &StoreSettings) {
+    out.header("store");
+    out.set("url", &quote(&store.url.to_string()));
+    out.text("endpoint", store.endpoint.as_deref());
+    out.text("region", store.region.as_deref());
+    out.text("profile", store.profile.as_deref());
+    if let Some(path_style) = store.path_style {
+        out.set("path_style", &path_style.to_string());
+    }
+    out.text("storage_class", store.storage_class.as_deref());
+    out.text("sse", store.sse.as_deref());
+    out.text("sse_kms_key_id", store.sse_kms_key_id.as_deref());
+    out.text("ca_file", store.ca_file.as_deref().map(Path::to_string_lossy).as_deref());
+    out.key(&store.key);
+    let journal = match store.journal {
+        JournalPlace::Auto => "auto",
+        JournalPlace::Bucket => "bucket",
+        JournalPlace::Etcd => "etcd",
+    };
+    out.text("journal", Some(journal));
+    out.text("limit_upload", store.limit_upload.map(format_size).as_deref());
+}
+
+fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {
+    let header = super::document::dotted("role", role.name.as_str());
+    out.header(&header);
+    if role.key != store.key {
+        out.key(&role.key);
+    }
+    if let Some(nodes) = &role.nodes {
+        out.set("nodes", &list(nodes, |n| quote(n)));
+    }
+    if let Some(eligible) = &role.eligible {
+        out.set("eligible", &probe(eligible));
+    }
+    let lease = match role.lease {
+        Lease::Etcd => "etcd",
+        Lease::Bucket => "bucket",
+        Lease::None => "none",
+    };
+    out.text("lease", Some(lease));
+    out.set("sources", &list(&role.sources, |p| quote_path(p)));
+    out.set("exclude", &list(&role.exclude, |p| quote(p)));
+    out.set("one_file_system", &role.one_file_system.to_string());
+    out.set("exclude_caches", &role.exclude_caches.to_string());
+    out.text("exclude_larger_than", role.exclude_larger_than.map(format_size).as_deref());
+    match &role.schedule {
+        Some(Schedule::Cron(line)) => out.text("schedule", Some(line)),
+        Some(Schedule::Every(every)) => out.text("every", Some(&format_duration(*every))),
+        None => {}
+    }
+    out.text("jitter", Some(&format_duration(role.jitter)));
+    out.text("missed_after", Some(&format_duration(role.missed_after)));
+    let trust = match role.takeover_trust {
+        TakeoverTrust::Rehash => "rehash",
+        TakeoverTrust::Mtime => "mtime",
+    };
+    out.text("takeover_trust", Some(trust));
+    out.set("allow_empty", &role.allow_empty.to_string());
+    for (name, dump) in &role.dumps {
+        out.header(&format!("{header}.dumps.{}", quote(name)));
+        out.set("command", &list(&dump.command, |p| quote(p)));
+        out.text("user", dump.user.as_deref());
+        out.text("timeout", Some(&format_duration(dump.timeout)));
+    }
+}
+
+fn probe(of: &Probe) -> String {
+    match of {
+        Probe::Vip { address, interface: None } => format!("{{ vip = \"{address}\" }}"),
+        Probe::Vip { address, interface: Some(interface) } => {
+            format!("{{ vip = \"{address}\", interface = {} }}", quote(interface))
+        }
+        Probe::Command { command, timeout } => {
+            format!("{{ command = {}, timeout = \"{}\" }}", list(command, |p| quote(p)), format_duration(*timeout))
+        }
+        Probe::All(probes) => format!("{{ all = {} }}", list(probes, probe)),
+        Probe::Any(probes) => format!("{{ any = {} }}", list(probes, probe)),
+        Probe::Not(inner) => format!("{{ not = {} }}", probe(inner)),
+    }
+}

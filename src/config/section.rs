@@ -1,0 +1,133 @@
+//! Typed reading of a table that the schema has seen. A value of the wrong form reads as absent: the schema has
+//! reported it already, and saying "is missing" on top would send people the wrong way; [`Section::has`] tells.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::document::{Node, Table, Value, dotted};
+use super::error::{Place, Problem};
+use super::value::{self, ValueError};
+
+/// A value, its dotted key and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) key: String,
+    pub(super) place: Place,
+}
+
+impl<T> At<T> {
+    pub(super) fn problem(&self, what: impl Into<String>) -> Problem {
+        Problem::new(&self.place, self.key.clone(), what)
+    }
+}
+
+/// One table with its dotted name.
+#[derive(Debug, Clone)]
+pub(super) struct Section<'a> {
+    table: &'a Table,
+    pub(super) name: String,
+    pub(super) place: Place,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn new(table: &'a Table, name: impl Into<String>, place: &Place) -> Self {
+        Self { table, name: name.into(), place: place.clone() }
+    }
+
+    /// Whether the key stands there at all, well-formed or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.get(key).is_some()
+    }
+
+    pub(super) fn problem(&self, what: impl Into<String>) -> Problem {
+        Problem::new(&self.place, self.name.clone(), what)
+    }
+
+    fn read<T>(&self, key: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Option<At<T>> {
+        let entry = self.table.get(key)?;
+        let value = read(&entry.node.value)?;
+        Some(At { value, key: dotted(&self.name, key), place: entry.place.clone() })
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<At<&'a str>> {
+        self.read(key, |v| if let Value::Text(text) = v { Some(text.as_str()) } else { None })
+    }
+
+    pub(super) fn owned(&self, key: &str) -> Option<String> {
+        self.text(key).map(|at| at.value.to_owned())
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        self.read(key, |v| if let Value::Flag(flag) = v { Some(*flag) } else { None }).map(|at| at.value)
+    }
+
+    pub(super) fn duration(&self, key: &str) -> Option<At<Duration>> {
+        self.read(key, |v| if let Value::Text(text) = v { value::duration(text).ok() } else { None })
+    }
+
+    pub(super) fn size(&self, key: &str) -> Option<u64> {
+        self.read(key, |v| if let Value::Text(text) | Value::Whole(text) = v { value::size(text).ok() } else { None })
+            .map(|at| at.value)
+    }
+
+    /// A list's texts, each with its own line. What is not a text is left out: the schema has refused it, and the others
+    /// are worth checking.
+    pub(super) fn texts(&self, key: &str) -> Option<At<Vec<At<&'a str>>>> {
+        let list = self.read(key, |v| if let Value::List(list) = v { Some(list) } else { None })?;
+        let text = |node: &'a Node| match &node.value {
+            Value::Text(text) => Some(At { value: text.as_str(), key: list.key.clone(), place: node.place.clone() }),
+            _ => None,
+        };
+        let value = list.value.iter().filter_map(text).collect();
+        Some(At { value, key: list.key, place: list.place })
+    }
+
+    pub(super) fn strings(&self, key: &str) -> Option<Vec<String>> {
+        self.texts(key).map(|list| list.value.iter().map(|at| at.value.to_owned()).collect())
+    }
+
+    pub(super) fn section(&self, key: &str) -> Option<Section<'a>> {
+        let at = self.read(key, |v| if let Value::Table(table) = v { Some(table) } else { None })?;
+        Some(Section { table: at.value, name: at.key, place: at.place })
+    }
+
+    /// A list's tables, each with its own line; what is none is left out, see [`Section::texts`].
+    pub(super) fn list_of_sections(&self, key: &str) -> Option<Vec<Section<'a>>> {
+        let list = self.read(key, |v| if let Value::List(list) = v { Some(list) } else { None })?;
+        let section = |node: &'a Node| match &node.value {
+            Value::Table(table) => Some(Section { table, name: list.key.clone(), place: node.place.clone() }),
+            _ => None,
+        };
+        Some(list.value.iter().filter_map(section).collect())
+    }
+
+    /// The tables below this one, by name; the place is that of the name.
+    pub(super) fn sections(&self) -> Vec<(&'a str, Section<'a>)> {
+        let one = |e: &'a super::document::Entry| match &e.node.value {
+            Value::Table(table) => {
+                let name = dotted(&self.name, &e.key);
+                Some((e.key.as_str(), Section { table, name, place: e.place.clone() }))
+            }
+            _ => None,
+        };
+        self.table.entries.iter().filter_map(one).collect()
+    }
+
+    /// An absolute path, or its problem.
+    pub(super) fn path(&self, key: &str, problems: &mut Vec<Problem>) -> Option<PathBuf> {
+        let at = self.text(key)?;
+        accept(&at, value::absolute(at.value), problems)
+    }
+}
+
+/// The value, or its problem put on the list.
+pub(super) fn accept<T, U>(at: &At<U>, result: Result<T, ValueError>, problems: &mut Vec<Problem>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(e) => {
+            problems.push(at.problem(e.what).hint(e.hint));
+            None
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The file that `config init` writes: small, and right as it stands.
+
+use std::path::PathBuf;
+
+use super::StoreUrl;
+
+/// A short commented config with these sources and this store. `config/runner.toml` explains every key.
+pub fn starter(sources: &[PathBuf], url: &StoreUrl) -> String {
+    let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let list = sources.iter().map(|s| quote(&s.to_string_lossy())).collect::<Vec<_>>().join(", ");
+    format!(
+        r#"# The same file on every node. `runner config check` reads it, `runner whoami` says what this node makes of it.
+
+timezone = "UTC"                # what schedules are meant in: an IANA name, like "Europe/Berlin"
+
+[store]
+url = {url}
+key_file = "/etc/runner/repository.key"   # `runner init` creates it: copy it to every node, and keep a copy elsewhere
+
+[role.app]
+sources = [{list}]
+exclude = ["*.tmp"]
+schedule = "0 1 * * *"          # minute, hour, day, month, weekday: every day at 01:00
+
+# Which node backs it up? The one that has this address:
+#eligible = {{ vip = "10.0.0.50" }}
+# ... or the one on which a command exits with 0:
+#eligible = {{ command = ["/usr/local/bin/am-i-primary"] }}
+# With neither, every node that runs this file backs the role up, so have it on one node only.
+lease = "none"
+"#,
+        url = quote(&url.to_string()),
+    )
+}

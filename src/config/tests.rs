@@ -1,0 +1,519 @@
+use std::fmt::Write;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Settings, ConfigError> {
+    Settings::parse(&[("runner.toml".into(), text.to_owned())], &Host::default())
+}
+
+fn refused(text: &str) -> String {
+    let text = parse(text).expect_err("must be refused").to_string();
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "too wide for a terminal: {line}");
+    }
+    text
+}
+
+/// A role that is right, with more lines added.
+fn role(lines: &str) -> String {
+    format!(
+        "[store]\nurl = \"/backups\"\nkey_file = \"/k\"\n[role.app]\nlease = \"none\"\nsources = [\"/srv\"]\n{lines}\n"
+    )
+}
+
+const SMALLEST: &str =
+    "[store]\nurl = \"/backups\"\nkey_file = \"/k\"\n[role.app]\nlease = \"none\"\nsources = [\"/srv\"]\n";
+
+#[test]
+fn the_smallest_config_has_defaults() {
+    let settings = parse(SMALLEST).unwrap();
+    insta::assert_snapshot!(settings.render(), @r#"
+    timezone = "UTC"
+
+    [store]
+    url = "file:///backups"
+    key_file = "/k"
+    journal = "auto"
+
+    [role.app]
+    lease = "none"
+    sources = ["/srv"]
+    exclude = []
+    one_file_system = false
+    exclude_caches = false
+    jitter = "0s"
+    missed_after = "30m"
+    takeover_trust = "rehash"
+    allow_empty = false
+    "#);
+    assert_eq!(settings.warnings, []);
+}
+
+#[test]
+fn a_full_config_reads_as_it_says_and_renders_to_itself() {
+    let text = r#"
+        timezone = "America/New_York"
+        [store]
+        url = "s3://backups/prod/"
+        endpoint = "http://localhost:9000"
+        region = "eu-central-1"
+        profile = "p"
+        path_style = false
+        storage_class = "GLACIER_IR"
+        sse = "aws:kms"
+        sse_kms_key_id = "k1"
+        ca_file = "/ca.pem"
+        passphrase_file = "/etc/runner/pass"
+        journal = "bucket"
+        limit_upload = "20MiB"
+        [role.app]
+        nodes = ["b", "a"]
+        eligible = { all = [{ vip = "::ffff:10.0.0.50", interface = "lo" }, { not = { command = ["/bin/x", "it's \"q\""] } },
+                            { any = [{ command = ["y"], timeout = "3s" }] }] }
+        sources = ["/srv/b//", "/srv/a"]
+        exclude = ["*.tmp", "!keep.tmp"]
+        one_file_system = true
+        exclude_caches = true
+        exclude_larger_than = 1500
+        every = "90m"
+        jitter = "5m"
+        missed_after = "1h"
+        takeover_trust = "mtime"
+        allow_empty = true
+        [role."orders.db"]
+        encryption = "none"
+        lease = "none"
+        schedule = "*/5   1 * *   *"
+        dumps."db.sql" = { command = ["pg_dump"], user = "postgres", timeout = "2h" }
+    "#;
+    let settings = parse(text).unwrap();
+    let app = &settings.roles[&"app".parse::<RoleName>().unwrap()];
+    assert_eq!(app.sources, [PathBuf::from("/srv/a"), "/srv/b".into()]);
+    assert_eq!(app.lease, Lease::None, "the default beside a probe");
+    assert_eq!(app.key, KeySource::PassphraseFile("/etc/runner/pass".into()));
+    assert_eq!(app.schedule, Some(Schedule::Every(Duration::from_mins(90))));
+    let Some(Probe::All(probes)) = &app.eligible else { panic!("{:?}", app.eligible) };
+    assert_eq!(
+        probes[0],
+        Probe::Vip { address: "10.0.0.50".parse().unwrap(), interface: Some("lo".into()) },
+        "an IPv4 address in IPv6 clothes is the IPv4 address"
+    );
+    let orders = &settings.roles[&"orders.db".parse::<RoleName>().unwrap()];
+    assert_eq!(orders.key, KeySource::None);
+    assert_eq!(orders.schedule, Some(Schedule::Cron("*/5 1 * * *".into())));
+    assert_eq!(orders.dumps["db.sql"].user.as_deref(), Some("postgres"));
+
+    let again = parse(&settings.render()).unwrap();
+    assert_eq!((&again.store, &again.roles), (&settings.store, &settings.roles));
+    assert_eq!(again.timezone.iana_name(), Some("America/New_York"));
+    assert_eq!(again.hash, settings.hash);
+}
+
+#[test]
+fn the_hash_is_over_what_it_means_not_over_how_it_is_written() {
+    let hash = parse(SMALLEST).unwrap().hash;
+    assert_eq!(hash.len(), 16);
+    let same =
+        format!("# a comment\n{SMALLEST}one_file_system = false\n").replace("\"/backups\"", "\"file:///backups/\"");
+    assert_eq!(parse(&same).unwrap().hash, hash);
+    assert_ne!(parse(&format!("{SMALLEST}one_file_system = true\n")).unwrap().hash, hash);
+}
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    insta::assert_snapshot!(refused(&role("shedule = \"0 1 * * *\"\nendpoint = \"x\"\nzzz = 1\nkeep = { dayly = 3 }\ndumps.x = { comand = [\"a\"] }\n[stoer]")), @r#"
+    runner.toml:7: role.app.shedule: unknown key
+        did you mean "schedule"?
+    runner.toml:8: role.app.endpoint: unknown key
+        "endpoint" belongs into [store]
+    runner.toml:9: role.app.zzz: unknown key
+        known here: nodes, eligible, fallback, lease, bucket_lease_ttl, key_file,
+        passphrase_file, encryption, sources, exclude, one_file_system,
+        exclude_caches, exclude_larger_than, schedule, every, jitter, missed_after,
+        takeover_delay, takeover_after, takeover_trust, on_lease_unreachable,
+        allow_empty, keep, before, after, dumps
+    runner.toml:10: role.app.keep.dayly: unknown key
+        did you mean "daily"?
+    runner.toml:11: role.app.dumps.x.comand: unknown key
+        did you mean "command"?
+    runner.toml:11: role.app.dumps.x: has no command
+        write command = ["pg_dump", "app"]: its output becomes the file
+    runner.toml:12: stoer: unknown key
+        did you mean "store"?
+    "#);
+}
+
+#[test]
+fn what_is_missing_is_said_with_what_to_write() {
+    insta::assert_snapshot!(refused(""), @r#"
+    runner.toml: store: is missing: where shall the backups go?
+        [store]
+        url = "s3://bucket/prefix"  # or "file:///var/backups/runner"
+        key_file = "/etc/runner/repository.key"
+    runner.toml: role: is missing: what shall be backed up?
+        [role.app]
+        sources = ["/srv/app"]
+    "#);
+    insta::assert_snapshot!(refused("[store]\n[role.app]\nlease = \"none\""), @r#"
+    runner.toml:1: store: has no url: where shall the backups go?
+        write url = "s3://bucket/prefix" or url = "file:///var/backups/runner"
+    runner.toml:1: store: has no key, and backups are encrypted unless you refuse it
+        write key_file = "/etc/runner/repository.key" (`runner init` creates it),
+        or passphrase_file = "/etc/runner/passphrase", or encryption = "none"
+    runner.toml:2: role.app: has nothing to back up
+        write sources = ["/srv/app"], or give it dumps
+    "#);
+}
+
+#[test]
+fn what_decides_who_backs_up_is_refused_until_it_is_there() {
+    let all = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\njournal = \"etcd\"\n[etcd]\nendpoints = [\"https://e:2379\"]\n\
+        [role.a]\nlease = \"etcd\"\nsources = [\"/a\"]\nbefore = [\"x\"]\nafter = [\"y\"]\n\
+        [role.b]\neligible = { http = \"http://127.0.0.1/\" }\nlease = \"bucket\"\nsources = [\"/b\"]\n\
+        fallback = { any = [{ vip = \"10.0.0.1\" }], after = \"15m\" }\n\
+        [role.c]\neligible = { any = [{ mounted = \"/srv\" }, { unit = \"x.service\" }] }\nlease = \"none\"\nsources = [\"/c\"]\n";
+    insta::assert_snapshot!(refused(all), @r#"
+    runner.toml:4: store.journal: "etcd" is not in this version yet
+        write journal = "auto", or remove the line
+    runner.toml:5: etcd: not in this version yet
+        remove it; without etcd the journal in the store keeps other nodes out
+    runner.toml:8: role.a.lease: "etcd" is not in this version yet
+        write lease = "none" and a probe, like eligible = { vip = "10.0.0.50" };
+        or lease = "none" alone, if only one node ever runs this role
+    runner.toml:10: role.a.before: not in this version yet
+        remove it; until then freeze and thaw in a script around `runner backup`
+    runner.toml:11: role.a.after: not in this version yet
+        remove it; until then freeze and thaw in a script around `runner backup`
+    runner.toml:13: role.b.eligible.http: not in this version yet
+        write { command = ["…"] } with a script: exit 0 for yes, 1 for no
+    runner.toml:14: role.b.lease: "bucket" is not in this version yet
+        write lease = "none": the probe decides, and the journal fences
+    runner.toml:16: role.b.fallback: not in this version yet
+        remove it; only an eligible node runs the role
+    runner.toml:18: role.c.eligible.any.mounted: not in this version yet
+        write { command = ["…"] } with a script: exit 0 for yes, 1 for no
+    runner.toml:18: role.c.eligible.any.unit: not in this version yet
+        write { command = ["…"] } with a script: exit 0 for yes, 1 for no
+    "#);
+    insta::assert_snapshot!(refused("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]"), @r#"
+    runner.toml:4: role.a: nothing says which node is active
+        The lease in the bucket, the default here, is not in this version yet.
+        write lease = "none" and a probe, like eligible = { vip = "10.0.0.50" };
+        or lease = "none" alone, if only one node ever runs this role
+    "#);
+}
+
+#[test]
+fn what_is_only_convenient_is_warned_about() {
+    let text = role(
+        "keep = { daily = 3 }\ntakeover_after = \"15m\"\n[notify]\nwebhook = \"https://x\"\n[listen]\naddress = \"127.0.0.1:1\"",
+    );
+    let mut shown = String::new();
+    for warning in parse(&text).unwrap().warnings {
+        writeln!(shown, "{warning}").unwrap();
+    }
+    insta::assert_snapshot!(shown, @r"
+    runner.toml:11: listen: no effect: nothing listens yet
+    runner.toml:9: notify: no effect: nobody is notified yet
+    runner.toml:7: role.app.keep:
+        no effect: nothing is pruned yet, every snapshot is kept
+    runner.toml:8: role.app.takeover_after:
+        no effect: a silent holder is not replaced by itself yet
+    ");
+}
+
+#[test]
+fn values_of_the_wrong_form_say_what_to_write() {
+    insta::assert_snapshot!(refused(&role(
+        "allow_empty = \"yes\"\njitter = 5\nmissed_after = \"0s\"\nexclude_larger_than = \"20 apples\"\ntakeover_trust = \"mtimes\"\n\
+         exclude = [\"ok\", 3]\nkeep = { last = -1 }\nschedule = \"0 1 * *\"\nnodes = \"a\"\neligible = \"10.0.0.5\"\none_file_system = 1.5"
+    )), @r#"
+    runner.toml:7: role.app.allow_empty: expected true or false, found a text
+        write true or false, without quotes
+    runner.toml:8: role.app.jitter: 5 has no unit
+        write it like "30s", "5m" or "1h30m"
+    runner.toml:9: role.app.missed_after: must be longer than nothing
+        write it like "30s" or "5m"
+    runner.toml:10: role.app.exclude_larger_than: "20 apples" is not a size
+        write it like "20MiB" (1024 based), "20MB" (1000 based) or in bytes
+    runner.toml:11: role.app.takeover_trust: "mtimes" is not known here
+        did you mean "mtime"?
+    runner.toml:12: role.app.exclude: entry 2 is a number, expected a text
+        put it in quotes
+    runner.toml:13: role.app.keep.last: expected how many to keep
+        write a number, 0 or more
+    runner.toml:14: role.app.schedule: a cron line has five fields, "0 1 * *" has 4
+        write minute, hour, day, month, weekday: "0 1 * * *" is every day at 01:00
+    runner.toml:15: role.app.nodes: expected a list of texts, found a text
+        write it like ["one", "two"]
+    runner.toml:16: role.app.eligible: expected a probe, found a text
+        write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
+    runner.toml:17: role.app.one_file_system:
+        expected true or false, found a fraction
+        write true or false, without quotes
+    "#);
+}
+
+#[test]
+fn values_that_make_no_sense_say_why() {
+    insta::assert_snapshot!(refused(
+        "timezone = \"Europe/Berln\"\n[store]\nurl = \"ftp://x\"\nkey_file = \"k\"\npassphrase_file = \"/p\"\n\
+         [role.\"a/b\"]\nlease = \"none\"\nsources = [\"/a\"]\n\
+         [role.b]\nlease = \"none\"\nsources = [\"srv\", \"/srv/app/\", \"/srv/app/x\", \"/srv\", \"/srv/app\", \"/x/../y\"]\n\
+         schedule = \"0 0 30 2 *\"\nevery = \"1h\"\nexclude = [\"a{b\"]\nnodes = []\n\
+         [role.c]\neligible = { vip = \"10.0.0.50/24\" }\nsources = [\"/c\"]\nevery = \"1m\"\njitter = \"1m\"\n\
+         dumps.\"x/y\" = { command = [\"a\"] }\ndumps.z = { command = [] }"
+    ), @r#"
+    runner.toml:1: timezone: there is no time zone "Europe/Berln"
+        did you mean "Europe/Berlin"?
+    runner.toml:3: store.url: there is no store for "ftp" URLs
+        write "s3://bucket/prefix" or "file:///var/backups/runner"
+    runner.toml:5: store.passphrase_file: stands beside key_file
+        there is one way to unlock: keep one of the two
+    runner.toml:6: role."a/b":
+        "a/b" is not a role name: '/' is not one of a-z A-Z 0-9 . _ -
+        rename the role, like [role.app]
+    runner.toml:11: role.b.sources: "srv" is not absolute
+        write it from the root, like "/srv/srv"
+    runner.toml:11: role.b.sources: "/srv/app/x" is inside "/srv/app"
+        keep the outer one; exclude what is too much
+    runner.toml:11: role.b.sources: "/srv/app" is inside "/srv"
+        keep the outer one; exclude what is too much
+    runner.toml:11: role.b.sources: "/srv/app" is there twice
+        keep the outer one; exclude what is too much
+    runner.toml:11: role.b.sources: "/x/../y" contains ".."
+        write where it really is
+    runner.toml:12: role.b.schedule: "0 0 30 2 *" never comes round
+        that day is in no month it names
+    runner.toml:13: role.b.every: stands beside schedule
+        keep one of the two
+    runner.toml:14: role.b.exclude:
+        "a{b" is not a pattern (error parsing glob 'a{b': unclosed alternate group;
+        missing '}' (maybe escape '{' with '[{]'?))
+        write it as in a .gitignore: "*.tmp", "/srv/app/cache/**"
+    runner.toml:15: role.b.nodes: is empty: nobody could ever hold the role
+        name them, or remove the key
+    runner.toml:17: role.c.eligible.vip: "10.0.0.50/24" is not an address
+        write it without the mask: "10.0.0.50"
+    runner.toml:20: role.c.jitter: is not shorter than every
+        write less than the time between two slots
+    runner.toml:21: role.c.dumps."x/y": "x/y" is not a file name
+        write a plain one, like "app.sql"
+    runner.toml:22: role.c.dumps.z.command: names no program
+        write it like ["pg_dump", "app"]
+    "#);
+}
+
+#[test]
+fn a_source_may_be_the_root_but_not_inside_another() {
+    assert!(parse(&SMALLEST.replace("\"/srv\"", "\"/\"")).is_ok());
+    insta::assert_snapshot!(refused(&SMALLEST.replace("\"/srv\"", "\"/\", \"/srv\"")), @r#"
+    runner.toml:6: role.app.sources: "/srv" is inside "/"
+        keep the outer one; exclude what is too much
+    "#);
+    assert!(parse(&SMALLEST.replace("\"/srv\"", "\"/srv\", \"/srv2\"")).is_ok(), "a common beginning is not inside");
+}
+
+#[test]
+fn probes_are_one_thing_each() {
+    insta::assert_snapshot!(refused(&role(
+        "eligible = { all = [{ vip = \"fe80::1%eth0\" }, { vip = \"0.0.0.0\" }, { vip = \"10.0.0.1\", command = [\"x\"] },\n\
+         {}, { vip = \"10.0.0.1\", timeout = \"1s\" }, { vop = \"x\" }, { not = [1] }, 7], timeout = \"1s\" }"
+    )), @r#"
+    runner.toml:7: role.app.eligible.all: command and vip in one probe
+        write { all = [ {…}, {…} ] } for both, { any = [ {…}, {…} ] } for one
+    runner.toml:7: role.app.eligible.all.vip: "fe80::1%eth0" is not an address
+        name the interface beside it: { vip = "…", interface = "eth0" }
+    runner.toml:7: role.app.eligible.all.vip: "0.0.0.0" is no machine's address
+        write it like "10.0.0.50" or "2001:db8::50"
+    runner.toml:8: role.app.eligible.all: no probe in it
+        write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
+    runner.toml:8: role.app.eligible.all.timeout: out of place
+        it goes with command, inside the same braces
+    runner.toml:8: role.app.eligible.all.vop: unknown key
+        did you mean "vip"?
+    runner.toml:8: role.app.eligible.all.not: expected a probe, found a list
+        write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
+    runner.toml:8: role.app.eligible.all: expected a probe, found a number
+        write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
+    runner.toml:8: role.app.eligible.timeout: out of place
+        it goes with command, inside the same braces
+    "#);
+    let deep = format!("{}{{ vip = \"10.0.0.1\" }}{}", "{ not = ".repeat(17), " }".repeat(17));
+    assert!(parse(&role(&format!("eligible = {deep}"))).unwrap_err().to_string().contains("nested more than 16 deep"));
+}
+
+#[test]
+fn s3_keys_beside_a_directory_are_refused() {
+    insta::assert_snapshot!(refused(&SMALLEST.replace("key_file", "region = \"x\"\nsse_kms_key_id = \"y\"\nkey_file")), @r"
+    runner.toml:3: store.region: is for S3 only, and the store is a directory
+        remove it
+    runner.toml:4: store.sse_kms_key_id:
+        is for S3 only, and the store is a directory
+        remove it
+    ");
+}
+
+#[test]
+fn credentials_come_from_systemd() {
+    let text = SMALLEST.replace("\"/k\"", "\"credential:backup-key\"");
+    insta::assert_snapshot!(refused(&text), @r"
+    runner.toml:3: store.key_file:
+        there are no credentials here ($CREDENTIALS_DIRECTORY is not set)
+        systemd gives them to a service with LoadCredential=backup-key:FILE;
+        to run it by hand, set the variable or name the file itself
+    ");
+    let host = Host { credentials_directory: Some("/run/credentials/x".into()), ..Host::default() };
+    let settings = Settings::parse(&[("r".into(), text.clone())], &host).unwrap();
+    assert_eq!(settings.store.key, KeySource::KeyFile("/run/credentials/x/backup-key".into()));
+    let out = text.replace("backup-key", "../shadow");
+    assert!(Settings::parse(&[("r".into(), out)], &host).is_err(), "a name cannot leave the directory");
+}
+
+#[test]
+fn broken_toml_names_every_line() {
+    insta::assert_snapshot!(refused("[store]\nurl = \"x\nregion = y\nkey_file = \"a\"\nkey_file = \"b\"\n"), @r#"
+    runner.toml:2: invalid basic string, expected `"`
+        in: url = "x
+    runner.toml:3: string values must be quoted, expected literal string
+        in: region = y
+    runner.toml:5: duplicate key
+        in: key_file = "b"
+    "#);
+}
+
+#[test]
+fn several_files_are_one_config() {
+    let more = "[role.db]\nlease = \"none\"\nsources = [\"/db\"]\n[role.app]\nallow_empty = true\n";
+    let files = |main: &str, more: &str| {
+        Settings::parse(
+            &[("r.toml".into(), main.to_owned()), ("conf.d/a.toml".into(), more.to_owned())],
+            &Host::default(),
+        )
+    };
+    let settings = files(SMALLEST, more).unwrap();
+    assert_eq!(settings.roles.len(), 2);
+    assert!(settings.roles[&"app".parse::<RoleName>().unwrap()].allow_empty);
+    insta::assert_snapshot!(files(SMALLEST, "[role.app]\nsources = [\"/x\"]\n[store]\nurl = \"/y\"\n").unwrap_err(), @r"
+    conf.d/a.toml:2: role.app.sources: defined twice
+        it is also in r.toml:6
+        keep one of them
+    conf.d/a.toml:4: store.url: defined twice
+        it is also in r.toml:2
+        keep one of them
+    ");
+    // An inline probe is one value: half of it from each file would be a third probe that nobody wrote.
+    let probe = format!("{SMALLEST}eligible = {{ vip = \"10.0.0.1\" }}\n");
+    assert!(
+        files(&probe, "[role.app.eligible]\ninterface = \"lo\"").unwrap_err().to_string().contains("defined twice")
+    );
+}
+
+#[test]
+fn files_are_found_and_read_in_the_order_of_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = dir.path().join("runner.toml");
+    let missing = Settings::load(Some(&main), &Host::default()).unwrap_err().to_string();
+    assert!(missing.contains("--config names it") && missing.contains("config init"), "{missing}");
+
+    std::fs::write(&main, SMALLEST).unwrap();
+    std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+    let fragment = |name: &str, text: &str| std::fs::write(dir.path().join("conf.d").join(name), text).unwrap();
+    fragment("20.toml", "[role.b]\nlease = \"none\"\nsources = [\"/b\"]");
+    fragment("10.toml", "[role.a]\nlease = \"none\"\nsources = [\"/a\"]");
+    fragment(".10.toml.swp.toml", "nonsense");
+    fragment("README", "nonsense");
+    let by_env = Host { runner_config: Some(main.clone()), ..Host::default() };
+    let settings = Settings::load(None, &by_env).unwrap();
+    assert_eq!(settings.files, [main.clone(), dir.path().join("conf.d/10.toml"), dir.path().join("conf.d/20.toml")]);
+    assert_eq!(settings.roles.len(), 3);
+
+    fragment("30.toml", "a = 1\nb = 2");
+    std::fs::write(&main, b"a = 1\n# \xff\n").unwrap();
+    let text = Settings::load(Some(&main), &Host::default()).unwrap_err().to_string();
+    assert!(text.contains("runner.toml:2: is not UTF-8"), "{text}");
+}
+
+const EXAMPLE: &str = include_str!("../../config/runner.toml");
+
+#[test]
+fn the_example_is_right_and_shows_every_key() {
+    let settings = parse(EXAMPLE).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(settings.warnings, [], "what has no effect yet is commented out");
+
+    let table = |line: &str| line.trim_start_matches('#').strip_prefix('[').map(|l| l.trim_end_matches(']').to_owned());
+    let mut shown = std::collections::BTreeSet::new();
+    let mut path = String::new();
+    for line in EXAMPLE.lines() {
+        if let Some(name) = table(line) {
+            path = name.replace("role.app", "role.*").replace("\"app.sql\"", "*");
+            shown.extend((1..=path.split('.').count()).map(|n| path.split('.').take(n).collect::<Vec<_>>().join(".")));
+        } else if let Some((key, _)) = line.trim_start_matches('#').split_once(" = ")
+            && !key.contains(' ')
+        {
+            shown.insert(if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") });
+        }
+    }
+    for key in raw::all_keys() {
+        assert!(shown.contains(&key), "config/runner.toml does not show {key}");
+    }
+}
+
+#[test]
+fn the_examples_commented_lines_are_right_too() {
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    for problem in parse(&uncommented).unwrap_err().problems {
+        let expected = ["not in this version yet", "stands beside"];
+        assert!(expected.iter().any(|e| problem.what.contains(e)), "{problem}");
+    }
+}
+
+#[test]
+fn the_starter_is_right_as_it_stands() {
+    for (source, url) in [("/srv/app", "s3://bucket/p"), ("/with \"quotes\" and \\", "/var/x y")] {
+        let text = starter(&[source.into()], &url.parse().unwrap());
+        let settings = parse(&text).unwrap_or_else(|e| panic!("{text}{e}"));
+        assert_eq!(settings.roles[&"app".parse::<RoleName>().unwrap()].sources, [PathBuf::from(source)]);
+        assert_eq!(settings.store.url, url.parse().unwrap());
+        assert_eq!(settings.warnings, []);
+    }
+}
+
+#[test]
+fn flags_are_checked_like_files() {
+    let name: RoleName = DEFAULT_ROLE.parse().unwrap();
+    let make = |sources: &[&str]| {
+        let sources: Vec<PathBuf> = sources.iter().map(PathBuf::from).collect();
+        Settings::for_flags(&sources, "/b".parse().unwrap(), name.clone(), KeySource::KeyFile("/k".into()))
+    };
+    let settings = make(&["/z/", "/a"]).unwrap();
+    assert_eq!(settings.roles[&name].sources, [PathBuf::from("/a"), "/z".into()]);
+    assert_eq!(settings.roles[&name].lease, Lease::None);
+    assert_eq!(parse(&settings.render()).unwrap().hash, settings.hash, "the same said in a file");
+    assert!(make(&[]).is_ok());
+    insta::assert_snapshot!(make(&["a", "/b", "/b/c"]).unwrap_err(), @r#"
+    command line: --source: "a" is not an absolute path without ".."
+    command line: --source: "/b/c" is inside "/b"
+        keep the outer one
+    "#);
+}
+
+proptest::proptest! {
+    /// Whatever an editor, a merge conflict or a broken disk makes of a config: it is right, or the error says something.
+    #[test]
+    fn damage_is_an_error_and_never_a_panic(from in 0..EXAMPLE.len(), len in 0..200usize, with in "[ -~\n]{0,20}") {
+        // The example is ASCII but for a few characters in comments.
+        let text: Vec<char> = EXAMPLE.chars().collect();
+        let (from, to) = (from.min(text.len()), (from + len).min(text.len()));
+        let damaged: String = text[..from].iter().copied().chain(with.chars()).chain(text[to..].iter().copied()).collect();
+        if let Err(e) = parse(&damaged) {
+            proptest::prop_assert!(!e.problems.is_empty() && !e.to_string().is_empty());
+        }
+    }
+}

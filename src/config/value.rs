@@ -1,0 +1,322 @@
+//! Single values as people write them: durations, sizes, URLs, cron lines, absolute paths.
+//!
+//! Each parser says in its error what to write instead, because the caller only knows where it stood.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::StoreUrl;
+
+/// A value that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct ValueError {
+    /// What is wrong.
+    pub what: String,
+    /// What to write instead.
+    pub hint: String,
+}
+
+fn refuse<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, ValueError> {
+    Err(ValueError { what: what.into(), hint: hint.into() })
+}
+
+/// `2h`, `30s`, `1h30m`: a number with a unit, or several.
+pub fn duration(text: &str) -> Result<Duration, ValueError> {
+    const HINT: &str = r#"write it like "30s", "5m", "1h30m" or "2d""#;
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return refuse(format!("{text:?} has no unit"), HINT);
+    }
+    humantime::parse_duration(text).or_else(|_| refuse(format!("{text:?} is not a duration"), HINT))
+}
+
+/// A duration in the form that [`duration`] reads.
+pub fn format_duration(value: Duration) -> String {
+    humantime::format_duration(value).to_string().replace(' ', "")
+}
+
+/// The units of [`size`], largest first; the binary ones come first because they are what [`format_size`] writes.
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1000),
+    ("B", 1),
+];
+
+/// `20MiB`, `1.5 GB` or plain bytes. KiB is 1024, kB is 1000; case does not matter.
+pub fn size(text: &str) -> Result<u64, ValueError> {
+    const HINT: &str = r#"write it like "20MiB" (1024 based), "20MB" (1000 based) or in bytes"#;
+    let trimmed = text.trim();
+    let end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let (number, unit) = (&trimmed[..end], trimmed[end..].trim_start());
+    let factor = match unit {
+        "" => Some(1),
+        unit => SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor),
+    };
+    let Some(factor) = factor else { return refuse(format!("{text:?} is not a size"), HINT) };
+    // Integers exactly; a fraction only has to be good to the byte where floats are.
+    let bytes = match number.parse::<u64>() {
+        Ok(whole) => whole.checked_mul(factor),
+        Err(_) => number
+            .parse::<f64>()
+            .ok()
+            .map(|n| n * factor as f64)
+            .filter(|n| n.is_finite() && *n < 2f64.powi(63))
+            .map(|n| n as u64),
+    };
+    bytes.map_or_else(|| refuse(format!("{text:?} is not a size"), HINT), Ok)
+}
+
+/// A size in the form that [`size`] reads, without loss.
+pub fn format_size(bytes: u64) -> String {
+    match SIZE_UNITS.iter().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor)) {
+        Some((unit, factor)) => format!("{}{unit}", bytes / factor),
+        None => format!("{bytes}B"),
+    }
+}
+
+/// A cron line with exactly five fields (minute, hour, day of month, month, day of week) that comes round at all.
+pub fn cron(line: &str) -> Result<croner::Cron, ValueError> {
+    use croner::parser::{CronParser, Seconds, Year};
+    const HINT: &str = r#"write minute, hour, day, month, weekday: "0 1 * * *" is every day at 01:00"#;
+    let fields = line.split_whitespace().count();
+    if fields != 5 {
+        return refuse(format!("a cron line has five fields, {line:?} has {fields}"), HINT);
+    }
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+    let cron = match parser.parse(line) {
+        Ok(cron) => cron,
+        Err(why) => {
+            return refuse(format!("{line:?} is not a cron line ({})", why.to_string().trim_end_matches('.')), HINT);
+        }
+    };
+    // The start does not matter: what occurs at all occurs within the leap years' cycle after it.
+    if cron.find_next_occurrence(&jiff::civil::date(2000, 1, 1).at(0, 0, 0, 0), true).is_err() {
+        return refuse(format!("{line:?} never comes round"), "that day is in no month it names");
+    }
+    Ok(cron)
+}
+
+/// The time zone with this IANA name.
+pub fn timezone(name: &str) -> Result<jiff::tz::TimeZone, ValueError> {
+    // jiff also knows POSIX strings and, as "local", the host's zone: neither is the same everywhere by name alone.
+    if let Ok(zone) = jiff::tz::TimeZone::get(name)
+        && zone.iana_name().is_some()
+    {
+        return Ok(zone);
+    }
+    let db = jiff::tz::db();
+    let known: Vec<String> = db.available().map(|name| name.as_str().to_owned()).collect();
+    let hint = match nearest(name, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None if known.len() < 10 => "this host has no time zone database: install tzdata".to_owned(),
+        None => r#"write an IANA name, like "Europe/Berlin" or "UTC""#.to_owned(),
+    };
+    refuse(format!("there is no time zone {name:?}"), hint)
+}
+
+/// An absolute path without `.`, doubled or trailing slashes. `..` is refused: what it means depends on links.
+pub fn absolute(text: &str) -> Result<PathBuf, ValueError> {
+    let path = Path::new(text);
+    if text.contains('\0') {
+        return refuse("a path cannot contain NUL", "remove it");
+    }
+    if !path.is_absolute() {
+        let hint = match text {
+            "" => "write an absolute path, like \"/srv/app\"".to_owned(),
+            t if t.starts_with('~') => "write the path of the home directory in full".to_owned(),
+            t => format!("write it from the root, like \"/srv/{}\"", t.trim_start_matches("./")),
+        };
+        return refuse(format!("{text:?} is not absolute"), hint);
+    }
+    if path.components().any(|c| c == Component::ParentDir) {
+        return refuse(format!("{text:?} contains \"..\""), "write where it really is");
+    }
+    Ok(path.components().collect())
+}
+
+/// The candidate that a person probably meant, if one is near enough.
+pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = text.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|c| (strsim::osa_distance(&lower, &c.to_lowercase()), c))
+        // A third of the letters wrong is a typo, more is another word.
+        .filter(|(distance, c)| *distance <= (c.len().max(text.len()) / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, c)| c)
+}
+
+impl FromStr for StoreUrl {
+    type Err = ValueError;
+
+    /// `s3://bucket/prefix`, `file:///absolute/path` or a bare absolute path.
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        const HINT: &str = r#"write "s3://bucket/prefix" or "file:///var/backups/runner""#;
+        if let Some(rest) = text.strip_prefix("s3://") {
+            return s3_url(text, rest);
+        }
+        if let Some(rest) = text.strip_prefix("file:") {
+            let Some(path) = rest.strip_prefix("//") else {
+                return refuse(format!("{text:?} is not a store"), HINT);
+            };
+            if !path.starts_with('/') {
+                return refuse(
+                    format!("{text:?} names a host or a relative path"),
+                    format!("a file URL has three slashes: \"file:///{path}\""),
+                );
+            }
+            if path.contains('%') {
+                return refuse(format!("{text:?} has a % in it"), "write the path itself, without file:// and escapes");
+            }
+            return absolute(path).map(StoreUrl::Dir);
+        }
+        if text.starts_with('/') {
+            return absolute(text).map(StoreUrl::Dir);
+        }
+        match text.split_once("://") {
+            Some((scheme, _)) => refuse(format!("there is no store for {scheme:?} URLs"), HINT),
+            None => refuse(format!("{text:?} is not a store"), HINT),
+        }
+    }
+}
+
+fn s3_url(text: &str, rest: &str) -> Result<StoreUrl, ValueError> {
+    const HINT: &str = r#"write "s3://bucket" or "s3://bucket/prefix""#;
+    if rest.contains('@') {
+        // The text is not repeated: it holds a secret.
+        return refuse(
+            "an S3 URL holds no credentials",
+            "they come from the AWS environment, a profile or the machine's role",
+        );
+    }
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(allowed) {
+        return refuse(format!("{text:?}: {bucket:?} is not a bucket name"), HINT);
+    }
+    let prefix = prefix.trim_end_matches('/');
+    if let Some(c) = prefix.chars().find(|c| !allowed(*c) && *c != '/') {
+        return refuse(format!("{text:?}: {c:?} cannot be in a prefix"), "use a-z A-Z 0-9 . _ - and /");
+    }
+    if !prefix.is_empty() && prefix.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return refuse(format!("{text:?}: the prefix has an empty part, \".\" or \"..\""), HINT);
+    }
+    Ok(StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreUrl::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            StoreUrl::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            // A path with a % has no file URL here; the bare path is accepted too.
+            StoreUrl::Dir(path) if path.to_string_lossy().contains('%') => write!(f, "{}", path.display()),
+            StoreUrl::Dir(path) => write!(f, "file://{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
+        assert_eq!(format_duration(Duration::from_mins(90)), "1h30m");
+        for bad in ["", "30", "soon", "-5m", "5 apples"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_tell_1024_from_1000() {
+        for (text, bytes) in [
+            ("20MiB", 20 << 20),
+            ("20MB", 20_000_000),
+            ("7", 7),
+            ("1.5 KiB", 1536),
+            ("3b", 3),
+            ("2gib", 2 << 30),
+            ("0", 0),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+            assert_eq!(size(&format_size(bytes)), Ok(bytes), "{text}");
+        }
+        for bad in ["", "MiB", "20 apples", "-1", "1.2.3", "99999999TiB", "20MiB/s", "."] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_round_trip_and_the_near_misses_are_refused() {
+        for (text, shown) in [
+            ("s3://backups/prod", "s3://backups/prod"),
+            ("s3://backups/", "s3://backups"),
+            ("s3://backups/a/b/", "s3://backups/a/b"),
+            ("file:///var//backups/./runner/", "file:///var/backups/runner"),
+            ("/var/backups", "file:///var/backups"),
+            ("/var/100%", "/var/100%"),
+        ] {
+            let url: StoreUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(url));
+        }
+        for bad in [
+            "",
+            "backups",
+            "file://var/x",
+            "file:/var",
+            "file:///a%20b",
+            "ftp://x/y",
+            "s3://",
+            "s3://a",
+            "s3://b/../c",
+            "s3://bucket//x",
+            "s3://bucket/ä",
+            "/a/../b",
+            "S3://bucket",
+        ] {
+            assert!(bad.parse::<StoreUrl>().is_err(), "{bad}");
+        }
+        let secret = "s3://AKIA:hunter2@bucket/x".parse::<StoreUrl>().unwrap_err();
+        assert!(!format!("{secret:?}").contains("hunter2"), "an error text must not repeat a secret");
+    }
+
+    #[test]
+    fn cron_lines_have_five_fields_and_come_round() {
+        for good in ["0 1 * * *", "*/15 2-4 * * MON-FRI", "0 0 29 2 *", "0 0 L * *"] {
+            assert!(cron(good).is_ok(), "{good}");
+        }
+        for bad in ["", "0 1 * *", "0 0 1 * * *", "@daily", "61 * * * *", "0 0 30 2 *", "a b c d e"] {
+            assert!(cron(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn zones_are_iana_names() {
+        assert!(timezone("Europe/Berlin").is_ok());
+        assert!(timezone("UTC").is_ok());
+        assert_eq!(timezone("Europe/Berln").unwrap_err().hint, r#"did you mean "Europe/Berlin"?"#);
+        assert!(timezone("CET-1CEST,M3.5.0,M10.5.0/3").is_err(), "POSIX rules have no name to show");
+        assert!(timezone("").is_err());
+    }
+
+    #[test]
+    fn paths_are_normalised_but_links_are_not_guessed() {
+        assert_eq!(absolute("/srv//app/./x/").unwrap(), Path::new("/srv/app/x"));
+        assert_eq!(absolute("/").unwrap(), Path::new("/"));
+        for bad in ["", "srv", "./srv", "~/x", "/srv/../etc", "/a\0b"] {
+            assert!(absolute(bad).is_err(), "{bad:?}");
+        }
+    }
+}

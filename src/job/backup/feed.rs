@@ -1,0 +1,245 @@
+//! The walk, merged with what is known: each entry meets itself in this node's cache and in the newest snapshot, gets its
+//! decision, and goes to the workers if there is something to read. One thread, in path order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::job::backup::dump::keep_time;
+use crate::job::backup::known::Stream;
+use crate::job::backup::plan::{Decision, Known, decide};
+use crate::job::backup::stock::Ledger;
+use crate::job::backup::worker::{Content, Done, Segment, SegmentDone, Task, Todo};
+use crate::job::backup::{BackupError, Shared};
+use crate::job::cache::Cached;
+use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::repo::pack::FRAME_TARGET_BYTES;
+use crate::tree::problem::{Problem, ProblemKind};
+use crate::tree::read::{self, Completed};
+use crate::tree::scan::{Found, Scan, Scanned, Skip};
+use crate::tree::stat::FileType;
+
+/// The most entries that one worker gets at once.
+const BATCH_ENTRIES: usize = 1024;
+
+/// What the finisher gets, in path order.
+pub(crate) enum Slot {
+    /// Nothing to wait for.
+    Ready(Vec<Done>),
+    /// A worker has it.
+    Pending(Receiver<Result<Vec<Done>, BackupError>>),
+    /// A large file whose segments workers have.
+    Large(Box<Large>),
+}
+
+/// A large file being read.
+pub(crate) struct Large {
+    pub(crate) scanned: Scanned,
+    pub(crate) base: Option<Box<Entry>>,
+    pub(crate) completed: Completed,
+    pub(crate) content: Arc<Content>,
+    pub(crate) segments: Vec<Receiver<Result<SegmentDone, BackupError>>>,
+    pub(crate) seen: crate::repo::entry::Nanos,
+}
+
+/// What the feed counted besides.
+#[derive(Debug, Default)]
+pub(crate) struct Fed {
+    /// Entries of the newest snapshot that are no longer there.
+    pub(crate) removed: u64,
+    /// BLAKE3 over their paths.
+    pub(crate) removed_set: blake3::Hasher,
+}
+
+/// Where the feed sends things.
+pub(crate) struct Outlets {
+    pub(crate) tasks: Sender<Task>,
+    pub(crate) slots: Sender<Slot>,
+}
+
+/// The feed.
+pub(crate) struct Feed<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) ledger: &'a Ledger<'a>,
+    pub(crate) out: Outlets,
+    /// This node's cache.
+    pub(crate) cache: Stream<'a>,
+    /// The newest snapshot, where the cache is not that already.
+    pub(crate) base: Option<Stream<'a>>,
+    pub(crate) trust_mtime: bool,
+    /// Entries that do not come from the tree, in path order, first one last.
+    pub(crate) extra: Vec<Done>,
+    /// Per source: entries found, and entries of the newest snapshot.
+    pub(crate) sources: Vec<(TreePath, u64, u64)>,
+    pub(crate) fed: Fed,
+    pub(crate) batch: Vec<Todo>,
+    pub(crate) batch_bytes: u64,
+    pub(crate) first_names: HashMap<(u64, u64), TreePath>,
+}
+
+impl Feed<'_> {
+    /// Walks to the end.
+    pub(crate) fn run(mut self, scan: Scan) -> Result<(Fed, Vec<(TreePath, u64, u64)>), BackupError> {
+        for found in scan.flatten() {
+            self.shared.check()?;
+            self.extras_before(Some(found.path()))?;
+            match found {
+                Found::Entry(scanned) => self.entry(scanned)?,
+                Found::Skipped { path, why: Skip::Socket } => {
+                    self.problem(Problem { path, kind: ProblemKind::Socket })?;
+                }
+                // Left out on request.
+                Found::Skipped { .. } => {}
+                Found::Problem(problem) => self.problem(problem)?,
+            }
+        }
+        self.extras_before(None)?;
+        self.skip_base(None)?;
+        self.end_batch()?;
+        Ok((self.fed, self.sources))
+    }
+
+    fn extras_before(&mut self, path: Option<&TreePath>) -> Result<(), BackupError> {
+        let due = |done: &Done| match (&done.entry, path) {
+            (Some(entry), Some(path)) => entry.path < *path,
+            _ => true,
+        };
+        while self.extra.last().is_some_and(due) {
+            self.end_batch()?;
+            let Some(mut done) = self.extra.pop() else { return Ok(()) };
+            if let Some(entry) = &mut done.entry {
+                done.base = self.known(&entry.path)?.1;
+                if let Some(base) = &done.base {
+                    keep_time(entry, base);
+                }
+            }
+            self.send(Slot::Ready(vec![done]))?;
+        }
+        Ok(())
+    }
+
+    /// What cache and newest snapshot say of this path; entries of the snapshot before it are counted as removed.
+    fn known(&mut self, path: &TreePath) -> Result<(Option<Cached>, Option<Box<Entry>>), BackupError> {
+        let base = self.skip_base(Some(path))?;
+        if self.base.is_none() {
+            let entry = base.as_ref().map(|c| Box::new(c.entry.clone()));
+            return Ok((base, entry));
+        }
+        let cached = loop {
+            match self.cache.next_if(|c| c.entry.path <= *path)? {
+                Some(c) if c.entry.path == *path => break Some(c),
+                Some(_) => {}
+                None => break None,
+            }
+        };
+        Ok((cached, base.map(|c| Box::new(c.entry))))
+    }
+
+    fn skip_base(&mut self, path: Option<&TreePath>) -> Result<Option<Cached>, BackupError> {
+        loop {
+            let stream = self.base.as_mut().unwrap_or(&mut self.cache);
+            let Some(c) = stream.next_if(|c| path.is_none_or(|p| c.entry.path <= *p))? else { return Ok(None) };
+            if let Some((_, _, before)) = self.sources.iter_mut().find(|(s, _, _)| c.entry.path.starts_with(s)) {
+                *before += 1;
+            }
+            if path == Some(&c.entry.path) {
+                return Ok(Some(c));
+            }
+            self.fed.removed += 1;
+            self.fed.removed_set.update(c.entry.path.as_bytes()).update(b"\0");
+        }
+    }
+
+    fn problem(&mut self, problem: Problem) -> Result<(), BackupError> {
+        // The entry of an unreadable directory came before its problem; for everything else this is the entry's place.
+        let base = self.known(&problem.path)?.1;
+        self.end_batch()?;
+        self.send(Slot::Ready(vec![Done::problem(problem, base)]))
+    }
+
+    fn entry(&mut self, scanned: Scanned) -> Result<(), BackupError> {
+        if let Some((_, found, _)) = self.sources.iter_mut().find(|(s, _, _)| scanned.path.starts_with(s)) {
+            *found += 1;
+        }
+        let (cached, base) = self.known(&scanned.path)?;
+        let inode = (scanned.stat.dev, scanned.stat.ino);
+        let many_names = scanned.stat.nlink > 1 && scanned.stat.kind != FileType::Dir;
+        let known = Known {
+            cached: cached.as_ref(),
+            base: base.as_deref(),
+            first_name: self.first_names.get(&inode).filter(|_| many_names),
+            trust_mtime: self.trust_mtime,
+        };
+        let decision = if self.base.is_none() {
+            // The cache is the newest snapshot: the journal vouches for all its chunks.
+            decide(&scanned.stat, &known, &|_| true)
+        } else {
+            let stock = self.ledger.stock()?;
+            decide(&scanned.stat, &known, &|id| stock.index.contains(id))
+        };
+        if many_names && !matches!(decision, Decision::Link(_)) {
+            self.first_names.entry(inode).or_insert_with(|| scanned.path.clone());
+        }
+        match &decision {
+            Decision::Read if scanned.stat.size >= u64::from(self.shared.chunker.average) => {
+                return self.large(scanned, base);
+            }
+            Decision::Read => self.batch_bytes += scanned.stat.size,
+            Decision::Keep(entry) => {
+                self.shared.progress.bytes_read.fetch_add(entry.kind.size(), Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        self.batch.push(Todo { scanned, decision, base });
+        let full = self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= FRAME_TARGET_BYTES as u64;
+        if full { self.end_batch() } else { Ok(()) }
+    }
+
+    fn end_batch(&mut self) -> Result<(), BackupError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let todos = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        let (reply, answer) = bounded(1);
+        self.send(Slot::Pending(answer))?;
+        self.out.tasks.send(Task::Entries(todos, reply)).map_err(|_| BackupError::Stopped)
+    }
+
+    fn large(&mut self, scanned: Scanned, base: Option<Box<Entry>>) -> Result<(), BackupError> {
+        self.end_batch()?;
+        let seen = self.shared.seen();
+        let file = match read::open(&self.shared.roots, &scanned.path) {
+            Ok(file) => file,
+            Err(problem) => return self.send(Slot::Ready(vec![Done::problem(problem, base)])),
+        };
+        let mut completed = file.complete(&scanned.path, &self.shared.names);
+        let content = Arc::new(Content::of(file));
+        if let Kind::File { extents, .. } = &mut completed.entry.kind {
+            extents.clone_from(&content.extents);
+        }
+        let (total, step) = (content.len(), self.shared.chunker.segment);
+        let mut segments = Vec::new();
+        let mut tasks = Vec::new();
+        let mut start = 0;
+        while start < total {
+            let (reply, answer) = bounded(1);
+            let segment = Segment { content: content.clone(), start, len: step.min(total - start) };
+            tasks.push(Task::Segment(segment, reply));
+            segments.push(answer);
+            start += step;
+        }
+        self.send(Slot::Large(Box::new(Large { scanned, base, completed, content, segments, seen })))?;
+        for task in tasks {
+            self.shared.check()?;
+            self.out.tasks.send(task).map_err(|_| BackupError::Stopped)?;
+        }
+        Ok(())
+    }
+
+    fn send(&self, slot: Slot) -> Result<(), BackupError> {
+        self.out.slots.send(slot).map_err(|_| BackupError::Stopped)
+    }
+}

@@ -1,0 +1,161 @@
+//! The end of the pipeline: takes results in path order, compares them with the newest snapshot, writes the manifest and the
+//! cache, and counts.
+
+use crossbeam_channel::Receiver;
+
+use crate::ids::ChunkId;
+use crate::job::backup::feed::{Large, Slot};
+use crate::job::backup::worker::{Done, Storer, Worker};
+use crate::job::backup::{BackupError, Shared};
+use crate::job::cache::CacheWriter;
+use crate::job::progress::Progress;
+use crate::job::report::{FileCounts, PROBLEMS_MAX};
+use crate::repo::entry::Kind;
+use crate::repo::manifest::{ManifestWriter, NodeSink};
+use crate::tree::compare::{self, Change};
+use crate::tree::problem::{Problem, ProblemKind};
+
+/// What the finisher counted.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) files: FileCounts,
+    /// Entries of the manifest.
+    pub(crate) entries: u64,
+    /// Regular files among them.
+    pub(crate) regular: u64,
+    /// Bytes of those files.
+    pub(crate) source_bytes: u64,
+    /// BLAKE3 over paths and kinds of what is new or changed.
+    pub(crate) changed_set: blake3::Hasher,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) problem_count: u64,
+}
+
+/// A finished manifest.
+pub(crate) struct Finished {
+    pub(crate) root: ChunkId,
+    /// All chunks of the manifest itself.
+    pub(crate) nodes: Vec<ChunkId>,
+    pub(crate) tally: Tally,
+    /// The cache, not yet in place; `None` if it could not be written.
+    pub(crate) cache: Option<CacheWriter>,
+}
+
+/// Stores the chunks of the manifest and remembers them.
+struct Nodes<'a> {
+    storer: Storer<'a>,
+    ids: Vec<ChunkId>,
+}
+
+impl NodeSink for Nodes<'_> {
+    type Error = BackupError;
+    fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, BackupError> {
+        let id = self.storer.store(&bytes)?;
+        self.ids.push(id);
+        Ok(id)
+    }
+}
+
+/// The finisher.
+pub(crate) struct Finisher<'a> {
+    shared: &'a Shared,
+    manifest: ManifestWriter<Nodes<'a>>,
+    /// Reads again what changed while it was read.
+    worker: Worker<'a>,
+    cache: Option<CacheWriter>,
+    tally: Tally,
+}
+
+impl<'a> Finisher<'a> {
+    pub(crate) fn new(shared: &'a Shared, storer: Storer<'a>, worker: Worker<'a>, cache: Option<CacheWriter>) -> Self {
+        let manifest = ManifestWriter::new(Nodes { storer, ids: Vec::new() });
+        Self { shared, manifest, worker, cache, tally: Tally::default() }
+    }
+
+    /// Takes everything.
+    pub(crate) fn run(mut self, slots: &Receiver<Slot>) -> Result<Finished, BackupError> {
+        for slot in slots {
+            match slot {
+                Slot::Ready(done) => done.into_iter().try_for_each(|d| self.take(d))?,
+                Slot::Pending(answer) => {
+                    let done = answer.recv().map_err(|_| BackupError::Stopped)??;
+                    done.into_iter().try_for_each(|d| self.take(d))?;
+                }
+                Slot::Large(large) => {
+                    let done = self.large(*large)?;
+                    self.take(done)?;
+                }
+            }
+        }
+        self.shared.check()?;
+        self.worker.finish()?;
+        let (root, entries, mut nodes) = self.manifest.finish()?;
+        nodes.storer.flush()?;
+        self.tally.entries = entries;
+        Ok(Finished { root, nodes: nodes.ids, tally: self.tally, cache: self.cache })
+    }
+
+    /// Puts the segments together; if the file changed meanwhile it is read again front to back.
+    fn large(&mut self, large: Large) -> Result<Done, BackupError> {
+        let mut all = Vec::new();
+        let mut error = None;
+        for answer in large.segments {
+            let segment = answer.recv().map_err(|_| BackupError::Stopped)??;
+            all.extend(segment.chunks);
+            error = error.or(segment.error);
+        }
+        let end_of_file = error.as_ref().is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof);
+        if end_of_file || large.content.file.changed().unwrap_or(true) {
+            return self.worker.read(&large.scanned, large.base);
+        }
+        if let Some(error) = error {
+            return Ok(Done::problem(Problem::io(large.scanned.path, &error), large.base));
+        }
+        let mut done = Done::completed(large.completed, large.base, large.seen);
+        if let Some(entry) = &mut done.entry
+            && let Kind::File { chunks, .. } = &mut entry.kind
+        {
+            *chunks = all;
+        }
+        Ok(done)
+    }
+
+    fn take(&mut self, done: Done) -> Result<(), BackupError> {
+        for problem in done.problems {
+            self.tally.problem_count += 1;
+            if matches!(problem.kind, ProblemKind::Unreadable(_)) {
+                self.tally.files.unreadable += 1;
+            }
+            if self.tally.problems.len() < PROBLEMS_MAX {
+                self.tally.problems.push(problem);
+            }
+        }
+        let Some(entry) = done.entry else {
+            // It was there and is not any more, unless it merely cannot be read; then it was counted as that.
+            return Ok(());
+        };
+        match compare::change(done.base.as_deref(), Some(&entry)) {
+            Some(Change::New) => self.tally.files.new += 1,
+            Some(Change::Unchanged) => self.tally.files.unchanged += 1,
+            _ => self.tally.files.changed += 1,
+        }
+        if done.base.as_deref() != Some(&entry) {
+            let mark: &[u8] = if done.base.is_some() { b"\0M" } else { b"\0A" };
+            self.tally.changed_set.update(entry.path.as_bytes()).update(mark);
+        }
+        if let Kind::File { size, .. } = &entry.kind {
+            self.tally.regular += 1;
+            self.tally.source_bytes += size;
+            Progress::add(&self.shared.progress.files, 1);
+        }
+        Progress::add(&self.shared.progress.entries, 1);
+        if let Some(cache) = &mut self.cache
+            && let Err(error) = cache.push(entry.clone(), done.local)
+        {
+            // Without it the next run reads more; that is no reason to fail this one.
+            tracing::warn!("the tree cache cannot be written: {error}");
+            self.cache = None;
+        }
+        self.manifest.push(entry)
+    }
+}

@@ -1,0 +1,141 @@
+//! Which chunks the repository has already, so that only new ones are stored.
+//!
+//! The reuse rule lives here: a session counts on a chunk only if the journal vouches for it at the session's starting head (it
+//! is in an index that the head names), or if it stands in a pack that was listed in the store after that head was read.
+//! The index is loaded when the first chunk is asked for that the newest manifest does not answer: a run without changes
+//! never needs it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::ids::ChunkId;
+use crate::job::backup::BackupError;
+use crate::repo::index::Index;
+use crate::repo::pack::PackTable;
+
+/// What the store had when the session began.
+#[derive(Debug, Default)]
+pub(crate) struct Stock {
+    /// What the journal vouches for.
+    pub(crate) index: Arc<Index>,
+    /// Packs that a broken run left, seen in the store after the head was read.
+    pub(crate) orphans: Orphans,
+}
+
+/// Packs that no index names.
+#[derive(Debug, Default)]
+pub(crate) struct Orphans {
+    packs: Vec<(PackTable, AtomicBool)>,
+    chunks: HashMap<ChunkId, usize>,
+}
+
+impl Orphans {
+    pub(crate) fn new(tables: Vec<PackTable>) -> Self {
+        let mut chunks = HashMap::new();
+        for (number, table) in tables.iter().enumerate() {
+            for chunk in table.frames.iter().flat_map(|f| &f.chunks) {
+                chunks.entry(chunk.id).or_insert(number);
+            }
+        }
+        Self { packs: tables.into_iter().map(|t| (t, AtomicBool::new(false))).collect(), chunks }
+    }
+
+    /// Whether one of them has it; that pack must be named by this session's index then.
+    fn claim(&self, id: &ChunkId) -> bool {
+        self.chunks.get(id).is_some_and(|&number| {
+            self.packs[number].1.store(true, Ordering::Relaxed);
+            true
+        })
+    }
+
+    /// The packs of which something was used.
+    pub(crate) fn used(&self) -> impl Iterator<Item = &PackTable> {
+        self.packs.iter().filter(|(_, used)| used.load(Ordering::Relaxed)).map(|(table, _)| table)
+    }
+}
+
+/// Answers whether a chunk must be stored, each one once.
+pub(crate) struct Ledger<'a> {
+    /// Chunks of the newest manifest itself: known without the index.
+    nodes: HashSet<ChunkId>,
+    stock: OnceLock<Stock>,
+    loading: Mutex<()>,
+    load: Box<dyn Fn() -> Result<Stock, BackupError> + Send + Sync + 'a>,
+    fresh: Mutex<HashSet<ChunkId>>,
+}
+
+impl<'a> Ledger<'a> {
+    pub(crate) fn new(
+        nodes: HashSet<ChunkId>,
+        stock: Option<Stock>,
+        load: impl Fn() -> Result<Stock, BackupError> + Send + Sync + 'a,
+    ) -> Self {
+        let stock = stock.map_or_else(OnceLock::new, OnceLock::from);
+        let (loading, fresh) = (Mutex::new(()), Mutex::default());
+        Self { nodes, stock, loading, load: Box::new(load), fresh }
+    }
+
+    /// What the store had, loaded at the first call.
+    pub(crate) fn stock(&self) -> Result<&Stock, BackupError> {
+        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.stock.get() {
+            Some(stock) => Ok(stock),
+            None => {
+                let stock = (self.load)()?;
+                Ok(self.stock.get_or_init(|| stock))
+            }
+        }
+    }
+
+    /// True: the caller must store it. Everybody else who asks for the same chunk is told false.
+    pub(crate) fn claim(&self, id: &ChunkId) -> Result<bool, BackupError> {
+        if self.nodes.contains(id) {
+            return Ok(false);
+        }
+        let stock = match self.stock.get() {
+            Some(stock) => stock,
+            None => self.stock()?,
+        };
+        if stock.index.contains(id) || stock.orphans.claim(id) {
+            return Ok(false);
+        }
+        Ok(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(*id))
+    }
+
+    /// The packs of broken runs that this session used.
+    pub(crate) fn used_orphans(&self) -> Vec<PackTable> {
+        self.stock.get().map(|stock| stock.orphans.used().cloned().collect()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PackId;
+    use crate::repo::pack::{ChunkEntry, FrameEntry};
+
+    fn table(pack: u8, chunks: &[u8]) -> PackTable {
+        let chunks = chunks.iter().map(|&c| ChunkEntry { id: ChunkId([c; 32]), len: 1 }).collect();
+        let frames = vec![FrameEntry { stored_len: 1, compressed: false, chunks }];
+        PackTable { id: PackId([pack; 16]), salt: [0; 32], frames }
+    }
+
+    #[test]
+    fn each_new_chunk_is_claimed_once_and_used_orphans_are_named() {
+        let loads = Mutex::new(0);
+        let ledger = Ledger::new(HashSet::from([ChunkId([9; 32])]), None, || {
+            *loads.lock().unwrap() += 1;
+            let mut index = Index::default();
+            index.add(&table(1, &[1]));
+            index.sort();
+            Ok(Stock { index: Arc::new(index), orphans: Orphans::new(vec![table(2, &[2]), table(3, &[3])]) })
+        });
+        assert!(!ledger.claim(&ChunkId([9; 32])).unwrap());
+        assert_eq!(*loads.lock().unwrap(), 0, "what the newest manifest vouches for needs no index");
+        let claims = [1, 2, 4, 4].map(|c| ledger.claim(&ChunkId([c; 32])).unwrap());
+        assert_eq!(claims, [false, false, true, false]);
+        assert_eq!(*loads.lock().unwrap(), 1);
+        assert_eq!(ledger.used_orphans(), [table(2, &[2])]);
+    }
+}

@@ -1,0 +1,433 @@
+//! Reading files: whole small ones into shared frames, large ones cut into chunks, each named, claimed and, if it is new,
+//! compressed. Several workers do this side by side; each keeps a frame of its own.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+use fastcdc::v2020::FastCDC;
+
+use crate::ids::ChunkId;
+use crate::job::backup::packer::PackerInput;
+use crate::job::backup::plan::Decision;
+use crate::job::backup::stock::Ledger;
+use crate::job::backup::{BackupError, Shared};
+use crate::job::progress::Progress;
+use crate::repo::entry::{Entry, Extent, Kind, Nanos};
+use crate::repo::format::ChunkerParams;
+use crate::repo::pack::{ChunkEntry, Compressor, FRAME_TARGET_BYTES, PackedFrame};
+use crate::tree::compare::Local;
+use crate::tree::problem::{Problem, ProblemKind};
+use crate::tree::read::{self, Completed, OpenFile};
+use crate::tree::scan::Scanned;
+
+/// How often a file that changes while it is read is read again before what was read last is taken.
+pub(crate) const CHANGED_RETRIES: u32 = 3;
+
+/// One entry on its way into the manifest.
+#[derive(Debug)]
+pub(crate) struct Todo {
+    pub(crate) scanned: Scanned,
+    pub(crate) decision: Decision,
+    /// As it stands in the newest snapshot.
+    pub(crate) base: Option<Box<Entry>>,
+}
+
+/// One entry that is ready, or is known not to become so.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) entry: Option<Entry>,
+    pub(crate) local: Option<Local>,
+    pub(crate) base: Option<Box<Entry>>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl Done {
+    pub(crate) fn problem(problem: Problem, base: Option<Box<Entry>>) -> Self {
+        Self { entry: None, local: None, base, problems: vec![problem] }
+    }
+
+    /// A completed entry whose content is known by now.
+    pub(crate) fn completed(done: Completed, base: Option<Box<Entry>>, seen: Nanos) -> Self {
+        let local = Local::remember(&done.stat, seen);
+        Self { entry: Some(done.entry), local, base, problems: done.problem.into_iter().collect() }
+    }
+}
+
+/// Work for a worker. The answer goes back through the channel that comes with it.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Neighbours in path order.
+    Entries(Vec<Todo>, Sender<Result<Vec<Done>, BackupError>>),
+    /// One segment of a large file.
+    Segment(Segment, Sender<Result<SegmentDone, BackupError>>),
+}
+
+/// A part of a large file's content that is chunked by itself.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) content: std::sync::Arc<Content>,
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+}
+
+/// What a segment came to.
+#[derive(Debug)]
+pub(crate) struct SegmentDone {
+    pub(crate) chunks: Vec<ChunkId>,
+    /// An error of the file, not of the store.
+    pub(crate) error: Option<io::Error>,
+}
+
+/// The content of an open file: all of it, or the extents of a sparse one back to back.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) file: OpenFile,
+    pub(crate) extents: Option<Vec<Extent>>,
+}
+
+impl Content {
+    pub(crate) fn of(file: OpenFile) -> Self {
+        let extents = file.extents();
+        Self { file, extents }
+    }
+
+    /// How many bytes it is, holes not counted.
+    pub(crate) fn len(&self) -> u64 {
+        self.extents.as_ref().map_or(self.file.stat().size, |e| e.iter().map(|e| e.len).sum())
+    }
+
+    /// Fills `buffer` from `at`; less only where the file ends before it should.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let Some(extents) = &self.extents else { return self.file.read_at(buffer, at) };
+        let mut filled = 0;
+        let mut before = 0;
+        for extent in extents {
+            let position = at + filled as u64;
+            if filled < buffer.len() && position < before + extent.len {
+                let inside = position - before;
+                let want = (buffer.len() - filled).min(usize::try_from(extent.len - inside).unwrap_or(usize::MAX));
+                let got = self.file.read_at(&mut buffer[filled..filled + want], extent.offset + inside)?;
+                filled += got;
+                if got < want {
+                    break;
+                }
+            }
+            before += extent.len;
+        }
+        Ok(filled)
+    }
+}
+
+/// What reading a file came to.
+struct ReadFile {
+    chunks: Vec<ChunkId>,
+    len: u64,
+    /// It was written to meanwhile.
+    changed: bool,
+}
+
+/// Counts that all workers add to.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) read_bytes: AtomicU64,
+    pub(crate) new_bytes: AtomicU64,
+}
+
+/// Names chunks, claims them, and gathers new ones into frames.
+pub(crate) struct Storer<'a> {
+    shared: &'a Shared,
+    ledger: &'a Ledger<'a>,
+    packer: Sender<PackerInput>,
+    wrap: fn(PackedFrame) -> PackerInput,
+    compressor: Compressor,
+    frame: Vec<u8>,
+    chunks: Vec<ChunkEntry>,
+}
+
+impl<'a> Storer<'a> {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        ledger: &'a Ledger<'a>,
+        packer: Sender<PackerInput>,
+        wrap: fn(PackedFrame) -> PackerInput,
+    ) -> Self {
+        let (frame, chunks) = (Vec::with_capacity(FRAME_TARGET_BYTES), Vec::new());
+        Self { shared, ledger, packer, wrap, compressor: Compressor::default(), frame, chunks }
+    }
+
+    /// Stores a chunk unless the repository has it; returns its name.
+    pub(crate) fn store(&mut self, content: &[u8]) -> Result<ChunkId, BackupError> {
+        let id = self.shared.keys.chunk_id(content);
+        if self.ledger.claim(&id)? {
+            self.make_room(content.len())?;
+            self.frame.extend_from_slice(content);
+            self.added(id, content.len())?;
+        }
+        Ok(id)
+    }
+
+    /// Ends the frame if `len` more bytes would make it larger than it should be.
+    fn make_room(&mut self, len: usize) -> Result<(), BackupError> {
+        if !self.frame.is_empty() && self.frame.len() + len > FRAME_TARGET_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// The last `len` bytes of the frame are a new chunk.
+    fn added(&mut self, id: ChunkId, len: usize) -> Result<(), BackupError> {
+        self.chunks.push(ChunkEntry { id, len: len as u32 });
+        self.shared.counts.new_bytes.fetch_add(len as u64, Ordering::Relaxed);
+        if self.frame.len() >= FRAME_TARGET_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends what has been gathered to the packer.
+    pub(crate) fn flush(&mut self) -> Result<(), BackupError> {
+        if self.chunks.is_empty() {
+            return Ok(());
+        }
+        let packed = self.compressor.pack(&self.frame, std::mem::take(&mut self.chunks));
+        self.frame.clear();
+        self.packer.send((self.wrap)(packed)).map_err(|_| BackupError::Stopped)
+    }
+}
+
+/// One worker.
+pub(crate) struct Worker<'a> {
+    storer: Storer<'a>,
+    shared: &'a Shared,
+    /// Where large content is cut: twice the largest chunk, so that each refill gives at least one chunk.
+    window: Vec<u8>,
+}
+
+impl<'a> Worker<'a> {
+    pub(crate) fn new(shared: &'a Shared, ledger: &'a Ledger<'a>, packer: Sender<PackerInput>) -> Self {
+        Self { storer: Storer::new(shared, ledger, packer, PackerInput::Data), shared, window: Vec::new() }
+    }
+
+    /// Works until there is no more.
+    pub(crate) fn run(mut self, tasks: &Receiver<Task>) -> Result<(), BackupError> {
+        for task in tasks {
+            if self.shared.stop.is_cancelled() {
+                return Err(BackupError::Interrupted);
+            }
+            // A receiver that is gone means that the run has failed already.
+            match task {
+                Task::Entries(todos, reply) => {
+                    let done = todos.into_iter().map(|todo| self.entry(todo)).collect();
+                    let _ = reply.send(done);
+                }
+                Task::Segment(segment, reply) => {
+                    let _ = reply.send(self.segment(&segment));
+                }
+            }
+        }
+        self.storer.flush()
+    }
+
+    fn entry(&mut self, todo: Todo) -> Result<Done, BackupError> {
+        let Todo { scanned, decision, base } = todo;
+        let seen = self.shared.seen();
+        match decision {
+            Decision::Keep(entry) => {
+                let local = Local::remember(&scanned.stat, seen);
+                Ok(Done { entry: Some(*entry), local, base, problems: Vec::new() })
+            }
+            Decision::Link(target) => {
+                let owner = self.shared.names.owner(&scanned.stat);
+                let local = Local::remember(&scanned.stat, seen);
+                let (path, mtime) = (scanned.path, scanned.stat.mtime);
+                let entry = Entry { path, kind: Kind::Hardlink { target }, owner, mtime, xattrs: Vec::new() };
+                Ok(Done { entry: Some(entry), local, base, problems: Vec::new() })
+            }
+            Decision::Trust(kind) => Ok(match read::complete(&self.shared.roots, &scanned, &self.shared.names) {
+                Ok(mut completed) => {
+                    completed.entry.kind = kind;
+                    Done::completed(completed, base, seen)
+                }
+                Err(problem) => Done::problem(problem, base),
+            }),
+            Decision::Describe => Ok(match read::complete(&self.shared.roots, &scanned, &self.shared.names) {
+                Ok(completed) => Done::completed(completed, base, seen),
+                Err(problem) => Done::problem(problem, base),
+            }),
+            Decision::Read => self.read(&scanned, base),
+        }
+    }
+
+    /// Reads a file, again if it changes meanwhile.
+    pub(crate) fn read(&mut self, scanned: &Scanned, base: Option<Box<Entry>>) -> Result<Done, BackupError> {
+        for attempt in 0..=CHANGED_RETRIES {
+            let seen = self.shared.seen();
+            let file = match read::open(&self.shared.roots, &scanned.path) {
+                Ok(file) => file,
+                Err(problem) => return Ok(Done::problem(problem, base)),
+            };
+            let completed = file.complete(&scanned.path, &self.shared.names);
+            let last = attempt == CHANGED_RETRIES;
+            // What never holds still is taken as plain bytes: its holes may be elsewhere by now.
+            let content = if last { Content { file, extents: None } } else { Content::of(file) };
+            let small = content.len() < u64::from(self.shared.chunker.average) && content.extents.is_none();
+            let result = if small { self.whole(&content.file)? } else { self.all_segments(&content)? };
+            let read = match result {
+                Ok(read) => read,
+                Err(error) => return Ok(Done::problem(Problem::io(scanned.path.clone(), &error), base)),
+            };
+            if read.changed && !last {
+                continue;
+            }
+            let size = if read.changed { read.len } else { content.file.stat().size };
+            let mut done = Done::completed(completed, base, seen);
+            if let Some(entry) = &mut done.entry {
+                entry.kind = Kind::File { size, extents: content.extents, chunks: read.chunks };
+            }
+            if read.changed {
+                // What was read may be no state that the file ever had: the next run must look again.
+                done.local = None;
+                done.problems.push(Problem { path: scanned.path.clone(), kind: ProblemKind::Changed });
+            }
+            return Ok(done);
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Reads a small file straight into the frame.
+    fn whole(&mut self, file: &OpenFile) -> Result<io::Result<ReadFile>, BackupError> {
+        self.storer.make_room(file.stat().size as usize)?;
+        let start = self.storer.frame.len();
+        let whole = match file.read_whole(&mut self.storer.frame) {
+            Ok(whole) => whole,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.shared.read(whole.len as u64);
+        let mut chunks = Vec::new();
+        if whole.len > 0 {
+            let id = self.shared.keys.chunk_id(&self.storer.frame[start..]);
+            chunks.push(id);
+            if self.storer.ledger.claim(&id)? {
+                self.storer.added(id, whole.len)?;
+            } else {
+                self.storer.frame.truncate(start);
+            }
+        }
+        Ok(Ok(ReadFile { chunks, len: whole.len as u64, changed: whole.changed }))
+    }
+
+    /// Reads a large file front to back.
+    fn all_segments(&mut self, content: &Content) -> Result<io::Result<ReadFile>, BackupError> {
+        let total = content.len();
+        let mut chunks = Vec::new();
+        let mut len = 0;
+        while len < total {
+            let part = self.shared.chunker.segment.min(total - len);
+            let mut got = 0;
+            let start = len;
+            let mut read = |buffer: &mut [u8], offset: u64| content.read_at(buffer, start + offset);
+            if let Err(error) = self.chunk(&mut read, part, &mut chunks, &mut got)? {
+                return Ok(Err(error));
+            }
+            len += got;
+            if got < part {
+                break;
+            }
+        }
+        Ok(content.file.changed().map(|changed| ReadFile { chunks, len, changed: changed || len < total }))
+    }
+
+    fn segment(&mut self, segment: &Segment) -> Result<SegmentDone, BackupError> {
+        let mut chunks = Vec::new();
+        let mut got = 0;
+        let mut read = |buffer: &mut [u8], offset: u64| segment.content.read_at(buffer, segment.start + offset);
+        let error = match self.chunk(&mut read, segment.len, &mut chunks, &mut got)? {
+            Ok(()) if got < segment.len => Some(io::ErrorKind::UnexpectedEof.into()),
+            Ok(()) => None,
+            Err(error) => Some(error),
+        };
+        Ok(SegmentDone { chunks, error })
+    }
+
+    /// Cuts what `read(buffer, offset)` gives, up to `len` bytes, into chunks and stores them.
+    fn chunk(
+        &mut self,
+        read: &mut dyn FnMut(&mut [u8], u64) -> io::Result<usize>,
+        len: u64,
+        chunks: &mut Vec<ChunkId>,
+        got: &mut u64,
+    ) -> Result<io::Result<()>, BackupError> {
+        let ChunkerParams { min, average, max, .. } = self.shared.chunker;
+        let max = max as usize;
+        let mut window = std::mem::take(&mut self.window);
+        window.resize(2 * max, 0);
+        let (mut from, mut filled, mut ended) = (0, 0, false);
+        let result = loop {
+            if !ended && filled - from < max {
+                window.copy_within(from..filled, 0);
+                filled -= from;
+                from = 0;
+                let want = usize::try_from(len - *got).unwrap_or(usize::MAX).min(window.len() - filled);
+                match read(&mut window[filled..filled + want], *got) {
+                    Ok(n) => {
+                        filled += n;
+                        *got += n as u64;
+                        self.shared.read(n as u64);
+                        ended = n < want || *got == len;
+                    }
+                    Err(error) => break Ok(Err(error)),
+                }
+            }
+            if from == filled {
+                break Ok(Ok(()));
+            }
+            if self.shared.stop.is_cancelled() {
+                break Err(BackupError::Interrupted);
+            }
+            let rest = &window[from..filled];
+            let cdc = FastCDC::new(rest, min as usize, average as usize, max);
+            let (_, end) = cdc.cut(0, rest.len());
+            match self.storer.store(&rest[..end]) {
+                Ok(id) => chunks.push(id),
+                Err(error) => break Err(error),
+            }
+            from += end;
+        };
+        self.window = window;
+        result
+    }
+
+    /// Stores a stream whose length nobody knows, segment by segment; returns its chunks and its length.
+    pub(crate) fn stream(&mut self, source: &mut dyn io::Read) -> Result<io::Result<(Vec<ChunkId>, u64)>, BackupError> {
+        let mut chunks = Vec::new();
+        let mut total = 0;
+        loop {
+            let mut got = 0;
+            let mut read = |buffer: &mut [u8], _| {
+                let mut filled = 0;
+                while filled < buffer.len() {
+                    match source.read(&mut buffer[filled..]) {
+                        Ok(0) => break,
+                        Ok(n) => filled += n,
+                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                        Err(e) => return Err(e),
+                    }
+                }
+                Ok(filled)
+            };
+            let part = self.shared.chunker.segment;
+            match self.chunk(&mut read, part, &mut chunks, &mut got)? {
+                Ok(()) if got < part => return Ok(Ok((chunks, total + got))),
+                Ok(()) => total += got,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    }
+
+    /// Sends what is left to the packer.
+    pub(crate) fn finish(mut self) -> Result<(), BackupError> {
+        self.storer.flush()
+    }
+}
+
+impl Shared {
+    fn read(&self, bytes: u64) {
+        self.counts.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Progress::add(&self.progress.bytes_read, bytes);
+    }
+}

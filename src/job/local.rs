@@ -1,0 +1,156 @@
+//! What a node keeps for itself about a repository: a cache, and the memory of the newest record it saw.
+//!
+//! Losing it costs time. It is keyed by the repository's ID, so that two stores with a role of the same name do not meet.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, RepoId};
+use crate::journal::state::View;
+
+/// The local directory of one repository.
+#[derive(Debug, Clone)]
+pub struct Local {
+    dir: PathBuf,
+}
+
+/// What is remembered between runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The journal as it was last seen: a store that shows less has been rolled back.
+    pub view: Option<View>,
+    /// The takeover that successive runs of this node inherit.
+    pub own: Option<Own>,
+    /// The snapshot after whose commit nothing was left unfinished in the store. Anything else, and the next run looks for
+    /// packs that a broken run left.
+    pub clean: Option<Digest>,
+}
+
+/// A takeover of this node's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// The boot it was made in: a clone of this machine has another.
+    pub boot: Digest,
+    /// The digest of its record.
+    pub takeover: Digest,
+}
+
+/// Held while a run works on a repository on this host; the kernel lets go of it when the process dies.
+#[derive(Debug)]
+pub struct LocalLock {
+    _file: Flock<File>,
+}
+
+/// Why a lock was not given.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("another run of this role is going on on this node{}", pid.as_ref().map(|p| format!(" (process {p})")).unwrap_or_default())]
+    Busy {
+        /// Which.
+        pid: Option<String>,
+    },
+    /// The state directory.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl Local {
+    /// The directory of repository `repo` below the node's state directory; made if it is missing.
+    pub fn open(state_dir: &Path, repo: RepoId) -> Result<Self, LockError> {
+        let dir = state_dir.join("repositories").join(repo.to_string());
+        let index = dir.join("index");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&index)
+            .map_err(|error| LockError::Io { path: index.clone(), error })?;
+        Ok(Self { dir })
+    }
+
+    /// Where index objects are cached.
+    pub fn index_dir(&self) -> PathBuf {
+        self.dir.join("index")
+    }
+
+    /// The cache of the tree as this node saw it.
+    pub fn tree_cache(&self) -> PathBuf {
+        self.dir.join("tree")
+    }
+
+    /// Takes the lock, without waiting.
+    pub fn lock(&self) -> Result<LocalLock, LockError> {
+        let path = self.dir.join("lock");
+        let io = |error: io::Error| LockError::Io { path: path.clone(), error };
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        match Flock::lock(file.map_err(io)?, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => {
+                // Only for the message that another process prints; what it says is not relied on.
+                let _ = file.set_len(0).and_then(|()| (&*file).write_all(std::process::id().to_string().as_bytes()));
+                Ok(LocalLock { _file: file })
+            }
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                let pid = fs::read_to_string(&path).ok().filter(|pid| !pid.is_empty());
+                Err(LockError::Busy { pid })
+            }
+            Err((_, errno)) => Err(io(errno.into())),
+        }
+    }
+
+    /// What was remembered; nothing where it cannot be read: it is a cache.
+    pub fn load(&self) -> Memory {
+        let bytes = fs::read(self.dir.join("memory.json")).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Remembers. The old memory stays whole if this is cut short.
+    pub fn save(&self, memory: &Memory) -> io::Result<()> {
+        let bytes = serde_json::to_vec(memory).map_err(io::Error::other)?;
+        replace(&self.dir.join("memory.json"), &bytes)
+    }
+}
+
+/// Replaces a file's content as a whole.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+/// This boot of this machine, as the kernel names it.
+pub fn boot() -> Option<Digest> {
+    let id = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(Digest(*blake3::hash(&id).as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_run_at_a_time_and_a_damaged_memory_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = Local::open(dir.path(), RepoId([1; 16])).unwrap();
+        let lock = local.lock().unwrap();
+        assert!(matches!(local.lock(), Err(LockError::Busy { pid: Some(_) })));
+        drop(lock);
+        local.lock().unwrap();
+        let memory = Memory { clean: Some(Digest([3; 32])), ..Memory::default() };
+        local.save(&memory).unwrap();
+        assert_eq!(local.load(), memory);
+        fs::write(dir.path().join("repositories").join(RepoId([1; 16]).to_string()).join("memory.json"), b"{").unwrap();
+        assert_eq!(local.load(), Memory::default());
+    }
+}

@@ -1,0 +1,74 @@
+//! What `init` and the keys' verbs report.
+
+use std::path::PathBuf;
+
+use crate::config::{JournalPlace, KeySource};
+use crate::ids::{KeyId, RepoId, RoleName};
+
+/// What `init` came to, role by role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitReport {
+    /// The roles that were asked for, in their order.
+    pub roles: Vec<InitRole>,
+}
+
+/// One role's repository after `init`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitRole {
+    /// Which role.
+    pub role: RoleName,
+    /// The store, as it describes itself.
+    pub store: String,
+    /// The repository.
+    pub repository: RepoId,
+    /// `false`: it was there already, complete and with the same parameters.
+    pub created: bool,
+    /// Where the journal lives; never `Auto`.
+    pub journal: JournalPlace,
+    /// How many rounds of racing puts the store passed; 0 when nothing was created.
+    pub proof_rounds: u32,
+    /// How the repository key is unlocked.
+    pub key: KeySource,
+    /// This run created the key file that `key` names.
+    pub key_file_created: bool,
+}
+
+/// What a change of the key slots came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyReport {
+    /// Which role.
+    pub role: RoleName,
+    /// What was done.
+    pub change: KeyChange,
+    /// The slots that unlock the repository now.
+    pub slots: Vec<KeySlot>,
+}
+
+/// What was done about a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyChange {
+    /// The repository key was written to this file.
+    Exported(PathBuf),
+    /// A slot was added.
+    Added(KeyId),
+    /// A slot was removed.
+    Removed(KeyId),
+}
+
+/// One way to unlock a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeySlot {
+    /// Its name in the store.
+    pub id: KeyId,
+    /// What it takes.
+    pub kind: KeySlotKind,
+}
+
+/// What a key slot takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySlotKind {
+    /// A key file.
+    KeyFile,
+    /// A passphrase.
+    Passphrase,
+}

@@ -1,0 +1,67 @@
+//! What `verify` reports.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::ids::{Digest, RoleName};
+use crate::repo::entry::TreePath;
+
+/// What was checked and what was found.
+#[derive(Debug, Clone)]
+pub struct VerifyReport {
+    /// Which role.
+    pub role: RoleName,
+    /// What was looked at.
+    pub checked: VerifyCounts,
+    /// Percentage of the packs whose content was read and hashed; 0: only the structure.
+    pub read_percent: u8,
+    /// How long it took.
+    pub duration: Duration,
+    /// What is damaged, at most [`super::PROBLEMS_MAX`].
+    pub damages: Vec<Damage>,
+    /// How many there were.
+    pub damage_count: u64,
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct VerifyCounts {
+    /// Journal records.
+    pub records: u64,
+    /// Snapshots whose manifests were walked.
+    pub snapshots: u64,
+    /// Index objects.
+    pub indexes: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Chunks that snapshots refer to.
+    pub chunks: u64,
+    /// Bytes received from the store.
+    pub bytes_read: u64,
+}
+
+/// One object that is missing or not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Its key in the store.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// The files that cannot be restored because of it, at most [`AFFECTED_MAX`].
+    pub affected: Vec<Affected>,
+    /// How many there are.
+    pub affected_count: u64,
+}
+
+/// The most files that one [`Damage`] names.
+pub const AFFECTED_MAX: usize = 100;
+
+/// One file that a damage concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Affected {
+    /// In which snapshot.
+    pub snapshot: Digest,
+    /// Which path.
+    pub path: TreePath,
+}

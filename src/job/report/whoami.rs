@@ -1,0 +1,163 @@
+//! What `whoami` reports: who this node is, whether it is active, and the evidence for it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::snapshot::SnapshotInfo;
+use crate::ids::{InstanceId, NodeId, RoleName, Term};
+
+/// This node, and every role that was asked about.
+#[derive(Debug, Clone)]
+pub struct WhoamiReport {
+    /// This node.
+    pub node: NodeInfo,
+    /// The roles.
+    pub roles: Vec<RoleStatus>,
+}
+
+/// This node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeInfo {
+    /// Its ID.
+    pub id: NodeId,
+    /// Its label: `--node`, else the hostname.
+    pub hostname: String,
+    /// This process.
+    pub instance: InstanceId,
+    /// This program's version.
+    pub version: String,
+    /// [`crate::config::Settings::hash`].
+    pub config_hash: String,
+}
+
+/// Where this node stands for one role.
+#[derive(Debug, Clone)]
+pub struct RoleStatus {
+    /// Which role.
+    pub role: RoleName,
+    /// The verdict.
+    pub state: State,
+    /// What it rests on.
+    pub reason: Reason,
+    /// Every probe that was asked.
+    pub evidence: Vec<Evidence>,
+    /// The fencing tokens.
+    pub term: TermInfo,
+    /// The newest snapshot; `None` also when the store could not be read.
+    pub last_backup: Option<SnapshotInfo>,
+    /// The next slot; `None` without a schedule.
+    pub next_slot: Option<Timestamp>,
+    /// The store.
+    pub store: StoreState,
+    /// What a person should look after.
+    pub warnings: Vec<Warning>,
+}
+
+/// The verdict on one role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// This node does the role's backups.
+    Active,
+    /// Another node does.
+    Standby,
+    /// It cannot tell, and therefore does nothing.
+    Unknown,
+    /// It should be active, but another node has the newest takeover.
+    Conflict,
+}
+
+/// What a [`State`] rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The role has no probes and no lease: whoever runs it is active.
+    AlwaysActive,
+    /// The config's `nodes` does not name this node.
+    NotListed,
+    /// The probes say yes.
+    ProbesYes,
+    /// The probes say no.
+    ProbesNo,
+    /// The probes cannot tell.
+    ProbesUnknown,
+    /// The probes say yes, but this other node took the role over since.
+    TakenOver {
+        /// Its label.
+        by: String,
+        /// Under which term.
+        term: Term,
+    },
+}
+
+/// One probe and what it said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// The probe, in the config's words: `vip 10.0.0.50`, `command /usr/local/bin/is-primary`.
+    pub probe: String,
+    /// What it said.
+    pub answer: Answer,
+    /// The fact behind it: `on eth0`, `exit 1`, `timed out`. May be empty.
+    pub detail: String,
+    /// How long it took to answer.
+    pub latency: Duration,
+}
+
+/// What a probe says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Active.
+    Yes,
+    /// Not active.
+    No,
+    /// It cannot tell.
+    Unknown,
+}
+
+/// The fencing tokens of a role, seen from this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct TermInfo {
+    /// The newest term this node itself has had; `None`: none that it remembers.
+    pub mine: Option<Term>,
+    /// The journal's; `None`: an empty or unreadable journal.
+    pub current: Option<Term>,
+    /// The label of the node that holds it.
+    pub holder: Option<String>,
+}
+
+/// Whether the store could be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreState {
+    /// The store, as it describes itself.
+    pub url: String,
+    /// How the attempt ended.
+    pub status: StoreStatus,
+    /// Store clock minus own clock, in seconds, where the store told.
+    pub clock_offset_seconds: Option<i64>,
+}
+
+/// How an attempt to read a role's repository ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreStatus {
+    /// It was read.
+    Ok,
+    /// There is no repository of this role yet.
+    NotInitialised,
+    /// It could not be read; the error's own words.
+    Failed(String),
+}
+
+/// Something that works, but not as it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
+    /// A slot has passed without a commit.
+    SlotMissed(Timestamp),
+    /// This node's clock and the store's are this many seconds apart (positive: the store is ahead).
+    ClockOff(i64),
+    /// The store could not be read, so terms and snapshots are not known.
+    StoreUnreadable,
+    /// The store shows less than this node has already seen: it was rolled back.
+    StoreRolledBack,
+}

@@ -1,0 +1,193 @@
+//! Opening a role's repository: find `format`, unlock the key, check that both belong together.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::KeySource;
+use crate::ids::{KeyId, RoleName};
+use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
+use crate::repo::format::{Format, FormatError};
+use crate::repo::keyslot::{KeySlot, Secret, SecretError, SlotError};
+use crate::repo::names;
+use crate::store::{Store, StoreError, list_all};
+
+/// A role's repository, unlocked.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    /// Where it is.
+    pub store: Arc<dyn Store>,
+    /// What it is.
+    pub format: Format,
+    /// Its keys.
+    pub keys: Keys,
+}
+
+/// Why a repository cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing is there.
+    #[error("there is no repository for role {role} in {store}")]
+    NoRepository {
+        /// Which role.
+        role: RoleName,
+        /// Where.
+        store: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The `format` object.
+    #[error("the repository of role {role} cannot be used: {error}")]
+    Format {
+        /// Which role.
+        role: RoleName,
+        /// Why.
+        error: FormatError,
+    },
+    /// The key or passphrase file.
+    #[error("{}: {error}", path.display())]
+    Secret {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: SecretFileError,
+    },
+    /// No slot opens with it.
+    #[error("the key or passphrase in {} does not open the repository of role {role} ({} key slots tried)", path.display(), slots.len())]
+    WrongSecret {
+        /// Which role.
+        role: RoleName,
+        /// Which file.
+        path: PathBuf,
+        /// What each slot said.
+        slots: Vec<(KeyId, SlotError)>,
+    },
+    /// A key is configured, and the repository is not encrypted.
+    #[error("the repository of role {role} is not encrypted, although a key is configured")]
+    NotEncrypted {
+        /// Which role.
+        role: RoleName,
+    },
+    /// The repository is encrypted, and no key is configured.
+    #[error("the repository of role {role} is encrypted, and no key is configured")]
+    KeyNeeded {
+        /// Which role.
+        role: RoleName,
+    },
+}
+
+/// Why a key or passphrase file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretFileError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// It holds something else.
+    #[error("{0}")]
+    Content(#[from] SecretError),
+}
+
+/// The secret that a key source names; `None` for no encryption.
+pub fn read_secret(source: &KeySource) -> Result<Option<(Secret, &Path)>, OpenError> {
+    let (path, secret) = match source {
+        KeySource::None => return Ok(None),
+        KeySource::KeyFile(path) => {
+            let text = std::fs::read(path).map_err(SecretFileError::from);
+            let secret = text.and_then(|t| Ok(Secret::parse_key_file(&String::from_utf8_lossy(&t))?));
+            (path, secret)
+        }
+        KeySource::PassphraseFile(path) => {
+            let bytes = std::fs::read(path).map_err(SecretFileError::from);
+            (path, bytes.and_then(|b| Ok(Secret::parse_passphrase(&b)?)))
+        }
+    };
+    match secret {
+        Ok(secret) => Ok(Some((secret, path))),
+        Err(error) => Err(OpenError::Secret { path: path.clone(), error }),
+    }
+}
+
+impl Repository {
+    /// Opens the repository of `role` with what `key` names.
+    pub async fn open(store: Arc<dyn Store>, role: &RoleName, key: &KeySource) -> Result<Self, OpenError> {
+        let object = match store.get(&names::format(role)).await {
+            Ok(object) => object,
+            Err(e) if e.is_not_found() => {
+                return Err(OpenError::NoRepository { role: role.clone(), store: store.describe() });
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let bad = |error| OpenError::Format { role: role.clone(), error };
+        let format = Format::parse(&object, role).map_err(bad)?;
+        let keys = match (format.clear_master(), read_secret(key)?) {
+            (Some(_), Some(_)) => return Err(OpenError::NotEncrypted { role: role.clone() }),
+            (None, None) => return Err(OpenError::KeyNeeded { role: role.clone() }),
+            (Some(master), None) => {
+                let keys = format.keys(master);
+                Format::verify(&object, &keys).map_err(bad)?;
+                keys
+            }
+            (None, Some((secret, path))) => unlock(store.as_ref(), &object, &format, &secret, path).await?,
+        };
+        Ok(Self { store, format, keys })
+    }
+
+    /// The role it belongs to.
+    pub fn role(&self) -> &RoleName {
+        &self.format.role
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.format.cipher != Cipher::None
+    }
+}
+
+/// The key slots of a role, readable or not.
+pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<Vec<(KeyId, Result<KeySlot, SlotError>)>, StoreError> {
+    let prefix = names::keys_prefix(role);
+    let mut slots = Vec::new();
+    for object in list_all(store, &prefix).await? {
+        let Some(id) = object.key.strip_prefix(&prefix).and_then(|id| id.parse().ok()) else { continue };
+        match store.get(&object.key).await {
+            Ok(bytes) => slots.push((id, KeySlot::decode(&bytes))),
+            Err(e) if e.is_not_found() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(slots)
+}
+
+/// Tries every slot. One that opens but gives a key that `format` does not know is left from an `init` that lost a race.
+async fn unlock(
+    store: &dyn Store,
+    object: &[u8],
+    format: &Format,
+    secret: &Secret,
+    path: &Path,
+) -> Result<Keys, OpenError> {
+    let verified = |master: RepositoryKey| {
+        let keys = format.keys(master);
+        Format::verify(object, &keys).is_ok().then_some(keys)
+    };
+    let wrong = |slots| OpenError::WrongSecret { role: format.role.clone(), path: path.to_owned(), slots };
+    if let Secret::Exported(repo, master) = secret {
+        let keys = (*repo == format.repo).then(|| verified(master.clone())).flatten();
+        return keys.ok_or_else(|| wrong(Vec::new()));
+    }
+    let mut refused = Vec::new();
+    let mut opened = false;
+    for (id, slot) in slots(store, &format.role).await? {
+        match slot.and_then(|slot| slot.unwrap(secret, format.repo)) {
+            Ok(master) => match verified(master) {
+                Some(keys) => return Ok(keys),
+                None => opened = true,
+            },
+            Err(error) => refused.push((id, error)),
+        }
+    }
+    if opened {
+        return Err(OpenError::Format { role: format.role.clone(), error: FormatError::Forged });
+    }
+    Err(wrong(refused))
+}

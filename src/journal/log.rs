@@ -1,0 +1,344 @@
+//! Reading a journal from the store and appending to it: the adapter around [`View`].
+//!
+//! The invariant: a record is created at exactly the number after the head that its writer had read, by a conditional put
+//! that is never retried blindly. Whoever loses reads what is there and decides again; whoever does not know keeps putting the
+//! same bytes until the number is occupied, and never calls that a failure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+
+use crate::env::Env;
+use crate::ids::{Digest, InstanceId, Seq, Term};
+use crate::journal::record::{self, Body, NodeRef, Record, RecordError, Takeover, TakeoverWhy};
+use crate::journal::state::{FoldError, Holder, View};
+use crate::repo::crypto::Keys;
+use crate::repo::names;
+use crate::role::permit::{Candidacy, Permit};
+use crate::store::{PutOutcome, Store, StoreError};
+
+/// Records fetched at once while a journal is read.
+const READ_AHEAD: usize = 16;
+
+/// How long an append of unknown outcome is pursued before it is given up as unknown.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The pause before an append of unknown outcome is looked at again; doubled each time up to the second value.
+const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Why a journal cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// The store.
+    #[error("the journal cannot be read: {0}")]
+    Store(#[from] StoreError),
+    /// One record.
+    #[error("journal record {seq} {error}")]
+    Record {
+        /// Which.
+        seq: Seq,
+        /// Why.
+        error: RecordError,
+    },
+    /// A record that does not follow.
+    #[error("journal record {seq} {error}")]
+    Fold {
+        /// Which.
+        seq: Seq,
+        /// Why.
+        error: FoldError,
+    },
+    /// A number below the head that is empty.
+    #[error("journal record {0} is missing, although later ones are there")]
+    Hole(Seq),
+    /// The store no longer holds what this node has seen in it.
+    #[error(
+        "this node has seen journal record {seq} as {seen}, and the store no longer has it: it was rolled back, or its newest records were removed"
+    )]
+    RolledBack {
+        /// Which.
+        seq: Seq,
+        /// What it was.
+        seen: Digest,
+    },
+}
+
+/// Why a record was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// A newer takeover exists. Nothing was committed, and nothing ever will be under this permit.
+    #[error("fenced: node {} took the role over with term {}", .0.node.name, .0.term)]
+    Fenced(Box<Holder>),
+    /// Something else was appended meanwhile, and the permit still holds: decide again on this view.
+    #[error("the journal moved on meanwhile")]
+    Moved(Box<View>),
+    /// It may be in the journal, or get there still. Nothing may be cleaned up.
+    #[error("whether journal record {seq} was written cannot be told: {why}")]
+    Unknown {
+        /// Which.
+        seq: Seq,
+        /// What came instead of an answer.
+        why: String,
+    },
+    /// The permit's deadline has passed.
+    #[error("the permit has expired")]
+    Expired,
+    /// The journal has records of a newer version.
+    #[error("the journal has records of a kind that this version does not know ({0}). Update runner on this node")]
+    NotUnderstood(String),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The store refused.
+    #[error("journal record {seq} was not written: {error}")]
+    Store {
+        /// Which.
+        seq: Seq,
+        /// Why.
+        error: StoreError,
+    },
+}
+
+/// A role's journal in its store.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    env: Env,
+    node: NodeRef,
+    instance: InstanceId,
+}
+
+impl Journal {
+    /// The journal of the repository that `keys` belong to, written as this node and process.
+    pub fn new(store: Arc<dyn Store>, keys: Keys, env: Env, node: NodeRef, instance: InstanceId) -> Self {
+        Self { store, keys, env, node, instance }
+    }
+
+    /// Who writes here.
+    pub fn node(&self) -> &NodeRef {
+        &self.node
+    }
+
+    /// One record's object, if the number is occupied.
+    pub async fn object(&self, seq: Seq) -> Result<Option<Bytes>, StoreError> {
+        match self.store.get(&names::record(self.keys.role(), seq)).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// One record and its digest, if the number is occupied.
+    pub async fn record(&self, seq: Seq) -> Result<Option<(Record, Digest)>, JournalError> {
+        let Some(object) = self.object(seq).await? else { return Ok(None) };
+        let record = Record::decode(&object, Some(&self.keys)).map_err(|error| JournalError::Record { seq, error })?;
+        Ok(Some((record, record::digest(&object))))
+    }
+
+    /// Reads on from what this node knew (`None`: from nothing) to the head.
+    ///
+    /// # Errors
+    /// [`JournalError::RolledBack`] if the store no longer has the record that was known.
+    pub async fn read(&self, known: Option<&View>) -> Result<View, JournalError> {
+        let start = self.check_known(known).await?;
+        let head = self.find_head(start.as_ref().map_or(0, |(seq, _)| seq.0)).await?;
+        self.fold(start.map(|(_, view)| view), Seq(head)).await
+    }
+
+    /// Reads up to record `until`, whatever comes after it: for a journal whose newest records are damaged.
+    pub async fn read_until(&self, until: Seq) -> Result<View, JournalError> {
+        self.fold(None, until).await
+    }
+
+    async fn check_known(&self, known: Option<&View>) -> Result<Option<(Seq, View)>, JournalError> {
+        let Some(view) = known else { return Ok(None) };
+        let Some(head) = &view.head else { return Ok(None) };
+        let found = self.object(head.seq).await?.map(|object| record::digest(&object));
+        if found != Some(head.digest) {
+            return Err(JournalError::RolledBack { seq: head.seq, seen: head.digest });
+        }
+        Ok(Some((head.seq, view.clone())))
+    }
+
+    /// The highest occupied number, by doubling from one that is known to be occupied and bisecting.
+    async fn find_head(&self, known: u64) -> Result<u64, JournalError> {
+        let mut occupied = known;
+        let mut step = 1;
+        let mut empty = loop {
+            let probe = occupied + step;
+            if self.object(Seq(probe)).await?.is_none() {
+                break probe;
+            }
+            occupied = probe;
+            step *= 2;
+        };
+        while empty - occupied > 1 {
+            let middle = occupied + (empty - occupied) / 2;
+            if self.object(Seq(middle)).await?.is_some() {
+                occupied = middle;
+            } else {
+                empty = middle;
+            }
+        }
+        Ok(occupied)
+    }
+
+    /// The view at `head`: from `start`, or from the newest checkpoint that is nearer.
+    async fn fold(&self, start: Option<View>, head: Seq) -> Result<View, JournalError> {
+        let known = start.as_ref().and_then(|v| v.head.as_ref()).map_or(0, |h| h.seq.0);
+        let checkpoint = head.0 - head.0 % record::CHECKPOINT_EVERY;
+        let mut view = match start {
+            Some(view) if known + 1 >= checkpoint => view,
+            start => match self.checkpoint(Seq(checkpoint)).await? {
+                Some(view) => view,
+                None => start.unwrap_or_else(|| View::empty(self.keys.role().clone(), self.keys.repo())),
+            },
+        };
+        let first = view.next_seq().0;
+        let mut objects = stream::iter((first..=head.0).map(Seq))
+            .map(|seq| async move { Ok::<_, JournalError>((seq, self.object(seq).await?)) })
+            .buffered(READ_AHEAD);
+        while let Some((seq, object)) = objects.try_next().await? {
+            let object = object.ok_or(JournalError::Hole(seq))?;
+            let record =
+                Record::decode(&object, Some(&self.keys)).map_err(|error| JournalError::Record { seq, error })?;
+            view.apply(&record, record::digest(&object)).map_err(|error| JournalError::Fold { seq, error })?;
+        }
+        Ok(view)
+    }
+
+    async fn checkpoint(&self, seq: Seq) -> Result<Option<View>, JournalError> {
+        if seq.0 == 0 {
+            return Ok(None);
+        }
+        let (record, _) = self.record(seq).await?.ok_or(JournalError::Hole(seq))?;
+        let view = View::before_checkpoint(&record);
+        if let Some(view) = &view
+            && (view.role != *self.keys.role() || view.repo != self.keys.repo() || record.seq != seq)
+        {
+            let error = FoldError::Foreign { role: view.role.clone(), repo: view.repo };
+            return Err(JournalError::Fold { seq, error });
+        }
+        Ok(view)
+    }
+
+    /// Appends a takeover, so that no older permit can append any more, and returns the permit that it gives.
+    pub async fn take_over(
+        &self,
+        view: &View,
+        candidacy: &Candidacy,
+        why: TakeoverWhy,
+    ) -> Result<(Permit, View), AppendError> {
+        let term = Term(view.term().0 + 1);
+        let view = self.create(view, term, None, Body::Takeover(Takeover { why }), None).await?;
+        let digest = view.head.as_ref().expect("a record was just appended").digest;
+        Ok((candidacy.permit(term, digest), view))
+    }
+
+    /// Appends a record under a permit.
+    pub async fn append(
+        &self,
+        permit: &Permit,
+        view: &View,
+        body: Body,
+        slot: Option<Timestamp>,
+    ) -> Result<View, AppendError> {
+        if permit.expired(self.env.clock.boottime()) {
+            return Err(AppendError::Expired);
+        }
+        fence(permit, view)?;
+        match self.create(view, permit.term(), Some(permit.takeover()), body, slot).await {
+            Err(AppendError::Moved(now)) => {
+                fence(permit, &now)?;
+                Err(AppendError::Moved(now))
+            }
+            other => other,
+        }
+    }
+
+    /// Creates the record after `view`'s head.
+    async fn create(
+        &self,
+        view: &View,
+        term: Term,
+        takeover: Option<Digest>,
+        body: Body,
+        slot: Option<Timestamp>,
+    ) -> Result<View, AppendError> {
+        if !view.understood() {
+            let kinds = view.unknown_kinds.iter().chain(view.state.unknown.keys()).cloned().collect::<Vec<_>>();
+            return Err(AppendError::NotUnderstood(kinds.join(", ")));
+        }
+        // The last record is looked at once more: a store that was rolled back would accept the same number twice.
+        self.check_known(Some(view)).await?;
+        let seq = view.next_seq();
+        let now = self.env.clock.now();
+        let record = Record {
+            role: view.role.clone(),
+            repo: view.repo,
+            seq,
+            term,
+            takeover,
+            node: self.node.clone(),
+            instance: self.instance,
+            time: now,
+            store_time: self.store.clock_offset().and_then(|offset| now.checked_add(offset).ok()),
+            slot,
+            last_slot: view.state.last_slot,
+            prev: view.head.as_ref().map(|head| head.digest),
+            body,
+            state: seq.0.is_multiple_of(record::CHECKPOINT_EVERY).then(|| view.state.clone()),
+        };
+        let object = Bytes::from(record.encode(&self.keys));
+        if !self.put_until_known(seq, &object).await? {
+            return Err(AppendError::Moved(Box::new(self.read(Some(view)).await?)));
+        }
+        let mut after = view.clone();
+        after
+            .apply(&record, record::digest(&object))
+            .map_err(|error| AppendError::Journal(JournalError::Fold { seq, error }))?;
+        Ok(after)
+    }
+
+    /// Puts the object until its number is occupied. True: by our bytes. False: by others.
+    async fn put_until_known(&self, seq: Seq, object: &Bytes) -> Result<bool, AppendError> {
+        let key = names::record(self.keys.role(), seq);
+        let started = self.env.clock.boottime();
+        let mut pause = RESOLVE_PAUSE.0;
+        loop {
+            let put = self.store.put_if_absent(&key, object.clone()).await;
+            let mut why = match put {
+                Ok(PutOutcome::Created) => return Ok(true),
+                Ok(PutOutcome::Exists) => "the number is occupied, and what stands there cannot be read".to_owned(),
+                Ok(PutOutcome::Unknown { why }) => why,
+                // A definite refusal tells nothing about an earlier put of ours that may be in flight.
+                Err(error) if pause == RESOLVE_PAUSE.0 => return Err(AppendError::Store { seq, error }),
+                Err(error) => error.to_string(),
+            };
+            match self.object(seq).await {
+                // Whole bytes: our own lost success is a success.
+                Ok(Some(there)) => return Ok(there == *object),
+                Ok(None) => {}
+                Err(error) => why = error.to_string(),
+            }
+            if self.env.clock.boottime().saturating_sub(started) >= RESOLVE_LIMIT {
+                return Err(AppendError::Unknown { seq, why });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RESOLVE_PAUSE.1);
+        }
+    }
+}
+
+/// Whether the newest takeover is still the permit's own.
+fn fence(permit: &Permit, view: &View) -> Result<(), AppendError> {
+    match &view.state.holder {
+        Some(holder) if holder.takeover == permit.takeover() => Ok(()),
+        Some(holder) => Err(AppendError::Fenced(Box::new(holder.clone()))),
+        None => unreachable!("a permit comes from a takeover record, and views only grow"),
+    }
+}

@@ -1,0 +1,257 @@
+//! One record: an act of a node on its role, readable with `jq`, chained to the one before, vouched for by a MAC.
+//!
+//! No file names and no content stand here: a record may be read by whoever can list the store.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ChunkId, Digest, IndexId, InstanceId, NodeId, RepoId, RoleName, Seq, Term};
+use crate::journal::state::State;
+use crate::repo::crypto::Keys;
+use crate::repo::line;
+
+/// The record version that this program writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// Every record whose number is a multiple of this carries the whole state before it.
+pub const CHECKPOINT_EVERY: u64 = 64;
+
+/// The node that wrote a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRef {
+    /// Its random ID.
+    pub id: NodeId,
+    /// Its label: the hostname, or what `--node` said. Never a key.
+    pub name: String,
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The role.
+    pub role: RoleName,
+    /// The repository.
+    pub repo: RepoId,
+    /// Its place.
+    pub seq: Seq,
+    /// The fencing token under which it was written.
+    pub term: Term,
+    /// The takeover record whose permit it was written under; `None` for a takeover itself.
+    pub takeover: Option<Digest>,
+    /// Who wrote it.
+    pub node: NodeRef,
+    /// Which process.
+    pub instance: InstanceId,
+    /// When, by the writer's clock.
+    pub time: Timestamp,
+    /// When, by the store's clock as the writer last saw it.
+    pub store_time: Option<Timestamp>,
+    /// The slot it is for.
+    pub slot: Option<Timestamp>,
+    /// The newest slot that was committed before it.
+    pub last_slot: Option<Timestamp>,
+    /// The record before.
+    pub prev: Option<Digest>,
+    /// What happened.
+    pub body: Body,
+    /// The state before this record, in every [`CHECKPOINT_EVERY`]th.
+    pub state: Option<State>,
+}
+
+/// What a record says happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// The node became the writer of the role.
+    Takeover(Takeover),
+    /// A backup was committed.
+    Snapshot(SnapshotBody),
+    /// A kind that this version does not know: it reads on, and does not append.
+    Unknown {
+        /// Its name.
+        kind: String,
+        /// Its content.
+        body: serde_json::Value,
+    },
+}
+
+/// The body of a takeover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Takeover {
+    /// Why.
+    pub why: TakeoverWhy,
+}
+
+/// Why a node took a role over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TakeoverWhy {
+    /// Nobody had it before.
+    First,
+    /// Another node had it.
+    Moved,
+    /// This node had it, in a process or a boot that is over.
+    Restart,
+}
+
+/// The body of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotBody {
+    /// The manifest.
+    pub root: ChunkId,
+    /// The index objects that this run wrote; with those of the records before they locate every chunk.
+    pub indexes: Vec<IndexId>,
+    /// Entries of the manifest.
+    pub entries: u64,
+    /// Regular files among them.
+    pub files: u64,
+    /// Bytes of those files, holes included.
+    pub bytes: u64,
+    /// What changed against the snapshot before.
+    pub changes: Changes,
+    /// BLAKE3 over the paths and kinds of what changed, keyed from the repository: runs that report the same set again and again
+    /// show themselves.
+    pub changed_set: ChunkId,
+    /// What the run cost.
+    pub cost: Cost,
+}
+
+/// Counts of entries against the snapshot before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Changes {
+    /// Not there before.
+    pub new: u64,
+    /// Content or metadata differs.
+    pub changed: u64,
+    /// Equal.
+    pub unchanged: u64,
+    /// No longer there.
+    pub removed: u64,
+    /// Could not be read.
+    pub unreadable: u64,
+}
+
+/// What a run cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// Bytes read from files.
+    pub read_bytes: u64,
+    /// Bytes of new content, before compression.
+    pub new_bytes: u64,
+    /// Bytes sent to the store before this record.
+    pub uploaded_bytes: u64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// A record that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// It cannot be read.
+    #[error("cannot be read ({0})")]
+    Damaged(String),
+    /// It is newer than this program.
+    #[error("has format version {0}, and this program reads version {VERSION}. Update runner on this node")]
+    Newer(u32),
+}
+
+/// The JSON of a record. `kind` and `body` stay apart, so that an unknown kind can be read past.
+#[derive(Serialize, Deserialize)]
+struct Raw {
+    v: u32,
+    role: RoleName,
+    repo: RepoId,
+    seq: Seq,
+    term: Term,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    takeover: Option<Digest>,
+    node: NodeRef,
+    instance: InstanceId,
+    time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    store_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    slot: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    last_slot: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    prev: Option<Digest>,
+    kind: String,
+    body: serde_json::Value,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    state: Option<State>,
+}
+
+/// The digest of a journal object: what the next record names as its predecessor.
+pub fn digest(object: &[u8]) -> Digest {
+    Digest(*blake3::hash(object).as_bytes())
+}
+
+impl Record {
+    /// The object, under these keys.
+    pub fn encode(&self, keys: &Keys) -> Vec<u8> {
+        let json = |value: serde_json::Result<serde_json::Value>| value.expect("plain data becomes JSON");
+        let (kind, body) = match &self.body {
+            Body::Takeover(body) => ("takeover", json(serde_json::to_value(body))),
+            Body::Snapshot(body) => ("snapshot", json(serde_json::to_value(body))),
+            Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
+        };
+        let raw = Raw {
+            v: VERSION,
+            role: self.role.clone(),
+            repo: self.repo,
+            seq: self.seq,
+            term: self.term,
+            takeover: self.takeover,
+            node: self.node.clone(),
+            instance: self.instance,
+            time: self.time,
+            store_time: self.store_time,
+            slot: self.slot,
+            last_slot: self.last_slot,
+            prev: self.prev,
+            kind: kind.to_owned(),
+            body,
+            state: self.state.clone(),
+        };
+        line::seal(&serde_json::to_vec(&raw).expect("plain data becomes JSON"), keys)
+    }
+
+    /// From the object. With keys the MAC is checked; without, only the shape.
+    pub fn decode(object: &[u8], keys: Option<&Keys>) -> Result<Self, RecordError> {
+        let damaged = |e: &dyn std::fmt::Display| RecordError::Damaged(e.to_string());
+        let first = match keys {
+            Some(keys) => line::open(object, keys).map_err(|e| damaged(&e))?,
+            None => line::split(object).map_err(|e| damaged(&e))?.0,
+        };
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let Version { v } = serde_json::from_slice(first).map_err(|e| damaged(&e))?;
+        if v > VERSION {
+            return Err(RecordError::Newer(v));
+        }
+        let raw: Raw = serde_json::from_slice(first).map_err(|e| damaged(&e))?;
+        let body = match raw.kind.as_str() {
+            "takeover" => Body::Takeover(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "snapshot" => Body::Snapshot(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            _ => Body::Unknown { kind: raw.kind, body: raw.body },
+        };
+        Ok(Record {
+            role: raw.role,
+            repo: raw.repo,
+            seq: raw.seq,
+            term: raw.term,
+            takeover: raw.takeover,
+            node: raw.node,
+            instance: raw.instance,
+            time: raw.time,
+            store_time: raw.store_time,
+            slot: raw.slot,
+            last_slot: raw.last_slot,
+            prev: raw.prev,
+            body,
+            state: raw.state,
+        })
+    }
+}

@@ -1,0 +1,383 @@
+//! Folding records into state: what is live, who writes, which slot was last. Pure; the same records give the same state
+//! on every node.
+//!
+//! The promises "one lineage" and "terms never go back" are checked here for everything that is read: a record that does
+//! not follow is refused, whoever wrote it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ChunkId, Digest, IndexId, InstanceId, RepoId, RoleName, Seq, Term};
+use crate::journal::record::{Body, Changes, Cost, NodeRef, Record, TakeoverWhy};
+
+/// Who may write: the newest takeover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The fencing token.
+    pub term: Term,
+    /// The digest of the takeover record.
+    pub takeover: Digest,
+    /// Its number.
+    pub seq: Seq,
+    /// Who.
+    pub node: NodeRef,
+    /// Which process.
+    pub instance: InstanceId,
+    /// When, by that node's clock.
+    pub time: Timestamp,
+    /// Why.
+    pub why: TakeoverWhy,
+}
+
+/// One live snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The digest of its record.
+    pub id: Digest,
+    /// The number of its record.
+    pub seq: Seq,
+    /// The fencing token it was written under.
+    pub term: Term,
+    /// Who wrote it.
+    pub node: NodeRef,
+    /// When, by the store's clock if the writer saw it, else by the writer's.
+    pub time: Timestamp,
+    /// The slot it is for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slot: Option<Timestamp>,
+    /// The manifest.
+    pub root: ChunkId,
+    /// Entries of the manifest.
+    pub entries: u64,
+    /// Regular files among them.
+    pub files: u64,
+    /// Bytes of those files.
+    pub bytes: u64,
+    /// What changed against the snapshot before.
+    pub changes: Changes,
+    /// What the run cost.
+    pub cost: Cost,
+}
+
+/// What the records up to some point add up to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Who may write.
+    pub holder: Option<Holder>,
+    /// The newest slot that was committed.
+    pub last_slot: Option<Timestamp>,
+    /// The live snapshots, oldest first.
+    pub snapshots: Vec<Snapshot>,
+    /// The index objects that together locate every chunk of them.
+    pub indexes: Vec<IndexId>,
+    /// What a newer version keeps here. It is carried along, and keeps this version from appending.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// The newest record of a journal, as the next one must continue it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its number.
+    pub seq: Seq,
+    /// Its digest.
+    pub digest: Digest,
+    /// Who wrote it.
+    pub node: NodeRef,
+    /// When, by the writer's clock.
+    pub time: Timestamp,
+}
+
+/// A journal as far as it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// The role.
+    pub role: RoleName,
+    /// The repository.
+    pub repo: RepoId,
+    /// The newest record; `None` while there is none.
+    pub head: Option<Head>,
+    /// What it all adds up to.
+    pub state: State,
+    /// Kinds of records that were read past without being understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unknown_kinds: Vec<String>,
+}
+
+/// A record that does not follow the one before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// Of another role or repository.
+    #[error("belongs to role {role}, repository {repo}")]
+    Foreign {
+        /// What it says.
+        role: RoleName,
+        /// What it says.
+        repo: RepoId,
+    },
+    /// Not the next number.
+    #[error("says it is number {found}")]
+    Number {
+        /// What it says.
+        found: Seq,
+    },
+    /// Not chained to the record before.
+    #[error("does not continue the record before it")]
+    Chain,
+    /// A takeover whose term is not the next, or another record whose term is not the holder's.
+    #[error("has term {found} after term {before}")]
+    Term {
+        /// What it says.
+        found: Term,
+        /// The holder's.
+        before: Term,
+    },
+    /// Written under a permit that a newer takeover had ended: the fence was broken.
+    #[error("was written under a takeover that is not the newest")]
+    Fence,
+    /// Its checkpoint is not what the records before it add up to.
+    #[error("carries a state that the records before it do not add up to")]
+    Checkpoint,
+}
+
+impl View {
+    /// A journal without records.
+    pub fn empty(role: RoleName, repo: RepoId) -> Self {
+        Self { role, repo, head: None, state: State::default(), unknown_kinds: Vec::new() }
+    }
+
+    /// The number that the next record gets.
+    pub fn next_seq(&self) -> Seq {
+        self.head.as_ref().map_or(Seq::FIRST, |head| head.seq.next())
+    }
+
+    /// The holder's term; 0 before the first takeover.
+    pub fn term(&self) -> Term {
+        self.state.holder.as_ref().map_or(Term(0), |holder| holder.term)
+    }
+
+    /// Whether this program understands everything that the journal says; else it must not append.
+    pub fn understood(&self) -> bool {
+        self.unknown_kinds.is_empty() && self.state.unknown.is_empty()
+    }
+
+    /// Starts at a checkpoint, without the records before it: the view before `record`.
+    pub fn before_checkpoint(record: &Record) -> Option<View> {
+        let state = record.state.clone()?;
+        let before = record.seq.0.checked_sub(1).filter(|&seq| seq > 0)?;
+        let head = Head { seq: Seq(before), digest: record.prev?, node: record.node.clone(), time: record.time };
+        Some(View { role: record.role.clone(), repo: record.repo, head: Some(head), state, unknown_kinds: Vec::new() })
+    }
+
+    /// Adds the next record, whose object has this digest.
+    pub fn apply(&mut self, record: &Record, digest: Digest) -> Result<(), FoldError> {
+        if record.role != self.role || record.repo != self.repo {
+            return Err(FoldError::Foreign { role: record.role.clone(), repo: record.repo });
+        }
+        if record.seq != self.next_seq() {
+            return Err(FoldError::Number { found: record.seq });
+        }
+        if record.prev != self.head.as_ref().map(|head| head.digest) {
+            return Err(FoldError::Chain);
+        }
+        if record.state.as_ref().is_some_and(|state| *state != self.state) {
+            return Err(FoldError::Checkpoint);
+        }
+        self.apply_term(record)?;
+        match &record.body {
+            Body::Takeover(takeover) => {
+                self.state.holder = Some(Holder {
+                    term: record.term,
+                    takeover: digest,
+                    seq: record.seq,
+                    node: record.node.clone(),
+                    instance: record.instance,
+                    time: record.time,
+                    why: takeover.why,
+                });
+            }
+            Body::Snapshot(body) => {
+                self.state.indexes.extend_from_slice(&body.indexes);
+                self.state.last_slot = self.state.last_slot.max(record.slot);
+                self.state.snapshots.push(Snapshot {
+                    id: digest,
+                    seq: record.seq,
+                    term: record.term,
+                    node: record.node.clone(),
+                    time: record.store_time.unwrap_or(record.time),
+                    slot: record.slot,
+                    root: body.root,
+                    entries: body.entries,
+                    files: body.files,
+                    bytes: body.bytes,
+                    changes: body.changes,
+                    cost: body.cost,
+                });
+            }
+            Body::Unknown { kind, .. } => {
+                if !self.unknown_kinds.contains(kind) {
+                    self.unknown_kinds.push(kind.clone());
+                }
+            }
+        }
+        self.head = Some(Head { seq: record.seq, digest, node: record.node.clone(), time: record.time });
+        Ok(())
+    }
+
+    fn apply_term(&self, record: &Record) -> Result<(), FoldError> {
+        let before = self.term();
+        let wrong = Err(FoldError::Term { found: record.term, before });
+        match (&record.body, record.takeover) {
+            (Body::Takeover(_), _) if record.term.0 != before.0 + 1 => wrong,
+            (Body::Takeover(_), _) => Ok(()),
+            // What a newer version does without a permit is for it to judge; terms still never go back.
+            (Body::Unknown { .. }, None) if record.term >= before => Ok(()),
+            _ if record.term != before => wrong,
+            (_, takeover) if takeover != self.state.holder.as_ref().map(|h| h.takeover) => Err(FoldError::Fence),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+    use crate::journal::record::{self, SnapshotBody, Takeover};
+    use crate::repo::crypto::Cipher;
+    use crate::repo::crypto::tests::keys;
+
+    fn node(n: u8) -> NodeRef {
+        NodeRef { id: NodeId([n; 16]), name: format!("node{n}") }
+    }
+
+    /// The record that continues `view`.
+    fn next(view: &View, by: u8, body: Body) -> Record {
+        let takeover = match body {
+            Body::Takeover(_) => None,
+            _ => view.state.holder.as_ref().map(|h| h.takeover),
+        };
+        let term = Term(view.term().0 + u64::from(takeover.is_none()));
+        let checkpoint = view.next_seq().0.is_multiple_of(record::CHECKPOINT_EVERY);
+        Record {
+            role: view.role.clone(),
+            repo: view.repo,
+            seq: view.next_seq(),
+            term,
+            takeover,
+            node: node(by),
+            instance: InstanceId([by; 8]),
+            time: Timestamp::UNIX_EPOCH,
+            store_time: None,
+            slot: None,
+            last_slot: view.state.last_slot,
+            prev: view.head.as_ref().map(|h| h.digest),
+            body,
+            state: checkpoint.then(|| view.state.clone()),
+        }
+    }
+
+    fn takeover() -> Body {
+        Body::Takeover(Takeover { why: TakeoverWhy::Moved })
+    }
+
+    fn snapshot(n: u8) -> Body {
+        Body::Snapshot(SnapshotBody {
+            root: ChunkId([n; 32]),
+            indexes: vec![IndexId([n; 16])],
+            entries: 3,
+            files: 2,
+            bytes: 10,
+            changes: Changes::default(),
+            changed_set: ChunkId([0; 32]),
+            cost: Cost::default(),
+        })
+    }
+
+    fn push(view: &mut View, record: &Record) -> Result<(), FoldError> {
+        let object = record.encode(&keys(Cipher::None));
+        let record = Record::decode(&object, Some(&keys(Cipher::None))).unwrap();
+        view.apply(&record, record::digest(&object))
+    }
+
+    fn add(view: &mut View, by: u8, body: Body) {
+        let record = next(view, by, body);
+        push(view, &record).unwrap();
+    }
+
+    fn empty() -> View {
+        View::empty("app".parse().unwrap(), RepoId([7; 16]))
+    }
+
+    #[test]
+    fn a_stale_writer_is_refused_by_everybody_who_reads() {
+        let mut view = empty();
+        add(&mut view, 1, takeover());
+        let before = view.clone();
+        add(&mut view, 2, takeover());
+        // The old writer's record, even if it takes the right number, chain and term.
+        let mut stale = next(&view, 1, snapshot(1));
+        stale.takeover = before.state.holder.as_ref().map(|h| h.takeover);
+        assert_eq!(push(&mut view, &stale), Err(FoldError::Fence));
+        stale.term = Term(1);
+        assert_eq!(push(&mut view, &stale), Err(FoldError::Term { found: Term(1), before: Term(2) }));
+        assert_eq!(push(&mut view, &next(&before, 1, snapshot(1))), Err(FoldError::Number { found: Seq(2) }));
+        let mut jump = next(&view, 1, takeover());
+        jump.term = Term(9);
+        assert!(matches!(push(&mut view, &jump), Err(FoldError::Term { .. })));
+        add(&mut view, 2, snapshot(1));
+        assert_eq!(view.state.snapshots.len(), 1);
+    }
+
+    #[test]
+    fn a_checkpoint_stands_for_all_before_it() {
+        let mut view = empty();
+        let mut at_64 = None;
+        add(&mut view, 1, takeover());
+        while view.next_seq().0 <= 70 {
+            let record = next(&view, 1, snapshot(view.next_seq().0 as u8));
+            if record.seq.0 == 64 {
+                at_64 = Some((record.clone(), view.clone()));
+            }
+            push(&mut view, &record).unwrap();
+        }
+        let (record, before) = at_64.unwrap();
+        let from = View::before_checkpoint(&record).unwrap();
+        assert_eq!(from.state, before.state);
+        assert_eq!(from.next_seq(), before.next_seq());
+        let mut lying = before.clone();
+        let mut forged = record;
+        forged.state.as_mut().unwrap().snapshots.pop();
+        assert_eq!(push(&mut lying, &forged), Err(FoldError::Checkpoint));
+    }
+
+    #[test]
+    fn an_unknown_kind_is_read_past_and_stops_appends() {
+        let mut view = empty();
+        add(&mut view, 1, takeover());
+        let point = Body::Unknown { kind: "point".to_owned(), body: serde_json::json!({"id": 1}) };
+        add(&mut view, 1, point);
+        assert!(!view.understood());
+        add(&mut view, 1, snapshot(3));
+        assert_eq!(view.state.snapshots.len(), 1);
+    }
+
+    #[test]
+    fn a_record_is_json_that_anybody_can_read() {
+        let mut view = empty();
+        add(&mut view, 1, takeover());
+        let object = next(&view, 1, snapshot(3)).encode(&keys(Cipher::None));
+        let text = String::from_utf8(object).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!((&lines[0]["kind"], &lines[0]["seq"], &lines[0]["v"]), (&"snapshot".into(), &2.into(), &1.into()));
+        assert!(lines[1]["mac"].is_string());
+        for at in 0..text.len() {
+            let mut flipped = text.clone().into_bytes();
+            flipped[at] ^= 1;
+            assert!(Record::decode(&flipped, Some(&keys(Cipher::None))).is_err(), "byte {at}");
+        }
+    }
+}

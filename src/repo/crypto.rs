@@ -1,0 +1,288 @@
+//! The keys of one repository and what is done with them: naming chunks, sealing objects, vouching for journal lines.
+//!
+//! Nothing is sealed twice under one key and nonce: each object has a key of its own, derived from the repository key and
+//! a random 32-byte salt, and numbers its parts. Should a cloned machine ever repeat a salt all the same, AES-256-GCM-SIV
+//! (RFC 8452) reveals only whether the plaintexts were equal.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use zeroize::Zeroizing;
+
+use crate::ids::{ChunkId, RepoId, RoleName};
+
+/// The salt of one sealed object, in bytes.
+pub const SALT_LEN: usize = 32;
+
+/// What sealing adds to each part, in bytes.
+pub const TAG_LEN: usize = 16;
+
+/// How objects are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Cipher {
+    /// AES-256-GCM-SIV (RFC 8452).
+    #[serde(rename = "aes-256-gcm-siv")]
+    Aes256GcmSiv,
+    /// Not encrypted. The tag is a keyed BLAKE3, and the key stands in `format`: it shows damage, not malice.
+    #[serde(rename = "none")]
+    None,
+}
+
+impl Cipher {
+    /// As it stands in binary headers.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Cipher::None => 0,
+            Cipher::Aes256GcmSiv => 1,
+        }
+    }
+}
+
+/// What a sealed part is; one kind never opens as another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Frame number n of a pack.
+    Frame(u32),
+    /// The trailer of a pack.
+    Trailer,
+    /// An index object.
+    Index,
+}
+
+impl Part {
+    fn code_and_number(self) -> (u8, u32) {
+        match self {
+            Part::Frame(n) => (1, n),
+            Part::Trailer => (2, u32::MAX),
+            Part::Index => (3, 0),
+        }
+    }
+}
+
+/// A sealed part that does not open: damaged, cut off, moved, or of another repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("does not open: it is damaged, or belongs elsewhere")]
+pub struct OpenError;
+
+/// The secret that everything else of a repository is derived from: 32 random bytes, made at `init`.
+#[derive(Clone)]
+pub struct RepositoryKey(pub(crate) Zeroizing<[u8; 32]>);
+
+impl RepositoryKey {
+    /// The key with these bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+}
+
+impl fmt::Debug for RepositoryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RepositoryKey(…)")
+    }
+}
+
+/// An opened repository's keys, bound to its ID and role.
+#[derive(Clone)]
+pub struct Keys {
+    cipher: Cipher,
+    repo: RepoId,
+    role: RoleName,
+    master: RepositoryKey,
+    chunk: Zeroizing<[u8; 32]>,
+    mac: Zeroizing<[u8; 32]>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys({} {})", self.role, self.repo)
+    }
+}
+
+// BLAKE3 derive_key contexts. Part of the format: never reworded.
+const CONTEXT_CHUNK: &str = "runner 2026-11-21 v1 chunk id";
+const CONTEXT_MAC: &str = "runner 2026-11-21 v1 journal mac";
+const CONTEXT_OBJECT: &str = "runner 2026-11-21 v1 object key";
+
+impl Keys {
+    /// Derives all keys of one repository.
+    pub fn new(cipher: Cipher, repo: RepoId, role: RoleName, master: RepositoryKey) -> Self {
+        let chunk = Zeroizing::new(blake3::derive_key(CONTEXT_CHUNK, &master.0[..]));
+        let mac = Zeroizing::new(blake3::derive_key(CONTEXT_MAC, &master.0[..]));
+        Self { cipher, repo, role, master, chunk, mac }
+    }
+
+    /// How this repository protects objects.
+    pub fn cipher(&self) -> Cipher {
+        self.cipher
+    }
+
+    /// Which repository.
+    pub fn repo(&self) -> RepoId {
+        self.repo
+    }
+
+    /// Which role.
+    pub fn role(&self) -> &RoleName {
+        &self.role
+    }
+
+    /// The secret itself, for `key add` and `key export`.
+    pub fn master(&self) -> &RepositoryKey {
+        &self.master
+    }
+
+    /// The name of this content: BLAKE3 keyed from the repository key, so that a name tells an outsider nothing.
+    pub fn chunk_id(&self, content: &[u8]) -> ChunkId {
+        ChunkId(*blake3::keyed_hash(&self.chunk, content).as_bytes())
+    }
+
+    /// The MAC over the first line of a journal record or of `format`.
+    pub fn line_mac(&self, line: &[u8]) -> [u8; 32] {
+        *blake3::keyed_hash(&self.mac, line).as_bytes()
+    }
+
+    /// The key of the object with this salt.
+    pub fn object(&self, id: [u8; 16], salt: [u8; SALT_LEN]) -> ObjectKey {
+        let mut material = Zeroizing::new([0; 64]);
+        material[..32].copy_from_slice(&self.master.0[..]);
+        material[32..].copy_from_slice(&salt);
+        let key = Zeroizing::new(blake3::derive_key(CONTEXT_OBJECT, &material[..]));
+        let mut context = Vec::with_capacity(64);
+        context.extend_from_slice(b"runner");
+        context.extend_from_slice(&[1, self.cipher.code()]);
+        context.extend_from_slice(&self.repo.0);
+        context.push(self.role.as_str().len() as u8);
+        context.extend_from_slice(self.role.as_str().as_bytes());
+        context.extend_from_slice(&id);
+        let sealer = match self.cipher {
+            Cipher::None => Sealer::Mac(key),
+            Cipher::Aes256GcmSiv => Sealer::Aead(Box::new(aead(&key))),
+        };
+        ObjectKey { sealer, context }
+    }
+}
+
+/// AES-256-GCM-SIV under this key.
+pub(crate) fn aead(key: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key).expect("the key has the cipher's length"))
+}
+
+enum Sealer {
+    Aead(Box<LessSafeKey>),
+    Mac(Zeroizing<[u8; 32]>),
+}
+
+/// Seals and opens the parts of one object.
+pub struct ObjectKey {
+    sealer: Sealer,
+    /// The associated data up to the part: format, cipher, repository, role, object.
+    context: Vec<u8>,
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ObjectKey(…)")
+    }
+}
+
+impl ObjectKey {
+    fn associated(&self, part: Part) -> (Vec<u8>, Nonce) {
+        let (code, number) = part.code_and_number();
+        let mut data = self.context.clone();
+        data.push(code);
+        data.extend_from_slice(&number.to_le_bytes());
+        let mut nonce = [0; NONCE_LEN];
+        nonce[0] = code;
+        nonce[4..8].copy_from_slice(&number.to_le_bytes());
+        (data, Nonce::assume_unique_for_key(nonce))
+    }
+
+    fn tag(key: &[u8; 32], associated: &[u8], data: &[u8]) -> [u8; TAG_LEN] {
+        let mut hasher = blake3::Hasher::new_keyed(key);
+        hasher.update(&(associated.len() as u64).to_le_bytes()).update(associated).update(data);
+        hasher.finalize().as_bytes()[..TAG_LEN].try_into().expect("a hash is longer than a tag")
+    }
+
+    /// Seals `data[from..]` in place and appends the tag.
+    pub fn seal(&self, part: Part, data: &mut Vec<u8>, from: usize) {
+        let (associated, nonce) = self.associated(part);
+        let tag = match &self.sealer {
+            Sealer::Mac(key) => Self::tag(key, &associated, &data[from..]),
+            Sealer::Aead(key) => key
+                .seal_in_place_separate_tag(nonce, Aad::from(&associated), &mut data[from..])
+                .expect("a part is far below the cipher's limit of 64 GiB")
+                .as_ref()
+                .try_into()
+                .expect("the cipher's tag has 16 bytes"),
+        };
+        data.extend_from_slice(&tag);
+    }
+
+    /// Opens a sealed part.
+    pub fn open(&self, part: Part, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let (associated, nonce) = self.associated(part);
+        let Some(len) = sealed.len().checked_sub(TAG_LEN) else { return Err(OpenError) };
+        match &self.sealer {
+            Sealer::Mac(key) => {
+                let tag: [u8; TAG_LEN] = sealed[len..].try_into().expect("split at the tag's length");
+                // No secret is compared here: the key stands in the store.
+                if Self::tag(key, &associated, &sealed[..len]) != tag {
+                    return Err(OpenError);
+                }
+                Ok(sealed[..len].to_vec())
+            }
+            Sealer::Aead(key) => {
+                let mut data = sealed.to_vec();
+                key.open_in_place(nonce, Aad::from(&associated), &mut data).map_err(|_| OpenError)?;
+                data.truncate(len);
+                Ok(data)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Keys for tests of other modules.
+    pub(crate) fn keys(cipher: Cipher) -> Keys {
+        Keys::new(cipher, RepoId([7; 16]), "app".parse().unwrap(), RepositoryKey::new([9; 32]))
+    }
+
+    #[test]
+    fn a_part_opens_only_as_what_it_was_sealed_as() {
+        for cipher in [Cipher::Aes256GcmSiv, Cipher::None] {
+            let keys = keys(cipher);
+            let key = keys.object([1; 16], [2; 32]);
+            let mut sealed = b"head content".to_vec();
+            key.seal(Part::Frame(3), &mut sealed, 5);
+            assert_eq!(key.open(Part::Frame(3), &sealed[5..]).unwrap(), b"content");
+            let mut flipped = sealed.clone();
+            flipped[6] ^= 1;
+            assert!(key.open(Part::Frame(3), &flipped[5..]).is_err());
+            assert!(key.open(Part::Frame(4), &sealed[5..]).is_err());
+            assert!(key.open(Part::Trailer, &sealed[5..]).is_err());
+            assert!(key.open(Part::Frame(3), &sealed[5..10]).is_err());
+            assert!(keys.object([1; 16], [3; 32]).open(Part::Frame(3), &sealed[5..]).is_err(), "another salt");
+            assert!(keys.object([3; 16], [2; 32]).open(Part::Frame(3), &sealed[5..]).is_err(), "another object");
+            let other = Keys::new(cipher, RepoId([7; 16]), "db".parse().unwrap(), RepositoryKey::new([9; 32]));
+            assert!(other.object([1; 16], [2; 32]).open(Part::Frame(3), &sealed[5..]).is_err(), "another role");
+        }
+    }
+
+    /// The derivations are part of the format: these values must never change.
+    #[test]
+    fn derivations_are_pinned() {
+        let keys = keys(Cipher::Aes256GcmSiv);
+        let mut sealed = b"content".to_vec();
+        keys.object([1; 16], [2; 32]).seal(Part::Index, &mut sealed, 0);
+        insta::assert_snapshot!(
+            format!("{}\n{}\n{}", keys.chunk_id(b"content"), hex::encode(keys.line_mac(b"line")), hex::encode(sealed)),
+            @r"
+        4ff94d82b91612b1b3215bfc5e952f2c245f7b7347a6ea0b6011e88c2b1b2007
+        042a0a6bdc7a2b1d61594ccd2033e49fc8e375b417d6d6d780975489e3578c0d
+        854a2b2aacb6416c923af26c56f20a5d19a4d4a617a924
+        ");
+    }
+}

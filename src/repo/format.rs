@@ -1,0 +1,188 @@
+//! The `format` object: what a repository is. Written once, at `init`; its presence makes the repository complete.
+//!
+//! Like a journal record it is one line of JSON and a second line with its MAC, readable without the key.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{RepoId, RoleName};
+use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
+use crate::repo::line::{self, LineError};
+
+/// The format version that this program writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// The content of `format`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Format {
+    /// Format version of everything below this prefix.
+    pub v: u32,
+    /// The role it was made for.
+    pub role: RoleName,
+    /// The repository.
+    pub repo: RepoId,
+    /// When it was made.
+    pub created: Timestamp,
+    /// How objects are sealed.
+    pub cipher: Cipher,
+    /// Where the journal lives.
+    pub journal: JournalHome,
+    /// How files are cut.
+    pub chunker: ChunkerParams,
+    /// The repository key in hex; only where the cipher is `none`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clear_key: Option<String>,
+}
+
+/// Where the journal of a repository lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JournalHome {
+    /// In the store itself.
+    Bucket,
+}
+
+/// FastCDC parameters, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChunkerParams {
+    /// No cut before this.
+    pub min: u32,
+    /// The average to expect. A file smaller than this is one chunk.
+    pub average: u32,
+    /// A cut at the latest here.
+    pub max: u32,
+    /// Chunking starts anew at multiples of this, so that a large file can be read by several threads.
+    pub segment: u64,
+}
+
+impl Default for ChunkerParams {
+    fn default() -> Self {
+        Self { min: 256 << 10, average: 1 << 20, max: 4 << 20, segment: 32 << 20 }
+    }
+}
+
+impl ChunkerParams {
+    /// Whether a chunker can work with them; a `format` with others is refused.
+    pub fn sound(&self) -> bool {
+        (4096..=1 << 24).contains(&self.min)
+            && self.min < self.average
+            && self.average < self.max
+            && self.max <= 1 << 26
+            && self.segment >= u64::from(self.max)
+    }
+}
+
+/// A `format` that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// It cannot be read.
+    #[error("`format` is damaged ({0})")]
+    Damaged(String),
+    /// It is newer than this program.
+    #[error("the repository has format version {0}; this program reads version {VERSION}. Update runner on this node")]
+    Newer(u32),
+    /// The repository belongs to another role.
+    #[error("the repository at this place belongs to role {found}, not {wanted}")]
+    OtherRole {
+        /// What `format` says.
+        found: RoleName,
+        /// What was asked for.
+        wanted: RoleName,
+    },
+    /// The MAC does not fit.
+    #[error("`format` was changed, or the key belongs to another repository")]
+    Forged,
+}
+
+impl Format {
+    /// Reads the object without checking its MAC, which takes the keys that it leads to.
+    pub fn parse(bytes: &[u8], wanted: &RoleName) -> Result<Self, FormatError> {
+        let damaged = |e: String| FormatError::Damaged(e);
+        let (first, _) = line::split(bytes).map_err(|e| damaged(e.to_string()))?;
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let Version { v } = serde_json::from_slice(first).map_err(|e| damaged(e.to_string()))?;
+        if v > VERSION {
+            return Err(FormatError::Newer(v));
+        }
+        let format: Format = serde_json::from_slice(first).map_err(|e| damaged(e.to_string()))?;
+        if format.role != *wanted {
+            return Err(FormatError::OtherRole { found: format.role, wanted: wanted.clone() });
+        }
+        if !format.chunker.sound() || (format.cipher == Cipher::None) != format.clear_key.is_some() {
+            return Err(damaged("impossible parameters".to_owned()));
+        }
+        Ok(format)
+    }
+
+    /// Checks the MAC of the object that this was parsed from.
+    pub fn verify(bytes: &[u8], keys: &Keys) -> Result<(), FormatError> {
+        line::open(bytes, keys).map(|_| ()).map_err(|e| match e {
+            LineError::Forged => FormatError::Forged,
+            other => FormatError::Damaged(other.to_string()),
+        })
+    }
+
+    /// The keys of this repository under this master key.
+    pub fn keys(&self, master: RepositoryKey) -> Keys {
+        Keys::new(self.cipher, self.repo, self.role.clone(), master)
+    }
+
+    /// The master key, where it stands in the clear.
+    pub fn clear_master(&self) -> Option<RepositoryKey> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(self.clear_key.as_deref()?, &mut bytes).ok()?;
+        Some(RepositoryKey::new(bytes))
+    }
+
+    /// The object.
+    pub fn encode(&self, keys: &Keys) -> Vec<u8> {
+        line::seal(&serde_json::to_vec(self).expect("plain data becomes JSON"), keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::crypto::tests::keys;
+
+    fn format() -> Format {
+        Format {
+            v: VERSION,
+            role: "app".parse().unwrap(),
+            repo: RepoId([7; 16]),
+            created: Timestamp::UNIX_EPOCH,
+            cipher: Cipher::Aes256GcmSiv,
+            journal: JournalHome::Bucket,
+            chunker: ChunkerParams::default(),
+            clear_key: None,
+        }
+    }
+
+    #[test]
+    fn it_reads_back_and_every_change_is_seen() {
+        let keys = keys(Cipher::Aes256GcmSiv);
+        let role = "app".parse().unwrap();
+        let object = format().encode(&keys);
+        assert_eq!(Format::parse(&object, &role).unwrap(), format());
+        Format::verify(&object, &keys).unwrap();
+        for at in 0..object.len() {
+            let mut flipped = object.clone();
+            flipped[at] ^= 1;
+            assert!(Format::parse(&flipped, &role).is_err() || Format::verify(&flipped, &keys).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_and_another_role_are_told_apart_from_damage() {
+        let keys = keys(Cipher::Aes256GcmSiv);
+        let newer = Format { v: 2, ..format() }.encode(&keys);
+        assert_eq!(Format::parse(&newer, &"app".parse().unwrap()), Err(FormatError::Newer(2)));
+        let other = Format::parse(&format().encode(&keys), &"db".parse().unwrap());
+        assert!(matches!(other, Err(FormatError::OtherRole { .. })));
+    }
+}

@@ -1,0 +1,228 @@
+//! The index: which pack, frame and place holds a chunk.
+//!
+//! An index object lists the tables of the packs that one session wrote (or vouched for); the union of the objects that
+//! the journal names is the index of the repository. In memory it is one sorted list: 48 bytes a chunk, whatever the
+//! number of objects it came from.
+
+use bytes::Bytes;
+
+use crate::ids::{ChunkId, IndexId, PackId};
+use crate::repo::codec::{DecodeError, Reader, bad, put_varint};
+use crate::repo::crypto::{Keys, Part, SALT_LEN};
+use crate::repo::pack::PackTable;
+
+/// An index object is closed when its packs list this many chunks: about 9 MiB, so that it can be held and retried.
+pub const INDEX_OBJECT_CHUNKS: usize = 1 << 18;
+
+const MAGIC: &[u8; 4] = b"RUNI";
+const VERSION: u8 = 1;
+const HEADER_LEN: usize = 8 + SALT_LEN;
+
+/// Seals the tables of some packs as one object.
+pub fn encode_index(keys: &Keys, id: IndexId, salt: [u8; SALT_LEN], packs: &[PackTable]) -> Bytes {
+    let mut data = Vec::new();
+    data.extend_from_slice(MAGIC);
+    data.extend_from_slice(&[VERSION, keys.cipher().code(), 0, 0]);
+    data.extend_from_slice(&salt);
+    put_varint(&mut data, packs.len() as u64);
+    for pack in packs {
+        data.extend_from_slice(&pack.id.0);
+        data.extend_from_slice(&pack.salt);
+        pack.encode(&mut data);
+    }
+    keys.object(id.0, salt).seal(Part::Index, &mut data, HEADER_LEN);
+    Bytes::from(data)
+}
+
+/// The tables from an index object.
+pub fn decode_index(keys: &Keys, id: IndexId, object: &[u8]) -> Result<Vec<PackTable>, DecodeError> {
+    let Some((header, sealed)) = object.split_at_checked(HEADER_LEN) else { return bad("shorter than a header") };
+    let (head, salt) = header.split_at(8);
+    if head[..4] != *MAGIC {
+        return bad("does not start like an index");
+    }
+    if head[4..] != [VERSION, keys.cipher().code(), 0, 0] {
+        return bad("another format version or cipher");
+    }
+    let salt = salt.try_into().expect("the header was split at its length");
+    let Ok(plain) = keys.object(id.0, salt).open(Part::Index, sealed) else {
+        return bad("does not open: it is damaged, or belongs elsewhere");
+    };
+    let mut reader = Reader::new(&plain);
+    let count = reader.count(PackId::LEN + SALT_LEN + 1)?;
+    let mut packs = Vec::with_capacity(count);
+    for _ in 0..count {
+        let id = PackId(reader.array()?);
+        let salt = reader.array()?;
+        packs.push(PackTable::decode(id, salt, &mut reader)?);
+    }
+    reader.finish()?;
+    Ok(packs)
+}
+
+/// One frame, as a reader needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FramePlace {
+    /// Where it starts in the pack, in bytes.
+    pub offset: u64,
+    /// How long it is there.
+    pub stored_len: u32,
+    /// How long its plain content is.
+    pub raw_len: u32,
+    /// Whether that is compressed.
+    pub compressed: bool,
+}
+
+/// Where a chunk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkPlace {
+    /// The pack.
+    pub pack: PackId,
+    /// The number of the frame in it.
+    pub frame: u32,
+    /// Where in the frame's plain content it starts.
+    pub offset: u32,
+    /// Its plain length.
+    pub len: u32,
+}
+
+/// One pack, as a reader needs it.
+#[derive(Debug, Clone)]
+pub struct PackPlace {
+    /// Which.
+    pub id: PackId,
+    /// The salt of its key.
+    pub salt: [u8; SALT_LEN],
+    /// Its frames in order.
+    pub frames: Vec<FramePlace>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    id: ChunkId,
+    pack: u32,
+    frame: u32,
+    offset: u32,
+    len: u32,
+}
+
+/// All chunks that some index objects list.
+#[derive(Debug, Default)]
+pub struct Index {
+    packs: Vec<PackPlace>,
+    rows: Vec<Row>,
+    sorted: bool,
+}
+
+impl Index {
+    /// Adds a pack. Call [`Index::sort`] after the last.
+    pub fn add(&mut self, table: &PackTable) {
+        let pack = self.packs.len() as u32;
+        let mut frames = Vec::with_capacity(table.frames.len());
+        for (number, (offset, frame)) in table.offsets().zip(&table.frames).enumerate() {
+            let mut at = 0;
+            self.rows.reserve(frame.chunks.len());
+            for chunk in &frame.chunks {
+                self.rows.push(Row { id: chunk.id, pack, frame: number as u32, offset: at, len: chunk.len });
+                at += chunk.len;
+            }
+            frames.push(FramePlace { offset, stored_len: frame.stored_len, raw_len: at, compressed: frame.compressed });
+        }
+        self.packs.push(PackPlace { id: table.id, salt: table.salt, frames });
+        self.sorted = false;
+    }
+
+    /// Makes everything added findable. A chunk in several packs is found in the one added first.
+    pub fn sort(&mut self) {
+        self.rows.sort_unstable_by_key(|row| (row.id, row.pack, row.frame, row.offset));
+        self.rows.dedup_by_key(|row| row.id);
+        self.packs.shrink_to_fit();
+        self.sorted = true;
+    }
+
+    fn row(&self, id: &ChunkId) -> Option<&Row> {
+        debug_assert!(self.sorted || self.rows.is_empty(), "sort after the last add");
+        self.rows.binary_search_by(|row| row.id.cmp(id)).ok().map(|at| &self.rows[at])
+    }
+
+    /// Whether the chunk is there.
+    pub fn contains(&self, id: &ChunkId) -> bool {
+        self.row(id).is_some()
+    }
+
+    /// Where the chunk is: its place, and the pack that has it.
+    pub fn find(&self, id: &ChunkId) -> Option<(ChunkPlace, &PackPlace)> {
+        self.row(id).map(|row| {
+            let pack = &self.packs[row.pack as usize];
+            (ChunkPlace { pack: pack.id, frame: row.frame, offset: row.offset, len: row.len }, pack)
+        })
+    }
+
+    /// The packs, in the order in which they were added.
+    pub fn packs(&self) -> &[PackPlace] {
+        &self.packs
+    }
+
+    /// How many chunks it knows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether it knows none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::crypto::Cipher;
+    use crate::repo::crypto::tests::keys;
+    use crate::repo::pack::{ChunkEntry, FrameEntry};
+
+    fn table(pack: u8, chunks: &[(u8, u32)]) -> PackTable {
+        let chunk = |&(id, len): &(u8, u32)| ChunkEntry { id: ChunkId([id; 32]), len };
+        let frames = chunks
+            .chunks(2)
+            .map(|c| FrameEntry { stored_len: 100, compressed: true, chunks: c.iter().map(chunk).collect() })
+            .collect();
+        PackTable { id: PackId([pack; 16]), salt: [pack; 32], frames }
+    }
+
+    #[test]
+    fn an_index_object_reads_back_and_shows_every_damage() {
+        for cipher in [Cipher::Aes256GcmSiv, Cipher::None] {
+            let keys = keys(cipher);
+            let packs = [table(1, &[(1, 10), (2, 20), (3, 30)]), table(2, &[])];
+            let id = IndexId([4; 16]);
+            let object = encode_index(&keys, id, [8; 32], &packs);
+            assert_eq!(decode_index(&keys, id, &object).unwrap(), packs);
+            assert!(decode_index(&keys, IndexId([5; 16]), &object).is_err(), "under another name");
+            for at in 0..object.len() {
+                let mut flipped = object.to_vec();
+                flipped[at] ^= 0x10;
+                assert!(decode_index(&keys, id, &flipped).is_err());
+                assert!(decode_index(&keys, id, &object[..at]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_found_where_they_are() {
+        let mut index = Index::default();
+        index.add(&table(1, &[(3, 30), (1, 10), (2, 20)]));
+        index.add(&table(2, &[(2, 20), (9, 5)]));
+        index.sort();
+        let place = |pack: u8, frame, offset, len| Some(ChunkPlace { pack: PackId([pack; 16]), frame, offset, len });
+        let find = |id: u8| index.find(&ChunkId([id; 32])).map(|(place, _)| place);
+        assert_eq!(find(1), place(1, 0, 30, 10));
+        assert_eq!(find(2), place(1, 1, 0, 20), "the first pack that has it");
+        assert_eq!(find(9), place(2, 0, 20, 5));
+        assert_eq!(find(7), None);
+        let (place, pack) = index.find(&ChunkId([2; 32])).unwrap();
+        let frame = pack.frames[place.frame as usize];
+        assert_eq!((frame.offset, frame.raw_len), (140, 20));
+        assert_eq!(index.len(), 4);
+    }
+}

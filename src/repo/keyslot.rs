@@ -1,0 +1,292 @@
+//! Key slots: the repository key, wrapped under a passphrase or a key file, one object each under `keys/`.
+//!
+//! Whoever opens one slot can open the repository; adding or removing a slot touches no data. The key file is the same on
+//! every node and for every role; each repository has a key of its own.
+
+use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::env::Env;
+use crate::ids::{KeyId, RepoId};
+use crate::repo::crypto::{RepositoryKey, aead};
+
+/// The version of the slot's layout.
+const VERSION: u32 = 1;
+
+const CONTEXT_WRAP: &str = "runner 2026-11-21 v1 key slot";
+
+/// The largest Argon2 memory that a slot may ask for, in KiB: 1 GiB. A damaged slot must not take the machine down.
+const ARGON2_MEMORY_KIB_MAX: u32 = 1 << 20;
+
+/// What opens a slot.
+#[derive(Clone)]
+pub enum Secret {
+    /// The random bytes of a key file.
+    KeyFile(Zeroizing<[u8; 32]>),
+    /// What a person typed.
+    Passphrase(Zeroizing<Vec<u8>>),
+    /// The repository key itself, from `key export`: needs no slot.
+    Exported(RepoId, RepositoryKey),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Secret::KeyFile(_) => "KeyFile(…)",
+            Secret::Passphrase(_) => "Passphrase(…)",
+            Secret::Exported(..) => "Exported(…)",
+        })
+    }
+}
+
+/// A key file's text is this and 64 hex characters.
+const KEY_FILE_TAG: &str = "runner-key-1:";
+
+/// An exported repository key's text is this, the repository's ID, a colon and 64 hex characters.
+const EXPORT_TAG: &str = "runner-repository-key-1:";
+
+/// A text that is no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// Neither form.
+    #[error("it holds no runner key: expected one line that starts with `{KEY_FILE_TAG}` or `{EXPORT_TAG}`")]
+    NoKey,
+    /// The form is right, the rest is cut off or mistyped.
+    #[error("the key in it is incomplete or mistyped: expected 64 hex characters after the last colon")]
+    Mistyped,
+    /// An empty passphrase protects nothing.
+    #[error("the passphrase is empty")]
+    Empty,
+}
+
+impl Secret {
+    /// A new random key for a key file.
+    pub fn generate(env: &Env) -> Self {
+        Secret::KeyFile(Zeroizing::new(env.random_bytes()))
+    }
+
+    /// From the text of a key file, or of an exported key.
+    pub fn parse_key_file(text: &str) -> Result<Self, SecretError> {
+        let key = |text: &str| {
+            let mut bytes = Zeroizing::new([0; 32]);
+            hex::decode_to_slice(text, &mut bytes[..]).map_err(|_| SecretError::Mistyped)?;
+            Ok(bytes)
+        };
+        // Comment lines let people write down what the file is for.
+        let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let (Some(line), None) = (lines.next(), lines.next()) else { return Err(SecretError::NoKey) };
+        if let Some(rest) = line.strip_prefix(KEY_FILE_TAG) {
+            return Ok(Secret::KeyFile(key(rest)?));
+        }
+        let (repo, rest) = line.strip_prefix(EXPORT_TAG).and_then(|r| r.split_once(':')).ok_or(SecretError::NoKey)?;
+        let repo = repo.parse().map_err(|_| SecretError::Mistyped)?;
+        Ok(Secret::Exported(repo, RepositoryKey(key(rest)?)))
+    }
+
+    /// From the bytes of a passphrase file; one line end at its end is not part of it.
+    pub fn parse_passphrase(bytes: &[u8]) -> Result<Self, SecretError> {
+        let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.is_empty() { Err(SecretError::Empty) } else { Ok(Secret::Passphrase(Zeroizing::new(text.to_vec()))) }
+    }
+
+    /// The line that a key file holds; `None` for a passphrase.
+    pub fn to_text(&self) -> Option<Zeroizing<String>> {
+        match self {
+            Secret::KeyFile(key) => Some(Zeroizing::new(format!("{KEY_FILE_TAG}{}\n", hex::encode(&key[..])))),
+            Secret::Exported(repo, key) => {
+                Some(Zeroizing::new(format!("{EXPORT_TAG}{repo}:{}\n", hex::encode(&key.0[..]))))
+            }
+            Secret::Passphrase(_) => None,
+        }
+    }
+}
+
+/// A slot as it is stored: JSON, one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySlot {
+    v: u32,
+    /// The kind of secret that opens it, and how the wrapping key comes from it.
+    pub kind: SlotKind,
+    salt: String,
+    wrapped: String,
+}
+
+/// The kinds of slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum SlotKind {
+    /// A key file.
+    KeyFile,
+    /// A passphrase, through Argon2id (RFC 9106) with these parameters.
+    Passphrase {
+        /// Memory in KiB.
+        memory_kib: u32,
+        /// Passes.
+        passes: u32,
+        /// Lanes.
+        lanes: u32,
+    },
+}
+
+impl SlotKind {
+    /// RFC 9106's second recommendation: 64 MiB, three passes, four lanes.
+    const PASSPHRASE: SlotKind = SlotKind::Passphrase { memory_kib: 64 << 10, passes: 3, lanes: 4 };
+}
+
+/// Why a slot does not give the key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SlotError {
+    /// It cannot be read.
+    #[error("the key slot is damaged ({0})")]
+    Damaged(String),
+    /// It is newer than this program.
+    #[error("the key slot has version {0}; this program reads version {VERSION}. Update runner on this node")]
+    Newer(u32),
+    /// Another secret opens it, or it is damaged: the two cannot be told apart.
+    #[error("this key or passphrase does not open it")]
+    WrongSecret,
+}
+
+impl KeySlot {
+    /// Wraps `master` under `secret`. `None` for an exported key, which needs no slot.
+    pub fn wrap(secret: &Secret, master: &RepositoryKey, repo: RepoId, env: &Env) -> Option<Self> {
+        let kind = match secret {
+            Secret::KeyFile(_) => SlotKind::KeyFile,
+            Secret::Passphrase(_) => SlotKind::PASSPHRASE,
+            Secret::Exported(..) => return None,
+        };
+        let salt: [u8; 32] = env.random_bytes();
+        let key = wrapping_key(&kind, secret, &salt).expect("the parameters are this program's own");
+        let mut wrapped = Zeroizing::new(master.0.to_vec());
+        let (nonce, data) = associated(&kind, repo);
+        let tag = aead(&key)
+            .seal_in_place_separate_tag(nonce, Aad::from(data), &mut wrapped)
+            .expect("a key is far below the cipher's limit");
+        let wrapped = format!("{}{}", hex::encode(&wrapped[..]), hex::encode(tag.as_ref()));
+        Some(Self { v: VERSION, kind, salt: hex::encode(salt), wrapped })
+    }
+
+    /// The repository key, if this secret opens the slot.
+    pub fn unwrap(&self, secret: &Secret, repo: RepoId) -> Result<RepositoryKey, SlotError> {
+        let damaged = |what: &str| SlotError::Damaged(what.to_owned());
+        let mut salt = [0; 32];
+        hex::decode_to_slice(&self.salt, &mut salt).map_err(|_| damaged("its salt is no hex of 32 bytes"))?;
+        let mut wrapped = hex::decode(&self.wrapped).map_err(|_| damaged("its content is no hex"))?;
+        let Some(key) = wrapping_key(&self.kind, secret, &salt) else { return Err(SlotError::WrongSecret) };
+        let (nonce, data) = associated(&self.kind, repo);
+        let plain = aead(&key).open_in_place(nonce, Aad::from(data), &mut wrapped);
+        let plain = plain.map_err(|_| SlotError::WrongSecret)?;
+        let bytes: &[u8; 32] = (&*plain).try_into().map_err(|_| damaged("its key has another length"))?;
+        Ok(RepositoryKey::new(*bytes))
+    }
+
+    /// The object.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).expect("plain data becomes JSON");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// From the object.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SlotError> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let damaged = |e: serde_json::Error| SlotError::Damaged(e.to_string());
+        let Version { v } = serde_json::from_slice(bytes).map_err(damaged)?;
+        if v > VERSION { Err(SlotError::Newer(v)) } else { serde_json::from_slice(bytes).map_err(damaged) }
+    }
+
+    /// The name of a new slot.
+    pub fn new_id(env: &Env) -> KeyId {
+        KeyId(env.random_bytes())
+    }
+}
+
+/// `None` where this secret is of another kind than the slot, or the slot asks for what it must not.
+fn wrapping_key(kind: &SlotKind, secret: &Secret, salt: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
+    let mut material = Zeroizing::new([0; 64]);
+    material[32..].copy_from_slice(salt);
+    match (kind, secret) {
+        (SlotKind::KeyFile, Secret::KeyFile(key)) => material[..32].copy_from_slice(&key[..]),
+        (SlotKind::Passphrase { memory_kib, passes, lanes }, Secret::Passphrase(text)) => {
+            if *memory_kib > ARGON2_MEMORY_KIB_MAX || *passes > 64 {
+                return None;
+            }
+            let params = argon2::Params::new(*memory_kib, *passes, *lanes, Some(32)).ok()?;
+            argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+                .hash_password_into(text, salt, &mut material[..32])
+                .ok()?;
+        }
+        _ => return None,
+    }
+    Some(Zeroizing::new(blake3::derive_key(CONTEXT_WRAP, &material[..])))
+}
+
+/// The wrapping key is used once, so its nonce is zero; the kind and the repository are bound.
+fn associated(kind: &SlotKind, repo: RepoId) -> (Nonce, Vec<u8>) {
+    let mut data = b"runner key slot 1 ".to_vec();
+    data.extend_from_slice(&serde_json::to_vec(kind).expect("plain data becomes JSON"));
+    data.extend_from_slice(&repo.0);
+    (Nonce::assume_unique_for_key([0; NONCE_LEN]), data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_opens_with_its_secret_and_no_other() {
+        let env = Env::host();
+        let (repo, master) = (RepoId([1; 16]), RepositoryKey::new([2; 32]));
+        let secrets = [
+            Secret::generate(&env),
+            Secret::generate(&env),
+            Secret::parse_passphrase(b"correct horse\n").unwrap(),
+            Secret::parse_passphrase(b"correct horse ").unwrap(),
+        ];
+        for (n, secret) in secrets.iter().enumerate() {
+            let slot = KeySlot::wrap(secret, &master, repo, &env).unwrap();
+            let slot = KeySlot::decode(&slot.encode()).unwrap();
+            for (m, other) in secrets.iter().enumerate() {
+                assert_eq!(slot.unwrap(other, repo).is_ok_and(|k| k.0 == master.0), n == m, "{n} {m}");
+            }
+            assert!(slot.unwrap(secret, RepoId([3; 16])).is_err(), "of another repository");
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_slot_is_seen() {
+        let env = Env::host();
+        let (repo, master) = (RepoId([1; 16]), RepositoryKey::new([2; 32]));
+        let secret = Secret::generate(&env);
+        let object = KeySlot::wrap(&secret, &master, repo, &env).unwrap().encode();
+        for at in 0..object.len() {
+            for bit in [1, 0x20] {
+                let mut flipped = object.clone();
+                flipped[at] ^= bit;
+                // A hex digit in upper case, or other white space at the end, is the same slot.
+                let key = KeySlot::decode(&flipped).and_then(|slot| slot.unwrap(&secret, repo));
+                assert!(key.is_err() || key.is_ok_and(|k| k.0 == master.0), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_survive_being_written_down() {
+        let env = Env::host();
+        let secret = Secret::generate(&env);
+        let text = secret.to_text().unwrap();
+        assert_eq!(Secret::parse_key_file(&format!("# for app\n{}", *text)).unwrap().to_text(), Some(text.clone()));
+        let exported = Secret::Exported(RepoId([1; 16]), RepositoryKey::new([2; 32]));
+        let text = exported.to_text().unwrap();
+        assert_eq!(Secret::parse_key_file(&text).unwrap().to_text(), Some(text.clone()));
+        assert_eq!(Secret::parse_key_file(&text[..text.len() - 3]).err(), Some(SecretError::Mistyped));
+        assert_eq!(Secret::parse_key_file("hello").err(), Some(SecretError::NoKey));
+        assert_eq!(Secret::parse_passphrase(b"\n").err(), Some(SecretError::Empty));
+    }
+}

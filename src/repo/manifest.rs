@@ -1,0 +1,416 @@
+//! The manifest: the sorted list of entries of a snapshot, as a tree of content-addressed chunks.
+//!
+//! Entries are cut into segments, the references to segments into pages, and so on until one page is left: the root. Every
+//! cut is decided by the content next to it (a hash of the entry's path, or the referenced ID), so that the same entries give
+//! the same root on every node, and one changed file rewrites one segment and the pages above it.
+
+use crate::ids::ChunkId;
+use crate::repo::codec::{DecodeError, Reader, bad, put_bytes, put_varint};
+use crate::repo::entry::{Entry, TreePath};
+use crate::repo::segment;
+
+/// A segment or page ends where the low bits of the hash are zero, on average after this many more items.
+const CUT_AVERAGE: u32 = 32;
+
+/// …but not before it has this many, so that each level is at least eight times smaller than the one below,
+const ITEMS_MIN: usize = 8;
+
+/// …and at the latest here, so that what a reader holds is bounded.
+const ITEMS_MAX: usize = 256;
+
+/// A segment also ends after the entry with which it lists this many chunks: about 130 KiB of IDs.
+const SEGMENT_CHUNKS_MAX: usize = 4096;
+
+/// How deep a manifest may be: 8 to the power of 20 segments are more than there can be files.
+const DEPTH_MAX: u8 = 20;
+
+const TAG_SEGMENT: u8 = b'S';
+const TAG_PAGE: u8 = b'P';
+
+/// What a page says of a segment or of a page below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRef {
+    /// Its chunk.
+    pub id: ChunkId,
+    /// How many entries it holds, all levels below included.
+    pub entries: u64,
+    /// The path of its first entry.
+    pub first: TreePath,
+}
+
+/// A decoded chunk of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Node {
+    /// Entries.
+    Segment(Vec<Entry>),
+    /// References, one level up.
+    Page {
+        /// 1 for a page of segments.
+        level: u8,
+        /// In path order.
+        refs: Vec<NodeRef>,
+    },
+}
+
+/// Decodes a chunk of a manifest, and checks what can be checked without its neighbours.
+pub fn decode(bytes: &[u8]) -> Result<Node, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    match reader.u8()? {
+        TAG_SEGMENT => {
+            let entries = segment::decode(&mut reader)?;
+            reader.finish()?;
+            Ok(Node::Segment(entries))
+        }
+        TAG_PAGE => {
+            let level = reader.u8()?;
+            if level == 0 || level > DEPTH_MAX {
+                return bad("a page of an impossible level");
+            }
+            let count = reader.count(ChunkId::LEN + 2)?;
+            let mut refs: Vec<NodeRef> = Vec::with_capacity(count);
+            for _ in 0..count {
+                let id = ChunkId(reader.array()?);
+                let entries = reader.varint()?;
+                let Some(first) = TreePath::new(reader.bytes()?) else { return bad("an unsound path") };
+                if refs.last().is_some_and(|before| before.first >= first) {
+                    return bad("references out of order");
+                }
+                refs.push(NodeRef { id, entries, first });
+            }
+            if refs.is_empty() {
+                return bad("an empty page");
+            }
+            reader.finish()?;
+            Ok(Node::Page { level, refs })
+        }
+        _ => bad("neither a segment nor a page of a manifest"),
+    }
+}
+
+fn encode_page(level: u8, refs: &[NodeRef]) -> Vec<u8> {
+    let mut out = vec![TAG_PAGE, level];
+    put_varint(&mut out, refs.len() as u64);
+    for r in refs {
+        out.extend_from_slice(&r.id.0);
+        put_varint(&mut out, r.entries);
+        put_bytes(&mut out, r.first.as_bytes());
+    }
+    out
+}
+
+/// Encodes a segment.
+fn encode_segment(entries: &[Entry]) -> Vec<u8> {
+    let mut out = vec![TAG_SEGMENT];
+    segment::encode(entries, &mut out);
+    out
+}
+
+fn is_cut(hash: [u8; 4]) -> bool {
+    u32::from_le_bytes(hash).is_multiple_of(CUT_AVERAGE)
+}
+
+fn path_hash(path: &TreePath) -> [u8; 4] {
+    let hash = blake3::hash(path.as_bytes());
+    hash.as_bytes()[..4].try_into().expect("a hash has 32 bytes")
+}
+
+/// Takes encoded segments and pages, and names them.
+pub trait NodeSink {
+    /// What can go wrong with storing.
+    type Error;
+
+    /// Stores one chunk of the manifest and returns its ID.
+    fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, Self::Error>;
+}
+
+/// Builds a manifest from entries in path order. Holds one segment and one page a level.
+#[derive(Debug)]
+pub struct ManifestWriter<S> {
+    sink: S,
+    segment: Vec<Entry>,
+    segment_chunks: usize,
+    levels: Vec<Vec<NodeRef>>,
+}
+
+impl<S: NodeSink> ManifestWriter<S> {
+    /// A manifest without entries, whose chunks go to `sink`.
+    pub fn new(sink: S) -> Self {
+        Self { sink, segment: Vec::new(), segment_chunks: 0, levels: vec![Vec::new()] }
+    }
+
+    /// Appends an entry; its path must sort after all before.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    ///
+    /// # Panics
+    /// If the path does not sort after the last one: the walk's order is an invariant, and a manifest out of order could
+    /// not be read.
+    pub fn push(&mut self, entry: Entry) -> Result<(), S::Error> {
+        if let Some(last) = self.segment.last() {
+            assert!(last.path < entry.path, "{:?} does not sort after {:?}", entry.path, last.path);
+        }
+        self.segment_chunks += entry.kind.chunks().len();
+        let hash = path_hash(&entry.path);
+        self.segment.push(entry);
+        let len = self.segment.len();
+        let full = len >= ITEMS_MAX || self.segment_chunks >= SEGMENT_CHUNKS_MAX;
+        if full || (len >= ITEMS_MIN && is_cut(hash)) {
+            self.end_segment()?;
+        }
+        Ok(())
+    }
+
+    fn end_segment(&mut self) -> Result<(), S::Error> {
+        let bytes = encode_segment(&self.segment);
+        let first = self.segment.first().map_or_else(TreePath::default, |e| e.path.clone());
+        let entries = self.segment.len() as u64;
+        self.segment.clear();
+        self.segment_chunks = 0;
+        let id = self.sink.put(bytes)?;
+        self.push_ref(0, NodeRef { id, entries, first })
+    }
+
+    fn push_ref(&mut self, level: usize, node: NodeRef) -> Result<(), S::Error> {
+        if self.levels.len() == level {
+            self.levels.push(Vec::new());
+        }
+        let hash = node.id.0[..4].try_into().expect("an ID has 32 bytes");
+        self.levels[level].push(node);
+        let len = self.levels[level].len();
+        if len >= ITEMS_MAX || (len >= ITEMS_MIN && is_cut(hash)) { self.end_page(level) } else { Ok(()) }
+    }
+
+    fn end_page(&mut self, level: usize) -> Result<(), S::Error> {
+        let refs = std::mem::take(&mut self.levels[level]);
+        let bytes = encode_page(level as u8 + 1, &refs);
+        let entries = refs.iter().map(|r| r.entries).sum();
+        let first = refs.into_iter().next().map(|r| r.first).unwrap_or_default();
+        let id = self.sink.put(bytes)?;
+        self.push_ref(level + 1, NodeRef { id, entries, first })
+    }
+
+    /// Writes what is left and returns the root, the number of entries, and the sink.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn finish(mut self) -> Result<(ChunkId, u64, S), S::Error> {
+        if !self.segment.is_empty() || self.levels.iter().all(Vec::is_empty) {
+            self.end_segment()?;
+        }
+        let mut level = 0;
+        loop {
+            let is_top = self.levels[level + 1..].iter().all(Vec::is_empty);
+            match &self.levels[level][..] {
+                // One reference and nothing above: what it names is the root.
+                [only] if is_top => return Ok((only.id, only.entries, self.sink)),
+                [] => {}
+                _ => self.end_page(level)?,
+            }
+            level += 1;
+        }
+    }
+}
+
+/// Walks a manifest from its root without doing the reading itself: it says which chunk it needs, and is given it.
+///
+/// Checks what one chunk alone cannot show: levels, counts, and the order across segments. With [`ManifestWalk::seek`]
+/// everything before a path is left out, without being read.
+#[derive(Debug)]
+pub struct ManifestWalk {
+    /// Nodes still to visit, the next one last, with the level that its parent expects (`None` for the root).
+    stack: Vec<(NodeRef, Option<u8>)>,
+    last: Option<TreePath>,
+}
+
+impl ManifestWalk {
+    /// Starts at the root.
+    pub fn new(root: ChunkId) -> Self {
+        let root = NodeRef { id: root, entries: 0, first: TreePath::default() };
+        Self { stack: vec![(root, None)], last: None }
+    }
+
+    /// The chunk to give to [`ManifestWalk::give`] next; `None` at the end.
+    pub fn wants(&self) -> Option<ChunkId> {
+        self.stack.last().map(|(node, _)| node.id)
+    }
+
+    /// The chunks that will be wanted after this one, as far as known: worth fetching together.
+    pub fn wants_soon(&self) -> impl Iterator<Item = ChunkId> {
+        self.stack.iter().rev().map(|(node, _)| node.id)
+    }
+
+    /// What is known of the node wanted next; its ID alone tells whether it is the same as in another manifest.
+    pub fn next_node(&self) -> Option<&NodeRef> {
+        self.stack.last().filter(|(_, level)| level.is_some()).map(|(node, _)| node)
+    }
+
+    /// Leaves out the node wanted next, with all below it.
+    pub fn skip(&mut self) {
+        self.stack.pop();
+    }
+
+    /// Leaves out nodes that lie wholly before `path`. Entries before it may still come.
+    pub fn seek(&mut self, path: &TreePath) {
+        // A node ends where the one after it starts.
+        while let [.., (after, Some(_)), (_, Some(_))] = &self.stack[..] {
+            if after.first <= *path {
+                self.stack.pop();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Takes the chunk that was wanted; returns its entries if it was a segment.
+    pub fn give(&mut self, bytes: &[u8]) -> Result<Option<Vec<Entry>>, DecodeError> {
+        let Some((expected, level)) = self.stack.pop() else { return bad("a chunk that nobody asked for") };
+        match decode(bytes)? {
+            Node::Segment(entries) => {
+                if level.is_some_and(|l| l != 0 || entries.len() as u64 != expected.entries || entries.is_empty()) {
+                    return bad("a segment that is not what its page says");
+                }
+                if let Some(first) = entries.first() {
+                    if level.is_some() && first.path != expected.first {
+                        return bad("a segment that is not what its page says");
+                    }
+                    if self.last.as_ref().is_some_and(|last| *last >= first.path) {
+                        return bad("segments out of order");
+                    }
+                }
+                self.last = entries.last().map(|e| e.path.clone()).or(self.last.take());
+                Ok(Some(entries))
+            }
+            Node::Page { level: found, refs } => {
+                let total: u64 = refs.iter().fold(0, |sum, r| sum.saturating_add(r.entries));
+                let fits =
+                    level.is_none_or(|l| l == found && total == expected.entries && refs[0].first == expected.first);
+                if !fits {
+                    return bad("a page that is not what the page above says");
+                }
+                self.stack.extend(refs.into_iter().rev().map(|r| (r, Some(found - 1))));
+                Ok(None)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::repo::crypto::tests::keys;
+    use crate::repo::crypto::{Cipher, Keys};
+    use crate::repo::entry::{Kind, Nanos, Owner};
+
+    #[derive(Debug)]
+    struct Chunks(Keys, HashMap<ChunkId, Vec<u8>>);
+
+    impl NodeSink for Chunks {
+        type Error = Infallible;
+        fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, Infallible> {
+            let id = self.0.chunk_id(&bytes);
+            self.1.insert(id, bytes);
+            Ok(id)
+        }
+    }
+
+    fn entry(n: usize, size: u64) -> Entry {
+        Entry {
+            path: TreePath::new(format!("srv/app/{:02}/file-{n:06}", n / 1000)).unwrap(),
+            kind: Kind::File { size, extents: None, chunks: vec![ChunkId([n as u8; 32])] },
+            owner: Owner { mode: 0o644, ..Owner::default() },
+            mtime: Nanos(1_700_000_000_000_000_000 + n as i128),
+            xattrs: Vec::new(),
+        }
+    }
+
+    fn write(entries: &[Entry]) -> (ChunkId, HashMap<ChunkId, Vec<u8>>) {
+        let mut writer = ManifestWriter::new(Chunks(keys(Cipher::None), HashMap::new()));
+        for e in entries {
+            writer.push(e.clone()).unwrap();
+        }
+        let (root, count, sink) = writer.finish().unwrap();
+        assert_eq!(count, entries.len() as u64);
+        (root, sink.1)
+    }
+
+    fn read(root: ChunkId, chunks: &HashMap<ChunkId, Vec<u8>>, from: Option<&TreePath>) -> (Vec<Entry>, usize) {
+        let mut walk = ManifestWalk::new(root);
+        let (mut all, mut reads) = (Vec::new(), 0);
+        loop {
+            if let Some(path) = from {
+                walk.seek(path);
+            }
+            let Some(id) = walk.wants() else { return (all, reads) };
+            reads += 1;
+            if let Some(entries) = walk.give(&chunks[&id]).unwrap() {
+                all.extend(entries);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_whatever_the_size() {
+        for len in [0, 1, 7, 8, 9, 300, 5000] {
+            let entries: Vec<Entry> = (0..len).map(|n| entry(n, 10)).collect();
+            let (root, chunks) = write(&entries);
+            assert_eq!(read(root, &chunks, None).0, entries, "{len} entries");
+        }
+    }
+
+    #[test]
+    fn the_same_entries_have_the_same_root_and_one_change_rewrites_little() {
+        let entries: Vec<Entry> = (0..20_000).map(|n| entry(n, 10)).collect();
+        let (root, chunks) = write(&entries);
+        assert_eq!(write(&entries).0, root);
+        let mut changed = entries.clone();
+        changed[7777] = entry(7777, 11);
+        let (other, after) = write(&changed);
+        assert_ne!(root, other);
+        let rewritten = after.keys().filter(|id| !chunks.contains_key(*id)).count();
+        assert!(rewritten <= 6, "{rewritten} of {} chunks rewritten", chunks.len());
+        let mut fewer = entries.clone();
+        fewer.remove(123);
+        let rewritten = write(&fewer).1.keys().filter(|id| !chunks.contains_key(*id)).count();
+        assert!(rewritten <= 10, "{rewritten} chunks rewritten by a removal");
+    }
+
+    #[test]
+    fn seeking_reads_a_path_and_not_the_tree() {
+        let entries: Vec<Entry> = (0..20_000).map(|n| entry(n, 10)).collect();
+        let (root, chunks) = write(&entries);
+        let wanted = &entries[15_000].path;
+        let mut walk = ManifestWalk::new(root);
+        let mut reads = 0;
+        loop {
+            walk.seek(wanted);
+            reads += 1;
+            let id = walk.wants().unwrap();
+            if let Some(found) = walk.give(&chunks[&id]).unwrap() {
+                assert!(found.iter().any(|e| e.path == *wanted));
+                break;
+            }
+        }
+        assert!(reads <= 5, "{reads} reads");
+        let (tail, _) = read(root, &chunks, Some(wanted));
+        assert_eq!(tail.last(), entries.last());
+        assert!(tail.iter().any(|e| e.path == *wanted));
+    }
+
+    #[test]
+    fn chunks_that_do_not_belong_together_are_refused() {
+        let entries: Vec<Entry> = (0..300).map(|n| entry(n, 10)).collect();
+        let (root, chunks) = write(&entries);
+        let other: Vec<Entry> = (0..300).map(|n| entry(n + 5000, 10)).collect();
+        let (other_root, other_chunks) = write(&other);
+        let mut walk = ManifestWalk::new(root);
+        assert_eq!(walk.give(&chunks[&root]), Ok(None));
+        let mut stray = ManifestWalk::new(other_root);
+        stray.give(&other_chunks[&other_root]).unwrap();
+        assert!(walk.give(&other_chunks[&stray.wants().unwrap()]).is_err());
+        assert!(decode(b"").is_err() && decode(b"X").is_err() && decode(b"P\x01\x00").is_err());
+    }
+}

@@ -1,0 +1,76 @@
+//! Key names: where in the store each object of a role is. All are below the role's own prefix.
+
+use crate::ids::{IndexId, KeyId, PackId, RoleName, Seq};
+
+/// What the repository is and how it is read; written once.
+pub fn format(role: &RoleName) -> String {
+    format!("{role}/format")
+}
+
+/// One wrapped copy of the repository key.
+pub fn key(role: &RoleName, id: KeyId) -> String {
+    format!("{role}/keys/{id}")
+}
+
+/// Where the wrapped keys are.
+pub fn keys_prefix(role: &RoleName) -> String {
+    format!("{role}/keys/")
+}
+
+/// One journal record: sixteen decimal digits, so that a listing is in order.
+pub fn record(role: &RoleName, seq: Seq) -> String {
+    format!("{role}/journal/{:016}", seq.0)
+}
+
+/// Where the journal is.
+pub fn journal_prefix(role: &RoleName) -> String {
+    format!("{role}/journal/")
+}
+
+/// One pack, under the first byte of its ID.
+pub fn pack(role: &RoleName, id: PackId) -> String {
+    let id = id.to_string();
+    format!("{role}/packs/{}/{id}", &id[..2])
+}
+
+/// Where the packs are.
+pub fn packs_prefix(role: &RoleName) -> String {
+    format!("{role}/packs/")
+}
+
+/// The pack that a listed key names, if it is one.
+pub fn parse_pack(role: &RoleName, key: &str) -> Option<PackId> {
+    let rest = key.strip_prefix(&packs_prefix(role))?;
+    let id = rest.split_once('/')?.1.parse().ok()?;
+    (pack(role, id) == key).then_some(id)
+}
+
+/// One index object.
+pub fn index(role: &RoleName, id: IndexId) -> String {
+    format!("{role}/index/{id}")
+}
+
+/// The only keys that are ever overwritten: probes of the store's conditional puts, leases, beats.
+pub fn live_prefix(role: &RoleName) -> String {
+    format!("{role}/live/")
+}
+
+/// Everything of a role.
+pub fn role_prefix(role: &RoleName) -> String {
+    format!("{role}/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pack_names_are_recognised_and_nothing_else() {
+        let role: RoleName = "app".parse().unwrap();
+        let id = PackId([0xab; 16]);
+        assert_eq!(parse_pack(&role, &pack(&role, id)), Some(id));
+        assert_eq!(parse_pack(&role, &format!("app/packs/00/{id}")), None);
+        assert_eq!(parse_pack(&role, "app/packs/ab/x"), None);
+        assert_eq!(record(&role, Seq(7)), "app/journal/0000000000000007");
+    }
+}

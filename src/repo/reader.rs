@@ -1,0 +1,267 @@
+//! Reading a repository: index objects, frames, chunks, manifests. The adapter between the pure formats and the store.
+//!
+//! Nothing that comes out of here was not verified: a frame by its seal, a chunk by its name, an index and a manifest by both.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::ids::{ChunkId, IndexId, PackId};
+use crate::repo::codec::DecodeError;
+use crate::repo::crypto::Keys;
+use crate::repo::entry::{Entry, TreePath};
+use crate::repo::index::{Index, PackPlace, decode_index};
+use crate::repo::manifest::{ManifestWalk, NodeRef};
+use crate::repo::names;
+use crate::repo::pack::{PackError, open_frame};
+use crate::store::{Store, StoreError};
+
+/// Index objects fetched at once.
+const INDEX_FETCHES: usize = 8;
+
+/// Decoded frames kept: neighbours in path order share frames, and a frame has about 2 MiB.
+const FRAMES_KEPT: usize = 8;
+
+/// Frames that stand next to each other are fetched with one request, up to this many bytes.
+const FETCH_BYTES_MAX: u64 = 8 << 20;
+
+/// Why something stored cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RepoError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A pack.
+    #[error("pack {pack} {error}")]
+    Pack {
+        /// Which.
+        pack: PackId,
+        /// What is wrong with it.
+        error: PackError,
+    },
+    /// An index object.
+    #[error("index {index} is damaged ({error})")]
+    Index {
+        /// Which.
+        index: IndexId,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// No index names it.
+    #[error("chunk {0} is in no pack that the index knows")]
+    Missing(ChunkId),
+    /// A frame holds something else than its index says.
+    #[error("chunk {chunk} in pack {pack} has another content than its name says")]
+    Content {
+        /// Which.
+        chunk: ChunkId,
+        /// Where.
+        pack: PackId,
+    },
+    /// A part of a manifest.
+    #[error("the manifest is damaged at chunk {chunk} ({error})")]
+    Manifest {
+        /// Which.
+        chunk: ChunkId,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+}
+
+/// Reads one repository.
+#[derive(Debug)]
+pub struct Reader {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    index: Arc<Index>,
+    frames: Mutex<VecDeque<((PackId, u32), Bytes)>>,
+}
+
+/// The index made of these objects. With a cache directory an object is fetched once: it never changes under its ID, and
+/// what the directory holds is checked like what the store holds.
+pub async fn load_index(
+    store: &dyn Store,
+    keys: &Keys,
+    ids: &[IndexId],
+    cache: Option<&Path>,
+) -> Result<Index, RepoError> {
+    let mut index = Index::default();
+    let mut tables = stream::iter(ids.to_vec())
+        .map(|id| async move {
+            let cached = cache.map(|dir| dir.join(id.to_string()));
+            if let Some(path) = &cached
+                && let Some(tables) = read_cached(path.clone(), keys, id).await
+            {
+                return Ok(tables);
+            }
+            let object = store.get(&names::index(keys.role(), id)).await?;
+            let tables = decode_index(keys, id, &object).map_err(|error| RepoError::Index { index: id, error })?;
+            if let Some(path) = cached {
+                // A cache that cannot be written costs the next run a request, nothing else.
+                let _ = tokio::fs::write(path, &object).await;
+            }
+            Ok::<_, RepoError>(tables)
+        })
+        .buffered(INDEX_FETCHES);
+    while let Some(tables) = tables.try_next().await? {
+        tables.iter().for_each(|table| index.add(table));
+    }
+    index.sort();
+    Ok(index)
+}
+
+async fn read_cached(path: PathBuf, keys: &Keys, id: IndexId) -> Option<Vec<crate::repo::pack::PackTable>> {
+    let object = tokio::fs::read(path).await.ok()?;
+    decode_index(keys, id, &object).ok()
+}
+
+impl Reader {
+    /// A reader over what `index` knows.
+    pub fn new(store: Arc<dyn Store>, keys: Keys, index: Arc<Index>) -> Self {
+        Self { store, keys, index, frames: Mutex::default() }
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The plain content of frames `numbers` (ascending) of one pack, in that order; neighbours with one request.
+    pub async fn frames(&self, pack: &PackPlace, numbers: &[u32]) -> Result<Vec<Bytes>, RepoError> {
+        let place = |n: u32| &pack.frames[n as usize];
+        let mut out = Vec::with_capacity(numbers.len());
+        let mut rest = numbers;
+        while let Some(&first) = rest.first() {
+            let start = place(first).offset;
+            let mut run = 1;
+            while let Some(&next) = rest.get(run)
+                && next == rest[run - 1] + 1
+                && place(next).offset + u64::from(place(next).stored_len) - start <= FETCH_BYTES_MAX
+            {
+                run += 1;
+            }
+            let last = place(rest[run - 1]);
+            let end = last.offset + u64::from(last.stored_len);
+            let sealed = self.store.get_range(&names::pack(self.keys.role(), pack.id), start..end).await?;
+            for &n in &rest[..run] {
+                let at = (place(n).offset - start) as usize;
+                let part = sealed.get(at..at + place(n).stored_len as usize).unwrap_or_default();
+                out.push(self.open(pack, n, part)?);
+            }
+            rest = &rest[run..];
+        }
+        Ok(out)
+    }
+
+    fn open(&self, pack: &PackPlace, frame: u32, sealed: &[u8]) -> Result<Bytes, RepoError> {
+        let place = &pack.frames[frame as usize];
+        let key = self.keys.object(pack.id.0, pack.salt);
+        open_frame(&key, frame, sealed, place.compressed, place.raw_len as usize)
+            .map(Bytes::from)
+            .map_err(|error| RepoError::Pack { pack: pack.id, error })
+    }
+
+    fn kept(&self, wanted: (PackId, u32)) -> Option<Bytes> {
+        let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.iter().find(|(at, _)| *at == wanted).map(|(_, content)| content.clone())
+    }
+
+    fn keep(&self, at: (PackId, u32), content: Bytes) {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        if frames.len() == FRAMES_KEPT {
+            frames.pop_front();
+        }
+        frames.push_back((at, content));
+    }
+
+    /// The content of one chunk.
+    pub async fn chunk(&self, id: &ChunkId) -> Result<Bytes, RepoError> {
+        let (place, pack) = self.index.find(id).ok_or(RepoError::Missing(*id))?;
+        let at = (place.pack, place.frame);
+        let frame = if let Some(frame) = self.kept(at) {
+            frame
+        } else {
+            let frame = self.frames(pack, &[place.frame]).await?.pop().expect("one frame was asked for");
+            self.keep(at, frame.clone());
+            frame
+        };
+        let range = place.offset as usize..place.offset as usize + place.len as usize;
+        let content = frame.slice(range);
+        if self.keys.chunk_id(&content) != *id {
+            return Err(RepoError::Content { chunk: *id, pack: place.pack });
+        }
+        Ok(content)
+    }
+
+    /// Reads a manifest in path order.
+    pub fn manifest(&self, root: ChunkId) -> ManifestReader<'_> {
+        ManifestReader { reader: self, walk: ManifestWalk::new(root) }
+    }
+
+    /// One entry by its path.
+    pub async fn entry(&self, root: ChunkId, path: &TreePath) -> Result<Option<Entry>, RepoError> {
+        let mut manifest = self.manifest(root);
+        manifest.seek(path);
+        while let Some(entries) = manifest.next_batch().await? {
+            for entry in entries {
+                if entry.path == *path {
+                    return Ok(Some(entry));
+                }
+                if entry.path > *path {
+                    return Ok(None);
+                }
+            }
+            manifest.seek(path);
+        }
+        Ok(None)
+    }
+}
+
+/// A manifest being read, a segment at a time.
+#[derive(Debug)]
+pub struct ManifestReader<'a> {
+    reader: &'a Reader,
+    walk: ManifestWalk,
+}
+
+impl ManifestReader<'_> {
+    /// The entries of the next segment; `None` at the end.
+    pub async fn next_batch(&mut self) -> Result<Option<Vec<Entry>>, RepoError> {
+        while let Some(chunk) = self.walk.wants() {
+            let bytes = self.reader.chunk(&chunk).await?;
+            let given = self.walk.give(&bytes).map_err(|error| RepoError::Manifest { chunk, error })?;
+            if given.is_some() {
+                return Ok(given);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Leaves out what lies wholly before `path`; entries before it may still come.
+    pub fn seek(&mut self, path: &TreePath) {
+        self.walk.seek(path);
+    }
+
+    /// The node that comes next, as far as it is known without reading it.
+    pub fn next_node(&self) -> Option<&NodeRef> {
+        self.walk.next_node()
+    }
+
+    /// The chunk that comes next.
+    pub fn next_chunk(&self) -> Option<ChunkId> {
+        self.walk.wants()
+    }
+
+    /// Leaves out the node that comes next.
+    pub fn skip(&mut self) {
+        self.walk.skip();
+    }
+}

@@ -1,0 +1,498 @@
+//! Slots: the scheduled instants of a role, in UTC. Every node computes the same ones from the same config, so that "this
+//! slot is committed" means the same everywhere.
+//!
+//! A cron line is meant in a named zone. It is stepped through on the civil calendar, where every day has 24 hours, and
+//! only then brought to UTC: a civil time that a transition skips becomes the instant as much later as the clocks jumped,
+//! a civil time that happens twice is its first instant, and two civil times on one instant are one slot. croner's own
+//! handling of transitions is not used: it depends on how the line is written (a line with `*` runs through both passes
+//! of a repeated hour, one with numbers does not), and stepping backwards has to find exactly what stepping forwards found.
+
+use std::time::Duration;
+
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::config::value::{self, ValueError};
+use crate::config::{RoleSettings, Schedule};
+use crate::ids::RoleName;
+
+/// The most slots that one answer lists: a role that missed more is reported with "and more".
+pub const MISSED_MAX: usize = 1000;
+
+/// One scheduled instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    /// The instant that the schedule names. The slot's identity: what the journal records.
+    pub at: Timestamp,
+    /// When this role starts on it: `at` plus the role's own part of the jitter.
+    pub starts: Timestamp,
+}
+
+/// A role's schedule, ready to be asked.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    rule: Rule,
+    zone: TimeZone,
+    offset: SignedDuration,
+    missed_after: SignedDuration,
+}
+
+#[derive(Debug, Clone)]
+enum Rule {
+    Cron(Box<croner::Cron>),
+    /// Seconds.
+    Every(i64),
+}
+
+/// How a slot stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A snapshot is committed for it, or for a later one.
+    Committed,
+    /// There is still time.
+    Open {
+        /// Until then.
+        until: Timestamp,
+    },
+    /// Nobody started on it in time.
+    NotStarted,
+    /// Somebody started, but the next slot came before a commit.
+    NotFinished,
+}
+
+/// The slots since the last committed one that nobody will commit in time any more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Missed {
+    /// Ascending, at most [`MISSED_MAX`].
+    pub slots: Vec<Slot>,
+    /// There are more than these.
+    pub more: bool,
+}
+
+/// How far apart the offsets of a zone may be looked for around a transition. The largest real jump is a day (Samoa
+/// left out 2011-12-30).
+const AROUND: SignedDuration = SignedDuration::from_hours(48);
+
+impl Plan {
+    /// The role's plan; `None` for a role that is only backed up by hand.
+    ///
+    /// # Errors
+    /// The cron line does not parse. The config's check has refused such a line already.
+    pub fn new(role: &RoleSettings, zone: &TimeZone) -> Result<Option<Self>, ValueError> {
+        let rule = match &role.schedule {
+            None => return Ok(None),
+            Some(Schedule::Cron(line)) => Rule::Cron(Box::new(value::cron(line)?)),
+            // A second at least: zero would have every instant be a slot.
+            Some(Schedule::Every(every)) => Rule::Every(i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1)),
+        };
+        Ok(Some(Self {
+            rule,
+            zone: zone.clone(),
+            offset: signed(jitter_offset(&role.name, role.jitter)),
+            missed_after: signed(role.missed_after),
+        }))
+    }
+
+    /// The latest slot that has started. `None` only at the ends of the calendar.
+    pub fn due(&self, now: Timestamp) -> Option<Slot> {
+        self.latest(now.checked_sub(self.offset).ok()?).and_then(|at| self.slot(at))
+    }
+
+    /// The earliest slot that has not started yet.
+    pub fn next(&self, now: Timestamp) -> Option<Slot> {
+        self.earliest(now.checked_sub(self.offset).ok()?).and_then(|at| self.slot(at))
+    }
+
+    /// The slot after this one.
+    pub fn following(&self, slot: Slot) -> Option<Slot> {
+        self.earliest(slot.at).and_then(|at| self.slot(at))
+    }
+
+    /// The due slot, unless it or a later one is committed: what a scheduled run would do now.
+    pub fn pending(&self, committed: Option<Timestamp>, now: Timestamp) -> Option<Slot> {
+        self.due(now).filter(|slot| committed.is_none_or(|committed| committed < slot.at))
+    }
+
+    /// How `slot` stands when `committed` is the last committed one and `started` tells of a run that is under way for it.
+    pub fn standing(&self, slot: Slot, committed: Option<Timestamp>, started: bool, now: Timestamp) -> Standing {
+        if committed.is_some_and(|committed| committed >= slot.at) {
+            return Standing::Committed;
+        }
+        let next = self.following(slot).map_or(Timestamp::MAX, |next| next.starts);
+        let start_by = slot.starts.saturating_add(self.missed_after).map_or(Timestamp::MAX, |at| at.min(next));
+        if now >= next {
+            return if started { Standing::NotFinished } else { Standing::NotStarted };
+        }
+        match (started, now > start_by) {
+            (false, true) => Standing::NotStarted,
+            (false, false) => Standing::Open { until: start_by },
+            (true, _) => Standing::Open { until: next },
+        }
+    }
+
+    /// Everything missed since the last committed slot. A role that never committed one has missed none yet: whether it
+    /// should have, nobody knows.
+    pub fn missed(&self, committed: Option<Timestamp>, running: Option<Timestamp>, now: Timestamp) -> Missed {
+        let mut missed = Missed::default();
+        let mut slot = committed.and_then(|at| self.earliest(at)).and_then(|at| self.slot(at));
+        while let Some(this) = slot.filter(|slot| slot.starts <= now) {
+            let standing = self.standing(this, committed, running == Some(this.at), now);
+            if matches!(standing, Standing::NotStarted | Standing::NotFinished) {
+                if missed.slots.len() == MISSED_MAX {
+                    missed.more = true;
+                    break;
+                }
+                missed.slots.push(this);
+            }
+            slot = self.following(this);
+        }
+        missed
+    }
+
+    fn slot(&self, at: Timestamp) -> Option<Slot> {
+        Some(Slot { at, starts: at.checked_add(self.offset).ok()? })
+    }
+
+    /// The latest slot instant that is not after `now`.
+    fn latest(&self, now: Timestamp) -> Option<Timestamp> {
+        let cron = match &self.rule {
+            Rule::Every(every) => return Timestamp::from_second(now.as_second().div_euclid(*every) * every).ok(),
+            Rule::Cron(cron) => cron,
+        };
+        // Near a transition the order of civil times is not the order of instants, by as much as the clocks jump. So
+        // begin that much later, and having found one look that much further.
+        let start = self.civil(now).checked_add(self.jump(now)).ok()?;
+        let mut civil = cron.find_previous_occurrence(&start, true).ok()?;
+        let mut best: Option<(Timestamp, DateTime)> = None;
+        loop {
+            let at = self.instant(civil)?;
+            if at <= now {
+                let floor = match best {
+                    Some((_, floor)) => floor,
+                    None => civil.checked_sub(self.jump(at)).ok()?,
+                };
+                best = Some((best.map_or(at, |(best, _)| best.max(at)), floor));
+            }
+            let Ok(before) = cron.find_previous_occurrence(&civil, false) else { break };
+            if best.is_some_and(|(_, floor)| before < floor) {
+                break;
+            }
+            civil = before;
+        }
+        best.map(|(at, _)| at)
+    }
+
+    /// The earliest slot instant that is after `now`. The mirror image of [`Plan::latest`].
+    fn earliest(&self, now: Timestamp) -> Option<Timestamp> {
+        let cron = match &self.rule {
+            Rule::Every(every) => {
+                return Timestamp::from_second((now.as_second().div_euclid(*every) + 1).checked_mul(*every)?).ok();
+            }
+            Rule::Cron(cron) => cron,
+        };
+        let start = self.civil(now).checked_sub(self.jump(now)).ok()?;
+        let mut civil = cron.find_next_occurrence(&start, true).ok()?;
+        let mut best: Option<(Timestamp, DateTime)> = None;
+        loop {
+            let at = self.instant(civil)?;
+            if at > now {
+                let ceiling = match best {
+                    Some((_, ceiling)) => ceiling,
+                    None => civil.checked_add(self.jump(at)).ok()?,
+                };
+                best = Some((best.map_or(at, |(best, _)| best.min(at)), ceiling));
+            }
+            let Ok(after) = cron.find_next_occurrence(&civil, false) else { break };
+            if best.is_some_and(|(_, ceiling)| after > ceiling) {
+                break;
+            }
+            civil = after;
+        }
+        best.map(|(at, _)| at)
+    }
+
+    fn civil(&self, at: Timestamp) -> DateTime {
+        self.zone.to_datetime(at)
+    }
+
+    /// A civil time's instant: skipped ones move on by the jump, of repeated ones the first counts (RFC 5545 reads
+    /// local times the same way).
+    fn instant(&self, civil: DateTime) -> Option<Timestamp> {
+        self.zone.to_ambiguous_timestamp(civil).compatible().ok()
+    }
+
+    /// How far the clocks jump around `at`: zero on nearly all days.
+    fn jump(&self, at: Timestamp) -> SignedDuration {
+        let from = at.saturating_sub(AROUND).unwrap_or(Timestamp::MIN);
+        let to = at.saturating_add(AROUND).unwrap_or(Timestamp::MAX);
+        let first = self.zone.to_offset(from).seconds();
+        let (mut low, mut high) = (first, first);
+        for transition in self.zone.following(from).take_while(|t| t.timestamp() <= to) {
+            low = low.min(transition.offset().seconds());
+            high = high.max(transition.offset().seconds());
+        }
+        SignedDuration::from_secs(i64::from(high) - i64::from(low))
+    }
+}
+
+/// The role's own part of the jitter: the same on every node, always less than `jitter`, in whole seconds.
+pub fn jitter_offset(role: &RoleName, jitter: Duration) -> Duration {
+    let hash = blake3::derive_key("runner 2026 slot jitter of a role", role.as_str().as_bytes());
+    let word = u64::from_le_bytes(hash[..8].try_into().expect("8 of 32 bytes"));
+    // The high half of the product spreads evenly over 0..jitter, without a remainder's bias.
+    Duration::from_secs(((u128::from(word) * u128::from(jitter.as_secs())) >> 64) as u64)
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plan_of(rule: Rule, zone: &str) -> Plan {
+        Plan {
+            rule,
+            zone: TimeZone::get(zone).unwrap(),
+            offset: SignedDuration::ZERO,
+            missed_after: SignedDuration::from_mins(30),
+        }
+    }
+
+    fn cron(line: &str, zone: &str) -> Plan {
+        plan_of(Rule::Cron(Box::new(value::cron(line).unwrap())), zone)
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    /// The slots from `from` on, each the next of the one before.
+    fn walk(plan: &Plan, from: &str, count: usize) -> Vec<String> {
+        let mut slots = Vec::new();
+        let mut now = at(from);
+        for _ in 0..count {
+            now = plan.next(now).unwrap().at;
+            slots.push(now.to_string());
+        }
+        slots
+    }
+
+    #[test]
+    fn a_skipped_time_runs_once_as_much_later() {
+        // Berlin, 2026-03-29: 02:00 CET becomes 03:00 CEST.
+        assert_eq!(
+            walk(&cron("30 2 * * *", "Europe/Berlin"), "2026-03-27T12:00:00Z", 3),
+            ["2026-03-28T01:30:00Z", "2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"]
+        );
+        // Hourly: 02:30 moves onto 03:30, and that is one slot, not two.
+        assert_eq!(
+            walk(&cron("30 * * * *", "Europe/Berlin"), "2026-03-29T00:00:00Z", 3),
+            ["2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z", "2026-03-29T02:30:00Z"]
+        );
+    }
+
+    #[test]
+    fn a_repeated_time_runs_once() {
+        // Berlin, 2026-10-25: 03:00 CEST becomes 02:00 CET.
+        assert_eq!(
+            walk(&cron("30 2 * * *", "Europe/Berlin"), "2026-10-23T12:00:00Z", 3),
+            ["2026-10-24T00:30:00Z", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]
+        );
+        assert_eq!(
+            walk(&cron("0 * * * *", "Europe/Berlin"), "2026-10-24T23:30:00Z", 3),
+            ["2026-10-25T00:00:00Z", "2026-10-25T02:00:00Z", "2026-10-25T03:00:00Z"],
+            "each civil hour once: who wants even distances writes every"
+        );
+    }
+
+    #[test]
+    fn half_hours_and_whole_days_are_skipped_too() {
+        // Lord Howe, 2026-10-04: 02:00 +10:30 becomes 02:30 +11. The moved 02:20 comes after the plain 02:35.
+        assert_eq!(
+            walk(&cron("20,35 2 * * *", "Australia/Lord_Howe"), "2026-10-03T00:00:00Z", 4),
+            ["2026-10-03T15:35:00Z", "2026-10-03T15:50:00Z", "2026-10-04T15:20:00Z", "2026-10-04T15:35:00Z"]
+        );
+        // Samoa left out 2011-12-30. The two days' slots fall onto one instant.
+        assert_eq!(
+            walk(&cron("0 1 * * *", "Pacific/Apia"), "2011-12-29T00:00:00Z", 3),
+            ["2011-12-29T11:00:00Z", "2011-12-30T11:00:00Z", "2011-12-31T11:00:00Z"]
+        );
+    }
+
+    #[test]
+    fn every_counts_from_the_epoch() {
+        let plan = plan_of(Rule::Every(3600), "Europe/Berlin");
+        assert_eq!(plan.due(at("2026-10-25T01:59:59.9Z")).unwrap().at, at("2026-10-25T01:00:00Z"));
+        assert_eq!(plan.next(at("2026-10-25T01:00:00Z")).unwrap().at, at("2026-10-25T02:00:00Z"));
+        assert_eq!(plan.due(at("1969-12-31T23:30:00Z")).unwrap().at, at("1969-12-31T23:00:00Z"));
+        let plan = plan_of(Rule::Every(5400), "UTC");
+        assert_eq!(plan.due(at("1970-01-01T04:00:00Z")).unwrap().at, at("1970-01-01T03:00:00Z"));
+    }
+
+    #[test]
+    fn a_slot_is_due_until_the_next_one_starts() {
+        let mut plan = cron("0 1 * * *", "UTC");
+        plan.offset = SignedDuration::from_mins(4);
+        let slot = plan.due(at("2026-11-20T01:04:00Z")).unwrap();
+        assert_eq!(slot, Slot { at: at("2026-11-20T01:00:00Z"), starts: at("2026-11-20T01:04:00Z") });
+        assert_eq!(plan.due(at("2026-11-20T01:03:59Z")).unwrap().at, at("2026-11-19T01:00:00Z"));
+        assert_eq!(plan.next(at("2026-11-20T01:03:59Z")), Some(slot));
+        assert_eq!(plan.due(at("2026-11-21T01:03:59Z")), Some(slot));
+
+        let now = at("2026-11-20T09:00:00Z");
+        assert_eq!(plan.pending(None, now), Some(slot));
+        assert_eq!(plan.pending(Some(at("2026-11-19T01:00:00Z")), now), Some(slot));
+        assert_eq!(plan.pending(Some(slot.at), now), None);
+        assert_eq!(
+            plan.pending(Some(at("2026-11-21T01:00:00Z")), now),
+            None,
+            "a later one is committed: its clock ran ahead"
+        );
+    }
+
+    #[test]
+    fn a_slot_must_start_in_time_and_end_before_the_next() {
+        let plan = cron("0 1 * * *", "UTC");
+        let slot = plan.due(at("2026-11-20T01:00:00Z")).unwrap();
+        let before = Some(at("2026-11-19T01:00:00Z"));
+        let standing = |started, now| plan.standing(slot, before, started, at(now));
+        assert_eq!(standing(false, "2026-11-20T01:30:00Z"), Standing::Open { until: at("2026-11-20T01:30:00Z") });
+        assert_eq!(standing(false, "2026-11-20T01:30:01Z"), Standing::NotStarted);
+        assert_eq!(standing(true, "2026-11-20T23:00:00Z"), Standing::Open { until: at("2026-11-21T01:00:00Z") });
+        assert_eq!(standing(true, "2026-11-21T01:00:00Z"), Standing::NotFinished);
+        assert_eq!(plan.standing(slot, Some(slot.at), false, at("2026-11-21T01:00:00Z")), Standing::Committed);
+    }
+
+    #[test]
+    fn missed_slots_are_listed_and_the_list_is_bounded() {
+        let plan = cron("0 1 * * *", "UTC");
+        let committed = Some(at("2026-11-17T01:00:00Z"));
+        let missed = |running, now| plan.missed(committed, running, at(now));
+        assert_eq!(missed(None, "2026-11-18T01:10:00Z"), Missed::default());
+        let days: Vec<Timestamp> = missed(None, "2026-11-20T01:10:00Z").slots.iter().map(|s| s.at).collect();
+        assert_eq!(days, [at("2026-11-18T01:00:00Z"), at("2026-11-19T01:00:00Z")], "today's has until 01:30");
+        assert_eq!(missed(None, "2026-11-20T02:00:00Z").slots.len(), 3);
+        assert_eq!(missed(Some(at("2026-11-20T01:00:00Z")), "2026-11-20T02:00:00Z").slots.len(), 2);
+        assert_eq!(plan.missed(None, None, at("2026-11-20T02:00:00Z")), Missed::default());
+        let all = missed(None, "2046-11-20T02:00:00Z");
+        assert_eq!((all.slots.len(), all.more), (MISSED_MAX, true));
+    }
+
+    #[test]
+    fn the_jitter_is_the_roles_own_and_stays() {
+        let offset = |name: &str, secs| jitter_offset(&name.parse().unwrap(), Duration::from_secs(secs)).as_secs();
+        // Pinned: a change would move every role's start on an upgrade, and on half of the nodes first.
+        assert_eq!([offset("app", 300), offset("orders-db", 300), offset("app", 3600)], [173, 292, 2085]);
+        assert_eq!([offset("app", 0), offset("app", 1)], [0, 0]);
+        let spread: BTreeSet<u64> = (0..200).map(|i| offset(&format!("role{i}"), 300)).collect();
+        assert!(spread.len() > 100 && spread.iter().all(|o| *o < 300));
+    }
+
+    const ZONES: [&str; 8] = [
+        "UTC",
+        "Europe/Berlin",
+        "America/New_York",
+        "Australia/Lord_Howe",
+        "Pacific/Apia",
+        "America/Sao_Paulo",
+        "Africa/Casablanca",
+        "Asia/Kathmandu",
+    ];
+
+    fn line() -> impl Strategy<Value = String> {
+        let minute = prop_oneof![
+            (0..60u8).prop_map(|m| m.to_string()),
+            prop::sample::select(vec!["*/7", "*/15", "*/40", "0,59", "20,35,50"]).prop_map(str::to_owned),
+        ];
+        let hour = prop_oneof![
+            3 => (0..4u8).prop_map(|h| h.to_string()),
+            1 => Just("*".to_owned()),
+            1 => Just("*/2".to_owned()),
+            1 => Just("1-3".to_owned()),
+            1 => Just("22,23,0".to_owned()),
+        ];
+        let day = prop::sample::select(vec!["* * *", "* * *", "* * SUN", "28-31 * *", "1 * *"]);
+        (minute, hour, day).prop_map(|(minute, hour, day)| format!("{minute} {hour} {day}"))
+    }
+
+    /// A moment near a transition of the zone, or just somewhere in its year.
+    fn moment(zone: &TimeZone, year: i64, which: usize, minutes: i64) -> Timestamp {
+        let from = at("2009-01-01T00:00:00Z") + SignedDuration::from_hours(24 * 365 * year);
+        let around = zone.following(from).nth(which).map_or(from, |t| t.timestamp());
+        around + SignedDuration::from_mins(minutes)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Against the definition, minute by minute: every civil minute that matches, brought to its instant, as a set.
+        #[test]
+        fn slots_are_the_matching_civil_minutes(
+            line in line(), zone in prop::sample::select(ZONES.to_vec()), year in 0..20i64, which in 0..3usize, minutes in -1500..1500i64,
+        ) {
+            let plan = cron(&line, zone);
+            let Rule::Cron(cron) = &plan.rule else { unreachable!() };
+            let now = moment(&plan.zone, year, which, minutes);
+            let mut expected = BTreeSet::new();
+            let mut civil = plan.civil(now).date().to_datetime(jiff::civil::Time::midnight()) - SignedDuration::from_hours(96);
+            for _ in 0..(8 * 24 * 60) {
+                if cron.is_time_matching(&civil).unwrap() {
+                    expected.insert(plan.instant(civil).unwrap());
+                }
+                civil += SignedDuration::from_mins(1);
+            }
+            let (due, next) = (plan.due(now).unwrap().at, plan.next(now).unwrap().at);
+            prop_assert!(due <= now && now < next);
+            let window = now - SignedDuration::from_hours(48)..now + SignedDuration::from_hours(48);
+            match expected.range(..=now).next_back() {
+                Some(last) => prop_assert_eq!(due, *last),
+                None => prop_assert!(due < window.start),
+            }
+            match expected.range(now + SignedDuration::from_nanos(1)..).next() {
+                Some(first) => prop_assert_eq!(next, *first),
+                None => prop_assert!(next > window.end),
+            }
+        }
+
+        /// Forwards and backwards agree, without a gap or a repetition.
+        #[test]
+        fn due_and_next_are_neighbours(
+            line in line(), zone in prop::sample::select(ZONES.to_vec()), year in 0..20i64, which in 0..3usize, minutes in -1500..1500i64,
+        ) {
+            let plan = cron(&line, zone);
+            let mut now = moment(&plan.zone, year, which, minutes);
+            for _ in 0..20 {
+                let next = plan.next(now).unwrap();
+                prop_assert!(next.at > now);
+                prop_assert_eq!(plan.due(next.at), Some(next));
+                let before = plan.due(next.at - SignedDuration::from_nanos(1)).unwrap();
+                prop_assert!(before.at < next.at);
+                prop_assert_eq!(plan.following(before), Some(next));
+                now = next.at;
+            }
+        }
+
+        /// A daily line has one slot for each civil day, across every transition.
+        #[test]
+        fn a_daily_line_has_one_slot_a_day(
+            minute in 0..60u8, hour in 0..24u8, zone in prop::sample::select(vec!["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]), year in 0..20i64,
+        ) {
+            let plan = cron(&format!("{minute} {hour} * * *"), zone);
+            let start = moment(&plan.zone, year, 0, -3 * 24 * 60);
+            let mut slot = plan.due(start).unwrap();
+            for _ in 0..370 {
+                let next = plan.following(slot).unwrap();
+                let (day, next_day) = (plan.civil(slot.at).date(), plan.civil(next.at).date());
+                prop_assert_eq!(day.tomorrow().unwrap(), next_day);
+                slot = next;
+            }
+        }
+    }
+}

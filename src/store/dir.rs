@@ -1,0 +1,424 @@
+//! A store in a directory: `file:///path`. One object is one file.
+//!
+//! The invariants that live here: a name appears only when the bytes behind it are durable; it appears at once and whole; and
+//! when a call has returned, the name is durable too, with every directory above it. So: temporary file, fsync, `rename` (or
+//! `link`, which never replaces), fsync of the directory. Without the last step a power cut takes back a journal record
+//! that somebody has already acted upon.
+//!
+//! The root itself is never created in passing: an unmounted disk must not become a new, empty store.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+use rustix::io::Errno;
+use tokio::sync::oneshot;
+
+pub mod disk;
+mod list;
+
+use self::disk::{Disk, HostDisk};
+use super::{Capabilities, Hold, LIST_PAGE_MAX, Page, PutOutcome, Store, StoreError, StoreErrorKind, key};
+use crate::env::Env;
+
+/// How often a put is begun anew, with a new temporary file, after an fsync has failed. Once more is for a passing fault; a
+/// disk that fails twice is for a person.
+const SYNC_ATTEMPTS: usize = 2;
+
+/// How many directories are remembered as durable; a repository has some 260 for each role. Beyond it all are forgotten, which
+/// costs an fsync each.
+const DURABLE_DIRS_MAX: usize = 65_536;
+
+/// A directory.
+#[derive(Debug, Clone)]
+pub struct DirStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    root: PathBuf,
+    /// Device and inode of the root as it was opened.
+    root_id: (u64, u64),
+    disk: Arc<dyn Disk>,
+    env: Env,
+    /// Directories whose own names this process has made durable, relative to the root. That a directory exists does not say
+    /// so: another writer may have made it a moment ago, or died before its fsync.
+    durable_dirs: Mutex<HashSet<PathBuf>>,
+}
+
+impl DirStore {
+    /// The store in an existing directory.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NoSuchStore`] if there is none.
+    pub fn open(root: &Path, env: &Env) -> Result<Self, StoreError> {
+        Self::with_disk(root, env, Arc::new(HostDisk))
+    }
+
+    /// The store in a directory that is made, with its parents, if it is missing. For `init` alone.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(root: &Path, env: &Env) -> Result<Self, StoreError> {
+        let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.exists()).collect();
+        for dir in missing.into_iter().rev() {
+            make_dir_durable(&HostDisk, dir).map_err(|e| io_error(&name_of(root), None, &e))?;
+        }
+        Self::open(root, env)
+    }
+
+    /// [`DirStore::open`] with something between the store and the kernel.
+    ///
+    /// # Errors
+    /// As for [`DirStore::open`].
+    pub fn with_disk(root: &Path, env: &Env, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let name = name_of(root);
+        let no_store = |why: &str| StoreError::new(StoreErrorKind::NoSuchStore, &name, None, why);
+        let root_id = match fs::metadata(root) {
+            Ok(meta) if meta.is_dir() => (meta.dev(), meta.ino()),
+            Ok(_) => return Err(no_store("not a directory")),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(no_store("")),
+            Err(e) => return Err(io_error(&name, None, &e)),
+        };
+        let durable_dirs = Mutex::default();
+        Ok(Self(Arc::new(Inner { name, root: root.to_owned(), root_id, disk, env: env.clone(), durable_dirs })))
+    }
+
+    /// Runs file work where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.0);
+        match tokio::task::spawn_blocking(move || work(&inner)).await {
+            Ok(result) => result,
+            Err(e) => Err(StoreError::new(StoreErrorKind::Other, &self.0.name, None, e.to_string())),
+        }
+    }
+}
+
+fn name_of(root: &Path) -> String {
+    format!("file://{}", root.display())
+}
+
+fn make_dir_durable(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    match disk.make_dir(dir) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+        _ => match dir.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => disk.sync_dir(Path::new(".")),
+            Some(parent) => disk.sync_dir(parent),
+            None => Ok(()),
+        },
+    }
+}
+
+#[async_trait]
+impl Store for DirStore {
+    fn describe(&self) -> String {
+        self.0.name.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { put_if_absent: true }
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        let key = key.to_owned();
+        self.blocking(move |inner| inner.put(&key, &body)).await
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        let key = key.to_owned();
+        self.blocking(move |inner| inner.put_if_absent(&key, &body, None)).await
+    }
+
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+        let key = key.to_owned();
+        self.blocking(move |inner| inner.put_if_absent(&key, &body, Some(hold))).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        let key = key.to_owned();
+        self.blocking(move |inner| {
+            let read = fs::read(inner.path(&key)?);
+            read.map(Bytes::from).map_err(|e| inner.read_error(&key, &e))
+        })
+        .await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let key = key.to_owned();
+        self.blocking(move |inner| read_range(&inner.path(&key)?, range).map_err(|e| inner.read_error(&key, &e))).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.blocking(move |inner| {
+            key::check_prefix(&inner.name, &prefix)?;
+            inner.check_root()?;
+            list::list(&inner.root, &prefix, after.as_deref(), limit.clamp(1, LIST_PAGE_MAX))
+                .map_err(|e| inner.error(&prefix, &e))
+        })
+        .await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        let keys = keys.to_vec();
+        self.blocking(move |inner| inner.delete(&keys)).await
+    }
+
+    /// A directory is dated by the host's own clock.
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        Some(SignedDuration::ZERO)
+    }
+}
+
+/// Why a put that may be begun anew did not succeed.
+enum Failure {
+    /// Writing or fsync failed: try again under a new name.
+    Sync(io::Error),
+    /// Nothing that a second try would mend.
+    Final(StoreError),
+}
+
+impl Inner {
+    fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
+        key::check(&self.name, key)?;
+        Ok(self.root.join(key))
+    }
+
+    fn error(&self, key: &str, e: &io::Error) -> StoreError {
+        io_error(&self.name, Some(key), e)
+    }
+
+    /// A missing file is a missing object only while the root is there.
+    fn read_error(&self, key: &str, e: &io::Error) -> StoreError {
+        match e.kind() {
+            // A directory, or something below a file: on S3 there would simply be no such object.
+            ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::NotADirectory => match self.check_root() {
+                Ok(()) => StoreError::new(StoreErrorKind::NotFound, &self.name, Some(key), ""),
+                Err(gone) => gone,
+            },
+            _ => self.error(key, e),
+        }
+    }
+
+    /// Whether the root is still the directory that was opened.
+    fn check_root(&self) -> Result<(), StoreError> {
+        let gone = |why: &str| Err(StoreError::new(StoreErrorKind::NoSuchStore, &self.name, None, why));
+        match fs::metadata(&self.root) {
+            Ok(meta) if (meta.dev(), meta.ino()) == self.root_id => Ok(()),
+            Ok(_) => gone("another directory is in its place; was a disk mounted or unmounted?"),
+            Err(e) if e.kind() == ErrorKind::NotFound => gone(""),
+            Err(e) => Err(io_error(&self.name, None, &e)),
+        }
+    }
+
+    fn durable_dirs(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        // A set of names is whole whatever panicked.
+        self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the directory that `key` is in, and every one above it, present and durable.
+    fn make_parents(&self, key: &str) -> io::Result<()> {
+        let Some((parent, _)) = key.rsplit_once('/') else { return Ok(()) };
+        let mut dir = PathBuf::new();
+        for component in parent.split('/') {
+            dir.push(component);
+            if self.durable_dirs().contains(&dir) {
+                continue;
+            }
+            make_dir_durable(&*self.disk, &self.root.join(&dir))?;
+            let mut known = self.durable_dirs();
+            if known.len() >= DURABLE_DIRS_MAX {
+                known.clear();
+            }
+            known.insert(dir.clone());
+        }
+        Ok(())
+    }
+
+    /// A durable temporary file beside `path`, or none at all.
+    fn write_temp(&self, key: &str, path: &Path, body: &[u8], hold: Option<Hold>) -> Result<PathBuf, Failure> {
+        self.check_root().map_err(Failure::Final)?;
+        let give_up = |e: &io::Error| Failure::Final(self.error(key, e));
+        self.make_parents(key).map_err(|e| give_up(&e))?;
+        let name = format!("{}{}", key::TEMP_PREFIX, hex::encode(self.env.random_bytes::<16>()));
+        let temp = path.with_file_name(name);
+        let mut file = match self.disk.create(&temp) {
+            // Somebody tidied up an empty directory that we remember.
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.durable_dirs().clear();
+                self.make_parents(key).and_then(|()| self.disk.create(&temp)).map_err(|e| give_up(&e))?
+            }
+            file => file.map_err(|e| give_up(&e))?,
+        };
+        if let Some(hold) = hold {
+            wait(hold.begin());
+        }
+        match file.write_all(body).and_then(|()| file.sync()) {
+            Ok(()) => Ok(temp),
+            Err(e) => {
+                self.discard(&temp);
+                Err(Failure::Sync(e))
+            }
+        }
+    }
+
+    /// Removes a temporary file. What stays behind is ignored by every listing.
+    fn discard(&self, temp: &Path) {
+        if let Err(e) = self.disk.remove(temp) {
+            tracing::debug!(path = %temp.display(), error = %e, "a temporary file stays behind");
+        }
+    }
+
+    fn sync_parent(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path.parent().expect("a key is below the root"))
+    }
+
+    fn put(&self, key: &str, body: &[u8]) -> Result<(), StoreError> {
+        let path = self.path(key)?;
+        let attempt = || {
+            let temp = self.write_temp(key, &path, body, None)?;
+            if let Err(e) = self.disk.rename(&temp, &path) {
+                self.discard(&temp);
+                return Err(Failure::Final(self.error(key, &e)));
+            }
+            self.sync_parent(&path).map_err(Failure::Sync)
+        };
+        self.with_attempts(key, attempt)
+    }
+
+    fn put_if_absent(&self, key: &str, body: &[u8], hold: Option<Hold>) -> Result<PutOutcome, StoreError> {
+        let path = self.path(key)?;
+        let mut hold = hold;
+        let temp = self.with_attempts(key, || self.write_temp(key, &path, body, hold.take()))?;
+        let linked = match self.disk.link(&temp, &path) {
+            Err(e) if cannot_link(&e) => match self.disk.rename_new(&temp, &path) {
+                Err(e) if cannot_rename_new(&e) => {
+                    self.discard(&temp);
+                    let detail =
+                        "this file system has neither link(2) nor renameat2(RENAME_NOREPLACE): it can hold no journal";
+                    return Err(StoreError::new(StoreErrorKind::Unsupported, &self.name, Some(key), detail));
+                }
+                Ok(()) => Ok(()),
+                Err(e) => {
+                    self.discard(&temp);
+                    Err(e)
+                }
+            },
+            linked => {
+                self.discard(&temp);
+                linked
+            }
+        };
+        let outcome = match linked {
+            Ok(()) => PutOutcome::Created,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => PutOutcome::Exists,
+            Err(e) if is_refusal(&e) => return Err(self.error(key, &e)),
+            // A network file system may have lost the answer only.
+            Err(e) => return Ok(PutOutcome::Unknown { why: e.to_string() }),
+        };
+        // Also after `Exists`: the caller will act on what is there, and whoever wrote it may not have got to this.
+        match self.sync_parent(&path) {
+            Ok(()) => Ok(outcome),
+            Err(e) => Ok(PutOutcome::Unknown { why: format!("fsync of the directory: {e}") }),
+        }
+    }
+
+    fn with_attempts<T>(&self, key: &str, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, StoreError> {
+        let mut left = SYNC_ATTEMPTS;
+        loop {
+            left -= 1;
+            match attempt() {
+                Ok(value) => return Ok(value),
+                Err(Failure::Final(e)) => return Err(e),
+                Err(Failure::Sync(e)) => {
+                    let error = self.error(key, &e);
+                    if left == 0 || error.kind == StoreErrorKind::NoSpace {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        key::check_batch(&self.name, keys)?;
+        self.check_root()?;
+        let mut touched = HashSet::new();
+        let mut first_error = None;
+        for key in keys {
+            let path = self.root.join(key);
+            match self.disk.remove(&path) {
+                Ok(()) => {
+                    touched.extend(path.parent().map(Path::to_owned));
+                }
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                Err(e) => {
+                    first_error.get_or_insert(self.error(key, &e));
+                }
+            }
+        }
+        for dir in touched {
+            self.disk.sync_dir(&dir).map_err(|e| io_error(&self.name, None, &e))?;
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+}
+
+/// Waits on a thread that may block. A sender that is dropped releases, too.
+fn wait(release: oneshot::Receiver<()>) {
+    let _ = release.blocking_recv();
+}
+
+fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    let end = range.end.min(meta.len());
+    let Some(len) = end.checked_sub(range.start) else { return Ok(Bytes::new()) };
+    let mut buffer = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    file.read_exact_at(&mut buffer, range.start)?;
+    Ok(buffer.into())
+}
+
+fn errno(e: &io::Error) -> Option<Errno> {
+    Errno::from_io_error(e)
+}
+
+fn cannot_link(e: &io::Error) -> bool {
+    matches!(errno(e), Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS))
+}
+
+fn cannot_rename_new(e: &io::Error) -> bool {
+    matches!(errno(e), Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL))
+}
+
+/// Errors after which the name was certainly not made.
+fn is_refusal(e: &io::Error) -> bool {
+    matches!(
+        errno(e),
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::NOSPC | Errno::DQUOT | Errno::NOENT | Errno::MLINK)
+    )
+}
+
+fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
+    let kind = match errno(e) {
+        Some(Errno::NOSPC | Errno::DQUOT) => StoreErrorKind::NoSpace,
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => StoreErrorKind::Denied,
+        Some(Errno::NOTDIR | Errno::ISDIR | Errno::NAMETOOLONG) => StoreErrorKind::Invalid,
+        Some(Errno::TIMEDOUT | Errno::HOSTDOWN | Errno::STALE) => StoreErrorKind::Unreachable,
+        _ => StoreErrorKind::Other,
+    };
+    StoreError::new(kind, store, key, e.to_string())
+}

@@ -1,0 +1,89 @@
+//! The seam under the directory store: everything that changes the file system goes through [`Disk`], so that a test can
+//! stand in between and find out what would be left if the power failed after any one of these steps.
+
+use std::fmt::Debug;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{CWD, RenameFlags};
+
+/// The changes that a directory store makes. All paths are absolute or relative to the working directory.
+pub trait Disk: Debug + Send + Sync {
+    /// Creates a file that must not exist yet, mode 0600.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// A second name for a file, `link(2)`; fails with `AlreadyExists` if the name is taken.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// `rename(2)`, replacing what is at `to`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// `renameat2(2)` with `RENAME_NOREPLACE`; fails with `AlreadyExists` if the name is taken.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// `unlink(2)`.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// `mkdir(2)`, mode 0700; fails with `AlreadyExists` if the name is taken.
+    fn make_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// `fsync(2)` of a directory: the names in it are durable afterwards.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+}
+
+/// A file being written.
+pub trait DiskFile: Send {
+    /// Appends all of `bytes`.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// `fdatasync(2)`: what was written is durable afterwards. After an error the kernel may have dropped the pages and call
+    /// them clean, so a second try on the same file would lie.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The kernel's.
+#[derive(Debug, Clone, Copy)]
+pub struct HostDisk;
+
+impl Disk for HostDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Write::write_all(self, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

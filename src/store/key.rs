@@ -1,0 +1,97 @@
+//! What may be a key, the same for every backend, so that a repository can be copied from one to any other.
+
+use super::{DELETE_BATCH_MAX, StoreError, StoreErrorKind};
+
+/// The longest key in bytes; S3 ends at 1024, and the URL's prefix must fit before it.
+pub const KEY_LEN_MAX: usize = 512;
+
+/// The longest component of a key in bytes; file systems end at 255.
+pub const COMPONENT_LEN_MAX: usize = 255;
+
+/// How the names of temporary files begin. No component of a key does, so a listing can leave them out.
+pub const TEMP_PREFIX: &str = ".tmp-";
+
+/// Whether `component` may stand between two slashes of a key.
+pub fn component_ok(component: &str) -> bool {
+    !component.is_empty()
+        && component.len() <= COMPONENT_LEN_MAX
+        && component != "."
+        && component != ".."
+        && !component.starts_with(TEMP_PREFIX)
+        && component.bytes().all(char_ok)
+}
+
+fn char_ok(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"._-".contains(&b)
+}
+
+/// Whether `key` names an object: 1 to [`KEY_LEN_MAX`] bytes of `a-z A-Z 0-9 . _ - /`, no component empty, `.`, `..`, longer than
+/// [`COMPONENT_LEN_MAX`] or beginning with [`TEMP_PREFIX`].
+pub fn is_valid(key: &str) -> bool {
+    key.len() <= KEY_LEN_MAX && key.split('/').all(component_ok)
+}
+
+/// Refuses what is not a key.
+///
+/// # Errors
+/// [`StoreErrorKind::Invalid`].
+pub fn check(store: &str, key: &str) -> Result<(), StoreError> {
+    if is_valid(key) {
+        return Ok(());
+    }
+    Err(StoreError::new(StoreErrorKind::Invalid, store, Some(key), "this is not a valid object key"))
+}
+
+/// Refuses what no key can begin with. The last component may be a part of one, or empty.
+///
+/// # Errors
+/// [`StoreErrorKind::Invalid`].
+pub fn check_prefix(store: &str, prefix: &str) -> Result<(), StoreError> {
+    let (folder, part) = prefix.rsplit_once('/').map_or((None, prefix), |(folder, part)| (Some(folder), part));
+    if folder.is_none_or(is_valid) && prefix.len() <= KEY_LEN_MAX && part.bytes().all(char_ok) {
+        return Ok(());
+    }
+    Err(StoreError::new(StoreErrorKind::Invalid, store, Some(prefix), "no object key begins like this"))
+}
+
+/// Refuses a batch of deletes that is too long or names what is not a key.
+///
+/// # Errors
+/// [`StoreErrorKind::Invalid`].
+pub fn check_batch(store: &str, keys: &[String]) -> Result<(), StoreError> {
+    if keys.len() > DELETE_BATCH_MAX {
+        let detail = format!("{} keys to delete at once, the most is {DELETE_BATCH_MAX}", keys.len());
+        return Err(StoreError::new(StoreErrorKind::Invalid, store, None, detail));
+    }
+    keys.iter().try_for_each(|key| check(store, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_cannot_leave_the_root_nor_look_like_temporary_files() {
+        let long = "x".repeat(256);
+        let deep = "ab/".repeat(171);
+        for good in ["a", "app/journal/000000000001", "a/.b/c..d/-", "A_9/.tmp"] {
+            assert!(is_valid(good), "{good}");
+        }
+        for bad in [
+            "", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "a/.", "a b", "a\\b", "ä", "a/.tmp-1", "a\0", &long,
+            &deep,
+        ] {
+            assert!(!is_valid(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixes_may_end_within_a_component() {
+        for good in ["", "a", "a/", "app/jour", "a/.", "a/.tmp-"] {
+            assert!(check_prefix("s", good).is_ok(), "{good}");
+        }
+        for bad in ["/", "../", "a//", "a/../b", " "] {
+            assert!(check_prefix("s", bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Names of owners. A restore on another host prefers them to the numbers, so each entry carries both.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+use crate::repo::entry::Owner;
+use crate::tree::stat::Stat;
+
+/// The most names that are remembered of each kind. A tree has few owners; one that has more (each file its own, as some
+/// container stores do) costs lookups, not memory.
+const NAMES_MAX: usize = 4096;
+
+/// Names by number, asked once each from the system's databases (which may be a directory server). Thread safe.
+#[derive(Debug, Default)]
+pub struct Names {
+    users: Mutex<HashMap<u32, String>>,
+    groups: Mutex<HashMap<u32, String>>,
+}
+
+impl Names {
+    /// Remembers nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The name of a user; empty if it has none or the database does not answer.
+    pub fn user(&self, uid: u32) -> String {
+        lookup(&self.users, uid, |uid| User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|u| u.name))
+    }
+
+    /// The name of a group; empty if it has none or the database does not answer.
+    pub fn group(&self, gid: u32) -> String {
+        lookup(&self.groups, gid, |gid| Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|g| g.name))
+    }
+
+    /// Owner and permissions of `stat`, with names.
+    pub fn owner(&self, stat: &Stat) -> Owner {
+        Owner { mode: stat.mode, uid: stat.uid, gid: stat.gid, user: self.user(stat.uid), group: self.group(stat.gid) }
+    }
+}
+
+fn lookup(known: &Mutex<HashMap<u32, String>>, id: u32, ask: impl FnOnce(u32) -> Option<String>) -> String {
+    // The map is whole after every statement, so a panic elsewhere does not spoil it.
+    let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(name) = lock().get(&id) {
+        return name.clone();
+    }
+    // Not under the lock: a directory server may take its time, and others know their names already.
+    let name = ask(id).unwrap_or_default();
+    let mut known = lock();
+    if known.len() >= NAMES_MAX {
+        known.clear();
+    }
+    known.insert(id, name.clone());
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_has_a_name_and_nobody_else_has_to() {
+        let names = Names::new();
+        assert_eq!((names.user(0), names.group(0)), ("root".to_owned(), "root".to_owned()));
+        assert_eq!((names.user(3_999_999_999), names.group(3_999_999_999)), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn each_number_is_asked_once_and_memory_is_bounded() {
+        let known = Mutex::new(HashMap::new());
+        let mut asked = 0;
+        for _ in 0..3 {
+            let name = lookup(&known, 7, |id| {
+                asked += 1;
+                Some(format!("u{id}"))
+            });
+            assert_eq!(name, "u7");
+        }
+        assert_eq!(asked, 1);
+        for id in 0..3 * NAMES_MAX as u32 {
+            lookup(&known, id, |_| None);
+        }
+        assert!(known.lock().unwrap().len() <= NAMES_MAX);
+    }
+}

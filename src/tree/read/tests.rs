@@ -1,0 +1,309 @@
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use rustix::fs::XattrFlags;
+
+use super::*;
+use crate::tree::exclude::Exclude;
+use crate::tree::roots::PASS;
+use crate::tree::scan::{Found, Options, scan};
+use crate::tree::testing::{at, dir, without_privileges};
+
+fn roots(path: &Path) -> Roots {
+    Roots::open(&[path.to_owned()]).unwrap()
+}
+
+fn scanned(path: &Path) -> Vec<Scanned> {
+    let options = Options {
+        sources: vec![path.to_owned()],
+        exclude: Exclude::none(),
+        one_file_system: false,
+        exclude_caches: false,
+        exclude_larger_than: None,
+    };
+    let found = scan(options).unwrap().flatten();
+    found
+        .map(|f| match f {
+            Found::Entry(scanned) => scanned,
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+fn set(path: &Path, name: &str, value: &[u8]) {
+    rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())
+        .unwrap_or_else(|e| panic!("these tests need a temporary directory with extended attributes: {name}: {e}"));
+}
+
+fn xattr(name: &str, value: &[u8]) -> Xattr {
+    Xattr { name: name.into(), value: value.into() }
+}
+
+#[test]
+fn each_kind_is_completed() {
+    let (dir, base) = dir();
+    let p = dir.path();
+    fs::create_dir(p.join("dir")).unwrap();
+    fs::write(p.join("file"), "12345").unwrap();
+    nix::unistd::mkfifo(&p.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let target = "x/".repeat(2000) + "ü";
+    symlink(&target, p.join("link")).unwrap();
+    fs::set_permissions(p.join("file"), fs::Permissions::from_mode(0o4750)).unwrap();
+    let (roots, names) = (roots(p), Names::new());
+    let found = scanned(p);
+    let complete = |i: usize| complete(&roots, &found[i], &names).unwrap();
+    assert_eq!(found.iter().map(|s| s.path.name()).collect::<Vec<_>>()[1..], [&b"dir"[..], b"fifo", b"file", b"link"]);
+    assert_eq!((complete(0).entry.kind, complete(1).entry.kind), (Kind::Dir, Kind::Dir));
+    assert_eq!(complete(2).entry.kind, Kind::Fifo);
+    let file = complete(3);
+    assert_eq!(file.entry.kind, Kind::File { size: 5, extents: None, chunks: vec![] });
+    assert_eq!((file.entry.path, file.entry.mtime, file.stat), (at(&base, "file"), found[3].stat.mtime, found[3].stat));
+    assert_eq!(file.entry.owner, names.owner(&found[3].stat));
+    assert_eq!(file.entry.owner.mode, 0o4750);
+    assert_eq!(complete(4).entry.kind, Kind::Symlink { target: target.into() });
+    assert!((0..5).all(|i| complete(i).problem.is_none()));
+}
+
+#[test]
+fn devices_have_their_numbers() {
+    let source = Path::new("/dev/null");
+    let completed = complete(&roots(source), &scanned(source)[0], &Names::new()).unwrap();
+    assert_eq!(completed.entry.kind, Kind::CharDevice { major: 1, minor: 3 });
+}
+
+#[test]
+fn attributes_of_files_and_directories() {
+    let (dir, base) = dir();
+    let p = dir.path();
+    fs::create_dir(p.join("dir")).unwrap();
+    fs::write(p.join("file"), "").unwrap();
+    // An access list: version 2, then owner rw-, user 1 r--, group r--, mask r--, other ---.
+    let mut acl = vec![2, 0, 0, 0];
+    for (tag, perm, id) in [(1, 6, u32::MAX), (2, 4, 1), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)] {
+        acl.extend([tag, 0, perm, 0]);
+        acl.extend(u32::to_le_bytes(id));
+    }
+    for name in ["dir", "file"] {
+        set(&p.join(name), "user.b", b"");
+        set(&p.join(name), "user.a", b"\0\xff");
+        set(&p.join(name), "system.posix_acl_access", &acl);
+    }
+    set(&p.join("dir"), "user.long", &[7; 3000]);
+    let long_name = format!("user.{}", "n".repeat(250));
+    for i in 0..6 {
+        set(&p.join("file"), &format!("{}{i}", &long_name[..250]), b"");
+    }
+    let (roots, found) = (roots(p), scanned(p));
+    let xattrs = |i: usize| {
+        let completed = complete(&roots, &found[i], &Names::new()).unwrap();
+        assert_eq!(completed.problem, None);
+        // A security module may have labelled them.
+        completed.entry.xattrs.into_iter().filter(|x| !x.name.starts_with(b"security.")).collect::<Vec<_>>()
+    };
+    let common = [xattr("system.posix_acl_access", &acl), xattr("user.a", b"\0\xff"), xattr("user.b", b"")];
+    assert_eq!(xattrs(1), [&common[..], &[xattr("user.long", &[7; 3000])]].concat());
+    // Their names alone are longer than the first buffer.
+    assert_eq!(xattrs(2).len(), 9);
+    assert!(xattrs(2).is_sorted());
+    let open = open(&roots, &at(&base, "file")).unwrap();
+    assert_eq!(open.complete(&at(&base, "file"), &Names::new()), complete(&roots, &found[2], &Names::new()).unwrap());
+}
+
+#[test]
+fn attributes_of_what_cannot_be_opened() {
+    let (dir, _) = dir();
+    let p = dir.path();
+    symlink("nowhere", p.join("link")).unwrap();
+    nix::unistd::mkfifo(&p.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Links and pipes take no `user.` attributes, and the others are for root. Whoever is not root sees none.
+    let root = nix::unistd::Uid::effective().is_root();
+    if root {
+        set(&p.join("link"), "trusted.x", b"link");
+        set(&p.join("pipe"), "trusted.x", b"pipe");
+    }
+    let (roots, found) = (roots(p), scanned(p));
+    for (i, value) in [(1, "link"), (2, "pipe")] {
+        let completed = complete(&roots, &found[i], &Names::new()).unwrap();
+        assert_eq!(completed.problem, None);
+        let seen = completed.entry.xattrs.into_iter().filter(|x| !x.name.starts_with(b"security.")).collect::<Vec<_>>();
+        assert_eq!(seen, if root { vec![xattr("trusted.x", value.as_bytes())] } else { vec![] });
+    }
+}
+
+#[test]
+fn attributes_that_may_not_be_read_are_named_and_the_rest_is_there() {
+    let (dir, base) = dir();
+    let p = dir.path().join("dir");
+    fs::create_dir(&p).unwrap();
+    set(&p, "user.secret", b"x");
+    fs::set_permissions(&p, fs::Permissions::from_mode(0o711)).unwrap();
+    let completed = without_privileges(|| {
+        let found = Scanned { path: at(&base, "dir"), stat: Stat::of(File::open(dir.path()).unwrap()).unwrap() };
+        complete(&roots(dir.path()), &found, &Names::new()).unwrap()
+    });
+    assert_eq!((completed.entry.kind, completed.entry.owner.mode), (Kind::Dir, 0o711));
+    let problem = completed.problem.unwrap();
+    assert_eq!(problem.path, at(&base, "dir"));
+    assert!(matches!(&problem.kind, ProblemKind::Attribute(why) if why.contains("user.secret: Permission denied")));
+}
+
+#[test]
+fn what_became_something_else_has_vanished() {
+    let (dir, base) = dir();
+    let p = dir.path();
+    for name in ["to-pipe", "to-link", "to-dir", "gone"] {
+        fs::write(p.join(name), "").unwrap();
+    }
+    fs::create_dir_all(p.join("parent")).unwrap();
+    fs::write(p.join("parent/file"), "").unwrap();
+    fs::create_dir_all(p.join("dir-to-link")).unwrap();
+    let found = scanned(p);
+    for name in ["to-pipe", "to-link", "to-dir", "gone"] {
+        fs::remove_file(p.join(name)).unwrap();
+    }
+    fs::remove_dir(p.join("dir-to-link")).unwrap();
+    nix::unistd::mkfifo(&p.join("to-pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    symlink("/etc/passwd", p.join("to-link")).unwrap();
+    symlink("/etc", p.join("dir-to-link")).unwrap();
+    fs::create_dir(p.join("to-dir")).unwrap();
+    fs::rename(p.join("parent"), p.join("moved")).unwrap();
+    symlink("moved", p.join("parent")).unwrap();
+    let roots = roots(p);
+    for scanned in found.iter().filter(|s| s.path != base) {
+        let problem = complete(&roots, scanned, &Names::new()).unwrap_err();
+        assert_eq!(problem, Problem { path: scanned.path.clone(), kind: ProblemKind::Vanished });
+        if scanned.stat.kind == FileType::File {
+            assert_eq!(open(&roots, &scanned.path).unwrap_err(), problem);
+        }
+    }
+    assert_eq!(found.len(), 8);
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    let (dir, base) = dir();
+    fs::write(dir.path().join("file"), "").unwrap();
+    fs::set_permissions(dir.path().join("file"), fs::Permissions::from_mode(0o600)).unwrap();
+    let problem = without_privileges(|| open(&roots(dir.path()), &at(&base, "file")).unwrap_err());
+    assert_eq!(problem.path, at(&base, "file"));
+    assert!(matches!(&problem.kind, ProblemKind::Unreadable(why) if why.contains("Permission denied")));
+}
+
+#[test]
+fn reads_at_any_offset() {
+    let (dir, base) = dir();
+    let content: Vec<u8> = (0..2_000_000_u32).map(|i| (i % 251) as u8).collect();
+    fs::write(dir.path().join("file"), &content).unwrap();
+    let file = open(&roots(dir.path()), &at(&base, "file")).unwrap();
+    assert_eq!(file.stat().size, 2_000_000);
+    let mut buffer = vec![0; 1_000_000];
+    assert_eq!(file.read_at(&mut buffer, 500_000).unwrap(), 1_000_000);
+    assert!(buffer == content[500_000..1_500_000]);
+    assert_eq!(file.read_at(&mut buffer, 1_999_998).unwrap(), 2);
+    assert_eq!(buffer[..2], content[1_999_998..]);
+    assert_eq!(file.read_at(&mut buffer, 3_000_000).unwrap(), 0);
+}
+
+#[test]
+fn small_files_go_behind_what_the_buffer_holds() {
+    let (dir, base) = dir();
+    fs::write(dir.path().join("file"), "content").unwrap();
+    fs::write(dir.path().join("empty"), "").unwrap();
+    let roots = roots(dir.path());
+    let mut buffer = b"before ".to_vec();
+    let file = open(&roots, &at(&base, "file")).unwrap();
+    assert_eq!(file.read_whole(&mut buffer).unwrap(), Whole { len: 7, changed: false });
+    assert_eq!(open(&roots, &at(&base, "empty")).unwrap().read_whole(&mut buffer).unwrap().len, 0);
+    assert_eq!(buffer, b"before content");
+    // Room beyond the file is not taken for part of it.
+    buffer.reserve(100_000);
+    file.read_whole(&mut buffer).unwrap();
+    assert_eq!(buffer, b"before contentcontent");
+}
+
+#[test]
+fn a_file_that_changes_meanwhile_is_found_out() {
+    let (dir, base) = dir();
+    let path = dir.path().join("file");
+    let change = |how: &dyn Fn(&File)| {
+        fs::write(&path, "content").unwrap();
+        let file = open(&roots(dir.path()), &at(&base, "file")).unwrap();
+        assert!(!file.changed().unwrap());
+        // Two stamps within one tick of the kernel's clock are the same.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        how(&fs::OpenOptions::new().append(true).open(&path).unwrap());
+        let mut buffer = vec![];
+        let whole = file.read_whole(&mut buffer).unwrap();
+        assert_eq!(whole.len, buffer.len());
+        assert_eq!(file.changed().unwrap(), whole.changed);
+        (whole.changed, String::from_utf8(buffer).unwrap())
+    };
+    assert_eq!(change(&|_| ()), (false, "content".into()));
+    assert_eq!(change(&|mut f| f.write_all(b" and more").unwrap()), (true, "content".into()));
+    assert_eq!(change(&|f| f.set_len(3).unwrap()), (true, "con".into()));
+    let overwrite = |_: &File| fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"C", 0).unwrap();
+    assert_eq!(change(&overwrite), (true, "Content".into()));
+}
+
+#[test]
+fn holes_are_found() {
+    const MIB: u64 = 1 << 20;
+    let (dir, base) = dir();
+    let extents = |size: u64, data: &[u64]| {
+        let file = File::create(dir.path().join("file")).unwrap();
+        file.set_len(size).unwrap();
+        for &at in data {
+            file.write_all_at(&[1; 4096], at).unwrap();
+        }
+        let open = open(&roots(dir.path()), &at(&base, "file")).unwrap();
+        open.extents().map(|e| e.into_iter().map(|e| (e.offset, e.len)).collect::<Vec<_>>())
+    };
+    assert_eq!(extents(8 * MIB, &[]), Some(vec![]), "nothing but a hole");
+    assert_eq!(extents(8 * MIB, &[MIB, 5 * MIB]), Some(vec![(MIB, 4096), (5 * MIB, 4096)]));
+    assert_eq!(extents(8 * MIB, &[8 * MIB - 4096]), Some(vec![(8 * MIB - 4096, 4096)]), "data at the end");
+    assert_eq!(extents(8 * MIB, &[0]), Some(vec![(0, 4096)]), "a hole at the end");
+    assert_eq!(extents(8192, &[0, 4096]), None, "no hole");
+    assert_eq!(extents(0, &[]), None, "no content");
+}
+
+#[test]
+fn a_file_of_countless_holes_has_bounded_extents() {
+    let (dir, base) = dir();
+    let file = File::create(dir.path().join("file")).unwrap();
+    let count = EXTENTS_MAX as u64 + 10;
+    file.set_len(count * 8192).unwrap();
+    for i in 0..count {
+        file.write_all_at(b"x", i * 8192).unwrap();
+    }
+    let extents = open(&roots(dir.path()), &at(&base, "file")).unwrap().extents().unwrap();
+    assert_eq!(extents.len(), EXTENTS_MAX);
+    assert_eq!(extents[0], Extent { offset: 0, len: 4096 });
+    let last = extents[EXTENTS_MAX - 1];
+    assert_eq!((last.offset, last.offset + last.len), ((EXTENTS_MAX as u64 - 1) * 8192, count * 8192));
+}
+
+#[test]
+fn paths_longer_than_the_kernel_takes() {
+    let (dir, base) = dir();
+    let roots = roots(dir.path());
+    let mut path = base;
+    for _ in 0..30 {
+        let parent = roots.open_at(&path, PASS).unwrap();
+        let name = "d".repeat(200);
+        rustix::fs::mkdirat(&parent, &*name, rustix::fs::Mode::RWXU).unwrap();
+        path = path.join(name.as_bytes()).unwrap();
+    }
+    let parent = roots.open_at(&path, PASS).unwrap();
+    rustix::fs::symlinkat("target", &parent, "link").unwrap();
+    let flags = OFlags::CREATE | OFlags::WRONLY;
+    File::from(rustix::fs::openat(&parent, "file", flags, rustix::fs::Mode::RWXU).unwrap()).write_all(b"deep").unwrap();
+    let found = scanned(dir.path());
+    let kinds: Vec<_> = found[30..].iter().map(|s| complete(&roots, s, &Names::new()).unwrap().entry.kind).collect();
+    let file = Kind::File { size: 4, extents: None, chunks: vec![] };
+    assert_eq!(kinds, [Kind::Dir, file, Kind::Symlink { target: b"target".into() }]);
+    let mut buffer = vec![];
+    open(&roots, &path.join(b"file").unwrap()).unwrap().read_whole(&mut buffer).unwrap();
+    assert_eq!(buffer, b"deep");
+}

@@ -1,0 +1,86 @@
+//! Extended attributes, of whatever object. Access control lists and capabilities are attributes like any other.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use crate::repo::entry::Xattr;
+
+/// What most objects need: a list of names, or one value.
+const SMALL: usize = 1 << 10;
+
+/// What Linux allows for the list and for each value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+const LARGE: usize = 64 << 10;
+
+/// An object to ask.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Object<'a> {
+    /// Open for reading.
+    Open(BorrowedFd<'a>),
+    /// Opened with `O_PATH`: the calls for descriptors refuse it, but its name in `/proc/self/fd` works for every type,
+    /// whatever the length of its path, and does not follow a link that the object is.
+    Pointed(BorrowedFd<'a>),
+}
+
+impl Object<'_> {
+    /// All attributes that this process may see, sorted by name, and what could not be read.
+    pub(super) fn xattrs(self) -> (Vec<Xattr>, Option<String>) {
+        let names = match grow(|buffer| self.list(buffer)) {
+            Ok(names) => names,
+            // The file system has none, or not for this type of object.
+            Err(Errno::NOTSUP | Errno::NODATA) => return (Vec::new(), None),
+            Err(e) => return (Vec::new(), Some(text(e))),
+        };
+        let mut xattrs = Vec::new();
+        let mut unread = Vec::new();
+        for name in names.split_inclusive(|&b| b == 0).filter_map(|n| CStr::from_bytes_with_nul(n).ok()) {
+            match grow(|buffer| self.get(name, buffer)) {
+                Ok(value) => xattrs.push(Xattr { name: name.to_bytes().to_owned(), value }),
+                // Removed meanwhile.
+                Err(Errno::NODATA) => {}
+                Err(e) => unread.push(format!("{}: {}", name.to_string_lossy(), text(e))),
+            }
+        }
+        xattrs.sort_unstable();
+        (xattrs, (!unread.is_empty()).then(|| unread.join("; ")))
+    }
+
+    fn list(self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        match self {
+            Self::Open(fd) => rustix::fs::flistxattr(fd, buffer),
+            Self::Pointed(fd) => rustix::fs::listxattr(name_of(fd), buffer),
+        }
+    }
+
+    fn get(self, name: &CStr, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        match self {
+            Self::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
+            Self::Pointed(fd) => rustix::fs::getxattr(name_of(fd), name, buffer),
+        }
+    }
+}
+
+fn name_of(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn text(e: Errno) -> String {
+    std::io::Error::from(e).to_string()
+}
+
+/// Calls with a small buffer, and if that is too small with one that is large enough for anything.
+fn grow(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    let mut small = [0; SMALL];
+    match call(&mut small) {
+        Ok(len) => Ok(small[..len].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0; LARGE];
+            let len = call(&mut large)?;
+            large.truncate(len);
+            large.shrink_to_fit();
+            Ok(large)
+        }
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,311 @@
+//! What the walkers have found and what they have yet to look at, as one list in path order.
+//!
+//! Pure: no threads, no files. The list is a stack whose top is the first in path order. Each node is a piece of work
+//! (waiting or taken) with the results that come right before it. When a piece of work is finished its node is replaced,
+//! in place, by what came out of it: results, and more work. So the order of the results does not depend on who finishes when.
+//!
+//! Walkers take the first piece of work that waits. Once [`Limits::run_ahead`] is reached they only take the very piece
+//! that the consumer is waiting for, so that the limit can never lock the two against each other. Such a piece must end with
+//! the first further work that comes out of it: results behind that work would wait for it, and one level further down
+//! the same again, so that the limit would count for each level of a tree and not for the whole.
+
+use std::collections::VecDeque;
+
+/// Sizes, in units of weight.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Results that wait for the consumer: beyond this nobody runs ahead of it.
+    pub(super) run_ahead: usize,
+    /// Walkers that have stopped are worth waking below this.
+    pub(super) resume: usize,
+    /// The consumer is worth waking above this. Less than `resume`.
+    pub(super) batch: usize,
+}
+
+/// One thing that came out of a piece of work.
+#[derive(Debug)]
+pub(super) enum Part<W, T> {
+    /// Results, with their weight.
+    Ready(Vec<T>, usize),
+    /// More work, whose results come here.
+    Later(W),
+}
+
+/// The answer to who asks for work or for results.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next<V> {
+    /// Here it is.
+    Some(V),
+    /// Not yet.
+    Wait,
+    /// Never again.
+    End,
+}
+
+/// A taken piece of work, to be given back with its results.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+/// How much of a piece of work is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// All of it.
+    All,
+    /// Nothing behind the first further work: the limit is reached. The rest comes back as work.
+    First,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue<W, T> {
+    limits: Limits,
+    /// The first of these is the end of the list: no work, only what comes before the end.
+    stack: Vec<Node<W, T>>,
+    nodes_made: u64,
+    /// How many nodes are taken.
+    taken: usize,
+    /// The weight of all results that wait.
+    ready: usize,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Node<W, T> {
+    id: u64,
+    /// Results that come before this node's own.
+    before: VecDeque<(Vec<T>, usize)>,
+    /// `None`: taken.
+    work: Option<W>,
+}
+
+impl<W, T> Queue<W, T> {
+    /// A list of `work`, in path order.
+    pub(super) fn new(limits: Limits, work: impl DoubleEndedIterator<Item = W>) -> Self {
+        let end = Node { id: 0, before: VecDeque::new(), work: None };
+        let mut queue = Self { limits, stack: vec![end], nodes_made: 1, taken: 0, ready: 0, closed: false };
+        for work in work.rev() {
+            let node = queue.node(work, VecDeque::new());
+            queue.stack.push(node);
+        }
+        queue
+    }
+
+    fn node(&mut self, work: W, before: VecDeque<(Vec<T>, usize)>) -> Node<W, T> {
+        let id = self.nodes_made;
+        self.nodes_made += 1;
+        Node { id, before, work: Some(work) }
+    }
+
+    /// The next piece of work for a walker.
+    pub(super) fn take(&mut self) -> Next<(Ticket, W, Want)> {
+        if self.closed || self.stack.len() == 1 {
+            return Next::End;
+        }
+        let want = if self.ready < self.limits.run_ahead { Want::All } else { Want::First };
+        if want == Want::First && !self.starving() {
+            return Next::Wait;
+        }
+        // As many are taken as there are walkers, so this looks at few.
+        let mut from_top = self.stack.iter_mut().skip(1).rev();
+        let waiting = from_top.find_map(|n| n.work.take().map(|work| (Ticket(n.id), work, want)));
+        self.taken += usize::from(waiting.is_some());
+        waiting.map_or(Next::Wait, Next::Some)
+    }
+
+    /// Puts what came out of a piece of work into its place.
+    pub(super) fn finish(&mut self, Ticket(id): Ticket, parts: impl IntoIterator<Item = Part<W, T>>) {
+        if self.closed {
+            return;
+        }
+        let place = self.stack.iter().rposition(|n| n.id == id).expect("a ticket is used once");
+        let mut before = self.stack.remove(place).before;
+        self.taken -= 1;
+        let mut later = Vec::new();
+        for part in parts {
+            match part {
+                Part::Ready(results, weight) => {
+                    self.ready += weight;
+                    before.push_back((results, weight));
+                }
+                Part::Later(work) => later.push(self.node(work, std::mem::take(&mut before))),
+            }
+        }
+        // The end is never taken, so there is a node after each that is.
+        let after = &mut self.stack[place - 1].before;
+        before.append(after);
+        *after = before;
+        self.stack.splice(place..place, later.into_iter().rev());
+    }
+
+    /// Results for the consumer, everything that is ready in path order but not much more than a batch.
+    pub(super) fn pop(&mut self) -> Next<Vec<T>> {
+        let finished = self.stack.len() == 1;
+        let top = self.stack.last_mut().expect("the end stays");
+        if self.closed || (finished && top.before.is_empty()) {
+            return Next::End;
+        }
+        if top.before.is_empty() || (self.ready < self.limits.batch && !finished) {
+            return Next::Wait;
+        }
+        let mut results = Vec::new();
+        let mut weight = 0;
+        while let Some((more, its_weight)) = top.before.pop_front() {
+            weight += its_weight;
+            if results.is_empty() {
+                results = more;
+            } else {
+                results.extend(more);
+            }
+            if weight >= self.limits.batch {
+                break;
+            }
+        }
+        self.ready -= weight;
+        Next::Some(results)
+    }
+
+    /// Whether a walker that waits would now find something to do, when `busy` others are about to take some.
+    pub(super) fn wants_walkers(&self, busy: usize) -> bool {
+        let over = self.closed || self.stack.len() == 1;
+        let waiting = self.stack.len() - 1 - self.taken.min(self.stack.len() - 1);
+        over || (waiting > busy && (self.ready < self.limits.resume || self.starving()))
+    }
+
+    /// Whether a consumer that waits would now find something.
+    pub(super) fn wants_consumer(&self) -> bool {
+        let finished = self.stack.len() == 1;
+        let some = self.stack.last().is_some_and(|n| !n.before.is_empty());
+        self.closed || finished || (some && self.ready >= self.limits.batch)
+    }
+
+    /// Whether the consumer needs the result of a piece of work that nobody has taken.
+    fn starving(&self) -> bool {
+        self.stack.last().is_some_and(|n| n.before.is_empty() && n.work.is_some())
+    }
+
+    /// Ends everything; what is there is dropped.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.stack.truncate(1);
+        self.stack[0].before.clear();
+    }
+
+    /// The weight of the results that wait.
+    #[cfg(test)]
+    pub(super) fn ready(&self) -> usize {
+        self.ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A directory: its entries, some of which are directories.
+    #[derive(Debug, Clone)]
+    struct Tree(Vec<Option<Tree>>);
+
+    fn tree() -> impl Strategy<Value = Tree> {
+        let leaf = prop::collection::vec(Just(None), 0..6).prop_map(Tree);
+        leaf.prop_recursive(5, 120, 6, |inner| prop::collection::vec(prop::option::of(inner), 0..6).prop_map(Tree))
+    }
+
+    type Path = Vec<usize>;
+
+    fn expected(tree: &Tree, path: &Path, all: &mut Vec<Path>) {
+        for (i, entry) in tree.0.iter().enumerate() {
+            let path = [path.as_slice(), &[i]].concat();
+            all.push(path.clone());
+            if let Some(tree) = entry {
+                expected(tree, &path, all);
+            }
+        }
+    }
+
+    /// A directory, and the first of its entries that is still to be looked at.
+    type Work = (Path, Tree, usize);
+
+    fn parts((path, tree, start): Work, want: Want) -> Vec<Part<Work, Path>> {
+        let mut parts = vec![];
+        for (i, entry) in tree.0.iter().enumerate().skip(start) {
+            let path_below = [path.as_slice(), &[i]].concat();
+            parts.push(Part::Ready(vec![path_below.clone()], 1));
+            if let Some(below) = entry {
+                parts.push(Part::Later((path_below, below.clone(), 0)));
+                if want == Want::First {
+                    parts.push(Part::Later((path, tree, i + 1)));
+                    break;
+                }
+            }
+        }
+        parts
+    }
+
+    const LIMITS: Limits = Limits { run_ahead: 8, resume: 5, batch: 3 };
+
+    proptest! {
+        /// Whatever the walkers and the consumer do when, results come in path order, nothing is lost, nobody waits for ever,
+        /// and the walkers run ahead by no more than the limit, one piece of work each, and the one that is waited for.
+        #[test]
+        fn any_interleaving_gives_path_order(tree in tree(), choices in prop::collection::vec(0..4_usize, 1..60)) {
+            let mut queue = Queue::new(LIMITS, [(vec![], tree.clone(), 0)].into_iter());
+            let mut hands = [None, None];
+            let mut got = vec![];
+            let mut choices = choices.into_iter().cycle();
+            let mut idle = 0;
+            loop {
+                // 0, 1: a walker's step; 2, 3: the consumer's.
+                let who = if idle == 0 { choices.next().unwrap() } else { idle % 3 };
+                let moved = if who < 2 {
+                    match hands[who].take() {
+                        Some((ticket, work, want)) => { queue.finish(ticket, parts(work, want)); true }
+                        None => match queue.take() {
+                            Next::Some(work) => { hands[who] = Some(work); true }
+                            Next::Wait | Next::End => false,
+                        }
+                    }
+                } else {
+                    let promised = queue.wants_consumer();
+                    match queue.pop() {
+                        Next::Some(results) => { prop_assert!(promised); got.extend(results); true }
+                        Next::Wait => { prop_assert!(!promised); false }
+                        Next::End => break,
+                    }
+                };
+                prop_assert!(queue.ready() < LIMITS.run_ahead + 3 * 6);
+                idle = if moved { 0 } else { idle + 1 };
+                prop_assert!(idle < 7, "nobody can move: {queue:?}");
+            }
+            let mut all = vec![];
+            expected(&tree, &vec![], &mut all);
+            prop_assert_eq!(got, all);
+        }
+    }
+
+    #[test]
+    fn at_the_limit_only_what_the_consumer_waits_for_is_taken() {
+        let mut queue: Queue<&str, u32> = Queue::new(LIMITS, ["a", "b", "c"].into_iter());
+        let Next::Some((a, "a", Want::All)) = queue.take() else { panic!() };
+        let Next::Some((b, "b", Want::All)) = queue.take() else { panic!() };
+        queue.finish(b, [Part::Ready(vec![1; 9], 9)]);
+        assert_eq!(queue.take(), Next::Wait, "c would run ahead");
+        assert_eq!(queue.pop(), Next::Wait, "a comes first");
+        queue.finish(a, [Part::Later("a1")]);
+        assert!(queue.wants_walkers(0));
+        let Next::Some((a1, "a1", Want::First)) = queue.take() else { panic!() };
+        queue.finish(a1, []);
+        assert_eq!(queue.pop(), Next::Some(vec![1; 9]));
+        assert!(queue.wants_walkers(0));
+    }
+
+    #[test]
+    fn closing_ends_both_sides() {
+        let mut queue: Queue<&str, u32> = Queue::new(LIMITS, ["a", "b"].into_iter());
+        let Next::Some((a, ..)) = queue.take() else { panic!() };
+        queue.close();
+        queue.finish(a, [Part::Ready(vec![1], 1)]);
+        assert_eq!(queue.take(), Next::End);
+        assert_eq!(queue.pop(), Next::End);
+        assert!(queue.wants_walkers(0) && queue.wants_consumer());
+    }
+}

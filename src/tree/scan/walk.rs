@@ -1,0 +1,243 @@
+//! What a walker does with one piece of work: list a directory, look at its entries, leave out what nobody wants.
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, openat};
+
+use super::listing::{BUFFER_LEN, Hint, Listing};
+use super::queue::{Part, Want};
+use super::{Found, Options, Scanned, Skip};
+use crate::repo::entry::TreePath;
+use crate::tree::problem::{Problem, ProblemKind};
+use crate::tree::roots::{LIST, READ, Roots};
+use crate::tree::stat::{FileType, Stat};
+
+/// How many entries of a directory are one piece of work. A larger directory is cut, so that both walkers can work on it,
+/// and so that it does not come as one result.
+const PIECE_LEN: usize = 512;
+
+/// A piece of work ends early when its results weigh this much: paths may be very long.
+const PIECE_WEIGHT: usize = 256 << 10;
+
+/// A directory that marks itself as a cache has a file of this name…
+const CACHE_TAG: &CStr = c"CACHEDIR.TAG";
+
+/// …that begins with this (<https://bford.info/cachedir/>).
+const CACHE_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+/// A piece of work.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A source, by its number.
+    Root(usize),
+    /// List a directory.
+    Dir(Dir),
+    /// Look at some entries of a listed directory.
+    Piece(Arc<Listed>, Range<usize>),
+}
+
+/// A directory to list. Its path is put together when it is its turn: there may be many that wait.
+#[derive(Debug)]
+pub(super) struct Dir {
+    parent: Arc<TreePath>,
+    /// `None`: the parent itself, a source.
+    name: Option<Box<[u8]>>,
+    /// The file system that its source is on.
+    root_dev: u64,
+}
+
+/// A listed directory.
+#[derive(Debug)]
+pub(super) struct Listed {
+    path: Arc<TreePath>,
+    names: Listing,
+    root_dev: u64,
+}
+
+/// What a walker needs and keeps between pieces of work.
+pub(super) struct Walker<'a> {
+    options: &'a Options,
+    roots: &'a Roots,
+    buffer: Vec<MaybeUninit<u8>>,
+    /// Names of the last small directory, for its memory.
+    names: Listing,
+}
+
+/// What comes out of a piece of work.
+#[derive(Default)]
+struct Parts {
+    done: Vec<Part<Work, Found>>,
+    found: Vec<Found>,
+    weight: usize,
+    weight_total: usize,
+    /// There is further work among them.
+    branched: bool,
+}
+
+impl Parts {
+    fn found(&mut self, found: Found) {
+        let weight = size_of::<Found>() + found.path().as_bytes().len();
+        self.weight += weight;
+        self.weight_total += weight;
+        self.found.push(found);
+    }
+
+    fn problem(&mut self, path: TreePath, error: &io::Error) {
+        self.found(Found::Problem(Problem::io(path, error)));
+    }
+
+    fn later(&mut self, work: Work) {
+        self.branched = true;
+        self.flush();
+        self.done.push(Part::Later(work));
+    }
+
+    fn flush(&mut self) {
+        if !self.found.is_empty() {
+            self.done.push(Part::Ready(std::mem::take(&mut self.found), std::mem::take(&mut self.weight)));
+        }
+    }
+
+    fn finish(mut self) -> Vec<Part<Work, Found>> {
+        self.flush();
+        self.done
+    }
+}
+
+impl<'a> Walker<'a> {
+    pub(super) fn new(options: &'a Options, roots: &'a Roots) -> Self {
+        Self { options, roots, buffer: vec![MaybeUninit::uninit(); BUFFER_LEN], names: Listing::default() }
+    }
+
+    pub(super) fn work(&mut self, work: Work, want: Want) -> Vec<Part<Work, Found>> {
+        let mut parts = Parts::default();
+        match work {
+            Work::Root(index) => self.root(index, &mut parts),
+            Work::Dir(dir) => self.dir(dir, want, &mut parts),
+            Work::Piece(listed, range) => match self.roots.open_at(&listed.path, LIST) {
+                Ok(fd) => {
+                    if let Some(rest) = self.piece(fd.as_fd(), &listed, range, want, &mut parts) {
+                        parts.later(Work::Piece(listed, rest));
+                    }
+                }
+                Err(e) => parts.problem(TreePath::clone(&listed.path), &e),
+            },
+        }
+        parts.finish()
+    }
+
+    fn root(&self, index: usize, parts: &mut Parts) {
+        let root = &self.roots.all()[index];
+        let (path, stat) = (root.path.clone(), root.stat);
+        if self.take(path.clone(), stat, parts) {
+            parts.later(Work::Dir(Dir { parent: Arc::new(path), name: None, root_dev: stat.dev }));
+        }
+    }
+
+    fn dir(&mut self, dir: Dir, want: Want, parts: &mut Parts) {
+        let Dir { parent, name, root_dev } = dir;
+        let path = match name {
+            Some(name) => Arc::new(parent.join(&name).expect("it was joined before")),
+            None => parent,
+        };
+        let fd = match self.roots.open_at(&path, LIST) {
+            Ok(fd) => fd,
+            Err(e) => return parts.problem(TreePath::clone(&path), &e),
+        };
+        if let Err(e) = self.names.read(fd.as_fd(), &mut self.buffer) {
+            // What was listed before is still worth having.
+            parts.problem(TreePath::clone(&path), &e);
+        }
+        if self.options.exclude_caches && self.names.contains(CACHE_TAG) && is_cache(fd.as_fd()) {
+            self.names.keep_only(CACHE_TAG);
+        }
+        let len = self.names.len();
+        let mut listed = Listed { path, names: std::mem::take(&mut self.names), root_dev };
+        if len <= PIECE_LEN {
+            let rest = self.piece(fd.as_fd(), &listed, 0..len, want, parts);
+            match rest {
+                Some(rest) => parts.later(Work::Piece(Arc::new(listed), rest)),
+                None => self.names = std::mem::take(&mut listed.names),
+            }
+        } else {
+            let listed = Arc::new(listed);
+            for start in (0..len).step_by(PIECE_LEN) {
+                parts.later(Work::Piece(listed.clone(), start..len.min(start + PIECE_LEN)));
+            }
+        }
+    }
+
+    /// Looks at the entries of `range`. Returns those that are left: when the results have become too heavy, or behind the
+    /// first directory if no more is wanted.
+    fn piece(
+        &self,
+        fd: BorrowedFd<'_>,
+        listed: &Listed,
+        range: Range<usize>,
+        want: Want,
+        parts: &mut Parts,
+    ) -> Option<Range<usize>> {
+        for index in range.clone() {
+            if parts.weight_total >= PIECE_WEIGHT || (want == Want::First && parts.branched) {
+                return Some(index..range.end);
+            }
+            self.entry(fd, listed, index, parts);
+        }
+        None
+    }
+
+    fn entry(&self, fd: BorrowedFd<'_>, listed: &Listed, index: usize, parts: &mut Parts) {
+        let (name, hint) = listed.names.get(index);
+        let Some(path) = listed.path.join(name.to_bytes()) else {
+            let kind = ProblemKind::Unreadable(format!("the file system lists an impossible name, {name:?}"));
+            return parts.found(Found::Problem(Problem { path: TreePath::clone(&listed.path), kind }));
+        };
+        // Before looking at it: that an excluded file vanishes is nobody's problem.
+        if hint != Hint::Unknown && self.options.exclude.excludes(&path, hint == Hint::Dir) {
+            return;
+        }
+        let stat = match Stat::at(fd, name) {
+            Ok(stat) => stat,
+            Err(e) => return parts.problem(path, &e),
+        };
+        let is_dir = stat.kind == FileType::Dir;
+        if is_dir != (hint == Hint::Dir) && self.options.exclude.excludes(&path, is_dir) {
+            return;
+        }
+        // Only directories: on overlayfs a file may show the device of a lower layer.
+        let elsewhere = is_dir && self.options.one_file_system && stat.dev != listed.root_dev;
+        if self.take(path, stat, parts) && !elsewhere {
+            let name = Some(name.to_bytes().into());
+            parts.later(Work::Dir(Dir { parent: listed.path.clone(), name, root_dev: listed.root_dev }));
+        }
+    }
+
+    /// Notes an object, or why it is left out. Returns whether there is something below it.
+    fn take(&self, path: TreePath, stat: Stat, parts: &mut Parts) -> bool {
+        let larger = self.options.exclude_larger_than.is_some_and(|limit| stat.size > limit);
+        parts.found(match stat.kind {
+            FileType::Socket => Found::Skipped { path, why: Skip::Socket },
+            FileType::File if larger => Found::Skipped { path, why: Skip::Larger { size: stat.size } },
+            FileType::Unknown => {
+                let kind = ProblemKind::Unreadable("it is of no type that Linux knows".to_owned());
+                Found::Problem(Problem { path, kind })
+            }
+            _ => Found::Entry(Scanned { path, stat }),
+        });
+        stat.kind == FileType::Dir
+    }
+}
+
+/// Whether the directory's tag is a regular file with the signature. What cannot be read does not exclude anything.
+fn is_cache(dir: BorrowedFd<'_>) -> bool {
+    let flags = READ | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(fd) = openat(dir, CACHE_TAG, flags, Mode::empty()) else { return false };
+    let regular = Stat::of(&fd).is_ok_and(|s| s.kind == FileType::File);
+    let mut start = [0; CACHE_SIGNATURE.len()];
+    regular && rustix::io::read(&fd, &mut start).is_ok_and(|n| n == start.len()) && start == *CACHE_SIGNATURE
+}

@@ -1,0 +1,444 @@
+//! House rules as tests: which room may use which, what a decision may name, what stands at the top level, and how long
+//! a file may grow. The rules are tables; a change of the house changes a table here, in the open.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which rooms a room may name. `main → cli, daemon → job → role, journal, repo, tree → store`, and nothing points back.
+///
+/// Beyond those arrows: `ids` and `env` are leaves that every room may use; the types of `config` are settings that every
+/// room below may be given; a tree is scanned into and written back from `repo::entry`; an append asks for a
+/// `role::permit`, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("ids", &[]),
+    ("env", &[]),
+    ("config", &["ids"]),
+    ("store", &["ids", "env", "config"]),
+    ("repo", &["ids", "env", "config", "store"]),
+    ("role", &["ids", "env", "config", "store"]),
+    ("journal", &["ids", "env", "config", "store", "role::permit", "repo::crypto", "repo::line", "repo::names"]),
+    ("tree", &["ids", "env", "config", "store", "repo::entry"]),
+    ("job", &["ids", "env", "config", "store", "repo", "role", "journal", "tree"]),
+    ("notice", &["ids", "env", "config"]),
+    ("daemon", &["ids", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice"]),
+    ("cli", &["ids", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice", "daemon"]),
+    ("main", &["cli", "daemon"]),
+];
+
+/// Files that decide. They are functions of what they are given: no clock, no network, no files, no randomness, nothing
+/// asynchronous, and no adapter that has these.
+const DECISIONS: &[&str] = &[
+    "ids.rs",
+    "config/check.rs",
+    "config/document.rs",
+    "config/raw.rs",
+    "config/render.rs",
+    "config/section.rs",
+    "config/value.rs",
+    "job/report.rs",
+    "journal/record.rs",
+    "journal/state.rs",
+    "repo/codec.rs",
+    "repo/crypto.rs",
+    "repo/entry.rs",
+    "repo/format.rs",
+    "repo/index.rs",
+    "repo/line.rs",
+    "repo/manifest.rs",
+    "repo/names.rs",
+    "repo/pack.rs",
+    "repo/segment.rs",
+    "role/permit.rs",
+    "role/slot.rs",
+    "tree/compare.rs",
+    "tree/exclude.rs",
+];
+
+/// What a decision may not name: a path that starts with one of these. Addresses (`std::net::IpAddr`) are data.
+const EFFECTS: &[&str] = &[
+    "tokio",
+    "async_trait",
+    "futures_util",
+    "crossbeam_channel",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "std::io",
+    "std::os",
+    "std::time::SystemTime",
+    "std::time::Instant",
+    "jiff::Timestamp::now",
+    "jiff::Zoned::now",
+    "getrandom",
+    "nix",
+    "rustix",
+    "reqwest",
+    "hyper",
+    "aws_config",
+    "aws_sdk_s3",
+    "tracing",
+    "crate::env",
+    "crate::store",
+];
+const DATA_AMONG_EFFECTS: &[&str] =
+    &["std::net::IpAddr", "std::net::Ipv4Addr", "std::net::Ipv6Addr", "std::os::unix::ffi"];
+
+/// Everything that may stand at the top.
+const TOP: &[&str] = &[
+    ".cargo",
+    ".ci",
+    ".config",
+    ".gitignore",
+    "CHANGELOG.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "Makefile",
+    "README.md",
+    "benches",
+    "build.rs",
+    "clippy.toml",
+    "config",
+    "deny.toml",
+    "docs",
+    "fuzz",
+    "rust-toolchain.toml",
+    "rustfmt.toml",
+    "scripts",
+    "src",
+    "systemd",
+    "tests",
+];
+
+/// The most lines of a file in `src`: beyond it there are two nouns in it.
+const LINES_MAX: usize = 800;
+
+/// What unfinished work is marked with, and calls left over from looking at it. In pieces, so that this file has none.
+const UNFINISHED: &[&str] = &[
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("to", "do!("),
+    concat!("unimple", "mented!("),
+    concat!("db", "g!("),
+];
+
+/// Absolute paths of whoever wrote it; the place of this very checkout is looked for as well.
+const HIDDEN: &[&str] = &[concat!("/wo", "rk/"), concat!("/ho", "me/"), concat!("/ro", "ot/.")];
+
+#[test]
+fn every_arrow_points_down() {
+    let mut wrong = Vec::new();
+    for (file, text) in sources() {
+        let Some(room) = room_of(&file) else { continue };
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == room) else {
+            wrong.push(format!("{file}: the room `{room}` is not in the table"));
+            continue;
+        };
+        for (line, used) in rooms_used(&file, &text) {
+            let own = used == room || used.starts_with(&format!("{room}::"));
+            let granted = |a: &&str| used == *a || used.starts_with(&format!("{a}::"));
+            if !own && !allowed.iter().any(granted) {
+                wrong.push(format!("{file}:{line}: `{room}` may not use `{used}`"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn decisions_name_nothing_that_acts() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for decision in DECISIONS {
+        let Some((_, text)) = sources.iter().find(|(file, _)| file == decision) else {
+            wrong.push(format!("{decision}: listed as a decision, but there is no such file"));
+            continue;
+        };
+        wrong.extend(
+            effects(text).into_iter().map(|(line, what)| format!("{decision}:{line}: a decision names {what}")),
+        );
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_top_level_is_what_it_should_be() {
+    let found: BTreeSet<String> = files().iter().filter_map(|f| Some(f.split('/').next()?.to_owned())).collect();
+    let strange: Vec<&String> = found.iter().filter(|name| !TOP.contains(&name.as_str())).collect();
+    assert!(strange.is_empty(), "not allowed at the top level: {strange:?}");
+    for needed in
+        ["Cargo.toml", "src", "config", "systemd", "tests", "docs", "README.md", "CHANGELOG.md", ".ci", "Makefile"]
+    {
+        assert!(found.contains(needed), "missing at the top level: {needed}");
+    }
+}
+
+#[test]
+fn no_file_grows_too_long() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|(file, text)| (file, text.lines().count()))
+        .filter(|(_, lines)| *lines > LINES_MAX)
+        .map(|(file, lines)| format!("src/{file}: {lines} lines, at most {LINES_MAX}"))
+        .collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+#[test]
+fn nothing_is_left_unfinished_and_nobodys_paths_are_told() {
+    let mut wrong = Vec::new();
+    let here = root().to_str().expect("the checkout's path is UTF-8");
+    for file in files() {
+        // What is no text has no words.
+        let Ok(text) = fs::read_to_string(root().join(&file)) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            for word in UNFINISHED.iter().chain(HIDDEN).chain([&here]).filter(|w| line.contains(**w)) {
+                wrong.push(format!("{file}:{}: {word}", number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_rules_see_what_they_forbid() {
+    // Arrows: grouped imports, calls by path, `super` out of the room, and not what stands in comments or texts.
+    let used = |file: &str, text: &str| rooms_used(file, text).into_iter().map(|(_, u)| u).collect::<Vec<_>>();
+    assert_eq!(
+        used("store/s3.rs", "use crate::{ids::Term, job::{self, backup::Run}};"),
+        ["ids::Term", "job", "job::backup::Run"]
+    );
+    assert_eq!(used("store.rs", "fn f() { crate::cli::main::<u8>(); }"), ["cli::main"]);
+    assert_eq!(used("store/dir.rs", "use super::super::cli; use super::Store;"), ["cli"]);
+    assert_eq!(used("store.rs", "use super::tree::Walk;"), ["tree::Walk"]);
+    assert_eq!(used("main.rs", "use runner::job::backup;"), ["job::backup"]);
+    assert_eq!(
+        used(
+            "store.rs",
+            "// crate::cli\n/* crate::cli /* */ crate::job */ const A: &str = \"crate::cli \\\" crate::job\";"
+        ),
+        [""; 0]
+    );
+    assert_eq!(
+        used("store.rs", "const A: &str = r#\"crate::\" cli\"#; const Q: char = '\"'; use crate::cli;"),
+        ["cli"]
+    );
+    assert_eq!(used("store.rs", "struct A<'a>(&'a str); use crate::cli;"), ["cli"]);
+
+    // Decisions.
+    let named = |text: &str| effects(text).into_iter().map(|(line, what)| format!("{line} {what}")).collect::<Vec<_>>();
+    assert_eq!(
+        named("use std::{cmp::Ordering,\n fs, net::{IpAddr, TcpStream}};"),
+        ["2 std::fs", "2 std::net::TcpStream"]
+    );
+    assert_eq!(named("fn f() {\n let x = std::time::Instant::now(); }"), ["2 std::time::Instant::now"]);
+    assert_eq!(named("async fn f() { g().await }"), ["1 async", "1 await"]);
+    assert_eq!(named("use std::time::Duration; use crate::ids::Term; fn tokio_free() {}"), [""; 0]);
+    assert_eq!(named("mod tests { use crate::store::Store; }"), ["1 crate::store::Store"]);
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file of the project, relative to its root: what `.gitignore` names is not part of it.
+fn files() -> Vec<String> {
+    let walk =
+        ignore::WalkBuilder::new(root()).hidden(false).require_git(false).parents(false).git_global(false).build();
+    let mut found: Vec<String> = walk
+        .map(|entry| entry.expect("the project can be read"))
+        .filter(|entry| entry.file_type().is_some_and(|t| t.is_file()))
+        .map(|entry| entry.path().strip_prefix(root()).expect("below the root").to_string_lossy().into_owned())
+        .filter(|path| path != ".git" && !path.starts_with(".git/"))
+        .collect();
+    found.sort();
+    assert!(found.len() > 20, "the walk sees the project");
+    found
+}
+
+/// Every Rust file below `src`, by its path from there.
+fn sources() -> Vec<(String, String)> {
+    fn add(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).expect("src can be read") {
+            let path = entry.expect("src can be read").path();
+            if path.is_dir() {
+                add(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let src = root().join("src");
+    let mut paths = Vec::new();
+    add(&src, &mut paths);
+    paths.sort();
+    let name = |p: &PathBuf| p.strip_prefix(&src).expect("below src").to_string_lossy().into_owned();
+    paths.iter().map(|p| (name(p), fs::read_to_string(p).expect("sources are UTF-8"))).collect()
+}
+
+/// `role/probe/vip.rs` → `role`; `None` for `lib.rs`, which only lists the rooms.
+fn room_of(file: &str) -> Option<&str> {
+    let room = file.split('/').next()?.trim_end_matches(".rs");
+    (room != "lib").then_some(room)
+}
+
+/// What a file names of the crate's rooms, without `crate::`: by `crate::`, by the library's name, or by `super` that leads
+/// out of its room.
+fn rooms_used(file: &str, text: &str) -> Vec<(usize, String)> {
+    // `role/probe/vip.rs` is the module role::probe::vip: three `super` lead to the crate.
+    let depth = file.split('/').count();
+    let mut used = Vec::new();
+    for (line, path) in paths(text) {
+        let supers = path.iter().take_while(|p| *p == "super").count();
+        let rest = match path[0].as_str() {
+            "crate" | "runner" if path.len() > 1 => &path[1..],
+            // A nested `mod tests` has one level more; what it calls `super::x` is then only meant if `x` is a room.
+            _ if supers >= depth && path.get(supers).is_some_and(|p| ARROWS.iter().any(|(room, _)| room == p)) => {
+                &path[supers..]
+            }
+            _ => continue,
+        };
+        // `use crate::job::{self}` is `crate::job`.
+        let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|p| *p != "self").collect();
+        used.push((line, rest.join("::")));
+    }
+    used
+}
+
+/// What a decision may not name and does.
+fn effects(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (line, path) in paths(text) {
+        let full = path.join("::");
+        let within = |list: &[&str]| list.iter().any(|e| full == *e || full.starts_with(&format!("{e}::")));
+        let asynchronous = path.len() == 1 && (full == "async" || full == "await");
+        if asynchronous || (path.len() > 1 && within(EFFECTS) && !within(DATA_AMONG_EFFECTS)) {
+            found.push((line, full));
+        }
+    }
+    found
+}
+
+/// All paths of a source text, with their lines: `a::b::{c, d::e}` gives `a::b::c` and `a::b::d::e`, and a lone
+/// identifier is a path of one.
+fn paths(text: &str) -> Vec<(usize, Vec<String>)> {
+    let tokens = tokens(text);
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        if tokens[at].1 == "::" || !is_name(&tokens[at].1) {
+            at += 1;
+        } else {
+            at = path(&tokens, at, &[], &mut found);
+        }
+    }
+    found
+}
+
+/// Reads the path that starts at `at`, below `prefix`; returns where it ends.
+fn path(tokens: &[(usize, String)], mut at: usize, prefix: &[String], found: &mut Vec<(usize, Vec<String>)>) -> usize {
+    let mut names = prefix.to_vec();
+    let line = tokens[at].0;
+    loop {
+        names.push(tokens[at].1.clone());
+        at += 1;
+        if tokens.get(at).is_none_or(|t| t.1 != "::") {
+            break;
+        }
+        match tokens.get(at + 1).map(|t| t.1.as_str()) {
+            Some("{") => {
+                at += 2;
+                while at < tokens.len() && tokens[at].1 != "}" {
+                    at = if is_name(&tokens[at].1) { path(tokens, at, &names, found) } else { at + 1 };
+                }
+                return at + 1;
+            }
+            Some(next) if is_name(next) => at += 1,
+            _ => break,
+        }
+    }
+    found.push((line, names));
+    at
+}
+
+fn is_name(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Names, `::` and single characters, each with its line; comments, texts and character literals left out.
+fn tokens(text: &str) -> Vec<(usize, String)> {
+    let chars: Vec<char> = text.chars().collect();
+    let (mut at, mut line) = (0, 1);
+    let mut found: Vec<(usize, String)> = Vec::new();
+    let starts = |at: usize, what: &str| what.chars().enumerate().all(|(i, c)| chars.get(at + i) == Some(&c));
+    while at < chars.len() {
+        let start = at;
+        let c = chars[at];
+        if starts(at, "//") {
+            at += chars[at..].iter().take_while(|c| **c != '\n').count();
+        } else if starts(at, "/*") {
+            let mut open = 0;
+            loop {
+                if starts(at, "/*") {
+                    (open, at) = (open + 1, at + 2);
+                } else if starts(at, "*/") {
+                    (open, at) = (open - 1, at + 2);
+                } else {
+                    at += 1;
+                }
+                if open == 0 || at >= chars.len() {
+                    break;
+                }
+            }
+        } else if let Some(hashes) = raw_text(&chars, at) {
+            let end = format!("\"{}", "#".repeat(hashes));
+            at += chars[at..].iter().take_while(|c| **c != '"').count() + 1;
+            while at < chars.len() && !starts(at, &end) {
+                at += 1;
+            }
+            at += end.len();
+        } else if c == '"' {
+            at += 1;
+            while at < chars.len() && chars[at] != '"' {
+                at += if chars[at] == '\\' { 2 } else { 1 };
+            }
+            at += 1;
+        } else if c == '\'' && (chars.get(at + 1) == Some(&'\\') || chars.get(at + 2) == Some(&'\'')) {
+            // A character, not a lifetime.
+            at += if chars[at + 1] == '\\' { 3 } else { 2 };
+            while at < chars.len() && chars[at] != '\'' {
+                at += 1;
+            }
+            at += 1;
+        } else if is_name(&c.to_string()) {
+            at += chars[at..].iter().take_while(|c| c.is_alphanumeric() || **c == '_').count();
+            found.push((line, chars[start..at].iter().collect()));
+        } else if starts(at, "::") {
+            at += 2;
+            found.push((line, "::".to_owned()));
+        } else {
+            at += 1;
+            if !c.is_whitespace() {
+                found.push((line, c.to_string()));
+            }
+        }
+        at = at.min(chars.len());
+        line += chars[start..at].iter().filter(|c| **c == '\n').count();
+    }
+    found
+}
+
+/// If a raw text (`r"…"`, `br#"…"#`) starts here: its number of hashes.
+fn raw_text(chars: &[char], at: usize) -> Option<usize> {
+    let before_is_name = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
+    let r = at + usize::from(chars[at] == 'b' || chars[at] == 'c');
+    if before_is_name || chars.get(r) != Some(&'r') {
+        return None;
+    }
+    let hashes = chars[r + 1..].iter().take_while(|c| **c == '#').count();
+    (chars.get(r + 1 + hashes) == Some(&'"')).then_some(hashes)
+}

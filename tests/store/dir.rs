@@ -1,0 +1,201 @@
+//! What is particular to the directory store.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use runner::env::Env;
+use runner::store::dir::DirStore;
+use runner::store::dir::disk::{Disk, DiskFile, HostDisk};
+use runner::store::{PutOutcome, Store, StoreErrorKind};
+use rustix::io::Errno;
+
+const BODY: Bytes = Bytes::from_static(b"body");
+
+#[tokio::test]
+async fn a_missing_root_is_no_store_and_is_made_by_create_alone() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("not/yet");
+    assert_eq!(DirStore::open(&root, &Env::host()).unwrap_err().kind, StoreErrorKind::NoSuchStore);
+    assert!(!root.exists());
+    let store = DirStore::create(&root, &Env::host()).unwrap();
+    store.put("a/b", BODY).await.unwrap();
+    assert_eq!(mode(&root), 0o700);
+    assert_eq!(mode(&root.join("a")), 0o700);
+    assert_eq!(mode(&root.join("a/b")), 0o600);
+    DirStore::create(&root, &Env::host()).unwrap();
+    assert_eq!(store.get("a/b").await.unwrap(), BODY);
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[tokio::test]
+async fn a_root_that_goes_away_or_is_exchanged_takes_nothing() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("store");
+    let store = DirStore::create(&root, &Env::host()).unwrap();
+    store.put("a/b", BODY).await.unwrap();
+
+    fs::rename(&root, base.path().join("moved")).unwrap();
+    all_refuse(&store).await;
+    assert!(!root.exists());
+
+    // The mount point below an unmounted disk.
+    fs::create_dir(&root).unwrap();
+    all_refuse(&store).await;
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+}
+
+async fn all_refuse(store: &DirStore) {
+    let kinds = [
+        store.put("a/b", BODY).await.unwrap_err().kind,
+        store.put_if_absent("a/c", BODY).await.unwrap_err().kind,
+        store.get("a/b").await.unwrap_err().kind,
+        store.list("", None, 1).await.unwrap_err().kind,
+        store.delete(&["a/b".to_owned()]).await.unwrap_err().kind,
+    ];
+    assert_eq!(kinds, [StoreErrorKind::NoSuchStore; 5]);
+}
+
+#[tokio::test]
+async fn directories_that_somebody_tidied_up_are_made_again() {
+    let root = tempfile::tempdir().unwrap();
+    let store = DirStore::open(root.path(), &Env::host()).unwrap();
+    store.put("a/b/c", BODY).await.unwrap();
+    fs::remove_dir_all(root.path().join("a")).unwrap();
+    store.put("a/b/c", BODY).await.unwrap();
+    assert_eq!(store.get("a/b/c").await.unwrap(), BODY);
+}
+
+/// A disk on which one kind of step fails.
+#[derive(Debug, Default)]
+struct Failing {
+    link: Option<Errno>,
+    rename_new: Option<Errno>,
+    write: Option<Errno>,
+    /// This many fsyncs of files fail, each with EIO.
+    sync: Arc<AtomicUsize>,
+    sync_dir: Arc<AtomicUsize>,
+    created: AtomicUsize,
+}
+
+fn fail(errno: Option<Errno>) -> io::Result<()> {
+    errno.map_or(Ok(()), |e| Err(e.into()))
+}
+
+fn countdown(left: &AtomicUsize) -> io::Result<()> {
+    match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) {
+        Ok(_) => Err(Errno::IO.into()),
+        Err(_) => Ok(()),
+    }
+}
+
+struct FailingFile(Box<dyn DiskFile>, Option<Errno>, Arc<AtomicUsize>);
+
+impl DiskFile for FailingFile {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        fail(self.1)?;
+        self.0.write_all(bytes)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        countdown(&self.2)?;
+        self.0.sync()
+    }
+}
+
+impl Disk for Failing {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.created.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FailingFile(HostDisk.create(path)?, self.write, Arc::clone(&self.sync))))
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fail(self.link)?;
+        HostDisk.link(from, to)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        HostDisk.rename(from, to)
+    }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fail(self.rename_new)?;
+        HostDisk.rename_new(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        HostDisk.remove(path)
+    }
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        HostDisk.make_dir(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        countdown(&self.sync_dir)?;
+        HostDisk.sync_dir(path)
+    }
+}
+
+fn on(disk: Failing) -> (tempfile::TempDir, DirStore, Arc<Failing>) {
+    let root = tempfile::tempdir().unwrap();
+    let disk = Arc::new(disk);
+    let store = DirStore::with_disk(root.path(), &Env::host(), Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+    (root, store, disk)
+}
+
+fn files_in(root: &Path) -> usize {
+    fs::read_dir(root).unwrap().count()
+}
+
+#[tokio::test]
+async fn without_links_an_exclusive_rename_serves() {
+    for errno in [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS] {
+        let (root, store, _) = on(Failing { link: Some(errno), ..Failing::default() });
+        assert_eq!(store.put_if_absent("k", BODY).await.unwrap(), PutOutcome::Created);
+        assert_eq!(store.put_if_absent("k", Bytes::new()).await.unwrap(), PutOutcome::Exists);
+        assert_eq!(store.get("k").await.unwrap(), BODY);
+        assert_eq!(files_in(root.path()), 1, "no temporary file stays");
+    }
+}
+
+#[tokio::test]
+async fn a_file_system_with_neither_holds_no_journal_but_data() {
+    let neither = Failing { link: Some(Errno::PERM), rename_new: Some(Errno::INVAL), ..Failing::default() };
+    let (root, store, _) = on(neither);
+    let e = store.put_if_absent("k", BODY).await.unwrap_err();
+    assert_eq!(e.kind, StoreErrorKind::Unsupported);
+    assert!(e.to_string().contains("no journal"), "{e}");
+    assert_eq!(files_in(root.path()), 0);
+    store.put("k", BODY).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_to_be_full_and_keeps_no_rubbish() {
+    for errno in [Errno::NOSPC, Errno::DQUOT] {
+        let (root, store, disk) = on(Failing { write: Some(errno), ..Failing::default() });
+        assert_eq!(store.put("k", BODY).await.unwrap_err().kind, StoreErrorKind::NoSpace);
+        assert_eq!(store.put_if_absent("k", BODY).await.unwrap_err().kind, StoreErrorKind::NoSpace);
+        assert_eq!(files_in(root.path()), 0);
+        assert_eq!(disk.created.load(Ordering::SeqCst), 2, "a second try fills no less");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_fsync_is_answered_with_a_new_file() {
+    let (_root, store, disk) = on(Failing { sync: Arc::new(AtomicUsize::new(1)), ..Failing::default() });
+    store.put("k", BODY).await.unwrap();
+    assert_eq!(disk.created.load(Ordering::SeqCst), 2);
+
+    let (root, store, disk) = on(Failing { sync: Arc::new(AtomicUsize::new(9)), ..Failing::default() });
+    assert_eq!(store.put_if_absent("k", BODY).await.unwrap_err().kind, StoreErrorKind::Other);
+    assert_eq!(disk.created.load(Ordering::SeqCst), 2);
+    assert_eq!(files_in(root.path()), 0);
+}
+
+#[tokio::test]
+async fn a_record_whose_name_may_be_lost_is_not_called_created() {
+    let (_root, store, _) = on(Failing { sync_dir: Arc::new(AtomicUsize::new(1)), ..Failing::default() });
+    assert!(matches!(store.put_if_absent("k", BODY).await.unwrap(), PutOutcome::Unknown { .. }));
+    assert_eq!(store.put_if_absent("k", BODY).await.unwrap(), PutOutcome::Exists);
+}

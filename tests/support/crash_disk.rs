@@ -1,0 +1,344 @@
+//! A disk that can lose power: it passes every change through to a real directory, writes each down, and can lay out what would
+//! be on the disk if the power had failed after any one of them. Nothing survives but what an fsync covered: a file's
+//! content by an fsync of the file, a name by an fsync of the directory it is in.
+//!
+//! Include it with `#[path = "support/crash_disk.rs"] mod crash_disk;`.
+
+#![allow(unreachable_pub, dead_code, reason = "each test that includes this uses a part of it")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use runner::store::dir::disk::{Disk, DiskFile, HostDisk};
+
+/// What happens to changes that no fsync covered.
+#[derive(Debug, Clone, Copy)]
+pub enum Survival {
+    /// They are all gone.
+    Strict,
+    /// Each survives or not, file contents also in part, as the seed has it.
+    Partly {
+        /// Equal seeds give equal wrecks.
+        seed: u64,
+    },
+}
+
+/// The disk. Everything below `root` when it is made counts as durable.
+#[derive(Debug)]
+pub struct CrashDisk {
+    root: PathBuf,
+    baseline: Model,
+    log: Arc<Mutex<Vec<Op>>>,
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Create { path: PathBuf, file: FileNo },
+    Write { file: FileNo, bytes: Vec<u8> },
+    SyncFile { file: FileNo },
+    Link { from: PathBuf, to: PathBuf },
+    Rename { from: PathBuf, to: PathBuf },
+    Remove { path: PathBuf },
+    MakeDir { path: PathBuf },
+    SyncDir { path: PathBuf },
+}
+
+/// The n-th file that was created through this disk.
+type FileNo = usize;
+
+impl CrashDisk {
+    /// The disk over an existing directory.
+    pub fn over(root: &Path) -> Arc<Self> {
+        let mut baseline = Model::default();
+        baseline.load(root, Path::new(""));
+        Arc::new(Self { root: root.to_owned(), baseline, log: Arc::default() })
+    }
+
+    /// How many changes have been made; a cut is a number from 0 to this.
+    pub fn ops(&self) -> usize {
+        self.log.lock().unwrap().len()
+    }
+
+    /// Lays out in `target`, a directory that exists and is empty, what a power cut after the first `cut` changes leaves.
+    pub fn materialise(&self, cut: usize, survival: Survival, target: &Path) {
+        let mut model = self.baseline.clone();
+        for op in &self.log.lock().unwrap()[..cut] {
+            model.apply(op);
+        }
+        let mut luck = match survival {
+            Survival::Strict => None,
+            Survival::Partly { seed } => Some(Luck(seed)),
+        };
+        model.lay_out(Model::ROOT, target, &mut luck);
+    }
+
+    fn relative(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.root).expect("changes are made below the root").to_owned()
+    }
+
+    /// Makes a change and writes it down if it succeeded, under one lock so that the order is the true one.
+    fn change<T>(&self, make: impl FnOnce() -> io::Result<T>, op: impl FnOnce(&[Op]) -> Op) -> io::Result<(T, FileNo)> {
+        let mut log = self.log.lock().unwrap();
+        let value = make()?;
+        let file = files(&log);
+        let op = op(&log);
+        log.push(op);
+        Ok((value, file))
+    }
+}
+
+fn files(log: &[Op]) -> FileNo {
+    log.iter().filter(|op| matches!(op, Op::Create { .. })).count()
+}
+
+impl Disk for CrashDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let relative = self.relative(path);
+        let (inner, file) =
+            self.change(|| HostDisk.create(path), |log| Op::Create { path: relative, file: files(log) })?;
+        Ok(Box::new(CrashFile { inner, file, log: Arc::clone(&self.log) }))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let op = Op::Link { from: self.relative(from), to: self.relative(to) };
+        self.change(|| HostDisk.link(from, to), |_| op).map(drop)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let op = Op::Rename { from: self.relative(from), to: self.relative(to) };
+        self.change(|| HostDisk.rename(from, to), |_| op).map(drop)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let op = Op::Rename { from: self.relative(from), to: self.relative(to) };
+        self.change(|| HostDisk.rename_new(from, to), |_| op).map(drop)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let op = Op::Remove { path: self.relative(path) };
+        self.change(|| HostDisk.remove(path), |_| op).map(drop)
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        let op = Op::MakeDir { path: self.relative(path) };
+        self.change(|| HostDisk.make_dir(path), |_| op).map(drop)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let op = Op::SyncDir { path: self.relative(path) };
+        self.change(|| Ok(()), |_| op).map(drop)
+    }
+}
+
+struct CrashFile {
+    inner: Box<dyn DiskFile>,
+    file: FileNo,
+    log: Arc<Mutex<Vec<Op>>>,
+}
+
+impl DiskFile for CrashFile {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut log = self.log.lock().unwrap();
+        self.inner.write_all(bytes)?;
+        log.push(Op::Write { file: self.file, bytes: bytes.to_vec() });
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.log.lock().unwrap().push(Op::SyncFile { file: self.file });
+        Ok(())
+    }
+}
+
+type Ino = usize;
+
+/// What is in the page cache, and what of it is on the platter.
+#[derive(Debug, Clone)]
+struct Model {
+    nodes: Vec<Node>,
+    files: HashMap<FileNo, Ino>,
+}
+
+#[derive(Debug, Clone)]
+enum Node {
+    File { cached: Vec<u8>, durable: Vec<u8> },
+    Dir { cached: BTreeMap<OsString, Ino>, durable: BTreeMap<OsString, Ino>, pending: Vec<Change> },
+}
+
+/// One change of a directory; a rename within it takes one name and gives another in one step.
+#[derive(Debug, Clone)]
+struct Change {
+    taken: Option<OsString>,
+    given: Option<(OsString, Ino)>,
+}
+
+impl Change {
+    fn apply(&self, names: &mut BTreeMap<OsString, Ino>) {
+        if let Some(name) = &self.taken {
+            names.remove(name);
+        }
+        if let Some((name, ino)) = &self.given {
+            names.insert(name.clone(), *ino);
+        }
+    }
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self { nodes: vec![Node::empty_dir()], files: HashMap::new() }
+    }
+}
+
+impl Node {
+    fn empty_dir() -> Self {
+        Node::Dir { cached: BTreeMap::new(), durable: BTreeMap::new(), pending: Vec::new() }
+    }
+}
+
+impl Model {
+    const ROOT: Ino = 0;
+
+    fn load(&mut self, from: &Path, relative: &Path) {
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let path = relative.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                let ino = self.add(Node::empty_dir());
+                self.name(&path, ino);
+                self.load(&entry.path(), &path);
+            } else {
+                let content = fs::read(entry.path()).unwrap();
+                let ino = self.add(Node::File { cached: content.clone(), durable: content });
+                self.name(&path, ino);
+            }
+        }
+        self.sync_dir(relative);
+    }
+
+    fn add(&mut self, node: Node) -> Ino {
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    fn find(&self, path: &Path) -> Ino {
+        path.iter().fold(Self::ROOT, |at, name| match &self.nodes[at] {
+            Node::Dir { cached, .. } => cached[name],
+            Node::File { .. } => panic!("{} leads through a file", path.display()),
+        })
+    }
+
+    fn change(&mut self, dir: &Path, change: Change) {
+        let ino = self.find(dir);
+        let Node::Dir { cached, pending, .. } = &mut self.nodes[ino] else { panic!("{} is a file", dir.display()) };
+        change.apply(cached);
+        pending.push(change);
+    }
+
+    fn name(&mut self, path: &Path, ino: Ino) {
+        let given = Some((path.file_name().unwrap().to_owned(), ino));
+        self.change(path.parent().unwrap(), Change { taken: None, given });
+    }
+
+    fn unname(&mut self, path: &Path) {
+        let taken = Some(path.file_name().unwrap().to_owned());
+        self.change(path.parent().unwrap(), Change { taken, given: None });
+    }
+
+    fn sync_dir(&mut self, path: &Path) {
+        let ino = self.find(path);
+        let Node::Dir { cached, durable, pending } = &mut self.nodes[ino] else {
+            panic!("{} is a file", path.display())
+        };
+        durable.clone_from(cached);
+        pending.clear();
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Create { path, file } => {
+                let ino = self.add(Node::File { cached: Vec::new(), durable: Vec::new() });
+                self.files.insert(*file, ino);
+                self.name(path, ino);
+            }
+            Op::Write { file, bytes } => {
+                let Node::File { cached, .. } = &mut self.nodes[self.files[file]] else {
+                    unreachable!("files are files")
+                };
+                cached.extend_from_slice(bytes);
+            }
+            Op::SyncFile { file } => {
+                let Node::File { cached, durable } = &mut self.nodes[self.files[file]] else {
+                    unreachable!("files are files")
+                };
+                durable.clone_from(cached);
+            }
+            Op::Link { from, to } => self.name(to, self.find(from)),
+            Op::Rename { from, to } if from.parent() == to.parent() => {
+                let given = Some((to.file_name().unwrap().to_owned(), self.find(from)));
+                let taken = Some(from.file_name().unwrap().to_owned());
+                self.change(to.parent().unwrap(), Change { taken, given });
+            }
+            Op::Rename { from, to } => {
+                self.name(to, self.find(from));
+                self.unname(from);
+            }
+            Op::Remove { path } => self.unname(path),
+            Op::MakeDir { path } => {
+                let ino = self.add(Node::empty_dir());
+                self.name(path, ino);
+            }
+            Op::SyncDir { path } => self.sync_dir(path),
+        }
+    }
+
+    fn lay_out(&self, ino: Ino, at: &Path, luck: &mut Option<Luck>) {
+        match &self.nodes[ino] {
+            Node::File { cached, durable } => {
+                let content = match luck {
+                    Some(luck) if cached != durable => match luck.below(3) {
+                        0 => &cached[..],
+                        // Torn: the beginning of what was written.
+                        1 => &cached[..luck.below(cached.len() as u64 + 1) as usize],
+                        _ => &durable[..],
+                    },
+                    _ => &durable[..],
+                };
+                fs::write(at, content).unwrap();
+            }
+            Node::Dir { durable, pending, .. } => {
+                let mut names = durable.clone();
+                if let Some(luck) = luck {
+                    for change in pending {
+                        if luck.below(2) == 0 {
+                            change.apply(&mut names);
+                        }
+                    }
+                }
+                for (name, ino) in names {
+                    let path = at.join(name);
+                    if matches!(self.nodes[ino], Node::Dir { .. }) {
+                        fs::create_dir(&path).unwrap();
+                    }
+                    self.lay_out(ino, &path, luck);
+                }
+            }
+        }
+    }
+}
+
+/// Numbers from a seed (splitmix64).
+struct Luck(u64);
+
+impl Luck {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+}
