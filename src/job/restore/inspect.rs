@@ -224,6 +224,9 @@ impl Inspector<'_> {
     /// Makes a directory unless it is there. Something else in its place goes if the entry may `replace` it.
     fn make(&self, path: &TreePath, above: &Dir, mode: u16, replace: bool) -> Step<Made> {
         let (target, dry) = (&self.shared.target, self.shared.options.dry_run);
+        if target.is_anchored(path) {
+            return Ok(Made::Existed);
+        }
         if dry && above.fresh {
             return Ok(Made::New);
         }
