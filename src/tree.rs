@@ -13,3 +13,4 @@ pub mod scan;
 pub mod stat;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod write;

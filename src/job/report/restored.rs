@@ -1,12 +1,9 @@
 //! What `restore` reports.
 
 use std::path::PathBuf;
-use std::time::Duration;
-
-use serde::Serialize;
 
 use super::snapshot::SnapshotInfo;
-use crate::repo::entry::TreePath;
+use crate::job::restore::RestoreReport;
 
 /// A restore, with what it was about.
 #[derive(Debug, Clone)]
@@ -17,103 +14,4 @@ pub struct Restored {
     pub target: Option<PathBuf>,
     /// How it went.
     pub report: RestoreReport,
-}
-
-/// How a restore went.
-#[derive(Debug, Clone, Default)]
-pub struct RestoreReport {
-    /// Entries.
-    pub counts: RestoreCounts,
-    /// Bytes.
-    pub bytes: RestoreBytes,
-    /// Metadata that could not be set, once a kind. Not a failure.
-    pub metadata: Vec<MetaTrouble>,
-    /// What failed, at most [`super::PROBLEMS_MAX`].
-    pub problems: Vec<RestoreProblem>,
-    /// Paths asked for that the snapshot does not have.
-    pub unmatched: Vec<TreePath>,
-    /// Nothing was changed.
-    pub dry_run: bool,
-    /// How long it took.
-    pub duration: Duration,
-}
-
-impl RestoreReport {
-    /// Whether everything that was asked for is there.
-    pub fn is_success(&self) -> bool {
-        self.counts.failed == 0 && self.unmatched.is_empty()
-    }
-}
-
-/// Entries by what became of them. Directories count in `directories`, and in `failed` if they failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct RestoreCounts {
-    /// Written: made or replaced.
-    pub restored: u64,
-    /// Content was right; owner, mode, time or attributes were set.
-    pub touched: u64,
-    /// Equal already.
-    pub unchanged: u64,
-    /// Kept because of `--overwrite never`, or a device file that this user may not make.
-    pub skipped: u64,
-    /// Removed from the target, directories included.
-    pub deleted: u64,
-    /// Not restored; the first of them are in [`RestoreReport::problems`].
-    pub failed: u64,
-    /// Directories that are there now.
-    pub directories: u64,
-}
-
-/// Bytes by where they came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct RestoreBytes {
-    /// Got from the store, as stored (compressed).
-    pub fetched: u64,
-    /// Taken from files that were in the target.
-    pub reused: u64,
-    /// Written to the target, reused ones included.
-    pub written: u64,
-}
-
-/// One kind of metadata that could not be set, however many entries it concerns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetaTrouble {
-    /// What could not be set.
-    pub kind: MetaKind,
-    /// On how many entries.
-    pub count: u64,
-    /// The first of them.
-    pub first: TreePath,
-    /// The system's answer there.
-    pub error: String,
-}
-
-/// What kind of metadata could not be set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum MetaKind {
-    /// Owner or group. Set-ID bits that would serve somebody else are then left out.
-    Owner,
-    /// Permissions.
-    Mode,
-    /// A POSIX ACL.
-    Acl,
-    /// A file capability.
-    Capability,
-    /// Another extended attribute.
-    Xattr,
-    /// The modification time.
-    Time,
-    /// A device file, which only root can make: it is missing.
-    Device,
-    /// A hard link that became a file of its own.
-    Hardlink,
-}
-
-/// Something that was not restored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RestoreProblem {
-    /// Which path.
-    pub path: TreePath,
-    /// Why.
-    pub kind: String,
 }

@@ -1,0 +1,529 @@
+//! Goes through the entries in path order, compares each with what stands in the target, and hands on what is to do.
+//!
+//! It makes the directories and deletes what is too much; everything else is left to the writers.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::SeekFrom;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::layout::Layout;
+use super::plan::BATCH_ITEMS;
+use super::select::{Selector, Verdict};
+use super::shared::{Batch, Dir, FileJob, FileState, Job, Part, Shared};
+use super::{ChunkPlace, Overwrite, RestoreError, RestoreProblemKind};
+use crate::ids::ChunkId;
+use crate::job::progress::Progress;
+use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::tree::write::{Found, MetaKind, WriteErrorKind};
+
+/// First names outside of the selection that have got a name inside. Hard links beyond it become files of their own,
+/// and the report says so.
+const LEADERS_MAX: usize = 65_536;
+
+/// Mode of directories that no entry describes.
+const IMPLIED_MODE: u16 = 0o755;
+
+/// Mode of directories until their content is there: nobody else looks in meanwhile.
+const PRIVATE_MODE: u16 = 0o700;
+
+/// Inspects all entries; returns the paths asked for that never came.
+pub(super) fn run(
+    shared: &Shared,
+    fresh: bool,
+    mut entries: Receiver<Vec<Entry>>,
+    batches: Sender<Batch>,
+    runtime: &Handle,
+) -> Vec<TreePath> {
+    let mut inspector = Inspector {
+        shared,
+        selector: Selector::new(&shared.scope),
+        fresh,
+        levels: Vec::new(),
+        above: Vec::new(),
+        last: None,
+        leaf: None,
+        blocked: None,
+        leaders: HashMap::new(),
+        batch: Batch::default(),
+        items: 0,
+        batches,
+        runtime,
+    };
+    while let Some(some) = entries.blocking_recv() {
+        for entry in some {
+            if shared.is_stopped() {
+                return Vec::new();
+            }
+            inspector.entry(entry);
+        }
+    }
+    inspector.finish()
+}
+
+struct Inspector<'a> {
+    shared: &'a Shared,
+    selector: Selector,
+    fresh: bool,
+    /// The directories from the target's root to where the walk is.
+    levels: Vec<Level>,
+    /// Directories above what is selected, for the case that they must be made.
+    above: Vec<Entry>,
+    last: Option<TreePath>,
+    /// The last entry that is no directory: nothing can be below it.
+    leaf: Option<TreePath>,
+    /// A directory that could not be made: everything below fails.
+    blocked: Option<TreePath>,
+    /// First name outside of the selection → the name inside that got its content.
+    leaders: HashMap<TreePath, TreePath>,
+    batch: Batch,
+    items: usize,
+    batches: Sender<Batch>,
+    runtime: &'a Handle,
+}
+
+struct Level {
+    dir: Arc<Dir>,
+    /// With `delete`: what was in it and has not been passed yet, the next one last.
+    listing: Vec<(Vec<u8>, bool)>,
+}
+
+/// Whether a directory was there.
+enum Made {
+    New,
+    Existed,
+}
+
+type Step<T> = Result<T, RestoreProblemKind>;
+
+impl Inspector<'_> {
+    fn entry(&mut self, entry: Entry) {
+        if self.last.as_ref().is_some_and(|last| *last >= entry.path) {
+            return self.shared.stop(RestoreError::Unsorted { path: entry.path });
+        }
+        self.last = Some(entry.path.clone());
+        Progress::add(&self.shared.progress.entries, 1);
+        let is_dir = matches!(entry.kind, Kind::Dir);
+        let below_leaf = self.leaf.as_ref().is_some_and(|leaf| entry.path.starts_with(leaf));
+        if !below_leaf {
+            self.leaf = (!is_dir).then(|| entry.path.clone());
+        }
+        match self.selector.verdict(&self.shared.scope, &entry.path, is_dir) {
+            Verdict::Out => return,
+            Verdict::Above => {
+                if is_dir && !below_leaf {
+                    self.above.retain(|above| entry.path.starts_with(&above.path));
+                    self.above.push(entry);
+                }
+                return;
+            }
+            Verdict::Selected => {}
+        }
+        let path = entry.path.clone();
+        let done = if below_leaf {
+            Err(RestoreProblemKind::Unsound("it lies below an entry that is no directory"))
+        } else if self.blocked.as_ref().is_some_and(|blocked| path.starts_with(blocked)) {
+            Err(RestoreProblemKind::Write(WriteErrorKind::Blocked))
+        } else {
+            self.selected(entry)
+        };
+        if let Err(problem) = done {
+            if is_dir && !below_leaf {
+                self.blocked = Some(path.clone());
+            }
+            self.shared.fail(&path, problem);
+        }
+    }
+
+    fn selected(&mut self, entry: Entry) -> Step<()> {
+        while self.levels.last().is_some_and(|level| !entry.path.starts_with(&level.dir.path)) {
+            self.leave_level();
+        }
+        if entry.path.as_bytes().is_empty() {
+            if !matches!(entry.kind, Kind::Dir) {
+                return Err(RestoreProblemKind::Unsound("the root is no directory"));
+            }
+            self.enter_root(Some(entry));
+            return Ok(());
+        }
+        let dir = self.parent(&entry.path)?;
+        self.delete_before(entry.path.name());
+        match entry.kind {
+            Kind::Dir => self.directory(entry, dir),
+            Kind::File { .. } => self.file(entry, dir),
+            Kind::Hardlink { .. } => self.hardlink(entry, dir),
+            Kind::Symlink { .. } | Kind::Fifo | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
+                self.node(entry, dir)
+            }
+        }
+    }
+
+    // Directories.
+
+    fn enter_root(&mut self, entry: Option<Entry>) {
+        let kept = self.shared.options.overwrite == Overwrite::Never && !self.fresh;
+        let counted = entry.is_some();
+        let dir = Dir { path: TreePath::default(), entry: entry.filter(|_| !kept), above: None, fresh: self.fresh };
+        if counted {
+            self.shared.count(|c| c.directories += 1);
+        }
+        self.enter(dir);
+    }
+
+    /// The directory that the entry at `path` is in, made if need be.
+    fn parent(&mut self, path: &TreePath) -> Step<Arc<Dir>> {
+        if self.levels.is_empty() {
+            self.enter_root(None);
+        }
+        let parent = path.parent().unwrap_or_default();
+        loop {
+            let here = Arc::clone(&self.levels.last().expect("the root is entered above and left last").dir);
+            if here.path == parent {
+                return Ok(here);
+            }
+            // The next component on the way down.
+            let below = &parent.as_bytes()[here.path.as_bytes().len()..];
+            let name = below.split(|&b| b == b'/').find(|name| !name.is_empty()).unwrap_or_default();
+            let next = here.path.join(name).ok_or(RestoreProblemKind::Unsound("a name is impossible"))?;
+            let entry = self.above.iter().position(|above| above.path == next).map(|i| self.above.swap_remove(i));
+            let mode = if entry.is_some() { PRIVATE_MODE } else { IMPLIED_MODE };
+            match self.make(&next, &here, mode, false) {
+                Ok(Made::New) => {
+                    self.enter(Dir { path: next, entry, above: Some(here), fresh: true });
+                }
+                Ok(Made::Existed) => {
+                    self.enter(Dir { path: next, entry: None, above: Some(here), fresh: false });
+                }
+                Err(problem) => {
+                    self.blocked = Some(next);
+                    return Err(problem);
+                }
+            }
+        }
+    }
+
+    fn directory(&mut self, entry: Entry, above: Arc<Dir>) -> Step<()> {
+        let path = entry.path.clone();
+        let made = self.make(&path, &above, PRIVATE_MODE, true)?;
+        let fresh = matches!(made, Made::New);
+        let entry = (fresh || self.shared.options.overwrite != Overwrite::Never).then_some(entry);
+        self.shared.count(|c| c.directories += 1);
+        self.enter(Dir { path, entry, above: Some(above), fresh });
+        Ok(())
+    }
+
+    /// Makes a directory unless it is there. Something else in its place goes if the entry may `replace` it.
+    fn make(&self, path: &TreePath, above: &Dir, mode: u16, replace: bool) -> Step<Made> {
+        let (target, dry) = (&self.shared.target, self.shared.options.dry_run);
+        if dry && above.fresh {
+            return Ok(Made::New);
+        }
+        if !dry && target.make_dir(path, mode).map_err(write)? {
+            return Ok(Made::New);
+        }
+        match target.stat(path).map_err(write)? {
+            None if dry => Ok(Made::New),
+            None => Err(RestoreProblemKind::Write(WriteErrorKind::NotFound)),
+            Some(found) if found.is_dir() => {
+                if !dry && replace {
+                    target.make_writable(path, &found).map_err(write)?;
+                }
+                Ok(Made::Existed)
+            }
+            Some(_) if !replace || self.shared.options.overwrite == Overwrite::Never => {
+                Err(RestoreProblemKind::Write(WriteErrorKind::Blocked))
+            }
+            Some(_) => {
+                if !dry {
+                    target.unlink(path).map_err(write)?;
+                    target.make_dir(path, mode).map_err(write)?;
+                }
+                Ok(Made::New)
+            }
+        }
+    }
+
+    fn enter(&mut self, dir: Dir) {
+        let mut listing = Vec::new();
+        if self.shared.options.delete && !dir.fresh && self.shared.scope.may_delete_at(&dir.path) {
+            match self.shared.target.list(&dir.path) {
+                Ok(names) => listing = names,
+                Err(e) => self.shared.fail(&dir.path, RestoreProblemKind::Delete(e.kind)),
+            }
+        }
+        self.levels.push(Level { dir: Arc::new(dir), listing });
+    }
+
+    fn leave_level(&mut self) {
+        self.delete_rest();
+        if let Some(level) = self.levels.pop() {
+            level.dir.leave(self.shared);
+        }
+    }
+
+    /// Deletes what the snapshot does not have before the name that it has next.
+    fn delete_before(&mut self, name: &[u8]) {
+        let Some(level) = self.levels.last_mut() else { return };
+        while let Some((there, _)) = level.listing.last()
+            && there.as_slice() <= name
+        {
+            let Some((there, is_dir)) = level.listing.pop() else { return };
+            if there != name {
+                delete(self.shared, &level.dir.path, &there, is_dir);
+            }
+        }
+    }
+
+    fn delete_rest(&mut self) {
+        let Some(level) = self.levels.last_mut() else { return };
+        while let Some((there, is_dir)) = level.listing.pop() {
+            delete(self.shared, &level.dir.path, &there, is_dir);
+        }
+    }
+
+    // Everything else.
+
+    /// What stands at the entry's path, and whether it is a directory that will have to go. `None`: it stays as it is.
+    fn look(&self, path: &TreePath, dir: &Dir) -> Step<Option<(Option<Found>, bool)>> {
+        let found = if dir.fresh { None } else { self.shared.target.stat(path).map_err(write)? };
+        let Some(there) = found else { return Ok(Some((None, false))) };
+        if self.shared.options.overwrite == Overwrite::Never {
+            self.shared.count(|c| c.skipped += 1);
+            return Ok(None);
+        }
+        if there.is_dir() {
+            let may_go = self.shared.options.delete && self.shared.scope.may_delete_at(path);
+            if !may_go && !self.shared.target.is_empty_dir(path).map_err(write)? {
+                return Err(RestoreProblemKind::Write(WriteErrorKind::NotEmpty));
+            }
+            return Ok(Some((None, true)));
+        }
+        Ok(Some((Some(there), false)))
+    }
+
+    fn node(&mut self, entry: Entry, dir: Arc<Dir>) -> Step<()> {
+        if let Some((found, obstacle)) = self.look(&entry.path, &dir)? {
+            self.push(Job::Node { entry, found, obstacle, dir });
+        }
+        Ok(())
+    }
+
+    fn hardlink(&mut self, entry: Entry, dir: Arc<Dir>) -> Step<()> {
+        let Kind::Hardlink { target } = &entry.kind else { return Ok(()) };
+        if *target >= entry.path || target.as_bytes().is_empty() {
+            return Err(RestoreProblemKind::Unsound("a further name stands before the first one"));
+        }
+        let first = if self.shared.scope.selects(target) { Some(target) } else { self.leaders.get(target) };
+        let first = match first {
+            Some(first) if !self.is_kept_and_different(target, first)? => first.clone(),
+            _ => return self.lead(target.clone(), entry, dir),
+        };
+        if let Some((_, obstacle)) = self.look(&entry.path, &dir)? {
+            self.push(Job::Link { path: entry.path, first, obstacle, dir });
+        }
+        Ok(())
+    }
+
+    /// With [`Overwrite::Never`]: whether the first name is a file of the target that is not the snapshot's. A link to it
+    /// would have the wrong content.
+    fn is_kept_and_different(&self, target: &TreePath, first: &TreePath) -> Step<bool> {
+        if self.shared.options.overwrite != Overwrite::Never {
+            return Ok(false);
+        }
+        // Not there: it is being restored.
+        let Some(found) = self.shared.target.stat(first).map_err(write)? else { return Ok(false) };
+        let original = self.original(target)?;
+        let same = match &original.kind {
+            Kind::File { size, .. } => found.is_file() && (found.size, found.mtime) == (*size, original.mtime),
+            _ => !found.is_dir() && !found.is_file(),
+        };
+        Ok(!same)
+    }
+
+    /// The first name is not restored, so this name gets the content, and the names after it become links to it.
+    fn lead(&mut self, target: TreePath, entry: Entry, dir: Arc<Dir>) -> Step<()> {
+        let original = self.original(&target)?;
+        if self.leaders.len() < LEADERS_MAX {
+            self.leaders.insert(target, entry.path.clone());
+        } else {
+            let why = "too many hard links whose first name is not restored";
+            self.shared.target.note_trouble(MetaKind::Hardlink, &entry.path, why);
+        }
+        let entry = Entry { path: entry.path, ..original };
+        match entry.kind {
+            Kind::File { .. } => self.file(entry, dir),
+            _ => self.node(entry, dir),
+        }
+    }
+
+    fn original(&self, target: &TreePath) -> Step<Entry> {
+        let found = self.runtime.block_on(self.shared.source.entry(target));
+        match found {
+            Ok(Some(entry)) if !matches!(entry.kind, Kind::Dir | Kind::Hardlink { .. }) => Ok(entry),
+            Ok(_) => Err(RestoreProblemKind::Unsound("the first name is not in it")),
+            Err(e) => {
+                self.shared.stop(RestoreError::Source(e));
+                Err(RestoreProblemKind::FirstName(target.clone()))
+            }
+        }
+    }
+
+    fn file(&mut self, entry: Entry, dir: Arc<Dir>) -> Step<()> {
+        let Some((found, obstacle)) = self.look(&entry.path, &dir)? else {
+            self.skip_bytes(&entry);
+            return Ok(());
+        };
+        let found = found.filter(Found::is_file);
+        if let Some(found) = &found
+            && self.shared.options.overwrite == Overwrite::IfChanged
+            && (found.size, found.mtime) == (entry.kind.size(), entry.mtime)
+        {
+            self.skip_bytes(&entry);
+            self.push(Job::Metadata { entry, dir });
+            return Ok(());
+        }
+        let mut content = 0;
+        for chunk in entry.kind.chunks() {
+            content += u64::from(self.locate(chunk).ok_or(RestoreProblemKind::Missing(*chunk))?.len);
+        }
+        let layout = Layout::new(&entry.kind, content).map_err(RestoreProblemKind::Unsound)?;
+        let equal = match &found {
+            Some(found) => {
+                // What cannot be read is replaced.
+                let old = self.shared.target.open_file(&entry.path).ok();
+                let equal = old.as_ref().map(|old| self.compare(&entry, &layout, old, found)).unwrap_or_default();
+                let whole = !equal.contains(&false) && old.is_some_and(|old| holes_are_empty(&layout, &old));
+                if whole && found.size == entry.kind.size() {
+                    self.skip_bytes(&entry);
+                    self.push(Job::Metadata { entry, dir });
+                    return Ok(());
+                }
+                equal
+            }
+            None => Vec::new(),
+        };
+        self.pieces(entry, layout, obstacle, dir, &equal);
+        Ok(())
+    }
+
+    /// Which chunks the existing file has at their places.
+    fn compare(&self, entry: &Entry, layout: &Layout, old: &File, found: &Found) -> Vec<bool> {
+        let mut buffer = Vec::new();
+        let mut at = 0;
+        let equal = |chunk: &ChunkId| {
+            let Some(place) = self.shared.source.locate(chunk) else { return false };
+            let range = at..at + u64::from(place.len);
+            at = range.end;
+            // Most of what differs is beyond the end: nothing is read for it.
+            let fits = layout.spans(range.clone()).all(|(offset, part)| offset + part.len() as u64 <= found.size);
+            fits && {
+                buffer.resize(place.len as usize, 0);
+                let read =
+                    layout.spans(range).try_for_each(|(offset, part)| old.read_exact_at(&mut buffer[part], offset));
+                read.is_ok() && self.shared.source.chunk_id(&buffer) == *chunk
+            }
+        };
+        entry.kind.chunks().iter().map(equal).collect()
+    }
+
+    /// Cuts a file into pieces: a batch ends where the next chunk needs a frame that no longer fits.
+    fn pieces(&mut self, entry: Entry, layout: Layout, obstacle: bool, dir: Arc<Dir>, equal: &[bool]) {
+        let file = Arc::new(FileJob {
+            entry,
+            layout,
+            obstacle,
+            state: Mutex::new(FileState { dir: Some(dir), ..FileState::default() }),
+            pieces: AtomicUsize::new(1),
+        });
+        let mut parts = Vec::new();
+        let mut at = 0;
+        for (i, chunk) in file.entry.kind.chunks().iter().enumerate() {
+            if self.shared.is_stopped() {
+                return;
+            }
+            let Some(place) = self.shared.source.locate(chunk) else {
+                // It was there a moment ago; the index was read again in between.
+                file.fail(RestoreProblemKind::Missing(*chunk));
+                break;
+            };
+            let reused = equal.get(i).copied().unwrap_or(false);
+            if self.items >= BATCH_ITEMS || (!reused && !self.batch.frames.fits(&place)) {
+                if !parts.is_empty() {
+                    file.pieces.fetch_add(1, Ordering::Relaxed);
+                    self.batch.jobs.push(Job::Piece { file: Arc::clone(&file), parts: std::mem::take(&mut parts) });
+                }
+                self.flush();
+            }
+            if !reused {
+                self.batch.frames.add(&place);
+            }
+            self.items += 1;
+            parts.push(Part { chunk: *chunk, at, len: place.len, place: (!reused).then_some(place) });
+            at += u64::from(place.len);
+        }
+        self.push(Job::Piece { file, parts });
+    }
+
+    fn locate(&self, chunk: &ChunkId) -> Option<ChunkPlace> {
+        self.shared.source.locate(chunk).or_else(|| self.runtime.block_on(self.shared.relocate(chunk, None)))
+    }
+
+    fn skip_bytes(&self, entry: &Entry) {
+        Progress::add(&self.shared.progress.files, 1);
+        Progress::add(&self.shared.progress.bytes_read, entry.kind.size());
+    }
+
+    fn push(&mut self, job: Job) {
+        self.batch.jobs.push(job);
+        self.items += 1;
+        if self.items >= BATCH_ITEMS {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.batch.jobs.is_empty() {
+            return;
+        }
+        let next = Batch { number: self.batch.number + 1, ..Batch::default() };
+        let batch = std::mem::replace(&mut self.batch, next);
+        self.items = 0;
+        // Nobody takes it: the restore has ended, and whoever ended it said why.
+        let _ = self.batches.blocking_send(batch);
+    }
+
+    fn finish(mut self) -> Vec<TreePath> {
+        while !self.levels.is_empty() {
+            self.leave_level();
+        }
+        self.flush();
+        self.selector.unmatched(&self.shared.scope)
+    }
+}
+
+fn delete(shared: &Shared, dir: &TreePath, name: &[u8], is_dir: bool) {
+    if let Some(path) = dir.join(name)
+        && !shared.is_stopped()
+        && !shared.target.is_temporary(name)
+        && !shared.scope.excludes(&path, is_dir)
+    {
+        shared.remove(&path);
+    }
+}
+
+fn write(e: crate::tree::write::WriteError) -> RestoreProblemKind {
+    RestoreProblemKind::Write(e.kind)
+}
+
+/// Whether nothing is stored where the file should have holes.
+fn holes_are_empty(layout: &Layout, old: &File) -> bool {
+    layout.holes().all(|hole| match rustix::fs::seek(old, SeekFrom::Data(hole.start)) {
+        Ok(data) => data >= hole.end,
+        Err(e) => e == rustix::io::Errno::NXIO,
+    })
+}

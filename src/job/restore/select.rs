@@ -1,0 +1,176 @@
+//! What of a snapshot is restored, and what of the target may be deleted. Pure.
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use super::{RestoreError, RestoreOptions};
+use crate::repo::entry::TreePath;
+use crate::tree::write::as_path;
+
+/// What follows for one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is restored.
+    Selected,
+    /// It is above something that may be restored: made if that is, and left alone if it exists.
+    Above,
+    /// It is left out.
+    Out,
+}
+
+/// What the operator asked for.
+#[derive(Debug)]
+pub(super) struct Scope {
+    roots: Vec<TreePath>,
+    paths: Vec<TreePath>,
+    exclude: Gitignore,
+}
+
+impl Scope {
+    pub(super) fn new(options: &RestoreOptions) -> Result<Self, RestoreError> {
+        let bad = |pattern: &str, e: &ignore::Error| RestoreError::Pattern {
+            pattern: pattern.to_owned(),
+            reason: e.to_string(),
+        };
+        let mut exclude = GitignoreBuilder::new("/");
+        for pattern in &options.exclude {
+            exclude.add_line(None, pattern).map_err(|e| bad(pattern, &e))?;
+        }
+        let exclude = exclude.build().map_err(|e| bad(&options.exclude.join(" "), &e))?;
+        Ok(Self { roots: options.roots.clone(), paths: options.paths.clone(), exclude })
+    }
+
+    /// Whether the entry at `path`, which is no directory, is restored; asked in any order.
+    pub(super) fn selects(&self, path: &TreePath) -> bool {
+        self.place(path) == Verdict::Selected
+            && !self.excludes(path, false)
+            && !std::iter::successors(path.parent(), TreePath::parent).any(|dir| self.excludes(&dir, true))
+    }
+
+    /// Whether a pattern excludes this path, without regard to what is above it.
+    pub(super) fn excludes(&self, path: &TreePath, is_dir: bool) -> bool {
+        !self.exclude.is_empty() && !path.as_bytes().is_empty() && {
+            let absolute = [b"/", path.as_bytes()].concat();
+            self.exclude.matched(as_path(&absolute), is_dir).is_ignore()
+        }
+    }
+
+    /// Whether what the snapshot does not have at or below `path` may be deleted.
+    pub(super) fn may_delete_at(&self, path: &TreePath) -> bool {
+        within(&self.roots, path) && (self.paths.is_empty() || within(&self.paths, path))
+    }
+
+    fn place(&self, path: &TreePath) -> Verdict {
+        let above = |all: &[TreePath]| all.iter().any(|one| one.starts_with(path));
+        // Outside of every root: a file that the snapshot has besides its sources.
+        let by_root = if above(&self.roots) && !within(&self.roots, path) { Verdict::Above } else { Verdict::Selected };
+        match by_root {
+            _ if self.paths.is_empty() || within(&self.paths, path) => by_root,
+            _ if above(&self.paths) => Verdict::Above,
+            _ => Verdict::Out,
+        }
+    }
+}
+
+fn within(all: &[TreePath], path: &TreePath) -> bool {
+    all.iter().any(|one| path.starts_with(one))
+}
+
+/// Goes along with the entries in path order.
+#[derive(Debug)]
+pub(super) struct Selector {
+    /// Per path asked for, whether it came.
+    matched: Vec<bool>,
+    /// The last excluded directory: what is below it comes next.
+    excluded: Option<TreePath>,
+}
+
+impl Selector {
+    pub(super) fn new(scope: &Scope) -> Self {
+        Self { matched: vec![false; scope.paths.len()], excluded: None }
+    }
+
+    pub(super) fn verdict(&mut self, scope: &Scope, path: &TreePath, is_dir: bool) -> Verdict {
+        for (asked, matched) in scope.paths.iter().zip(&mut self.matched) {
+            *matched |= path == asked;
+        }
+        if self.excluded.as_ref().is_some_and(|dir| path.starts_with(dir)) {
+            return Verdict::Out;
+        }
+        let verdict = scope.place(path);
+        if verdict != Verdict::Out && scope.excludes(path, is_dir) {
+            self.excluded = is_dir.then(|| path.clone());
+            return Verdict::Out;
+        }
+        verdict
+    }
+
+    /// Paths asked for that never came.
+    pub(super) fn unmatched(self, scope: &Scope) -> Vec<TreePath> {
+        scope.paths.iter().zip(self.matched).filter(|(_, matched)| !matched).map(|(path, _)| path.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text).unwrap()
+    }
+
+    fn scope(roots: &[&str], paths: &[&str], exclude: &[&str]) -> Scope {
+        Scope::new(&RestoreOptions {
+            roots: roots.iter().map(|p| path(p)).collect(),
+            paths: paths.iter().map(|p| path(p)).collect(),
+            exclude: exclude.iter().map(|&p| p.to_owned()).collect(),
+            ..RestoreOptions::default()
+        })
+        .unwrap()
+    }
+
+    fn verdicts<const N: usize>(scope: &Scope, paths: [(&str, bool); N]) -> [Verdict; N] {
+        let mut selector = Selector::new(scope);
+        paths.map(|(p, is_dir)| selector.verdict(scope, &path(p), is_dir))
+    }
+
+    #[test]
+    fn what_is_above_a_root_is_not_the_snapshots() {
+        use Verdict::{Above, Selected};
+        let s = scope(&["srv/app"], &[], &[]);
+        let entries = [("", true), ("srv", true), ("srv/app", true), ("srv/app/x", false), ("srv/app.sql", false)];
+        assert_eq!(verdicts(&s, entries), [Above, Above, Selected, Selected, Selected]);
+        assert!(s.may_delete_at(&path("srv/app")) && s.may_delete_at(&path("srv/app/x")));
+        assert!(!s.may_delete_at(&path("srv")) && !s.may_delete_at(&path("")) && !s.may_delete_at(&path("srv/apples")));
+    }
+
+    #[test]
+    fn paths_narrow_and_tell_what_they_missed() {
+        use Verdict::{Above, Out, Selected};
+        let s = scope(&["srv"], &["srv/a", "srv/no"], &[]);
+        let mut selector = Selector::new(&s);
+        let entries = [("srv", true), ("srv/a", true), ("srv/a/b", false), ("srv/ab", false)];
+        let verdicts = entries.map(|(p, is_dir)| selector.verdict(&s, &path(p), is_dir));
+        assert_eq!(verdicts, [Above, Selected, Selected, Out]);
+        assert_eq!(selector.unmatched(&s), [path("srv/no")]);
+        assert!(s.may_delete_at(&path("srv/a")) && !s.may_delete_at(&path("srv")));
+        assert!(!scope(&[], &["srv"], &[]).may_delete_at(&path("srv")), "without roots nothing is deleted");
+    }
+
+    #[test]
+    fn what_is_below_an_excluded_directory_stays_out() {
+        use Verdict::{Out, Selected};
+        let s = scope(&[""], &[], &["*.tmp", "/srv/cache/", "!keep.tmp"]);
+        let entries =
+            [("a.tmp", false), ("keep.tmp", false), ("srv/cache", true), ("srv/cache/x", false), ("srv/cached", false)];
+        assert_eq!(verdicts(&s, entries), [Out, Selected, Out, Out, Selected]);
+        assert!(!s.selects(&path("srv/cache/deep/x")) && s.selects(&path("srv/x/y")));
+        assert!(!s.selects(&TreePath::new(b"\xff.tmp".to_vec()).unwrap()), "names need not be UTF-8");
+    }
+
+    #[test]
+    fn a_bad_pattern_is_named() {
+        let options = RestoreOptions { exclude: vec!["[".to_owned()], ..RestoreOptions::default() };
+        let error = Scope::new(&options).unwrap_err().to_string();
+        assert!(error.contains("\"[\""), "{error}");
+    }
+}

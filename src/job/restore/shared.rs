@@ -1,0 +1,290 @@
+//! What the stages of a restore share, and the work that they hand on.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::layout::Layout;
+use super::plan::FrameSet;
+use super::select::Scope;
+use super::{
+    ChunkPlace, RestoreBytes, RestoreCounts, RestoreError, RestoreOptions, RestoreProblem, RestoreProblemKind,
+    RestoreReport, Source,
+};
+use crate::ids::ChunkId;
+use crate::job::progress::Progress;
+use crate::job::report::PROBLEMS_MAX;
+use crate::repo::entry::{Entry, TreePath};
+use crate::tree::write::{Found, NewFile, Target};
+
+/// Names of failed entries kept for the sake of their hard links. With more of them no further link is made: it could
+/// lead to a file that is not the snapshot's.
+const FAILED_NAMES_MAX: usize = 10_000;
+
+/// Reloads of the index that found nothing newer. After so many the chunks that are unknown are lost, and asking for
+/// each of thousands would only cost requests.
+const FRUITLESS_REFRESHES_MAX: u32 = 3;
+
+pub(super) struct Shared {
+    pub(super) source: Arc<dyn Source>,
+    pub(super) target: Target,
+    pub(super) scope: Scope,
+    pub(super) options: RestoreOptions,
+    pub(super) progress: Arc<Progress>,
+    pub(super) order: Order,
+    report: Mutex<RestoreReport>,
+    failed: Mutex<HashSet<TreePath>>,
+    stopped: AtomicBool,
+    error: Mutex<Option<RestoreError>>,
+    refreshing: tokio::sync::Mutex<()>,
+    fruitless: AtomicU32,
+}
+
+impl Shared {
+    pub(super) fn new(
+        source: Arc<dyn Source>,
+        target: Target,
+        scope: Scope,
+        options: RestoreOptions,
+        progress: Arc<Progress>,
+    ) -> Self {
+        let report = RestoreReport { dry_run: options.dry_run, ..RestoreReport::default() };
+        Self {
+            source,
+            target,
+            scope,
+            options,
+            progress,
+            order: Order::default(),
+            report: Mutex::new(report),
+            failed: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            error: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+            fruitless: AtomicU32::new(0),
+        }
+    }
+
+    /// Ends the restore. The first reason counts.
+    pub(super) fn stop(&self, error: RestoreError) {
+        lock(&self.error).get_or_insert(error);
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    pub(super) fn count(&self, count: impl FnOnce(&mut RestoreCounts)) {
+        count(&mut lock(&self.report).counts);
+    }
+
+    pub(super) fn count_bytes(&self, count: impl FnOnce(&mut RestoreBytes)) {
+        count(&mut lock(&self.report).bytes);
+    }
+
+    /// Something could not be restored or removed: it is named and the others go on, unless all of them would fail.
+    pub(super) fn fail(&self, path: &TreePath, kind: RestoreProblemKind) {
+        if let RestoreProblemKind::Write(write) | RestoreProblemKind::Delete(write) = kind
+            && write.is_fatal()
+        {
+            let error = crate::tree::write::WriteError { path: path.clone(), kind: write };
+            return self.stop(RestoreError::Write { target: self.target.path().to_owned(), error });
+        }
+        let mut failed = lock(&self.failed);
+        if failed.len() < FAILED_NAMES_MAX {
+            failed.insert(path.clone());
+        }
+        drop(failed);
+        let mut report = lock(&self.report);
+        report.counts.failed += 1;
+        if report.problems.len() < PROBLEMS_MAX {
+            report.problems.push(RestoreProblem { path: path.clone(), kind });
+        }
+    }
+
+    /// Whether the entry at this path may have failed.
+    pub(super) fn may_have_failed(&self, path: &TreePath) -> bool {
+        let failed = lock(&self.failed);
+        failed.len() >= FAILED_NAMES_MAX || failed.contains(path)
+    }
+
+    /// Where a chunk is that is not at `known` any more; the index is read again if it knows nothing better.
+    pub(super) async fn relocate(&self, chunk: &ChunkId, known: Option<&ChunkPlace>) -> Option<ChunkPlace> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        let better = || self.source.locate(chunk).filter(|place| Some(place) != known);
+        if let Some(place) = better() {
+            return Some(place);
+        }
+        if self.fruitless.load(Ordering::Relaxed) >= FRUITLESS_REFRESHES_MAX {
+            return None;
+        }
+        if !self.source.refresh().await {
+            self.fruitless.fetch_add(1, Ordering::Relaxed);
+        }
+        better()
+    }
+
+    /// Removes what stands at `path`, but what is excluded; for directories only where the operator allowed it.
+    pub(super) fn remove(&self, path: &TreePath) {
+        let keep = |path: &TreePath, is_dir: bool| self.scope.excludes(path, is_dir);
+        let removed = self.target.remove(path, &keep, self.options.dry_run);
+        self.count(|c| c.deleted += removed.count);
+        for failure in removed.failures {
+            self.fail(&failure.path, RestoreProblemKind::Delete(failure.kind));
+        }
+    }
+
+    pub(super) fn into_report(self) -> Result<RestoreReport, RestoreError> {
+        if let Some(error) = self.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.metadata = self.target.metadata_troubles();
+        report.problems.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(report)
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A directory in whose tree something is still to be done. Whoever leaves it last sets its metadata, so that directories
+/// get theirs after their content, the deepest first, without a list of them all.
+#[derive(Debug)]
+pub(super) struct Dir {
+    pub(super) path: TreePath,
+    /// What to set at the end; `None`: it is left as it is.
+    pub(super) entry: Option<Entry>,
+    pub(super) above: Option<Arc<Dir>>,
+    /// Nothing can be in it that this restore did not make.
+    pub(super) fresh: bool,
+}
+
+impl Dir {
+    pub(super) fn leave(self: Arc<Self>, shared: &Shared) {
+        let mut dir = Some(self);
+        while let Some(mut left) = dir.and_then(Arc::into_inner) {
+            if let Some(entry) = &left.entry
+                && !shared.options.dry_run
+                && !shared.is_stopped()
+                && let Err(e) = shared.target.set_metadata(entry)
+            {
+                shared.fail(&entry.path, RestoreProblemKind::Write(e.kind));
+            }
+            dir = left.above.take();
+        }
+    }
+}
+
+impl Drop for Dir {
+    /// Lets go of what is above step by step: a chain of a hundred thousand would overflow the stack.
+    fn drop(&mut self) {
+        let mut above = self.above.take();
+        while let Some(mut dir) = above.and_then(Arc::into_inner) {
+            above = dir.above.take();
+        }
+    }
+}
+
+/// A regular file that is being restored, in one piece or many.
+pub(super) struct FileJob {
+    pub(super) entry: Entry,
+    pub(super) layout: Layout,
+    /// A directory is in the way.
+    pub(super) obstacle: bool,
+    pub(super) state: Mutex<FileState>,
+    /// Pieces that are not written yet; the last one counts from the beginning.
+    pub(super) pieces: AtomicUsize,
+}
+
+#[derive(Default)]
+pub(super) struct FileState {
+    pub(super) new: Option<Arc<NewFile>>,
+    pub(super) failed: Option<RestoreProblemKind>,
+    pub(super) dir: Option<Arc<Dir>>,
+}
+
+impl FileJob {
+    pub(super) fn fail(&self, kind: RestoreProblemKind) {
+        lock(&self.state).failed.get_or_insert(kind);
+    }
+}
+
+/// One chunk of a file.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) chunk: ChunkId,
+    /// Where it begins in the file's content.
+    pub(super) at: u64,
+    pub(super) len: u32,
+    /// Where to fetch it; `None`: the existing file has it at the same place.
+    pub(super) place: Option<ChunkPlace>,
+}
+
+/// What a writer does.
+pub(super) enum Job {
+    /// Writes chunks of a file, and finishes it if they are the last.
+    Piece { file: Arc<FileJob>, parts: Vec<Part> },
+    /// Makes a symbolic link, pipe or device.
+    Node { entry: Entry, found: Option<Found>, obstacle: bool, dir: Arc<Dir> },
+    /// Sets the metadata of a file whose content is right.
+    Metadata { entry: Entry, dir: Arc<Dir> },
+    /// Gives a file a further name.
+    Link { path: TreePath, first: TreePath, obstacle: bool, dir: Arc<Dir> },
+}
+
+/// Jobs in path order with the frames that they need.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) number: u64,
+    pub(super) jobs: Vec<Job>,
+    pub(super) frames: FrameSet,
+}
+
+/// Which batches are over: a hard link must wait for all work on its first name, which an earlier batch may hold.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    over: Mutex<Over>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Over {
+    /// All batches below this number are over.
+    below: u64,
+    /// And these.
+    ahead: BTreeSet<u64>,
+}
+
+impl Order {
+    /// The batch counts as over when the guard is dropped, also by a panic: nobody waits for ever.
+    pub(super) fn begin(&self, number: u64) -> Begun<'_> {
+        Begun { order: self, number }
+    }
+
+    /// Waits until all batches before `number` are over.
+    pub(super) fn wait_for_those_before(&self, number: u64) {
+        let over = lock(&self.over);
+        drop(self.changed.wait_while(over, |over| over.below < number).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+pub(super) struct Begun<'a> {
+    order: &'a Order,
+    number: u64,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let mut guard = lock(&self.order.over);
+        let over = &mut *guard;
+        over.ahead.insert(self.number);
+        while over.ahead.remove(&over.below) {
+            over.below += 1;
+        }
+        drop(guard);
+        self.order.changed.notify_all();
+    }
+}

@@ -1,0 +1,211 @@
+//! The writers: verify, write, finish.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc::Receiver;
+
+use super::fetch::Fetched;
+use super::shared::{FileJob, Job, Part, Shared, lock};
+use super::{RestoreError, RestoreProblemKind};
+use crate::job::progress::Progress;
+use crate::repo::entry::{Entry, TreePath};
+use crate::tree::write::{Found, NewFile, Placed, WriteError, WriteErrorKind};
+
+/// Works until no more batches come.
+pub(super) fn run(shared: &Shared, batches: &Mutex<Receiver<Fetched>>) {
+    loop {
+        let next = lock(batches).blocking_recv();
+        let Some(mut fetched) = next else { return };
+        let number = fetched.batch.number;
+        let _over_at_the_end = shared.order.begin(number);
+        let jobs = std::mem::take(&mut fetched.batch.jobs);
+        let mut links = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Link { .. } => links.push(job),
+                other => work(shared, &fetched, other),
+            }
+        }
+        if !links.is_empty() {
+            // Their first names may be in a batch that the other writer is still at.
+            shared.order.wait_for_those_before(number);
+            links.into_iter().for_each(|job| work(shared, &fetched, job));
+        }
+    }
+}
+
+fn work(shared: &Shared, fetched: &Fetched, job: Job) {
+    if shared.is_stopped() {
+        return;
+    }
+    match job {
+        Job::Piece { file, parts } => piece(shared, fetched, &file, &parts),
+        Job::Node { entry, found, obstacle, dir } => {
+            settle(shared, &entry.path, node(shared, &entry, found.as_ref(), obstacle));
+            dir.leave(shared);
+        }
+        Job::Metadata { entry, dir } => {
+            let touched = if shared.options.dry_run { Ok(false) } else { shared.target.set_metadata(&entry) };
+            let placed = touched.map(|touched| if touched { Placed::Touched } else { Placed::Unchanged });
+            settle(shared, &entry.path, placed.map_err(problem));
+            dir.leave(shared);
+        }
+        Job::Link { path, first, obstacle, dir } => {
+            settle(shared, &path, link(shared, &path, &first, obstacle));
+            dir.leave(shared);
+        }
+    }
+}
+
+/// Counts what became of an entry.
+fn settle(shared: &Shared, path: &TreePath, placed: Result<Placed, RestoreProblemKind>) {
+    match placed {
+        Ok(Placed::Made) => shared.count(|c| c.restored += 1),
+        Ok(Placed::Touched) => shared.count(|c| c.touched += 1),
+        Ok(Placed::Unchanged) => shared.count(|c| c.unchanged += 1),
+        Ok(Placed::NotAllowed) => shared.count(|c| c.skipped += 1),
+        Err(problem) => shared.fail(path, problem),
+    }
+}
+
+fn node(shared: &Shared, entry: &Entry, found: Option<&Found>, obstacle: bool) -> Result<Placed, RestoreProblemKind> {
+    if shared.options.dry_run {
+        let same = found.map(|found| shared.target.is_same_node(entry, found)).transpose().map_err(problem)?;
+        return Ok(if same == Some(true) { Placed::Unchanged } else { Placed::Made });
+    }
+    if obstacle {
+        clear(shared, &entry.path)?;
+    }
+    shared.target.place_node(entry, found).map_err(problem)
+}
+
+fn link(shared: &Shared, path: &TreePath, first: &TreePath, obstacle: bool) -> Result<Placed, RestoreProblemKind> {
+    if shared.may_have_failed(first) {
+        return Err(RestoreProblemKind::FirstName(first.clone()));
+    }
+    if shared.options.dry_run {
+        let inode = |path| shared.target.stat(path).ok().flatten().map(|found| found.inode);
+        let same = inode(first).is_some_and(|first| inode(path) == Some(first));
+        return Ok(if same { Placed::Unchanged } else { Placed::Made });
+    }
+    if obstacle {
+        clear(shared, path)?;
+    }
+    shared.target.link(first, path).map_err(|e| match e.kind {
+        WriteErrorKind::NotFound if e.path == *first => RestoreProblemKind::FirstName(first.clone()),
+        _ => problem(e),
+    })
+}
+
+/// Takes a directory out of the way of what is ready to stand there.
+fn clear(shared: &Shared, path: &TreePath) -> Result<(), RestoreProblemKind> {
+    if shared.options.delete && shared.scope.may_delete_at(path) {
+        shared.remove(path);
+        return Ok(());
+    }
+    shared.target.remove_empty_dir(path).map_err(problem)?;
+    shared.count(|c| c.deleted += 1);
+    Ok(())
+}
+
+fn piece(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part]) {
+    let failed = lock(&file.state).failed.is_some();
+    if !failed && let Err(problem) = write_parts(shared, fetched, file, parts) {
+        file.fail(problem);
+    }
+    if file.pieces.fetch_sub(1, Ordering::AcqRel) == 1 {
+        finish(shared, file);
+    }
+}
+
+fn write_parts(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part]) -> Result<(), RestoreProblemKind> {
+    let mut old: Option<File> = None;
+    let mut buffer = Vec::new();
+    let (mut reused, mut written) = (0, 0);
+    let new = if shared.options.dry_run { None } else { Some(new_file(shared, file)?) };
+    for part in parts {
+        let range = part.at..part.at + u64::from(part.len);
+        written += u64::from(part.len);
+        if part.place.is_none() {
+            reused += u64::from(part.len);
+        }
+        let Some(new) = &new else { continue };
+        let bytes = match &part.place {
+            Some(place) => fetched.chunk(part, place)?,
+            None => {
+                let old = match &old {
+                    Some(old) => old,
+                    None => old.insert(shared.target.open_file(&file.entry.path).map_err(problem)?),
+                };
+                buffer.resize(part.len as usize, 0);
+                file.layout
+                    .spans(range.clone())
+                    .try_for_each(|(offset, part)| old.read_exact_at(&mut buffer[part], offset))
+                    .map_err(|_| RestoreProblemKind::Changed)?;
+                &buffer
+            }
+        };
+        if shared.source.chunk_id(bytes) != part.chunk {
+            return Err(match part.place {
+                Some(_) => {
+                    let detail = "its bytes do not have its hash".to_owned();
+                    RestoreProblemKind::Damaged { chunk: part.chunk, detail }
+                }
+                None => RestoreProblemKind::Changed,
+            });
+        }
+        for (offset, span) in file.layout.spans(range) {
+            new.write_at(offset, &bytes[span]).map_err(problem)?;
+        }
+        Progress::add(&shared.progress.bytes_read, u64::from(part.len));
+    }
+    shared.count_bytes(|b| {
+        b.reused += reused;
+        b.written += written;
+    });
+    Ok(())
+}
+
+fn new_file(shared: &Shared, file: &FileJob) -> Result<Arc<NewFile>, RestoreProblemKind> {
+    let mut state = lock(&file.state);
+    if let Some(new) = &state.new {
+        return Ok(Arc::clone(new));
+    }
+    let new = Arc::new(shared.target.create_file(&file.entry.path).map_err(problem)?);
+    state.new = Some(Arc::clone(&new));
+    Ok(new)
+}
+
+fn finish(shared: &Shared, file: &FileJob) {
+    let (new, failed, dir) = {
+        let mut state = lock(&file.state);
+        (state.new.take(), state.failed.take(), state.dir.take())
+    };
+    let entry = &file.entry;
+    let done = match (failed, new) {
+        (Some(failed), _) => Err(failed),
+        (None, None) => Ok(Placed::Made),
+        (None, Some(new)) => {
+            let cleared = if file.obstacle { clear(shared, &entry.path) } else { Ok(()) };
+            cleared.and_then(|()| match Arc::into_inner(new) {
+                Some(new) => shared.target.finish_file(new, entry).map(|()| Placed::Made).map_err(problem),
+                None => {
+                    shared.stop(RestoreError::Broken("a finished file is still being written".to_owned()));
+                    Ok(Placed::Made)
+                }
+            })
+        }
+    };
+    settle(shared, &entry.path, done);
+    Progress::add(&shared.progress.files, 1);
+    if let Some(dir) = dir {
+        dir.leave(shared);
+    }
+}
+
+fn problem(e: WriteError) -> RestoreProblemKind {
+    RestoreProblemKind::Write(e.kind)
+}

@@ -1,0 +1,298 @@
+//! Writing a tree below one directory, and nowhere else.
+//!
+//! Every name is resolved from the target's own descriptor without following a single symbolic link, whoever put it
+//! there, and no path has a `..` ([`TreePath`] cannot hold one). Without that a snapshot with `a -> /etc` and `a/passwd`
+//! would write outside of the target. What is created appears under a temporary name and is renamed when it is
+//! complete, so that an interrupted restore leaves no half file under a real name.
+
+mod beneath;
+mod file;
+mod meta;
+mod node;
+mod owner;
+mod remove;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::env::Env;
+use crate::repo::entry::{Nanos, TreePath};
+
+pub use file::NewFile;
+pub use meta::{MetaKind, MetaTrouble};
+pub use node::Placed;
+pub use owner::Ids;
+pub use remove::Removed;
+
+/// The directory that a tree is written below.
+#[derive(Debug)]
+pub struct Target {
+    /// As the operator named it, for messages.
+    path: PathBuf,
+    resolver: beneath::Resolver,
+    /// What temporary names of this process start with: nobody can put something there beforehand.
+    temporary_prefix: String,
+    temporary_count: AtomicU64,
+    ids: Ids,
+    troubles: meta::Troubles,
+}
+
+/// Why the target itself cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("target {}: {source}", path.display())]
+pub struct TargetError {
+    /// The target.
+    pub path: PathBuf,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+/// Why something could not be written below the target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {kind}", path.display())]
+pub struct WriteError {
+    /// Which path, below the target.
+    pub path: TreePath,
+    /// Why.
+    pub kind: WriteErrorKind,
+}
+
+/// The kinds of [`WriteError`]; they carry the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteErrorKind {
+    /// No space, no inodes, or a quota: nothing more can be written.
+    #[error("no space left in the target")]
+    NoSpace,
+    /// The target is mounted read-only: nothing can be written.
+    #[error("the target is read-only")]
+    ReadOnly,
+    /// This user may not.
+    #[error("permission denied")]
+    Denied,
+    /// A symbolic link or something else that is no directory stands where a directory is needed.
+    #[error("a symbolic link or another non-directory stands where a directory is needed")]
+    Blocked,
+    /// A directory with content stands where something else should be.
+    #[error("a directory that is not empty is in the way")]
+    NotEmpty,
+    /// A file system is mounted there; its content is left alone.
+    #[error("a file system is mounted there")]
+    MountPoint,
+    /// Nothing is there.
+    #[error("not found")]
+    NotFound,
+    /// Anything else.
+    #[error("{}", io::Error::from(*.0))]
+    Other(Errno),
+}
+
+impl WriteErrorKind {
+    /// Whether every further write will fail the same way.
+    pub fn is_fatal(self) -> bool {
+        matches!(self, Self::NoSpace | Self::ReadOnly)
+    }
+}
+
+impl From<Errno> for WriteErrorKind {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
+            Errno::ROFS => Self::ReadOnly,
+            Errno::ACCESS | Errno::PERM => Self::Denied,
+            Errno::LOOP | Errno::NOTDIR => Self::Blocked,
+            Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR => Self::NotEmpty,
+            Errno::BUSY => Self::MountPoint,
+            Errno::NOENT => Self::NotFound,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// Attaches the path to a system error.
+pub(crate) trait At<T> {
+    fn at(self, path: &TreePath) -> Result<T, WriteError>;
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, path: &TreePath) -> Result<T, WriteError> {
+        self.map_err(|errno| WriteError { path: path.clone(), kind: errno.into() })
+    }
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, path: &TreePath) -> Result<T, WriteError> {
+        self.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)).at(path)
+    }
+}
+
+/// What stands at a path of the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Its type.
+    pub kind: FileType,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When its content last changed.
+    pub mtime: Nanos,
+    /// The low 12 bits of its mode.
+    pub mode: u16,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Device and inode: equal for two names of one file.
+    pub inode: (u64, u64),
+    /// What a device file stands for: major and minor.
+    pub device: (u32, u32),
+}
+
+impl Found {
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+}
+
+impl From<Stat> for Found {
+    fn from(s: Stat) -> Self {
+        Self {
+            kind: FileType::from_raw_mode(s.st_mode),
+            size: s.st_size as u64,
+            mtime: Nanos::new(s.st_mtime as _, s.st_mtime_nsec as _),
+            mode: (s.st_mode & 0o7777) as u16,
+            uid: s.st_uid,
+            gid: s.st_gid,
+            inode: (s.st_dev as _, s.st_ino as _),
+            device: (rustix::fs::major(s.st_rdev as _), rustix::fs::minor(s.st_rdev as _)),
+        }
+    }
+}
+
+impl Target {
+    /// Opens the directory, and with `create` makes it and its parents if it is not there. Without, nothing is below it.
+    /// The second value tells whether it is new or empty. The way to the target may lead through symbolic links: it is
+    /// the operator's word.
+    pub fn open(path: &Path, create: bool, ids: Ids, env: &Env) -> Result<(Self, bool), TargetError> {
+        let fail = |source| TargetError { path: path.to_owned(), source };
+        let open = || {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)
+        };
+        let root = match open() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && create => {
+                std::fs::create_dir_all(path).map_err(fail)?;
+                Some(open().map_err(fail)?)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            other => Some(other.map_err(fail)?),
+        };
+        let target = Self {
+            path: path.to_owned(),
+            resolver: beneath::Resolver::new(root),
+            temporary_prefix: format!(".runner-{}-", hex::encode(env.random_bytes::<8>())),
+            temporary_count: AtomicU64::new(0),
+            ids,
+            troubles: meta::Troubles::default(),
+        };
+        let empty = match target.is_empty_dir(&TreePath::default()) {
+            Err(e) if e.kind == WriteErrorKind::NotFound => true,
+            // Who may not list it may still be able to write into what is below.
+            Err(_) => false,
+            Ok(empty) => empty,
+        };
+        Ok((target, empty))
+    }
+
+    /// The target as the operator named it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Metadata that could not be set so far, once per kind.
+    pub fn metadata_troubles(&self) -> Vec<MetaTrouble> {
+        self.troubles.list()
+    }
+
+    /// What stands at `path`; a symbolic link is not followed.
+    pub fn stat(&self, path: &TreePath) -> Result<Option<Found>, WriteError> {
+        let found = match path.parent() {
+            None => self.resolver.root().and_then(|root| rustix::fs::statat(root, "", AtFlags::EMPTY_PATH)),
+            Some(parent) => match self.resolver.dir(&parent) {
+                Ok(dir) => rustix::fs::statat(&*dir, path.name(), AtFlags::SYMLINK_NOFOLLOW),
+                Err(e) => Err(e),
+            },
+        };
+        match found {
+            Ok(stat) => Ok(Some(stat.into())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).at(path),
+        }
+    }
+
+    /// Makes a directory; `false` if something stands there already. It is its owner's alone until its metadata are set.
+    pub fn make_dir(&self, path: &TreePath, mode: u16) -> Result<bool, WriteError> {
+        let dir = self.parent_of(path)?;
+        match rustix::fs::mkdirat(&*dir, path.name(), Mode::from_raw_mode(u32::from(mode))) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(e) => Err(e).at(path),
+        }
+    }
+
+    /// Gives the owner of an existing directory the right to write into it, if the owner is this user and lacks it. Its
+    /// own mode comes back with its metadata.
+    pub fn make_writable(&self, path: &TreePath, found: &Found) -> Result<(), WriteError> {
+        let uid = rustix::process::geteuid();
+        if uid.is_root() || found.uid != uid.as_raw() || found.mode & 0o700 == 0o700 {
+            return Ok(());
+        }
+        let dir = self.resolver.dir(path).at(path)?;
+        rustix::fs::chmod(meta::proc_path(&*dir), Mode::from_raw_mode(u32::from(found.mode | 0o700))).at(path)
+    }
+
+    /// Opens an existing regular file for reading; anything else is an error.
+    pub fn open_file(&self, path: &TreePath) -> Result<std::fs::File, WriteError> {
+        let dir = self.parent_of(path)?;
+        // Should a pipe or a device have taken its place, the open must not wait for it.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&*dir, path.name(), flags, Mode::empty()).at(path)?;
+        let found = Found::from(rustix::fs::fstat(&fd).at(path)?);
+        if !found.is_file() {
+            return Err(Errno::INVAL).at(path);
+        }
+        Ok(fd.into())
+    }
+
+    fn parent_of(&self, path: &TreePath) -> Result<Arc<OwnedFd>, WriteError> {
+        // The root has no parent to be created, replaced or removed in.
+        let parent = path.parent().ok_or(Errno::INVAL).at(path)?;
+        self.resolver.dir(&parent).at(path)
+    }
+
+    fn temporary_name(&self) -> String {
+        format!("{}{:x}", self.temporary_prefix, self.temporary_count.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Whether `name` is one that this process gives to what is not complete.
+    pub fn is_temporary(&self, name: &[u8]) -> bool {
+        name.starts_with(self.temporary_prefix.as_bytes())
+    }
+}
+
+/// The path as `Path`, for the places that want one.
+pub(crate) fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}

@@ -1,0 +1,297 @@
+//! Owner, mode, attributes and time of what was written.
+//!
+//! The order is not free: a change of owner drops set-ID bits and capabilities, an ACL changes the mode's group bits,
+//! and all of them need the file to be still its owner's.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::{At as _, Found, Target, WriteError};
+use crate::repo::entry::{Entry, Kind, TreePath};
+
+const SETUID: u16 = 0o4000;
+const SETGID: u16 = 0o2000;
+
+/// What kind of metadata could not be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MetaKind {
+    /// Owner or group. Set-ID bits that would serve somebody else are then left out.
+    Owner,
+    /// Permissions.
+    Mode,
+    /// A POSIX ACL.
+    Acl,
+    /// A file capability.
+    Capability,
+    /// Another extended attribute.
+    Xattr,
+    /// The modification time.
+    Time,
+    /// A device file, which only root can make: it is missing.
+    Device,
+    /// A hard link that became a file of its own.
+    Hardlink,
+}
+
+/// One kind of metadata that could not be set, however many entries it concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetaTrouble {
+    /// What could not be set.
+    pub kind: MetaKind,
+    /// On how many entries.
+    pub count: u64,
+    /// The first of them.
+    pub first: TreePath,
+    /// The system's answer there.
+    pub error: String,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Troubles(Mutex<BTreeMap<MetaKind, MetaTrouble>>);
+
+impl Troubles {
+    fn note(&self, kind: MetaKind, path: &TreePath, error: impl FnOnce() -> String) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(kind).or_insert_with(|| MetaTrouble { kind, count: 0, first: path.clone(), error: error() }).count +=
+            1;
+    }
+
+    pub(super) fn list(&self) -> Vec<MetaTrouble> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+/// The file that a descriptor stands for, by name: for the calls that refuse a descriptor opened with `O_PATH`. The
+/// kernel goes from here to exactly that file, be it a symbolic link.
+pub(super) fn proc_path(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+/// How the file is held.
+#[derive(Clone, Copy)]
+pub(super) enum Held<'a> {
+    /// Opened for reading or writing.
+    Open(BorrowedFd<'a>),
+    /// Opened with `O_PATH`: links, pipes, devices, and what this user may not read.
+    Named(BorrowedFd<'a>),
+}
+
+impl Held<'_> {
+    fn chown(self, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<()> {
+        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        match self {
+            Held::Open(fd) => rustix::fs::fchown(fd, uid, gid),
+            Held::Named(fd) => rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH),
+        }
+    }
+
+    fn chmod(self, mode: u16) -> rustix::io::Result<()> {
+        let mode = Mode::from_raw_mode(u32::from(mode));
+        match self {
+            Held::Open(fd) => rustix::fs::fchmod(fd, mode),
+            Held::Named(fd) => rustix::fs::chmod(proc_path(fd), mode),
+        }
+    }
+
+    fn set_mtime(self, times: &Timestamps) -> rustix::io::Result<()> {
+        match self {
+            Held::Open(fd) => rustix::fs::futimens(fd, times),
+            Held::Named(fd) => rustix::fs::utimensat(rustix::fs::CWD, proc_path(fd), times, AtFlags::empty()),
+        }
+    }
+
+    fn list_xattrs(self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        match self {
+            Held::Open(fd) => rustix::fs::flistxattr(fd, buffer),
+            Held::Named(fd) => rustix::fs::listxattr(proc_path(fd), buffer),
+        }
+    }
+
+    fn xattr(self, name: &[u8], buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        match self {
+            Held::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
+            Held::Named(fd) => rustix::fs::getxattr(proc_path(fd), name, buffer),
+        }
+    }
+
+    fn set_xattr(self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
+        match self {
+            Held::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Held::Named(fd) => rustix::fs::setxattr(proc_path(fd), name, value, XattrFlags::empty()),
+        }
+    }
+
+    fn remove_xattr(self, name: &[u8]) -> rustix::io::Result<()> {
+        match self {
+            Held::Open(fd) => rustix::fs::fremovexattr(fd, name),
+            Held::Named(fd) => rustix::fs::removexattr(proc_path(fd), name),
+        }
+    }
+
+    /// The names of the attributes, each ended by a NUL.
+    fn xattr_names(self) -> rustix::io::Result<Vec<u8>> {
+        // Most files have none or a label; the second size is the kernel's limit.
+        let mut small = [0; 512];
+        match self.list_xattrs(&mut small) {
+            Ok(n) => Ok(small[..n].to_vec()),
+            Err(Errno::RANGE) => {
+                let mut large = vec![0; 65536];
+                let n = self.list_xattrs(&mut large)?;
+                large.truncate(n);
+                Ok(large)
+            }
+            Err(Errno::NOTSUP | Errno::NOSYS) => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn has_xattr(self, name: &[u8], value: &[u8]) -> bool {
+        // One byte more, so that a longer value is not taken for an equal one.
+        let mut buffer = vec![0; value.len() + 1];
+        self.xattr(name, &mut buffer).is_ok_and(|n| buffer[..n] == *value)
+    }
+}
+
+fn xattr_kind(name: &[u8]) -> MetaKind {
+    match name {
+        b"system.posix_acl_access" | b"system.posix_acl_default" => MetaKind::Acl,
+        b"security.capability" => MetaKind::Capability,
+        _ => MetaKind::Xattr,
+    }
+}
+
+/// Attributes that are content of the tree: what the snapshot does not have of them goes. Labels and the like
+/// (`security.selinux`, `trusted.*`) belong to the host and stay.
+fn belongs_to_the_tree(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || xattr_kind(name) != MetaKind::Xattr
+}
+
+impl Target {
+    /// Gives the existing thing at the entry's path the entry's metadata, and tells whether any was different.
+    pub fn set_metadata(&self, entry: &Entry) -> Result<bool, WriteError> {
+        let parent = match entry.path.parent() {
+            None => None,
+            Some(parent) => Some(self.resolver.dir(&parent).at(&entry.path)?),
+        };
+        let (base, name) = match &parent {
+            Some(dir) => (dir.as_fd(), entry.path.name()),
+            None => (self.resolver.root().at(&entry.path)?, &b"."[..]),
+        };
+        self.set_metadata_at(base, name, entry)
+    }
+
+    pub(super) fn set_metadata_at(&self, dir: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<bool, WriteError> {
+        let open = |flags| rustix::fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        let readable = match entry.kind {
+            Kind::Dir => open(OFlags::RDONLY | OFlags::DIRECTORY).ok(),
+            Kind::File { .. } => open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).ok(),
+            _ => None,
+        };
+        let (fd, named) = match readable {
+            Some(fd) => (fd, false),
+            None => (open(OFlags::PATH).at(&entry.path)?, true),
+        };
+        let found = Found::from(rustix::fs::fstat(&fd).at(&entry.path)?);
+        let held = if named { Held::Named(fd.as_fd()) } else { Held::Open(fd.as_fd()) };
+        Ok(self.apply(held, entry, Some(&found)))
+    }
+
+    /// Sets what differs from `found`, or everything where nothing is known. Whatever cannot be set is noted once a kind.
+    pub(super) fn apply(&self, held: Held<'_>, entry: &Entry, found: Option<&Found>) -> bool {
+        let note = |kind, errno: Errno| {
+            self.troubles.note(kind, &entry.path, || std::io::Error::from(errno).to_string());
+        };
+        let is_link = matches!(entry.kind, Kind::Symlink { .. });
+        let mut changed = false;
+        let mut mode = entry.owner.mode & 0o7777;
+
+        let (uid, gid) = self.ids.resolve(&entry.owner);
+        let owner_differs = found.is_none_or(|f| (f.uid, f.gid) != (uid, gid));
+        if owner_differs {
+            let known = found.copied();
+            match held.chown(Some(uid), Some(gid)) {
+                Ok(()) => changed = true,
+                Err(errno) => {
+                    // Without privileges a file can still go to another of one's own groups.
+                    let group_set = held.chown(None, Some(gid)).is_ok();
+                    changed |= group_set && known.is_some_and(|f| f.gid != gid);
+                    let own = uid == known.map_or_else(|| rustix::process::geteuid().as_raw(), |f| f.uid);
+                    if !(own && group_set) {
+                        note(MetaKind::Owner, errno);
+                    }
+                    // POSIX: who cannot be made the owner must not lend rights by set-ID bits either.
+                    if !own {
+                        mode &= !SETUID;
+                    }
+                    if !group_set {
+                        mode &= !SETGID;
+                    }
+                }
+            }
+        }
+
+        changed |= self.sync_xattrs(held, entry, found.is_some());
+
+        if !is_link && found.is_none_or(|f| f.mode != mode || owner_differs) {
+            match held.chmod(mode) {
+                Ok(()) => changed |= found.is_none_or(|f| f.mode != mode),
+                Err(errno) => note(MetaKind::Mode, errno),
+            }
+        }
+        if found.is_none_or(|f| f.mtime != entry.mtime) {
+            let (seconds, nanoseconds) = entry.mtime.parts();
+            let times = Timestamps {
+                last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+                last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+            };
+            match held.set_mtime(&times) {
+                Ok(()) => changed = true,
+                Err(errno) => note(MetaKind::Time, errno),
+            }
+        }
+        changed
+    }
+
+    fn sync_xattrs(&self, held: Held<'_>, entry: &Entry, existing: bool) -> bool {
+        let inherits = matches!(entry.kind, Kind::File { .. } | Kind::Dir);
+        if entry.xattrs.is_empty() && !existing && !inherits {
+            return false;
+        }
+        let note = |name: &[u8], errno: Errno| {
+            self.troubles.note(xattr_kind(name), &entry.path, || {
+                format!("{}: {}", name.escape_ascii(), std::io::Error::from(errno))
+            });
+        };
+        let mut changed = false;
+        // New files may have attributes too: a default ACL of the directory above is inherited.
+        let names = held.xattr_names().unwrap_or_default();
+        let names = || names.split(|&b| b == 0).filter(|n| !n.is_empty());
+        for name in names().filter(|n| belongs_to_the_tree(n)) {
+            if !entry.xattrs.iter().any(|x| x.name == name) {
+                match held.remove_xattr(name) {
+                    Ok(()) => changed = true,
+                    Err(errno) => note(name, errno),
+                }
+            }
+        }
+        for xattr in &entry.xattrs {
+            if names().any(|n| n == xattr.name) && held.has_xattr(&xattr.name, &xattr.value) {
+                continue;
+            }
+            match held.set_xattr(&xattr.name, &xattr.value) {
+                Ok(()) => changed = true,
+                Err(errno) => note(&xattr.name, errno),
+            }
+        }
+        changed
+    }
+
+    /// Notes metadata that could not be set for another reason than the system's.
+    pub fn note_trouble(&self, kind: MetaKind, path: &TreePath, error: &str) {
+        self.troubles.note(kind, path, || error.to_owned());
+    }
+}

@@ -1,0 +1,184 @@
+//! Listing and removing what is below the target.
+
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::{At as _, Target, WriteError, WriteErrorKind};
+use crate::repo::entry::TreePath;
+
+/// What a removal did.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// Files, directories, links and so on that went.
+    pub count: u64,
+    /// Whether something below was kept on purpose, so that the directories above it stay too.
+    pub kept: bool,
+    /// What could not be removed, at most [`FAILURES_MAX`].
+    pub failures: Vec<WriteError>,
+}
+
+/// Failures that one removal names: enough to see the reason.
+const FAILURES_MAX: usize = 100;
+
+/// The buffer for raw directory entries.
+const LISTING_BUFFER: usize = 32 * 1024;
+
+impl Target {
+    /// The names in a directory with whether each is a directory, in descending order, so that they are taken in
+    /// ascending order from the end.
+    pub fn list(&self, path: &TreePath) -> Result<Vec<(Vec<u8>, bool)>, WriteError> {
+        let dir = self.resolver.dir(path).at(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = rustix::fs::openat(&*dir, ".", flags, Mode::empty()).at(path)?;
+        let mut names = Vec::new();
+        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut listing = RawDir::new(&open, &mut buffer);
+        while let Some(item) = listing.next() {
+            let item = item.at(path)?;
+            let name = item.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let kind = match item.file_type() {
+                // Some file systems do not tell.
+                FileType::Unknown => match rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(Errno::NOENT) => continue,
+                    Err(e) => return Err(e).at(path),
+                },
+                known => known,
+            };
+            names.push((name.to_vec(), kind == FileType::Directory));
+        }
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(names)
+    }
+
+    /// Whether the directory has no entry.
+    pub fn is_empty_dir(&self, path: &TreePath) -> Result<bool, WriteError> {
+        Ok(self.list(path)?.is_empty())
+    }
+
+    /// Removes what is no directory.
+    pub fn unlink(&self, path: &TreePath) -> Result<(), WriteError> {
+        let dir = self.parent_of(path)?;
+        rustix::fs::unlinkat(&*dir, path.name(), AtFlags::empty()).at(path)
+    }
+
+    /// Removes a directory that has no entry.
+    pub fn remove_empty_dir(&self, path: &TreePath) -> Result<(), WriteError> {
+        let dir = self.parent_of(path)?;
+        self.resolver.forget(path);
+        rustix::fs::unlinkat(&*dir, path.name(), AtFlags::REMOVEDIR).at(path)
+    }
+
+    /// Removes what is at `path` with everything below, but what `keep` (path, is it a directory) wants to keep and what
+    /// lies on another file system. With `dry` it only counts.
+    pub fn remove(&self, path: &TreePath, keep: &dyn Fn(&TreePath, bool) -> bool, dry: bool) -> Removed {
+        let mut removed = Removed::default();
+        match self.stat(path) {
+            Ok(None) => {}
+            Ok(Some(found)) if found.is_dir() => self.remove_dir(path, keep, dry, &mut removed),
+            Ok(Some(_)) => self.remove_one(path, false, keep, dry, &mut removed),
+            Err(e) => removed.fail(e),
+        }
+        removed
+    }
+
+    fn remove_dir(&self, top: &TreePath, keep: &dyn Fn(&TreePath, bool) -> bool, dry: bool, removed: &mut Removed) {
+        struct Open {
+            path: TreePath,
+            rest: Vec<(Vec<u8>, bool)>,
+            /// What was kept or failed before this directory was entered; equal at its end, it is empty.
+            whole: (bool, usize),
+        }
+        let enter = |path: TreePath, removed: &mut Removed| -> Option<Open> {
+            if keep(&path, true) {
+                removed.kept = true;
+                return None;
+            }
+            let mounted = |path: &TreePath| {
+                let dir = self.parent_of(path)?;
+                self.resolver.is_mount_point(dir.as_fd(), path.name()).at(path)
+            };
+            let listed = mounted(&path).and_then(|mounted| {
+                let kind = WriteErrorKind::MountPoint;
+                if mounted { Err(WriteError { path: path.clone(), kind }) } else { self.list(&path) }
+            });
+            match listed {
+                Ok(rest) => {
+                    let whole = (std::mem::take(&mut removed.kept), removed.failed());
+                    Some(Open { path, rest, whole })
+                }
+                Err(e) => {
+                    removed.fail(e);
+                    None
+                }
+            }
+        };
+        let mut stack: Vec<Open> = enter(top.clone(), removed).into_iter().collect();
+        while let Some(open) = stack.last_mut() {
+            match open.rest.pop() {
+                Some((name, is_dir)) => {
+                    let Some(path) = open.path.join(&name) else { continue };
+                    if is_dir {
+                        stack.extend(enter(path, removed));
+                    } else {
+                        self.remove_one(&path, false, keep, dry, removed);
+                    }
+                }
+                None => {
+                    let Some(done) = stack.pop() else { break };
+                    if !removed.kept && removed.failed() == done.whole.1 {
+                        self.remove_one(&done.path, true, &|_, _| false, dry, removed);
+                    }
+                    removed.kept |= done.whole.0;
+                }
+            }
+        }
+    }
+
+    fn remove_one(
+        &self,
+        path: &TreePath,
+        is_dir: bool,
+        keep: &dyn Fn(&TreePath, bool) -> bool,
+        dry: bool,
+        removed: &mut Removed,
+    ) {
+        if keep(path, is_dir) {
+            removed.kept = true;
+            return;
+        }
+        let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let done = if dry {
+            Ok(())
+        } else {
+            self.parent_of(path).and_then(|dir| rustix::fs::unlinkat(&*dir, path.name(), flags).at(path))
+        };
+        if is_dir {
+            self.resolver.forget(path);
+        }
+        match done {
+            Ok(()) => removed.count += 1,
+            Err(e) if e.kind == WriteErrorKind::NotFound => {}
+            Err(e) => removed.fail(e),
+        }
+    }
+}
+
+impl Removed {
+    fn failed(&self) -> usize {
+        self.failures.len()
+    }
+
+    fn fail(&mut self, e: WriteError) {
+        // A failure that is not named still keeps the directories above it from being removed: they are not empty.
+        if self.failures.len() < FAILURES_MAX {
+            self.failures.push(e);
+        }
+    }
+}
