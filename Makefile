@@ -44,11 +44,15 @@ bench: build ## side by side with restic, rustic and borg: writes docs/BENCHMARK
 fuzz: ## each decoder's fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
 	@scripts/fuzz $(FUZZ_SECONDS)
 
-install: build ## into PREFIX (default /usr/local), units and completions included
+install: ## what `make build` built, into PREFIX (default /usr/local): program, units, man pages, completions
+	@test -x target/release/runner || { echo "run \"make build\" first, as a normal user" >&2; exit 1; }
 	install -D -m 0755 target/release/runner "$(DESTDIR)$(PREFIX)/bin/runner"
-	install -D -m 0644 -t "$(DESTDIR)$(PREFIX)/lib/systemd/system" systemd/*.service systemd/*.timer
-	install -d "$(DESTDIR)$(PREFIX)/share/man/man1" "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
-	target/release/runner man > "$(DESTDIR)$(PREFIX)/share/man/man1/runner.1"
+	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system" "$(DESTDIR)$(PREFIX)/share/man/man1" \
+	    "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
+	for unit in systemd/*.service systemd/*.timer; do \
+	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' "$$unit" > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}" || exit 1; \
+	done
+	target/release/runner man --dir "$(DESTDIR)$(PREFIX)/share/man/man1"
 	target/release/runner completions bash > "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/runner"
 
 clean: ## what was built; .tools (peers and test servers) stays

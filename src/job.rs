@@ -1,6 +1,11 @@
 //! One verb a file: what a command does, from the first request to its report. No prose here; `cli` renders.
 
+pub mod backup;
+pub mod cache;
+pub mod cancel;
+pub mod init;
+pub mod local;
 pub mod progress;
 pub mod report;
+pub mod repository;
 pub mod restore;
-pub mod stop;

@@ -14,9 +14,18 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
+mod connect;
+pub mod counting;
 pub mod dir;
+pub mod faulty;
 pub mod key;
 pub mod memory;
+pub mod proof;
+#[cfg(feature = "s3")]
+pub mod s3;
+pub mod throttled;
+
+pub use connect::{connect, create};
 
 /// What a conditional put came to. There is no fourth outcome: a definite refusal (no permission, no such bucket, no
 /// space) is a [`StoreError`].

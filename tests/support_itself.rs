@@ -224,3 +224,26 @@ fn many_files_and_a_share_of_them_changed() {
     assert_eq!(touched.len(), 5);
     assert_eq!(found.iter().filter(|d| matches!(d.what, What::Size(..))).count(), 5);
 }
+
+#[test]
+fn runs_of_the_program_are_told_apart_by_exit_code_and_files_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = support::cli::write_config(dir.path(), "[role.app]\nsources = [\"/srv\"]\n");
+    let text = fs::read_to_string(config).unwrap();
+    let table: toml::Table = text.parse().unwrap();
+    assert!(
+        table["store"]["url"].as_str().unwrap().starts_with("file:///") && table["role"]["app"]["sources"].is_array()
+    );
+
+    let node = support::cli::Node::new(dir.path(), "east").without_config().with_env("RUNNER_CONFIG", "/nowhere");
+    let run = node.run(["--version"]);
+    let code = run.code.unwrap();
+    let said = std::panic::catch_unwind(|| run.expect(code + 1)).unwrap_err();
+    assert!(said.downcast_ref::<String>().unwrap().contains("--node east"), "a failure shows the whole command");
+
+    fs::create_dir_all(dir.path().join("store/app/packs/00")).unwrap();
+    fs::write(dir.path().join("store/app/packs/00/one"), b"").unwrap();
+    fs::write(dir.path().join("store/app/format"), b"").unwrap();
+    assert_eq!(support::cli::count_files(dir.path(), "/packs/"), 1);
+    assert_eq!(support::cli::count_files(&dir.path().join("missing"), ""), 0);
+}

@@ -19,13 +19,13 @@ use super::{generate, json, log, settings, signal, wire};
 use crate::config::{RoleSettings, Settings, starter};
 use crate::env::Env;
 use crate::ids::RoleName;
+use crate::job::cancel::Cancel;
 use crate::job::progress::Progress;
 use crate::job::report::inside::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::whoami::State;
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
-use crate::job::stop::Stop;
 
 /// The role of `backup --source` without `--role`.
 const DIRECT_ROLE: &str = crate::config::DEFAULT_ROLE;
@@ -45,7 +45,7 @@ pub struct Context {
     /// Clocks and random numbers.
     pub env: Env,
     /// Set when the operator wants it to end.
-    pub stop: Stop,
+    pub cancel: Cancel,
     style: Style,
     bars: MultiProgress,
 }
@@ -68,7 +68,7 @@ impl Context {
 struct Session {
     globals: Globals,
     env: Env,
-    stop: Stop,
+    cancel: Cancel,
     style: Style,
     bars: MultiProgress,
     out: Output,
@@ -81,7 +81,7 @@ impl Session {
             node: self.globals.node.clone(),
             state_dir: self.globals.state_dir.clone(),
             env: self.env.clone(),
-            stop: self.stop.clone(),
+            cancel: self.cancel.clone(),
             style: self.style,
             bars: self.bars.clone(),
         }
@@ -100,15 +100,15 @@ pub async fn run(cli: Cli) -> Exit {
     let style = progress::style(globals.json, globals.quiet, rustix::termios::isatty(io::stderr()));
     let bars = progress::bars(style);
     log::start(globals.verbose, globals.quiet, bars.clone());
-    let stop = Stop::default();
+    let cancel = Cancel::new();
     let mut session =
-        Session { globals, env: Env::host(), stop: stop.clone(), style, bars, out: Output::new(io::stdout()) };
-    let result = match signal::watch(stop.clone()) {
+        Session { globals, env: Env::host(), cancel: cancel.clone(), style, bars, out: Output::new(io::stdout()) };
+    let result = match signal::watch(cancel.clone()) {
         Ok(()) => dispatch(&mut session, cli.command).await,
         Err(e) => Err(e.into()),
     };
     let exit = finish(&mut session, result);
-    if stop.is_asked() { exit.interrupted() } else { exit }
+    if cancel.is_cancelled() { exit.interrupted() } else { exit }
 }
 
 /// Says what went wrong, if something did.
@@ -161,10 +161,10 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
 }
 
 /// Work that changes nothing and may end anywhere: it ends with the operator's signal.
-async fn until_stopped<T>(stop: &Stop, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+async fn until_cancelled<T>(cancel: &Cancel, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::select! {
         result = work => result,
-        () = stop.asked() => Err(Interrupted.into()),
+        () = cancel.cancelled() => Err(Interrupted.into()),
     }
 }
 
@@ -228,7 +228,7 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
     let mut reports = Vec::new();
     let mut worst = Exit::Done;
     for role in roles {
-        if context.stop.is_asked() {
+        if context.cancel.is_cancelled() {
             worst = Exit::Interrupted;
             break;
         }
@@ -289,7 +289,7 @@ fn failed(role: &RoleName, error: &Error) -> (RoleReport, Exit) {
 async fn snapshots(session: &mut Session, args: &verbs::Snapshots) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    let list = until_stopped(&context.stop, wire::snapshots(&context, role)).await?;
+    let list = until_cancelled(&context.cancel, wire::snapshots(&context, role)).await?;
     session.report(|| render::snapshots::list(&list, &context.view()), || json::snapshots(&list))?;
     Ok(Exit::Done)
 }
@@ -302,7 +302,7 @@ fn heading(role: &RoleSettings, snapshot: Option<&SnapshotInfo>) -> Value {
 async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
-    until_stopped(&context.stop, async {
+    until_cancelled(&context.cancel, async {
         let snapshot = wire::select(&context, role, &args.snapshot).await?;
         let head = heading(role, Some(&snapshot));
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
@@ -317,7 +317,7 @@ async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
 async fn cat(session: &mut Session, args: &verbs::Cat) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    until_stopped(&context.stop, async {
+    until_cancelled(&context.cancel, async {
         let snapshot = wire::select(&context, role, &args.snapshot).await?;
         wire::cat(&context, role, &snapshot, args, &mut session.out).await?;
         Ok(session.out.print("")?)
@@ -329,7 +329,7 @@ async fn cat(session: &mut Session, args: &verbs::Cat) -> Result<Exit, Error> {
 async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
-    until_stopped(&context.stop, async {
+    until_cancelled(&context.cancel, async {
         let snapshot =
             if args.snapshot == ALL { None } else { Some(wire::select(&context, role, &args.snapshot).await?) };
         let head = heading(role, snapshot.as_ref());
@@ -345,7 +345,7 @@ async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> 
 async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    until_stopped(&context.stop, async {
+    until_cancelled(&context.cancel, async {
         let before = wire::select(&context, role, &args.before).await?;
         let after = wire::select(&context, role, &args.after).await?;
         let head = json!({ "role": role.name, "before": before.id, "after": after.id });
@@ -366,7 +366,7 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     // No half file ever stands under its own name, so it may end anywhere.
-    let report = until_stopped(&context.stop, async {
+    let report = until_cancelled(&context.cancel, async {
         let snapshot = wire::select(&context, role, &args.snapshot).await?;
         wire::restore(&context, role, &snapshot, args).await
     })
@@ -378,7 +378,7 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
 async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    let report = until_stopped(&context.stop, wire::verify(&context, role, args)).await?;
+    let report = until_cancelled(&context.cancel, wire::verify(&context, role, args)).await?;
     session.report(|| render::verified::report(&report), || json::verify(&report))?;
     Ok(exit::of_verify(&report))
 }
@@ -386,7 +386,7 @@ async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Err
 async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, args.role.as_slice())?;
-    let report = until_stopped(&context.stop, wire::whoami(&context, &roles)).await?;
+    let report = until_cancelled(&context.cancel, wire::whoami(&context, &roles)).await?;
     let view = context.view();
     let (line, health) = render::whoami::check(&report, &view);
     session
@@ -399,7 +399,7 @@ async fn is_active(session: &mut Session, args: &verbs::IsActive) -> Exit {
     let asked: Result<State, Error> = async {
         let context = session.context(settings::from_file(&session.globals)?);
         let role = settings::role(&context.settings, &args.role)?;
-        until_stopped(&context.stop, wire::is_active(&context, role)).await
+        until_cancelled(&context.cancel, wire::is_active(&context, role)).await
     }
     .await;
     match asked {
@@ -428,7 +428,7 @@ async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
 async fn journal(session: &mut Session, args: &verbs::JournalShow) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    let lines = until_stopped(&context.stop, wire::journal(&context, role, args.last)).await?;
+    let lines = until_cancelled(&context.cancel, wire::journal(&context, role, args.last)).await?;
     session.report(|| render::journal::lines(&lines, &context.view()), || json::journal(&role.name, &lines))?;
     Ok(Exit::Done)
 }

@@ -6,13 +6,13 @@ use std::io::{self, Write as _};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
-use crate::job::stop::Stop;
+use crate::job::cancel::Cancel;
 
-/// Turns the first signal into `stop` and ends the process with 130 on the second.
+/// Turns the first signal into `cancel` and ends the process with 130 on the second.
 ///
 /// # Errors
 /// The handlers cannot be installed.
-pub fn watch(stop: Stop) -> io::Result<()> {
+pub fn watch(cancel: Cancel) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
@@ -21,10 +21,10 @@ pub fn watch(stop: Stop) -> io::Result<()> {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            if stop.is_asked() {
+            if cancel.is_cancelled() {
                 std::process::exit(Exit::Interrupted.code().into());
             }
-            stop.ask();
+            cancel.cancel();
             let _ = writeln!(io::stderr(), "stopping; once more to stop at once");
         }
     });

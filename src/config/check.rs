@@ -133,11 +133,6 @@ impl Check<'_> {
         {
             self.problems.push(at.problem("goes with sse = \"aws:kms\"").hint("add that line, or remove this one"));
         }
-        if matches!(url, Some(StoreUrl::S3 { .. })) && !cfg!(feature = "s3") {
-            self.problems.push(
-                section.problem("this build has no S3").hint("build it with `--features s3`, or use a file:// store"),
-            );
-        }
         let journal = match section.text("journal") {
             Some(at) if at.value == "etcd" => {
                 self.problems.push(

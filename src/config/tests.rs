@@ -503,3 +503,17 @@ fn flags_are_checked_like_files() {
         keep the outer one
     "#);
 }
+
+proptest::proptest! {
+    /// Whatever an editor, a merge conflict or a broken disk makes of a config: it is right, or the error says something.
+    #[test]
+    fn damage_is_an_error_and_never_a_panic(from in 0..EXAMPLE.len(), len in 0..200usize, with in "[ -~\n]{0,20}") {
+        // The example is ASCII but for a few characters in comments.
+        let text: Vec<char> = EXAMPLE.chars().collect();
+        let (from, to) = (from.min(text.len()), (from + len).min(text.len()));
+        let damaged: String = text[..from].iter().copied().chain(with.chars()).chain(text[to..].iter().copied()).collect();
+        if let Err(e) = parse(&damaged) {
+            proptest::prop_assert!(!e.problems.is_empty() && !e.to_string().is_empty());
+        }
+    }
+}

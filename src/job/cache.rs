@@ -282,7 +282,10 @@ mod tests {
             let found = CacheReader::open(&path).and_then(|c| c.nodes());
             assert!(found.is_none_or(|n| n == nodes), "byte {at}");
             let damaged = read(&path);
-            assert!(damaged.as_ref().is_err() || damaged.as_ref().is_ok_and(|c| c.is_empty() || *c == all), "byte {at}");
+            assert!(
+                damaged.as_ref().is_err() || damaged.as_ref().is_ok_and(|c| c.is_empty() || *c == all),
+                "byte {at}"
+            );
             std::fs::write(&path, &good[..at]).unwrap();
             let cut = CacheReader::open(&path);
             assert!(cut.is_none_or(|c| c.nodes().is_none()), "cut at {at}");

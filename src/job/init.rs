@@ -109,7 +109,7 @@ pub async fn init(
     proof::prove(store.as_ref(), &names::live_prefix(role), env)
         .await
         .map_err(|failure| InitError::Proof { store: store.describe(), failure })?;
-    report.proof_rounds = proof::ROUNDS;
+    report.proof_rounds = proof::ROUNDS as u32;
 
     let (secret, created) = make_secret(key, env)?;
     report.key_file_created = created;

@@ -76,7 +76,7 @@ pub enum RepoError {
 pub struct Reader {
     store: Arc<dyn Store>,
     keys: Keys,
-    index: Index,
+    index: Arc<Index>,
     frames: Mutex<VecDeque<((PackId, u32), Bytes)>>,
 }
 
@@ -120,7 +120,7 @@ async fn read_cached(path: PathBuf, keys: &Keys, id: IndexId) -> Option<Vec<crat
 
 impl Reader {
     /// A reader over what `index` knows.
-    pub fn new(store: Arc<dyn Store>, keys: Keys, index: Index) -> Self {
+    pub fn new(store: Arc<dyn Store>, keys: Keys, index: Arc<Index>) -> Self {
         Self { store, keys, index, frames: Mutex::default() }
     }
 

@@ -3,8 +3,9 @@
 //! Nothing is opened but directories (and `CACHEDIR.TAG`): no content, no link target, no extended attribute. Two threads
 //! work ahead of the consumer, who gets batches in the order of [`TreePath`].
 //!
-//! Memory: [`RUN_AHEAD`] bytes of results, plus the sorted names of the directories between a source and the current
-//! position that are not finished (usually one large one: its names and 10 bytes for each), plus one path a level.
+//! Memory: [`RUN_AHEAD`] bytes of results (and at most three pieces of work more), plus the sorted names of the directories
+//! between a source and the current position that are not finished (usually one large one: its names and 10 bytes for
+//! each), plus one path a level.
 //! However many entries a tree has, and however deep it is, there is nothing else.
 
 mod listing;
@@ -28,7 +29,7 @@ use walk::{Walker, Work};
 /// ones two keep a disk busy.
 const WALKERS: usize = 2;
 
-/// How many bytes of results may wait for the consumer, each walker's current piece of work not counted. About 20,000
+/// How many bytes of results may wait for the consumer, but for a few pieces of work of 256 KiB. About 20,000
 /// entries: enough that a consumer who reads files never waits for the walk.
 pub const RUN_AHEAD: usize = 4 << 20;
 
@@ -208,9 +209,9 @@ impl Shared {
         let mut state = self.lock();
         loop {
             match state.queue.take() {
-                Next::Some((ticket, work)) => {
+                Next::Some((ticket, work, want)) => {
                     drop(state);
-                    let parts = walker.work(work);
+                    let parts = walker.work(work, want);
                     state = self.lock();
                     state.queue.finish(ticket, parts);
                     if state.consumer_waiting && state.queue.wants_consumer() {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::job::backup::dump::keep_time;
 use crate::job::backup::known::Stream;
 use crate::job::backup::plan::{Decision, Known, decide};
 use crate::job::backup::stock::Ledger;
@@ -108,9 +109,11 @@ impl Feed<'_> {
         while self.extra.last().is_some_and(due) {
             self.end_batch()?;
             let Some(mut done) = self.extra.pop() else { return Ok(()) };
-            if let Some(entry) = &done.entry {
-                let path = entry.path.clone();
-                done.base = self.known(&path)?.1;
+            if let Some(entry) = &mut done.entry {
+                done.base = self.known(&entry.path)?.1;
+                if let Some(base) = &done.base {
+                    keep_time(entry, base);
+                }
             }
             self.send(Slot::Ready(vec![done]))?;
         }

@@ -58,9 +58,7 @@ pub(crate) fn decide(stat: &Stat, known: &Known<'_>, stored: &dyn Fn(&ChunkId) -
         return Decision::Describe;
     }
     match known.base {
-        Some(base)
-            if known.trust_mtime && matches!(base.kind, Kind::File { .. }) && same_by_mtime(base, stat) =>
-        {
+        Some(base) if known.trust_mtime && matches!(base.kind, Kind::File { .. }) && same_by_mtime(base, stat) => {
             Decision::Trust(base.kind.clone())
         }
         _ => Decision::Read,

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::ids::ChunkId;
 use crate::job::backup::BackupError;
@@ -18,7 +18,7 @@ use crate::repo::pack::PackTable;
 #[derive(Debug, Default)]
 pub(crate) struct Stock {
     /// What the journal vouches for.
-    pub(crate) index: Index,
+    pub(crate) index: Arc<Index>,
     /// Packs that a broken run left, seen in the store after the head was read.
     pub(crate) orphans: Orphans,
 }
@@ -68,9 +68,11 @@ pub(crate) struct Ledger<'a> {
 impl<'a> Ledger<'a> {
     pub(crate) fn new(
         nodes: HashSet<ChunkId>,
+        stock: Option<Stock>,
         load: impl Fn() -> Result<Stock, BackupError> + Send + Sync + 'a,
     ) -> Self {
-        let (stock, loading, fresh) = (OnceLock::new(), Mutex::new(()), Mutex::default());
+        let stock = stock.map_or_else(OnceLock::new, OnceLock::from);
+        let (loading, fresh) = (Mutex::new(()), Mutex::default());
         Self { nodes, stock, loading, load: Box::new(load), fresh }
     }
 
@@ -122,12 +124,12 @@ mod tests {
     #[test]
     fn each_new_chunk_is_claimed_once_and_used_orphans_are_named() {
         let loads = Mutex::new(0);
-        let ledger = Ledger::new(HashSet::from([ChunkId([9; 32])]), || {
+        let ledger = Ledger::new(HashSet::from([ChunkId([9; 32])]), None, || {
             *loads.lock().unwrap() += 1;
             let mut index = Index::default();
             index.add(&table(1, &[1]));
             index.sort();
-            Ok(Stock { index, orphans: Orphans::new(vec![table(2, &[2]), table(3, &[3])]) })
+            Ok(Stock { index: Arc::new(index), orphans: Orphans::new(vec![table(2, &[2]), table(3, &[3])]) })
         });
         assert!(!ledger.claim(&ChunkId([9; 32])).unwrap());
         assert_eq!(*loads.lock().unwrap(), 0, "what the newest manifest vouches for needs no index");

@@ -206,7 +206,7 @@ impl<'a> Worker<'a> {
     /// Works until there is no more.
     pub(crate) fn run(mut self, tasks: &Receiver<Task>) -> Result<(), BackupError> {
         for task in tasks {
-            if self.shared.stop.is_asked() {
+            if self.shared.stop.is_cancelled() {
                 return Err(BackupError::Interrupted);
             }
             // A receiver that is gone means that the run has failed already.
@@ -376,7 +376,7 @@ impl<'a> Worker<'a> {
             if from == filled {
                 break Ok(Ok(()));
             }
-            if self.shared.stop.is_asked() {
+            if self.shared.stop.is_cancelled() {
                 break Err(BackupError::Interrupted);
             }
             let rest = &window[from..filled];
@@ -393,10 +393,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Stores a stream whose length nobody knows, segment by segment; returns its chunks and its length.
-    pub(crate) fn stream(
-        &mut self,
-        source: &mut dyn io::Read,
-    ) -> Result<io::Result<(Vec<ChunkId>, u64)>, BackupError> {
+    pub(crate) fn stream(&mut self, source: &mut dyn io::Read) -> Result<io::Result<(Vec<ChunkId>, u64)>, BackupError> {
         let mut chunks = Vec::new();
         let mut total = 0;
         loop {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,9 @@ use crate::tree::write::{Found, MetaKind, WriteErrorKind};
 /// First names outside of the selection that have got a name inside. Hard links beyond it become files of their own,
 /// and the report says so.
 const LEADERS_MAX: usize = 65_536;
+
+/// The block size of nearly every file system, in which holes are made.
+const BLOCK: usize = 4096;
 
 /// Mode of directories that no entry describes.
 const IMPLIED_MODE: u16 = 0o755;
@@ -397,8 +401,8 @@ impl Inspector<'_> {
                 // What cannot be read is replaced.
                 let old = self.shared.target.open_file(&entry.path).ok();
                 let equal = old.as_ref().map(|old| self.compare(&entry, &layout, old, found)).unwrap_or_default();
-                let whole = !equal.contains(&false) && old.is_some_and(|old| holes_are_empty(&layout, &old));
-                if whole && found.size == entry.kind.size() {
+                let whole = found.size == entry.kind.size() && !equal.contains(&false);
+                if whole && old.is_some_and(|old| holes_are_empty(&layout, &old)) {
                     self.skip_bytes(&entry);
                     self.push(Job::Metadata { entry, dir });
                     return Ok(());
@@ -520,10 +524,21 @@ fn write(e: crate::tree::write::WriteError) -> RestoreProblemKind {
     RestoreProblemKind::Write(e.kind)
 }
 
-/// Whether nothing is stored where the file should have holes.
+/// Whether nothing is stored where the file should have holes. Where a hole shares a block with data, zeros will do.
 fn holes_are_empty(layout: &Layout, old: &File) -> bool {
-    layout.holes().all(|hole| match rustix::fs::seek(old, SeekFrom::Data(hole.start)) {
-        Ok(data) => data >= hole.end,
-        Err(e) => e == rustix::io::Errno::NXIO,
+    layout.holes().all(|hole| {
+        let from = hole.start.next_multiple_of(BLOCK as u64).min(hole.end);
+        let to = (hole.end - hole.end % BLOCK as u64).max(from);
+        let hollow = from == to
+            || match rustix::fs::seek(old, SeekFrom::Data(from)) {
+                Ok(data) => data >= to,
+                Err(e) => e == rustix::io::Errno::NXIO,
+            };
+        let zeros = |edge: Range<u64>| {
+            let mut bytes = [1; BLOCK];
+            let bytes = &mut bytes[..(edge.end - edge.start) as usize];
+            old.read_exact_at(bytes, edge.start).is_ok() && bytes.iter().all(|&b| b == 0)
+        };
+        hollow && zeros(hole.start..from) && zeros(to..hole.end)
     })
 }

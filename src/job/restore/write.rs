@@ -72,12 +72,12 @@ fn settle(shared: &Shared, path: &TreePath, placed: Result<Placed, RestoreProble
 }
 
 fn node(shared: &Shared, entry: &Entry, found: Option<&Found>, obstacle: bool) -> Result<Placed, RestoreProblemKind> {
+    if obstacle {
+        clear(shared, &entry.path)?;
+    }
     if shared.options.dry_run {
         let same = found.map(|found| shared.target.is_same_node(entry, found)).transpose().map_err(problem)?;
         return Ok(if same == Some(true) { Placed::Unchanged } else { Placed::Made });
-    }
-    if obstacle {
-        clear(shared, &entry.path)?;
     }
     shared.target.place_node(entry, found).map_err(problem)
 }
@@ -86,13 +86,13 @@ fn link(shared: &Shared, path: &TreePath, first: &TreePath, obstacle: bool) -> R
     if shared.may_have_failed(first) {
         return Err(RestoreProblemKind::FirstName(first.clone()));
     }
+    if obstacle {
+        clear(shared, path)?;
+    }
     if shared.options.dry_run {
         let inode = |path| shared.target.stat(path).ok().flatten().map(|found| found.inode);
         let same = inode(first).is_some_and(|first| inode(path) == Some(first));
         return Ok(if same { Placed::Unchanged } else { Placed::Made });
-    }
-    if obstacle {
-        clear(shared, path)?;
     }
     shared.target.link(first, path).map_err(|e| match e.kind {
         WriteErrorKind::NotFound if e.path == *first => RestoreProblemKind::FirstName(first.clone()),
@@ -106,7 +106,9 @@ fn clear(shared: &Shared, path: &TreePath) -> Result<(), RestoreProblemKind> {
         shared.remove(path);
         return Ok(());
     }
-    shared.target.remove_empty_dir(path).map_err(problem)?;
+    if !shared.options.dry_run {
+        shared.target.remove_empty_dir(path).map_err(problem)?;
+    }
     shared.count(|c| c.deleted += 1);
     Ok(())
 }
@@ -185,18 +187,17 @@ fn finish(shared: &Shared, file: &FileJob) {
         (state.new.take(), state.failed.take(), state.dir.take())
     };
     let entry = &file.entry;
-    let done = match (failed, new) {
+    let clear = || if file.obstacle { clear(shared, &entry.path) } else { Ok(()) };
+    let done = match (failed, new.map(Arc::into_inner)) {
         (Some(failed), _) => Err(failed),
-        (None, None) => Ok(Placed::Made),
-        (None, Some(new)) => {
-            let cleared = if file.obstacle { clear(shared, &entry.path) } else { Ok(()) };
-            cleared.and_then(|()| match Arc::into_inner(new) {
-                Some(new) => shared.target.finish_file(new, entry).map(|()| Placed::Made).map_err(problem),
-                None => {
-                    shared.stop(RestoreError::Broken("a finished file is still being written".to_owned()));
-                    Ok(Placed::Made)
-                }
-            })
+        // A dry run.
+        (None, None) => clear().map(|()| Placed::Made),
+        (None, Some(Some(new))) => {
+            clear().and_then(|()| shared.target.finish_file(new, entry).map_err(problem)).map(|()| Placed::Made)
+        }
+        (None, Some(None)) => {
+            shared.stop(RestoreError::Broken("a finished file is still being written".to_owned()));
+            return;
         }
     };
     settle(shared, &entry.path, done);

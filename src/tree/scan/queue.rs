@@ -5,7 +5,9 @@
 //! in place, by what came out of it: results, and more work. So the order of the results does not depend on who finishes when.
 //!
 //! Walkers take the first piece of work that waits. Once [`Limits::run_ahead`] is reached they only take the very piece
-//! that the consumer is waiting for, so that the limit can never lock the two against each other.
+//! that the consumer is waiting for, so that the limit can never lock the two against each other. Such a piece must end with
+//! the first further work that comes out of it: results behind that work would wait for it, and one level further down
+//! the same again, so that the limit would count for each level of a tree and not for the whole.
 
 use std::collections::VecDeque;
 
@@ -43,6 +45,15 @@ pub(super) enum Next<V> {
 /// A taken piece of work, to be given back with its results.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ticket(u64);
+
+/// How much of a piece of work is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// All of it.
+    All,
+    /// Nothing behind the first further work: the limit is reached. The rest comes back as work.
+    First,
+}
 
 #[derive(Debug)]
 pub(super) struct Queue<W, T> {
@@ -85,15 +96,17 @@ impl<W, T> Queue<W, T> {
     }
 
     /// The next piece of work for a walker.
-    pub(super) fn take(&mut self) -> Next<(Ticket, W)> {
+    pub(super) fn take(&mut self) -> Next<(Ticket, W, Want)> {
         if self.closed || self.stack.len() == 1 {
             return Next::End;
         }
-        if self.ready >= self.limits.run_ahead && !self.starving() {
+        let want = if self.ready < self.limits.run_ahead { Want::All } else { Want::First };
+        if want == Want::First && !self.starving() {
             return Next::Wait;
         }
         // As many are taken as there are walkers, so this looks at few.
-        let waiting = self.stack.iter_mut().skip(1).rev().find_map(|n| n.work.take().map(|work| (Ticket(n.id), work)));
+        let mut from_top = self.stack.iter_mut().skip(1).rev();
+        let waiting = from_top.find_map(|n| n.work.take().map(|work| (Ticket(n.id), work, want)));
         self.taken += usize::from(waiting.is_some());
         waiting.map_or(Next::Wait, Next::Some)
     }
@@ -209,12 +222,21 @@ mod tests {
         }
     }
 
-    fn parts((path, tree): (Path, Tree)) -> Vec<Part<(Path, Tree), Path>> {
+    /// A directory, and the first of its entries that is still to be looked at.
+    type Work = (Path, Tree, usize);
+
+    fn parts((path, tree, start): Work, want: Want) -> Vec<Part<Work, Path>> {
         let mut parts = vec![];
-        for (i, entry) in tree.0.into_iter().enumerate() {
-            let path = [path.as_slice(), &[i]].concat();
-            parts.push(Part::Ready(vec![path.clone()], 1));
-            parts.extend(entry.map(|tree| Part::Later((path, tree))));
+        for (i, entry) in tree.0.iter().enumerate().skip(start) {
+            let path_below = [path.as_slice(), &[i]].concat();
+            parts.push(Part::Ready(vec![path_below.clone()], 1));
+            if let Some(below) = entry {
+                parts.push(Part::Later((path_below, below.clone(), 0)));
+                if want == Want::First {
+                    parts.push(Part::Later((path, tree, i + 1)));
+                    break;
+                }
+            }
         }
         parts
     }
@@ -223,10 +245,10 @@ mod tests {
 
     proptest! {
         /// Whatever the walkers and the consumer do when, results come in path order, nothing is lost, nobody waits for ever,
-        /// and the walkers run ahead by no more than the limit and one piece of work each.
+        /// and the walkers run ahead by no more than the limit, one piece of work each, and the one that is waited for.
         #[test]
         fn any_interleaving_gives_path_order(tree in tree(), choices in prop::collection::vec(0..4_usize, 1..60)) {
-            let mut queue = Queue::new(LIMITS, [(vec![], tree.clone())].into_iter());
+            let mut queue = Queue::new(LIMITS, [(vec![], tree.clone(), 0)].into_iter());
             let mut hands = [None, None];
             let mut got = vec![];
             let mut choices = choices.into_iter().cycle();
@@ -236,7 +258,7 @@ mod tests {
                 let who = if idle == 0 { choices.next().unwrap() } else { idle % 3 };
                 let moved = if who < 2 {
                     match hands[who].take() {
-                        Some((ticket, work)) => { queue.finish(ticket, parts(work)); true }
+                        Some((ticket, work, want)) => { queue.finish(ticket, parts(work, want)); true }
                         None => match queue.take() {
                             Next::Some(work) => { hands[who] = Some(work); true }
                             Next::Wait | Next::End => false,
@@ -250,7 +272,7 @@ mod tests {
                         Next::End => break,
                     }
                 };
-                prop_assert!(queue.ready() < LIMITS.run_ahead + 2 * 6);
+                prop_assert!(queue.ready() < LIMITS.run_ahead + 3 * 6);
                 idle = if moved { 0 } else { idle + 1 };
                 prop_assert!(idle < 7, "nobody can move: {queue:?}");
             }
@@ -263,14 +285,14 @@ mod tests {
     #[test]
     fn at_the_limit_only_what_the_consumer_waits_for_is_taken() {
         let mut queue: Queue<&str, u32> = Queue::new(LIMITS, ["a", "b", "c"].into_iter());
-        let Next::Some((a, "a")) = queue.take() else { panic!() };
-        let Next::Some((b, "b")) = queue.take() else { panic!() };
+        let Next::Some((a, "a", Want::All)) = queue.take() else { panic!() };
+        let Next::Some((b, "b", Want::All)) = queue.take() else { panic!() };
         queue.finish(b, [Part::Ready(vec![1; 9], 9)]);
         assert_eq!(queue.take(), Next::Wait, "c would run ahead");
         assert_eq!(queue.pop(), Next::Wait, "a comes first");
         queue.finish(a, [Part::Later("a1")]);
         assert!(queue.wants_walkers(0));
-        let Next::Some((a1, "a1")) = queue.take() else { panic!() };
+        let Next::Some((a1, "a1", Want::First)) = queue.take() else { panic!() };
         queue.finish(a1, []);
         assert_eq!(queue.pop(), Next::Some(vec![1; 9]));
         assert!(queue.wants_walkers(0));
@@ -279,7 +301,7 @@ mod tests {
     #[test]
     fn closing_ends_both_sides() {
         let mut queue: Queue<&str, u32> = Queue::new(LIMITS, ["a", "b"].into_iter());
-        let Next::Some((a, _)) = queue.take() else { panic!() };
+        let Next::Some((a, ..)) = queue.take() else { panic!() };
         queue.close();
         queue.finish(a, [Part::Ready(vec![1], 1)]);
         assert_eq!(queue.take(), Next::End);

@@ -165,10 +165,17 @@ fn paths_longer_than_the_kernel_takes() {
         rustix::fs::mkdirat(&parent, &*name, rustix::fs::Mode::RWXU).unwrap();
         path = path.join(name.as_bytes()).unwrap();
     }
+    let deepest = roots.open_at(&path, PASS).unwrap();
+    for i in 10..90 {
+        rustix::fs::mkdirat(&deepest, &*i.to_string(), rustix::fs::Mode::RWXU).unwrap();
+    }
     let found = all(options(&[dir.path()]));
-    assert_eq!(found.len(), 61);
-    assert_eq!(found.last().unwrap().path(), &path);
-    assert!(path.as_bytes().len() > 12_000 && entries(&found).count() == 61);
+    assert_eq!((found.len(), entries(&found).count()), (141, 141));
+    assert_eq!(found[60].path(), &path);
+    assert!(path.as_bytes().len() > 12_000);
+    // So long that these entries are not one piece of work, though they are few.
+    let below: Vec<_> = (10..90).map(|i| at(&path, i.to_string())).collect();
+    assert_eq!(found[61..].iter().map(Found::path).collect::<Vec<_>>(), below.iter().collect::<Vec<_>>());
 }
 
 #[test]
@@ -336,6 +343,37 @@ fn fifty_thousand_names_in_one_directory_with_bounded_run_ahead() {
     expected.sort();
     assert!(weight(&found) > RUN_AHEAD + RESUME);
     assert_eq!(found.iter().map(Found::path).collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_deep_and_wide_tree_stays_below_the_limit_too() {
+    let (dir, base) = dir();
+    // Each level has as much behind its directory as a piece of work holds.
+    let mut path = dir.path().to_owned();
+    for _ in 0..30 {
+        for i in 0..400 {
+            fs::File::create(path.join(format!("z{i}"))).unwrap();
+        }
+        path.push("a".repeat(60));
+        fs::create_dir(&path).unwrap();
+    }
+    let mut scan = scan(options(&[dir.path()])).unwrap();
+    let (mut most, mut count, mut last) = (0, 0, base);
+    loop {
+        eventually("the walkers stop or end", || {
+            let state = scan.shared.lock();
+            state.walkers_waiting == WALKERS || Arc::strong_count(&scan.shared) == 1
+        });
+        most = most.max(scan.shared.lock().queue.ready());
+        let Some(batch) = scan.next() else { break };
+        for found in batch {
+            count += 1;
+            assert!(count == 1 || last < *found.path());
+            last = found.path().clone();
+        }
+    }
+    assert_eq!(count, 1 + 30 * 401);
+    assert!((RUN_AHEAD..RUN_AHEAD + (WALKERS + 1) * BATCH * 2).contains(&most), "{most}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, openat};
 
 use super::listing::{BUFFER_LEN, Hint, Listing};
-use super::queue::Part;
+use super::queue::{Part, Want};
 use super::{Found, Options, Scanned, Skip};
 use crate::repo::entry::TreePath;
 use crate::tree::problem::{Problem, ProblemKind};
@@ -75,6 +75,8 @@ struct Parts {
     found: Vec<Found>,
     weight: usize,
     weight_total: usize,
+    /// There is further work among them.
+    branched: bool,
 }
 
 impl Parts {
@@ -90,6 +92,7 @@ impl Parts {
     }
 
     fn later(&mut self, work: Work) {
+        self.branched = true;
         self.flush();
         self.done.push(Part::Later(work));
     }
@@ -111,14 +114,14 @@ impl<'a> Walker<'a> {
         Self { options, roots, buffer: vec![MaybeUninit::uninit(); BUFFER_LEN], names: Listing::default() }
     }
 
-    pub(super) fn work(&mut self, work: Work) -> Vec<Part<Work, Found>> {
+    pub(super) fn work(&mut self, work: Work, want: Want) -> Vec<Part<Work, Found>> {
         let mut parts = Parts::default();
         match work {
             Work::Root(index) => self.root(index, &mut parts),
-            Work::Dir(dir) => self.dir(dir, &mut parts),
+            Work::Dir(dir) => self.dir(dir, want, &mut parts),
             Work::Piece(listed, range) => match self.roots.open_at(&listed.path, LIST) {
                 Ok(fd) => {
-                    if let Some(rest) = self.piece(fd.as_fd(), &listed, range, &mut parts) {
+                    if let Some(rest) = self.piece(fd.as_fd(), &listed, range, want, &mut parts) {
                         parts.later(Work::Piece(listed, rest));
                     }
                 }
@@ -136,7 +139,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn dir(&mut self, dir: Dir, parts: &mut Parts) {
+    fn dir(&mut self, dir: Dir, want: Want, parts: &mut Parts) {
         let Dir { parent, name, root_dev } = dir;
         let path = match name {
             Some(name) => Arc::new(parent.join(&name).expect("it was joined before")),
@@ -156,7 +159,7 @@ impl<'a> Walker<'a> {
         let len = self.names.len();
         let mut listed = Listed { path, names: std::mem::take(&mut self.names), root_dev };
         if len <= PIECE_LEN {
-            let rest = self.piece(fd.as_fd(), &listed, 0..len, parts);
+            let rest = self.piece(fd.as_fd(), &listed, 0..len, want, parts);
             match rest {
                 Some(rest) => parts.later(Work::Piece(Arc::new(listed), rest)),
                 None => self.names = std::mem::take(&mut listed.names),
@@ -169,16 +172,18 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Looks at the entries of `range`. Returns those that are left when the results have become too heavy.
+    /// Looks at the entries of `range`. Returns those that are left: when the results have become too heavy, or behind the
+    /// first directory if no more is wanted.
     fn piece(
         &self,
         fd: BorrowedFd<'_>,
         listed: &Listed,
         range: Range<usize>,
+        want: Want,
         parts: &mut Parts,
     ) -> Option<Range<usize>> {
         for index in range.clone() {
-            if parts.weight_total >= PIECE_WEIGHT {
+            if parts.weight_total >= PIECE_WEIGHT || (want == Want::First && parts.branched) {
                 return Some(index..range.end);
             }
             self.entry(fd, listed, index, parts);

@@ -1,0 +1,154 @@
+//! Commands whose standard output becomes a file of the snapshot.
+//!
+//! A command that fails, is killed, or runs too long fails the whole run: half a dump is no backup.
+
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, User};
+
+use crate::config::Dump;
+use crate::job::backup::worker::{Done, Worker};
+use crate::job::backup::{BackupError, Shared};
+use crate::repo::entry::{Entry, Kind, Owner, TreePath};
+
+/// How much of what a failed command wrote to standard error is shown, in bytes from its end.
+const STDERR_TAIL: usize = 2000;
+
+/// How often a running command is looked at for an interrupt.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Why a dump failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// The name leads out of the snapshot, or into a source.
+    #[error("is no name for a file of the snapshot, or stands inside a source")]
+    Name,
+    /// No such user.
+    #[error("there is no user {0}")]
+    User(String),
+    /// It could not be started.
+    #[error("{program} could not be started: {error}")]
+    Start {
+        /// What was to be run.
+        program: String,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// Its output could not be read.
+    #[error("its output could not be read: {0}")]
+    Read(std::io::Error),
+    /// It ended badly.
+    #[error("{status}{}", if stderr.is_empty() { String::new() } else { format!(": {stderr}") })]
+    Status {
+        /// How.
+        status: String,
+        /// The end of what it wrote to standard error.
+        stderr: String,
+    },
+    /// It ran too long and was killed.
+    #[error("killed after {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+}
+
+/// Runs one dump and stores its output.
+pub(crate) fn run(
+    shared: &Shared,
+    worker: &mut Worker<'_>,
+    name: &str,
+    dump: &Dump,
+    environment: &[(&str, String)],
+) -> Result<Done, BackupError> {
+    let failed = |error| BackupError::Dump { name: name.to_owned(), error };
+    let path = TreePath::new(name).filter(|p| !p.as_bytes().is_empty()).ok_or_else(|| failed(DumpError::Name))?;
+    let seen = shared.seen();
+    let mut command = Command::new(&dump.command[0]);
+    command.args(&dump.command[1..]).envs(environment.iter().map(|(k, v)| (k, v)));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let owner = match &dump.user {
+        None => Owner { mode: 0o600, ..Owner::default() },
+        Some(user) => {
+            let unknown = || failed(DumpError::User(user.clone()));
+            let found = User::from_name(user).ok().flatten().ok_or_else(unknown)?;
+            command.uid(found.uid.as_raw()).gid(found.gid.as_raw());
+            Owner { mode: 0o600, uid: found.uid.as_raw(), gid: found.gid.as_raw(), ..Owner::default() }
+        }
+    };
+    let mut child =
+        command.spawn().map_err(|error| failed(DumpError::Start { program: dump.command[0].clone(), error }))?;
+    let mut stdout = child.stdout.take().expect("standard output was asked for");
+    let mut stderr = child.stderr.take().expect("standard error was asked for");
+    let group = Pid::from_raw(child.id().cast_signed());
+    let (over, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let words = scope.spawn(move || tail(&mut stderr));
+        let watch = scope.spawn(move || watch(shared, group, dump.timeout, &ended));
+        let content = worker.stream(&mut stdout);
+        if !matches!(content, Ok(Ok(_))) {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        drop(stdout);
+        let status = child.wait();
+        drop(over);
+        let timed_out = watch.join().unwrap_or(false);
+        let stderr = words.join().unwrap_or_default();
+        let (chunks, size) = content?.map_err(|e| failed(DumpError::Read(e)))?;
+        shared.check()?;
+        if timed_out {
+            return Err(failed(DumpError::Timeout(dump.timeout)));
+        }
+        let status = status.map_err(|e| failed(DumpError::Read(e)))?;
+        if !status.success() {
+            return Err(failed(DumpError::Status { status: describe(status), stderr }));
+        }
+        let kind = Kind::File { size, extents: None, chunks };
+        let entry = Entry { path, kind, owner, mtime: seen, xattrs: Vec::new() };
+        Ok(Done { entry: Some(entry), ..Done::default() })
+    })
+}
+
+/// An output that is what it was keeps the time that it had, so that an unchanged dump is an unchanged snapshot.
+pub(crate) fn keep_time(entry: &mut Entry, base: &Entry) {
+    if entry.kind == base.kind && entry.owner == base.owner {
+        entry.mtime = base.mtime;
+    }
+}
+
+/// Kills the command when its time is over or the run is to stop. True if its time was over.
+fn watch(shared: &Shared, group: Pid, timeout: Duration, ended: &mpsc::Receiver<()>) -> bool {
+    let started = shared.env.clock.boottime();
+    loop {
+        match ended.recv_timeout(POLL) {
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            _ => return false,
+        }
+        let over = shared.env.clock.boottime().saturating_sub(started) >= timeout;
+        if over || shared.check().is_err() {
+            let _ = killpg(group, Signal::SIGKILL);
+            return over;
+        }
+    }
+}
+
+fn tail(source: &mut dyn Read) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(n @ 1..) = source.read(&mut buffer) {
+        kept.extend_from_slice(&buffer[..n]);
+        let excess = kept.len().saturating_sub(STDERR_TAIL);
+        kept.drain(..excess);
+    }
+    String::from_utf8_lossy(&kept).trim().to_owned()
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("ended by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}

@@ -1,0 +1,188 @@
+//! The pipeline: walk → workers → packs → store, and results in path order → manifest. Threads for what blocks, tasks for
+//! what waits for the network, a bounded channel between each two.
+//!
+//! Memory: two workers with a frame of 2 MiB each, its compressed form, and a window of 8 MiB; some frames on their way; a pack
+//! growing and two being sent. About 100 MiB at the most, whatever the tree is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crossbeam_channel::bounded;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use crate::config::Dump;
+use crate::ids::ChunkId;
+use crate::job::backup::dump;
+use crate::job::backup::feed::{Fed, Feed, Outlets};
+use crate::job::backup::finish::{Finished, Finisher, Tally};
+use crate::job::backup::known::{Blocks, Stream};
+use crate::job::backup::packer::{self, PackerInput};
+use crate::job::backup::stock::Ledger;
+use crate::job::backup::worker::{Done, Storer, Worker};
+use crate::job::backup::{BackupError, Shared};
+use crate::job::cache::CacheWriter;
+use crate::repo::entry::TreePath;
+use crate::repo::pack::PackTable;
+use crate::store::Store;
+use crate::tree::scan::Scan;
+
+/// Threads that read and compress. More than the machine has cores only wait for each other.
+const WORKERS: usize = 2;
+
+/// Tasks that wait for a worker.
+const TASKS_WAITING: usize = 8;
+
+/// Results that wait for the finisher. Each is a batch of entries, or an open large file.
+const SLOTS_WAITING: usize = 32;
+
+/// Frames that wait for the packer.
+const FRAMES_WAITING: usize = 2;
+
+/// What a run over a tree needs.
+pub(crate) struct Input<'a> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) scan: Scan,
+    pub(crate) ledger: &'a Ledger<'a>,
+    pub(crate) cache: Blocks<'a>,
+    pub(crate) base: Option<Blocks<'a>>,
+    pub(crate) trust_mtime: bool,
+    pub(crate) dumps: Vec<(&'a str, &'a Dump)>,
+    pub(crate) environment: Vec<(&'static str, String)>,
+    pub(crate) cache_writer: Option<CacheWriter>,
+    pub(crate) handle: Handle,
+}
+
+/// What a run over a tree came to. All packs are durable in the store.
+pub(crate) struct Gathered {
+    pub(crate) root: ChunkId,
+    pub(crate) nodes: Vec<ChunkId>,
+    pub(crate) tally: Tally,
+    pub(crate) fed: Fed,
+    /// Per source: entries found, and entries of the newest snapshot.
+    pub(crate) sources: Vec<(TreePath, u64, u64)>,
+    pub(crate) packs: Vec<PackTable>,
+    pub(crate) cache: Option<CacheWriter>,
+    /// Bytes read from files.
+    pub(crate) read_bytes: u64,
+    /// Bytes of new content, before compression.
+    pub(crate) new_bytes: u64,
+}
+
+/// Runs the pipeline to its end. Blocks; call it where that is allowed.
+pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
+    let shared = &*input.shared;
+    let (task_out, task_in) = bounded(TASKS_WAITING);
+    let (slot_out, slot_in) = bounded(SLOTS_WAITING);
+    let (frame_out, frame_in) = bounded(FRAMES_WAITING);
+    let (upload_out, upload_in) = mpsc::channel(1);
+    let uploader = input.handle.spawn(packer::upload(input.shared.clone(), input.store.clone(), upload_in));
+    let (ledger, handle) = (input.ledger, &input.handle);
+    let results = thread::scope(|scope| {
+        let packer = scope.spawn(move || shared.noting(packer::build(shared, &frame_in, &upload_out)));
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|_| {
+                let (worker, tasks) = (Worker::new(shared, ledger, frame_out.clone()), task_in.clone());
+                scope.spawn(move || shared.noting(worker.run(&tasks)))
+            })
+            .collect();
+        drop(task_in);
+        let storer = Storer::new(shared, ledger, frame_out.clone(), PackerInput::Meta);
+        let again = Worker::new(shared, ledger, frame_out.clone());
+        let finisher = Finisher::new(shared, storer, again, input.cache_writer);
+        let finisher = scope.spawn(move || shared.noting(finisher.run(&slot_in)));
+        let dumps = run_dumps(shared, Worker::new(shared, ledger, frame_out), &input.dumps, &input.environment);
+        let fed = shared.noting(dumps.and_then(|extra| {
+            let sources = shared.roots.paths().map(|p| (p.clone(), 0, 0)).collect();
+            let feed = Feed {
+                shared,
+                ledger,
+                out: Outlets { tasks: task_out, slots: slot_out },
+                cache: Stream::new(input.cache),
+                base: input.base.map(Stream::new),
+                trust_mtime: input.trust_mtime,
+                extra,
+                sources,
+                fed: Fed::default(),
+                batch: Vec::new(),
+                batch_bytes: 0,
+                first_names: HashMap::new(),
+            };
+            feed.run(input.scan)
+        }));
+        let workers = workers.into_iter().map(join).collect::<Vec<_>>();
+        (fed, workers, join(finisher), join(packer))
+    });
+    let uploaded = handle.block_on(uploader).map_err(|e| BackupError::Internal(e.to_string())).flatten();
+    let (fed, workers, finished, packs) = results;
+    // Of several errors the one that is no mere consequence of another is the one to tell.
+    let mut errors = Vec::new();
+    let fed = note(fed, &mut errors);
+    for worker in workers {
+        note(worker, &mut errors);
+    }
+    let finished = note(finished, &mut errors);
+    let packs = note(packs, &mut errors);
+    note(uploaded, &mut errors);
+    match (first_cause(errors), fed, finished, packs) {
+        (None, Some((fed, sources)), Some(finished), Some(packs)) => {
+            let Finished { root, nodes, tally, cache } = finished;
+            let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
+            let (read_bytes, new_bytes) = (count(&shared.counts.read_bytes), count(&shared.counts.new_bytes));
+            Ok(Gathered { root, nodes, tally, fed, sources, packs, cache, read_bytes, new_bytes })
+        }
+        (Some(error), ..) => Err(error),
+        (None, ..) => Err(BackupError::Stopped),
+    }
+}
+
+fn join<T>(handle: thread::ScopedJoinHandle<'_, Result<T, BackupError>>) -> Result<T, BackupError> {
+    handle.join().unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str);
+        let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a thread panicked");
+        Err(BackupError::Internal(words.to_owned()))
+    })
+}
+
+fn note<T>(result: Result<T, BackupError>, errors: &mut Vec<BackupError>) -> Option<T> {
+    result.map_err(|e| errors.push(e)).ok()
+}
+
+fn first_cause(mut errors: Vec<BackupError>) -> Option<BackupError> {
+    let cause = errors.iter().position(|e| !matches!(e, BackupError::Stopped)).unwrap_or(0);
+    (!errors.is_empty()).then(|| errors.swap_remove(cause))
+}
+
+/// Dumps come before the walk: an application that freezes itself for its dump should not wait for a walk.
+fn run_dumps(
+    shared: &Shared,
+    mut worker: Worker<'_>,
+    dumps: &[(&str, &Dump)],
+    environment: &[(&str, String)],
+) -> Result<Vec<Done>, BackupError> {
+    let mut extra = Vec::new();
+    for (name, dump) in dumps {
+        let done = dump::run(shared, &mut worker, name, dump, environment)?;
+        let inside = |path: &TreePath| shared.roots.paths().any(|s| path.starts_with(s) || s.starts_with(path));
+        if done.entry.as_ref().is_some_and(|e| inside(&e.path)) {
+            return Err(BackupError::Dump { name: (*name).to_owned(), error: dump::DumpError::Name });
+        }
+        extra.push(done);
+    }
+    worker.finish()?;
+    extra.sort_by(|a, b| b.entry.as_ref().map(|e| &e.path).cmp(&a.entry.as_ref().map(|e| &e.path)));
+    Ok(extra)
+}
+
+impl Shared {
+    /// Remembers that a part of the pipeline failed, so that the others do not finish what must not be finished.
+    fn noting<T>(&self, result: Result<T, BackupError>) -> Result<T, BackupError> {
+        if result.is_err() {
+            self.failed.store(true, Ordering::SeqCst);
+        }
+        result
+    }
+}

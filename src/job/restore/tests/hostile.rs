@@ -1,0 +1,202 @@
+//! Manifests that lie, repositories that are damaged, links that somebody put there.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+/// A target, and beside it a directory that must stay as it is.
+fn stage() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let tmp = tempfile::tempdir().unwrap();
+    let (target, outside) = (tmp.path().join("target"), tmp.path().join("outside"));
+    std::fs::create_dir(&target).unwrap();
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("b"), "outside").unwrap();
+    (tmp, target, outside)
+}
+
+fn assert_untouched(outside: &Path) {
+    assert_eq!(std::fs::read_dir(outside).unwrap().count(), 1);
+    assert_eq!(std::fs::read(outside.join("b")).unwrap(), b"outside");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_of_the_snapshot_is_not_followed() {
+    let (_tmp, target, outside) = stage();
+    let to = outside.to_str().unwrap();
+    let fake = Snapshot::new()
+        .dir("")
+        .symlink("a", to)
+        .file("a/b", b"through the link")
+        .dir("a/c")
+        .file("a/c/d", b"further")
+        .hardlink("a/h", "a")
+        .file("z", b"z")
+        .build();
+    let report = run(&fake, into(&target)).await;
+    assert_eq!(report.counts.failed, 4);
+    assert!(problems(&report)[0].contains("/a/b: the manifest is not sound"), "{:?}", problems(&report));
+    assert_eq!(std::fs::read(target.join("z")).unwrap(), b"z");
+    assert_untouched(&outside);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_the_target_is_not_followed() {
+    let (_tmp, target, outside) = stage();
+    for options in [into(&target), RestoreOptions { delete: true, ..into(&target) }] {
+        let _ = std::fs::remove_dir_all(target.join("a"));
+        std::os::unix::fs::symlink(&outside, target.join("a")).unwrap();
+        let fake = Snapshot::new().dir("").dir("a").file("a/b", b"inside").build();
+        assert!(run(&fake, options).await.is_success());
+        assert_restored(&fake, &target);
+        assert_untouched(&outside);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_above_what_is_restored_stops_it() {
+    let (_tmp, target, outside) = stage();
+    std::os::unix::fs::symlink(&outside, target.join("a")).unwrap();
+    // No entry for `a` itself: the snapshot does not say that the link should go.
+    let fake = Snapshot::new().file("a/b", b"inside").dir("a/c").file("a/c/d", b"x").file("z", b"z").build();
+    let report = run(&fake, RestoreOptions { roots: vec![path("a/c")], ..into(&target) }).await;
+    assert_eq!((report.counts.failed, report.counts.restored), (3, 1), "{report:?}");
+    assert!(target.join("a").is_symlink());
+    assert_untouched(&outside);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_at_a_files_place_is_replaced_not_written_through() {
+    let (_tmp, target, outside) = stage();
+    std::os::unix::fs::symlink(outside.join("b"), target.join("f")).unwrap();
+    let fake = Snapshot::new().dir("").file("f", b"inside").build();
+    assert!(run(&fake, into(&target)).await.is_success());
+    assert_restored(&fake, &target);
+    assert_untouched(&outside);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_out_of_order_end_the_restore() {
+    let (_tmp, target, outside) = stage();
+    for entries in [["b", "a"], ["a", "a"]] {
+        let fake = Snapshot::new().file(entries[0], b"1").file(entries[1], b"2").build_as_is();
+        let error = try_run(&fake, into(&target)).await.unwrap_err();
+        assert!(matches!(&error, RestoreError::Unsorted { path: p } if *p == path(entries[1])), "{error}");
+    }
+    assert_untouched(&outside);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_contradict_themselves_are_named() {
+    let (_tmp, target, _) = stage();
+    let fake = Snapshot::new()
+        .dir("")
+        .file("long", b"12345")
+        .with(|e| {
+            if let Kind::File { size, .. } = &mut e.kind {
+                *size = 4;
+            }
+        })
+        .hardlink("before", "later")
+        .file("later", b"x")
+        .hardlink("self", "self")
+        .hardlink("to nothing", "none")
+        .hardlink("to the root", "")
+        .sparse("wild", 10, &[(8, b"123")])
+        .build();
+    let report = run(&fake, into(&target)).await;
+    assert_eq!(report.counts.failed, 6, "{:?}", problems(&report));
+    assert_eq!(look(&target).into_keys().collect::<Vec<_>>(), [path("later")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_frame_costs_its_files_only() {
+    let (_tmp, target, _) = stage();
+    let mut snapshot = Snapshot::new().dir("");
+    for i in 0..64_u64 {
+        snapshot = snapshot.file(format!("f{i:02}"), &noise(i, 16 << 10));
+    }
+    let fake = snapshot.hardlink("g", "f30").file("k", b"kept").build();
+    std::fs::write(target.join("f30"), "old content").unwrap();
+    let bad = fake.place_of("f30");
+    fake.damaged.lock().unwrap().insert((bad.pack, bad.frame));
+    let report = run(&fake, into(&target)).await;
+    // Eight chunks share the frame; `g` has no content of its own.
+    assert_eq!((report.counts.failed, report.counts.restored), (9, 57), "{:?}", problems(&report));
+    assert!(problems(&report)[0].contains("cannot be opened"), "{:?}", problems(&report));
+    assert!(problems(&report).last().unwrap().contains("/g: its first name /f30"), "{:?}", problems(&report));
+    assert_eq!(std::fs::read_to_string(target.join("f30")).unwrap(), "old content");
+    assert!(!target.join("f31").exists() && !target.join("g").exists());
+    let names = std::fs::read_dir(&target).unwrap().map(|n| n.unwrap().file_name());
+    assert!(names.into_iter().all(|n| !n.as_bytes().starts_with(b".runner")), "a temporary file is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_in_a_sound_frame_are_never_written() {
+    let (_tmp, target, _) = stage();
+    let fake = Snapshot::new().dir("").file("a", b"aaaa").file("b", b"bbbb").build();
+    fake.confuse("a", "b");
+    let report = run(&fake, into(&target)).await;
+    assert!(problems(&report)[0].contains("/a: chunk"), "{:?}", problems(&report));
+    assert_eq!((report.counts.failed, target.join("a").exists()), (1, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_chunk_is_asked_for_again_and_then_named() {
+    let (_tmp, target, _) = stage();
+    let fake = Snapshot::new().dir("").file("a", b"aaaa").file("b", b"bbbb").build();
+    fake.forget(&fake.entries[1].kind.chunks()[0]);
+    let report = run(&fake, into(&target)).await;
+    assert_eq!(fake.refreshes.load(Ordering::SeqCst), 1);
+    assert!(problems(&report)[0].contains("is missing from the repository"), "{:?}", problems(&report));
+    assert_eq!((report.counts.failed, report.counts.restored), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_lost_chunks_do_not_reload_the_index_thousands_of_times() {
+    let (_tmp, target, _) = stage();
+    let mut snapshot = Snapshot::new().dir("");
+    for i in 0..2000_u64 {
+        snapshot = snapshot.file(format!("f{i:04}"), &noise(i, 10));
+    }
+    let fake = snapshot.build();
+    for entry in &fake.entries[1..] {
+        fake.forget(&entry.kind.chunks()[0]);
+    }
+    let report = run(&fake, into(&target)).await;
+    assert_eq!((report.counts.failed, report.problems.len()), (2000, 1000));
+    assert_eq!(fake.refreshes.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_that_a_prune_moved_are_found_again() {
+    let (_tmp, target, _) = stage();
+    let mut fake = Snapshot::new().dir("").file("large", &noise(1, 10 << 20)).build();
+    let moved = fake.place_of("large").pack;
+    fake.repack(moved, PackId([0xee; 16]));
+    let report = run(&fake, into(&target)).await;
+    assert!(report.is_success(), "{:?}", problems(&report));
+    assert_restored(&fake, &target);
+    assert_eq!(fake.refreshes.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_is_gone_for_good_costs_its_files_only() {
+    let (_tmp, target, _) = stage();
+    let fake = Snapshot::new().dir("").file("a", &noise(1, 2 << 20)).file("b", &noise(2, 1 << 20)).build();
+    fake.gone.lock().unwrap().insert(fake.place_of("a").pack);
+    let report = run(&fake, into(&target)).await;
+    assert_eq!(report.problems.len(), 1, "{:?}", problems(&report));
+    assert!(problems(&report)[0].starts_with("/a: ") && problems(&report)[0].contains("is gone"));
+    assert_eq!(std::fs::read(target.join("b")).unwrap(), noise(2, 1 << 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_vanishes_ends_the_restore_and_leaves_no_half_file() {
+    let (_tmp, target, _) = stage();
+    let mut fake = Snapshot::new().dir("").file("a", b"first").file("large", &noise(1, 40 << 20)).build();
+    Arc::get_mut(&mut fake).unwrap().answers = 3;
+    let error = try_run(&fake, into(&target)).await.unwrap_err();
+    assert!(error.to_string().contains("does not answer"), "{error}");
+    let left: Vec<_> = look(&target).into_keys().map(|p| p.display()).collect();
+    assert!(left.iter().all(|p| p == "/a"), "{left:?}");
+}

@@ -1,0 +1,365 @@
+//! Who this node is: a random ID in the state directory, beside a fingerprint of the machine. A copy of the disk on
+//! another machine finds a foreign fingerprint and becomes a node of its own: a standby that was cloned from its primary
+//! must not be taken for it. The hostname is only a label.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::env::Env;
+use crate::ids::{InstanceId, NodeId};
+
+/// The identity's file in the state directory.
+const FILE: &str = "node.json";
+
+/// Held while the file is written, so that of many first starts one makes the identity.
+const LOCK: &str = "node.lock";
+
+/// This node, in this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its ID.
+    pub id: NodeId,
+    /// What it is called: `--node NAME`, else the hostname.
+    pub label: String,
+    /// What the host is called.
+    pub hostname: String,
+    /// This process.
+    pub instance: InstanceId,
+    /// Whether the identity is new, and why.
+    pub origin: Origin,
+}
+
+/// Where an identity comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was there.
+    Kept,
+    /// There was none.
+    First,
+    /// There was one, of another machine: this one was cloned, or the state directory was copied.
+    OtherMachine {
+        /// Its ID, which goes on belonging to that machine.
+        was: NodeId,
+    },
+    /// There was one that cannot be read.
+    Damaged,
+}
+
+/// What tells machines apart, as hashes; `None` for what cannot be read (the product's UUID only root can).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// Of `/etc/machine-id`.
+    pub machine_id: Option<String>,
+    /// Of the DMI product UUID.
+    pub product_uuid: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Stored {
+    id: NodeId,
+    machine: Machine,
+}
+
+/// What is in the state directory.
+#[derive(Debug)]
+enum Found {
+    Nothing,
+    Damaged,
+    Identity(Stored),
+}
+
+/// What to do about what was found. Pure.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    Keep(NodeId),
+    /// Ours; write it again, because more is known of the machine now.
+    Complete(Stored),
+    Make(Origin),
+}
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Neither told nor to be derived.
+    #[error("there is no place for this node's state: $HOME is not set; name one with --state-dir DIR")]
+    NoPlace,
+    /// The directory cannot be made.
+    #[error("the state directory {} cannot be made ({source}); name another with --state-dir DIR", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file cannot be read or written.
+    #[error("this node's identity {} cannot be read or written ({source})", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Where a node keeps its state: `explicit`, else `/var/lib/runner` as root, else `$XDG_STATE_HOME/runner`, else
+/// `~/.local/state/runner`. Pure.
+///
+/// # Errors
+/// There is no home directory either.
+pub fn state_dir(
+    explicit: Option<&Path>,
+    root: bool,
+    xdg_state_home: Option<&Path>,
+    home: Option<&Path>,
+) -> Result<PathBuf, IdentityError> {
+    if let Some(path) = explicit {
+        return Ok(path.to_owned());
+    }
+    if root {
+        return Ok("/var/lib/runner".into());
+    }
+    // The XDG specification: a relative path is to be ignored.
+    if let Some(xdg) = xdg_state_home.filter(|xdg| xdg.is_absolute()) {
+        return Ok(xdg.join("runner"));
+    }
+    let home = home.filter(|home| home.is_absolute()).ok_or(IdentityError::NoPlace)?;
+    Ok(home.join(".local/state/runner"))
+}
+
+/// The state directory of this process, made (0700) if it is missing.
+///
+/// # Errors
+/// There is no place, or it cannot be made.
+pub fn open_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError> {
+    let env = |name| std::env::var_os(name).map(PathBuf::from);
+    let root = nix::unistd::geteuid().is_root();
+    let path = state_dir(explicit, root, env("XDG_STATE_HOME").as_deref(), env("HOME").as_deref())?;
+    match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(IdentityError::Directory { path, source }),
+    }
+}
+
+impl Node {
+    /// Who this node is, by its state directory; makes the identity at the first start. `name`: `--node NAME`.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn open(state_dir: &Path, name: Option<&str>, env: &Env) -> Result<Self, IdentityError> {
+        let path = state_dir.join(FILE);
+        let (id, origin) =
+            identity(state_dir, &Machine::here(), env).map_err(|source| IdentityError::File { path, source })?;
+        let hostname =
+            nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned());
+        // A host without a name still has an ID.
+        let fallback = if hostname.is_empty() { id.to_string() } else { hostname.clone() };
+        let label = name.map_or(fallback, str::to_owned);
+        Ok(Self { id, label, hostname, instance: InstanceId(env.random_bytes()), origin })
+    }
+}
+
+fn identity(state_dir: &Path, machine: &Machine, env: &Env) -> io::Result<(NodeId, Origin)> {
+    let path = state_dir.join(FILE);
+    if let Decision::Keep(id) = decide(read(&path)?, machine) {
+        return Ok((id, Origin::Kept));
+    }
+    // Something is to be written: alone, and after another look.
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(state_dir.join(LOCK))?;
+    lock.lock()?;
+    match decide(read(&path)?, machine) {
+        Decision::Keep(id) => Ok((id, Origin::Kept)),
+        Decision::Complete(stored) => {
+            write(state_dir, &stored, env)?;
+            Ok((stored.id, Origin::Kept))
+        }
+        Decision::Make(origin) => {
+            let stored = Stored { id: NodeId(env.random_bytes()), machine: machine.clone() };
+            write(state_dir, &stored, env)?;
+            Ok((stored.id, origin))
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Found> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).map_or(Found::Damaged, Found::Identity)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+        Err(e) => Err(e),
+    }
+}
+
+fn decide(found: Found, here: &Machine) -> Decision {
+    let stored = match found {
+        Found::Nothing => return Decision::Make(Origin::First),
+        Found::Damaged => return Decision::Make(Origin::Damaged),
+        Found::Identity(stored) => stored,
+    };
+    // What one side does not know speaks neither for nor against: without root the product's UUID cannot be read.
+    let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
+    let was = &stored.machine;
+    if differ(&was.machine_id, &here.machine_id) || differ(&was.product_uuid, &here.product_uuid) {
+        return Decision::Make(Origin::OtherMachine { was: stored.id });
+    }
+    let known = Machine {
+        machine_id: was.machine_id.clone().or_else(|| here.machine_id.clone()),
+        product_uuid: was.product_uuid.clone().or_else(|| here.product_uuid.clone()),
+    };
+    if known == *was { Decision::Keep(stored.id) } else { Decision::Complete(Stored { id: stored.id, machine: known }) }
+}
+
+/// Temporary file, fsync, rename, fsync of the directory: after a crash the old identity is there or the new one.
+fn write(state_dir: &Path, stored: &Stored, env: &Env) -> io::Result<()> {
+    let temporary = state_dir.join(format!(".{FILE}.{}", hex::encode(env.random_bytes::<8>())));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        serde_json::to_writer(&mut file, stored)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, state_dir.join(FILE))?;
+        File::open(state_dir)?.sync_all()
+    })();
+    if written.is_err() {
+        // The first error is the one to tell; a temporary file left behind does no harm.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+impl Machine {
+    /// The machine that this runs on.
+    fn here() -> Self {
+        let first = |paths: &[&str]| paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
+        Self {
+            machine_id: first(&["/etc/machine-id", "/var/lib/dbus/machine-id"]).and_then(|text| fingerprint(&text)),
+            product_uuid: first(&["/sys/class/dmi/id/product_uuid"]).and_then(|text| fingerprint(&text)),
+        }
+    }
+}
+
+/// A hash, because a machine ID is confidential by its own specification. `None` for an ID that is not set.
+fn fingerprint(text: &str) -> Option<String> {
+    let text = text.trim().to_lowercase();
+    let set = !matches!(text.as_str(), "" | "uninitialized") && text.chars().any(|c| c != '0' && c != '-');
+    set.then(|| hex::encode(&blake3::derive_key("runner 2026 machine fingerprint", text.as_bytes())[..16]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn machine(machine_id: &str, product_uuid: Option<&str>) -> Machine {
+        Machine { machine_id: fingerprint(machine_id), product_uuid: product_uuid.and_then(fingerprint) }
+    }
+
+    const ID: NodeId = NodeId([7; 16]);
+
+    fn stored(machine: Machine) -> Found {
+        Found::Identity(Stored { id: ID, machine })
+    }
+
+    #[test]
+    fn another_machine_is_another_node() {
+        let here = machine("aa", Some("bb"));
+        assert_eq!(decide(Found::Nothing, &here), Decision::Make(Origin::First));
+        assert_eq!(decide(Found::Damaged, &here), Decision::Make(Origin::Damaged));
+        assert_eq!(decide(stored(here.clone()), &here), Decision::Keep(ID));
+        let other = Decision::Make(Origin::OtherMachine { was: ID });
+        assert_eq!(decide(stored(machine("xx", Some("bb"))), &here), other, "cloned, and given a new machine-id");
+        assert_eq!(decide(stored(machine("aa", Some("xx"))), &here), other, "cloned with its machine-id");
+        assert_eq!(decide(stored(machine("xx", None)), &here), other);
+    }
+
+    #[test]
+    fn what_cannot_be_read_does_not_make_a_new_node() {
+        let (as_root, as_user) = (machine("aa", Some("bb")), machine("aa", None));
+        assert_eq!(decide(stored(as_root.clone()), &as_user), Decision::Keep(ID));
+        let completed = Stored { id: ID, machine: as_root.clone() };
+        assert_eq!(decide(stored(as_user), &as_root), Decision::Complete(completed));
+        assert_eq!(decide(stored(Machine::default()), &Machine::default()), Decision::Keep(ID));
+    }
+
+    #[test]
+    fn an_unset_id_is_no_fingerprint() {
+        for unset in ["", "\n", "uninitialized\n", "00000000-0000-0000-0000-000000000000"] {
+            assert_eq!(fingerprint(unset), None, "{unset:?}");
+        }
+        assert_eq!(fingerprint("ABC\n"), fingerprint("abc"));
+        assert!(!fingerprint("3d1219c7c4c5404aaa1f6d2a48adfda4").unwrap().contains("3d1219"));
+    }
+
+    #[test]
+    fn the_identity_stays_and_follows_the_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::host();
+        let (id, origin) = identity(dir.path(), &machine("aa", None), &env).unwrap();
+        assert_eq!(origin, Origin::First);
+        assert_eq!(identity(dir.path(), &machine("aa", Some("bb")), &env).unwrap(), (id, Origin::Kept));
+        let (new, origin) = identity(dir.path(), &machine("aa", Some("cc")), &env).unwrap();
+        assert_eq!(origin, Origin::OtherMachine { was: id });
+        assert_ne!(new, id);
+        assert_eq!(identity(dir.path(), &machine("aa", Some("cc")), &env).unwrap(), (new, Origin::Kept));
+
+        let file = dir.path().join(FILE);
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(identity(dir.path(), &machine("aa", None), &env).unwrap().1, Origin::Damaged);
+        let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
+    }
+
+    #[test]
+    fn of_many_first_starts_one_makes_the_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = std::sync::Barrier::new(16);
+        let found: Vec<(NodeId, Origin)> = std::thread::scope(|scope| {
+            let one = || {
+                start.wait();
+                identity(dir.path(), &machine("aa", None), &Env::host()).unwrap()
+            };
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(one)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(found.iter().all(|(id, _)| *id == found[0].0));
+        assert_eq!(found.iter().filter(|(_, origin)| *origin == Origin::First).count(), 1);
+    }
+
+    #[test]
+    fn a_node_has_a_label_and_a_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::host();
+        let east = Node::open(dir.path(), Some("east"), &env).unwrap();
+        let again = Node::open(dir.path(), None, &env).unwrap();
+        assert_eq!((east.label.as_str(), east.id), ("east", again.id));
+        assert_eq!(again.label, again.hostname);
+        assert_ne!(east.instance, again.instance);
+        let error = Node::open(&dir.path().join("missing"), None, &env).unwrap_err().to_string();
+        assert!(error.contains("missing/node.json"), "{error}");
+    }
+
+    #[test]
+    fn the_state_directory_is_where_people_expect_it() {
+        let dir = |explicit: Option<&str>, root, xdg: Option<&str>, home: Option<&str>| {
+            let path = |text: Option<&str>| text.map(PathBuf::from);
+            state_dir(path(explicit).as_deref(), root, path(xdg).as_deref(), path(home).as_deref())
+                .map(|path| path.display().to_string())
+        };
+        assert_eq!(dir(Some("x"), true, None, None).unwrap(), "x");
+        assert_eq!(dir(None, true, Some("/xdg"), Some("/root")).unwrap(), "/var/lib/runner");
+        assert_eq!(dir(None, false, Some("/xdg"), Some("/home/a")).unwrap(), "/xdg/runner");
+        assert_eq!(dir(None, false, Some("rel"), Some("/home/a")).unwrap(), "/home/a/.local/state/runner");
+        assert!(matches!(dir(None, false, None, None), Err(IdentityError::NoPlace)));
+
+        let base = tempfile::tempdir().unwrap();
+        let made = open_state_dir(Some(&base.path().join("a/b"))).unwrap();
+        assert_eq!(std::fs::metadata(&made).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(open_state_dir(Some(&made)).unwrap(), made);
+        std::fs::write(base.path().join("file"), "").unwrap();
+        assert!(open_state_dir(Some(&base.path().join("file"))).is_err());
+    }
+}

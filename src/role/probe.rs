@@ -1,0 +1,323 @@
+//! Probes: evidence on this node that it should be active. Three answers, because a node that cannot tell must not act as
+//! if it could: `unknown` stays unknown under `not`, and only a decisive other probe can outvote it (Kleene's logic).
+//!
+//! Every probe is asked, also where the first one decides: whoever wants to know why deserves all the evidence.
+
+mod command;
+pub mod vip;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+
+use crate::config::Probe;
+use crate::env::Env;
+use crate::ids::{RoleName, Term};
+
+/// How many probes of one role run at the same time: each may be a process.
+const CONCURRENT_MAX: usize = 8;
+
+/// What a probe says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// This node should be active.
+    Yes,
+    /// It should not.
+    No,
+    /// It cannot be told.
+    Unknown,
+}
+
+impl Answer {
+    /// The opposite; unknown stays unknown.
+    pub fn negated(self) -> Self {
+        match self {
+            Answer::Yes => Answer::No,
+            Answer::No => Answer::Yes,
+            Answer::Unknown => Answer::Unknown,
+        }
+    }
+
+    /// Yes if all are, no if one is, else unknown.
+    pub fn all(answers: impl IntoIterator<Item = Answer>) -> Self {
+        answers.into_iter().fold(Answer::Yes, |so_far, next| match (so_far, next) {
+            (Answer::No, _) | (_, Answer::No) => Answer::No,
+            (Answer::Unknown, _) | (_, Answer::Unknown) => Answer::Unknown,
+            (Answer::Yes, Answer::Yes) => Answer::Yes,
+        })
+    }
+
+    /// Yes if one is, no if all are, else unknown.
+    pub fn any(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Answer::all(answers.into_iter().map(Answer::negated)).negated()
+    }
+}
+
+/// What one probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// What was asked.
+    pub subject: Subject,
+    /// What it says, before any `not` around it.
+    pub answer: Answer,
+    /// Why.
+    pub detail: Detail,
+    /// How long the answer took.
+    pub latency: Duration,
+    /// When it was complete, as boot time.
+    pub taken: Duration,
+}
+
+impl Evidence {
+    /// How old it is at this boot time.
+    pub fn age(&self, boottime: Duration) -> Duration {
+        boottime.saturating_sub(self.taken)
+    }
+}
+
+/// What a probe is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// An address on this machine.
+    Vip(IpAddr),
+    /// A command, with its arguments.
+    Command(Vec<String>),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Vip(address) => write!(f, "vip {address}"),
+            Subject::Command(command) => write!(f, "command {}", command.join(" ")),
+        }
+    }
+}
+
+/// Why a probe answered as it did.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Detail {
+    /// The address is there.
+    #[error("on {interface}")]
+    Present {
+        /// Where.
+        interface: String,
+    },
+    /// The address is nowhere.
+    #[error("not on this machine")]
+    Absent,
+    /// It is on `lo`, where every real server behind a balancer has it.
+    #[error("only on {interface}, which counts only with interface = {interface:?}")]
+    Loopback {
+        /// The loopback interface's name.
+        interface: String,
+    },
+    /// It is somewhere else than configured.
+    #[error("on {found}, not on {wanted}")]
+    Elsewhere {
+        /// Where it is.
+        found: String,
+        /// Where it should be.
+        wanted: String,
+    },
+    /// Its interface is down.
+    #[error("on {interface}, which is down")]
+    Down {
+        /// The interface.
+        interface: String,
+    },
+    /// IPv6: whether another machine has it is still being asked.
+    #[error("tentative on {interface}: duplicate address detection is running")]
+    Tentative {
+        /// The interface.
+        interface: String,
+    },
+    /// IPv6: another machine has it.
+    #[error("refused on {interface}: another machine has this address")]
+    Duplicate {
+        /// The interface.
+        interface: String,
+    },
+    /// The kernel did not say which addresses there are.
+    #[error("the addresses of this machine cannot be read: {0}")]
+    Unlisted(String),
+    /// The command ended.
+    #[error("exit {code}{}", said(line.as_ref()))]
+    Exit {
+        /// Its exit code.
+        code: i32,
+        /// The first line it wrote.
+        line: Option<String>,
+    },
+    /// The command was killed by somebody.
+    #[error("killed by signal {signal}{}", said(line.as_ref()))]
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// The first line it wrote.
+        line: Option<String>,
+    },
+    /// The command took too long, and was killed with all its children.
+    #[error("no answer within {}{}", humantime::format_duration(*after), said(line.as_ref()))]
+    TimedOut {
+        /// The limit.
+        after: Duration,
+        /// The first line it wrote.
+        line: Option<String>,
+    },
+    /// The command could not be started or watched.
+    #[error("cannot be run: {0}")]
+    NotRun(String),
+}
+
+fn said(line: Option<&String>) -> String {
+    line.map(|line| format!(": {line}")).unwrap_or_default()
+}
+
+/// What commands are told in their environment.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// `RUNNER_NODE`: the node's label.
+    pub node: String,
+    /// `RUNNER_ROLE`.
+    pub role: RoleName,
+    /// `RUNNER_TERM`, where known.
+    pub term: Option<Term>,
+    /// `RUNNER_SLOT`, where there is one.
+    pub slot: Option<Timestamp>,
+}
+
+impl Context {
+    /// The variables, without those that are not known.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut variables = vec![("RUNNER_NODE", self.node.clone()), ("RUNNER_ROLE", self.role.to_string())];
+        variables.extend(self.term.map(|term| ("RUNNER_TERM", term.to_string())));
+        variables.extend(self.slot.map(|slot| ("RUNNER_SLOT", slot.to_string())));
+        variables
+    }
+}
+
+/// The answer to a whole probe, and what it rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assessment {
+    /// All of it together.
+    pub answer: Answer,
+    /// Every simple probe in the order of the config.
+    pub evidence: Vec<Evidence>,
+}
+
+/// Asks every simple probe in `probe` and combines the answers.
+pub async fn assess(probe: &Probe, context: &Context, env: &Env) -> Assessment {
+    let mut leaves = Vec::new();
+    collect(probe, &mut leaves);
+    let evidence: Vec<Evidence> =
+        stream::iter(leaves).map(|leaf| ask(leaf, context, env)).buffered(CONCURRENT_MAX).collect().await;
+    let answer = combine(probe, &mut evidence.iter().map(|e| e.answer));
+    Assessment { answer, evidence }
+}
+
+async fn ask(leaf: Leaf<'_>, context: &Context, env: &Env) -> Evidence {
+    let start = env.clock.boottime();
+    let (subject, (answer, detail)) = match leaf {
+        Leaf::Vip { address, interface } => (Subject::Vip(address), vip::ask(address, interface)),
+        Leaf::Command { command, timeout } => {
+            (Subject::Command(command.to_vec()), command::ask(command, timeout, context).await)
+        }
+    };
+    let taken = env.clock.boottime();
+    Evidence { subject, answer, detail, latency: taken.saturating_sub(start), taken }
+}
+
+/// A probe that is not made of others.
+#[derive(Debug, Clone, Copy)]
+enum Leaf<'a> {
+    Vip { address: IpAddr, interface: Option<&'a str> },
+    Command { command: &'a [String], timeout: Duration },
+}
+
+fn collect<'a>(probe: &'a Probe, leaves: &mut Vec<Leaf<'a>>) {
+    match probe {
+        Probe::Vip { address, interface } => {
+            leaves.push(Leaf::Vip { address: *address, interface: interface.as_deref() });
+        }
+        Probe::Command { command, timeout } => leaves.push(Leaf::Command { command, timeout: *timeout }),
+        Probe::All(probes) | Probe::Any(probes) => probes.iter().for_each(|p| collect(p, leaves)),
+        Probe::Not(inner) => collect(inner, leaves),
+    }
+}
+
+/// The answer of a whole probe, given those of its simple ones in the order of [`collect`].
+fn combine(probe: &Probe, leaves: &mut dyn Iterator<Item = Answer>) -> Answer {
+    match probe {
+        Probe::Vip { .. } | Probe::Command { .. } => leaves.next().unwrap_or(Answer::Unknown),
+        // Collected first: every leaf below must be taken from the iterator, also after the answer is clear.
+        Probe::All(probes) => Answer::all(probes.iter().map(|p| combine(p, leaves)).collect::<Vec<_>>()),
+        Probe::Any(probes) => Answer::any(probes.iter().map(|p| combine(p, leaves)).collect::<Vec<_>>()),
+        Probe::Not(inner) => combine(inner, leaves).negated(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Answer::{No, Unknown, Yes};
+    use super::*;
+
+    fn leaf() -> Probe {
+        Probe::Vip { address: "192.0.2.1".parse().unwrap(), interface: None }
+    }
+
+    #[test]
+    fn only_a_decisive_probe_outvotes_unknown() {
+        for (answers, all, any) in [
+            (vec![Yes, Yes], Yes, Yes),
+            (vec![Yes, No], No, Yes),
+            (vec![No, No], No, No),
+            (vec![Yes, Unknown], Unknown, Yes),
+            (vec![No, Unknown], No, Unknown),
+            (vec![Unknown, Unknown], Unknown, Unknown),
+        ] {
+            let reversed: Vec<Answer> = answers.iter().rev().copied().collect();
+            for answers in [answers, reversed] {
+                assert_eq!(Answer::all(answers.clone()), all, "all {answers:?}");
+                assert_eq!(Answer::any(answers.clone()), any, "any {answers:?}");
+            }
+        }
+        assert_eq!([Yes, No, Unknown].map(Answer::negated), [No, Yes, Unknown]);
+    }
+
+    #[test]
+    fn every_leaf_keeps_its_own_answer_in_a_nest() {
+        // any[ all[a, b], not c, d ]
+        let probe =
+            Probe::Any(vec![Probe::All(vec![leaf(), leaf()]), Probe::Not(Box::new(leaf())), Probe::All(vec![leaf()])]);
+        let combined = |answers: [Answer; 4]| combine(&probe, &mut answers.into_iter());
+        assert_eq!(combined([Yes, Yes, Yes, No]), Yes);
+        assert_eq!(combined([No, Yes, Yes, No]), No);
+        assert_eq!(combined([No, Yes, No, No]), Yes);
+        assert_eq!(combined([No, Yes, Yes, Yes]), Yes);
+        assert_eq!(combined([No, Yes, Unknown, No]), Unknown, "not of unknown is unknown");
+        let mut leaves = Vec::new();
+        collect(&probe, &mut leaves);
+        assert_eq!(leaves.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn real_probes_are_all_asked_and_dated() {
+        let env = Env::host();
+        let run = |script: &str| Probe::Command {
+            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            timeout: Duration::from_secs(30),
+        };
+        let probe = Probe::Any(vec![run("exit 0"), run("echo broken >&2; exit 7"), leaf()]);
+        let context = Context { node: "east".into(), role: "app".parse().unwrap(), term: None, slot: None };
+        let before = env.clock.boottime();
+        let assessment = assess(&probe, &context, &env).await;
+        assert_eq!(assessment.answer, Yes);
+        assert_eq!(assessment.evidence.iter().map(|e| e.answer).collect::<Vec<_>>(), [Yes, Unknown, No]);
+        assert_eq!(assessment.evidence[1].detail.to_string(), "exit 7: broken");
+        assert_eq!(assessment.evidence[2].subject.to_string(), "vip 192.0.2.1");
+        assert!(assessment.evidence.iter().all(|e| e.taken >= before + e.latency && e.age(e.taken).is_zero()));
+    }
+}

@@ -1,0 +1,218 @@
+//! A command as evidence: exit 0 is yes, 1 is no, everything else is unknown, a timeout too.
+//!
+//! It runs in its own process group, so that a timeout ends the children of a shell script as well.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use super::{Answer, Context, Detail};
+
+/// How much output is kept to find its first line in.
+const OUTPUT_MAX: usize = 4096;
+
+/// How much of the first line is shown.
+const LINE_MAX: usize = 200;
+
+/// How long output is waited for after the command ended. What it wrote is in the pipe by then; only a child that it left
+/// behind can keep the pipe open, and nobody waits for that.
+const DRAIN: Duration = Duration::from_millis(200);
+
+pub(super) async fn ask(command: &[String], timeout: Duration, context: &Context) -> (Answer, Detail) {
+    match run(command, timeout, context).await {
+        Ok((Ended::Exit(status), line)) => match (status.code(), status.signal()) {
+            (Some(code), _) => {
+                let answer = match code {
+                    0 => Answer::Yes,
+                    1 => Answer::No,
+                    _ => Answer::Unknown,
+                };
+                (answer, Detail::Exit { code, line })
+            }
+            (None, signal) => (Answer::Unknown, Detail::Signal { signal: signal.unwrap_or_default(), line }),
+        },
+        Ok((Ended::TimedOut, line)) => (Answer::Unknown, Detail::TimedOut { after: timeout, line }),
+        Err(e) => (Answer::Unknown, Detail::NotRun(e.to_string())),
+    }
+}
+
+enum Ended {
+    Exit(ExitStatus),
+    TimedOut,
+}
+
+async fn run(
+    command: &[String],
+    timeout: Duration,
+    context: &Context,
+) -> Result<(Ended, Option<String>), std::io::Error> {
+    let [program, arguments @ ..] = command else {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "names no program"));
+    };
+    let child = Command::new(program)
+        .args(arguments)
+        .envs(context.variables())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|e| std::io::Error::new(e.kind(), format!("{program}: {e}")))?;
+    let mut group = Group(child);
+    let out = Head::of(group.0.stdout.take());
+    let err = Head::of(group.0.stderr.take());
+    let ended = if let Ok(status) = tokio::time::timeout(timeout, group.0.wait()).await {
+        Ended::Exit(status?)
+    } else {
+        group.kill();
+        // Reaped, so that no zombie is left. After SIGKILL this is a matter of the kernel only.
+        group.0.wait().await?;
+        Ended::TimedOut
+    };
+    let (err, out) = (err.finish().await, out.finish().await);
+    Ok((ended, first_line(&err).or_else(|| first_line(&out))))
+}
+
+/// Kills the whole group if it is dropped while the command runs, for example when the program is interrupted.
+struct Group(Child);
+
+impl Group {
+    fn kill(&self) {
+        // `id` is gone once the command is reaped, so the number cannot belong to anybody else.
+        if let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
+            // An error means that it is gone already.
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The beginning of a stream. The rest is read and dropped, so that the command never blocks on a full pipe.
+struct Head {
+    kept: Arc<Mutex<Vec<u8>>>,
+    reading: JoinHandle<()>,
+}
+
+impl Head {
+    fn of(source: Option<impl AsyncRead + Unpin + Send + 'static>) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&kept);
+        let reading = tokio::spawn(async move {
+            let Some(mut source) = source else { return };
+            let mut buffer = [0; OUTPUT_MAX];
+            while let Ok(count @ 1..) = source.read(&mut buffer).await {
+                let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = OUTPUT_MAX - kept.len();
+                kept.extend_from_slice(&buffer[..count.min(room)]);
+            }
+        });
+        Self { kept, reading }
+    }
+
+    /// What came until the end of the stream, or until [`DRAIN`] is over.
+    async fn finish(mut self) -> Vec<u8> {
+        // An end in time or not, what came so far is the answer.
+        let _ = tokio::time::timeout(DRAIN, &mut self.reading).await;
+        self.reading.abort();
+        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The first line with something in it, made safe to show.
+fn first_line(output: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(output);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
+    Some(line.chars().filter(|c| !c.is_control()).take(LINE_MAX).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn sh(script: &str, timeout: Duration) -> (Answer, String) {
+        let context = Context {
+            node: "east".into(),
+            role: "app".parse().unwrap(),
+            term: Some(crate::ids::Term(7)),
+            slot: Some("2026-11-20T01:00:00Z".parse().unwrap()),
+        };
+        let command = ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
+        let (answer, detail) = ask(&command, timeout, &context).await;
+        (answer, detail.to_string())
+    }
+
+    /// Longer than any of these scripts takes, even on a busy machine.
+    const LONG: Duration = Duration::from_mins(1);
+
+    #[tokio::test]
+    async fn the_exit_code_is_the_answer() {
+        assert_eq!(sh("exit 0", LONG).await, (Answer::Yes, "exit 0".into()));
+        assert_eq!(sh("echo standby; exit 1", LONG).await, (Answer::No, "exit 1: standby".into()));
+        assert_eq!(sh("echo out; echo; echo ' err ' >&2; exit 2", LONG).await, (Answer::Unknown, "exit 2: err".into()));
+        assert_eq!(sh("kill -TERM $$", LONG).await, (Answer::Unknown, "killed by signal 15".into()));
+        let context = Context { node: "n".into(), role: "r".parse().unwrap(), term: None, slot: None };
+        let (answer, detail) = ask(&["/no/such/program".into()], LONG, &context).await;
+        assert_eq!(answer, Answer::Unknown);
+        assert!(detail.to_string().contains("/no/such/program"), "{detail}");
+    }
+
+    #[tokio::test]
+    async fn it_knows_node_role_term_and_slot() {
+        let said = sh("echo $RUNNER_NODE $RUNNER_ROLE $RUNNER_TERM $RUNNER_SLOT", LONG).await.1;
+        assert_eq!(said, "exit 0: east app 7 2026-11-20T01:00:00Z");
+        let context = Context { node: "n".into(), role: "r".parse().unwrap(), term: None, slot: None };
+        assert_eq!(
+            context.variables().iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            ["RUNNER_NODE", "RUNNER_ROLE"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_timeout_is_unknown_and_ends_the_children_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let script = format!("sleep 1000 & echo $! > {}; echo waiting; wait", file.display());
+        let (answer, why) = sh(&script, Duration::from_secs(2)).await;
+        assert_eq!((answer, why.as_str()), (Answer::Unknown, "no answer within 2s: waiting"));
+        let child: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+        // Gone, or a zombie that nobody has reaped yet.
+        let alive = || match std::fs::read_to_string(format!("/proc/{child}/stat")) {
+            Ok(stat) => !stat.rsplit(')').next().unwrap().trim().starts_with('Z'),
+            Err(_) => false,
+        };
+        for _ in 0..500 {
+            if !alive() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the sleeping child {child} outlived its group");
+    }
+
+    #[tokio::test]
+    async fn output_without_end_and_children_left_behind_do_not_hold_it_up() {
+        assert_eq!(sh("yes x | head -c 1000000; exit 1", LONG).await, (Answer::No, "exit 1: x".into()));
+        // The child keeps the pipe open for much longer than an answer may take.
+        let (answer, why) = sh("echo said; sleep 20 & exit 0", Duration::from_secs(10)).await;
+        assert_eq!((answer, why.as_str()), (Answer::Yes, "exit 0: said"));
+    }
+
+    #[test]
+    fn a_line_is_short_and_without_escapes() {
+        assert_eq!(first_line(b"\n \x1b[31mred\x1b[0m\nmore"), Some("[31mred[0m".into()));
+        assert_eq!(first_line(&[b'x'; 4000]).unwrap().len(), LINE_MAX);
+        assert_eq!(first_line(b" \n\n"), None);
+    }
+}

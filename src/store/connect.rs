@@ -1,0 +1,53 @@
+//! From checked settings to a store.
+
+use std::sync::Arc;
+
+use super::dir::DirStore;
+use super::throttled::{Limiter, Throttled};
+use super::{Store, StoreError};
+use crate::config::{StoreSettings, StoreUrl};
+use crate::env::Env;
+
+/// The store that `settings` name, held to their `limit_upload`. A directory must exist; S3 is not asked anything yet.
+///
+/// One store carries one limit: connect once for each `[store]` section and share the handle.
+///
+/// # Errors
+/// A directory that does not exist, a CA file that cannot be used, an S3 URL in a build without S3.
+pub async fn connect(settings: &StoreSettings, env: &Env) -> Result<Arc<dyn Store>, StoreError> {
+    open(settings, env, false).await
+}
+
+/// [`connect`], but a directory that does not exist is made. For `init` alone: anywhere else an unmounted disk would become a
+/// new, empty store.
+///
+/// # Errors
+/// As for [`connect`], and a directory that cannot be made.
+pub async fn create(settings: &StoreSettings, env: &Env) -> Result<Arc<dyn Store>, StoreError> {
+    open(settings, env, true).await
+}
+
+async fn open(settings: &StoreSettings, env: &Env, make: bool) -> Result<Arc<dyn Store>, StoreError> {
+    let store: Arc<dyn Store> = match &settings.url {
+        StoreUrl::Dir(root) if make => Arc::new(DirStore::create(root, env)?),
+        StoreUrl::Dir(root) => Arc::new(DirStore::open(root, env)?),
+        StoreUrl::S3 { bucket, prefix } => s3(settings, bucket, prefix, env).await?,
+    };
+    Ok(match settings.limit_upload {
+        Some(bytes_per_second) => Arc::new(Throttled::new(store, Limiter::new(bytes_per_second, env))),
+        None => store,
+    })
+}
+
+#[cfg(feature = "s3")]
+async fn s3(settings: &StoreSettings, bucket: &str, prefix: &str, env: &Env) -> Result<Arc<dyn Store>, StoreError> {
+    use super::s3::{Options, S3Store};
+    Ok(Arc::new(S3Store::connect(settings, bucket, prefix, env, Options::default()).await?))
+}
+
+#[cfg(not(feature = "s3"))]
+async fn s3(_: &StoreSettings, bucket: &str, prefix: &str, _: &Env) -> Result<Arc<dyn Store>, StoreError> {
+    let name = format!("s3://{bucket}/{prefix}");
+    let detail = "this runner was built without S3; build it with `--features s3`, or use a file:// store";
+    Err(StoreError::new(super::StoreErrorKind::Unsupported, &name, None, detail))
+}

@@ -1,0 +1,171 @@
+//! Counts what is asked of a store, and the bytes that go up and down.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+
+use super::{Capabilities, Hold, Page, PutOutcome, Store, StoreError};
+
+/// A store whose calls are counted.
+#[derive(Debug)]
+pub struct Counting {
+    inner: Arc<dyn Store>,
+    counters: Arc<Counters>,
+}
+
+/// The counters, to be read while the store is in use. A call counts when it is made, whatever comes of it; retries and parts
+/// inside the backend do not count again.
+#[derive(Debug, Default)]
+pub struct Counters {
+    put: AtomicU64,
+    put_if_absent: AtomicU64,
+    get: AtomicU64,
+    get_range: AtomicU64,
+    list: AtomicU64,
+    delete: AtomicU64,
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+}
+
+/// [`Counters`] at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Calls of `put`.
+    pub put: u64,
+    /// Calls of `put_if_absent`.
+    pub put_if_absent: u64,
+    /// Calls of `get`.
+    pub get: u64,
+    /// Calls of `get_range`.
+    pub get_range: u64,
+    /// Calls of `list`: pages.
+    pub list: u64,
+    /// Calls of `delete`: batches.
+    pub delete: u64,
+    /// Bytes of all bodies that were handed over to be written.
+    pub bytes_up: u64,
+    /// Bytes of all bodies that were read.
+    pub bytes_down: u64,
+}
+
+impl Counts {
+    /// All calls.
+    pub fn requests(&self) -> u64 {
+        self.put + self.put_if_absent + self.get + self.get_range + self.list + self.delete
+    }
+}
+
+impl Counters {
+    /// The numbers now.
+    pub fn read(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            put: read(&self.put),
+            put_if_absent: read(&self.put_if_absent),
+            get: read(&self.get),
+            get_range: read(&self.get_range),
+            list: read(&self.list),
+            delete: read(&self.delete),
+            bytes_up: read(&self.bytes_up),
+            bytes_down: read(&self.bytes_down),
+        }
+    }
+
+    fn up(&self, calls: &AtomicU64, body: &Bytes) {
+        calls.fetch_add(1, Ordering::Relaxed);
+        self.bytes_up.fetch_add(body.len() as u64, Ordering::Relaxed);
+    }
+
+    fn down(&self, body: &Bytes) {
+        self.bytes_down.fetch_add(body.len() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Counting {
+    /// `inner`, counted, and where to read the numbers.
+    pub fn new(inner: Arc<dyn Store>) -> (Self, Arc<Counters>) {
+        let counters = Arc::new(Counters::default());
+        (Self { inner, counters: Arc::clone(&counters) }, counters)
+    }
+}
+
+#[async_trait]
+impl Store for Counting {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.counters.up(&self.counters.put, &body);
+        self.inner.put(key, body).await
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        self.counters.up(&self.counters.put_if_absent, &body);
+        self.inner.put_if_absent(key, body).await
+    }
+
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+        self.counters.up(&self.counters.put_if_absent, &body);
+        self.inner.put_if_absent_held(key, body, hold).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.counters.get.fetch_add(1, Ordering::Relaxed);
+        let body = self.inner.get(key).await?;
+        self.counters.down(&body);
+        Ok(body)
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.counters.get_range.fetch_add(1, Ordering::Relaxed);
+        let body = self.inner.get_range(key, range).await?;
+        self.counters.down(&body);
+        Ok(body)
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        self.counters.list.fetch_add(1, Ordering::Relaxed);
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.counters.delete.fetch_add(1, Ordering::Relaxed);
+        self.inner.delete(keys).await
+    }
+
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        self.inner.clock_offset()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn calls_and_bytes_are_counted() {
+        let (store, counters) = Counting::new(Arc::new(MemoryStore::new(&Env::host())));
+        store.put("a", Bytes::from_static(b"12345")).await.unwrap();
+        store.put_if_absent("a", Bytes::from_static(b"123")).await.unwrap();
+        store.get("a").await.unwrap();
+        store.get("none").await.unwrap_err();
+        store.get_range("a", 1..3).await.unwrap();
+        store.list("", None, 1).await.unwrap();
+        store.delete(&["a".to_owned(), "b".to_owned()]).await.unwrap();
+        let expected =
+            Counts { put: 1, put_if_absent: 1, get: 2, get_range: 1, list: 1, delete: 1, bytes_up: 8, bytes_down: 7 };
+        assert_eq!(counters.read(), expected);
+        assert_eq!(counters.read().requests(), 7);
+    }
+}

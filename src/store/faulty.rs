@@ -1,0 +1,296 @@
+//! A store that fails as networks and servers do, by plan or by seed, always the same way for the same seed.
+//!
+//! For tests and the simulation. What matters most is what a caller cannot see: a request that never arrived, an answer that was
+//! lost after the effect, and an effect that comes when the caller has long gone on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+
+use super::{Capabilities, Hold, Page, PutOutcome, Store, StoreError, StoreErrorKind};
+
+/// What goes wrong with one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The request never arrives.
+    LostRequest,
+    /// The request does what it should; the answer never arrives.
+    LostAnswer,
+    /// A conditional put gets no answer, arrives this much later, and does what it should. Other calls are merely lost.
+    Late(Duration),
+    /// It takes this long, and then works.
+    Delay(Duration),
+    /// The server refuses for the moment, 503, and does nothing.
+    Refused,
+    /// A listing lacks what was written last. Other calls work.
+    StaleListing,
+}
+
+/// When calls go wrong.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Faults by the number of the call, the first being 0.
+    pub at: BTreeMap<u64, Fault>,
+    /// Beside those, so many calls in a thousand go wrong.
+    pub per_mille: u64,
+    /// What may happen to them; each as likely as the others.
+    pub faults: Vec<Fault>,
+    /// Decides which.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// Exactly these.
+    pub fn exactly(faults: impl IntoIterator<Item = (u64, Fault)>) -> Self {
+        Self { at: faults.into_iter().collect(), per_mille: 0, faults: Vec::new(), seed: 0 }
+    }
+
+    /// By chance.
+    pub fn by_chance(seed: u64, per_mille: u64, faults: &[Fault]) -> Self {
+        Self { at: BTreeMap::new(), per_mille, faults: faults.to_vec(), seed }
+    }
+}
+
+/// How many of the newest keys a stale listing may lack.
+const STALE_KEYS_MAX: usize = 16;
+
+/// A store that fails.
+#[derive(Debug)]
+pub struct Faulty {
+    inner: Arc<dyn Store>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    plan: Plan,
+    calls: u64,
+    recent: VecDeque<String>,
+}
+
+impl Faulty {
+    /// `inner`, failing as `plan` has it.
+    pub fn new(inner: Arc<dyn Store>, plan: Plan) -> Self {
+        Self { inner, state: Mutex::new(State { plan, calls: 0, recent: VecDeque::new() }) }
+    }
+
+    /// How many calls there were.
+    pub fn calls(&self) -> u64 {
+        self.state().calls
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> Option<Fault> {
+        let mut state = self.state();
+        let call = state.calls;
+        state.calls += 1;
+        let plan = &state.plan;
+        if let Some(fault) = plan.at.get(&call) {
+            return Some(*fault);
+        }
+        // A number of its own for each call, so that one fault more or less does not change all that follow.
+        let luck = mix(plan.seed ^ mix(call));
+        if luck % 1000 >= plan.per_mille || plan.faults.is_empty() {
+            return None;
+        }
+        Some(plan.faults[(luck / 1000) as usize % plan.faults.len()])
+    }
+
+    fn wrote(&self, key: &str) {
+        let mut state = self.state();
+        if state.recent.len() == STALE_KEYS_MAX {
+            state.recent.pop_front();
+        }
+        state.recent.push_back(key.to_owned());
+    }
+
+    fn silence(&self, key: Option<&str>) -> StoreError {
+        StoreError::new(StoreErrorKind::Unreachable, &self.inner.describe(), key, "no answer")
+    }
+
+    /// An idempotent call: retries would hide single faults, so what is injected here is what is left after them.
+    async fn idempotent<T>(
+        &self,
+        fault: Option<Fault>,
+        key: Option<&str>,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match fault {
+            None | Some(Fault::StaleListing) => call.await,
+            Some(Fault::Delay(time)) => {
+                tokio::time::sleep(time).await;
+                call.await
+            }
+            Some(Fault::LostAnswer) => {
+                call.await?;
+                Err(self.silence(key))
+            }
+            Some(Fault::LostRequest | Fault::Refused | Fault::Late(_)) => Err(self.silence(key)),
+        }
+    }
+}
+
+/// splitmix64's output function.
+fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn unknown(why: &str) -> PutOutcome {
+    PutOutcome::Unknown { why: why.to_owned() }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.idempotent(self.next(), Some(key), self.inner.put(key, body)).await?;
+        self.wrote(key);
+        Ok(())
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        let fault = self.next();
+        match fault {
+            Some(Fault::LostRequest) => return Ok(unknown("the request was lost")),
+            Some(Fault::Refused) => return Ok(unknown("status 503")),
+            Some(Fault::Late(time)) => {
+                let (inner, key) = (Arc::clone(&self.inner), key.to_owned());
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    // Nobody is there any more to be told.
+                    let _ = inner.put_if_absent(&key, body).await;
+                });
+                return Ok(unknown("still under way"));
+            }
+            Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
+            Some(Fault::LostAnswer | Fault::StaleListing) | None => {}
+        }
+        let outcome = self.inner.put_if_absent(key, body).await?;
+        if outcome == PutOutcome::Created {
+            self.wrote(key);
+        }
+        Ok(if fault == Some(Fault::LostAnswer) { unknown("the answer was lost") } else { outcome })
+    }
+
+    /// Never fails by plan: the proof is about the store below.
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+        self.inner.put_if_absent_held(key, body, hold).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.idempotent(self.next(), Some(key), self.inner.get(key)).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.idempotent(self.next(), Some(key), self.inner.get_range(key, range)).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        let fault = self.next();
+        let mut page = self.idempotent(fault, None, self.inner.list(prefix, after, limit)).await?;
+        if fault == Some(Fault::StaleListing) {
+            let recent = self.state().recent.clone();
+            page.objects.retain(|object| !recent.contains(&object.key));
+        }
+        Ok(page)
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.idempotent(self.next(), None, self.inner.delete(keys)).await
+    }
+
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        self.inner.clock_offset()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::store::memory::MemoryStore;
+
+    const BODY: Bytes = Bytes::from_static(b"body");
+
+    fn faulty(plan: Plan) -> (MemoryStore, Faulty) {
+        let memory = MemoryStore::new(&Env::host());
+        (memory.clone(), Faulty::new(Arc::new(memory), plan))
+    }
+
+    fn is_unknown(outcome: Result<PutOutcome, StoreError>) -> bool {
+        matches!(outcome, Ok(PutOutcome::Unknown { .. }))
+    }
+
+    #[tokio::test]
+    async fn each_fault_leaves_what_it_should() {
+        let late = Duration::from_millis(20);
+        let plan = Plan::exactly([
+            (0, Fault::LostRequest),
+            (1, Fault::LostAnswer),
+            (2, Fault::Late(late)),
+            (3, Fault::Refused),
+            (4, Fault::Delay(late)),
+            (5, Fault::LostAnswer),
+            (6, Fault::LostRequest),
+        ]);
+        let (memory, store) = faulty(plan);
+        for key in ["k0", "k1", "k2", "k3"] {
+            assert!(is_unknown(store.put_if_absent(key, BODY).await), "{key}");
+        }
+        assert_eq!(memory.objects().into_keys().collect::<Vec<_>>(), ["k1"]);
+        assert_eq!(store.put_if_absent("k4", BODY).await.unwrap(), PutOutcome::Created);
+        while !memory.objects().contains_key("k2") {
+            tokio::time::sleep(late).await;
+        }
+        assert_eq!(store.put("k6", BODY).await.unwrap_err().kind, StoreErrorKind::Unreachable);
+        assert!(memory.objects().contains_key("k6"));
+        assert_eq!(store.get("k6").await.unwrap_err().kind, StoreErrorKind::Unreachable);
+        assert_eq!(store.get("k6").await.unwrap(), BODY);
+        assert_eq!(store.calls(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_stale_listing_lacks_the_newest() {
+        let (_, store) = faulty(Plan::exactly([(1, Fault::StaleListing)]));
+        store.inner.put("old", BODY).await.unwrap();
+        store.put("new", BODY).await.unwrap();
+        assert_eq!(store.list("", None, 9).await.unwrap().objects.len(), 1);
+        assert_eq!(store.list("", None, 9).await.unwrap().objects.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn equal_seeds_fail_alike_and_as_often_as_asked() {
+        let failures = async |seed| {
+            let (_, store) = faulty(Plan::by_chance(seed, 250, &[Fault::LostRequest, Fault::Refused]));
+            let mut failed = Vec::new();
+            for call in 0..1000 {
+                if store.put("k", BODY).await.is_err() {
+                    failed.push(call);
+                }
+            }
+            failed
+        };
+        let first = failures(7).await;
+        assert_eq!(first, failures(7).await);
+        assert_ne!(first, failures(8).await);
+        assert!((200..300).contains(&first.len()), "{}", first.len());
+    }
+}

@@ -1,0 +1,386 @@
+//! A store in an S3 bucket, over the AWS SDK.
+//!
+//! The invariant that lives here: [`put_if_absent`](Store::put_if_absent) sends one request with `If-None-Match: *` and nobody
+//! below repeats it. A retry would meet the first attempt's own object and report `Exists` where it was `Created`; worse, it
+//! could land after the caller has gone on.
+//!
+//! **Payload signing.** Bodies carry a CRC32C. Over TLS, and over plain HTTP on the loopback, they are not hashed a second
+//! time for the signature: that costs half a second of CPU for each GB and adds nothing to what TLS does. Over
+//! plain HTTP to another host they are, since there the signature is all that keeps somebody in between from changing them.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+pub use aws_sdk_s3::config::Credentials;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::{Builder, RequestChecksumCalculation, StalledStreamProtectionConfig};
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, ObjectIdentifier, ServerSideEncryption, StorageClass};
+use bytes::{Bytes, BytesMut};
+use jiff::{SignedDuration, Timestamp};
+
+mod client;
+mod error;
+mod held;
+mod multipart;
+
+use self::client::ServerClock;
+use self::error::Failure;
+use super::{Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, Store, StoreError, StoreErrorKind, key};
+use crate::config::StoreSettings;
+use crate::env::Env;
+
+/// What no config file says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Larger bodies are sent in parts.
+    pub single_put_bytes: usize,
+    /// Size of a part; S3 takes nothing below 5 MiB.
+    pub part_bytes: usize,
+    /// Credentials, instead of those that the profile, the environment or the machine's role gives.
+    pub credentials: Option<Credentials>,
+}
+
+impl Default for Options {
+    /// Packs of the usual size go in one request, which S3 charges for; a part is what is worth sending again.
+    fn default() -> Self {
+        Self { single_put_bytes: 64 << 20, part_bytes: 16 << 20, credentials: None }
+    }
+}
+
+/// How often a download is begun that breaks off in its body; the SDK retries only up to the headers.
+const BODY_ATTEMPTS: u32 = 4;
+
+/// What is taken at once for a body whose server says it is long. More is taken as it comes.
+const BODY_RESERVE_MAX: u64 = 64 << 20;
+
+/// A bucket, or a prefix in one.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    client: Client,
+    name: String,
+    bucket: String,
+    /// Empty, or with a slash at its end.
+    root: String,
+    storage_class: Option<StorageClass>,
+    sse: Option<ServerSideEncryption>,
+    sse_kms_key_id: Option<String>,
+    sign_bodies: bool,
+    options: Options,
+    clock: ServerClock,
+}
+
+impl S3Store {
+    /// A client for `bucket`; nothing is sent yet.
+    ///
+    /// # Errors
+    /// A CA file that cannot be read or holds no certificates.
+    pub async fn connect(
+        settings: &StoreSettings,
+        bucket: &str,
+        prefix: &str,
+        env: &Env,
+        options: Options,
+    ) -> Result<Self, StoreError> {
+        let prefix = prefix.trim_matches('/');
+        let root = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let name = format!("s3://{bucket}/{prefix}");
+        let clock = ServerClock::default();
+        let client = client::connect(settings, &name, env, clock.clone(), options.credentials.clone()).await?;
+        Ok(Self {
+            client,
+            name,
+            bucket: bucket.to_owned(),
+            root,
+            storage_class: settings.storage_class.as_deref().map(StorageClass::from),
+            sse: settings.sse.as_deref().map(ServerSideEncryption::from),
+            sse_kms_key_id: settings.sse_kms_key_id.clone(),
+            sign_bodies: settings.endpoint.as_deref().is_some_and(is_exposed),
+            options,
+            clock,
+        })
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.root)
+    }
+
+    /// Packs alone: all else is small and read often, and colder classes charge for both.
+    fn storage_class(&self, key: &str) -> Option<StorageClass> {
+        let is_pack = key.split('/').nth(1) == Some("packs");
+        self.storage_class.clone().filter(|_| is_pack)
+    }
+
+    fn sse(&self) -> Option<ServerSideEncryption> {
+        self.sse.clone()
+    }
+
+    fn put_request(&self, key: &str) -> PutObjectFluentBuilder {
+        self.client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.full(key))
+            .set_storage_class(self.storage_class(key))
+            .set_server_side_encryption(self.sse())
+            .set_ssekms_key_id(self.sse_kms_key_id.clone())
+    }
+
+    async fn put_whole(&self, key: &str, body: Bytes, config: Builder, condition: Option<&str>) -> Result<(), Failure> {
+        let timeouts = client::timeouts(body.len() as u64);
+        let request = self
+            .put_request(key)
+            .set_if_none_match(condition.map(str::to_owned))
+            .checksum_algorithm(ChecksumAlgorithm::Crc32C)
+            .body(ByteStream::from(body))
+            .customize();
+        let request = if self.sign_bodies { request } else { request.disable_payload_signing() };
+        request.config_override(config.timeout_config(timeouts)).send().await?;
+        Ok(())
+    }
+
+    /// One download, from the request to the last byte.
+    async fn read(&self, key: &str, range: Option<String>) -> Result<Bytes, ReadFailure> {
+        let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).set_range(range);
+        let mut answer = request.send().await.map_err(|e| ReadFailure::Answer(e.into()))?;
+        let expected = answer.content_length.and_then(|len| u64::try_from(len).ok()).unwrap_or(0);
+        let mut whole = BytesMut::with_capacity(expected.min(BODY_RESERVE_MAX) as usize);
+        let collect = async {
+            while let Some(part) = answer.body.next().await {
+                whole.extend_from_slice(&part.map_err(|e| ReadFailure::Body(e.to_string()))?);
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(client::attempt_timeout(expected), collect).await {
+            Ok(collected) => collected.map(|()| whole.freeze()),
+            Err(_) => Err(ReadFailure::Body("the body did not arrive in time".to_owned())),
+        }
+    }
+
+    async fn read_with_attempts(&self, key: &str, range: Option<String>) -> Result<Bytes, Failure> {
+        let mut left = BODY_ATTEMPTS;
+        loop {
+            left -= 1;
+            match self.read(key, range.clone()).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(ReadFailure::Answer(failure)) => return Err(failure),
+                Err(ReadFailure::Body(detail)) if left == 0 => {
+                    return Err(Failure { kind: StoreErrorKind::Unreachable, status: None, code: None, detail });
+                }
+                // Bytes were coming a moment ago, so there is no crowd to avoid; the next attempt backs off if need be.
+                Err(ReadFailure::Body(detail)) => tracing::debug!(key, detail, "a download broke off"),
+            }
+        }
+    }
+}
+
+enum ReadFailure {
+    /// Refused, or retried in vain.
+    Answer(Failure),
+    /// It broke off.
+    Body(String),
+}
+
+/// Whether somebody in between could change what is sent to `endpoint`.
+fn is_exposed(endpoint: &str) -> bool {
+    let Some(rest) = endpoint.strip_prefix("http://") else { return false };
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or(v6),
+        None => authority.split(':').next().unwrap_or(authority),
+    };
+    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    !loopback
+}
+
+fn no_retries() -> Builder {
+    Builder::new().retry_config(RetryConfig::disabled())
+}
+
+#[async_trait]
+impl Store for S3Store {
+    fn describe(&self) -> String {
+        self.name.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { put_if_absent: true }
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        key::check(&self.name, key)?;
+        if body.len() > self.options.single_put_bytes {
+            return self.put_in_parts(key, body).await;
+        }
+        let put = self.put_whole(key, body, Builder::new(), None).await;
+        put.map_err(|f| f.about_bucket(&self.name, Some(key)))
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        key::check(&self.name, key)?;
+        match self.put_whole(key, body, no_retries(), Some("*")).await {
+            Ok(()) => Ok(PutOutcome::Created),
+            Err(failure) => failure.into_outcome(&self.name, key),
+        }
+    }
+
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+        key::check(&self.name, key)?;
+        let config = no_retries()
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .timeout_config(client::timeouts(body.len() as u64));
+        // Unsigned and without checksum, or the SDK would wrap the stream into chunks of its own.
+        let request = self.put_request(key).if_none_match("*").body(held::body(body, hold));
+        match request.customize().disable_payload_signing().config_override(config).send().await {
+            Ok(_) => Ok(PutOutcome::Created),
+            Err(e) => Failure::from(e).into_outcome(&self.name, key),
+        }
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        key::check(&self.name, key)?;
+        self.read_with_attempts(key, None).await.map_err(|f| f.about(&self.name, Some(key)))
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        key::check(&self.name, key)?;
+        // HTTP cannot ask for nothing.
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        // Servers keep numbers in 63 bits.
+        let header = match i64::try_from(range.end - 1) {
+            Ok(last) => format!("bytes={}-{last}", range.start),
+            Err(_) => format!("bytes={}-", range.start),
+        };
+        match self.read_with_attempts(key, Some(header)).await {
+            Ok(bytes) => Ok(bytes),
+            Err(f) if f.status == Some(416) => Ok(Bytes::new()),
+            Err(f) => Err(f.about(&self.name, Some(key))),
+        }
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        key::check_prefix(&self.name, prefix)?;
+        let limit = limit.clamp(1, LIST_PAGE_MAX);
+        let mut after = after.map(|after| self.full(after));
+        loop {
+            let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(self.full(prefix));
+            let answer = request
+                .set_start_after(after.take())
+                .max_keys(limit as i32)
+                .send()
+                .await
+                .map_err(|e| Failure::from(e).about_bucket(&self.name, None))?;
+            let truncated = answer.is_truncated == Some(true);
+            let contents = answer.contents.unwrap_or_default();
+            let last = contents.last().and_then(|o| o.key.clone());
+            // A console's folder markers and other people's files are no objects of ours.
+            let objects: Vec<ObjectMeta> = contents
+                .into_iter()
+                .filter_map(|o| {
+                    let key = o.key?.strip_prefix(&self.root).filter(|k| key::is_valid(k))?.to_owned();
+                    let modified = o.last_modified?;
+                    let modified = Timestamp::new(modified.secs(), modified.subsec_nanos() as i32).ok()?;
+                    Some(ObjectMeta { key, size: u64::try_from(o.size?).ok()?, modified })
+                })
+                .collect();
+            if objects.is_empty() && truncated && last.is_some() {
+                after = last;
+                continue;
+            }
+            return Ok(Page { objects, truncated });
+        }
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        key::check_batch(&self.name, keys)?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let invalid = |e: aws_sdk_s3::error::BuildError| {
+            StoreError::new(StoreErrorKind::Invalid, &self.name, None, e.to_string())
+        };
+        let objects: Result<Vec<ObjectIdentifier>, _> =
+            keys.iter().map(|key| ObjectIdentifier::builder().key(self.full(key)).build()).collect();
+        let batch =
+            Delete::builder().set_objects(Some(objects.map_err(invalid)?)).quiet(true).build().map_err(invalid)?;
+        let answer = self.client.delete_objects().bucket(&self.bucket).delete(batch).send().await;
+        let answer = answer.map_err(|e| Failure::from(e).about_bucket(&self.name, None))?;
+        for error in answer.errors.unwrap_or_default() {
+            let kind = error.code().and_then(error::classify_code).unwrap_or(StoreErrorKind::Other);
+            if kind == StoreErrorKind::NotFound {
+                continue;
+            }
+            let key = error.key().map(|k| k.strip_prefix(&self.root).unwrap_or(k));
+            let detail = format!("{}: {}", error.code().unwrap_or("?"), error.message().unwrap_or(""));
+            return Err(StoreError::new(kind, &self.name, key, detail));
+        }
+        Ok(())
+    }
+
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        self.clock.offset()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aws_sdk_s3::presigning::PresigningConfig;
+
+    use super::*;
+    use crate::config::{JournalPlace, KeySource, StoreUrl};
+
+    async fn uri(endpoint: Option<&str>, path_style: Option<bool>) -> String {
+        let settings = StoreSettings {
+            url: StoreUrl::S3 { bucket: "backups".to_owned(), prefix: "/prod/".to_owned() },
+            endpoint: endpoint.map(str::to_owned),
+            region: Some("eu-central-1".to_owned()),
+            profile: None,
+            path_style,
+            storage_class: None,
+            sse: None,
+            sse_kms_key_id: None,
+            ca_file: None,
+            key: KeySource::None,
+            limit_upload: None,
+            journal: JournalPlace::Auto,
+        };
+        let credentials = Some(Credentials::new("a", "b", None, None, "test"));
+        let options = Options { credentials, ..Options::default() };
+        let store = S3Store::connect(&settings, "backups", "/prod/", &Env::host(), options).await.unwrap();
+        let signed_for = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+        let request = store.client.get_object().bucket(&store.bucket).key(store.full("app/format"));
+        let signed = request.presigned(signed_for).await.unwrap();
+        signed.uri().split('?').next().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn the_bucket_stands_in_the_path_or_in_the_host() {
+        let own = Some("https://s3.example.net");
+        for (endpoint, path_style, expected) in [
+            (None, None, "https://backups.s3.eu-central-1.amazonaws.com/prod/app/format"),
+            (None, Some(true), "https://s3.eu-central-1.amazonaws.com/backups/prod/app/format"),
+            (own, None, "https://s3.example.net/backups/prod/app/format"),
+            (own, Some(false), "https://backups.s3.example.net/prod/app/format"),
+        ] {
+            assert_eq!(uri(endpoint, path_style).await, expected);
+        }
+    }
+
+    #[test]
+    fn bodies_are_signed_where_nothing_else_protects_them() {
+        for exposed in
+            ["http://s3.example.net", "http://10.0.0.1:9000/", "http://localhost.example.net", "http://[fd00::1]:9000"]
+        {
+            assert!(is_exposed(exposed), "{exposed}");
+        }
+        for safe in ["https://s3.example.net", "http://127.0.0.1:9000", "http://localhost/x", "http://[::1]:9000"] {
+            assert!(!is_exposed(safe), "{safe}");
+        }
+    }
+}

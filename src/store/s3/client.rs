@@ -1,0 +1,231 @@
+//! Making the client: endpoint, region, credentials, trust, timeouts, retries.
+
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::provider_config::ProviderConfig;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Config, ConfigBag, Credentials, Intercept, Region, ResponseChecksumValidation, RuntimeComponents,
+    SharedCredentialsProvider, SharedHttpClient,
+};
+use aws_sdk_s3::error::BoxError;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
+use jiff::SignedDuration;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::config::StoreSettings;
+use crate::env::Env;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long a connection may take. A server in another continent answers in a third of a second; what takes ten times as
+/// long is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one attempt may take beside the time for its bytes. S3 answers slow requests after some 20 s with 503.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The slowest line that is still worth waiting for, in bytes per second.
+const RATE_MIN: u64 = 64 * 1024;
+
+/// Attempts of an idempotent call, the first included. With the delays below that bridges about 20 s.
+pub(super) const ATTEMPTS_MAX: u32 = 6;
+
+/// The first retry comes after up to this long (jittered), each later one after twice as long.
+const BACKOFF_INITIAL: Duration = Duration::from_millis(500);
+
+/// No retry waits longer than this: slots are minutes apart, and the caller has a deadline of its own.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Where AWS's own tools look when nobody names a region; also what most S3-compatible servers accept.
+const REGION_DEFAULT: &str = "us-east-1";
+
+/// How long one attempt that carries `bytes` may take.
+pub(super) fn attempt_timeout(bytes: u64) -> Duration {
+    ATTEMPT_TIMEOUT.saturating_add(Duration::from_secs(bytes / RATE_MIN))
+}
+
+pub(super) fn timeouts(bytes: u64) -> TimeoutConfig {
+    // No read timeout: it would count from the first byte sent, and each value of it has a connection pool of its own.
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(attempt_timeout(bytes)).build()
+}
+
+/// A client for `settings`; `clock` learns the server's time from each of its answers.
+pub(super) async fn connect(
+    settings: &StoreSettings,
+    name: &str,
+    env: &Env,
+    clock: ServerClock,
+    given: Option<Credentials>,
+) -> Result<Client, StoreError> {
+    let plain = settings.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
+    let (http_client, https_client) = http_clients(settings, name, plain)?;
+    let region = region(settings).await;
+    let credentials = match given {
+        Some(given) => SharedCredentialsProvider::new(given),
+        None => credentials(settings, https_client, region.clone()).await,
+    };
+    let retries = RetryConfig::standard()
+        .with_max_attempts(ATTEMPTS_MAX)
+        .with_initial_backoff(BACKOFF_INITIAL)
+        .with_max_backoff(BACKOFF_MAX);
+    // Built from nothing, not from the SDK's environment: the environment gives credentials and a region, no endpoint
+    // and no behaviour.
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(region)
+        .credentials_provider(credentials)
+        .http_client(http_client)
+        .force_path_style(settings.path_style.unwrap_or(settings.endpoint.is_some()))
+        .timeout_config(timeouts(0))
+        .retry_config(retries)
+        // Downloads are verified by what was stored in them.
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .interceptor(ClockInterceptor { clock, env: env.clone() });
+    let config = match &settings.endpoint {
+        Some(endpoint) => config.endpoint_url(endpoint),
+        None => config,
+    };
+    Ok(Client::from_conf(config.build()))
+}
+
+/// One HTTP client for the store and one for the providers of credentials, which need TLS even when the store does not.
+fn http_clients(
+    settings: &StoreSettings,
+    name: &str,
+    plain: bool,
+) -> Result<(SharedHttpClient, SharedHttpClient), StoreError> {
+    let mut trust = TrustStore::default();
+    if let Some(path) = &settings.ca_file {
+        let bad = |why: String| {
+            let detail = format!("ca_file {}: {why}", path.display());
+            StoreError::new(StoreErrorKind::Invalid, name, None, detail)
+        };
+        let pem = fs::read(path).map_err(|e| bad(e.to_string()))?;
+        // The client would panic on what it cannot parse.
+        check_certificates(&pem).map_err(bad)?;
+        trust.add_pem_certificate(pem);
+    }
+    let https = |trust: TrustStore| -> Result<SharedHttpClient, StoreError> {
+        let context = TlsContext::builder().with_trust_store(trust).build();
+        let context =
+            context.map_err(|e| StoreError::new(StoreErrorKind::Invalid, name, None, format!("TLS settings: {e}")))?;
+        let builder = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+        Ok(builder.tls_context(context).build_https())
+    };
+    let for_credentials = https(trust.clone())?;
+    // Without TLS the system's certificates are not needed, and need not be there.
+    let for_store = https(if plain { trust.with_native_roots(false) } else { trust })?;
+    Ok((for_store, for_credentials))
+}
+
+fn check_certificates(pem: &[u8]) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|e| format!("not PEM: {e}"))?;
+        roots.add(certificate).map_err(|e| format!("not a certificate: {e}"))?;
+    }
+    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(()) }
+}
+
+async fn region(settings: &StoreSettings) -> Region {
+    let mut profile = ProfileFileRegionProvider::builder();
+    if let Some(name) = &settings.profile {
+        profile = profile.profile_name(name);
+    }
+    let configured = settings.region.clone().map(Region::new);
+    // Not the metadata service of a cloud: outside of one it costs seconds, and another provider's says nothing.
+    let chain = RegionProviderChain::first_try(configured)
+        .or_else(EnvironmentVariableRegionProvider::new())
+        .or_else(profile.build());
+    chain.region().await.unwrap_or(Region::from_static(REGION_DEFAULT))
+}
+
+async fn credentials(
+    settings: &StoreSettings,
+    http_client: SharedHttpClient,
+    region: Region,
+) -> SharedCredentialsProvider {
+    let config = ProviderConfig::without_region().with_region(Some(region.clone())).with_http_client(http_client);
+    match &settings.profile {
+        // Named in the config, so it goes before the environment.
+        Some(profile) => {
+            let provider = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&config).build();
+            SharedCredentialsProvider::new(provider)
+        }
+        None => {
+            let chain = DefaultCredentialsChain::builder().region(region).configure(config).build().await;
+            SharedCredentialsProvider::new(chain)
+        }
+    }
+}
+
+/// The server's clock minus the host's, as of the newest answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ServerClock(Arc<Mutex<Option<SignedDuration>>>);
+
+impl ServerClock {
+    pub(super) fn offset(&self) -> Option<SignedDuration> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads `Date` off each answer, refusals included.
+#[derive(Debug)]
+struct ClockInterceptor {
+    clock: ServerClock,
+    env: Env,
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for ClockInterceptor {
+    fn name(&self) -> &'static str {
+        "ServerClock"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        if let Some(date) = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok()) {
+            let offset = date.timestamp().duration_since(self.env.clock.now());
+            *self.clock.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_certificate_is_named() {
+        assert_eq!(check_certificates(b"hello").unwrap_err(), "there is no certificate in it");
+        let garbage = b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+        assert!(check_certificates(garbage).unwrap_err().starts_with("not a certificate"));
+        let torn = b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n";
+        assert!(check_certificates(torn).unwrap_err().starts_with("not PEM"));
+    }
+
+    #[test]
+    fn timeouts_grow_with_the_body() {
+        assert_eq!(attempt_timeout(0), ATTEMPT_TIMEOUT);
+        assert_eq!(attempt_timeout(64 << 20), ATTEMPT_TIMEOUT + Duration::from_secs(1024));
+    }
+}

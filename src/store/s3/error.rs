@@ -1,0 +1,151 @@
+//! What the many S3 servers answer, as kinds. The decisions are pure functions of status and code.
+
+use std::fmt::Debug;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+
+use crate::store::{PutOutcome, StoreError, StoreErrorKind};
+
+/// What is left of an SDK's error.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) kind: StoreErrorKind,
+    /// The HTTP status, where there was an answer.
+    pub(super) status: Option<u16>,
+    /// The server's error code.
+    pub(super) code: Option<String>,
+    pub(super) detail: String,
+}
+
+impl<E> From<SdkError<E, HttpResponse>> for Failure
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    fn from(e: SdkError<E, HttpResponse>) -> Self {
+        let status = e.raw_response().map(|r| r.status().as_u16());
+        let code = e.as_service_error().and_then(|e| e.code()).map(str::to_owned);
+        let kind = match &e {
+            SdkError::ConstructionFailure(_) => StoreErrorKind::Invalid,
+            SdkError::TimeoutError(_) => StoreErrorKind::Unreachable,
+            // Without credentials the SDK does not even try.
+            SdkError::DispatchFailure(d) if !d.is_io() && !d.is_timeout() && d.as_other().is_none() => {
+                StoreErrorKind::Denied
+            }
+            SdkError::DispatchFailure(_) => StoreErrorKind::Unreachable,
+            _ => classify(status, code.as_deref()),
+        };
+        let detail = match e.as_service_error().and_then(|e| e.message()) {
+            Some(message) => {
+                let code = code.as_deref().map(|c| format!("{c}: ")).unwrap_or_default();
+                let status = status.map(|s| format!(", status {s}")).unwrap_or_default();
+                format!("{code}{message}{status}")
+            }
+            None => match (&code, status) {
+                (Some(code), Some(status)) => format!("{code}, status {status}"),
+                _ => DisplayErrorContext(&e).to_string(),
+            },
+        };
+        Self { kind, status, code, detail }
+    }
+}
+
+/// The kind of an answer. Codes come first: statuses are less exact.
+fn classify(status: Option<u16>, code: Option<&str>) -> StoreErrorKind {
+    if let Some(kind) = code.and_then(classify_code) {
+        return kind;
+    }
+    match status {
+        Some(401 | 403) => StoreErrorKind::Denied,
+        Some(404) => StoreErrorKind::NotFound,
+        Some(501) => StoreErrorKind::Unsupported,
+        Some(507) => StoreErrorKind::NoSpace,
+        Some(408 | 409 | 429 | 500..) => StoreErrorKind::Unreachable,
+        Some(300..) => StoreErrorKind::Invalid,
+        // No answer, or a success that could not be read.
+        Some(_) | None => StoreErrorKind::Unreachable,
+    }
+}
+
+/// What a code says by itself, where it says anything.
+pub(super) fn classify_code(code: &str) -> Option<StoreErrorKind> {
+    Some(match code {
+        "NoSuchBucket" => StoreErrorKind::NoSuchStore,
+        "NoSuchKey" => StoreErrorKind::NotFound,
+        "AccessDenied" | "ExpiredToken" | "InvalidToken" => StoreErrorKind::Denied,
+        // Ceph, MinIO, Wasabi.
+        "QuotaExceeded" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" | "InsufficientCapacity" => {
+            StoreErrorKind::NoSpace
+        }
+        "NotImplemented" => StoreErrorKind::Unsupported,
+        // 403, but no permission would mend it.
+        "RequestTimeTooSkewed" => StoreErrorKind::Invalid,
+        // The first is a 400 on AWS, when the body did not come in time.
+        "RequestTimeout" | "SlowDown" | "Throttling" | "InternalError" | "ServiceUnavailable" => {
+            StoreErrorKind::Unreachable
+        }
+        _ => return None,
+    })
+}
+
+impl Failure {
+    pub(super) fn about(self, store: &str, key: Option<&str>) -> StoreError {
+        StoreError::new(self.kind, store, key, self.detail)
+    }
+
+    /// For calls that do not speak of one existing object: what is not found is the bucket.
+    pub(super) fn about_bucket(mut self, store: &str, key: Option<&str>) -> StoreError {
+        if self.kind == StoreErrorKind::NotFound {
+            self.kind = StoreErrorKind::NoSuchStore;
+        }
+        self.about(store, key)
+    }
+
+    /// What a conditional put came to that was not answered by success. Only what certainly changed nothing is an error.
+    pub(super) fn into_outcome(self, store: &str, key: &str) -> Result<PutOutcome, StoreError> {
+        match (self.status, self.kind) {
+            (Some(412), _) => Ok(PutOutcome::Exists),
+            // 409 on AWS: another conditional put was in the way. 5xx, timeouts, broken connections: who knows.
+            (_, StoreErrorKind::Unreachable | StoreErrorKind::Other) => Ok(PutOutcome::Unknown { why: self.detail }),
+            _ => Err(self.about_bucket(store, Some(key))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(status: u16, code: Option<&str>) -> Failure {
+        let kind = classify(Some(status), code);
+        Failure { kind, status: Some(status), code: code.map(str::to_owned), detail: String::new() }
+    }
+
+    #[test]
+    fn a_conditional_put_is_unknown_unless_it_is_certain() {
+        let outcome = |status, code| failure(status, code).into_outcome("s3://b/", "k").map_err(|e| e.kind);
+        let unknown = Ok(PutOutcome::Unknown { why: String::new() });
+        assert_eq!(outcome(412, Some("PreconditionFailed")), Ok(PutOutcome::Exists));
+        assert_eq!(outcome(412, None), Ok(PutOutcome::Exists));
+        for (status, code) in [
+            (409, Some("ConditionalRequestConflict")),
+            (500, Some("InternalError")),
+            (502, None),
+            (503, Some("SlowDown")),
+            (504, None),
+            (429, None),
+            (400, Some("RequestTimeout")),
+            (200, None),
+        ] {
+            assert_eq!(outcome(status, code), unknown, "{status} {code:?}");
+        }
+        assert_eq!(outcome(403, Some("AccessDenied")), Err(StoreErrorKind::Denied));
+        assert_eq!(outcome(404, Some("NoSuchBucket")), Err(StoreErrorKind::NoSuchStore));
+        assert_eq!(outcome(404, None), Err(StoreErrorKind::NoSuchStore));
+        assert_eq!(outcome(507, None), Err(StoreErrorKind::NoSpace));
+        assert_eq!(outcome(403, Some("QuotaExceeded")), Err(StoreErrorKind::NoSpace));
+        assert_eq!(outcome(501, Some("NotImplemented")), Err(StoreErrorKind::Unsupported));
+        assert_eq!(outcome(400, Some("InvalidRequest")), Err(StoreErrorKind::Invalid));
+        assert_eq!(outcome(403, Some("RequestTimeTooSkewed")), Err(StoreErrorKind::Invalid));
+    }
+}

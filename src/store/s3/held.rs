@@ -1,0 +1,75 @@
+//! A request body that comes in two halves with a pause between, for the proof.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::oneshot;
+
+use crate::store::Hold;
+
+/// `body`, held back after its first half.
+pub(super) fn body(body: Bytes, hold: Hold) -> ByteStream {
+    let len = body.len() as u64;
+    ByteStream::from_body_1_x(HeldBody { rest: body, len, state: State::First(hold) })
+}
+
+struct HeldBody {
+    rest: Bytes,
+    len: u64,
+    state: State,
+}
+
+enum State {
+    /// Nothing was sent.
+    First(Hold),
+    /// The first half was handed over, which does not say that it is on the wire yet.
+    Half(Hold),
+    /// Waiting.
+    Held(oneshot::Receiver<()>),
+    /// Everything was handed over.
+    Done,
+}
+
+impl Body for HeldBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        loop {
+            match mem::replace(&mut self.state, State::Done) {
+                State::First(hold) => {
+                    self.state = State::Half(hold);
+                    let half = self.rest.len() / 2;
+                    if half > 0 {
+                        return Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(half)))));
+                    }
+                }
+                // Asked for more: the client has taken headers and first half, and flushes them while it waits.
+                State::Half(hold) => self.state = State::Held(hold.begin()),
+                State::Held(mut release) => {
+                    if Pin::new(&mut release).poll(cx).is_pending() {
+                        self.state = State::Held(release);
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.rest)))));
+                }
+                State::Done => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // All of it, whatever was sent: it becomes the content length.
+        SizeHint::with_exact(self.len)
+    }
+}

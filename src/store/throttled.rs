@@ -1,0 +1,155 @@
+//! The bandwidth limit: `limit_upload`, over everything that is sent through one [`Limiter`].
+//!
+//! A whole object goes out at line speed and is paid for before the next one may start, so the limit holds over seconds,
+//! not over each moment.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+
+use super::{Capabilities, Hold, Page, PutOutcome, Store, StoreError};
+use crate::env::Env;
+
+/// How much unused bandwidth is carried over: small objects after a pause need not wait.
+const BURST: Duration = Duration::from_secs(1);
+
+/// A bandwidth shared by all who hold a clone.
+#[derive(Debug, Clone)]
+pub struct Limiter {
+    bucket: Arc<Mutex<Bucket>>,
+    env: Env,
+}
+
+impl Limiter {
+    /// At most this many bytes per second; 0 counts as 1.
+    pub fn new(bytes_per_second: u64, env: &Env) -> Self {
+        let bucket = Bucket::new(bytes_per_second, env.clock.boottime());
+        Self { bucket: Arc::new(Mutex::new(bucket)), env: env.clone() }
+    }
+
+    async fn pass(&self, bytes: usize) {
+        let wait = {
+            let now = self.env.clock.boottime();
+            self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now, bytes as u64)
+        };
+        if wait > Duration::ZERO {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// A token bucket that may go into debt: each taker waits until the debt before it is paid.
+#[derive(Debug)]
+struct Bucket {
+    bytes_per_second: u64,
+    /// When all that was taken so far is paid for.
+    paid_at: Duration,
+}
+
+impl Bucket {
+    fn new(bytes_per_second: u64, now: Duration) -> Self {
+        Self { bytes_per_second: bytes_per_second.max(1), paid_at: now.saturating_sub(BURST) }
+    }
+
+    fn take(&mut self, now: Duration, bytes: u64) -> Duration {
+        let start = self.paid_at.max(now.saturating_sub(BURST));
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
+        self.paid_at = start.saturating_add(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
+        start.saturating_sub(now)
+    }
+}
+
+/// A store whose uploads keep to a [`Limiter`].
+#[derive(Debug)]
+pub struct Throttled {
+    inner: Arc<dyn Store>,
+    limiter: Limiter,
+}
+
+impl Throttled {
+    /// `inner`, limited.
+    pub fn new(inner: Arc<dyn Store>, limiter: Limiter) -> Self {
+        Self { inner, limiter }
+    }
+}
+
+#[async_trait]
+impl Store for Throttled {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.limiter.pass(body.len()).await;
+        self.inner.put(key, body).await
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        self.limiter.pass(body.len()).await;
+        self.inner.put_if_absent(key, body).await
+    }
+
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+        self.limiter.pass(body.len()).await;
+        self.inner.put_if_absent_held(key, body, hold).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.inner.get_range(key, range).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.inner.delete(keys).await
+    }
+
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        self.inner.clock_offset()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn debts_are_paid_before_the_next_may_start() {
+        let mut bucket = Bucket::new(1000, 100 * S);
+        assert_eq!(bucket.take(100 * S, 5000), Duration::ZERO, "the first goes at once, on what was saved");
+        assert_eq!(bucket.take(100 * S, 1000), 4 * S);
+        assert_eq!(bucket.take(100 * S, 0), 5 * S);
+        assert_eq!(bucket.take(103 * S, 2000), 2 * S);
+        assert_eq!(bucket.take(107 * S, 1), Duration::ZERO);
+    }
+
+    #[test]
+    fn idle_time_is_saved_for_a_moment_only() {
+        let mut bucket = Bucket::new(1000, Duration::ZERO);
+        assert_eq!(bucket.take(3600 * S, 3000), Duration::ZERO);
+        assert_eq!(bucket.take(3600 * S, 1), 2 * S);
+    }
+
+    #[test]
+    fn odd_limits_do_not_break() {
+        let mut bucket = Bucket::new(0, Duration::ZERO);
+        assert_eq!(bucket.take(S, u64::MAX), Duration::ZERO);
+        assert!(bucket.take(S, u64::MAX) > S);
+    }
+}

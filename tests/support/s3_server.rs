@@ -1,0 +1,393 @@
+//! A real S3 server in this process, over a real socket, with signatures checked: s3s-fs, with its race taken out. It checks
+//! the condition of a put before the body has come and never again, so here a conditional put is collected first, and then
+//! checked and written under a lock for each key.
+//!
+//! It writes every request down, and can be told to misbehave. Include it with
+//! `#[path = "support/s3_server.rs"] mod s3_server;`.
+
+#![allow(unreachable_pub, dead_code, reason = "each test that includes this uses a part of it")]
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::TryStreamExt;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use runner::config::{JournalPlace, KeySource, StoreSettings, StoreUrl};
+use runner::env::Env;
+use runner::store::s3::{Credentials, Options, S3Store};
+use s3s::auth::SimpleAuth;
+use s3s::dto::*;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, S3, S3Request, S3Response, S3Result};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// The bucket that is there.
+pub const BUCKET: &str = "backups";
+/// Who may use it.
+pub const ACCESS_KEY: &str = "AKIATEST";
+/// And how.
+pub const SECRET_KEY: &str = "secret/of+test";
+
+/// A running server. It stops when dropped.
+pub struct S3Server {
+    /// `http://127.0.0.1:port`.
+    pub endpoint: String,
+    /// Where s3s-fs keeps what it has: a folder for each bucket.
+    pub root: PathBuf,
+    front: Front,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+/// One request as it came.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// `PUT` and the like.
+    pub method: String,
+    /// `/bucket/key`.
+    pub path: String,
+    /// What stood behind the question mark.
+    pub query: String,
+    /// Names in lower case.
+    pub headers: HashMap<String, String>,
+}
+
+/// A way to misbehave.
+#[derive(Debug, Clone, Copy)]
+pub enum Trouble {
+    /// Answer this status, change nothing.
+    Status(u16),
+    /// Close the connection without an answer, change nothing.
+    Hangup,
+    /// Do what is asked, then close the connection without an answer.
+    HangupAfter,
+    /// Do what is asked, then answer this status.
+    StatusAfter(u16),
+    /// Answer the headers and half of the body, then close the connection.
+    HalfBody,
+    /// Wait before doing what is asked.
+    Delay(Duration),
+}
+
+#[derive(Clone, Default)]
+struct Front {
+    requests: Arc<Mutex<Vec<Request>>>,
+    troubles: Arc<Mutex<Vec<Planned>>>,
+}
+
+struct Planned {
+    method: String,
+    part: String,
+    trouble: Trouble,
+    left: usize,
+}
+
+impl S3Server {
+    /// A server that keeps the promise of conditional puts.
+    pub fn start() -> Self {
+        Self::run(false)
+    }
+
+    /// Bare s3s-fs, which does not.
+    pub fn start_bare() -> Self {
+        Self::run(true)
+    }
+
+    fn run(bare: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(BUCKET)).unwrap();
+        let files = s3s_fs::FileSystem::new(dir.path()).unwrap();
+        let mut builder = if bare {
+            S3ServiceBuilder::new(files)
+        } else {
+            S3ServiceBuilder::new(Careful::new(files, dir.path().to_owned()))
+        };
+        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let service = builder.build();
+
+        let front = Front::default();
+        let (stop, stopped) = oneshot::channel();
+        let (ready, address) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn({
+            let front = front.clone();
+            move || {
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    ready.send(listener.local_addr().unwrap()).unwrap();
+                    tokio::select! {
+                        () = accept(listener, service, front) => {}
+                        _ = stopped => {}
+                    }
+                });
+                runtime.shutdown_background();
+            }
+        });
+        let endpoint = format!("http://{}", address.recv().unwrap());
+        let root = dir.path().to_owned();
+        Self { endpoint, root, front, stop: Some(stop), thread: Some(thread), _dir: dir }
+    }
+
+    /// A store in `prefix` of the bucket.
+    pub async fn store(&self, prefix: &str) -> S3Store {
+        self.store_with(self.settings(prefix), Options::default()).await
+    }
+
+    /// A store with settings of its own; the credentials are the server's.
+    pub async fn store_with(&self, settings: StoreSettings, options: Options) -> S3Store {
+        let StoreUrl::S3 { bucket, prefix } = settings.url.clone() else { panic!("an S3 URL") };
+        let options = Options { credentials: Some(credentials()), ..options };
+        S3Store::connect(&settings, &bucket, &prefix, &Env::host(), options).await.unwrap()
+    }
+
+    /// What the config file would say.
+    pub fn settings(&self, prefix: &str) -> StoreSettings {
+        settings(&self.endpoint, prefix)
+    }
+
+    /// The environment of a program that shall use the bucket: credentials, and nothing of the host's own.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
+        ]
+    }
+
+    /// All requests so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.front.requests.lock().unwrap().clone()
+    }
+
+    /// Requests with this method whose path and query contain `part`.
+    pub fn count(&self, method: &str, part: &str) -> usize {
+        self.front.requests.lock().unwrap().iter().filter(|r| r.is(method, part)).count()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget_requests(&self) {
+        self.front.requests.lock().unwrap().clear();
+    }
+
+    /// Misbehaves at the next `times` requests with this method whose path and query contain `part`.
+    pub fn trouble(&self, method: &str, part: &str, trouble: Trouble, times: usize) {
+        let planned = Planned { method: method.to_owned(), part: part.to_owned(), trouble, left: times };
+        self.front.troubles.lock().unwrap().push(planned);
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The server's credentials.
+pub fn credentials() -> Credentials {
+    Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test")
+}
+
+/// Settings for the bucket on any server.
+pub fn settings(endpoint: &str, prefix: &str) -> StoreSettings {
+    StoreSettings {
+        url: StoreUrl::S3 { bucket: BUCKET.to_owned(), prefix: prefix.to_owned() },
+        endpoint: Some(endpoint.to_owned()),
+        region: None,
+        profile: None,
+        path_style: None,
+        storage_class: None,
+        sse: None,
+        sse_kms_key_id: None,
+        ca_file: None,
+        key: KeySource::None,
+        limit_upload: None,
+        journal: JournalPlace::Auto,
+    }
+}
+
+impl Request {
+    fn is(&self, method: &str, part: &str) -> bool {
+        self.method == method && format!("{}?{}", self.path, self.query).contains(part)
+    }
+}
+
+impl Front {
+    fn note(&self, request: &hyper::Request<Incoming>) -> Option<Trouble> {
+        let header = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let noted = Request {
+            method: request.method().to_string(),
+            path: request.uri().path().to_owned(),
+            query: request.uri().query().unwrap_or("").to_owned(),
+            headers: request.headers().iter().map(|(k, v)| (k.to_string(), header(v))).collect(),
+        };
+        let mut troubles = self.troubles.lock().unwrap();
+        let planned = troubles.iter_mut().find(|p| p.left > 0 && noted.is(&p.method, &p.part));
+        let trouble = planned.map(|planned| {
+            planned.left -= 1;
+            planned.trouble
+        });
+        self.requests.lock().unwrap().push(noted);
+        trouble
+    }
+}
+
+async fn accept(listener: TcpListener, service: S3Service, front: Front) {
+    loop {
+        let (socket, _) = listener.accept().await.unwrap();
+        let (service, front) = (service.clone(), front.clone());
+        tokio::spawn(async move {
+            let handler = service_fn(move |request| answer(service.clone(), front.clone(), request));
+            // Broken connections are part of the tests.
+            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), handler).await;
+        });
+    }
+}
+
+async fn answer(
+    service: S3Service,
+    front: Front,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
+    let trouble = front.note(&request);
+    let status = |status: u16| hyper::Response::builder().status(status).body(Body::empty()).unwrap();
+    match trouble {
+        Some(Trouble::Status(code)) => return Ok(status(code)),
+        Some(Trouble::Hangup) => return Err("hung up".into()),
+        Some(Trouble::Delay(time)) => tokio::time::sleep(time).await,
+        _ => {}
+    }
+    let answer = Service::call(&service, request).await.map_err(|e| format!("{e:?}"))?;
+    match trouble {
+        Some(Trouble::StatusAfter(code)) => Ok(status(code)),
+        Some(Trouble::HangupAfter) => Err("hung up".into()),
+        Some(Trouble::HalfBody) => {
+            let (head, body) = answer.into_parts();
+            let whole: BytesMut = body.try_collect().await.map_err(|e| format!("{e:?}"))?;
+            let half = whole.freeze().split_to(head.headers["content-length"].to_str()?.parse::<usize>()? / 2);
+            let broken = futures_util::stream::iter([Ok(half), Err(std::io::Error::other("hung up"))]);
+            Ok(hyper::Response::from_parts(head, Body::from(StreamingBlob::wrap(broken))))
+        }
+        _ => Ok(answer),
+    }
+}
+
+/// s3s-fs, careful about conditional puts.
+struct Careful {
+    files: s3s_fs::FileSystem,
+    root: PathBuf,
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Careful {
+    fn new(files: s3s_fs::FileSystem, root: PathBuf) -> Self {
+        Self { files, root, locks: Mutex::default() }
+    }
+
+    /// s3s-fs would make one.
+    fn check_bucket(&self, bucket: &str) -> S3Result<()> {
+        if self.root.join(bucket).is_dir() { Ok(()) } else { Err(s3s::s3_error!(NoSuchBucket)) }
+    }
+
+    fn lock(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.locks.lock().unwrap().entry(key.to_owned()).or_default())
+    }
+}
+
+#[async_trait::async_trait]
+impl S3 for Careful {
+    async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        self.check_bucket(&request.input.bucket)?;
+        if request.input.if_none_match.is_none() {
+            return self.files.put_object(request).await;
+        }
+        let body: Vec<bytes::Bytes> = match request.input.body.take() {
+            Some(body) => body.try_collect().await.map_err(|e| s3s::s3_error!(IncompleteBody, "{e}"))?,
+            None => Vec::new(),
+        };
+        let stream = futures_util::stream::iter([Ok::<_, Infallible>(bytes::Bytes::from(body.concat()))]);
+        request.input.body = Some(StreamingBlob::wrap(stream));
+        let lock = self.lock(&request.input.key);
+        let _held = lock.lock().await;
+        self.files.put_object(request).await
+    }
+
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        self.check_bucket(&request.input.bucket)?;
+        // s3s-fs would open the directory.
+        if self.root.join(&request.input.bucket).join(&request.input.key).is_dir() {
+            return Err(s3s::s3_error!(NoSuchKey));
+        }
+        self.files.get_object(request).await
+    }
+
+    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+        self.files.head_object(request).await
+    }
+
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        self.files.list_objects_v2(request).await
+    }
+
+    async fn delete_objects(
+        &self,
+        request: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        self.check_bucket(&request.input.bucket)?;
+        // s3s-fs makes an error of a key whose parent is an object.
+        let mut request = request;
+        let folder = self.root.join(&request.input.bucket);
+        request.input.delete.objects.retain(|o| folder.join(&o.key).is_file());
+        self.files.delete_objects(request).await
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        self.check_bucket(&request.input.bucket)?;
+        self.files.create_multipart_upload(request).await
+    }
+
+    async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        self.files.upload_part(request).await
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        // s3s-fs says `AccessDenied`.
+        if !self.root.join(format!(".upload-{}.json", request.input.upload_id)).exists() {
+            return Err(s3s::s3_error!(NoSuchUpload));
+        }
+        self.files.complete_multipart_upload(request).await
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        self.files.abort_multipart_upload(request).await
+    }
+}
