@@ -122,7 +122,7 @@ fn finish(session: &mut Session, result: Result<Exit, Error>) -> Exit {
     let (exit, hint) = error::judge(error.as_ref());
     // Where even standard error is closed, the exit code remains.
     let _ = io::stderr().write_all(error::render(error.as_ref(), hint.as_deref()).as_bytes());
-    if session.globals.json {
+    if session.globals.json && !session.out.is_used() {
         let _ = session.out.print(&json::error(error.as_ref(), exit, hint.as_deref()));
     }
     exit
@@ -206,7 +206,7 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
                 Some(role) => role.clone(),
                 None => DIRECT_ROLE.parse()?,
             };
-            settings::from_flags(&args.direct, url, role, &args.source, &args.exclude)?
+            settings::from_flags(&args.direct, url, &role, &args.source, &args.exclude)?
         }
         None => settings::from_file(&session.globals)?,
     };
