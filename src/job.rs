@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cache;
 pub mod cancel;
+pub mod guard;
 pub mod init;
 pub mod inside;
 pub mod local;

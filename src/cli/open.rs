@@ -7,6 +7,7 @@ use super::run::Context;
 use crate::config::RoleSettings;
 use crate::job::inside::Archive;
 use crate::job::repository::Repository;
+use crate::role::identity::find_state_dir;
 use crate::store::{self, Store};
 
 /// The store of the settings.
@@ -22,7 +23,9 @@ pub async fn repository(context: &Context, role: &RoleSettings) -> Result<Reposi
 /// A role's snapshots, to look inside. Makes nothing in the state directory.
 pub async fn archive(context: &Context, role: &RoleSettings) -> Result<Archive, Error> {
     let repository = repository(context, role).await?;
-    let archive = Archive::open(repository, &context.env, &context.state_dir).await?;
+    // Somebody who has no place for a state has none.
+    let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
+    let archive = Archive::open(repository, &context.env, state_dir.as_deref()).await?;
     if let Some(why) = &archive.rolled_back {
         tracing::warn!("{why}; showing what is there");
     }

@@ -31,10 +31,10 @@ const PUT_ATTEMPTS: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// What is there cannot be opened.
-    #[error(transparent)]
+    #[error("{0}")]
     Open(#[from] OpenError),
     /// The store.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
     /// Something else is there.
     #[error("{store} holds {key}, but no repository: refusing to make one over it")]

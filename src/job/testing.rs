@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::config::{JournalPlace, KeySource, Lease, RoleSettings, TakeoverTrust};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId};
-use crate::job::backup::{self, Ask, Committed, Runner};
+use crate::job::backup::{Ask, Committed, Opening, Runner};
 use crate::job::cancel::Cancel;
 use crate::job::init::init;
 use crate::job::inside::Archive;
@@ -104,13 +104,14 @@ impl Rig {
             cancel: Cancel::new(),
             progress: Arc::default(),
         };
-        backup::run(&runner, &self.repository, role, &candidacy, Ask::default()).await.unwrap()
+        let opening = Opening::open(&runner, &self.repository).await.unwrap();
+        opening.back_up(role, &candidacy, Ask::default()).await.unwrap()
     }
 
     /// As a host sees it that has nothing but the store and the key.
     pub(crate) async fn archive(&self) -> Archive {
         let nowhere = self.dir.path().join("nowhere");
-        let archive = Archive::open(self.repository.clone(), &self.env, &nowhere).await.unwrap();
+        let archive = Archive::open(self.repository.clone(), &self.env, Some(&nowhere)).await.unwrap();
         assert!(!nowhere.exists(), "looking makes nothing");
         archive
     }

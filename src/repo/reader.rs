@@ -35,7 +35,7 @@ const FETCH_GAP_MAX: u64 = 128 << 10;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RepoError {
     /// The store.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
     /// A pack.
     #[error("pack {pack} {error}")]

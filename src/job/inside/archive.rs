@@ -43,15 +43,15 @@ impl Archive {
     /// there.
     ///
     /// A store that was rolled back is read all the same: it may be all that is left. [`Archive::rolled_back`] tells.
-    pub async fn open(repository: Repository, env: &Env, state_dir: &Path) -> Result<Self, ArchiveError> {
-        let local = Local::peek(state_dir, repository.keys.repo());
-        let known = local.load().view;
+    pub async fn open(repository: Repository, env: &Env, state_dir: Option<&Path>) -> Result<Self, ArchiveError> {
+        let local = state_dir.map(|dir| Local::peek(dir, repository.keys.repo()));
+        let known = local.as_ref().and_then(|local| local.load().view);
         let journal = reading_journal(&repository, env);
         let (view, rolled_back) = match journal.read(known.as_ref()).await {
             Err(error @ JournalError::RolledBack { .. }) => (journal.read(None).await?, Some(error)),
             result => (result?, None),
         };
-        let index_dir = Some(local.index_dir()).filter(|dir| dir.is_dir());
+        let index_dir = local.map(|local| local.index_dir()).filter(|dir| dir.is_dir());
         Ok(Self { repository, journal, view, rolled_back, index_dir })
     }
 
