@@ -59,8 +59,7 @@ impl Rig {
             takeover_trust: TakeoverTrust::Rehash,
             allow_empty: false,
         };
-        let (repository, _) =
-            init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
+        let (repository, _) = init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
         Self { env, dir, memory, store, counters, role, repository, node: NodeId([1; 16]) }
     }
 
