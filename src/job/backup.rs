@@ -269,8 +269,8 @@ impl<'a> Opening<'a> {
     /// Goes on under this node's own takeover, if that is still the newest and of this boot; else takes the role over.
     async fn take(self, candidacy: &Candidacy) -> Result<Session<'a>, BackupError> {
         let Self { runner, repository, journal, local, lock, mut memory, view, started } = self;
-        let prefix = names::live_prefix(repository.role());
-        proof::check(repository.store.as_ref(), &prefix, &runner.env).await?;
+        let probe = names::probe(repository.role());
+        proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
         let boot = local::boot();
         let own = memory.own.filter(|own| Some(own.boot) == boot);
         let holder = view.state.holder.clone();

@@ -106,7 +106,7 @@ pub async fn init(
         return Err(InitError::JournalInEtcd);
     }
     refuse_remains(store.as_ref(), role).await?;
-    proof::prove(store.as_ref(), &names::live_prefix(role), env)
+    proof::prove(store.as_ref(), &names::probe(role), env)
         .await
         .map_err(|failure| InitError::Proof { store: store.describe(), failure })?;
     report.proof_rounds = proof::ROUNDS as u32;
