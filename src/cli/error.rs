@@ -4,10 +4,17 @@
 use std::error::Error as StdError;
 
 use super::exit::Exit;
+use super::render::inside::escaped;
 use crate::config::ConfigError;
+use crate::job::inside::{Hint, InsideError};
+use crate::job::keys::KeysError;
+use crate::job::repository::OpenError;
 use crate::job::restore::{RestoreError, SourceErrorKind};
+use crate::job::select::SelectError;
 use crate::journal::log::{AppendError, JournalError};
 use crate::journal::record::RecordError;
+use crate::repo::entry::Kind;
+use crate::repo::reader::RepoError;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Any room's error on its way out.
@@ -55,6 +62,25 @@ pub fn judge(error: &(dyn StdError + 'static)) -> (Exit, Option<String>) {
         if let Some(restore) = error.downcast_ref::<RestoreError>() {
             return (Exit::Failed, Some(restore_advice(restore).to_owned()));
         }
+        if let Some(open) = error.downcast_ref::<OpenError>()
+            && let Some(advice) = open_advice(open)
+        {
+            return (Exit::Failed, Some(advice));
+        }
+        if let Some(select) = error.downcast_ref::<SelectError>() {
+            let (exit, advice) = select_policy(select);
+            return (exit, Some(advice.to_owned()));
+        }
+        if let Some(inside) = error.downcast_ref::<InsideError>()
+            && let Some((exit, advice)) = inside_policy(inside)
+        {
+            return (exit, Some(advice));
+        }
+        if let Some(keys) = error.downcast_ref::<KeysError>()
+            && let Some(advice) = keys_advice(keys)
+        {
+            return (Exit::Failed, Some(advice.to_owned()));
+        }
         next = error.source();
     }
     (Exit::Failed, None)
@@ -80,9 +106,10 @@ fn journal_advice(error: &JournalError) -> Option<&'static str> {
         JournalError::Store(store) => store_advice(store.kind),
         // Its own text says to update.
         JournalError::Record { error: RecordError::Newer(_), .. } => None,
-        JournalError::Record { .. } | JournalError::Fold { .. } | JournalError::Hole(_) => {
-            Some("nothing is written to a damaged journal. Keep the store as it is and find out who changed it.")
-        }
+        JournalError::Record { .. } | JournalError::Fold { .. } | JournalError::Hole(_) => Some(
+            "nothing is written to a damaged journal. Keep the store as it is and find out who changed it. What is \
+                 before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them).",
+        ),
         JournalError::RolledBack { .. } => {
             Some("find out who rolled the store back before anything is written to it again.")
         }
@@ -118,6 +145,82 @@ fn restore_advice(error: &RestoreError) -> &'static str {
         }
         RestoreError::Pattern { .. } => "write it as in a .gitignore file.",
         RestoreError::Broken(_) => "run it again with -vv and report what it logs.",
+    }
+}
+
+fn open_advice(error: &OpenError) -> Option<String> {
+    Some(match error {
+        OpenError::NoRepository { role, .. } => {
+            format!("check [store] url; a new repository is made by 'runner init {role}'.")
+        }
+        OpenError::Secret { .. } => {
+            "check the path and who may read it; the file is the same on every node.".to_owned()
+        }
+        OpenError::WrongSecret { .. } => "take the key from another node of the role, or an exported one.".to_owned(),
+        OpenError::NotEncrypted { .. } => {
+            "somebody may have put another repository there. If it is meant to be readable by everyone, set encryption \
+             = \"none\"."
+                .to_owned()
+        }
+        OpenError::KeyNeeded { .. } => "set key_file or passphrase_file in [store].".to_owned(),
+        OpenError::Store(_) | OpenError::Format { .. } => return None,
+    })
+}
+
+fn select_policy(error: &SelectError) -> (Exit, &'static str) {
+    match error {
+        SelectError::Syntax(_) => (Exit::Usage, "'runner snapshots ROLE' lists what there is."),
+        SelectError::NoSnapshots => (Exit::Failed, "'runner backup ROLE' makes the first one."),
+        SelectError::Ambiguous { .. } => (Exit::Failed, "give more characters of the ID."),
+        SelectError::NoSuchId(_) | SelectError::NotSoMany { .. } | SelectError::NoneBefore { .. } => {
+            (Exit::Failed, "'runner snapshots ROLE' lists what there is.")
+        }
+    }
+}
+
+fn inside_policy(error: &InsideError) -> Option<(Exit, String)> {
+    Some(match error {
+        InsideError::NotFound { hint: Some(Hint::Near(path)), .. } => {
+            (Exit::Failed, format!("did you mean {}?", path.display()))
+        }
+        InsideError::NotFound { hint: Some(Hint::Link { at, target }), .. } => {
+            (Exit::Failed, format!("{} is a symbolic link to {}: look there.", at.display(), escaped(target)))
+        }
+        InsideError::NotFound { hint: None, .. } => {
+            (Exit::Failed, "'runner find ROLE NAME --snapshot all' looks for it everywhere.".to_owned())
+        }
+        InsideError::NotAFile { kind: Kind::Dir, .. } => {
+            (Exit::Failed, "'runner ls' lists it, 'runner restore --path' writes it back.".to_owned())
+        }
+        InsideError::NotAFile { .. } => (Exit::Failed, "'runner restore --path' writes it back.".to_owned()),
+        InsideError::Unsound { .. } => {
+            (Exit::Failed, "'runner verify ROLE' names what is damaged; an older --snapshot may be whole.".to_owned())
+        }
+        InsideError::Pattern { .. } => (Exit::Usage, "write it as in a .gitignore file.".to_owned()),
+        InsideError::Repo(RepoError::Store(_)) | InsideError::Output(_) => return None,
+        InsideError::Repo(_) => {
+            (Exit::Failed, "'runner verify ROLE' names what is damaged; an older --snapshot may be whole.".to_owned())
+        }
+    })
+}
+
+fn keys_advice(error: &KeysError) -> Option<&'static str> {
+    match error {
+        KeysError::Last(_) => Some("add another key first: runner key add ROLE --new-key-file FILE"),
+        KeysError::Own(_) => {
+            Some("run it with the key that is to stay: put that one into the config or name it by --key-file.")
+        }
+        KeysError::Denied { .. } => Some("use credentials that may delete there, or delete that one object by hand."),
+        KeysError::ExportedKey(_) => Some("name a file that does not exist yet, and a new key is made in it."),
+        KeysError::File { .. } => {
+            Some("name a file that does not exist yet, in a directory that this user may write to.")
+        }
+        KeysError::NotEncrypted
+        | KeysError::Open(_)
+        | KeysError::AlreadyThere { .. }
+        | KeysError::NoSuchKey { .. }
+        | KeysError::Store(_)
+        | KeysError::Put(_) => None,
     }
 }
 
