@@ -95,7 +95,6 @@ mod tests {
     use super::*;
     use crate::cli::render::samples;
     use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem};
-    use crate::job::restore::RestoreProblemKind;
     use crate::repo::entry::TreePath;
 
     fn sample() -> Restored {
@@ -132,10 +131,8 @@ mod tests {
         incomplete.report.metadata =
             vec![trouble(MetaKind::Owner, "Operation not permitted"), trouble(MetaKind::Xattr, "Not supported")];
         incomplete.report.counts.failed = 31;
-        incomplete.report.problems = vec![RestoreProblem {
-            path,
-            kind: RestoreProblemKind::Missing(crate::ids::ChunkId([0x3f; 32])).to_string(),
-        }];
+        incomplete.report.problems =
+            vec![RestoreProblem { path, kind: "chunk 3f2a is missing from the repository".to_owned() }];
         incomplete.report.unmatched = vec![TreePath::new("srv/nowhere").unwrap()];
         let view = samples::view();
         insta::assert_snapshot!([sample(), existing, dry, incomplete].map(|r| report(&r, &view)).join("\n"));
