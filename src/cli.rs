@@ -2,12 +2,15 @@
 //!
 //! Nothing is decided here about backups: a verb turns arguments into a job's request and the job's report into text.
 
+#![allow(clippy::format_push_string, reason = "short texts for people: they should read like what they print")]
+
 pub mod args;
 pub mod error;
 pub mod exit;
 pub mod generate;
 pub mod json;
 pub mod log;
+pub mod open;
 pub mod output;
 pub mod progress;
 pub mod render;

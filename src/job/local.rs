@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, RepoId};
+use crate::ids::{Digest, RepoId, Term};
 use crate::journal::state::View;
 
 /// The local directory of one repository.
@@ -38,6 +38,8 @@ pub struct Own {
     pub boot: Digest,
     /// The digest of its record.
     pub takeover: Digest,
+    /// Its term.
+    pub term: Term,
 }
 
 /// Held while a run works on a repository on this host; the kernel lets go of it when the process dies.
@@ -68,14 +70,19 @@ pub enum LockError {
 impl Local {
     /// The directory of repository `repo` below the node's state directory; made if it is missing.
     pub fn open(state_dir: &Path, repo: RepoId) -> Result<Self, LockError> {
-        let dir = state_dir.join("repositories").join(repo.to_string());
-        let index = dir.join("index");
+        let local = Self::peek(state_dir, repo);
+        let index = local.index_dir();
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&index)
             .map_err(|error| LockError::Io { path: index.clone(), error })?;
-        Ok(Self { dir })
+        Ok(local)
+    }
+
+    /// The same for somebody who only looks: makes nothing, and it may well not be there.
+    pub fn peek(state_dir: &Path, repo: RepoId) -> Self {
+        Self { dir: state_dir.join("repositories").join(repo.to_string()) }
     }
 
     /// Where index objects are cached.

@@ -7,8 +7,9 @@
 
 mod fetch;
 mod inspect;
-mod layout;
+pub(in crate::job) mod layout;
 mod plan;
+mod repository;
 mod select;
 mod shared;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::ids::{ChunkId, PackId};
 use crate::job::progress::{Phase, Progress};
 use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreReport};
 use crate::repo::entry::{Entry, TreePath};
+pub use repository::{RepositoryEntries, RepositorySource};
 use shared::Shared;
 
 use crate::tree::exclude::BadPattern;
@@ -151,7 +153,7 @@ pub struct RestoreOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The target cannot be opened or made.
-    #[error(transparent)]
+    #[error("{0}")]
     Target(#[from] TargetError),
     /// The target is full or read-only.
     #[error("{target}: {error}; files that are complete are in place, no file is half written", target = .target.display())]
