@@ -11,6 +11,7 @@ pub mod generate;
 pub mod json;
 pub mod log;
 pub mod output;
+pub mod policy;
 pub mod progress;
 pub mod render;
 pub mod run;
