@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
+use crate::job::report::restored::RestoreReport;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::State;
 use crate::job::report::{Outcome, RoleReport};
-use crate::job::restore::RestoreReport;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -40,8 +40,8 @@ pub struct Context {
     pub settings: Settings,
     /// This node's name, if the command line or the environment gives one; else the hostname.
     pub node: Option<String>,
-    /// Where this node keeps its cache.
-    pub state_dir: PathBuf,
+    /// Where this node keeps its cache, if the command line or the environment says so.
+    pub state_dir: Option<PathBuf>,
     /// Clocks and random numbers.
     pub env: Env,
     /// Set when the operator wants it to end.

@@ -5,10 +5,14 @@
 use std::io::{self, Write};
 
 use super::args::verbs;
-use super::error::Error;
+use super::error::{Error, Interrupted, UsageError};
+use super::render;
 use super::render::journal::JournalLine;
 use super::run::Context;
 use crate::config::RoleSettings;
+use crate::job;
+use crate::job::backup::{BackupError, Runner};
+use crate::job::guard::{self, GuardError};
 use crate::job::report::RoleReport;
 use crate::job::report::inside::{DiffLine, Found};
 use crate::job::report::restored::Restored;
@@ -16,7 +20,9 @@ use crate::job::report::setup::{InitRole, KeyReport};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
+use crate::journal::record::NodeRef;
 use crate::repo::entry::Entry;
+use crate::role::identity::{Node, Origin, open_state_dir};
 
 /// A verb whose job is not there.
 #[derive(Debug, thiserror::Error)]
@@ -27,13 +33,46 @@ struct NotWired;
 pub type Each<'a, T> = &'a mut (dyn FnMut(&T) -> io::Result<()> + Send);
 
 /// Creates one role's repository, or finds it.
-pub async fn init(_context: &Context, _role: &RoleSettings) -> Result<InitRole, Error> {
-    Err(NotWired.into())
+pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Error> {
+    let settings = &context.settings.store;
+    let store = crate::store::create(settings, &context.env).await?;
+    let (_, report) = job::init::init(store, &role.name, &role.key, settings.journal, &context.env).await?;
+    Ok(report)
 }
 
-/// Backs one role up.
-pub async fn backup(_context: &Context, _role: &RoleSettings, _args: &verbs::Backup) -> Result<RoleReport, Error> {
-    Err(NotWired.into())
+/// Backs one role up, if this node is active for it.
+pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup) -> Result<RoleReport, Error> {
+    let state_dir = open_state_dir(context.state_dir.as_deref())?;
+    let node = Node::open(&state_dir, context.node.as_deref(), &context.env)?;
+    if let Origin::OtherMachine { was } = node.origin {
+        tracing::warn!(
+            "the state directory is of another machine (node {was}); this one is node {} from now on",
+            node.id
+        );
+    }
+    let (progress, display) = context.progress(role.name.as_str());
+    let runner = Runner {
+        env: context.env.clone(),
+        node: NodeRef { id: node.id, name: node.label },
+        instance: node.instance,
+        state_dir,
+        cancel: context.cancel.clone(),
+        progress,
+    };
+    let store = crate::store::connect(&context.settings.store, &context.env).await?;
+    let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
+    let done = guard::backup(&runner, &context.settings, role, store, request).await;
+    drop(display);
+    match done {
+        Ok((report, reason)) => Ok(RoleReport { reason: reason.map(|r| render::reason::text(&r)), ..report }),
+        Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
+        Err(GuardError::NoSchedule { role }) => Err(UsageError {
+            what: format!("role {role} has no schedule"),
+            todo: format!("set schedule or every in [role.{role}], or leave --scheduled out."),
+        }
+        .into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A role's snapshots, oldest first.

@@ -2,8 +2,8 @@
 
 use super::{NAMED_MAX, View, more, short, wrap};
 use crate::cli::units::{bytes, count, counted, duration, minute};
+use crate::job::report::restored::RestoreReport;
 use crate::job::report::restored::Restored;
-use crate::job::restore::RestoreReport;
 use crate::tree::write::{MetaKind, MetaTrouble};
 
 /// The verdict, what it took, what could not be done.
