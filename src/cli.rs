@@ -10,6 +10,7 @@ pub mod exit;
 pub mod generate;
 pub mod json;
 pub mod log;
+pub mod open;
 pub mod output;
 pub mod policy;
 pub mod progress;

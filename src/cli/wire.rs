@@ -3,16 +3,20 @@
 #![allow(clippy::unused_async, reason = "the jobs that are awaited here are still being merged")]
 
 use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::args::verbs;
 use super::error::{Error, Interrupted, UsageError};
-use super::render;
 use super::render::journal::JournalLine;
 use super::run::Context;
+use super::{open, render};
 use crate::config::RoleSettings;
 use crate::job;
 use crate::job::backup::{BackupError, Runner};
 use crate::job::guard::{self, GuardError};
+use crate::job::inside::{self, Archive};
 use crate::job::report::RoleReport;
 use crate::job::report::inside::{DiffLine, Found};
 use crate::job::report::restored::Restored;
@@ -20,7 +24,9 @@ use crate::job::report::setup::{InitRole, KeyReport};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
+use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::journal::record::NodeRef;
+use crate::journal::state::Snapshot;
 use crate::repo::entry::Entry;
 use crate::role::identity::{Node, Origin, open_state_dir};
 
@@ -76,20 +82,15 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
 }
 
 /// A role's snapshots, oldest first.
-pub async fn snapshots(_context: &Context, _role: &RoleSettings) -> Result<Vec<SnapshotInfo>, Error> {
-    Err(NotWired.into())
-}
-
-/// Which snapshot a selector means.
-pub async fn select(_context: &Context, _role: &RoleSettings, _selector: &str) -> Result<SnapshotInfo, Error> {
-    Err(NotWired.into())
+pub async fn snapshots(context: &Context, role: &RoleSettings) -> Result<Vec<SnapshotInfo>, Error> {
+    let archive = open::archive(context, role).await?;
+    Ok(archive.snapshots().iter().map(|snapshot| inside::info(archive.role(), snapshot)).collect())
 }
 
 /// The entries of a snapshot.
 pub async fn ls(
-    _context: &Context,
-    _role: &RoleSettings,
-    _snapshot: &SnapshotInfo,
+    _archive: &Archive,
+    _snapshot: &Snapshot,
     _args: &verbs::Ls,
     _each: Each<'_, Entry>,
 ) -> Result<(), Error> {
@@ -98,9 +99,8 @@ pub async fn ls(
 
 /// One file's content.
 pub async fn cat(
-    _context: &Context,
-    _role: &RoleSettings,
-    _snapshot: &SnapshotInfo,
+    _archive: &Archive,
+    _snapshot: &Snapshot,
     _args: &verbs::Cat,
     _out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
@@ -109,9 +109,8 @@ pub async fn cat(
 
 /// The entries that match a pattern, in one snapshot or (`None`) in all.
 pub async fn find(
-    _context: &Context,
-    _role: &RoleSettings,
-    _snapshot: Option<&SnapshotInfo>,
+    _archive: &Archive,
+    _snapshot: Option<&Snapshot>,
     _args: &verbs::Find,
     _each: Each<'_, Found>,
 ) -> Result<(), Error> {
@@ -120,9 +119,8 @@ pub async fn find(
 
 /// The differences between two snapshots.
 pub async fn diff(
-    _context: &Context,
-    _role: &RoleSettings,
-    _between: [&SnapshotInfo; 2],
+    _archive: &Archive,
+    _between: [&Snapshot; 2],
     _args: &verbs::Diff,
     _each: Each<'_, DiffLine>,
 ) -> Result<(), Error> {
@@ -131,12 +129,32 @@ pub async fn diff(
 
 /// Writes files back.
 pub async fn restore(
-    _context: &Context,
-    _role: &RoleSettings,
-    _snapshot: &SnapshotInfo,
-    _args: &verbs::Restore,
+    context: &Context,
+    archive: &Archive,
+    snapshot: &Snapshot,
+    args: &verbs::Restore,
 ) -> Result<Restored, Error> {
-    Err(NotWired.into())
+    let (progress, _display) = context.progress(&format!("restore {}", archive.role()));
+    let source = RepositorySource::open(archive.clone(), snapshot.root).await?;
+    let roots = source.roots().await?;
+    let paths = inside::expand(&args.paths, &roots);
+    if paths.is_empty() {
+        progress.total_bytes.store(snapshot.bytes, Ordering::Relaxed);
+    }
+    let options = RestoreOptions {
+        target: args.target.clone().unwrap_or_else(|| PathBuf::from("/")),
+        in_place: args.in_place,
+        roots,
+        paths,
+        exclude: args.exclude.clone(),
+        delete: args.delete,
+        overwrite: args.overwrite.into(),
+        dry_run: args.dry_run,
+        numeric_ids: args.numeric_ids,
+    };
+    let entries = Box::new(source.entries(&options.paths));
+    let report = restore::restore(Arc::new(source), entries, options, progress, &context.env).await?;
+    Ok(Restored { snapshot: inside::info(archive.role(), snapshot), target: args.target.clone(), report })
 }
 
 /// Checks a repository.
