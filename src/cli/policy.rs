@@ -15,6 +15,7 @@ use crate::job::init::InitError;
 use crate::job::local::LockError;
 use crate::job::repository::{OpenError, SecretFileError};
 use crate::job::restore::{RestoreError, SourceErrorKind};
+use crate::job::select::SelectError;
 use crate::journal::log::{AppendError, JournalError};
 use crate::journal::record::RecordError;
 use crate::repo::format::FormatError;
@@ -56,7 +57,16 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     let init = || error.downcast_ref::<InitError>().map(init);
     let backup = || error.downcast_ref::<BackupError>().map(backup);
     let restore = || error.downcast_ref::<RestoreError>().map(restore);
-    store.or_else(journal).or_else(append).or_else(repo).or_else(open).or_else(init).or_else(backup).or_else(restore)
+    let select = || error.downcast_ref::<SelectError>().map(select);
+    store
+        .or_else(journal)
+        .or_else(append)
+        .or_else(repo)
+        .or_else(open)
+        .or_else(init)
+        .or_else(backup)
+        .or_else(restore)
+        .or_else(select)
 }
 
 /// Failed, with this advice.
@@ -189,6 +199,14 @@ fn backup(error: &BackupError) -> Policy {
         BackupError::Dump { .. } => failed("run the command by hand as that user, and see why it fails."),
         BackupError::Cache(_) | BackupError::Pruned => failed("run it again."),
         BackupError::Stopped | BackupError::Internal(_) => failed("run it again with -vv and report what it logs."),
+    }
+}
+
+fn select(error: &SelectError) -> Policy {
+    match error {
+        SelectError::Syntax(_) => (Exit::Usage, None),
+        SelectError::NoSnapshots => failed("'runner backup ROLE' makes the first one."),
+        _ => failed("'runner snapshots ROLE' lists what there is."),
     }
 }
 

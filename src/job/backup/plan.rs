@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(decide(&stat(), &known, &YES), Decision::Keep(Box::new(entry(file()))));
         assert_eq!(decide(&stat(), &known, &|_| false), Decision::Read);
         assert_eq!(decide(&Stat { ctime: Nanos(61), ..stat() }, &known, &YES), Decision::Read);
-        let no_local = Cached { local: None, ..c };
+        let no_local = Cached { local: None, ..c.clone() };
         let known = Known { cached: Some(&no_local), ..known };
         assert_eq!(decide(&stat(), &known, &YES), Decision::Read);
     }
