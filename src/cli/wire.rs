@@ -67,7 +67,7 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
     };
     let store = crate::store::connect(&context.settings.store, &context.env).await?;
     let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
-    let done = guard::backup(&runner, &context.settings, role, store, request).await;
+    let done = Box::pin(guard::backup(&runner, &context.settings, role, store, request)).await;
     drop(display);
     match done {
         Ok((report, reason)) => Ok(RoleReport { reason: reason.map(|r| render::reason::text(&r)), ..report }),
