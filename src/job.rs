@@ -9,3 +9,4 @@ pub mod progress;
 pub mod report;
 pub mod repository;
 pub mod restore;
+pub mod verify;

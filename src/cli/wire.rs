@@ -7,6 +7,7 @@ use super::error::Error;
 use super::render::journal::JournalLine;
 use super::run::Context;
 use crate::config::RoleSettings;
+use crate::job::local::Local;
 use crate::job::report::RoleReport;
 use crate::job::report::inside::{DiffLine, Found};
 use crate::job::report::restored::Restored;
@@ -14,7 +15,9 @@ use crate::job::report::setup::{InitRole, KeyReport};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
+use crate::job::verify;
 use crate::repo::entry::Entry;
+use crate::store;
 
 /// A verb whose job is not there.
 #[derive(Debug, thiserror::Error)]
@@ -99,8 +102,12 @@ pub async fn restore(
 }
 
 /// Checks a repository.
-pub async fn verify(_context: &Context, _role: &RoleSettings, _args: &verbs::Verify) -> Result<VerifyReport, Error> {
-    Err(NotWired.into())
+pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify) -> Result<VerifyReport, Error> {
+    let store = store::connect(&context.settings.store, &context.env).await?;
+    let (progress, _display) = context.progress(&format!("verify {}", role.name));
+    let remembered = |repo| Local::peek(&context.state_dir, repo).load().view;
+    let percent = args.read_data.unwrap_or(0);
+    Ok(verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env).await?)
 }
 
 /// Who this node is, and where it stands for these roles.

@@ -68,14 +68,19 @@ pub enum LockError {
 impl Local {
     /// The directory of repository `repo` below the node's state directory; made if it is missing.
     pub fn open(state_dir: &Path, repo: RepoId) -> Result<Self, LockError> {
-        let dir = state_dir.join("repositories").join(repo.to_string());
-        let index = dir.join("index");
+        let local = Self::peek(state_dir, repo);
+        let index = local.index_dir();
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&index)
             .map_err(|error| LockError::Io { path: index.clone(), error })?;
-        Ok(Self { dir })
+        Ok(local)
+    }
+
+    /// The same for somebody who only looks: makes nothing, and it may well not be there.
+    pub fn peek(state_dir: &Path, repo: RepoId) -> Self {
+        Self { dir: state_dir.join("repositories").join(repo.to_string()) }
     }
 
     /// Where index objects are cached.
