@@ -2,6 +2,8 @@
 //!
 //! Nothing is decided here about backups: a verb turns arguments into a job's request and the job's report into text.
 
+#![allow(clippy::format_push_string, reason = "short texts for people: they should read like what they print")]
+
 pub mod args;
 pub mod error;
 pub mod exit;

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cache;
 pub mod cancel;
+pub mod guard;
 pub mod init;
 pub mod local;
 pub mod progress;

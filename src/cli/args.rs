@@ -61,16 +61,8 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "NAME", env = "RUNNER_NODE", hide_env = true)]
     pub node: Option<String>,
     /// This node's own memory [default: /var/lib/runner]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "RUNNER_STATE_DIR",
-        hide_env = true,
-        default_value = STATE_DIR,
-        hide_default_value = true
-    )]
-    pub state_dir: PathBuf,
+    #[arg(long, global = true, value_name = "DIR", env = "RUNNER_STATE_DIR", hide_env = true)]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// The verbs.

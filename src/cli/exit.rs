@@ -46,6 +46,16 @@ pub enum Health {
 }
 
 impl Health {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Health::Fine => 0,
+            Health::Warning => 1,
+            Health::Critical => 2,
+            Health::Unknown => 3,
+        }
+    }
+
     /// The worse of the two; not to know is worse than a warning, because backups may be missing.
     pub fn or_worse(self, other: Health) -> Health {
         let severity = |health| match health {
@@ -71,10 +81,7 @@ impl Exit {
             Exit::Unreadable => 6,
             Exit::Findings => 7,
             Exit::Interrupted => 130,
-            Exit::Plugin(Health::Fine) => 0,
-            Exit::Plugin(Health::Warning) => 1,
-            Exit::Plugin(Health::Critical) => 2,
-            Exit::Plugin(Health::Unknown) => 3,
+            Exit::Plugin(health) => health.code(),
         }
     }
 
@@ -121,9 +128,8 @@ impl From<Exit> for ExitCode {
 pub fn of_backup_role(report: &RoleReport, require_active: bool) -> Exit {
     match report.outcome {
         Outcome::Committed | Outcome::Unchanged if report.files.unreadable > 0 => Exit::Unreadable,
-        Outcome::Committed | Outcome::Unchanged | Outcome::Skipped => Exit::Done,
         Outcome::Standby if require_active => Exit::NotActive,
-        Outcome::Standby => Exit::Done,
+        Outcome::Committed | Outcome::Unchanged | Outcome::Skipped | Outcome::Standby => Exit::Done,
         Outcome::Unknown => Exit::Unknown,
         Outcome::Fenced => Exit::Fenced,
         Outcome::Failed => Exit::Failed,

@@ -16,7 +16,7 @@ use super::render::journal::JournalLine;
 use crate::config::{JournalPlace, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
 use crate::job::report::inside::{DiffCounts, DiffLine, Found};
-use crate::job::report::restored::{MetaKind, Restored};
+use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
@@ -24,6 +24,7 @@ use crate::job::report::whoami::{Reason, RoleStatus, StoreStatus, Warning, Whoam
 use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
 use crate::journal::record::Body;
 use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::tree::write::MetaKind;
 
 /// The version of all documents. It grows when a field goes away or changes its meaning, not when one comes.
 const SCHEMA: u32 = 1;
@@ -374,5 +375,101 @@ impl<W: Write> ListWriter<W> {
         }
         self.out.write_all(b"}\n")?;
         Ok(self.out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples;
+    use crate::ids::RepoId;
+    use crate::repo::entry::{Nanos, Owner, TreePath, Xattr};
+
+    /// A document as it stands in the contract: one line, schema 1.
+    fn read(text: &str) -> Value {
+        assert_eq!(text.trim_end().lines().count(), 1);
+        let value: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(value["schema"], 1);
+        value
+    }
+
+    #[test]
+    fn the_documents_of_the_contract() {
+        let mut backed_up = samples::backup();
+        let path = TreePath::new(b"srv/app/\xff\\".to_vec()).unwrap();
+        backed_up.problems =
+            vec![Problem { path, kind: ProblemKind::Unreadable("Permission denied (os error 13)".to_owned()) }];
+        backed_up.files.unreadable = 1;
+        backed_up.problem_count = 1;
+        insta::assert_json_snapshot!("backup", read(&backup(&[], &[backed_up])));
+        let list = [samples::snapshot(0x3f, "2026-11-20T01:00:00.5Z")];
+        insta::assert_json_snapshot!("snapshots", read(&snapshots(&list)));
+        let roles = vec![samples::active(), samples::blind()];
+        insta::assert_json_snapshot!("whoami", read(&whoami(&samples::all(roles))));
+    }
+
+    #[test]
+    fn the_fields_that_the_contract_names_are_there() {
+        let text = backup(&[], &[samples::backup()]);
+        let role = &read(&text)["roles"][0];
+        for field in "role outcome snapshot term slot takeover files bytes requests duration_seconds".split(' ') {
+            assert!(role.get(field).is_some(), "{field}");
+        }
+        for field in ["new", "changed", "unchanged", "removed", "unreadable"] {
+            assert!(role["files"][field].is_u64(), "{field}");
+        }
+        for field in ["source", "read", "new", "uploaded"] {
+            assert!(role["bytes"][field].is_u64(), "{field}");
+        }
+        let text = whoami(&samples::all(vec![samples::active()]));
+        let document = read(&text);
+        for field in "id hostname instance version config_hash".split(' ') {
+            assert!(document["node"][field].is_string(), "{field}");
+        }
+        for field in "role state reason evidence term last_backup next_slot store etcd warnings".split(' ') {
+            assert!(document["roles"][0].get(field).is_some(), "{field}");
+        }
+        for field in ["mine", "current", "holder"] {
+            assert!(document["roles"][0]["term"].get(field).is_some(), "{field}");
+        }
+        let text = snapshots(&[samples::snapshot(1, "2026-11-20T01:00:00Z")]);
+        for field in "id role term node time slot files bytes".split(' ') {
+            assert!(read(&text)["snapshots"][0].get(field).is_some(), "{field}");
+        }
+    }
+
+    #[test]
+    fn entries_keep_every_byte_of_their_names() {
+        let odd = Entry {
+            path: TreePath::new(b"srv/\xff\\n".to_vec()).unwrap(),
+            kind: Kind::Symlink { target: b"../\n".to_vec() },
+            owner: Owner { mode: 0o777, uid: 1, gid: 2, user: "app".to_owned(), group: String::new() },
+            mtime: Nanos::new(-1, 999_999_999),
+            xattrs: vec![Xattr { name: b"user.x".to_vec(), value: vec![0, 255] }],
+        };
+        insta::assert_json_snapshot!(entry(&odd));
+    }
+
+    #[test]
+    fn an_error_is_a_document_too() {
+        let error_ = io::Error::other("disk on fire");
+        insta::assert_snapshot!(error(&error_, Exit::Failed, Some("put it out.")), @r#"{"schema":1,"error":{"causes":[],"exit":1,"hint":"put it out.","message":"disk on fire"}}"#);
+    }
+
+    #[test]
+    fn a_made_repository_names_its_key() {
+        let role = InitRole {
+            role: samples::app(),
+            store: "file:///b".to_owned(),
+            repository: RepoId([1; 16]),
+            created: true,
+            journal: JournalPlace::Bucket,
+            proof_rounds: 20,
+            key: KeySource::KeyFile("/k".into()),
+            key_file_created: true,
+        };
+        let text = init(&InitReport { roles: vec![role.clone()] });
+        assert_eq!(read(&text)["roles"][0]["key"]["key_file"], "/k");
+        assert_eq!(read(&backup(&[role], &[]))["created"][0]["role"], "app", "backup says it, too");
     }
 }

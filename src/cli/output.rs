@@ -11,17 +11,23 @@ use super::json::ListWriter;
 pub struct Output {
     out: Box<dyn Write + Send>,
     left: bool,
+    used: bool,
 }
 
 impl Output {
     /// Writes to `out`.
     pub fn new(out: impl Write + Send + 'static) -> Self {
-        Self { out: Box::new(BufWriter::new(out)), left: false }
+        Self { out: Box::new(BufWriter::new(out)), left: false, used: false }
     }
 
     /// Whether the reader left. Then a failed write, or a command that failed because of it, is a good end.
     pub fn reader_left(&self) -> bool {
         self.left
+    }
+
+    /// Whether anything was written. Then the one document of `--json` has begun already.
+    pub fn is_used(&self) -> bool {
+        self.used
     }
 
     /// Writes the end of what there is to say. That nobody reads it changes nothing about what was done.
@@ -40,6 +46,7 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.used = true;
         let result = self.out.write(buffer);
         self.note(result)
     }
@@ -122,7 +129,7 @@ mod tests {
     fn a_reader_that_left_is_told_from_a_full_disk() {
         let mut out = Output::new(Gone);
         assert!(out.print("x").is_ok() && out.reader_left());
-        assert!(out.write_all(&[0; 1 << 20]).is_err(), "a long listing must end");
+        assert!(out.write_all(&vec![0; 1 << 20]).is_err(), "a long listing must end");
         let mut out = Output::new(Full);
         assert!(out.print("x").is_err() && !out.reader_left());
     }

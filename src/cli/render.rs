@@ -5,6 +5,7 @@ pub mod backup;
 pub mod config;
 pub mod inside;
 pub mod journal;
+pub mod reason;
 pub mod restored;
 pub mod setup;
 pub mod snapshots;

@@ -40,8 +40,8 @@ pub struct Context {
     pub settings: Settings,
     /// This node's name, if the command line or the environment gives one; else the hostname.
     pub node: Option<String>,
-    /// Where this node keeps its cache.
-    pub state_dir: PathBuf,
+    /// Where this node keeps its cache, if the command line or the environment says so.
+    pub state_dir: Option<PathBuf>,
     /// Clocks and random numbers.
     pub env: Env,
     /// Set when the operator wants it to end.
@@ -122,7 +122,7 @@ fn finish(session: &mut Session, result: Result<Exit, Error>) -> Exit {
     let (exit, hint) = error::judge(error.as_ref());
     // Where even standard error is closed, the exit code remains.
     let _ = io::stderr().write_all(error::render(error.as_ref(), hint.as_deref()).as_bytes());
-    if session.globals.json {
+    if session.globals.json && !session.out.is_used() {
         let _ = session.out.print(&json::error(error.as_ref(), exit, hint.as_deref()));
     }
     exit
@@ -206,7 +206,7 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
                 Some(role) => role.clone(),
                 None => DIRECT_ROLE.parse()?,
             };
-            settings::from_flags(&args.direct, url, role, &args.source, &args.exclude)?
+            settings::from_flags(&args.direct, url, &role, &args.source, &args.exclude)?
         }
         None => settings::from_file(&session.globals)?,
     };

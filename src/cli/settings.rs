@@ -17,7 +17,7 @@ pub fn from_file(globals: &Globals) -> Result<Settings, Error> {
 /// The settings for a command on one role: without a config file if `--store` is given.
 pub fn for_role(globals: &Globals, direct: &Direct, role: &RoleName) -> Result<Settings, Error> {
     match &direct.store {
-        Some(url) => from_flags(direct, url, role.clone(), &[], &[]),
+        Some(url) => from_flags(direct, url, role, &[], &[]),
         None => from_file(globals),
     }
 }
@@ -26,7 +26,7 @@ pub fn for_role(globals: &Globals, direct: &Direct, role: &RoleName) -> Result<S
 pub fn from_flags(
     direct: &Direct,
     url: &str,
-    role: RoleName,
+    role: &RoleName,
     sources: &[PathBuf],
     exclude: &[String],
 ) -> Result<Settings, Error> {
@@ -41,7 +41,7 @@ pub fn from_flags(
     settings.store.endpoint.clone_from(&direct.endpoint);
     settings.store.region.clone_from(&direct.region);
     settings.store.profile.clone_from(&direct.profile);
-    if let Some(role) = settings.roles.get_mut(&role) {
+    if let Some(role) = settings.roles.get_mut(role) {
         role.exclude = exclude.to_vec();
     }
     Ok(settings)

@@ -1,12 +1,18 @@
 //! The seam to the jobs: one function a verb. Each turns arguments into the job's request and gives its report back.
 
+#![allow(clippy::unused_async, reason = "the jobs that are awaited here are still being merged")]
+
 use std::io::{self, Write};
 
 use super::args::verbs;
-use super::error::Error;
+use super::error::{Error, Interrupted, UsageError};
+use super::render;
 use super::render::journal::JournalLine;
 use super::run::Context;
 use crate::config::RoleSettings;
+use crate::job;
+use crate::job::backup::{BackupError, Runner};
+use crate::job::guard::{self, GuardError};
 use crate::job::local::Local;
 use crate::job::report::RoleReport;
 use crate::job::report::inside::{DiffLine, Found};
@@ -16,8 +22,9 @@ use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
 use crate::job::verify;
+use crate::journal::record::NodeRef;
 use crate::repo::entry::Entry;
-use crate::store;
+use crate::role::identity::{Node, Origin, find_state_dir, open_state_dir};
 
 /// A verb whose job is not there.
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +35,46 @@ struct NotWired;
 pub type Each<'a, T> = &'a mut (dyn FnMut(&T) -> io::Result<()> + Send);
 
 /// Creates one role's repository, or finds it.
-pub async fn init(_context: &Context, _role: &RoleSettings) -> Result<InitRole, Error> {
-    Err(NotWired.into())
+pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Error> {
+    let settings = &context.settings.store;
+    let store = crate::store::create(settings, &context.env).await?;
+    let (_, report) = job::init::init(store, &role.name, &role.key, settings.journal, &context.env).await?;
+    Ok(report)
 }
 
-/// Backs one role up.
-pub async fn backup(_context: &Context, _role: &RoleSettings, _args: &verbs::Backup) -> Result<RoleReport, Error> {
-    Err(NotWired.into())
+/// Backs one role up, if this node is active for it.
+pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup) -> Result<RoleReport, Error> {
+    let state_dir = open_state_dir(context.state_dir.as_deref())?;
+    let node = Node::open(&state_dir, context.node.as_deref(), &context.env)?;
+    if let Origin::OtherMachine { was } = node.origin {
+        tracing::warn!(
+            "the state directory is of another machine (node {was}); this one is node {} from now on",
+            node.id
+        );
+    }
+    let (progress, display) = context.progress(role.name.as_str());
+    let runner = Runner {
+        env: context.env.clone(),
+        node: NodeRef { id: node.id, name: node.label },
+        instance: node.instance,
+        state_dir,
+        cancel: context.cancel.clone(),
+        progress,
+    };
+    let store = crate::store::connect(&context.settings.store, &context.env).await?;
+    let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
+    let done = guard::backup(&runner, &context.settings, role, store, request).await;
+    drop(display);
+    match done {
+        Ok((report, reason)) => Ok(RoleReport { reason: reason.map(|r| render::reason::text(&r)), ..report }),
+        Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
+        Err(GuardError::NoSchedule { role }) => Err(UsageError {
+            what: format!("role {role} has no schedule"),
+            todo: format!("set schedule or every in [role.{role}], or leave --scheduled out."),
+        }
+        .into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A role's snapshots, oldest first.
@@ -103,9 +143,11 @@ pub async fn restore(
 
 /// Checks a repository.
 pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify) -> Result<VerifyReport, Error> {
-    let store = store::connect(&context.settings.store, &context.env).await?;
+    let store = crate::store::connect(&context.settings.store, &context.env).await?;
     let (progress, _display) = context.progress(&format!("verify {}", role.name));
-    let remembered = |repo| Local::peek(&context.state_dir, repo).load().view;
+    // A host that has nothing but the bucket and the key remembers nothing.
+    let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
+    let remembered = move |repo| Local::peek(state_dir.as_ref()?, repo).load().view;
     let percent = args.read_data.unwrap_or(0);
     Ok(verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env).await?)
 }

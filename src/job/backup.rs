@@ -34,13 +34,13 @@ use crate::job::backup::pipeline::{Gathered, Input, gather};
 use crate::job::backup::stock::{Ledger, Orphans, Stock};
 use crate::job::cache::{Bound, CacheError, CacheReader, CacheWriter};
 use crate::job::cancel::Cancel;
-use crate::job::local::{self, Local, LockError, Memory, Own};
+use crate::job::local::{self, Local, LocalLock, LockError, Memory, Own};
 use crate::job::progress::{Phase, Progress};
 use crate::job::report::{ByteCounts, FileCounts};
 use crate::job::repository::Repository;
 use crate::journal::log::{AppendError, Journal, JournalError};
 use crate::journal::record::{Body, Changes, Cost, NodeRef, SnapshotBody, TakeoverWhy};
-use crate::journal::state::{Snapshot, View};
+use crate::journal::state::{Holder, Snapshot, View};
 use crate::repo::crypto::Keys;
 use crate::repo::entry::{Nanos, TreePath};
 use crate::repo::format::ChunkerParams;
@@ -48,6 +48,7 @@ use crate::repo::index::{INDEX_OBJECT_CHUNKS, encode_index};
 use crate::repo::names;
 use crate::repo::pack::{self, PackTable};
 use crate::repo::reader::{Reader, RepoError, load_index};
+use crate::role::election::{History, Holding};
 use crate::role::permit::{Candidacy, Permit};
 use crate::store::proof::{self, ProofFailure};
 use crate::store::{Store, StoreError, list_all};
@@ -76,31 +77,31 @@ pub enum BackupError {
     #[error("stopped by another failure")]
     Stopped,
     /// A source.
-    #[error(transparent)]
+    #[error("{0}")]
     Scan(#[from] ScanError),
     /// A pattern of `exclude`.
-    #[error(transparent)]
+    #[error("{0}")]
     Pattern(#[from] BadPattern),
     /// The store.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
     /// What is stored.
-    #[error(transparent)]
+    #[error("{0}")]
     Repo(#[from] RepoError),
     /// The tree cache; it has been dropped.
-    #[error(transparent)]
+    #[error("{0}")]
     Cache(#[from] CacheError),
     /// The journal cannot be read.
-    #[error(transparent)]
+    #[error("{0}")]
     Journal(#[from] JournalError),
     /// The record was not appended, or nobody knows.
-    #[error(transparent)]
+    #[error("{0}")]
     Append(#[from] AppendError),
     /// The store does not keep its promise.
     #[error("the store no longer refuses what it must refuse: {0}")]
     Proof(#[from] ProofFailure),
     /// The local state.
-    #[error(transparent)]
+    #[error("{0}")]
     Lock(#[from] LockError),
     /// The local state.
     #[error("{}: {error}", path.display())]
@@ -213,53 +214,63 @@ pub struct Committed {
     pub problem_count: u64,
 }
 
-/// Backs up one role, as the node that the election named.
-pub async fn run(
-    runner: &Runner,
-    repository: &Repository,
-    role: &RoleSettings,
-    candidacy: &Candidacy,
-    ask: Ask,
-) -> Result<Committed, BackupError> {
-    let session = Session::open(runner, repository, candidacy).await?;
-    let first = session.back_up(role, ask).await;
-    match first {
-        Err(BackupError::Cache(error)) => {
-            // The cache is of no more use; everything else is still good.
-            tracing::warn!("{error}; reading everything again");
-            let path = session.local.tree_cache();
-            std::fs::remove_file(&path).map_err(|error| BackupError::State { path, error })?;
-            session.back_up(role, ask).await
-        }
-        result => result,
-    }
-}
-
-/// A role taken over, with the lock of this host's other runs held.
-struct Session<'a> {
+/// A role's journal as it is now, with the lock of this host's other runs held, before anything is decided.
+#[derive(Debug)]
+pub struct Opening<'a> {
     runner: &'a Runner,
     repository: &'a Repository,
     journal: Journal,
     local: Local,
-    _lock: local::LocalLock,
+    lock: LocalLock,
     memory: Memory,
-    permit: Permit,
     view: View,
-    takeover: bool,
     started: Duration,
 }
 
-impl<'a> Session<'a> {
-    async fn open(runner: &'a Runner, repository: &'a Repository, candidacy: &Candidacy) -> Result<Self, BackupError> {
+impl<'a> Opening<'a> {
+    /// Takes the lock and reads the journal on from what this node knew.
+    pub async fn open(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
         let started = runner.env.clock.boottime();
         let keys = repository.keys.clone();
         let local = Local::open(&runner.state_dir, keys.repo())?;
         let lock = local.lock()?;
-        let mut memory = local.load();
+        let memory = local.load();
         let (store, env) = (repository.store.clone(), runner.env.clone());
-        let journal = Journal::new(store.clone(), keys, env, runner.node.clone(), runner.instance);
+        let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
         let view = journal.read(memory.view.as_ref()).await?;
-        proof::check(store.as_ref(), &names::live_prefix(repository.role()), &runner.env).await?;
+        Ok(Self { runner, repository, journal, local, lock, memory, view, started })
+    }
+
+    /// The journal.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// What the election wants to know of it.
+    pub fn history(&self) -> History {
+        history(&self.view, &self.memory)
+    }
+
+    /// Backs the role up, as the node that the election named.
+    pub async fn back_up(self, role: &RoleSettings, candidacy: &Candidacy, ask: Ask) -> Result<Committed, BackupError> {
+        let session = self.take(candidacy).await?;
+        match session.back_up(role, ask).await {
+            Err(BackupError::Cache(error)) => {
+                // The cache is of no more use; everything else is still good.
+                tracing::warn!("{error}; reading everything again");
+                let path = session.local.tree_cache();
+                std::fs::remove_file(&path).map_err(|error| BackupError::State { path, error })?;
+                session.back_up(role, ask).await
+            }
+            result => result,
+        }
+    }
+
+    /// Goes on under this node's own takeover, if that is still the newest and of this boot; else takes the role over.
+    async fn take(self, candidacy: &Candidacy) -> Result<Session<'a>, BackupError> {
+        let Self { runner, repository, journal, local, lock, mut memory, view, started } = self;
+        let probe = names::probe(repository.role());
+        proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
         let boot = local::boot();
         let own = memory.own.filter(|own| Some(own.boot) == boot);
         let holder = view.state.holder.clone();
@@ -275,14 +286,40 @@ impl<'a> Session<'a> {
             let (permit, view) = journal.take_over(&view, candidacy, why).await?;
             (permit, view, true)
         };
-        let takeover_digest = permit.takeover();
-        memory.own = boot.map(|boot| Own { boot, takeover: takeover_digest });
+        memory.own = boot.map(|boot| Own { boot, takeover: permit.takeover(), term: permit.term() });
         memory.view = Some(view.clone());
-        let session = Self { runner, repository, journal, local, _lock: lock, memory, permit, view, takeover, started };
+        let session =
+            Session { runner, repository, journal, local, _lock: lock, memory, permit, view, takeover, started };
         session.remember(&session.memory)?;
         Ok(session)
     }
+}
 
+/// What the election wants to know of a journal, and of what this node remembers of itself.
+pub fn history(view: &View, memory: &Memory) -> History {
+    let holding = |h: &Holder| Holding { node: h.node.id, label: h.node.name.clone(), term: h.term, since: h.time };
+    History {
+        holder: view.state.holder.as_ref().map(holding),
+        own_term: memory.own.map(|own| own.term),
+        last_slot: view.state.last_slot,
+    }
+}
+
+/// A role taken over, with the lock of this host's other runs held.
+struct Session<'a> {
+    runner: &'a Runner,
+    repository: &'a Repository,
+    journal: Journal,
+    local: Local,
+    _lock: LocalLock,
+    memory: Memory,
+    permit: Permit,
+    view: View,
+    takeover: bool,
+    started: Duration,
+}
+
+impl Session<'_> {
     fn remember(&self, memory: &Memory) -> Result<(), BackupError> {
         self.local.save(memory).map_err(|error| BackupError::State { path: self.local.tree_cache(), error })
     }

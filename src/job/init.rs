@@ -31,10 +31,10 @@ const PUT_ATTEMPTS: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// What is there cannot be opened.
-    #[error(transparent)]
+    #[error("{0}")]
     Open(#[from] OpenError),
     /// The store.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
     /// Something else is there.
     #[error("{store} holds {key}, but no repository: refusing to make one over it")]
@@ -106,7 +106,7 @@ pub async fn init(
         return Err(InitError::JournalInEtcd);
     }
     refuse_remains(store.as_ref(), role).await?;
-    proof::prove(store.as_ref(), &names::live_prefix(role), env)
+    proof::prove(store.as_ref(), &names::probe(role), env)
         .await
         .map_err(|failure| InitError::Proof { store: store.describe(), failure })?;
     report.proof_rounds = proof::ROUNDS as u32;

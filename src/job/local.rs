@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, RepoId};
+use crate::ids::{Digest, RepoId, Term};
 use crate::journal::state::View;
 
 /// The local directory of one repository.
@@ -38,6 +38,8 @@ pub struct Own {
     pub boot: Digest,
     /// The digest of its record.
     pub takeover: Digest,
+    /// Its term.
+    pub term: Term,
 }
 
 /// Held while a run works on a repository on this host; the kernel lets go of it when the process dies.

@@ -34,7 +34,7 @@ pub enum OpenError {
         store: String,
     },
     /// The store.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
     /// The `format` object.
     #[error("the repository of role {role} cannot be used: {error}")]

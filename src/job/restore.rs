@@ -17,7 +17,6 @@ mod write;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,10 +27,12 @@ use tokio::task::spawn_blocking;
 use crate::env::Env;
 use crate::ids::{ChunkId, PackId};
 use crate::job::progress::{Phase, Progress};
+use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreReport};
 use crate::repo::entry::{Entry, TreePath};
 use shared::Shared;
 
-use crate::tree::write::{Ids, MetaTrouble, Target, TargetError, WriteError, WriteErrorKind};
+use crate::tree::exclude::BadPattern;
+use crate::tree::write::{Ids, Target, TargetError, WriteError, WriteErrorKind};
 
 /// Batches that are fetched at the same time. With [`plan::BATCH_BYTES`] each, one waiting and one at each writer this is
 /// the memory of a restore.
@@ -124,8 +125,11 @@ pub enum Overwrite {
 /// What to restore and how.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
-    /// The directory to write below; `/` writes to where it came from.
+    /// The directory to write below.
     pub target: PathBuf,
+    /// Write to where it came from: `target` is `/`, and the way to each of the `roots` may lead through links of root's or
+    /// this user's, as it may for a backup.
+    pub in_place: bool,
     /// What the snapshot was made of: its sources. Directories above them are made if they are missing and otherwise left
     /// as they are, and [`RestoreOptions::delete`] works below them only.
     pub roots: Vec<TreePath>,
@@ -147,7 +151,7 @@ pub struct RestoreOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The target cannot be opened or made.
-    #[error(transparent)]
+    #[error("{0}")]
     Target(#[from] TargetError),
     /// The target is full or read-only.
     #[error("{target}: {error}; files that are complete are in place, no file is half written", target = .target.display())]
@@ -167,60 +171,16 @@ pub enum RestoreError {
         path: TreePath,
     },
     /// A pattern to exclude is not valid.
-    #[error("bad pattern {pattern:?}: {reason}")]
-    Pattern {
-        /// The pattern.
-        pattern: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
     /// A thread ended that should not have.
     #[error("internal error: {0}")]
     Broken(String),
 }
 
-/// Entries by what became of them. Directories count in `directories`, and in `failed` if they failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RestoreCounts {
-    /// Written: made or replaced.
-    pub restored: u64,
-    /// Content was right; owner, mode, time or attributes were set.
-    pub touched: u64,
-    /// Equal already.
-    pub unchanged: u64,
-    /// Kept because of [`Overwrite::Never`], or a device file that this user may not make.
-    pub skipped: u64,
-    /// Removed from the target, directories included.
-    pub deleted: u64,
-    /// Not restored; the first of them are in [`RestoreReport::problems`].
-    pub failed: u64,
-    /// Directories that are there now.
-    pub directories: u64,
-}
-
-/// Bytes by where they came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RestoreBytes {
-    /// Got from the store, as stored (compressed).
-    pub fetched: u64,
-    /// Taken from files that were in the target.
-    pub reused: u64,
-    /// Written to the target, reused ones included.
-    pub written: u64,
-}
-
-/// Something that was not restored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RestoreProblem {
-    /// Which path.
-    pub path: TreePath,
-    /// Why.
-    pub kind: RestoreProblemKind,
-}
-
-/// The kinds of [`RestoreProblem`].
+/// Why something was not restored; the report has it in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RestoreProblemKind {
+pub(crate) enum RestoreProblemKind {
     /// A chunk is not in the repository.
     #[error("chunk {0} is missing from the repository")]
     Missing(ChunkId),
@@ -249,29 +209,9 @@ pub enum RestoreProblemKind {
     Changed,
 }
 
-/// How a restore went.
-#[derive(Debug, Clone, Default)]
-pub struct RestoreReport {
-    /// Entries.
-    pub counts: RestoreCounts,
-    /// Bytes.
-    pub bytes: RestoreBytes,
-    /// Metadata that could not be set, once a kind. Not a failure.
-    pub metadata: Vec<MetaTrouble>,
-    /// What failed, at most [`PROBLEMS_MAX`](crate::job::report::PROBLEMS_MAX).
-    pub problems: Vec<RestoreProblem>,
-    /// Paths asked for that the snapshot does not have.
-    pub unmatched: Vec<TreePath>,
-    /// Nothing was changed.
-    pub dry_run: bool,
-    /// How long it took.
-    pub duration: Duration,
-}
-
-impl RestoreReport {
-    /// Whether everything that was asked for is there.
-    pub fn is_success(&self) -> bool {
-        self.counts.failed == 0 && self.unmatched.is_empty()
+impl From<WriteError> for RestoreProblemKind {
+    fn from(e: WriteError) -> Self {
+        Self::Write(e.kind)
     }
 }
 
@@ -289,7 +229,12 @@ pub async fn restore(
     let started = env.clock.boottime();
     progress.enter(Phase::Restore);
     let scope = select::Scope::new(&options)?;
-    let (target, fresh) = Target::open(&options.target, !options.dry_run, Ids::new(options.numeric_ids), env)?;
+    let (mut target, fresh) = Target::open(&options.target, !options.dry_run, Ids::new(options.numeric_ids), env)?;
+    if options.in_place {
+        for above in options.roots.iter().filter_map(TreePath::parent) {
+            target.anchor(&above);
+        }
+    }
     let shared = Arc::new(Shared::new(source, target, scope, options, progress));
 
     let (entry_sender, entry_receiver) = mpsc::channel(ENTRY_BATCHES);

@@ -90,7 +90,7 @@ pub enum AppendError {
     #[error("the journal has records of a kind that this version does not know ({0}). Update runner on this node")]
     NotUnderstood(String),
     /// The journal cannot be read.
-    #[error(transparent)]
+    #[error("{0}")]
     Journal(#[from] JournalError),
     /// The store refused.
     #[error("journal record {seq} was not written: {error}")]

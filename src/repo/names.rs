@@ -60,6 +60,11 @@ pub fn live_prefix(role: &RoleName) -> String {
     format!("{role}/live/")
 }
 
+/// Where the store's conditional puts are proved.
+pub fn probe(role: &RoleName) -> String {
+    format!("{role}/live/probe")
+}
+
 /// Everything of a role.
 pub fn role_prefix(role: &RoleName) -> String {
     format!("{role}/")

@@ -32,7 +32,7 @@ const FETCH_BYTES_MAX: u64 = 8 << 20;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RepoError {
     /// The store.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
     /// A pack.
     #[error("pack {pack} {error}")]

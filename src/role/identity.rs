@@ -130,14 +130,22 @@ pub fn state_dir(
     Ok(home.join(".local/state/runner"))
 }
 
+/// Where the state directory of this process is, or would be. For somebody who only looks: makes nothing.
+///
+/// # Errors
+/// There is no place.
+pub fn find_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError> {
+    let env = |name| std::env::var_os(name).map(PathBuf::from);
+    let root = nix::unistd::geteuid().is_root();
+    state_dir(explicit, root, env("XDG_STATE_HOME").as_deref(), env("HOME").as_deref())
+}
+
 /// The state directory of this process, made (0700) if it is missing.
 ///
 /// # Errors
 /// There is no place, or it cannot be made.
 pub fn open_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError> {
-    let env = |name| std::env::var_os(name).map(PathBuf::from);
-    let root = nix::unistd::geteuid().is_root();
-    let path = state_dir(explicit, root, env("XDG_STATE_HOME").as_deref(), env("HOME").as_deref())?;
+    let path = find_state_dir(explicit)?;
     match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
         Ok(()) => Ok(path),
         Err(source) => Err(IdentityError::Directory { path, source }),

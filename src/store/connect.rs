@@ -51,3 +51,48 @@ async fn s3(_: &StoreSettings, bucket: &str, prefix: &str, _: &Env) -> Result<Ar
     let detail = "this runner was built without S3; build it with `--features s3`, or use a file:// store";
     Err(StoreError::new(super::StoreErrorKind::Unsupported, &name, None, detail))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{JournalPlace, KeySource};
+    use crate::store::StoreErrorKind;
+
+    fn settings(url: StoreUrl) -> StoreSettings {
+        StoreSettings {
+            url,
+            endpoint: None,
+            region: Some("us-east-1".to_owned()),
+            profile: None,
+            path_style: None,
+            storage_class: None,
+            sse: None,
+            sse_kms_key_id: None,
+            ca_file: None,
+            key: KeySource::None,
+            limit_upload: Some(1 << 20),
+            journal: JournalPlace::Auto,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_create_makes_a_directory() {
+        let base = tempfile::tempdir().unwrap();
+        let root = base.path().join("store");
+        let (settings, env) = (settings(StoreUrl::Dir(root.clone())), Env::host());
+        assert_eq!(connect(&settings, &env).await.unwrap_err().kind, StoreErrorKind::NoSuchStore);
+        assert!(!root.exists());
+        create(&settings, &env).await.unwrap();
+        let store = connect(&settings, &env).await.unwrap();
+        assert_eq!(store.describe(), format!("file://{}", root.display()));
+    }
+
+    #[cfg(not(feature = "s3"))]
+    #[tokio::test]
+    async fn without_the_feature_s3_is_refused_in_words() {
+        let url = StoreUrl::S3 { bucket: "b".to_owned(), prefix: String::new() };
+        let e = connect(&settings(url), &Env::host()).await.unwrap_err();
+        assert_eq!(e.kind, StoreErrorKind::Unsupported);
+        assert!(e.to_string().contains("--features s3"), "{e}");
+    }
+}

@@ -67,7 +67,8 @@ impl DirStore {
     /// # Errors
     /// When it cannot be made.
     pub fn create(root: &Path, env: &Env) -> Result<Self, StoreError> {
-        let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.exists()).collect();
+        let missing: Vec<&Path> =
+            root.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
         for dir in missing.into_iter().rev() {
             make_dir_durable(&HostDisk, dir).map_err(|e| io_error(&name_of(root), None, &e))?;
         }

@@ -235,7 +235,7 @@ mod tests {
         (memory.clone(), Faulty::new(Arc::new(memory), plan))
     }
 
-    fn is_unknown(outcome: Result<PutOutcome, StoreError>) -> bool {
+    fn is_unknown(outcome: &Result<PutOutcome, StoreError>) -> bool {
         matches!(outcome, Ok(PutOutcome::Unknown { .. }))
     }
 
@@ -253,7 +253,7 @@ mod tests {
         ]);
         let (memory, store) = faulty(plan);
         for key in ["k0", "k1", "k2", "k3"] {
-            assert!(is_unknown(store.put_if_absent(key, BODY).await), "{key}");
+            assert!(is_unknown(&store.put_if_absent(key, BODY).await), "{key}");
         }
         assert_eq!(memory.objects().into_keys().collect::<Vec<_>>(), ["k1"]);
         assert_eq!(store.put_if_absent("k4", BODY).await.unwrap(), PutOutcome::Created);

@@ -56,10 +56,10 @@ impl MemoryStore {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn insert(&self, state: &mut State, key: &str, body: Bytes) {
+    fn insert(&self, state: &mut State, key: &str, body: &Bytes) {
         // Own copy: the caller's buffer may be a slice of something much larger.
         let modified = self.env.clock.now().saturating_add(state.clock_offset).unwrap_or(Timestamp::MAX);
-        state.objects.insert(key.to_owned(), (Bytes::copy_from_slice(&body), modified));
+        state.objects.insert(key.to_owned(), (Bytes::copy_from_slice(body), modified));
     }
 }
 
@@ -75,7 +75,7 @@ impl Store for MemoryStore {
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         key::check(NAME, key)?;
-        self.insert(&mut self.state(), key, body);
+        self.insert(&mut self.state(), key, &body);
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Store for MemoryStore {
         if state.objects.contains_key(key) {
             return Ok(PutOutcome::Exists);
         }
-        self.insert(&mut state, key, body);
+        self.insert(&mut state, key, &body);
         Ok(PutOutcome::Created)
     }
 

@@ -353,7 +353,7 @@ mod tests {
         let credentials = Some(Credentials::new("a", "b", None, None, "test"));
         let options = Options { credentials, ..Options::default() };
         let store = S3Store::connect(&settings, "backups", "/prod/", &Env::host(), options).await.unwrap();
-        let signed_for = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+        let signed_for = PresigningConfig::expires_in(Duration::from_mins(1)).unwrap();
         let request = store.client.get_object().bucket(&store.bucket).key(store.full("app/format"));
         let signed = request.presigned(signed_for).await.unwrap();
         signed.uri().split('?').next().unwrap().to_owned()

@@ -12,10 +12,8 @@ mod node;
 mod owner;
 mod remove;
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -216,6 +214,18 @@ impl Target {
         Ok((target, empty))
     }
 
+    /// For a restore in place: the way to `path` may lead through links that belong to root or to this user. If it leads
+    /// nowhere, or through somebody else's link, nothing changes: what is missing is made, and a link is in the way.
+    pub fn anchor(&mut self, path: &TreePath) {
+        // The walk that needs it will meet the same obstacle and name it.
+        let _ = self.resolver.anchor(path);
+    }
+
+    /// Whether `path` is a directory that [`Target::anchor`] vouches for.
+    pub fn is_anchored(&self, path: &TreePath) -> bool {
+        self.resolver.leads_to_anchor(path)
+    }
+
     /// The target as the operator named it.
     pub fn path(&self) -> &Path {
         &self.path
@@ -290,9 +300,4 @@ impl Target {
     pub fn is_temporary(&self, name: &[u8]) -> bool {
         name.starts_with(self.temporary_prefix.as_bytes())
     }
-}
-
-/// The path as `Path`, for the places that want one.
-pub(crate) fn as_path(bytes: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(bytes))
 }

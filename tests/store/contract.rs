@@ -8,7 +8,7 @@ use runner::store::memory::MemoryStore;
 use runner::store::{DELETE_BATCH_MAX, Hold, PutOutcome, Store, StoreErrorKind, list_all};
 
 /// The suite. `store` is empty when it begins.
-pub async fn contract(store: &dyn Store) {
+pub(crate) async fn contract(store: &dyn Store) {
     objects_come_back_whole(store).await;
     a_conditional_put_never_replaces(store).await;
     ranges_end_with_the_object(store).await;

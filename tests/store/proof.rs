@@ -86,7 +86,7 @@ impl Store for Planted {
             }
             Bug::RefusesAll => Ok(PutOutcome::Exists),
             Bug::Silent => Ok(PutOutcome::Unknown { why: "silence".to_owned() }),
-            Bug::Patchy if body[0] % 3 == 0 => {
+            Bug::Patchy if body[0].is_multiple_of(3) => {
                 self.store.put_if_absent(key, body).await?;
                 Ok(PutOutcome::Unknown { why: "silence".to_owned() })
             }
@@ -210,14 +210,5 @@ mod servers {
         assert!(matches!(e, ProofFailure::SeveralWinners { .. } | ProofFailure::Overwritten { .. }), "{e}");
         let e = check(&store, PROBE, &Env::host()).await.unwrap_err();
         assert!(matches!(e, ProofFailure::Overwritten { .. }), "{e}");
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn measure_moto_bare() {
-        let moto = Foreign::moto_bare(s3_server::BUCKET);
-        let store = store_on(&moto).await;
-        for _ in 0..10 {
-            eprintln!("{:?}", prove(&store, PROBE, &Env::host()).await);
-        }
     }
 }

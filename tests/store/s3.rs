@@ -1,11 +1,16 @@
 //! The S3 store against real servers, and what goes over the wire.
 
+use std::path::Path;
+use std::process::{Command, Output};
+
 use bytes::Bytes;
+use runner::config::StoreUrl;
+use runner::env::Env;
 use runner::store::s3::{Options, S3Store};
 use runner::store::{PutOutcome, Store, StoreErrorKind, list_all};
 
 use crate::contract::contract;
-use crate::s3_foreign::Foreign;
+use crate::s3_foreign::{self, Foreign};
 use crate::s3_server::{self, S3Server, Trouble};
 
 const BODY: Bytes = Bytes::from_static(b"body");
@@ -96,7 +101,7 @@ async fn a_server_that_is_not_there_is_unreachable_and_leaves_doubt() {
 async fn refusals_are_told_apart() {
     let server = S3Server::start();
     let mut settings = server.settings("");
-    settings.url = runner::config::StoreUrl::S3 { bucket: "elsewhere".to_owned(), prefix: String::new() };
+    settings.url = StoreUrl::S3 { bucket: "elsewhere".to_owned(), prefix: String::new() };
     let store = server.store_with(settings, Options::default()).await;
     let kinds = [
         store.put("a", BODY).await.unwrap_err().kind,
@@ -109,7 +114,7 @@ async fn refusals_are_told_apart() {
 
     let wrong = runner::store::s3::Credentials::new(s3_server::ACCESS_KEY, "wrong", None, None, "test");
     let options = Options { credentials: Some(wrong), ..Options::default() };
-    let env = runner::env::Env::host();
+    let env = Env::host();
     let settings = server.settings("");
     let store = S3Store::connect(&settings, s3_server::BUCKET, "", &env, options).await.unwrap();
     assert_eq!(store.get("a").await.unwrap_err().kind, StoreErrorKind::Denied);
@@ -189,4 +194,115 @@ async fn foreign_keys_under_the_prefix_are_not_listed() {
     let page = store.list("", Some("a"), 2).await.unwrap();
     assert_eq!(page.objects.iter().map(|o| o.key.as_str()).collect::<Vec<_>>(), ["z"]);
     assert_eq!(list_all(&store, "").await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_ca_of_ones_own_is_trusted_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = Command::new(s3_foreign::tool("venv/bin/python"))
+        .args([s3_foreign::support("make_certificates.py"), dir.path().display().to_string()])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let moto = Foreign::moto_tls(&dir.path().join("server.pem"), &dir.path().join("server.key"));
+    let with_ca = |ca: Option<&Path>| {
+        let mut settings = s3_server::settings(&moto.endpoint, "");
+        settings.ca_file = ca.map(Path::to_owned);
+        settings
+    };
+    let options = || Options { credentials: Some(s3_server::credentials()), ..Options::default() };
+    let env = Env::host();
+    let trusting = with_ca(Some(&dir.path().join("ca.pem")));
+    let store = S3Store::connect(&trusting, s3_server::BUCKET, "", &env, options()).await.unwrap();
+    // The server answers; it has no bucket.
+    assert_eq!(store.get("a").await.unwrap_err().kind, StoreErrorKind::NoSuchStore);
+
+    std::fs::write(dir.path().join("bad.pem"), "hello").unwrap();
+    for (ca, said) in [("bad.pem", "no certificate"), ("none.pem", "No such file"), ("server.key", "no certificate")] {
+        let settings = with_ca(Some(&dir.path().join(ca)));
+        let e = S3Store::connect(&settings, s3_server::BUCKET, "", &env, options()).await.unwrap_err();
+        assert_eq!(e.kind, StoreErrorKind::Invalid);
+        assert!(e.to_string().contains(ca) && e.to_string().contains(said), "{e}");
+    }
+
+    let other = tempfile::tempdir().unwrap();
+    let made = Command::new(s3_foreign::tool("venv/bin/python"))
+        .args([s3_foreign::support("make_certificates.py"), other.path().display().to_string()])
+        .status();
+    assert!(made.unwrap().success());
+    let wary = with_ca(Some(&other.path().join("ca.pem")));
+    let store = S3Store::connect(&wary, s3_server::BUCKET, "", &env, options()).await.unwrap();
+    let e = store.get("a").await.unwrap_err();
+    assert_eq!(e.kind, StoreErrorKind::Unreachable, "{e}");
+    assert!(e.to_string().contains("ertificate"), "{e}");
+}
+
+/// Runs one of the tests below in a process of its own, whose environment can be set.
+fn child(test: &str, environment: &[(&str, String)]) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("s3::{test}"), "--nocapture"]).env(CHILD, "1");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command.envs(environment.iter().map(|(k, v)| (k, v))).output().unwrap()
+}
+
+const CHILD: &str = "RUNNER_TEST_CHILD";
+const ENDPOINT: &str = "RUNNER_TEST_ENDPOINT";
+const PROFILE: &str = "RUNNER_TEST_PROFILE";
+
+/// In the child: one request with whatever credentials there are.
+async fn ask_in_child() {
+    let mut settings = s3_server::settings(&std::env::var(ENDPOINT).unwrap(), "");
+    settings.profile = std::env::var(PROFILE).ok();
+    let store = runner::store::connect(&settings, &Env::host()).await.unwrap();
+    match store.put_if_absent("a", BODY).await {
+        Ok(outcome) => println!("outcome {outcome:?}"),
+        Err(e) => println!("outcome {:?} {e}", e.kind),
+    }
+}
+
+#[tokio::test]
+async fn credentials_come_from_the_environment_or_the_profile() {
+    if std::env::var_os(CHILD).is_some() {
+        return ask_in_child().await;
+    }
+    let test = "credentials_come_from_the_environment_or_the_profile";
+    let server = S3Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("credentials");
+    let (id, secret) = (s3_server::ACCESS_KEY, s3_server::SECRET_KEY);
+    let text = format!("[good]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\nregion = eu-west-3\n");
+    std::fs::write(&file, text).unwrap();
+    let base = [
+        (ENDPOINT, server.endpoint.clone()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
+        ("AWS_SHARED_CREDENTIALS_FILE", file.display().to_string()),
+        // Where the store is stands in the config alone.
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9".to_owned()),
+    ];
+    let run = |more: &[(&'static str, &str)]| {
+        server.forget_requests();
+        let more = more.iter().map(|(k, v)| (*k, (*v).to_owned()));
+        let output = child(test, &base.iter().cloned().chain(more).collect::<Vec<_>>());
+        let output = String::from_utf8(output.stdout).unwrap();
+        let line = output.lines().find_map(|line| line.split_once("outcome ")).map(|(_, rest)| rest.to_owned());
+        line.unwrap_or_else(|| panic!("the child said {output}"))
+    };
+    let sent = |name: &str| server.requests()[0].headers.get(name).cloned().unwrap_or_default();
+
+    let from_env = [("AWS_ACCESS_KEY_ID", id), ("AWS_SECRET_ACCESS_KEY", secret), ("AWS_SESSION_TOKEN", "token-1")];
+    assert_eq!(run(&from_env), "Created");
+    assert_eq!(sent("x-amz-security-token"), "token-1");
+    assert!(sent("authorization").contains("/us-east-1/s3/"), "{}", sent("authorization"));
+
+    // A profile that the config names goes before the environment.
+    let wrong = [("AWS_ACCESS_KEY_ID", "AKIAWRONG"), ("AWS_SECRET_ACCESS_KEY", "x"), (PROFILE, "good")];
+    assert_eq!(run(&wrong), "Exists");
+    assert!(sent("authorization").contains("/eu-west-3/s3/"), "{}", sent("authorization"));
+
+    let none = run(&[]);
+    assert!(none.starts_with("Denied") && none.contains("credentials"), "{none}");
+    assert_eq!(server.requests().len(), 0);
 }

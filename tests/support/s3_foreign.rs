@@ -1,4 +1,5 @@
-//! Other people's S3 servers, as processes: moto, which does what the header says, and rclone, which does not. Both come from
+//! Other people's S3 servers, as processes: moto, which does what the header says once its
+//! threads are kept apart, and rclone, which does not. Both come from
 //! `scripts/test-tools`. Include it with `#[path = "support/s3_foreign.rs"] mod s3_foreign;`.
 
 #![allow(unreachable_pub, dead_code, reason = "each test that includes this uses a part of it")]
@@ -18,7 +19,7 @@ pub struct Foreign {
 }
 
 /// How long a server may take to listen; Python on a busy machine takes its time.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_mins(1);
 const START_POLL: Duration = Duration::from_millis(50);
 
 /// A program that `scripts/test-tools` has put there.
@@ -28,7 +29,8 @@ pub fn tool(path: &str) -> PathBuf {
     tool
 }
 
-fn support(name: &str) -> String {
+/// A file beside this one.
+pub fn support(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name).display().to_string()
 }
 
@@ -37,14 +39,6 @@ impl Foreign {
     pub fn moto(bucket: &str) -> Self {
         Self::start(&tool("venv/bin/python"), "http", "127.0.0.1", |port, _| {
             vec![support("moto_careful.py"), port.to_string()]
-        })
-        .with_bucket(bucket)
-    }
-
-    /// moto as it comes, with the bucket made.
-    pub fn moto_bare(bucket: &str) -> Self {
-        Self::start(&tool("venv/bin/moto_server"), "http", "127.0.0.1", |port, _| {
-            ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).to_vec()
         })
         .with_bucket(bucket)
     }

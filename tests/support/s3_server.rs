@@ -156,17 +156,6 @@ impl S3Server {
         settings(&self.endpoint, prefix)
     }
 
-    /// The environment of a program that shall use the bucket: credentials, and nothing of the host's own.
-    pub fn environment(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
-            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-            ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
-            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
-        ]
-    }
-
     /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.front.requests.lock().unwrap().clone()
@@ -203,6 +192,17 @@ impl Drop for S3Server {
 /// The server's credentials.
 pub fn credentials() -> Credentials {
     Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test")
+}
+
+/// The environment of a program that shall use the bucket: credentials, and nothing of the host's own.
+pub fn environment() -> Vec<(&'static str, String)> {
+    vec![
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
+    ]
 }
 
 /// Settings for the bucket on any server.

@@ -5,8 +5,11 @@ use std::time::Duration;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::View;
-use crate::ids::{Digest, RoleName, Term};
+use crate::ids::{Digest, InstanceId, NodeId, RoleName, Term};
 use crate::job::report::snapshot::SnapshotInfo;
+use crate::job::report::whoami::{
+    Answer, Evidence, NodeInfo, Reason, RoleStatus, State, StoreState, StoreStatus, TermInfo, Warning, WhoamiReport,
+};
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
 
 pub(crate) fn view() -> View {
@@ -60,4 +63,64 @@ pub(crate) fn snapshot(first: u8, time: &str) -> SnapshotInfo {
         bytes: 9_000_000_000,
         changed: 16,
     }
+}
+
+pub(crate) fn active() -> RoleStatus {
+    RoleStatus {
+        role: app(),
+        state: State::Active,
+        reason: Reason::ProbesYes,
+        evidence: vec![
+            Evidence {
+                probe: "vip 10.0.0.50".to_owned(),
+                answer: Answer::Yes,
+                detail: "on eth0".to_owned(),
+                latency: Duration::from_millis(1),
+            },
+            Evidence {
+                probe: "command /usr/local/bin/is-primary --role app --strict".to_owned(),
+                answer: Answer::Unknown,
+                detail: "exit 3: could not connect to 127.0.0.1:5432".to_owned(),
+                latency: Duration::from_millis(2_300),
+            },
+        ],
+        term: TermInfo { mine: Some(Term(7)), current: Some(Term(7)), holder: Some("app01".to_owned()) },
+        last_backup: Some(snapshot(0x3f, "2026-11-20T01:00:00Z")),
+        next_slot: Some(at("2026-11-21T01:00:00Z")),
+        store: StoreState {
+            url: "s3://backups/prod".to_owned(),
+            status: StoreStatus::Ok,
+            clock_offset_seconds: Some(0),
+        },
+        warnings: Vec::new(),
+    }
+}
+
+pub(crate) fn blind() -> RoleStatus {
+    RoleStatus {
+        role: "orders-db".parse().unwrap(),
+        state: State::Unknown,
+        reason: Reason::ProbesUnknown,
+        term: TermInfo::default(),
+        last_backup: None,
+        next_slot: None,
+        store: StoreState {
+            url: "s3://backups/prod".to_owned(),
+            status: StoreStatus::Failed("cannot be reached: orders-db/format (connection refused)".to_owned()),
+            clock_offset_seconds: None,
+        },
+        warnings: vec![Warning::StoreUnreadable, Warning::ClockOff(-400)],
+        ..active()
+    }
+}
+
+pub(crate) fn all(roles: Vec<RoleStatus>) -> WhoamiReport {
+    let node = NodeInfo {
+        id: NodeId([0x9c; 16]),
+        hostname: "app01".to_owned(),
+        instance: InstanceId([0x1d; 8]),
+        version: "0.1.0".to_owned(),
+        config_hash: "4be01c22a90d77f3".to_owned(),
+    };
+    WhoamiReport { node, roles }
 }

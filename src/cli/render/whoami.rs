@@ -153,8 +153,11 @@ pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
         .map(|role| {
             let last = role.last_backup.as_ref();
             let last = last.map(|s| format!(", last backup {}", relative(s.time, view.now))).unwrap_or_default();
-            let warnings: String = role.warnings.iter().map(|w| format!(", {}", warning(w, view))).collect();
-            format!("{} {}{last}{warnings}", role.role, word(role.state))
+            let mut line = format!("{} {}{last}", role.role, word(role.state));
+            for warning in &role.warnings {
+                line += &format!(", {}", self::warning(warning, view));
+            }
+            line
         })
         .collect();
     let word = match worst {
@@ -168,72 +171,10 @@ pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::cli::render::samples;
-    use crate::ids::{InstanceId, NodeId, Term};
-    use crate::job::report::whoami::{Evidence, NodeInfo, StoreState, TermInfo};
-
-    fn active() -> RoleStatus {
-        RoleStatus {
-            role: samples::app(),
-            state: State::Active,
-            reason: Reason::ProbesYes,
-            evidence: vec![
-                Evidence {
-                    probe: "vip 10.0.0.50".to_owned(),
-                    answer: Answer::Yes,
-                    detail: "on eth0".to_owned(),
-                    latency: Duration::from_millis(1),
-                },
-                Evidence {
-                    probe: "command /usr/local/bin/is-primary --role app --strict".to_owned(),
-                    answer: Answer::Unknown,
-                    detail: "exit 3: could not connect to 127.0.0.1:5432".to_owned(),
-                    latency: Duration::from_millis(2_300),
-                },
-            ],
-            term: TermInfo { mine: Some(Term(7)), current: Some(Term(7)), holder: Some("app01".to_owned()) },
-            last_backup: Some(samples::snapshot(0x3f, "2026-11-20T01:00:00Z")),
-            next_slot: Some(samples::at("2026-11-21T01:00:00Z")),
-            store: StoreState {
-                url: "s3://backups/prod".to_owned(),
-                status: StoreStatus::Ok,
-                clock_offset_seconds: Some(0),
-            },
-            warnings: Vec::new(),
-        }
-    }
-
-    fn blind() -> RoleStatus {
-        RoleStatus {
-            role: "orders-db".parse().unwrap(),
-            state: State::Unknown,
-            reason: Reason::ProbesUnknown,
-            term: TermInfo::default(),
-            last_backup: None,
-            next_slot: None,
-            store: StoreState {
-                url: "s3://backups/prod".to_owned(),
-                status: StoreStatus::Failed("cannot be reached: orders-db/format (connection refused)".to_owned()),
-                clock_offset_seconds: None,
-            },
-            warnings: vec![Warning::StoreUnreadable, Warning::ClockOff(-400)],
-            ..active()
-        }
-    }
-
-    fn all(roles: Vec<RoleStatus>) -> WhoamiReport {
-        let node = NodeInfo {
-            id: NodeId([0x9c; 16]),
-            hostname: "app01".to_owned(),
-            instance: InstanceId([0x1d; 8]),
-            version: "0.1.0".to_owned(),
-            config_hash: "4be01c22a90d77f3".to_owned(),
-        };
-        WhoamiReport { node, roles }
-    }
+    use crate::cli::render::samples::{self, active, all, blind};
+    use crate::ids::Term;
+    use crate::job::report::whoami::{StoreState, TermInfo};
 
     #[test]
     fn every_state_is_explained_within_80_columns() {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::snapshot::SnapshotInfo;
 use crate::repo::entry::TreePath;
+pub use crate::tree::write::{MetaKind, MetaTrouble};
 
 /// A restore, with what it was about.
 #[derive(Debug, Clone)]
@@ -73,40 +74,6 @@ pub struct RestoreBytes {
     pub reused: u64,
     /// Written to the target, reused ones included.
     pub written: u64,
-}
-
-/// One kind of metadata that could not be set, however many entries it concerns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetaTrouble {
-    /// What could not be set.
-    pub kind: MetaKind,
-    /// On how many entries.
-    pub count: u64,
-    /// The first of them.
-    pub first: TreePath,
-    /// The system's answer there.
-    pub error: String,
-}
-
-/// What kind of metadata could not be set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum MetaKind {
-    /// Owner or group. Set-ID bits that would serve somebody else are then left out.
-    Owner,
-    /// Permissions.
-    Mode,
-    /// A POSIX ACL.
-    Acl,
-    /// A file capability.
-    Capability,
-    /// Another extended attribute.
-    Xattr,
-    /// The modification time.
-    Time,
-    /// A device file, which only root can make: it is missing.
-    Device,
-    /// A hard link that became a file of its own.
-    Hardlink,
 }
 
 /// Something that was not restored.

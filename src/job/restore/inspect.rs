@@ -224,18 +224,21 @@ impl Inspector<'_> {
     /// Makes a directory unless it is there. Something else in its place goes if the entry may `replace` it.
     fn make(&self, path: &TreePath, above: &Dir, mode: u16, replace: bool) -> Step<Made> {
         let (target, dry) = (&self.shared.target, self.shared.options.dry_run);
+        if target.is_anchored(path) {
+            return Ok(Made::Existed);
+        }
         if dry && above.fresh {
             return Ok(Made::New);
         }
-        if !dry && target.make_dir(path, mode).map_err(write)? {
+        if !dry && target.make_dir(path, mode)? {
             return Ok(Made::New);
         }
-        match target.stat(path).map_err(write)? {
+        match target.stat(path)? {
             None if dry => Ok(Made::New),
             None => Err(RestoreProblemKind::Write(WriteErrorKind::NotFound)),
             Some(found) if found.is_dir() => {
                 if !dry && replace {
-                    target.make_writable(path, &found).map_err(write)?;
+                    target.make_writable(path, &found)?;
                 }
                 Ok(Made::Existed)
             }
@@ -244,8 +247,8 @@ impl Inspector<'_> {
             }
             Some(_) => {
                 if !dry {
-                    target.unlink(path).map_err(write)?;
-                    target.make_dir(path, mode).map_err(write)?;
+                    target.unlink(path)?;
+                    target.make_dir(path, mode)?;
                 }
                 Ok(Made::New)
             }
@@ -294,7 +297,7 @@ impl Inspector<'_> {
 
     /// What stands at the entry's path, and whether it is a directory that will have to go. `None`: it stays as it is.
     fn look(&self, path: &TreePath, dir: &Dir) -> Step<Option<(Option<Found>, bool)>> {
-        let found = if dir.fresh { None } else { self.shared.target.stat(path).map_err(write)? };
+        let found = if dir.fresh { None } else { self.shared.target.stat(path)? };
         let Some(there) = found else { return Ok(Some((None, false))) };
         if self.shared.options.overwrite == Overwrite::Never {
             self.shared.count(|c| c.skipped += 1);
@@ -302,7 +305,7 @@ impl Inspector<'_> {
         }
         if there.is_dir() {
             let may_go = self.shared.options.delete && self.shared.scope.may_delete_at(path);
-            if !may_go && !self.shared.target.is_empty_dir(path).map_err(write)? {
+            if !may_go && !self.shared.target.is_empty_dir(path)? {
                 return Err(RestoreProblemKind::Write(WriteErrorKind::NotEmpty));
             }
             return Ok(Some((None, true)));
@@ -340,7 +343,7 @@ impl Inspector<'_> {
             return Ok(false);
         }
         // Not there: it is being restored.
-        let Some(found) = self.shared.target.stat(first).map_err(write)? else { return Ok(false) };
+        let Some(found) = self.shared.target.stat(first)? else { return Ok(false) };
         let original = self.original(target)?;
         let same = match &original.kind {
             Kind::File { size, .. } => found.is_file() && (found.size, found.mtime) == (*size, original.mtime),
@@ -518,10 +521,6 @@ fn delete(shared: &Shared, dir: &TreePath, name: &[u8], is_dir: bool) {
     {
         shared.remove(&path);
     }
-}
-
-fn write(e: crate::tree::write::WriteError) -> RestoreProblemKind {
-    RestoreProblemKind::Write(e.kind)
 }
 
 /// Whether nothing is stored where the file should have holes. Where a hole shares a block with data, zeros will do.

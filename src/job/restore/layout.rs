@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(layout.spans(4..9).collect::<Vec<_>>(), [(4, 0..5)]);
         assert_eq!(layout.holes().count(), 0);
         assert_eq!(Layout::new(&file(0, None), 0).unwrap().spans(0..0).count(), 0);
-        assert_eq!(Layout::new(&file(7, Some(&[])), 0).unwrap().holes().collect::<Vec<_>>(), [0..7]);
+        assert!(Layout::new(&file(7, Some(&[])), 0).unwrap().holes().eq(std::iter::once(0..7)));
     }
 
     #[test]

@@ -104,7 +104,9 @@ mod tests {
 
     fn requests(places: &[ChunkPlace]) -> Vec<(u8, Vec<u32>)> {
         let mut set = FrameSet::default();
-        places.iter().for_each(|p| set.add(p));
+        for place in places {
+            set.add(place);
+        }
         set.requests().into_iter().map(|r| (r.pack.0[0], r.frames)).collect()
     }
 

@@ -1,10 +1,8 @@
 //! What of a snapshot is restored, and what of the target may be deleted. Pure.
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-
 use super::{RestoreError, RestoreOptions};
 use crate::repo::entry::TreePath;
-use crate::tree::write::as_path;
+use crate::tree::exclude::Exclude;
 
 /// What follows for one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,20 +20,12 @@ pub(super) enum Verdict {
 pub(super) struct Scope {
     roots: Vec<TreePath>,
     paths: Vec<TreePath>,
-    exclude: Gitignore,
+    exclude: Exclude,
 }
 
 impl Scope {
     pub(super) fn new(options: &RestoreOptions) -> Result<Self, RestoreError> {
-        let bad = |pattern: &str, e: &ignore::Error| RestoreError::Pattern {
-            pattern: pattern.to_owned(),
-            reason: e.to_string(),
-        };
-        let mut exclude = GitignoreBuilder::new("/");
-        for pattern in &options.exclude {
-            exclude.add_line(None, pattern).map_err(|e| bad(pattern, &e))?;
-        }
-        let exclude = exclude.build().map_err(|e| bad(&options.exclude.join(" "), &e))?;
+        let exclude = Exclude::new(&options.exclude)?;
         Ok(Self { roots: options.roots.clone(), paths: options.paths.clone(), exclude })
     }
 
@@ -48,10 +38,7 @@ impl Scope {
 
     /// Whether a pattern excludes this path, without regard to what is above it.
     pub(super) fn excludes(&self, path: &TreePath, is_dir: bool) -> bool {
-        !self.exclude.is_empty() && !path.as_bytes().is_empty() && {
-            let absolute = [b"/", path.as_bytes()].concat();
-            self.exclude.matched(as_path(&absolute), is_dir).is_ignore()
-        }
+        self.exclude.excludes(path, is_dir)
     }
 
     /// Whether what the snapshot does not have at or below `path` may be deleted.

@@ -112,18 +112,22 @@ async fn run(fake: &Arc<Fake>, options: RestoreOptions) -> RestoreReport {
     try_run(fake, options).await.unwrap()
 }
 
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(bytes))
+}
+
 /// What a tree looks like from outside: every path with type, content, mode and time.
 fn look(root: &Path) -> BTreeMap<TreePath, String> {
     let mut seen = BTreeMap::new();
     let mut inodes = BTreeMap::<u64, TreePath>::new();
     let mut todo = vec![TreePath::default()];
     while let Some(dir) = todo.pop() {
-        let names = std::fs::read_dir(root.join(crate::tree::write::as_path(dir.as_bytes()))).unwrap();
+        let names = std::fs::read_dir(root.join(as_path(dir.as_bytes()))).unwrap();
         let mut names: Vec<_> = names.map(|n| dir.join(n.unwrap().file_name().as_bytes()).unwrap()).collect();
         names.sort_by(|a, b| b.cmp(a));
         todo.extend(names);
         while let Some(next) = todo.pop() {
-            let full = root.join(crate::tree::write::as_path(next.as_bytes()));
+            let full = root.join(as_path(next.as_bytes()));
             let meta = std::fs::symlink_metadata(&full).unwrap();
             let kind = meta.file_type();
             let what = if kind.is_dir() {

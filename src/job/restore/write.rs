@@ -12,7 +12,7 @@ use super::shared::{FileJob, Job, Part, Shared, lock};
 use super::{RestoreError, RestoreProblemKind};
 use crate::job::progress::Progress;
 use crate::repo::entry::{Entry, TreePath};
-use crate::tree::write::{Found, NewFile, Placed, WriteError, WriteErrorKind};
+use crate::tree::write::{Found, NewFile, Placed, WriteErrorKind};
 
 /// Works until no more batches come.
 pub(super) fn run(shared: &Shared, batches: &Mutex<Receiver<Fetched>>) {
@@ -32,7 +32,9 @@ pub(super) fn run(shared: &Shared, batches: &Mutex<Receiver<Fetched>>) {
         if !links.is_empty() {
             // Their first names may be in a batch that the other writer is still at.
             shared.order.wait_for_those_before(number);
-            links.into_iter().for_each(|job| work(shared, &fetched, job));
+            for job in links {
+                work(shared, &fetched, job);
+            }
         }
     }
 }
@@ -50,7 +52,7 @@ fn work(shared: &Shared, fetched: &Fetched, job: Job) {
         Job::Metadata { entry, dir } => {
             let touched = if shared.options.dry_run { Ok(false) } else { shared.target.set_metadata(&entry) };
             let placed = touched.map(|touched| if touched { Placed::Touched } else { Placed::Unchanged });
-            settle(shared, &entry.path, placed.map_err(problem));
+            settle(shared, &entry.path, placed.map_err(RestoreProblemKind::from));
             dir.leave(shared);
         }
         Job::Link { path, first, obstacle, dir } => {
@@ -76,10 +78,10 @@ fn node(shared: &Shared, entry: &Entry, found: Option<&Found>, obstacle: bool) -
         clear(shared, &entry.path)?;
     }
     if shared.options.dry_run {
-        let same = found.map(|found| shared.target.is_same_node(entry, found)).transpose().map_err(problem)?;
+        let same = found.map(|found| shared.target.is_same_node(entry, found)).transpose()?;
         return Ok(if same == Some(true) { Placed::Unchanged } else { Placed::Made });
     }
-    shared.target.place_node(entry, found).map_err(problem)
+    shared.target.place_node(entry, found).map_err(RestoreProblemKind::from)
 }
 
 fn link(shared: &Shared, path: &TreePath, first: &TreePath, obstacle: bool) -> Result<Placed, RestoreProblemKind> {
@@ -96,7 +98,7 @@ fn link(shared: &Shared, path: &TreePath, first: &TreePath, obstacle: bool) -> R
     }
     shared.target.link(first, path).map_err(|e| match e.kind {
         WriteErrorKind::NotFound if e.path == *first => RestoreProblemKind::FirstName(first.clone()),
-        _ => problem(e),
+        _ => e.into(),
     })
 }
 
@@ -107,7 +109,7 @@ fn clear(shared: &Shared, path: &TreePath) -> Result<(), RestoreProblemKind> {
         return Ok(());
     }
     if !shared.options.dry_run {
-        shared.target.remove_empty_dir(path).map_err(problem)?;
+        shared.target.remove_empty_dir(path)?;
     }
     shared.count(|c| c.deleted += 1);
     Ok(())
@@ -135,20 +137,19 @@ fn write_parts(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part
             reused += u64::from(part.len);
         }
         let Some(new) = &new else { continue };
-        let bytes = match &part.place {
-            Some(place) => fetched.chunk(part, place)?,
-            None => {
-                let old = match &old {
-                    Some(old) => old,
-                    None => old.insert(shared.target.open_file(&file.entry.path).map_err(problem)?),
-                };
-                buffer.resize(part.len as usize, 0);
-                file.layout
-                    .spans(range.clone())
-                    .try_for_each(|(offset, part)| old.read_exact_at(&mut buffer[part], offset))
-                    .map_err(|_| RestoreProblemKind::Changed)?;
-                &buffer
-            }
+        let bytes = if let Some(place) = &part.place {
+            fetched.chunk(part, place)?
+        } else {
+            let old = match &old {
+                Some(old) => old,
+                None => old.insert(shared.target.open_file(&file.entry.path)?),
+            };
+            buffer.resize(part.len as usize, 0);
+            file.layout
+                .spans(range.clone())
+                .try_for_each(|(offset, part)| old.read_exact_at(&mut buffer[part], offset))
+                .map_err(|_| RestoreProblemKind::Changed)?;
+            &buffer
         };
         if shared.source.chunk_id(bytes) != part.chunk {
             return Err(match part.place {
@@ -160,7 +161,7 @@ fn write_parts(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part
             });
         }
         for (offset, span) in file.layout.spans(range) {
-            new.write_at(offset, &bytes[span]).map_err(problem)?;
+            new.write_at(offset, &bytes[span])?;
         }
         Progress::add(&shared.progress.bytes_read, u64::from(part.len));
     }
@@ -176,7 +177,7 @@ fn new_file(shared: &Shared, file: &FileJob) -> Result<Arc<NewFile>, RestoreProb
     if let Some(new) = &state.new {
         return Ok(Arc::clone(new));
     }
-    let new = Arc::new(shared.target.create_file(&file.entry.path).map_err(problem)?);
+    let new = Arc::new(shared.target.create_file(&file.entry.path)?);
     state.new = Some(Arc::clone(&new));
     Ok(new)
 }
@@ -192,9 +193,9 @@ fn finish(shared: &Shared, file: &FileJob) {
         (Some(failed), _) => Err(failed),
         // A dry run.
         (None, None) => clear().map(|()| Placed::Made),
-        (None, Some(Some(new))) => {
-            clear().and_then(|()| shared.target.finish_file(new, entry).map_err(problem)).map(|()| Placed::Made)
-        }
+        (None, Some(Some(new))) => clear()
+            .and_then(|()| shared.target.finish_file(new, entry).map_err(RestoreProblemKind::from))
+            .map(|()| Placed::Made),
         (None, Some(None)) => {
             shared.stop(RestoreError::Broken("a finished file is still being written".to_owned()));
             return;
@@ -205,8 +206,4 @@ fn finish(shared: &Shared, file: &FileJob) {
     if let Some(dir) = dir {
         dir.leave(shared);
     }
-}
-
-fn problem(e: WriteError) -> RestoreProblemKind {
-    RestoreProblemKind::Write(e.kind)
 }

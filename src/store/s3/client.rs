@@ -159,17 +159,13 @@ async fn credentials(
     region: Region,
 ) -> SharedCredentialsProvider {
     let config = ProviderConfig::without_region().with_region(Some(region.clone())).with_http_client(http_client);
-    match &settings.profile {
-        // Named in the config, so it goes before the environment.
-        Some(profile) => {
-            let provider = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&config).build();
-            SharedCredentialsProvider::new(provider)
-        }
-        None => {
-            let chain = DefaultCredentialsChain::builder().region(region).configure(config).build().await;
-            SharedCredentialsProvider::new(chain)
-        }
+    // Named in the config, so it goes before the environment.
+    if let Some(profile) = &settings.profile {
+        let provider = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&config).build();
+        return SharedCredentialsProvider::new(provider);
     }
+    let chain = DefaultCredentialsChain::builder().region(region).configure(config).build().await;
+    SharedCredentialsProvider::new(chain)
 }
 
 /// The server's clock minus the host's, as of the newest answer.

@@ -27,12 +27,11 @@ where
         let code = e.as_service_error().and_then(|e| e.code()).map(str::to_owned);
         let kind = match &e {
             SdkError::ConstructionFailure(_) => StoreErrorKind::Invalid,
-            SdkError::TimeoutError(_) => StoreErrorKind::Unreachable,
             // Without credentials the SDK does not even try.
             SdkError::DispatchFailure(d) if !d.is_io() && !d.is_timeout() && d.as_other().is_none() => {
                 StoreErrorKind::Denied
             }
-            SdkError::DispatchFailure(_) => StoreErrorKind::Unreachable,
+            SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => StoreErrorKind::Unreachable,
             _ => classify(status, code.as_deref()),
         };
         let detail = match e.as_service_error().and_then(|e| e.message()) {

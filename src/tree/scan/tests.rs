@@ -307,7 +307,7 @@ fn what_vanishes_under_the_walk_is_reported_and_harms_nothing() {
 
 /// Waits, bounded, until `done`.
 fn eventually(what: &str, done: impl Fn() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..6000 {
         if done() {
             return;
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::repo::entry::TreePath;
@@ -26,12 +26,14 @@ pub(super) struct Resolver {
     /// Kernels before 5.6 and some container filters have no `openat2`; then every component is opened on its own.
     openat2: bool,
     recent: Mutex<VecDeque<(TreePath, Arc<OwnedFd>)>>,
+    /// Directories that the operator's own links lead to.
+    anchors: Vec<(TreePath, Arc<OwnedFd>)>,
 }
 
 impl Resolver {
     pub(super) fn new(root: Option<OwnedFd>) -> Self {
         let openat2 = root.as_ref().is_some_and(|root| open_at_once(root.as_fd(), b".").is_ok());
-        Self { root, openat2, recent: Mutex::default() }
+        Self { root, openat2, recent: Mutex::default(), anchors: Vec::new() }
     }
 
     #[cfg(test)]
@@ -62,6 +64,16 @@ impl Resolver {
                 None => (None, path.as_bytes()),
             }
         };
+        // An anchor stands for its path: on the way from the root there may be a link.
+        let anchor =
+            self.anchors.iter().filter(|(at, _)| path.starts_with(at)).max_by_key(|(at, _)| at.as_bytes().len());
+        let (base, rest) = match anchor {
+            Some((at, fd)) if path.as_bytes().len() - rest.len() <= at.as_bytes().len() => {
+                let rest = &path.as_bytes()[at.as_bytes().len()..];
+                (Some(Arc::clone(fd)), rest.strip_prefix(b"/").unwrap_or(rest))
+            }
+            _ => (base, rest),
+        };
         if rest.is_empty()
             && let Some(known) = base
         {
@@ -76,6 +88,33 @@ impl Resolver {
         recent.push_front((path.clone(), Arc::clone(&dir)));
         recent.truncate(RECENT_MAX);
         Ok(dir)
+    }
+
+    /// Lets `path` stand for where it leads to, through links too if they are root's or this user's: anybody else's could
+    /// have been put there to lead a restore astray. A path that leads nowhere is no anchor.
+    pub(super) fn anchor(&mut self, path: &TreePath) -> rustix::io::Result<()> {
+        let own = |uid: u32| uid == 0 || uid == rustix::process::geteuid().as_raw();
+        let mut at = rustix::fs::openat(self.root()?, ".", DIRECTORY, Mode::empty())?;
+        for name in path.components() {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let next = rustix::fs::openat(&at, name, flags, Mode::empty())?;
+            let stat = rustix::fs::fstat(&next)?;
+            at = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => next,
+                FileType::Symlink if own(stat.st_uid) => {
+                    let to = rustix::fs::readlinkat(&next, "", Vec::new())?;
+                    rustix::fs::openat(&at, to, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?
+                }
+                _ => return Err(Errno::NOTDIR),
+            };
+        }
+        self.anchors.push((path.clone(), Arc::new(at)));
+        Ok(())
+    }
+
+    /// Whether `path` is an anchor or on the way to one.
+    pub(super) fn leads_to_anchor(&self, path: &TreePath) -> bool {
+        self.anchors.iter().any(|(anchor, _)| anchor.starts_with(path))
     }
 
     /// Forgets `path` and all below it: it was removed, and another may take its name.

@@ -55,7 +55,7 @@ impl Target {
         let dir = self.parent_of(path)?;
         let dir = dir.as_fd();
         let temporary = self.temporary_name();
-        match self.make_node(dir, &temporary, &entry.kind) {
+        match make_node(dir, &temporary, &entry.kind) {
             Ok(()) => {}
             Err(errno @ Errno::PERM) if matches!(entry.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. }) => {
                 self.note_trouble(MetaKind::Device, path, &std::io::Error::from(errno).to_string());
@@ -70,21 +70,6 @@ impl Target {
             let _ = rustix::fs::unlinkat(dir, temporary.as_str(), AtFlags::empty());
         }
         placed.map(|()| Placed::Made)
-    }
-
-    fn make_node(&self, dir: BorrowedFd<'_>, name: &str, kind: &Kind) -> rustix::io::Result<()> {
-        let mode = Mode::RUSR | Mode::WUSR;
-        match kind {
-            Kind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), dir, name),
-            Kind::Fifo => rustix::fs::mknodat(dir, name, FileType::Fifo, mode, 0),
-            Kind::CharDevice { major, minor } => {
-                rustix::fs::mknodat(dir, name, FileType::CharacterDevice, mode, rustix::fs::makedev(*major, *minor))
-            }
-            Kind::BlockDevice { major, minor } => {
-                rustix::fs::mknodat(dir, name, FileType::BlockDevice, mode, rustix::fs::makedev(*major, *minor))
-            }
-            Kind::File { .. } | Kind::Dir | Kind::Hardlink { .. } => Err(Errno::INVAL),
-        }
     }
 
     /// Makes `path` a further name of the file at `first`, in the place of whatever has that name, unless that is a
@@ -103,5 +88,20 @@ impl Target {
             let _ = rustix::fs::unlinkat(&*dir, temporary.as_str(), AtFlags::empty());
         }
         placed.map(|()| Placed::Made)
+    }
+}
+
+fn make_node(dir: BorrowedFd<'_>, name: &str, kind: &Kind) -> rustix::io::Result<()> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    match kind {
+        Kind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), dir, name),
+        Kind::Fifo => rustix::fs::mknodat(dir, name, FileType::Fifo, mode, 0),
+        Kind::CharDevice { major, minor } => {
+            rustix::fs::mknodat(dir, name, FileType::CharacterDevice, mode, rustix::fs::makedev(*major, *minor))
+        }
+        Kind::BlockDevice { major, minor } => {
+            rustix::fs::mknodat(dir, name, FileType::BlockDevice, mode, rustix::fs::makedev(*major, *minor))
+        }
+        Kind::File { .. } | Kind::Dir | Kind::Hardlink { .. } => Err(Errno::INVAL),
     }
 }

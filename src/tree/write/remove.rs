@@ -92,8 +92,10 @@ impl Target {
         struct Open {
             path: TreePath,
             rest: Vec<(Vec<u8>, bool)>,
-            /// What was kept or failed before this directory was entered; equal at its end, it is empty.
-            whole: (bool, usize),
+            /// Whether something was kept, and how much failed, before this directory was entered. It is empty at its end
+            /// if nothing came to that.
+            kept: bool,
+            failures: usize,
         }
         let enter = |path: TreePath, removed: &mut Removed| -> Option<Open> {
             if keep(&path, true) {
@@ -110,8 +112,8 @@ impl Target {
             });
             match listed {
                 Ok(rest) => {
-                    let whole = (std::mem::take(&mut removed.kept), removed.failed());
-                    Some(Open { path, rest, whole })
+                    let kept = std::mem::take(&mut removed.kept);
+                    Some(Open { path, rest, kept, failures: removed.failures.len() })
                 }
                 Err(e) => {
                     removed.fail(e);
@@ -121,23 +123,20 @@ impl Target {
         };
         let mut stack: Vec<Open> = enter(top.clone(), removed).into_iter().collect();
         while let Some(open) = stack.last_mut() {
-            match open.rest.pop() {
-                Some((name, is_dir)) => {
-                    let Some(path) = open.path.join(&name) else { continue };
-                    if is_dir {
-                        stack.extend(enter(path, removed));
-                    } else {
-                        self.remove_one(&path, false, keep, dry, removed);
-                    }
+            if let Some((name, is_dir)) = open.rest.pop() {
+                let Some(path) = open.path.join(&name) else { continue };
+                if is_dir {
+                    stack.extend(enter(path, removed));
+                } else {
+                    self.remove_one(&path, false, keep, dry, removed);
                 }
-                None => {
-                    let Some(done) = stack.pop() else { break };
-                    if !removed.kept && removed.failed() == done.whole.1 {
-                        self.remove_one(&done.path, true, &|_, _| false, dry, removed);
-                    }
-                    removed.kept |= done.whole.0;
-                }
+                continue;
             }
+            let Some(done) = stack.pop() else { break };
+            if !removed.kept && removed.failures.len() == done.failures {
+                self.remove_one(&done.path, true, &|_, _| false, dry, removed);
+            }
+            removed.kept |= done.kept;
         }
     }
 
@@ -171,10 +170,6 @@ impl Target {
 }
 
 impl Removed {
-    fn failed(&self) -> usize {
-        self.failures.len()
-    }
-
     fn fail(&mut self, e: WriteError) {
         // A failure that is not named still keeps the directories above it from being removed: they are not empty.
         if self.failures.len() < FAILURES_MAX {

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::*;
 

@@ -65,6 +65,36 @@ async fn a_link_above_what_is_restored_stops_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn in_place_the_way_to_a_root_may_lead_through_the_operators_links() {
+    let (_tmp, target, outside) = stage();
+    let link = target.join("srv");
+    std::os::unix::fs::symlink(&outside, &link).unwrap();
+    std::fs::create_dir(outside.join("deep")).unwrap();
+    std::os::unix::fs::symlink("/", outside.join("deep/evil")).unwrap();
+    let fake = Snapshot::new()
+        .dir("srv/deep/app")
+        .file("srv/deep/app/f", b"f")
+        .dir("srv/deep/evil")
+        .file("srv/deep/evil/x", b"x")
+        .build();
+    let roots = vec![path("srv/deep/app"), path("srv/deep/evil")];
+    let options = RestoreOptions { in_place: true, roots, delete: true, ..into(&target) };
+    let report = run(&fake, options.clone()).await;
+    assert!(report.is_success(), "{:?}", problems(&report));
+    let read = |name: &str| std::fs::read_to_string(outside.join("deep").join(name)).unwrap();
+    assert_eq!((read("app/f"), read("evil/x")), ("f".to_owned(), "x".to_owned()));
+    assert!(link.is_symlink() && !outside.join("deep/evil").is_symlink(), "a root itself is no link");
+    assert_eq!(run(&fake, options.clone()).await.counts, counts(0, 2, 2));
+
+    let report = run(&fake, RestoreOptions { in_place: false, ..options.clone() }).await;
+    assert_eq!(report.counts.failed, 4, "below another target the same link is a stranger");
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::lchown(&link, Some(12345), None).unwrap();
+        assert_eq!(run(&fake, options).await.counts.failed, 4, "somebody else's link is not followed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_link_at_a_files_place_is_replaced_not_written_through() {
     let (_tmp, target, outside) = stage();
     std::os::unix::fs::symlink(outside.join("b"), target.join("f")).unwrap();
