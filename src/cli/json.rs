@@ -274,7 +274,7 @@ pub fn verify(report: &VerifyReport) -> String {
         .map(|d| {
             let affected: Vec<Value> =
                 d.affected.iter().map(|a| json!({ "snapshot": a.snapshot, "path": a.path.display() })).collect();
-            json!({ "object": d.object, "what": d.what, "affected": affected, "affected_count": d.affected_count })
+            json!({ "kind": d.kind, "object": d.object, "what": d.what, "affected": affected, "affected_count": d.affected_count })
         })
         .collect();
     document(json!({
