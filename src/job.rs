@@ -15,4 +15,5 @@ pub mod restore;
 pub mod select;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod verify;
 pub mod whoami;

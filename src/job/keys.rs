@@ -104,7 +104,7 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
     }
     let slot = KeySlot::wrap(&secret, repository.keys.master(), repository.format.repo, env);
     let slot = slot.ok_or(KeysError::ExportedKey(path))?;
-    let id = KeySlot::new_id(env);
+    let id = slot.id();
     let key = names::key(repository.role(), id);
     put_new(repository.store.as_ref(), &key, slot.encode()).await.map_err(KeysError::Put)?;
     report(repository, KeyChange::Added(id)).await
