@@ -5,9 +5,13 @@ pub mod cache;
 pub mod cancel;
 pub mod guard;
 pub mod init;
+pub mod inside;
 pub mod local;
 pub mod progress;
 pub mod report;
 pub mod repository;
 pub mod restore;
+pub mod select;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod verify;

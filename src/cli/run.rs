@@ -15,17 +15,19 @@ use super::exit::{self, Exit};
 use super::output::{Listing, Output};
 use super::progress::{self, Display, Style};
 use super::render::{self, View};
-use super::{generate, json, log, settings, signal, wire};
+use super::{generate, json, log, open, settings, signal, wire};
 use crate::config::{RoleSettings, Settings, starter};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
+use crate::job::inside::Archive;
 use crate::job::progress::Progress;
 use crate::job::report::inside::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
-use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::whoami::State;
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
+use crate::job::select::select;
+use crate::journal::state::Snapshot;
 
 /// The role of `backup --source` without `--role`.
 const DIRECT_ROLE: &str = crate::config::DEFAULT_ROLE;
@@ -295,19 +297,25 @@ async fn snapshots(session: &mut Session, args: &verbs::Snapshots) -> Result<Exi
 }
 
 /// The fields before a list from inside a snapshot.
-fn heading(role: &RoleSettings, snapshot: Option<&SnapshotInfo>) -> Value {
+fn heading(role: &RoleSettings, snapshot: Option<&Snapshot>) -> Value {
     json!({ "role": role.name, "snapshot": snapshot.map(|s| s.id) })
+}
+
+/// The snapshot that a selector means.
+fn chosen<'a>(context: &Context, archive: &'a Archive, selector: &str) -> Result<&'a Snapshot, Error> {
+    Ok(select(archive.snapshots(), selector, &context.settings.timezone, context.env.clock.now())?)
 }
 
 async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     until_cancelled(&context.cancel, async {
-        let snapshot = wire::select(&context, role, &args.snapshot).await?;
-        let head = heading(role, Some(&snapshot));
+        let archive = open::archive(&context, role).await?;
+        let snapshot = chosen(&context, &archive, &args.snapshot)?;
+        let head = heading(role, Some(snapshot));
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |e: &_| list.item(|| render::inside::entry(e, args.long, &view), || json::entry(e));
-        wire::ls(&context, role, &snapshot, args, &mut each).await?;
+        wire::ls(&archive, snapshot, args, &mut each).await?;
         Ok(list.finish("", &json!({}))?)
     })
     .await?;
@@ -318,8 +326,9 @@ async fn cat(session: &mut Session, args: &verbs::Cat) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     until_cancelled(&context.cancel, async {
-        let snapshot = wire::select(&context, role, &args.snapshot).await?;
-        wire::cat(&context, role, &snapshot, args, &mut session.out).await?;
+        let archive = open::archive(&context, role).await?;
+        let snapshot = chosen(&context, &archive, &args.snapshot)?;
+        wire::cat(&archive, snapshot, args, &mut session.out).await?;
         Ok(session.out.print("")?)
     })
     .await?;
@@ -330,12 +339,12 @@ async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> 
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     until_cancelled(&context.cancel, async {
-        let snapshot =
-            if args.snapshot == ALL { None } else { Some(wire::select(&context, role, &args.snapshot).await?) };
-        let head = heading(role, snapshot.as_ref());
+        let archive = open::archive(&context, role).await?;
+        let snapshot = if args.snapshot == ALL { None } else { Some(chosen(&context, &archive, &args.snapshot)?) };
+        let head = heading(role, snapshot);
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |hit: &_| list.item(|| render::inside::found(hit, args.long, &view), || json::found(hit));
-        wire::find(&context, role, snapshot.as_ref(), args, &mut each).await?;
+        wire::find(&archive, snapshot, args, &mut each).await?;
         Ok(list.finish("", &json!({}))?)
     })
     .await?;
@@ -346,8 +355,9 @@ async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> 
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     until_cancelled(&context.cancel, async {
-        let before = wire::select(&context, role, &args.before).await?;
-        let after = wire::select(&context, role, &args.after).await?;
+        let archive = open::archive(&context, role).await?;
+        let before = chosen(&context, &archive, &args.before)?;
+        let after = chosen(&context, &archive, &args.after)?;
         let head = json!({ "role": role.name, "before": before.id, "after": after.id });
         let mut counts = DiffCounts::default();
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "changes")?;
@@ -355,7 +365,7 @@ async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> 
             counts.add(line.change);
             list.item(|| render::inside::diff(line), || json::diff(line))
         };
-        wire::diff(&context, role, [&before, &after], args, &mut each).await?;
+        wire::diff(&archive, [before, after], args, &mut each).await?;
         Ok(list.finish(&render::inside::diff_total(&counts), &json::diff_total(&counts))?)
     })
     .await?;
@@ -367,8 +377,9 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
     let role = settings::role(&context.settings, &args.role)?;
     // No half file ever stands under its own name, so it may end anywhere.
     let report = until_cancelled(&context.cancel, async {
-        let snapshot = wire::select(&context, role, &args.snapshot).await?;
-        wire::restore(&context, role, &snapshot, args).await
+        let archive = open::archive(&context, role).await?;
+        let snapshot = chosen(&context, &archive, &args.snapshot)?;
+        wire::restore(&context, &archive, snapshot, args).await
     })
     .await?;
     session.report(|| render::restored::report(&report, &context.view()), || json::restore(&report))?;

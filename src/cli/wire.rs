@@ -3,16 +3,20 @@
 #![allow(clippy::unused_async, reason = "the jobs that are awaited here are still being merged")]
 
 use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::args::verbs;
 use super::error::{Error, Interrupted, UsageError};
-use super::render;
 use super::render::journal::JournalLine;
 use super::run::Context;
+use super::{open, render};
 use crate::config::RoleSettings;
 use crate::job;
 use crate::job::backup::{BackupError, Runner};
 use crate::job::guard::{self, GuardError};
+use crate::job::inside::{self, Archive};
 use crate::job::local::Local;
 use crate::job::report::RoleReport;
 use crate::job::report::inside::{DiffLine, Found};
@@ -21,8 +25,10 @@ use crate::job::report::setup::{InitRole, KeyReport};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
+use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::job::verify;
 use crate::journal::record::NodeRef;
+use crate::journal::state::Snapshot;
 use crate::repo::entry::Entry;
 use crate::role::identity::{Node, Origin, find_state_dir, open_state_dir};
 
@@ -63,7 +69,7 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
     };
     let store = crate::store::connect(&context.settings.store, &context.env).await?;
     let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
-    let done = guard::backup(&runner, &context.settings, role, store, request).await;
+    let done = Box::pin(guard::backup(&runner, &context.settings, role, store, request)).await;
     drop(display);
     match done {
         Ok((report, reason)) => Ok(RoleReport { reason: reason.map(|r| render::reason::text(&r)), ..report }),
@@ -78,20 +84,15 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
 }
 
 /// A role's snapshots, oldest first.
-pub async fn snapshots(_context: &Context, _role: &RoleSettings) -> Result<Vec<SnapshotInfo>, Error> {
-    Err(NotWired.into())
-}
-
-/// Which snapshot a selector means.
-pub async fn select(_context: &Context, _role: &RoleSettings, _selector: &str) -> Result<SnapshotInfo, Error> {
-    Err(NotWired.into())
+pub async fn snapshots(context: &Context, role: &RoleSettings) -> Result<Vec<SnapshotInfo>, Error> {
+    let archive = open::archive(context, role).await?;
+    Ok(archive.snapshots().iter().map(|snapshot| inside::info(archive.role(), snapshot)).collect())
 }
 
 /// The entries of a snapshot.
 pub async fn ls(
-    _context: &Context,
-    _role: &RoleSettings,
-    _snapshot: &SnapshotInfo,
+    _archive: &Archive,
+    _snapshot: &Snapshot,
     _args: &verbs::Ls,
     _each: Each<'_, Entry>,
 ) -> Result<(), Error> {
@@ -100,9 +101,8 @@ pub async fn ls(
 
 /// One file's content.
 pub async fn cat(
-    _context: &Context,
-    _role: &RoleSettings,
-    _snapshot: &SnapshotInfo,
+    _archive: &Archive,
+    _snapshot: &Snapshot,
     _args: &verbs::Cat,
     _out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
@@ -111,9 +111,8 @@ pub async fn cat(
 
 /// The entries that match a pattern, in one snapshot or (`None`) in all.
 pub async fn find(
-    _context: &Context,
-    _role: &RoleSettings,
-    _snapshot: Option<&SnapshotInfo>,
+    _archive: &Archive,
+    _snapshot: Option<&Snapshot>,
     _args: &verbs::Find,
     _each: Each<'_, Found>,
 ) -> Result<(), Error> {
@@ -122,9 +121,8 @@ pub async fn find(
 
 /// The differences between two snapshots.
 pub async fn diff(
-    _context: &Context,
-    _role: &RoleSettings,
-    _between: [&SnapshotInfo; 2],
+    _archive: &Archive,
+    _between: [&Snapshot; 2],
     _args: &verbs::Diff,
     _each: Each<'_, DiffLine>,
 ) -> Result<(), Error> {
@@ -133,17 +131,37 @@ pub async fn diff(
 
 /// Writes files back.
 pub async fn restore(
-    _context: &Context,
-    _role: &RoleSettings,
-    _snapshot: &SnapshotInfo,
-    _args: &verbs::Restore,
+    context: &Context,
+    archive: &Archive,
+    snapshot: &Snapshot,
+    args: &verbs::Restore,
 ) -> Result<Restored, Error> {
-    Err(NotWired.into())
+    let (progress, _display) = context.progress(&format!("restore {}", archive.role()));
+    let source = RepositorySource::open(archive.clone(), snapshot.root).await?;
+    let roots = source.roots().await?;
+    let paths = inside::expand(&args.paths, &roots);
+    if paths.is_empty() {
+        progress.total_bytes.store(snapshot.bytes, Ordering::Relaxed);
+    }
+    let options = RestoreOptions {
+        target: args.target.clone().unwrap_or_else(|| PathBuf::from("/")),
+        in_place: args.in_place,
+        roots,
+        paths,
+        exclude: args.exclude.clone(),
+        delete: args.delete,
+        overwrite: args.overwrite.into(),
+        dry_run: args.dry_run,
+        numeric_ids: args.numeric_ids,
+    };
+    let entries = Box::new(source.entries(&options.paths));
+    let report = restore::restore(Arc::new(source), entries, options, progress, &context.env).await?;
+    Ok(Restored { snapshot: inside::info(archive.role(), snapshot), target: args.target.clone(), report })
 }
 
 /// Checks a repository.
 pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify) -> Result<VerifyReport, Error> {
-    let store = crate::store::connect(&context.settings.store, &context.env).await?;
+    let store = open::store(context).await?;
     let (progress, _display) = context.progress(&format!("verify {}", role.name));
     // A host that has nothing but the bucket and the key remembers nothing.
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();

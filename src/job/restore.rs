@@ -7,8 +7,9 @@
 
 mod fetch;
 mod inspect;
-mod layout;
+pub(in crate::job) mod layout;
 mod plan;
+mod repository;
 mod select;
 mod shared;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::ids::{ChunkId, PackId};
 use crate::job::progress::{Phase, Progress};
 use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreReport};
 use crate::repo::entry::{Entry, TreePath};
+pub use repository::{RepositoryEntries, RepositorySource};
 use shared::Shared;
 
 use crate::tree::exclude::BadPattern;

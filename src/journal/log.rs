@@ -24,7 +24,7 @@ use crate::store::{PutOutcome, Store, StoreError};
 const READ_AHEAD: usize = 16;
 
 /// How long an append of unknown outcome is pursued before it is given up as unknown.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(60);
+const RESOLVE_LIMIT: Duration = Duration::from_mins(1);
 
 /// The pause before an append of unknown outcome is looked at again; doubled each time up to the second value.
 const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -248,7 +248,15 @@ impl Journal {
         why: TakeoverWhy,
     ) -> Result<(Permit, View), AppendError> {
         let term = Term(view.term().0 + 1);
-        let view = self.create(view, term, None, Body::Takeover(Takeover { why }), None).await?;
+        let before = view.state.holder.as_ref().map(|h| h.takeover);
+        let view = match self.create(view, term, None, Body::Takeover(Takeover { why }), None).await {
+            // Another node was faster: it has the role now.
+            Err(AppendError::Moved(now)) => match now.state.holder.clone().filter(|h| Some(h.takeover) != before) {
+                Some(holder) => return Err(AppendError::Fenced(Box::new(holder))),
+                None => return Err(AppendError::Moved(now)),
+            },
+            result => result?,
+        };
         let digest = view.head.as_ref().expect("a record was just appended").digest;
         Ok((candidacy.permit(term, digest), view))
     }

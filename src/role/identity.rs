@@ -130,7 +130,7 @@ pub fn state_dir(
     Ok(home.join(".local/state/runner"))
 }
 
-/// Where the state directory of this process is, or would be. For somebody who only looks: makes nothing.
+/// Where this process would keep its state. Makes nothing.
 ///
 /// # Errors
 /// There is no place.

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStringExt as _;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use crate::job::restore;
 use crate::repo::entry::TreePath;
 
 /// A path inside a snapshot: absolute as on the node that made it. Any bytes; slashes at the end or doubled do not matter.
@@ -28,4 +29,14 @@ pub enum Overwrite {
     IfChanged,
     /// Leave every existing file alone.
     Never,
+}
+
+impl From<Overwrite> for restore::Overwrite {
+    fn from(when: Overwrite) -> Self {
+        match when {
+            Overwrite::Always => Self::Always,
+            Overwrite::IfChanged => Self::IfChanged,
+            Overwrite::Never => Self::Never,
+        }
+    }
 }

@@ -1,0 +1,33 @@
+//! From the settings to a store, and to a repository that is only read.
+
+use std::sync::Arc;
+
+use super::error::Error;
+use super::run::Context;
+use crate::config::RoleSettings;
+use crate::job::inside::Archive;
+use crate::job::repository::Repository;
+use crate::role::identity::find_state_dir;
+use crate::store::{self, Store};
+
+/// The store of the settings.
+pub async fn store(context: &Context) -> Result<Arc<dyn Store>, Error> {
+    Ok(store::connect(&context.settings.store, &context.env).await?)
+}
+
+/// A role's repository, unlocked with the role's key.
+pub async fn repository(context: &Context, role: &RoleSettings) -> Result<Repository, Error> {
+    Ok(Repository::open(store(context).await?, &role.name, &role.key).await?)
+}
+
+/// A role's snapshots, to look inside. Makes nothing in the state directory.
+pub async fn archive(context: &Context, role: &RoleSettings) -> Result<Archive, Error> {
+    let repository = repository(context, role).await?;
+    // Somebody who has no place for a state has none.
+    let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
+    let archive = Archive::open(repository, &context.env, state_dir.as_deref()).await?;
+    if let Some(why) = &archive.rolled_back {
+        tracing::warn!("{why}; showing what is there");
+    }
+    Ok(archive)
+}

@@ -1,0 +1,84 @@
+//! Going through a manifest entry by entry, and from anywhere to anywhere further on.
+
+use std::collections::VecDeque;
+
+use crate::ids::ChunkId;
+use crate::repo::entry::{Entry, TreePath};
+use crate::repo::reader::{ManifestReader, Reader, RepoError};
+
+/// A place in a manifest.
+#[derive(Debug)]
+pub struct Cursor<'a> {
+    manifest: ManifestReader<'a>,
+    batch: VecDeque<Entry>,
+    from: TreePath,
+}
+
+impl<'a> Cursor<'a> {
+    /// Before the first entry.
+    pub fn new(reader: &'a Reader, root: ChunkId) -> Self {
+        Self { manifest: reader.manifest(root), batch: VecDeque::new(), from: TreePath::default() }
+    }
+
+    /// The next entry; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Entry>, RepoError> {
+        loop {
+            if let Some(entry) = self.batch.pop_front() {
+                return Ok(Some(entry));
+            }
+            let Some(batch) = self.manifest.next_batch().await? else { return Ok(None) };
+            self.batch = batch.into();
+            self.drop_before();
+        }
+    }
+
+    /// Goes on at `path`, or at the first entry after it. Only forwards.
+    pub fn seek(&mut self, path: &TreePath) {
+        self.from = path.clone();
+        self.drop_before();
+        if self.batch.is_empty() {
+            self.manifest.seek(path);
+        }
+    }
+
+    fn drop_before(&mut self) {
+        let before = self.batch.partition_point(|entry| entry.path < self.from);
+        self.batch.drain(..before);
+    }
+}
+
+/// The first path that can come after everything below `path`; `None`: nothing comes after the root.
+pub fn after(path: &TreePath) -> Option<TreePath> {
+    let bytes = path.as_bytes();
+    // Below comes after a slash, which sorts first; the smallest other byte of a name is 1.
+    (!bytes.is_empty())
+        .then(|| TreePath::new([bytes, b"\x01"].concat()).expect("a sound name stays one with a byte more"))
+}
+
+/// The snapshot's sources, and its dumps: what lies below nothing else. One descent into the manifest for each.
+pub async fn roots(reader: &Reader, root: ChunkId) -> Result<Vec<TreePath>, RepoError> {
+    let mut cursor = Cursor::new(reader, root);
+    let mut roots = Vec::new();
+    while let Some(entry) = cursor.next().await? {
+        let after = after(&entry.path);
+        roots.push(entry.path);
+        match after {
+            Some(path) => cursor.seek(&path),
+            None => break,
+        }
+    }
+    Ok(roots)
+}
+
+/// The paths that a person means: one above sources, which no snapshot has itself, stands for those sources.
+pub fn expand(paths: &[TreePath], roots: &[TreePath]) -> Vec<TreePath> {
+    let mut expanded = Vec::with_capacity(paths.len());
+    for path in paths {
+        let below: Vec<&TreePath> = roots.iter().filter(|root| *root != path && root.starts_with(path)).collect();
+        match below[..] {
+            [] => expanded.push(path.clone()),
+            _ => expanded.extend(below.into_iter().cloned()),
+        }
+    }
+    expanded
+}

@@ -1,0 +1,334 @@
+//! A snapshot of a real repository as the source of a restore.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{ChunkPlace, Entries, Source, SourceError, SourceErrorKind};
+use crate::ids::{ChunkId, PackId};
+use crate::job::inside::{self, Archive, after};
+use crate::journal::log::Journal;
+use crate::journal::state::View;
+use crate::repo::crypto::Keys;
+use crate::repo::entry::{Entry, TreePath};
+use crate::repo::manifest::ManifestWalk;
+use crate::repo::reader::{Reader, RepoError};
+
+/// One snapshot. Clones share what they know.
+#[derive(Debug, Clone)]
+pub struct RepositorySource(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    archive: Archive,
+    root: ChunkId,
+    known: RwLock<Arc<Known>>,
+}
+
+/// What is known of where things are.
+#[derive(Debug)]
+struct Known {
+    view: View,
+    reader: Reader,
+    /// Where a pack stands in the reader's index.
+    packs: HashMap<PackId, usize>,
+}
+
+impl Known {
+    async fn load(archive: &Archive) -> Result<Self, RepoError> {
+        let reader = archive.reader().await?;
+        let packs = reader.index().packs().iter().enumerate().map(|(at, pack)| (pack.id, at)).collect();
+        Ok(Self { view: archive.view.clone(), reader, packs })
+    }
+}
+
+impl RepositorySource {
+    /// The snapshot with this manifest.
+    pub async fn open(archive: Archive, root: ChunkId) -> Result<Self, RepoError> {
+        let known = RwLock::new(Arc::new(Known::load(&archive).await?));
+        Ok(Self(Arc::new(Shared { archive, root, known })))
+    }
+
+    /// Its entries, of those that a restore of `paths` looks at: what is at and below them, and what leads there. No
+    /// paths: all.
+    pub fn entries(&self, paths: &[TreePath]) -> RepositoryEntries {
+        let mut wanted = Vec::new();
+        for path in paths {
+            wanted.push((path.clone(), Wanted::Below));
+            let above = std::iter::successors(path.parent(), TreePath::parent);
+            wanted.extend(above.map(|dir| (dir, Wanted::At)));
+        }
+        if paths.is_empty() {
+            wanted.push((TreePath::default(), Wanted::Below));
+        }
+        // The next one last; of the same path `Below` comes first and takes the other with it.
+        wanted.sort_by(|a, b| b.cmp(a));
+        RepositoryEntries { source: self.clone(), walk: ManifestWalk::new(self.0.root), wanted }
+    }
+
+    /// The snapshot's sources.
+    pub async fn roots(&self) -> Result<Vec<TreePath>, RepoError> {
+        inside::roots(&self.known().reader, self.0.root).await
+    }
+
+    fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A chunk of the manifest; the index is read again if it is not where it should be.
+    async fn chunk(&self, id: &ChunkId) -> Result<Bytes, SourceError> {
+        match self.known().reader.chunk(id).await.map_err(|e| describe(&e)) {
+            Err(e) if e.kind == SourceErrorKind::Gone && self.refresh().await => {
+                self.known().reader.chunk(id).await.map_err(|e| describe(&e))
+            }
+            result => result,
+        }
+    }
+
+    fn keys(&self) -> &Keys {
+        &self.0.archive.repository.keys
+    }
+
+    fn journal(&self) -> &Journal {
+        &self.0.archive.journal
+    }
+}
+
+#[async_trait]
+impl Source for RepositorySource {
+    fn locate(&self, chunk: &ChunkId) -> Option<ChunkPlace> {
+        let known = self.known();
+        let (place, pack) = known.reader.index().find(chunk)?;
+        let frame = pack.frames.get(place.frame as usize)?;
+        Some(ChunkPlace {
+            pack: place.pack,
+            frame: place.frame,
+            offset_in_frame: place.offset,
+            len: place.len,
+            stored_offset: frame.offset,
+            stored_len: frame.stored_len,
+        })
+    }
+
+    async fn frames(&self, pack: PackId, frames: &[u32]) -> Result<Vec<Bytes>, SourceError> {
+        let known = self.known();
+        let Some(at) = known.packs.get(&pack) else {
+            let detail = format!("pack {pack} is no longer in the index");
+            return Err(SourceError { kind: SourceErrorKind::Gone, detail });
+        };
+        known.reader.frames(&known.reader.index().packs()[*at], frames).await.map_err(|e| describe(&e))
+    }
+
+    fn chunk_id(&self, bytes: &[u8]) -> ChunkId {
+        self.keys().chunk_id(bytes)
+    }
+
+    async fn entry(&self, path: &TreePath) -> Result<Option<Entry>, SourceError> {
+        self.known().reader.entry(self.0.root, path).await.map_err(|e| describe(&e))
+    }
+
+    async fn refresh(&self) -> bool {
+        let known = self.known();
+        let newer = async {
+            let view = self.journal().read(Some(&known.view)).await.ok()?;
+            if view.state.indexes == known.view.state.indexes {
+                return None;
+            }
+            Known::load(&Archive { view, ..self.0.archive.clone() }).await.ok()
+        };
+        // A failure is no more than nothing newer: what is missing then fails by its own name.
+        match newer.await {
+            Some(newer) => {
+                *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(newer);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// What follows from an error.
+fn describe(error: &RepoError) -> SourceError {
+    let kind = match error {
+        RepoError::Store(e) if e.is_not_found() => SourceErrorKind::Gone,
+        RepoError::Missing(_) => SourceErrorKind::Gone,
+        RepoError::Store(_) => SourceErrorKind::Unavailable,
+        RepoError::Pack { .. } | RepoError::Index { .. } | RepoError::Content { .. } | RepoError::Manifest { .. } => {
+            SourceErrorKind::Damaged
+        }
+    };
+    SourceError { kind, detail: error.to_string() }
+}
+
+/// What of a manifest is wanted from a path on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wanted {
+    /// The path and everything below.
+    Below,
+    /// The path itself.
+    At,
+}
+
+/// Entries of a snapshot in path order.
+#[derive(Debug)]
+pub struct RepositoryEntries {
+    source: RepositorySource,
+    walk: ManifestWalk,
+    /// The next one last.
+    wanted: Vec<(TreePath, Wanted)>,
+}
+
+impl RepositoryEntries {
+    /// Keeps what is wanted, and drops what is wanted no more because the entries are beyond it.
+    fn pick(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+        let mut picked = Vec::with_capacity(entries.len());
+        for entry in entries {
+            while let Some((path, wanted)) = self.wanted.last() {
+                let over = match wanted {
+                    Wanted::At => entry.path > *path,
+                    Wanted::Below => entry.path > *path && !entry.path.starts_with(path),
+                };
+                if !over {
+                    break;
+                }
+                self.wanted.pop();
+            }
+            match self.wanted.last() {
+                Some((path, _)) if entry.path >= *path => picked.push(entry),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        picked
+    }
+}
+
+#[async_trait]
+impl Entries for RepositoryEntries {
+    async fn next_batch(&mut self) -> Result<Option<Vec<Entry>>, SourceError> {
+        while let Some((path, _)) = self.wanted.last() {
+            self.walk.seek(path);
+            let Some(id) = self.walk.wants() else { return Ok(None) };
+            if self.beyond() {
+                self.wanted.pop();
+                continue;
+            }
+            let bytes = self.source.chunk(&id).await?;
+            let given = self.walk.give(&bytes).map_err(|error| describe(&RepoError::Manifest { chunk: id, error }))?;
+            if let Some(entries) = given {
+                let picked = self.pick(entries);
+                if !picked.is_empty() {
+                    return Ok(Some(picked));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl RepositoryEntries {
+    /// Whether all that comes next is beyond what is wanted next.
+    fn beyond(&self) -> bool {
+        let (Some(node), Some((path, wanted))) = (self.walk.next_node(), self.wanted.last()) else { return false };
+        match wanted {
+            Wanted::At => node.first > *path,
+            Wanted::Below => after(path).is_some_and(|end| node.first >= end),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::job::restore::{RestoreOptions, restore};
+    use crate::job::testing::{Rig, noise};
+
+    async fn paths(rig: &Rig, source: &RepositorySource, wanted: &[&str]) -> Vec<String> {
+        let wanted: Vec<TreePath> = wanted.iter().map(|p| rig.path(p)).collect();
+        let mut entries = source.entries(&wanted);
+        let mut paths = Vec::new();
+        while let Some(batch) = entries.next_batch().await.unwrap() {
+            paths.extend(batch.iter().map(|e| rig.below(&e.path)));
+        }
+        paths
+    }
+
+    async fn source(rig: &Rig) -> RepositorySource {
+        let archive = rig.archive().await;
+        let root = archive.snapshots().last().unwrap().root;
+        RepositorySource::open(archive, root).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_snapshot_comes_back_from_a_repository() {
+        let rig = Rig::new().await;
+        let big = noise(1, 9 << 20);
+        rig.write("a/big", &big);
+        rig.write("a/small", "small");
+        std::fs::hard_link(rig.src().join("a/small"), rig.src().join("b")).unwrap();
+        rig.backup().await;
+        let source = source(&rig).await;
+        let target = rig.dir.path().join("target");
+        let roots = source.roots().await.unwrap();
+        assert_eq!(roots, [rig.path("")]);
+        let entries = Box::new(source.entries(&[]));
+        let options = RestoreOptions { target: target.clone(), roots, ..RestoreOptions::default() };
+        let report = restore(Arc::new(source), entries, options, Arc::default(), &Env::host()).await.unwrap();
+        assert!(report.is_success(), "{report:?}");
+        let at = |name: &str| target.join(rig.src().strip_prefix("/").unwrap()).join(name);
+        assert!(std::fs::read(at("a/big")).unwrap() == big);
+        assert_eq!(std::fs::read(at("b")).unwrap(), b"small");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_what_is_wanted_is_read() {
+        let rig = Rig::new().await;
+        for n in 0..3000 {
+            rig.write(&format!("{:02}/file-{n}", n / 100), format!("{n}"));
+        }
+        rig.write("10.x", "sorts after 10/ and before 11");
+        rig.backup().await;
+        let source = source(&rig).await;
+        assert_eq!(paths(&rig, &source, &[]).await.len(), 3000 + 30 + 1 + 1);
+        let wanted = ["10", "25/file-2510", "25/file-2510", "nowhere"];
+        let found = paths(&rig, &source, &wanted).await;
+        assert_eq!(found[..3], ["", "/10", "/10/file-1000"]);
+        assert_eq!(found.len(), 1 + 101 + 2);
+        assert_eq!(found[102..], ["/25", "/25/file-2510"]);
+        assert_eq!(
+            paths(&rig, &source, &["10", "10/file-1000", "10.x"]).await[100..],
+            ["/10/file-1098", "/10/file-1099", "/10.x"]
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn errors_tell_what_follows_from_them() {
+        let rig = Rig::new().await;
+        rig.write("a", noise(1, 3 << 20));
+        rig.backup().await;
+        let source = source(&rig).await;
+        let entry = source.entry(&rig.path("a")).await.unwrap().unwrap();
+        let place = source.locate(&entry.kind.chunks()[0]).unwrap();
+        let key = crate::repo::names::pack(&rig.role.name, place.pack);
+        let whole = rig.memory.objects()[&key].clone();
+        let kind = async || source.frames(place.pack, &[place.frame]).await.map_err(|e| e.kind).err();
+        assert_eq!(kind().await, None);
+        let mut flipped = whole.to_vec();
+        flipped[place.stored_offset as usize + 100] ^= 1;
+        rig.memory.tamper(&key, Some(flipped.into()));
+        assert_eq!(kind().await, Some(SourceErrorKind::Damaged));
+        rig.memory.tamper(&key, Some(whole.slice(..50)));
+        assert_eq!(kind().await, Some(SourceErrorKind::Damaged));
+        rig.memory.tamper(&key, None);
+        assert_eq!(kind().await, Some(SourceErrorKind::Gone));
+        assert!(!source.refresh().await, "the journal says nothing new");
+        rig.write("b", "more");
+        rig.memory.tamper(&key, Some(whole));
+        rig.backup().await;
+        assert!(source.refresh().await);
+        assert_eq!(kind().await, None);
+    }
+}

@@ -1,0 +1,124 @@
+//! A role with real parts for this room's tests: a tree in a temporary directory, a store in memory, the backup job.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{JournalPlace, KeySource, Lease, RoleSettings, TakeoverTrust};
+use crate::env::Env;
+use crate::ids::{InstanceId, NodeId};
+use crate::job::backup::{Ask, Committed, Opening, Runner};
+use crate::job::cancel::Cancel;
+use crate::job::init::init;
+use crate::job::inside::Archive;
+use crate::job::repository::Repository;
+use crate::journal::record::NodeRef;
+use crate::repo::entry::TreePath;
+use crate::role::election::{History, Inputs, Occasion, State, decide};
+use crate::store::Store;
+use crate::store::counting::{Counters, Counting};
+use crate::store::memory::MemoryStore;
+
+pub(crate) struct Rig {
+    pub(crate) env: Env,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) memory: MemoryStore,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) role: RoleSettings,
+    pub(crate) repository: Repository,
+    pub(crate) node: NodeId,
+}
+
+impl Rig {
+    /// An empty repository of role `app`, with `DIR/src` as its only source and a key file.
+    pub(crate) async fn new() -> Self {
+        let (env, dir) = (Env::host(), tempfile::tempdir().unwrap());
+        let memory = MemoryStore::new(&env);
+        let (store, counters) = Counting::new(Arc::new(memory.clone()));
+        let store: Arc<dyn Store> = Arc::new(store);
+        let src = dir.path().join("src");
+        std::fs::create_dir(&src).unwrap();
+        let role = RoleSettings {
+            name: "app".parse().unwrap(),
+            key: KeySource::KeyFile(dir.path().join("key")),
+            nodes: None,
+            eligible: None,
+            lease: Lease::None,
+            sources: vec![src],
+            exclude: Vec::new(),
+            one_file_system: false,
+            exclude_caches: false,
+            exclude_larger_than: None,
+            dumps: BTreeMap::new(),
+            schedule: None,
+            jitter: Duration::ZERO,
+            missed_after: Duration::from_mins(30),
+            takeover_trust: TakeoverTrust::Rehash,
+            allow_empty: false,
+        };
+        let (repository, _) = init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
+        Self { env, dir, memory, store, counters, role, repository, node: NodeId([1; 16]) }
+    }
+
+    pub(crate) fn src(&self) -> &Path {
+        &self.role.sources[0]
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// Writes a file of the source, and the directories above it.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.src().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    /// Where something of the source stands in a snapshot.
+    pub(crate) fn path(&self, name: &str) -> TreePath {
+        let path = if name.is_empty() { self.src().to_owned() } else { self.src().join(name) };
+        TreePath::new(&path.as_os_str().as_bytes()[1..]).unwrap()
+    }
+
+    /// A path of a snapshot below the source, for messages and golden texts.
+    pub(crate) fn below(&self, path: &TreePath) -> String {
+        path.display().replacen(&self.path("").display(), "", 1)
+    }
+
+    pub(crate) async fn backup(&self) -> Committed {
+        let history = History::default();
+        let (role, occasion) = (&self.role, Occasion::ByHand);
+        let inputs =
+            Inputs { role, node: self.node, label: "east", assessment: None, history: Some(&history), occasion };
+        let State::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
+        let runner = Runner {
+            env: self.env.clone(),
+            node: NodeRef { id: self.node, name: "east".to_owned() },
+            instance: InstanceId([1; 8]),
+            state_dir: self.state_dir(),
+            cancel: Cancel::new(),
+            progress: Arc::default(),
+        };
+        let opening = Opening::open(&runner, &self.repository).await.unwrap();
+        opening.back_up(role, &candidacy, &Ask::default()).await.unwrap()
+    }
+
+    /// As a host sees it that has nothing but the store and the key.
+    pub(crate) async fn archive(&self) -> Archive {
+        let nowhere = self.dir.path().join("nowhere");
+        let archive = Archive::open(self.repository.clone(), &self.env, Some(&nowhere)).await.unwrap();
+        assert!(!nowhere.exists(), "looking makes nothing");
+        archive
+    }
+}
+
+/// Bytes that do not repeat.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
