@@ -104,7 +104,7 @@ impl Rig {
             progress: Arc::default(),
         };
         let opening = Opening::open(&runner, &self.repository).await.unwrap();
-        opening.back_up(role, &candidacy, Ask::default()).await.unwrap()
+        opening.back_up(role, &candidacy, &Ask::default()).await.unwrap()
     }
 
     /// As a host sees it that has nothing but the store and the key.
