@@ -12,6 +12,7 @@ pub mod json;
 pub mod log;
 pub mod open;
 pub mod output;
+pub mod policy;
 pub mod progress;
 pub mod render;
 pub mod run;

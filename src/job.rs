@@ -14,3 +14,4 @@ pub mod restore;
 pub mod select;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod verify;

@@ -251,7 +251,7 @@ pub fn restore(restored: &Restored) -> String {
         })
         .collect();
     let problems: Vec<Value> =
-        report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.kind.to_string() })).collect();
+        report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.kind })).collect();
     let (n, b) = (&report.counts, &report.bytes);
     document(json!({
         "snapshot": snapshot(&restored.snapshot),
@@ -274,7 +274,7 @@ pub fn verify(report: &VerifyReport) -> String {
         .map(|d| {
             let affected: Vec<Value> =
                 d.affected.iter().map(|a| json!({ "snapshot": a.snapshot, "path": a.path.display() })).collect();
-            json!({ "object": d.object, "what": d.what, "affected": affected, "affected_count": d.affected_count })
+            json!({ "kind": d.kind, "object": d.object, "what": d.what, "affected": affected, "affected_count": d.affected_count })
         })
         .collect();
     document(json!({

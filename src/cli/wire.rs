@@ -17,6 +17,7 @@ use crate::job;
 use crate::job::backup::{BackupError, Runner};
 use crate::job::guard::{self, GuardError};
 use crate::job::inside::{self, Archive};
+use crate::job::local::Local;
 use crate::job::report::RoleReport;
 use crate::job::report::inside::{DiffLine, Found};
 use crate::job::report::restored::Restored;
@@ -25,10 +26,11 @@ use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
+use crate::job::verify;
 use crate::journal::record::NodeRef;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::Entry;
-use crate::role::identity::{Node, Origin, open_state_dir};
+use crate::role::identity::{Node, Origin, find_state_dir, open_state_dir};
 
 /// A verb whose job is not there.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +69,7 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
     };
     let store = crate::store::connect(&context.settings.store, &context.env).await?;
     let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
-    let done = guard::backup(&runner, &context.settings, role, store, request).await;
+    let done = Box::pin(guard::backup(&runner, &context.settings, role, store, request)).await;
     drop(display);
     match done {
         Ok((report, reason)) => Ok(RoleReport { reason: reason.map(|r| render::reason::text(&r)), ..report }),
@@ -158,8 +160,14 @@ pub async fn restore(
 }
 
 /// Checks a repository.
-pub async fn verify(_context: &Context, _role: &RoleSettings, _args: &verbs::Verify) -> Result<VerifyReport, Error> {
-    Err(NotWired.into())
+pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify) -> Result<VerifyReport, Error> {
+    let store = crate::store::connect(&context.settings.store, &context.env).await?;
+    let (progress, _display) = context.progress(&format!("verify {}", role.name));
+    // A host that has nothing but the bucket and the key remembers nothing.
+    let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
+    let remembered = move |repo| Local::peek(state_dir.as_ref()?, repo).load().view;
+    let percent = args.read_data.unwrap_or(0);
+    Ok(verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env).await?)
 }
 
 /// Who this node is, and where it stands for these roles.

@@ -124,7 +124,7 @@ pub async fn init(
             };
             return Err(InitError::ExportedKey(path.clone()));
         };
-        put_new(store.as_ref(), &names::key(role, KeySlot::new_id(env)), slot.encode()).await?;
+        put_new(store.as_ref(), &names::key(role, slot.id()), slot.encode()).await?;
     }
     let format = Format {
         v: format::VERSION,

@@ -59,8 +59,7 @@ impl Rig {
             takeover_trust: TakeoverTrust::Rehash,
             allow_empty: false,
         };
-        let (repository, _) =
-            init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
+        let (repository, _) = init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
         Self { env, dir, memory, store, counters, role, repository, node: NodeId([1; 16]) }
     }
 
@@ -105,7 +104,7 @@ impl Rig {
             progress: Arc::default(),
         };
         let opening = Opening::open(&runner, &self.repository).await.unwrap();
-        opening.back_up(role, &candidacy, Ask::default()).await.unwrap()
+        opening.back_up(role, &candidacy, &Ask::default()).await.unwrap()
     }
 
     /// As a host sees it that has nothing but the store and the key.

@@ -110,7 +110,9 @@ pub async fn load_index(
         })
         .buffered(INDEX_FETCHES);
     while let Some(tables) = tables.try_next().await? {
-        tables.iter().for_each(|table| index.add(table));
+        for table in &tables {
+            index.add(table);
+        }
     }
     index.sort();
     Ok(index)

@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::cli::render::samples;
-    use crate::job::restore::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreProblemKind};
+    use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem};
     use crate::repo::entry::TreePath;
 
     fn sample() -> Restored {
@@ -132,7 +132,7 @@ mod tests {
             vec![trouble(MetaKind::Owner, "Operation not permitted"), trouble(MetaKind::Xattr, "Not supported")];
         incomplete.report.counts.failed = 31;
         incomplete.report.problems =
-            vec![RestoreProblem { path, kind: RestoreProblemKind::Missing(crate::ids::ChunkId([0x3f; 32])) }];
+            vec![RestoreProblem { path, kind: "chunk 3f2a is missing from the repository".to_owned() }];
         incomplete.report.unmatched = vec![TreePath::new("srv/nowhere").unwrap()];
         let view = samples::view();
         insta::assert_snapshot!([sample(), existing, dry, incomplete].map(|r| report(&r, &view)).join("\n"));

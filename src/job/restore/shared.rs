@@ -83,6 +83,7 @@ impl Shared {
         count(&mut lock(&self.report).bytes);
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers make it for this call")]
     /// Something could not be restored or removed: it is named and the others go on, unless all of them would fail.
     pub(super) fn fail(&self, path: &TreePath, kind: &RestoreProblemKind) {
         if let &(RestoreProblemKind::Write(write) | RestoreProblemKind::Delete(write)) = kind

@@ -1,0 +1,291 @@
+//! What follows from an error: the exit code and the advice. Kinds of errors carry the policy; this is the one table that reads
+//! them.
+//!
+//! Errors wrap each other, some transparently, so that the wrapped one is not in the chain of sources: each enum that wraps
+//! is taken apart here.
+
+use std::error::Error as StdError;
+use std::io;
+
+use super::error::{Interrupted, UsageError};
+use super::exit::Exit;
+use crate::config::ConfigError;
+use crate::job::backup::BackupError;
+use crate::job::init::InitError;
+use crate::job::local::LockError;
+use crate::job::repository::{OpenError, SecretFileError};
+use crate::job::restore::{RestoreError, SourceErrorKind};
+use crate::job::select::SelectError;
+use crate::journal::log::{AppendError, JournalError};
+use crate::journal::record::RecordError;
+use crate::repo::format::FormatError;
+use crate::repo::reader::RepoError;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// An exit code, and what to do where the error's own text does not say.
+type Policy = (Exit, Option<&'static str>);
+
+/// How the program ends because of `error`, and what to do about it.
+pub fn judge(error: &(dyn StdError + 'static)) -> (Exit, Option<String>) {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(usage) = error.downcast_ref::<UsageError>() {
+            return (Exit::Usage, Some(usage.todo.clone()));
+        }
+        if let Some((exit, advice)) = known(error) {
+            return (exit, advice.map(str::to_owned));
+        }
+        next = error.source();
+    }
+    (Exit::Failed, None)
+}
+
+/// The policy of one link of the chain, if it is of a kind that has one.
+fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
+    if error.is::<Interrupted>() {
+        return Some((Exit::Interrupted, None));
+    }
+    if error.is::<ConfigError>() {
+        // Each problem says itself what to do about it.
+        return Some((Exit::Usage, None));
+    }
+    let store = error.downcast_ref::<StoreError>().map(store);
+    let journal = || error.downcast_ref::<JournalError>().map(journal);
+    let append = || error.downcast_ref::<AppendError>().map(append);
+    let repo = || error.downcast_ref::<RepoError>().map(repo);
+    let open = || error.downcast_ref::<OpenError>().map(open);
+    let init = || error.downcast_ref::<InitError>().map(init);
+    let backup = || error.downcast_ref::<BackupError>().map(backup);
+    let restore = || error.downcast_ref::<RestoreError>().map(restore);
+    let select = || error.downcast_ref::<SelectError>().map(select);
+    store
+        .or_else(journal)
+        .or_else(append)
+        .or_else(repo)
+        .or_else(open)
+        .or_else(init)
+        .or_else(backup)
+        .or_else(restore)
+        .or_else(select)
+}
+
+/// Failed, with this advice.
+fn failed(advice: &'static str) -> Policy {
+    (Exit::Failed, Some(advice))
+}
+
+/// Failed, and the text says it all.
+const PLAIN: Policy = (Exit::Failed, None);
+
+fn store(error: &StoreError) -> Policy {
+    match error.kind {
+        StoreErrorKind::NotFound => failed("'runner verify ROLE' tells whether more is missing."),
+        StoreErrorKind::NoSuchStore => {
+            failed("check [store] url; create the bucket or the directory, or mount it, then try again.")
+        }
+        StoreErrorKind::Denied => failed("check the credentials, the bucket policy or the directory's owner and mode."),
+        StoreErrorKind::NoSpace => {
+            failed("make room in the store or raise the quota; earlier backups are not touched.")
+        }
+        StoreErrorKind::Unreachable => failed("check the network and [store] endpoint, then try again: it is safe."),
+        StoreErrorKind::Unsupported => PLAIN,
+        StoreErrorKind::Invalid => failed("check [store] region and endpoint, and this node's clock."),
+        StoreErrorKind::Other => failed("look at the store's disk or the server's log."),
+    }
+}
+
+fn journal(error: &JournalError) -> Policy {
+    match error {
+        JournalError::Store(error) => store(error),
+        // Its own text says to update.
+        JournalError::Record { error: RecordError::Newer(_), .. } => PLAIN,
+        JournalError::Record { .. } | JournalError::Fold { .. } | JournalError::Hole(_) => {
+            failed("nothing is written to a damaged journal. Keep the store as it is and find out who changed it.")
+        }
+        JournalError::RolledBack { .. } => {
+            failed("find out who rolled the store back before anything is written to it again.")
+        }
+    }
+}
+
+/// Here an error may mean more than that the command failed.
+fn append(error: &AppendError) -> Policy {
+    match error {
+        AppendError::Fenced(_) => (Exit::Fenced, Some("'runner whoami' shows which node has the role now.")),
+        AppendError::Unknown { .. } => {
+            (Exit::Unknown, Some("run it again: what was committed is found, not repeated."))
+        }
+        AppendError::Expired => (Exit::Unknown, Some("run it again when this node is surely active.")),
+        AppendError::Moved(_) => failed("run it again."),
+        AppendError::NotUnderstood(_) => PLAIN,
+        AppendError::Journal(error) => journal(error),
+        AppendError::Store { error, .. } => store(error),
+    }
+}
+
+fn repo(error: &RepoError) -> Policy {
+    match error {
+        RepoError::Store(error) => store(error),
+        RepoError::Pack { .. }
+        | RepoError::Index { .. }
+        | RepoError::Missing(_)
+        | RepoError::Content { .. }
+        | RepoError::Manifest { .. } => failed("'runner verify ROLE' names everything that is damaged."),
+    }
+}
+
+fn open(error: &OpenError) -> Policy {
+    match error {
+        OpenError::Store(error) => store(error),
+        OpenError::NoRepository { .. } => {
+            failed("'runner init' makes it. If there should be one, check the role's name and the store's URL.")
+        }
+        OpenError::Secret { error: SecretFileError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => {
+            failed("copy the file from the node on which 'runner init' made it.")
+        }
+        OpenError::Secret { error: SecretFileError::Io(_), .. } => failed("check the file's owner and mode."),
+        OpenError::Secret { error: SecretFileError::Content(_), .. } => {
+            failed("copy the file again from the node on which 'runner init' made it.")
+        }
+        OpenError::WrongSecret { .. } => failed("take the key file or passphrase of the node that makes the backups."),
+        OpenError::NotEncrypted { .. } => {
+            failed("say so: encryption = \"none\" in the config, or --no-encryption instead of a key.")
+        }
+        OpenError::KeyNeeded { .. } => failed("name it: key_file or passphrase_file in the config, or --key-file."),
+        OpenError::Format { error: FormatError::Newer(_), .. } => PLAIN,
+        OpenError::Format { error: FormatError::OtherRole { .. }, .. } => {
+            failed("somebody moved it within the store: move it back, or correct the role's name.")
+        }
+        OpenError::Format { .. } => failed("keep the store as it is, and find out who changed it."),
+    }
+}
+
+fn init(error: &InitError) -> Policy {
+    match error {
+        InitError::Open(error) => open(error),
+        InitError::Store(error) => store(error),
+        InitError::NotEmpty { .. } => failed("choose another prefix in [store] url, or empty this one yourself."),
+        InitError::Proof { .. } => {
+            failed("nothing was created. Use a server that keeps conditional writes, or a directory (file://).")
+        }
+        InitError::JournalInEtcd => failed("set journal = \"bucket\" or leave it out."),
+        InitError::KeyFile { .. } => {
+            failed("make the file's directory writable for this user, or name another key_file.")
+        }
+        InitError::ExportedKey(_) => failed("name a key_file that does not exist yet: init makes it."),
+        InitError::Unknown { .. } => failed("run init again: it is safe."),
+    }
+}
+
+fn backup(error: &BackupError) -> Policy {
+    match error {
+        BackupError::Interrupted => (Exit::Interrupted, None),
+        BackupError::Store(error) => store(error),
+        BackupError::Repo(error) => repo(error),
+        BackupError::Journal(error) => journal(error),
+        BackupError::Append(error) => append(error),
+        BackupError::Scan(_) => failed("mount it, or correct the role's sources."),
+        BackupError::EmptySource { .. } => {
+            failed("is the volume mounted? If it is meant to be empty, set allow_empty = true for this role.")
+        }
+        BackupError::Pattern(_) => failed("write it as in a .gitignore file."),
+        BackupError::Proof(_) => {
+            failed("make no more backups to this store until its server keeps conditional writes again.")
+        }
+        BackupError::Lock(LockError::Busy { .. }) => failed("wait until it is done."),
+        BackupError::Lock(LockError::Io { .. }) | BackupError::State { .. } => {
+            failed("make the state directory writable, or name another with --state-dir.")
+        }
+        BackupError::Dump { .. } => failed("run the command by hand as that user, and see why it fails."),
+        BackupError::Cache(_) | BackupError::Pruned => failed("run it again."),
+        BackupError::Stopped | BackupError::Internal(_) => failed("run it again with -vv and report what it logs."),
+    }
+}
+
+fn select(error: &SelectError) -> Policy {
+    match error {
+        SelectError::Syntax(_) => (Exit::Usage, None),
+        SelectError::NoSnapshots => failed("'runner backup ROLE' makes the first one."),
+        _ => failed("'runner snapshots ROLE' lists what there is."),
+    }
+}
+
+fn restore(error: &RestoreError) -> Policy {
+    match error {
+        RestoreError::Target(_) => failed("choose a directory that this user may write to."),
+        RestoreError::Write { .. } => {
+            failed("make room or choose another --target, then run it again: what is complete is not fetched again.")
+        }
+        RestoreError::Source(source) if source.kind == SourceErrorKind::Unavailable => {
+            failed("run it again when the store answers: what is complete is not fetched again.")
+        }
+        RestoreError::Source(_) | RestoreError::Unsorted { .. } => {
+            failed("'runner verify ROLE' names what is damaged; an older --snapshot may be whole.")
+        }
+        RestoreError::Pattern { .. } => failed("write it as in a .gitignore file."),
+        RestoreError::Broken(_) => failed("run it again with -vv and report what it logs."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Digest, InstanceId, NodeId, Seq, Term};
+    use crate::journal::record::{NodeRef, TakeoverWhy};
+    use crate::journal::state::Holder;
+    use jiff::Timestamp;
+
+    /// What a job would wrap around it.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Wrapped(#[source] BackupError);
+
+    fn denied() -> StoreError {
+        StoreError {
+            kind: StoreErrorKind::Denied,
+            store: "s3://backups/prod".to_owned(),
+            key: None,
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_fence_is_a_fence_through_every_wrapping() {
+        let holder = Holder {
+            term: Term(8),
+            takeover: Digest([8; 32]),
+            seq: Seq(9),
+            node: NodeRef { id: NodeId([2; 16]), name: "app02".to_owned() },
+            instance: InstanceId([2; 8]),
+            why: TakeoverWhy::Moved,
+            time: Timestamp::UNIX_EPOCH,
+        };
+        let fenced = AppendError::Fenced(Box::new(holder));
+        assert_eq!(judge(&Wrapped(fenced.into())).0, Exit::Fenced);
+        let unknown = || AppendError::Unknown { seq: Seq(7), why: "timeout".to_owned() };
+        assert_eq!(judge(&unknown()).0, Exit::Unknown);
+        assert_eq!(judge(&Wrapped(unknown().into())).0, Exit::Unknown, "transparent errors hide what they wrap");
+        assert_eq!(judge(&Wrapped(AppendError::Expired.into())).0, Exit::Unknown);
+        assert_eq!(judge(&Wrapped(BackupError::Interrupted)).0, Exit::Interrupted);
+        assert_eq!(judge(&Wrapped(BackupError::Pruned)).0, Exit::Failed);
+    }
+
+    #[test]
+    fn a_store_gives_the_same_advice_wherever_it_fails() {
+        let advice = judge(&denied()).1;
+        assert!(advice.is_some());
+        assert_eq!(judge(&JournalError::Store(denied())).1, advice);
+        assert_eq!(judge(&AppendError::Store { seq: Seq(7), error: denied() }).1, advice);
+        assert_eq!(judge(&OpenError::Store(denied())).1, advice);
+        assert_eq!(judge(&InitError::Open(OpenError::Store(denied()))).1, advice);
+        assert_eq!(judge(&Wrapped(RepoError::Store(denied()).into())).1, advice);
+    }
+
+    #[test]
+    fn usage_says_itself_what_to_do() {
+        let usage = UsageError { what: "x".to_owned(), todo: "y".to_owned() };
+        assert_eq!(judge(&usage), (Exit::Usage, Some("y".to_owned())));
+        assert_eq!(judge(&Interrupted), (Exit::Interrupted, None));
+        assert_eq!(judge(&io::Error::other("disk on fire")), (Exit::Failed, None));
+    }
+}
