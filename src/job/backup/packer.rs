@@ -77,29 +77,28 @@ pub(crate) async fn upload(
     mut packs: mpsc::Receiver<Upload>,
 ) -> Result<(), BackupError> {
     let mut running = JoinSet::new();
-    loop {
-        let next = tokio::select! {
-            next = packs.recv(), if running.len() < UPLOADS => next,
+    let mut more = true;
+    while more || !running.is_empty() {
+        tokio::select! {
+            next = packs.recv(), if more && running.len() < UPLOADS => match next {
+                Some((id, bytes)) => {
+                    let (store, shared) = (store.clone(), shared.clone());
+                    let key = names::pack(shared.keys.role(), id);
+                    running.spawn(async move {
+                        let len = bytes.len() as u64;
+                        store.put(&key, bytes).await?;
+                        Progress::add(&shared.progress.bytes_uploaded, len);
+                        Ok::<_, BackupError>(())
+                    });
+                }
+                None => more = false,
+            },
+            Some(done) = running.join_next(), if !running.is_empty() => {
+                done.map_err(|e| BackupError::Internal(e.to_string()))??;
+            }
             // Dropping the set ends what is under way: a store that hangs must not hold an operator who has had enough.
             () = shared.stop.cancelled() => return Err(BackupError::Interrupted),
-            else => None,
-        };
-        match next {
-            Some((id, bytes)) => {
-                let (store, shared) = (store.clone(), shared.clone());
-                let key = names::pack(shared.keys.role(), id);
-                running.spawn(async move {
-                    let len = bytes.len() as u64;
-                    store.put(&key, bytes).await?;
-                    Progress::add(&shared.progress.bytes_uploaded, len);
-                    Ok::<_, BackupError>(())
-                });
-            }
-            None => match running.join_next().await {
-                Some(result) => result.map_err(|e| BackupError::Internal(e.to_string()))??,
-                None if packs.is_closed() && packs.is_empty() => return Ok(()),
-                None => {}
-            },
         }
     }
+    Ok(())
 }
