@@ -145,7 +145,7 @@ fn a_damaged_pack_fails_the_restore_by_name_and_gives_no_wrong_byte() {
         let out = below(&target, &site.src());
         if out.exists() {
             // What is there under its name is right.
-            for file in crate::restoring::regular(&out) {
+            for file in regular(&out) {
                 let name = file.strip_prefix(&out).unwrap();
                 assert!(fs::read(&file).unwrap() == fs::read(site.src().join(name)).unwrap(), "{}", name.display());
             }
