@@ -10,8 +10,10 @@ fn site(script: &str, more: &str) -> Site {
     let site = Site::new("");
     site.write("file", "content");
     say(&site, script);
-    let lines =
-        format!("[role.app.dumps]\n\"db/app.sql\" = {{ command = [\"sh\", \"{}\"]{more} }}", site.path("dump.sh").display());
+    let lines = format!(
+        "[role.app.dumps]\n\"db/app.sql\" = {{ command = [\"sh\", \"{}\"]{more} }}",
+        site.path("dump.sh").display()
+    );
     site.config(&lines);
     site.init();
     site
@@ -28,7 +30,11 @@ fn a_dump_is_a_file_of_the_snapshot_and_an_unchanged_dump_is_no_change() {
     fs::write(site.path("data"), &data).unwrap();
     say(&site, &format!("cat {}; echo \"$RUNNER_NODE $RUNNER_ROLE $RUNNER_TERM\"", site.path("data").display()));
     let run = site.backup("east");
-    assert_eq!((&run["outcome"], number(&run["bytes"]["source"])), (&"committed".into(), data.len() as u64 + 11 + 7), "{run}");
+    assert_eq!(
+        (&run["outcome"], number(&run["bytes"]["source"])),
+        (&"committed".into(), data.len() as u64 + 11 + 7),
+        "{run}"
+    );
     site.restore(&site.node("east"), "latest", "out");
     let whole = [&data[..], b"east app 1\n"].concat();
     assert!(fs::read(site.path("out/db/app.sql")).unwrap() == whole);

@@ -117,7 +117,10 @@ fn no_change_triggers_no_backup_on_another_node() {
     assert!(!state.exists(), "west knows nothing yet");
     assert_unchanged(&site, "west");
     let west = site.records().into_iter().rev().find(|r| r["kind"] == "takeover").unwrap();
-    assert_eq!((&west["node"]["name"], &west["term"], &west["body"]["why"]), (&"west".into(), &2.into(), &"moved".into()));
+    assert_eq!(
+        (&west["node"]["name"], &west["term"], &west["body"]["why"]),
+        (&"west".into(), &2.into(), &"moved".into())
+    );
     assert_unchanged(&site, "west");
     site.move_to("east");
     assert_unchanged(&site, "east");

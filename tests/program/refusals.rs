@@ -115,7 +115,11 @@ fn a_wrong_key_or_passphrase_and_a_missing_key_file_open_nothing_and_make_nothin
     fs::write(site.path("runner.toml"), with_passphrase).unwrap();
     let said = site.refused("east", 1);
     assert!(said.contains("does not open"), "{said}");
-    fs::write(site.path("runner.toml"), text.replace("key_file", "#").replace("[store]", "[store]\nencryption = \"none\"")).unwrap();
+    fs::write(
+        site.path("runner.toml"),
+        text.replace("key_file", "#").replace("[store]", "[store]\nencryption = \"none\""),
+    )
+    .unwrap();
     let said = site.refused("east", 1);
     assert!(said.contains("is encrypted"), "{said}");
 
@@ -130,7 +134,8 @@ fn a_passphrase_opens_what_it_closed() {
     let site = Site::new("");
     site.write("a", "one");
     let text = fs::read_to_string(site.path("runner.toml")).unwrap();
-    fs::write(site.path("runner.toml"), text.replace("key_file", "passphrase_file").replace("/key\"", "/passphrase\"")).unwrap();
+    fs::write(site.path("runner.toml"), text.replace("key_file", "passphrase_file").replace("/key\"", "/passphrase\""))
+        .unwrap();
     fs::write(site.path("passphrase"), "correct horse battery staple\n").unwrap();
     site.init();
     site.backup("east");
@@ -283,7 +288,8 @@ fn without_any_config_a_directory_is_backed_up_and_comes_back() {
     let node = site.node("east").without_config();
     let (src, key) = (site.src().display().to_string(), site.path("key").display().to_string());
     let store = format!("file://{}", site.path("store").display());
-    let backup = ["backup", "--source", &src, "--store", &store, "--role", "app", "--key-file", &key, "--exclude", "*.tmp"];
+    let backup =
+        ["backup", "--source", &src, "--store", &store, "--role", "app", "--key-file", &key, "--exclude", "*.tmp"];
     let run = node.run(backup).expect(0);
     assert!(run.stdout.contains("opy") && run.stdout.contains(&key), "what to copy is said: {}", run.stdout);
     assert_eq!(fs::metadata(&key).unwrap().permissions(), std::os::unix::fs::PermissionsExt::from_mode(0o100_600));

@@ -51,8 +51,18 @@ fn what_is_excluded_is_not_there_and_everything_else_is() {
     site.init();
     assert_eq!(site.backup("east")["outcome"], "committed");
     let wanted = [
-        "a", "keep.tmp", "not-large", "other", "other/cache", "sub", "sub/d", "tagged", "tagged/CACHEDIR.TAG", "untagged",
-        "untagged/CACHEDIR.TAG", "untagged/content",
+        "a",
+        "keep.tmp",
+        "not-large",
+        "other",
+        "other/cache",
+        "sub",
+        "sub/d",
+        "tagged",
+        "tagged/CACHEDIR.TAG",
+        "untagged",
+        "untagged/CACHEDIR.TAG",
+        "untagged/content",
     ];
     assert_eq!(restored(&site.restore(&site.node("east"), "latest", "out")), set(&wanted));
 
@@ -73,7 +83,10 @@ fn a_source_stays_on_its_file_system_if_it_shall() {
     let site = Site::new("");
     site.init();
     let exclude = format!("exclude = [\"/dev/*\", \"!/dev/shm/\", \"/dev/shm/*\", \"!/dev/shm/{name}/\"]");
-    for (stay, wanted) in [(true, vec!["shm".to_owned()]), (false, vec!["shm".to_owned(), format!("shm/{name}"), format!("shm/{name}/file")])] {
+    for (stay, wanted) in [
+        (true, vec!["shm".to_owned()]),
+        (false, vec!["shm".to_owned(), format!("shm/{name}"), format!("shm/{name}/file")]),
+    ] {
         site.config(&format!("one_file_system = {stay}\n{exclude}"));
         let text = fs::read_to_string(site.path("runner.toml")).unwrap();
         let text = text.replace(site.src().to_str().unwrap(), "/dev");
@@ -160,7 +173,8 @@ fn unreadable_files_are_named_and_everything_else_is_committed() {
     let run = as_nobody(&site, &node, &["backup", "app", "--json"]).expect(6);
     let report = role(&run);
     assert_eq!((&report["outcome"], files(&report)[4]), (&"committed".into(), 2), "{report}");
-    let named: BTreeSet<&str> = report["problems"].as_array().unwrap().iter().map(|p| p["path"].as_str().unwrap()).collect();
+    let named: BTreeSet<&str> =
+        report["problems"].as_array().unwrap().iter().map(|p| p["path"].as_str().unwrap()).collect();
     let wanted = ["closed", "secret"].map(|n| site.src().join(n).display().to_string());
     assert_eq!(named, wanted.iter().map(String::as_str).collect());
     assert!(report["problems"].as_array().unwrap().iter().all(|p| p["kind"] == "unreadable"), "{report}");

@@ -106,7 +106,8 @@ fn scheduled_runs_want_a_schedule() {
 
 #[test]
 fn a_second_run_on_the_same_node_is_refused_while_the_first_goes_on() {
-    let site = Site::new("[role.app.dumps]\n\"slow\" = { command = [\"sh\", \"-c\", \"echo > DIR/begun; cat DIR/pipe\"] }");
+    let site =
+        Site::new("[role.app.dumps]\n\"slow\" = { command = [\"sh\", \"-c\", \"echo > DIR/begun; cat DIR/pipe\"] }");
     let slow = fs::read_to_string(site.path("runner.toml")).unwrap().replace("DIR", site.dir().to_str().unwrap());
     fs::write(site.path("runner.toml"), slow).unwrap();
     site.write("file", "content");
@@ -125,7 +126,8 @@ fn a_second_run_on_the_same_node_is_refused_while_the_first_goes_on() {
 #[test]
 fn an_interrupt_ends_a_run_with_130_and_commits_nothing() {
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
-        let site = Site::new("[role.app.dumps]\n\"slow\" = { command = [\"sh\", \"-c\", \"echo > DIR/begun; sleep 1000\"] }");
+        let site =
+            Site::new("[role.app.dumps]\n\"slow\" = { command = [\"sh\", \"-c\", \"echo > DIR/begun; sleep 1000\"] }");
         let slow = fs::read_to_string(site.path("runner.toml")).unwrap().replace("DIR", site.dir().to_str().unwrap());
         fs::write(site.path("runner.toml"), slow).unwrap();
         site.write("file", "content");
