@@ -34,11 +34,6 @@ use crate::journal::state::Snapshot;
 use crate::repo::entry::Entry;
 use crate::role::identity::{Node, Origin, find_state_dir, open_state_dir};
 
-/// A verb whose job is not there.
-#[derive(Debug, thiserror::Error)]
-#[error("not wired")]
-struct NotWired;
-
 /// Creates one role's repository, or finds it.
 pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Error> {
     let settings = &context.settings.store;
