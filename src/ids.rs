@@ -96,7 +96,7 @@ byte_id!(
     IndexId, 16, "index ID"
 );
 byte_id!(
-    /// A key slot in the store: random.
+    /// A key slot in the store: the start of the BLAKE3 of its object.
     KeyId, 8, "key ID"
 );
 byte_id!(

@@ -6,6 +6,7 @@ pub mod cancel;
 pub mod guard;
 pub mod init;
 pub mod inside;
+pub mod keys;
 pub mod local;
 pub mod progress;
 pub mod report;
@@ -14,3 +15,5 @@ pub mod restore;
 pub mod select;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod verify;
+pub mod whoami;

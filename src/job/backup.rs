@@ -15,7 +15,7 @@ mod stock;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -187,12 +187,14 @@ pub struct Runner {
 }
 
 /// What a run is asked to do beyond the role's settings.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Ask {
     /// The slot it is for.
     pub slot: Option<Timestamp>,
     /// Read every file, whatever the cache says.
     pub rehash: bool,
+    /// Places that are never part of a backup: a store inside a source would grow by itself with each run.
+    pub own_places: Vec<PathBuf>,
 }
 
 /// A committed backup.
@@ -252,7 +254,12 @@ impl<'a> Opening<'a> {
     }
 
     /// Backs the role up, as the node that the election named.
-    pub async fn back_up(self, role: &RoleSettings, candidacy: &Candidacy, ask: Ask) -> Result<Committed, BackupError> {
+    pub async fn back_up(
+        self,
+        role: &RoleSettings,
+        candidacy: &Candidacy,
+        ask: &Ask,
+    ) -> Result<Committed, BackupError> {
         let session = self.take(candidacy).await?;
         match session.back_up(role, ask).await {
             Err(BackupError::Cache(error)) => {
@@ -324,7 +331,7 @@ impl Session<'_> {
         self.local.save(memory).map_err(|error| BackupError::State { path: self.local.tree_cache(), error })
     }
 
-    async fn back_up(&self, role: &RoleSettings, ask: Ask) -> Result<Committed, BackupError> {
+    async fn back_up(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {
         let base = self.view.state.snapshots.last();
         let unfinished = self.memory.clean.is_none() || self.memory.clean != base.map(|b| b.id);
         // From here on something may be left in the store that no record names.
@@ -334,7 +341,7 @@ impl Session<'_> {
         progress.total_bytes.store(base.map_or(0, |b| b.bytes), Ordering::Relaxed);
 
         let cache = if ask.rehash { None } else { self.cache(base).await? };
-        let gathered = self.gather(role, base, cache, unfinished, ask.slot).await?;
+        let gathered = self.gather(role, base, cache, unfinished, ask).await?;
         refuse_empty(role, &gathered)?;
         progress.enter(Phase::Commit);
         let indexes = self.put_indexes(&gathered.packs).await?;
@@ -361,11 +368,13 @@ impl Session<'_> {
         base: Option<&Snapshot>,
         cache: Option<(CacheReader, bool)>,
         unfinished: bool,
-        slot: Option<Timestamp>,
+        ask: &Ask,
     ) -> Result<Gathered, BackupError> {
+        let mut exclude = role.exclude.clone();
+        exclude.extend(ask.own_places.iter().map(|path| literal_pattern(path)));
         let scan = scan(Options {
             sources: role.sources.clone(),
-            exclude: Exclude::new(&role.exclude)?,
+            exclude: Exclude::new(&exclude)?,
             one_file_system: role.one_file_system,
             exclude_caches: role.exclude_caches,
             exclude_larger_than: role.exclude_larger_than,
@@ -403,9 +412,9 @@ impl Session<'_> {
             .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))
             .ok();
         let dumps: BTreeMap<String, Dump> = role.dumps.clone();
-        let environment = self.environment(slot);
+        let environment = self.environment(ask.slot);
         let root = base.map(|b| b.root);
-        let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime;
+        let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
         let handle = Handle::current();
         // The pipeline blocks; a blocking thread may, and a runtime's may not.
         tokio::task::spawn_blocking(move || {
@@ -479,8 +488,8 @@ impl Session<'_> {
         indexes: Vec<IndexId>,
         slot: Option<Timestamp>,
     ) -> Result<Committed, BackupError> {
-        let Gathered { root, nodes, tally, fed, cache, .. } = gathered;
-        let files = FileCounts { removed: fed.removed, ..tally.files };
+        let Gathered { root, nodes, tally, removed, changed_set, cache, .. } = gathered;
+        let files = FileCounts { removed, ..tally.files };
         let shared = &self.runner.progress;
         let bytes = ByteCounts {
             source: tally.source_bytes,
@@ -488,8 +497,6 @@ impl Session<'_> {
             new: gathered.new_bytes,
             uploaded: shared.bytes_uploaded.load(Ordering::Relaxed),
         };
-        let mut set = tally.changed_set;
-        set.update(fed.removed_set.finalize().as_bytes());
         let elapsed = self.runner.env.clock.boottime().saturating_sub(self.started);
         let body = Body::Snapshot(SnapshotBody {
             root,
@@ -504,7 +511,7 @@ impl Session<'_> {
                 removed: files.removed,
                 unreadable: files.unreadable,
             },
-            changed_set: self.repository.keys.chunk_id(set.finalize().as_bytes()),
+            changed_set: self.repository.keys.chunk_id(&changed_set),
             cost: Cost {
                 read_bytes: bytes.read,
                 new_bytes: bytes.new,
@@ -556,6 +563,18 @@ impl Session<'_> {
             tracing::warn!("the tree cache cannot be written: {error}");
         }
     }
+}
+
+/// The gitignore pattern that means exactly this path.
+fn literal_pattern(path: &Path) -> String {
+    let mut pattern = String::new();
+    for c in path.to_string_lossy().chars() {
+        if "\\*?[]! #".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
 }
 
 /// An empty source where there were files is an unmounted volume until somebody says otherwise.

@@ -3,11 +3,13 @@
 //! Probes are asked first, so that a standby needs no store. Then the journal: a scheduled run looks its slot up before it
 //! appends anything. Only then may a takeover happen.
 
+use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::{RoleSettings, Settings};
+use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::job::backup::{Ask, BackupError, Committed, Opening, Runner};
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
@@ -100,13 +102,15 @@ pub async fn backup(
         Ok((report, reason))
     };
     let slot = if request.scheduled { Some(due_slot(role, settings, runner.env.clock.now())?) } else { None };
-    let assessment = assess(runner, role, slot.as_ref().and_then(|(_, s)| *s)).await;
+    let due = slot.as_ref().and_then(|(_, at)| *at);
+    let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
     // Without the journal's word the probes decide whether it is worth asking.
     if let Some((outcome, reason)) = by_probes(runner, role, assessment.as_ref()) {
         return finish(blank(role, outcome), Some(reason));
     }
-    let repository = Repository::open(store, &role.name, &role.key).await?;
-    let opening = Opening::open(runner, &repository).await?;
+    let repository =
+        until_cancelled(runner, async { Ok(Repository::open(store, &role.name, &role.key).await?) }).await?;
+    let opening = until_cancelled(runner, async { Ok(Opening::open(runner, &repository).await?) }).await?;
     let slot = match slot {
         None => None,
         Some((plan, _)) => {
@@ -135,7 +139,8 @@ pub async fn backup(
     });
     match verdict.state {
         State::Active { candidacy, .. } => {
-            let done = opening.back_up(role, &candidacy, Ask { slot, rehash: request.rehash }).await?;
+            let ask = Ask { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
+            let done = Box::pin(opening.back_up(role, &candidacy, &ask)).await?;
             finish(committed(role, done, slot, &counters), None)
         }
         State::Standby(why) => finish(blank(role, Outcome::Standby), Some(Reason::Standby(why, verdict.evidence))),
@@ -144,6 +149,26 @@ pub async fn backup(
             finish(blank(role, Outcome::Standby), Some(Reason::Conflict { holder: holder.label }))
         }
     }
+}
+
+/// Work that has changed nothing yet ends with the operator's signal.
+async fn until_cancelled<T>(
+    runner: &Runner,
+    work: impl Future<Output = Result<T, GuardError>>,
+) -> Result<T, GuardError> {
+    tokio::select! {
+        result = work => result,
+        () = runner.cancel.cancelled() => Err(BackupError::Interrupted.into()),
+    }
+}
+
+/// A store in a directory, and what this node remembers: both may lie inside a source.
+fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
+    let store = match &settings.store.url {
+        StoreUrl::Dir(path) => Some(path.clone()),
+        StoreUrl::S3 { .. } => None,
+    };
+    store.into_iter().chain([runner.state_dir.clone()]).filter(|path| path.is_absolute()).collect()
 }
 
 /// What the probes say of `role` here; `None` for a role without any.
@@ -165,9 +190,9 @@ fn by_probes(runner: &Runner, role: &RoleSettings, assessment: Option<&Assessmen
     });
     match verdict.state {
         State::Standby(why) => Some((Outcome::Standby, Reason::Standby(why, verdict.evidence))),
-        State::Unknown(UnknownReason::Journal) => None,
+        // What the journal says decides.
+        State::Unknown(UnknownReason::Journal) | State::Active { .. } | State::Conflict { .. } => None,
         State::Unknown(why) => Some((Outcome::Unknown, Reason::Unknown(why, verdict.evidence))),
-        State::Active { .. } | State::Conflict { .. } => None,
     }
 }
 

@@ -124,7 +124,7 @@ pub async fn init(
             };
             return Err(InitError::ExportedKey(path.clone()));
         };
-        put_new(store.as_ref(), &names::key(role, KeySlot::new_id(env)), slot.encode()).await?;
+        put_new(store.as_ref(), &names::key(role, slot.id()), slot.encode()).await?;
     }
     let format = Format {
         v: format::VERSION,
@@ -155,7 +155,7 @@ async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitEr
 }
 
 /// Puts an object that nobody else writes the same way. True: it is ours; false: another one is there.
-async fn put_new(store: &dyn Store, key: &str, object: Vec<u8>) -> Result<bool, InitError> {
+pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8>) -> Result<bool, InitError> {
     let object = Bytes::from(object);
     let mut last = String::new();
     for _ in 0..PUT_ATTEMPTS {

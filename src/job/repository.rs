@@ -150,7 +150,7 @@ pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<Vec<(KeyId, Res
     for object in list_all(store, &prefix).await? {
         let Some(id) = object.key.strip_prefix(&prefix).and_then(|id| id.parse().ok()) else { continue };
         match store.get(&object.key).await {
-            Ok(bytes) => slots.push((id, KeySlot::decode(&bytes))),
+            Ok(bytes) => slots.push((id, KeySlot::open(id, &bytes))),
             Err(e) if e.is_not_found() => {}
             Err(e) => return Err(e),
         }

@@ -58,6 +58,12 @@ pub enum SelectError {
     },
 }
 
+/// Whether `selector` names a snapshot by its ID, whatever else there is.
+pub fn is_id(selector: &str) -> bool {
+    let text = selector.trim();
+    text.len() >= ID_CHARS_MIN && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 struct Candidates<'a>(&'a [(Digest, Timestamp)]);
 
 impl fmt::Display for Candidates<'_> {
@@ -129,7 +135,7 @@ impl Meaning {
             let span = SignedDuration::try_from(humantime::parse_duration(span).ok()?).ok()?;
             return Self::until(now.checked_sub(span).ok()?);
         }
-        if text.len() >= ID_CHARS_MIN && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if is_id(text) {
             return Some(Meaning::Id(text.to_ascii_lowercase()));
         }
         if let Ok(instant) = text.parse() {
@@ -215,11 +221,10 @@ mod tests {
 
     #[test]
     fn by_a_moment() {
-        assert_eq!((number("2026-11-20T23:29"), number("2026-11-20T23:30"), number("2026-11-21 00:30")), (
-            Ok(2),
-            Ok(3),
-            Ok(4)
-        ));
+        assert_eq!(
+            (number("2026-11-20T23:29"), number("2026-11-20T23:30"), number("2026-11-21 00:30")),
+            (Ok(2), Ok(3), Ok(4))
+        );
         assert_eq!((number("2026-11-20T23:29:59Z"), number("2026-11-20T23:30:00Z")), (Ok(3), Ok(4)));
         // It is 09:00: 9 h and a half before that is exactly the newest.
         assert_eq!((number("1m ago"), number("9h 30m ago"), number("9h 31m ago")), (Ok(4), Ok(4), Ok(3)));
@@ -228,7 +233,8 @@ mod tests {
 
     #[test]
     fn what_says_nothing_is_refused() {
-        for nothing in ["", "abc", "latest~", "latest~x", "latests", "yesterday", "2026-13-01", "2h", "x ago", "ab-cd"] {
+        for nothing in ["", "abc", "latest~", "latest~x", "latests", "yesterday", "2026-13-01", "2h", "x ago", "ab-cd"]
+        {
             assert_eq!(number(nothing), Err(SelectError::Syntax(nothing.to_owned())), "{nothing}");
         }
         let none = select(&[], "latest", &TimeZone::UTC, Timestamp::UNIX_EPOCH);

@@ -24,7 +24,7 @@ use crate::store::{PutOutcome, Store, StoreError};
 const READ_AHEAD: usize = 16;
 
 /// How long an append of unknown outcome is pursued before it is given up as unknown.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(60);
+const RESOLVE_LIMIT: Duration = Duration::from_mins(1);
 
 /// The pause before an append of unknown outcome is looked at again; doubled each time up to the second value.
 const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -145,7 +145,15 @@ impl Journal {
     /// [`JournalError::RolledBack`] if the store no longer has the record that was known.
     pub async fn read(&self, known: Option<&View>) -> Result<View, JournalError> {
         let start = self.check_known(known).await?;
-        let head = self.find_head(start.as_ref().map_or(0, |(seq, _)| seq.0)).await?;
+        let mut head = self.find_head(start.as_ref().map_or(0, |(seq, _)| seq.0)).await?;
+        while self.lists_after(Seq(head)).await? {
+            // Either it was appended just now, or a record is gone: going on would fork the history at its number.
+            let next = Seq(head).next();
+            if self.object(next).await?.is_none() {
+                return Err(JournalError::Hole(next));
+            }
+            head = self.find_head(next.0).await?;
+        }
         self.fold(start.map(|(_, view)| view), Seq(head)).await
     }
 
@@ -185,6 +193,12 @@ impl Journal {
             }
         }
         Ok(occupied)
+    }
+
+    /// Whether the store lists records after `head`. A listing may lack what is there, but shows nothing that never was.
+    async fn lists_after(&self, head: Seq) -> Result<bool, StoreError> {
+        let (prefix, last) = (names::journal_prefix(self.keys.role()), names::record(self.keys.role(), head));
+        Ok(!self.store.list(&prefix, Some(&last), 1).await?.objects.is_empty())
     }
 
     /// The view at `head`: from `start`, or from the newest checkpoint that is nearer.
@@ -234,7 +248,15 @@ impl Journal {
         why: TakeoverWhy,
     ) -> Result<(Permit, View), AppendError> {
         let term = Term(view.term().0 + 1);
-        let view = self.create(view, term, None, Body::Takeover(Takeover { why }), None).await?;
+        let before = view.state.holder.as_ref().map(|h| h.takeover);
+        let view = match self.create(view, term, None, Body::Takeover(Takeover { why }), None).await {
+            // Another node was faster: it has the role now.
+            Err(AppendError::Moved(now)) => match now.state.holder.clone().filter(|h| Some(h.takeover) != before) {
+                Some(holder) => return Err(AppendError::Fenced(Box::new(holder))),
+                None => return Err(AppendError::Moved(now)),
+            },
+            result => result?,
+        };
         let digest = view.head.as_ref().expect("a record was just appended").digest;
         Ok((candidacy.permit(term, digest), view))
     }

@@ -230,7 +230,7 @@ impl View {
         let before = self.term();
         let wrong = Err(FoldError::Term { found: record.term, before });
         match (&record.body, record.takeover) {
-            (Body::Takeover(_), _) if record.term.0 != before.0 + 1 => wrong,
+            (Body::Takeover(_), _) if before.0.checked_add(1) != Some(record.term.0) => wrong,
             (Body::Takeover(_), _) => Ok(()),
             // What a newer version does without a permit is for it to judge; terms still never go back.
             (Body::Unknown { .. }, None) if record.term >= before => Ok(()),

@@ -123,7 +123,7 @@ impl Format {
     pub fn verify(bytes: &[u8], keys: &Keys) -> Result<(), FormatError> {
         line::open(bytes, keys).map(|_| ()).map_err(|e| match e {
             LineError::Forged => FormatError::Forged,
-            other => FormatError::Damaged(other.to_string()),
+            LineError::Shape => FormatError::Damaged(e.to_string()),
         })
     }
 

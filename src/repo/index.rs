@@ -158,6 +158,11 @@ impl Index {
         })
     }
 
+    /// The number of the chunk among all that it knows, in the order of their IDs.
+    pub fn number(&self, id: &ChunkId) -> Option<usize> {
+        self.rows.binary_search_by(|row| row.id.cmp(id)).ok()
+    }
+
     /// The packs, in the order in which they were added.
     pub fn packs(&self) -> &[PackPlace] {
         &self.packs

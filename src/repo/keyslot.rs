@@ -190,6 +190,15 @@ impl KeySlot {
         bytes
     }
 
+    /// From the object under this name. A name that does not fit is damage, told without any secret: whoever holds this
+    /// slot's secret must not be the first to notice.
+    pub fn open(id: KeyId, bytes: &[u8]) -> Result<Self, SlotError> {
+        if slot_id(bytes) != id {
+            return Err(SlotError::Damaged("it is not what its name says".to_owned()));
+        }
+        Self::decode(bytes)
+    }
+
     /// From the object.
     pub fn decode(bytes: &[u8]) -> Result<Self, SlotError> {
         #[derive(Deserialize)]
@@ -201,10 +210,14 @@ impl KeySlot {
         if v > VERSION { Err(SlotError::Newer(v)) } else { serde_json::from_slice(bytes).map_err(damaged) }
     }
 
-    /// The name of a new slot.
-    pub fn new_id(env: &Env) -> KeyId {
-        KeyId(env.random_bytes())
+    /// Its name: the first bytes of the unkeyed BLAKE3 of the object.
+    pub fn id(&self) -> KeyId {
+        slot_id(&self.encode())
     }
+}
+
+fn slot_id(object: &[u8]) -> KeyId {
+    KeyId(blake3::hash(object).as_bytes()[..KeyId::LEN].try_into().expect("a hash is longer than a key's ID"))
 }
 
 /// `None` where this secret is of another kind than the slot, or the slot asks for what it must not.
@@ -264,11 +277,15 @@ mod tests {
         let env = Env::host();
         let (repo, master) = (RepoId([1; 16]), RepositoryKey::new([2; 32]));
         let secret = Secret::generate(&env);
-        let object = KeySlot::wrap(&secret, &master, repo, &env).unwrap().encode();
+        let slot = KeySlot::wrap(&secret, &master, repo, &env).unwrap();
+        let (id, object) = (slot.id(), slot.encode());
+        assert_eq!(KeySlot::open(id, &object), Ok(slot));
         for at in 0..object.len() {
             for bit in [1, 0x20] {
                 let mut flipped = object.clone();
                 flipped[at] ^= bit;
+                assert!(KeySlot::open(id, &flipped).is_err(), "byte {at}");
+                assert!(KeySlot::open(id, &object[..at]).is_err(), "cut at {at}");
                 // A hex digit in upper case, or other white space at the end, is the same slot.
                 let key = KeySlot::decode(&flipped).and_then(|slot| slot.unwrap(&secret, repo));
                 assert!(key.is_err() || key.is_ok_and(|k| k.0 == master.0), "byte {at}");

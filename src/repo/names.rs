@@ -50,6 +50,11 @@ pub fn index(role: &RoleName, id: IndexId) -> String {
     format!("{role}/index/{id}")
 }
 
+/// Where the index objects are.
+pub fn index_prefix(role: &RoleName) -> String {
+    format!("{role}/index/")
+}
+
 /// The only keys that are ever overwritten: probes of the store's conditional puts, leases, beats.
 pub fn live_prefix(role: &RoleName) -> String {
     format!("{role}/live/")

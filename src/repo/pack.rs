@@ -87,6 +87,14 @@ impl PackTable {
         })
     }
 
+    /// How long the whole object is, in bytes.
+    pub fn object_len(&self) -> u64 {
+        let mut table = Vec::new();
+        self.encode(&mut table);
+        let frames: u64 = self.frames.iter().map(|f| u64::from(f.stored_len)).sum();
+        frames + (HEADER_LEN + table.len() + TAG_LEN + FOOTER_LEN) as u64
+    }
+
     /// Appends the table without ID and salt: frames, then the chunk lengths, then the chunk IDs.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.frames.len() as u64);
@@ -343,6 +351,7 @@ mod tests {
             let end = bytes.len() - FOOTER_LEN;
             let len = trailer_len(&bytes[end..]).unwrap();
             assert_eq!(open_trailer(&keys, table.id, salt, &bytes[end - len..end]).unwrap(), table);
+            assert_eq!(table.object_len(), bytes.len() as u64);
             assert!(table.frames[0].compressed && !table.frames[1].compressed, "noise is kept as it is");
             for (n, (offset, frame)) in table.offsets().zip(&table.frames).enumerate() {
                 let sealed = &bytes[offset as usize..][..frame.stored_len as usize];

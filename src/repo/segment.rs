@@ -66,7 +66,9 @@ pub(crate) fn encode(entries: &[Entry], out: &mut Vec<u8>) {
         put_bytes(out, owner.user.as_bytes());
         put_bytes(out, owner.group.as_bytes());
     }
-    numbers.iter().for_each(|n| put_varint(out, *n as u64));
+    for n in numbers {
+        put_varint(out, n as u64);
+    }
 
     let (attributes, numbers) = table(entries.iter().map(|e| &e.xattrs));
     put_varint(out, attributes.len() as u64);
@@ -77,7 +79,9 @@ pub(crate) fn encode(entries: &[Entry], out: &mut Vec<u8>) {
             put_bytes(out, &xattr.value);
         }
     }
-    numbers.iter().for_each(|n| put_varint(out, *n as u64));
+    for n in numbers {
+        put_varint(out, n as u64);
+    }
 
     let mut second = 0i64;
     for e in entries {
@@ -85,7 +89,9 @@ pub(crate) fn encode(entries: &[Entry], out: &mut Vec<u8>) {
         put_signed(out, seconds.wrapping_sub(second));
         second = seconds;
     }
-    entries.iter().for_each(|e| put_varint(out, u64::from(e.mtime.parts().1)));
+    for e in entries {
+        put_varint(out, u64::from(e.mtime.parts().1));
+    }
 
     for e in entries {
         match &e.kind {

@@ -2,7 +2,7 @@
 
 use super::{NAMED_MAX, more, short, wrap};
 use crate::cli::units::{bytes, count, counted, duration};
-use crate::job::report::verified::{Damage, VerifyReport};
+use crate::job::report::verified::{Damage, DamageKind, VerifyReport};
 
 /// The most files that a text names below one damage.
 const LOST_NAMED_MAX: usize = 10;
@@ -33,6 +33,11 @@ pub fn report(report: &VerifyReport) -> String {
             duration(report.duration)
         ),
     );
+    // With an index gone, what it names is not referred to either.
+    if n.unreferenced > 0 && report.damage_count == 0 {
+        let garbage = counted(n.unreferenced, "object that nothing refers to", "objects that nothing refers to");
+        out += &wrap("  ", 2, &format!("{garbage}: left by broken runs, no damage."));
+    }
     for damage in report.damages.iter().take(NAMED_MAX) {
         out += &self::damage(damage);
     }
@@ -50,8 +55,12 @@ pub fn report(report: &VerifyReport) -> String {
 
 fn damage(damage: &Damage) -> String {
     let mut out = format!("  {}: {}\n", damage.object, damage.what);
-    if damage.affected_count == 0 {
-        return out + "    no file of a snapshot needs it\n";
+    match (damage.kind, damage.affected_count) {
+        (DamageKind::Format, _) => out += "    nothing else can be checked or read without it\n",
+        (DamageKind::Key, _) => out += "    whoever holds its secret needs another key to open the repository\n",
+        (DamageKind::Record, _) => out += "    what the journal says from here on cannot be relied on\n",
+        (DamageKind::Index | DamageKind::Pack, 0) => out += "    no file of a snapshot needs it\n",
+        (DamageKind::Index | DamageKind::Pack, _) => {}
     }
     for affected in damage.affected.iter().take(LOST_NAMED_MAX) {
         out += &format!("    lost: {} in {}\n", affected.path.display(), short(affected.snapshot));
@@ -83,13 +92,15 @@ mod tests {
                 packs: 1_204,
                 chunks: 130_511,
                 bytes_read: 3_100_000_000,
+                unreferenced: 0,
             },
             read_percent: 0,
             duration: Duration::from_secs(12),
             damages: Vec::new(),
             damage_count: 0,
         };
-        let part = VerifyReport { read_percent: 10, ..clean.clone() };
+        let checked = VerifyCounts { unreferenced: 2, ..clean.checked };
+        let part = VerifyReport { read_percent: 10, checked, ..clean.clone() };
         let lost = |n: usize| Affected {
             snapshot: samples::digest(0x3f),
             path: TreePath::new(format!("srv/app/file-{n:02}")).unwrap(),
@@ -98,19 +109,28 @@ mod tests {
             read_percent: 100,
             damages: vec![
                 Damage {
+                    kind: DamageKind::Pack,
                     object: "app/packs/3f/3f2a91c0c0c0c0c0c0c0c0c0c0c0c0c0".to_owned(),
                     what: "frame 3 does not decrypt".to_owned(),
                     affected: (0..30).map(lost).collect(),
                     affected_count: 412,
                 },
                 Damage {
+                    kind: DamageKind::Pack,
                     object: "app/packs/40/402a91c0c0c0c0c0c0c0c0c0c0c0c0c0".to_owned(),
                     what: "missing".to_owned(),
                     affected: Vec::new(),
                     affected_count: 0,
                 },
+                Damage {
+                    kind: DamageKind::Record,
+                    object: "app/journal/0000000000000007".to_owned(),
+                    what: "is missing".to_owned(),
+                    affected: Vec::new(),
+                    affected_count: 0,
+                },
             ],
-            damage_count: 2,
+            damage_count: 3,
             ..clean.clone()
         };
         insta::assert_snapshot!([clean, part, damaged].map(|r| report(&r)).join("\n"));

@@ -44,6 +44,9 @@ pub(crate) struct Large {
     pub(crate) seen: crate::repo::entry::Nanos,
 }
 
+/// Per source: entries found, and entries of the newest snapshot.
+pub(crate) type Sources = Vec<(TreePath, u64, u64)>;
+
 /// What the feed counted besides.
 #[derive(Debug, Default)]
 pub(crate) struct Fed {
@@ -71,8 +74,7 @@ pub(crate) struct Feed<'a> {
     pub(crate) trust_mtime: bool,
     /// Entries that do not come from the tree, in path order, first one last.
     pub(crate) extra: Vec<Done>,
-    /// Per source: entries found, and entries of the newest snapshot.
-    pub(crate) sources: Vec<(TreePath, u64, u64)>,
+    pub(crate) sources: Sources,
     pub(crate) fed: Fed,
     pub(crate) batch: Vec<Todo>,
     pub(crate) batch_bytes: u64,
@@ -81,7 +83,7 @@ pub(crate) struct Feed<'a> {
 
 impl Feed<'_> {
     /// Walks to the end.
-    pub(crate) fn run(mut self, scan: Scan) -> Result<(Fed, Vec<(TreePath, u64, u64)>), BackupError> {
+    pub(crate) fn run(mut self, scan: Scan) -> Result<(Fed, Sources), BackupError> {
         for found in scan.flatten() {
             self.shared.check()?;
             self.extras_before(Some(found.path()))?;
@@ -213,7 +215,10 @@ impl Feed<'_> {
         let seen = self.shared.seen();
         let file = match read::open(&self.shared.roots, &scanned.path) {
             Ok(file) => file,
-            Err(problem) => return self.send(Slot::Ready(vec![Done::problem(problem, base)])),
+            Err(problem) => {
+                let lost_first = (scanned.stat.nlink > 1).then_some(scanned.path);
+                return self.send(Slot::Ready(vec![Done { lost_first, ..Done::problem(problem, base) }]));
+            }
         };
         let mut completed = file.complete(&scanned.path, &self.shared.names);
         let content = Arc::new(Content::of(file));

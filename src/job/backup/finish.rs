@@ -1,6 +1,8 @@
 //! The end of the pipeline: takes results in path order, compares them with the newest snapshot, writes the manifest and the
 //! cache, and counts.
 
+use std::collections::HashMap;
+
 use crossbeam_channel::Receiver;
 
 use crate::ids::ChunkId;
@@ -10,7 +12,7 @@ use crate::job::backup::{BackupError, Shared};
 use crate::job::cache::CacheWriter;
 use crate::job::progress::Progress;
 use crate::job::report::{FileCounts, PROBLEMS_MAX};
-use crate::repo::entry::Kind;
+use crate::repo::entry::{Entry, Kind, TreePath};
 use crate::repo::manifest::{ManifestWriter, NodeSink};
 use crate::tree::compare::{self, Change};
 use crate::tree::problem::{Problem, ProblemKind};
@@ -36,7 +38,7 @@ pub(crate) struct Finished {
     pub(crate) root: ChunkId,
     /// All chunks of the manifest itself.
     pub(crate) nodes: Vec<ChunkId>,
-    pub(crate) tally: Tally,
+    pub(crate) tally: Box<Tally>,
     /// The cache, not yet in place; `None` if it could not be written.
     pub(crate) cache: Option<CacheWriter>,
 }
@@ -64,12 +66,14 @@ pub(crate) struct Finisher<'a> {
     worker: Worker<'a>,
     cache: Option<CacheWriter>,
     tally: Tally,
+    /// First names that could not be read, and which name stands in for each.
+    lost_firsts: HashMap<TreePath, Option<TreePath>>,
 }
 
 impl<'a> Finisher<'a> {
     pub(crate) fn new(shared: &'a Shared, storer: Storer<'a>, worker: Worker<'a>, cache: Option<CacheWriter>) -> Self {
         let manifest = ManifestWriter::new(Nodes { storer, ids: Vec::new() });
-        Self { shared, manifest, worker, cache, tally: Tally::default() }
+        Self { shared, manifest, worker, cache, tally: Tally::default(), lost_firsts: HashMap::new() }
     }
 
     /// Takes everything.
@@ -92,7 +96,7 @@ impl<'a> Finisher<'a> {
         let (root, entries, mut nodes) = self.manifest.finish()?;
         nodes.storer.flush()?;
         self.tally.entries = entries;
-        Ok(Finished { root, nodes: nodes.ids, tally: self.tally, cache: self.cache })
+        Ok(Finished { root, nodes: nodes.ids, tally: Box::new(self.tally), cache: self.cache })
     }
 
     /// Puts the segments together; if the file changed meanwhile it is read again front to back.
@@ -106,7 +110,11 @@ impl<'a> Finisher<'a> {
         }
         let end_of_file = error.as_ref().is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof);
         if end_of_file || large.content.file.changed().unwrap_or(true) {
-            return self.worker.read(&large.scanned, large.base);
+            let mut done = self.worker.read(&large.scanned.path, large.base)?;
+            if done.entry.is_none() && large.scanned.stat.nlink > 1 {
+                done.lost_first = Some(large.scanned.path);
+            }
+            return Ok(done);
         }
         if let Some(error) = error {
             return Ok(Done::problem(Problem::io(large.scanned.path, &error), large.base));
@@ -120,7 +128,28 @@ impl<'a> Finisher<'a> {
         Ok(done)
     }
 
+    /// A further name of a file whose first name went away before it was read: this one has the content then, or the next.
+    fn mend_link(&mut self, mut done: Done) -> Result<Done, BackupError> {
+        if let Some(lost) = done.lost_first.take() {
+            self.lost_firsts.insert(lost, None);
+        }
+        let Some(Entry { path, kind: Kind::Hardlink { target }, .. }) = &mut done.entry else { return Ok(done) };
+        match self.lost_firsts.get_mut(target) {
+            None => {}
+            Some(Some(instead)) => target.clone_from(instead),
+            Some(none) => {
+                let again = self.worker.read(path, done.base.take())?;
+                if again.entry.is_some() {
+                    *none = Some(path.clone());
+                }
+                return Ok(again);
+            }
+        }
+        Ok(done)
+    }
+
     fn take(&mut self, done: Done) -> Result<(), BackupError> {
+        let done = self.mend_link(done)?;
         for problem in done.problems {
             self.tally.problem_count += 1;
             if matches!(problem.kind, ProblemKind::Unreadable(_)) {

@@ -78,7 +78,12 @@ pub(crate) async fn upload(
 ) -> Result<(), BackupError> {
     let mut running = JoinSet::new();
     loop {
-        let next = if running.len() < UPLOADS { packs.recv().await } else { None };
+        let next = tokio::select! {
+            next = packs.recv(), if running.len() < UPLOADS => next,
+            // Dropping the set ends what is under way: a store that hangs must not hold an operator who has had enough.
+            () = shared.stop.cancelled() => return Err(BackupError::Interrupted),
+            else => None,
+        };
         match next {
             Some((id, bytes)) => {
                 let (store, shared) = (store.clone(), shared.clone());

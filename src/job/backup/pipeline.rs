@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::config::Dump;
 use crate::ids::ChunkId;
 use crate::job::backup::dump;
-use crate::job::backup::feed::{Fed, Feed, Outlets};
+use crate::job::backup::feed::{Fed, Feed, Outlets, Sources};
 use crate::job::backup::finish::{Finished, Finisher, Tally};
 use crate::job::backup::known::{Blocks, Stream};
 use crate::job::backup::packer::{self, PackerInput};
@@ -60,10 +60,12 @@ pub(crate) struct Input<'a> {
 pub(crate) struct Gathered {
     pub(crate) root: ChunkId,
     pub(crate) nodes: Vec<ChunkId>,
-    pub(crate) tally: Tally,
-    pub(crate) fed: Fed,
-    /// Per source: entries found, and entries of the newest snapshot.
-    pub(crate) sources: Vec<(TreePath, u64, u64)>,
+    pub(crate) tally: Box<Tally>,
+    /// Entries of the newest snapshot that are no longer there.
+    pub(crate) removed: u64,
+    /// BLAKE3 over what is new, changed or removed.
+    pub(crate) changed_set: [u8; 32],
+    pub(crate) sources: Sources,
     pub(crate) packs: Vec<PackTable>,
     pub(crate) cache: Option<CacheWriter>,
     /// Bytes read from files.
@@ -132,7 +134,10 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
             let Finished { root, nodes, tally, cache } = finished;
             let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
             let (read_bytes, new_bytes) = (count(&shared.counts.read_bytes), count(&shared.counts.new_bytes));
-            Ok(Gathered { root, nodes, tally, fed, sources, packs, cache, read_bytes, new_bytes })
+            let mut set = tally.changed_set.clone();
+            let changed_set = *set.update(fed.removed_set.finalize().as_bytes()).finalize().as_bytes();
+            let removed = fed.removed;
+            Ok(Gathered { root, nodes, tally, removed, changed_set, sources, packs, cache, read_bytes, new_bytes })
         }
         (Some(error), ..) => Err(error),
         (None, ..) => Err(BackupError::Stopped),

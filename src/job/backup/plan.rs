@@ -48,11 +48,9 @@ pub(crate) fn decide(stat: &Stat, known: &Known<'_>, stored: &dyn Fn(&ChunkId) -
             _ => Decision::Link(first.clone()),
         };
     }
-    match vouched {
-        // The name that used to come first is gone; this one has the content now, and the cache does not know it.
-        Some(Entry { kind: Kind::Hardlink { .. }, .. }) => {}
-        Some(entry) => return Decision::Keep(Box::new(entry.clone())),
-        None => {}
+    // A cached link whose first name is gone has the content now, and the cache does not know it.
+    if let Some(entry) = vouched.filter(|entry| !matches!(entry.kind, Kind::Hardlink { .. })) {
+        return Decision::Keep(Box::new(entry.clone()));
     }
     if stat.kind != FileType::File {
         return Decision::Describe;

@@ -79,13 +79,11 @@ impl<'a> Ledger<'a> {
     /// What the store had, loaded at the first call.
     pub(crate) fn stock(&self) -> Result<&Stock, BackupError> {
         let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.stock.get() {
-            Some(stock) => Ok(stock),
-            None => {
-                let stock = (self.load)()?;
-                Ok(self.stock.get_or_init(|| stock))
-            }
+        if let Some(stock) = self.stock.get() {
+            return Ok(stock);
         }
+        let stock = (self.load)()?;
+        Ok(self.stock.get_or_init(|| stock))
     }
 
     /// True: the caller must store it. Everybody else who asks for the same chunk is told false.

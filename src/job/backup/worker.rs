@@ -13,7 +13,7 @@ use crate::job::backup::plan::Decision;
 use crate::job::backup::stock::Ledger;
 use crate::job::backup::{BackupError, Shared};
 use crate::job::progress::Progress;
-use crate::repo::entry::{Entry, Extent, Kind, Nanos};
+use crate::repo::entry::{Entry, Extent, Kind, Nanos, TreePath};
 use crate::repo::format::ChunkerParams;
 use crate::repo::pack::{ChunkEntry, Compressor, FRAME_TARGET_BYTES, PackedFrame};
 use crate::tree::compare::Local;
@@ -40,17 +40,19 @@ pub(crate) struct Done {
     pub(crate) local: Option<Local>,
     pub(crate) base: Option<Box<Entry>>,
     pub(crate) problems: Vec<Problem>,
+    /// The path, where it is the first of several names of a file and could not be read: the others cannot refer to it.
+    pub(crate) lost_first: Option<TreePath>,
 }
 
 impl Done {
     pub(crate) fn problem(problem: Problem, base: Option<Box<Entry>>) -> Self {
-        Self { entry: None, local: None, base, problems: vec![problem] }
+        Self { base, problems: vec![problem], ..Self::default() }
     }
 
     /// A completed entry whose content is known by now.
     pub(crate) fn completed(done: Completed, base: Option<Box<Entry>>, seen: Nanos) -> Self {
         let local = Local::remember(&done.stat, seen);
-        Self { entry: Some(done.entry), local, base, problems: done.problem.into_iter().collect() }
+        Self { entry: Some(done.entry), local, base, problems: done.problem.into_iter().collect(), lost_first: None }
     }
 }
 
@@ -229,14 +231,14 @@ impl<'a> Worker<'a> {
         match decision {
             Decision::Keep(entry) => {
                 let local = Local::remember(&scanned.stat, seen);
-                Ok(Done { entry: Some(*entry), local, base, problems: Vec::new() })
+                Ok(Done { entry: Some(*entry), local, base, ..Done::default() })
             }
             Decision::Link(target) => {
                 let owner = self.shared.names.owner(&scanned.stat);
                 let local = Local::remember(&scanned.stat, seen);
                 let (path, mtime) = (scanned.path, scanned.stat.mtime);
                 let entry = Entry { path, kind: Kind::Hardlink { target }, owner, mtime, xattrs: Vec::new() };
-                Ok(Done { entry: Some(entry), local, base, problems: Vec::new() })
+                Ok(Done { entry: Some(entry), local, base, ..Done::default() })
             }
             Decision::Trust(kind) => Ok(match read::complete(&self.shared.roots, &scanned, &self.shared.names) {
                 Ok(mut completed) => {
@@ -249,19 +251,25 @@ impl<'a> Worker<'a> {
                 Ok(completed) => Done::completed(completed, base, seen),
                 Err(problem) => Done::problem(problem, base),
             }),
-            Decision::Read => self.read(&scanned, base),
+            Decision::Read => {
+                let mut done = self.read(&scanned.path, base)?;
+                if done.entry.is_none() && scanned.stat.nlink > 1 {
+                    done.lost_first = Some(scanned.path);
+                }
+                Ok(done)
+            }
         }
     }
 
     /// Reads a file, again if it changes meanwhile.
-    pub(crate) fn read(&mut self, scanned: &Scanned, base: Option<Box<Entry>>) -> Result<Done, BackupError> {
+    pub(crate) fn read(&mut self, path: &TreePath, base: Option<Box<Entry>>) -> Result<Done, BackupError> {
         for attempt in 0..=CHANGED_RETRIES {
             let seen = self.shared.seen();
-            let file = match read::open(&self.shared.roots, &scanned.path) {
+            let file = match read::open(&self.shared.roots, path) {
                 Ok(file) => file,
                 Err(problem) => return Ok(Done::problem(problem, base)),
             };
-            let completed = file.complete(&scanned.path, &self.shared.names);
+            let completed = file.complete(path, &self.shared.names);
             let last = attempt == CHANGED_RETRIES;
             // What never holds still is taken as plain bytes: its holes may be elsewhere by now.
             let content = if last { Content { file, extents: None } } else { Content::of(file) };
@@ -269,7 +277,7 @@ impl<'a> Worker<'a> {
             let result = if small { self.whole(&content.file)? } else { self.all_segments(&content)? };
             let read = match result {
                 Ok(read) => read,
-                Err(error) => return Ok(Done::problem(Problem::io(scanned.path.clone(), &error), base)),
+                Err(error) => return Ok(Done::problem(Problem::io(path.clone(), &error), base)),
             };
             if read.changed && !last {
                 continue;
@@ -282,7 +290,7 @@ impl<'a> Worker<'a> {
             if read.changed {
                 // What was read may be no state that the file ever had: the next run must look again.
                 done.local = None;
-                done.problems.push(Problem { path: scanned.path.clone(), kind: ProblemKind::Changed });
+                done.problems.push(Problem { path: path.clone(), kind: ProblemKind::Changed });
             }
             return Ok(done);
         }

@@ -51,7 +51,8 @@ impl<'a> Cursor<'a> {
 pub fn after(path: &TreePath) -> Option<TreePath> {
     let bytes = path.as_bytes();
     // Below comes after a slash, which sorts first; the smallest other byte of a name is 1.
-    (!bytes.is_empty()).then(|| TreePath::new([bytes, b"\x01"].concat()).expect("a sound name stays one with a byte more"))
+    (!bytes.is_empty())
+        .then(|| TreePath::new([bytes, b"\x01"].concat()).expect("a sound name stays one with a byte more"))
 }
 
 /// The snapshot's sources, and its dumps: what lies below nothing else. One descent into the manifest for each.

@@ -39,11 +39,15 @@ pub struct VerifyCounts {
     pub chunks: u64,
     /// Bytes received from the store.
     pub bytes_read: u64,
+    /// Objects that nothing refers to: what broken runs left. No damage; a prune removes them.
+    pub unreferenced: u64,
 }
 
 /// One object that is missing or not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
+    /// What it is.
+    pub kind: DamageKind,
     /// Its key in the store.
     pub object: String,
     /// What is wrong with it.
@@ -52,6 +56,22 @@ pub struct Damage {
     pub affected: Vec<Affected>,
     /// How many there are.
     pub affected_count: u64,
+}
+
+/// The kinds of object that can be damaged; what follows from a damage depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DamageKind {
+    /// What the repository is: nothing can be read without it.
+    Format,
+    /// One wrapped key. Others may still open the repository.
+    Key,
+    /// A journal record: what the journal says from here on cannot be relied on.
+    Record,
+    /// An index object, or the index as a whole.
+    Index,
+    /// A pack.
+    Pack,
 }
 
 /// The most files that one [`Damage`] names.

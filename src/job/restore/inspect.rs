@@ -140,7 +140,7 @@ impl Inspector<'_> {
             if is_dir && !below_leaf {
                 self.blocked = Some(path.clone());
             }
-            self.shared.fail(&path, problem);
+            self.shared.fail(&path, &problem);
         }
     }
 
@@ -260,7 +260,7 @@ impl Inspector<'_> {
         if self.shared.options.delete && !dir.fresh && self.shared.scope.may_delete_at(&dir.path) {
             match self.shared.target.list(&dir.path) {
                 Ok(names) => listing = names,
-                Err(e) => self.shared.fail(&dir.path, RestoreProblemKind::Delete(e.kind)),
+                Err(e) => self.shared.fail(&dir.path, &RestoreProblemKind::Delete(e.kind)),
             }
         }
         self.levels.push(Level { dir: Arc::new(dir), listing });

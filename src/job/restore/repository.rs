@@ -298,11 +298,10 @@ mod tests {
         assert_eq!(found[..3], ["", "/10", "/10/file-1000"]);
         assert_eq!(found.len(), 1 + 101 + 2);
         assert_eq!(found[102..], ["/25", "/25/file-2510"]);
-        assert_eq!(paths(&rig, &source, &["10", "10/file-1000", "10.x"]).await[100..], [
-            "/10/file-1098",
-            "/10/file-1099",
-            "/10.x"
-        ]);
+        assert_eq!(
+            paths(&rig, &source, &["10", "10/file-1000", "10.x"]).await[100..],
+            ["/10/file-1098", "/10/file-1099", "/10.x"]
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]

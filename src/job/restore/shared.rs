@@ -83,9 +83,10 @@ impl Shared {
         count(&mut lock(&self.report).bytes);
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers make it for this call")]
     /// Something could not be restored or removed: it is named and the others go on, unless all of them would fail.
-    pub(super) fn fail(&self, path: &TreePath, kind: RestoreProblemKind) {
-        if let RestoreProblemKind::Write(write) | RestoreProblemKind::Delete(write) = kind
+    pub(super) fn fail(&self, path: &TreePath, kind: &RestoreProblemKind) {
+        if let &(RestoreProblemKind::Write(write) | RestoreProblemKind::Delete(write)) = kind
             && write.is_fatal()
         {
             let error = crate::tree::write::WriteError { path: path.clone(), kind: write };
@@ -99,7 +100,7 @@ impl Shared {
         let mut report = lock(&self.report);
         report.counts.failed += 1;
         if report.problems.len() < PROBLEMS_MAX {
-            report.problems.push(RestoreProblem { path: path.clone(), kind: kind.to_string() });
+            report.problems.push(RestoreProblem { path: path.clone(), kind: kind.clone() });
         }
     }
 
@@ -131,7 +132,7 @@ impl Shared {
         let removed = self.target.remove(path, &keep, self.options.dry_run);
         self.count(|c| c.deleted += removed.count);
         for failure in removed.failures {
-            self.fail(&failure.path, RestoreProblemKind::Delete(failure.kind));
+            self.fail(&failure.path, &RestoreProblemKind::Delete(failure.kind));
         }
     }
 
@@ -171,7 +172,7 @@ impl Dir {
                 && !shared.is_stopped()
                 && let Err(e) = shared.target.set_metadata(entry)
             {
-                shared.fail(&entry.path, RestoreProblemKind::Write(e.kind));
+                shared.fail(&entry.path, &e.into());
             }
             dir = left.above.take();
         }

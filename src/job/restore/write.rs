@@ -69,7 +69,7 @@ fn settle(shared: &Shared, path: &TreePath, placed: Result<Placed, RestoreProble
         Ok(Placed::Touched) => shared.count(|c| c.touched += 1),
         Ok(Placed::Unchanged) => shared.count(|c| c.unchanged += 1),
         Ok(Placed::NotAllowed) => shared.count(|c| c.skipped += 1),
-        Err(problem) => shared.fail(path, problem),
+        Err(problem) => shared.fail(path, &problem),
     }
 }
 

@@ -197,11 +197,11 @@ impl Target {
         };
         let found = Found::from(rustix::fs::fstat(&fd).at(&entry.path)?);
         let held = if named { Held::Named(fd.as_fd()) } else { Held::Open(fd.as_fd()) };
-        Ok(self.apply(held, entry, Some(&found)))
+        Ok(self.apply(held, entry, &found))
     }
 
-    /// Sets what differs from `found`, or everything where nothing is known. Whatever cannot be set is noted once a kind.
-    pub(super) fn apply(&self, held: Held<'_>, entry: &Entry, found: Option<&Found>) -> bool {
+    /// Sets what differs from `found`. Whatever cannot be set is noted once a kind.
+    pub(super) fn apply(&self, held: Held<'_>, entry: &Entry, found: &Found) -> bool {
         let note = |kind, errno: Errno| {
             self.troubles.note(kind, &entry.path, || std::io::Error::from(errno).to_string());
         };
@@ -210,16 +210,15 @@ impl Target {
         let mut mode = entry.owner.mode & 0o7777;
 
         let (uid, gid) = self.ids.resolve(&entry.owner);
-        let owner_differs = found.is_none_or(|f| (f.uid, f.gid) != (uid, gid));
+        let owner_differs = (found.uid, found.gid) != (uid, gid);
         if owner_differs {
-            let known = found.copied();
             match held.chown(Some(uid), Some(gid)) {
                 Ok(()) => changed = true,
                 Err(errno) => {
                     // Without privileges a file can still go to another of one's own groups.
                     let group_set = held.chown(None, Some(gid)).is_ok();
-                    changed |= group_set && known.is_some_and(|f| f.gid != gid);
-                    let own = uid == known.map_or_else(|| rustix::process::geteuid().as_raw(), |f| f.uid);
+                    changed |= group_set && found.gid != gid;
+                    let own = uid == found.uid;
                     if !(own && group_set) {
                         note(MetaKind::Owner, errno);
                     }
@@ -234,15 +233,15 @@ impl Target {
             }
         }
 
-        changed |= self.sync_xattrs(held, entry, found.is_some());
+        changed |= self.sync_xattrs(held, entry);
 
-        if !is_link && found.is_none_or(|f| f.mode != mode || owner_differs) {
+        if !is_link && (found.mode != mode || owner_differs) {
             match held.chmod(mode) {
-                Ok(()) => changed |= found.is_none_or(|f| f.mode != mode),
+                Ok(()) => changed |= found.mode != mode,
                 Err(errno) => note(MetaKind::Mode, errno),
             }
         }
-        if found.is_none_or(|f| f.mtime != entry.mtime) {
+        if found.mtime != entry.mtime {
             let (seconds, nanoseconds) = entry.mtime.parts();
             let times = Timestamps {
                 last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
@@ -256,9 +255,9 @@ impl Target {
         changed
     }
 
-    fn sync_xattrs(&self, held: Held<'_>, entry: &Entry, existing: bool) -> bool {
-        let inherits = matches!(entry.kind, Kind::File { .. } | Kind::Dir);
-        if entry.xattrs.is_empty() && !existing && !inherits {
+    fn sync_xattrs(&self, held: Held<'_>, entry: &Entry) -> bool {
+        // A link inherits no ACL, and cannot have attributes of users.
+        if entry.xattrs.is_empty() && matches!(entry.kind, Kind::Symlink { .. }) {
             return false;
         }
         let note = |name: &[u8], errno: Errno| {

@@ -1,0 +1,198 @@
+//! `verify`: is everything there that the journal says, and is it what was written?
+//!
+//! The structure always: `format`, key slots, every journal record from the first on, every index object, every pack by name
+//! and size, every manifest. With `read_percent` the content of packs as well, to each chunk's keyed hash. A damage never ends
+//! it: it is noted, its consequences are set aside, and the rest is checked. Only a store that does not answer ends it early, for
+//! then nothing can be said.
+//!
+//! It changes nothing, so it may be ended at any moment by dropping it. Memory grows with the number of chunks as every reader's
+//! index does (48 bytes each), never with the number of files or the size of the content.
+
+mod affected;
+mod content;
+mod found;
+mod history;
+mod inventory;
+mod manifests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::KeySource;
+use crate::env::Env;
+use crate::ids::{RepoId, RoleName, Seq};
+use crate::job::progress::{Phase, Progress};
+use crate::job::report::verified::{DamageKind, VerifyCounts, VerifyReport};
+use crate::job::repository::{self, OpenError, Repository};
+use crate::journal::record::RecordError;
+use crate::journal::state::View;
+use crate::repo::format::FormatError;
+use crate::repo::keyslot::SlotError;
+use crate::repo::names;
+use crate::repo::reader::Reader;
+use crate::store::counting::Counting;
+use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind};
+use found::Found;
+use inventory::Inventory;
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The repository does not open, and not because it is damaged.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store does not answer, or not this caller.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A newer version wrote here.
+    #[error("journal record {seq} {error}")]
+    Newer {
+        /// Which.
+        seq: Seq,
+        /// What it says.
+        error: RecordError,
+    },
+    /// A newer version wrote here. What it counts as live cannot be told, so nothing can be called missing.
+    #[error("the journal has records of a kind that this version does not know ({0}). Update runner on this node")]
+    NotUnderstood(String),
+    /// A thread ended that should not have.
+    #[error("internal error: {0}")]
+    Broken(String),
+}
+
+/// What this node remembers of a repository's journal, if it does: newest records that were removed can be missed by nobody else.
+pub type Remembered<'a> = &'a (dyn Fn(RepoId) -> Option<View> + Send + Sync);
+
+/// Checks one role's repository. `read_percent` of the packs, chosen at random, are read and hashed; 0: none.
+///
+/// # Errors
+/// What keeps it from telling anything. Damage is in the report.
+pub async fn verify(
+    store: Arc<dyn Store>,
+    role: &RoleName,
+    key: &KeySource,
+    read_percent: u8,
+    remembered: Remembered<'_>,
+    progress: &Progress,
+    env: &Env,
+) -> Result<VerifyReport, VerifyError> {
+    let started = env.clock.boottime();
+    let (store, counters) = Counting::new(store);
+    let store: Arc<dyn Store> = Arc::new(store);
+    let mut found = Found::default();
+    let mut checked = VerifyCounts::default();
+    match Repository::open(store.clone(), role, key).await {
+        Ok(repository) => {
+            progress.enter(Phase::Verify);
+            let known = remembered(repository.keys.repo());
+            checked = check(&repository, read_percent, known.as_ref(), progress, env, &mut found).await?;
+        }
+        Err(error) => unopened(store.as_ref(), role, error, &mut found).await?,
+    }
+    checked.bytes_read = counters.read().bytes_down;
+    progress.enter(Phase::Done);
+    let duration: Duration = env.clock.boottime().saturating_sub(started);
+    let (damages, damage_count) = found.into_damages();
+    Ok(VerifyReport { role: role.clone(), checked, read_percent, duration, damages, damage_count })
+}
+
+async fn check(
+    repository: &Repository,
+    read_percent: u8,
+    known: Option<&View>,
+    progress: &Progress,
+    env: &Env,
+    found: &mut Found,
+) -> Result<VerifyCounts, VerifyError> {
+    check_slots(repository.store.as_ref(), repository.role(), found).await?;
+    let history = history::read(repository, known, found).await?;
+    let snapshots = &history.state.snapshots;
+    let Inventory { index, packs, unreferenced } = inventory::take(repository, &history, found).await?;
+    let pack_count = packs.len() as u64;
+    let reader = Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
+    let chunks = manifests::check(&reader, repository.role(), snapshots, progress, found).await?;
+    if read_percent > 0 {
+        content::check(repository, &history.state.indexes, &packs, read_percent, progress, env, found).await?;
+    }
+    affected::find(&reader, snapshots, found).await?;
+    Ok(VerifyCounts {
+        records: history.records,
+        snapshots: snapshots.len() as u64,
+        indexes: history.state.indexes.len() as u64,
+        packs: pack_count,
+        chunks,
+        bytes_read: 0,
+        unreferenced: unreferenced + history.strangers,
+    })
+}
+
+/// Slots that another secret opens are checked by their names; whoever holds that secret must not be the first to notice.
+async fn check_slots(store: &dyn Store, role: &RoleName, found: &mut Found) -> Result<(), VerifyError> {
+    for (id, slot) in repository::slots(store, role).await? {
+        if let Err(error @ SlotError::Damaged(_)) = slot {
+            found.damage(DamageKind::Key, names::key(role, id), &error.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Tells damage that keeps a repository from being opened from all the other reasons, which are the caller's to know.
+async fn unopened(store: &dyn Store, role: &RoleName, error: OpenError, found: &mut Found) -> Result<(), VerifyError> {
+    match &error {
+        OpenError::Format { error: what @ (FormatError::Damaged(_) | FormatError::Forged), .. } => {
+            found.damage(DamageKind::Format, names::format(role), &what.to_string());
+        }
+        OpenError::NoRepository { .. } if holds_data(store, role).await? => {
+            found.damage(DamageKind::Format, names::format(role), MISSING);
+        }
+        OpenError::WrongSecret { .. } => {
+            check_slots(store, role, found).await?;
+            if store.list(&names::keys_prefix(role), None, 1).await?.objects.is_empty() {
+                found.damage(DamageKind::Key, names::keys_prefix(role), "holds no key slot");
+            }
+        }
+        OpenError::Store(error) if error.key.is_some() => {
+            let key = error.key.clone().unwrap_or_default();
+            let what = object_trouble(error.clone())?;
+            found.damage(DamageKind::Format, key, &what);
+        }
+        _ => {}
+    }
+    if found.is_empty() { Err(error.into()) } else { Ok(()) }
+}
+
+/// Whether there is anything that only a complete repository has.
+async fn holds_data(store: &dyn Store, role: &RoleName) -> Result<bool, StoreError> {
+    for prefix in [names::journal_prefix(role), names::packs_prefix(role), names::index_prefix(role)] {
+        if !store.list(&prefix, None, 1).await?.objects.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+const MISSING: &str = "is missing";
+
+/// What an error of the store says about this one object; other errors say something about the store, and end it all.
+fn object_trouble(error: StoreError) -> Result<String, VerifyError> {
+    match error.kind {
+        StoreErrorKind::NotFound => Ok(MISSING.to_owned()),
+        // A bad sector under one file of a directory store, for example.
+        StoreErrorKind::Other => Ok(format!("cannot be read ({})", error.detail)),
+        _ => Err(error.into()),
+    }
+}
+
+/// Looks at all objects under a prefix without holding more than a page of them.
+async fn each_listed(store: &dyn Store, prefix: &str, mut look: impl FnMut(&ObjectMeta)) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let page = store.list(prefix, after.as_deref(), crate::store::LIST_PAGE_MAX).await?;
+        page.objects.iter().for_each(&mut look);
+        after = page.objects.last().map(|o| o.key.clone());
+        // A page that is truncated yet empty would loop for ever.
+        if !page.truncated || after.is_none() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! From what is lost back to the files: which of them, in which snapshots, cannot be restored any more.
+//!
+//! Only done when something is lost. Segments that turned out to be untouched are not read for the next snapshot again.
+
+use std::collections::{HashMap, HashSet};
+
+use super::found::{Found, Number};
+use super::{VerifyError, object_trouble};
+use crate::ids::ChunkId;
+use crate::journal::state::Snapshot;
+use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::repo::manifest::{ManifestWalk, NodeRef};
+use crate::repo::reader::{Reader, RepoError};
+
+/// Lost files that are remembered for the sake of their hard links, at most so many a snapshot.
+const FIRST_NAMES_MAX: usize = 65_536;
+
+/// Tells `found` which entries each damage costs.
+pub(super) async fn find(reader: &Reader, snapshots: &[Snapshot], found: &mut Found) -> Result<(), VerifyError> {
+    if !found.lost_any() {
+        return Ok(());
+    }
+    let mut clean = HashSet::new();
+    for snapshot in snapshots {
+        let mut search = Search { reader, snapshot, found, clean: &mut clean, first_names: HashMap::new() };
+        search.walk().await?;
+    }
+    Ok(())
+}
+
+struct Search<'a> {
+    reader: &'a Reader,
+    snapshot: &'a Snapshot,
+    found: &'a mut Found,
+    /// Segments that lose nothing.
+    clean: &'a mut HashSet<ChunkId>,
+    /// Lost files of this snapshot, and what to.
+    first_names: HashMap<TreePath, Vec<Number>>,
+}
+
+impl Search<'_> {
+    async fn walk(&mut self) -> Result<(), VerifyError> {
+        let mut walk = ManifestWalk::new(self.snapshot.root);
+        while let Some(id) = walk.wants() {
+            if self.clean.contains(&id) {
+                walk.skip();
+                continue;
+            }
+            let node = walk.next_node().cloned();
+            let causes = self.found.causes(self.reader.index(), &id);
+            if !causes.is_empty() {
+                self.lose_node(&causes, node.as_ref());
+                walk.skip();
+                continue;
+            }
+            let bytes = match self.reader.chunk(&id).await {
+                Ok(bytes) => bytes,
+                Err(RepoError::Store(error)) => {
+                    object_trouble(error)?;
+                    walk.skip();
+                    continue;
+                }
+                // The check of the manifests has noted what is wrong with it.
+                Err(_) => {
+                    walk.skip();
+                    continue;
+                }
+            };
+            if let Ok(Some(entries)) = walk.give(&bytes)
+                && self.segment(&entries)
+            {
+                self.clean.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// All entries below a node are lost; of their names only the first is known.
+    fn lose_node(&mut self, causes: &[Number], node: Option<&NodeRef>) {
+        let root = TreePath::default();
+        let (path, count) = node.map_or((&root, self.snapshot.entries), |node| (&node.first, node.entries));
+        for &number in causes {
+            self.found.affect(number, self.snapshot.id, path, count);
+        }
+    }
+
+    /// Whether nothing of the segment is lost, nor can be through hard links.
+    fn segment(&mut self, entries: &[Entry]) -> bool {
+        let mut clean = true;
+        for entry in entries {
+            let causes = match &entry.kind {
+                Kind::Hardlink { target } => {
+                    clean = false;
+                    self.first_names.get(target).cloned().unwrap_or_default()
+                }
+                kind => {
+                    let chunks = kind.chunks().iter();
+                    let mut causes: Vec<Number> =
+                        chunks.flat_map(|chunk| self.found.causes(self.reader.index(), chunk)).collect();
+                    causes.sort_unstable();
+                    causes.dedup();
+                    causes
+                }
+            };
+            for &number in &causes {
+                self.found.affect(number, self.snapshot.id, &entry.path, 1);
+            }
+            if !causes.is_empty() {
+                clean = false;
+                if self.first_names.len() < FIRST_NAMES_MAX {
+                    self.first_names.insert(entry.path.clone(), causes);
+                }
+            }
+        }
+        clean
+    }
+}

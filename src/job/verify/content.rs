@@ -1,0 +1,162 @@
+//! The content of packs: header, trailer against the index, every frame's seal, every chunk's keyed hash.
+//!
+//! What a pack should hold comes from the index objects once more, one after another: the index in memory has forgotten which
+//! pack lists a chunk second.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::found::Found;
+use super::inventory;
+use super::{VerifyError, object_trouble};
+use crate::env::Env;
+use crate::ids::{ChunkId, IndexId, PackId};
+use crate::job::progress::Progress;
+use crate::job::report::verified::DamageKind;
+use crate::job::repository::Repository;
+use crate::repo::crypto::Keys;
+use crate::repo::names;
+use crate::repo::pack::{self, FOOTER_LEN, PackError, PackTable, open_frame};
+use crate::store::StoreErrorKind;
+
+/// Packs fetched or checked at once: about 20 MiB each.
+const PACKS_AT_ONCE: usize = 4;
+
+/// One thing that is wrong with a pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trouble {
+    /// With all of it.
+    Whole(String),
+    /// With what stands around the frames: they can still be read.
+    Around(String),
+    /// With a frame.
+    Frame(u32, String),
+    /// With a chunk of a sound frame.
+    Chunk(ChunkId, String),
+}
+
+/// Reads `percent` of the packs.
+pub(super) async fn check(
+    repository: &Repository,
+    indexes: &[IndexId],
+    packs: &HashMap<PackId, u64>,
+    percent: u8,
+    progress: &Progress,
+    env: &Env,
+    found: &mut Found,
+) -> Result<(), VerifyError> {
+    let chosen = choose(packs, percent, env.random_bytes());
+    let total = chosen.iter().filter_map(|id| packs.get(id)).sum();
+    progress.total_bytes.store(total, std::sync::atomic::Ordering::Relaxed);
+    let mut left = chosen;
+    let tables = stream::iter(indexes.to_vec())
+        .then(|id| inventory::load(repository, id))
+        // What is wrong with an index object was noted when it was read first.
+        .map_ok(|tables| stream::iter(tables.unwrap_or_default()).map(Ok::<_, VerifyError>))
+        .try_flatten()
+        .try_filter(|table| std::future::ready(left.remove(&table.id)));
+    let results = tables
+        .map_ok(|table| async move {
+            let id = table.id;
+            Ok((id, read(repository, table, progress).await?))
+        })
+        .try_buffer_unordered(PACKS_AT_ONCE);
+    let mut results = pin!(results);
+    while let Some((id, troubles)) = results.try_next().await? {
+        for trouble in troubles {
+            let (Trouble::Whole(what) | Trouble::Around(what) | Trouble::Frame(_, what) | Trouble::Chunk(_, what)) =
+                &trouble;
+            let number = found.damage(DamageKind::Pack, names::pack(repository.role(), id), what);
+            match trouble {
+                Trouble::Whole(_) => found.lose_pack(id, number),
+                Trouble::Around(_) => {}
+                Trouble::Frame(frame, _) => found.lose_frame(id, frame, number),
+                Trouble::Chunk(chunk, _) => found.lose_chunk(chunk, number),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// So many percent of the packs, at least one, by chance: by the rank of a hash of their IDs.
+fn choose(packs: &HashMap<PackId, u64>, percent: u8, seed: [u8; 32]) -> HashSet<PackId> {
+    let count = (packs.len() * usize::from(percent)).div_ceil(100);
+    let rank = |id: &PackId| *blake3::keyed_hash(&seed, &id.0).as_bytes();
+    let mut ranked: Vec<_> = packs.keys().map(|id| (rank(id), *id)).collect();
+    ranked.sort_unstable();
+    ranked.into_iter().take(count).map(|(_, id)| id).collect()
+}
+
+async fn read(repository: &Repository, table: PackTable, progress: &Progress) -> Result<Vec<Trouble>, VerifyError> {
+    let len = table.object_len();
+    // One byte more than there should be shows that there is more.
+    let object = match repository.store.get_range(&names::pack(repository.role(), table.id), 0..len + 1).await {
+        Ok(object) => object,
+        Err(error) if error.kind == StoreErrorKind::NotFound || error.kind == StoreErrorKind::Other => {
+            return Ok(vec![Trouble::Whole(object_trouble(error)?)]);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Progress::add(&progress.bytes_fetched, object.len() as u64);
+    Progress::add(&progress.bytes_read, len);
+    let keys = repository.keys.clone();
+    let checking = tokio::task::spawn_blocking(move || inspect(&keys, &table, &object));
+    checking.await.map_err(|e| VerifyError::Broken(e.to_string()))
+}
+
+/// Holds a pack against what the index says of it. Pure.
+fn inspect(keys: &Keys, table: &PackTable, object: &Bytes) -> Vec<Trouble> {
+    let mut troubles = Vec::new();
+    let around = |error: PackError| Trouble::Around(error.to_string());
+    match pack::open_header(keys, object) {
+        Ok(salt) if salt == table.salt => {}
+        Ok(_) => troubles.push(Trouble::Around("its header has another salt than the index".to_owned())),
+        Err(error) => troubles.push(around(error)),
+    }
+    match trailer(keys, table, object) {
+        Ok(true) => {}
+        Ok(false) => troubles.push(Trouble::Around("its trailer lists something else than the index".to_owned())),
+        Err(error) => troubles.push(around(error)),
+    }
+    if object.len() as u64 > table.object_len() {
+        troubles.push(Trouble::Around("has bytes after its end".to_owned()));
+    }
+    let key = keys.object(table.id.0, table.salt);
+    for (number, (offset, frame)) in (0..).zip(table.offsets().zip(&table.frames)) {
+        let range =
+            usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(frame.stored_len as usize)?));
+        let Some(sealed) = range.and_then(|range| object.get(range)) else {
+            troubles.push(Trouble::Frame(number, format!("frame {number} is cut off")));
+            continue;
+        };
+        match open_frame(&key, number, sealed, frame.compressed, frame.raw_len() as usize) {
+            Err(error) => troubles.push(Trouble::Frame(number, error.to_string())),
+            Ok(content) => {
+                let mut rest = &content[..];
+                for chunk in &frame.chunks {
+                    // The frame has the length that the chunks add up to.
+                    let (bytes, after) = rest.split_at(chunk.len as usize);
+                    rest = after;
+                    if keys.chunk_id(bytes) != chunk.id {
+                        let what =
+                            format!("frame {number} has another content than the name of chunk {} says", chunk.id);
+                        troubles.push(Trouble::Chunk(chunk.id, what));
+                    }
+                }
+            }
+        }
+    }
+    troubles
+}
+
+/// Whether the pack's own list is the index's.
+fn trailer(keys: &Keys, table: &PackTable, object: &[u8]) -> Result<bool, PackError> {
+    let short = || PackError::Shape("it is cut off");
+    let end = object.len().checked_sub(FOOTER_LEN).ok_or_else(short)?;
+    let len = pack::trailer_len(&object[end..])?;
+    let start = end.checked_sub(len).ok_or_else(short)?;
+    Ok(pack::open_trailer(keys, table.id, table.salt, &object[start..end])? == *table)
+}

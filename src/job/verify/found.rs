@@ -1,0 +1,174 @@
+//! What was found: the damages, one an object, and what of the content is lost with them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::ids::{ChunkId, Digest, PackId};
+use crate::job::report::PROBLEMS_MAX;
+use crate::job::report::verified::{AFFECTED_MAX, Affected, Damage, DamageKind};
+use crate::repo::entry::TreePath;
+use crate::repo::index::Index;
+
+/// The most that is said about one object; beyond it there is only a number.
+const SAID_MAX: usize = 5;
+
+/// Which damage: objects in the order in which they were found damaged.
+pub(super) type Number = usize;
+
+/// Everything found so far. Names [`PROBLEMS_MAX`] objects and counts the others.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    named: Vec<(Damage, Said)>,
+    by_key: HashMap<String, Number>,
+    packs: HashMap<PackId, Lost>,
+    /// Chunks whose frame is sound but which are not what they should be.
+    chunks: HashMap<ChunkId, Number>,
+    /// What may be to blame for chunks that no index lists.
+    index_losses: Vec<Number>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    lines: Vec<String>,
+    more: usize,
+}
+
+/// What is lost of a pack.
+#[derive(Debug)]
+struct Lost {
+    number: Number,
+    whole: bool,
+    frames: BTreeSet<u32>,
+}
+
+impl Found {
+    /// Notes that something is wrong with an object.
+    pub(super) fn damage(&mut self, kind: DamageKind, key: String, what: &str) -> Number {
+        let next = self.by_key.len();
+        let number = *self.by_key.entry(key).or_insert_with_key(|key| {
+            if next < PROBLEMS_MAX {
+                let damage =
+                    Damage { kind, object: key.clone(), what: String::new(), affected: Vec::new(), affected_count: 0 };
+                self.named.push((damage, Said::default()));
+            }
+            next
+        });
+        if let Some((_, said)) = self.named.get_mut(number)
+            && !said.lines.iter().any(|line| line == what)
+        {
+            if said.lines.len() < SAID_MAX {
+                said.lines.push(what.to_owned());
+            } else {
+                said.more += 1;
+            }
+        }
+        number
+    }
+
+    /// Nothing of this pack can be read.
+    pub(super) fn lose_pack(&mut self, pack: PackId, number: Number) {
+        self.lost(pack, number).whole = true;
+    }
+
+    /// Nothing of this frame can be read.
+    pub(super) fn lose_frame(&mut self, pack: PackId, frame: u32, number: Number) {
+        self.lost(pack, number).frames.insert(frame);
+    }
+
+    fn lost(&mut self, pack: PackId, number: Number) -> &mut Lost {
+        self.packs.entry(pack).or_insert(Lost { number, whole: false, frames: BTreeSet::new() })
+    }
+
+    /// This chunk can be read and is wrong.
+    pub(super) fn lose_chunk(&mut self, chunk: ChunkId, number: Number) {
+        self.chunks.entry(chunk).or_insert(number);
+    }
+
+    /// This damage may be why no index lists some chunks.
+    pub(super) fn lose_index(&mut self, number: Number) {
+        self.index_losses.push(number);
+    }
+
+    /// Whether an index object, or a record that names some, is damaged.
+    pub(super) fn index_is_whole(&self) -> bool {
+        self.index_losses.is_empty()
+    }
+
+    /// The damages that keep this chunk from being read; none: it can be, as far as is known.
+    pub(super) fn causes(&self, index: &Index, chunk: &ChunkId) -> Vec<Number> {
+        let Some((place, _)) = index.find(chunk) else { return self.index_losses.clone() };
+        let frame = self
+            .packs
+            .get(&place.pack)
+            .filter(|lost| lost.whole || lost.frames.contains(&place.frame))
+            .map(|l| l.number);
+        frame.or_else(|| self.chunks.get(chunk).copied()).into_iter().collect()
+    }
+
+    /// Notes that a damage costs `count` entries of a snapshot, the first of them at `path`.
+    pub(super) fn affect(&mut self, number: Number, snapshot: Digest, path: &TreePath, count: u64) {
+        let Some((damage, _)) = self.named.get_mut(number) else { return };
+        damage.affected_count += count;
+        if damage.affected.len() < AFFECTED_MAX {
+            damage.affected.push(Affected { snapshot, path: path.clone() });
+        }
+    }
+
+    /// Whether any content is lost.
+    pub(super) fn lost_any(&self) -> bool {
+        !self.packs.is_empty() || !self.chunks.is_empty() || !self.index_losses.is_empty()
+    }
+
+    /// Whether nothing is damaged.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// The damages for the report, and how many there are.
+    pub(super) fn into_damages(self) -> (Vec<Damage>, u64) {
+        let count = self.by_key.len() as u64;
+        let finish = |(mut damage, said): (Damage, Said)| {
+            damage.what = said.lines.join("; ");
+            if said.more > 0 {
+                damage.what += &format!("; and {} more", said.more);
+            }
+            damage
+        };
+        (self.named.into_iter().map(finish).collect(), count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_object_is_one_damage_and_what_is_said_of_it_is_bounded() {
+        let mut found = Found::default();
+        for frame in 0..20 {
+            let number = found.damage(DamageKind::Pack, "app/packs/x".to_owned(), &format!("frame {frame} is bad"));
+            assert_eq!(number, 0);
+        }
+        let number = found.damage(DamageKind::Pack, "app/packs/y".to_owned(), "is missing");
+        found.damage(DamageKind::Pack, "app/packs/y".to_owned(), "is missing");
+        for n in 0..300u32 {
+            let path = TreePath::new(format!("f{n}")).unwrap();
+            found.affect(number, Digest([1; 32]), &path, 1);
+        }
+        let (damages, count) = found.into_damages();
+        assert_eq!(count, 2);
+        assert!(damages[0].what.ends_with("frame 4 is bad; and 15 more"), "{}", damages[0].what);
+        assert_eq!((damages[1].what.as_str(), damages[1].affected_count), ("is missing", 300));
+        assert_eq!(damages[1].affected.len(), AFFECTED_MAX);
+    }
+
+    #[test]
+    fn more_objects_than_are_named_are_counted() {
+        let mut found = Found::default();
+        for n in 0..PROBLEMS_MAX + 7 {
+            let number = found.damage(DamageKind::Pack, format!("p{n}"), "is missing");
+            found.affect(number, Digest([1; 32]), &TreePath::default(), 1);
+        }
+        let (damages, count) = found.into_damages();
+        assert_eq!((damages.len(), count), (PROBLEMS_MAX, PROBLEMS_MAX as u64 + 7));
+    }
+}

@@ -1,0 +1,124 @@
+//! What should be in the store by the journal and its index, against what is.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::found::Found;
+use super::history::History;
+use super::{MISSING, VerifyError, each_listed, object_trouble};
+use crate::ids::{IndexId, PackId};
+use crate::job::report::verified::DamageKind;
+use crate::job::repository::Repository;
+use crate::repo::index::{Index, decode_index};
+use crate::repo::names;
+use crate::repo::pack::PackTable;
+
+/// Index objects fetched at once; each has about 9 MiB at the most.
+const INDEX_FETCHES: usize = 4;
+
+/// Packs looked at one by once because the listing does not show them.
+const LOOKS: usize = 8;
+
+/// What the journal vouches for.
+pub(super) struct Inventory {
+    pub(super) index: Index,
+    /// Each pack and how long it should be.
+    pub(super) packs: HashMap<PackId, u64>,
+    /// Packs and index objects in the store that nothing refers to, and objects that are neither.
+    pub(super) unreferenced: u64,
+}
+
+/// Reads the index and lists the packs.
+pub(super) async fn take(
+    repository: &Repository,
+    history: &History,
+    found: &mut Found,
+) -> Result<Inventory, VerifyError> {
+    let mut index = Index::default();
+    let mut packs = HashMap::new();
+    let ids = &history.state.indexes;
+    let mut tables = stream::iter(ids.clone())
+        .map(|id| async move { Ok::<_, VerifyError>((id, load(repository, id).await?)) })
+        .buffered(INDEX_FETCHES);
+    while let Some((id, tables)) = tables.try_next().await? {
+        match tables {
+            Ok(tables) => {
+                for table in tables {
+                    packs.insert(table.id, table.object_len());
+                    index.add(&table);
+                }
+            }
+            Err(what) => {
+                let number = found.damage(DamageKind::Index, names::index(repository.role(), id), &what);
+                found.lose_index(number);
+            }
+        }
+    }
+    drop(tables);
+    index.sort();
+    let unreferenced = list_packs(repository, &packs, found).await? + strange_indexes(repository, ids).await?;
+    Ok(Inventory { index, packs, unreferenced })
+}
+
+/// The tables of one index object, or what is wrong with it.
+pub(super) async fn load(repository: &Repository, id: IndexId) -> Result<Result<Vec<PackTable>, String>, VerifyError> {
+    match repository.store.get(&names::index(repository.role(), id)).await {
+        Ok(object) => Ok(decode_index(&repository.keys, id, &object).map_err(|error| error.to_string())),
+        Err(error) => object_trouble(error).map(Err),
+    }
+}
+
+/// Looks whether every pack is there and has its size; returns how many others there are.
+async fn list_packs(
+    repository: &Repository,
+    packs: &HashMap<PackId, u64>,
+    found: &mut Found,
+) -> Result<u64, VerifyError> {
+    let (store, role) = (repository.store.as_ref(), repository.role());
+    let mut missing: HashSet<PackId> = packs.keys().copied().collect();
+    let mut strangers = 0;
+    each_listed(store, &names::packs_prefix(role), |object| {
+        let named = names::parse_pack(role, &object.key).and_then(|id| Some((id, *packs.get(&id)?)));
+        let Some((id, size)) = named else {
+            strangers += 1;
+            return;
+        };
+        missing.remove(&id);
+        if object.size != size {
+            // What of it is lost shows when its content is read.
+            let what = format!("has {} bytes instead of {size}", object.size);
+            found.damage(DamageKind::Pack, object.key.clone(), &what);
+        }
+    })
+    .await?;
+    // A listing is a hint; the object itself is the truth.
+    let mut looks = stream::iter(missing)
+        .map(|id| async move {
+            let look = store.get_range(&names::pack(role, id), 0..1).await;
+            Ok::<_, VerifyError>((id, look.map_or_else(|e| object_trouble(e).map(Some), |_| Ok(None))?))
+        })
+        .buffer_unordered(LOOKS);
+    let mut gone = Vec::new();
+    while let Some((id, trouble)) = looks.try_next().await? {
+        gone.extend(trouble.map(|what| (id, what)));
+    }
+    drop(looks);
+    gone.sort();
+    for (id, what) in gone {
+        let number = found.damage(DamageKind::Pack, names::pack(role, id), &what);
+        if what == MISSING {
+            found.lose_pack(id, number);
+        }
+    }
+    Ok(strangers)
+}
+
+async fn strange_indexes(repository: &Repository, ids: &[IndexId]) -> Result<u64, VerifyError> {
+    let role = repository.role();
+    let known: HashSet<String> = ids.iter().map(|&id| names::index(role, id)).collect();
+    let mut strangers = 0;
+    let count = |object: &crate::store::ObjectMeta| strangers += u64::from(!known.contains(&object.key));
+    each_listed(repository.store.as_ref(), &names::index_prefix(role), count).await?;
+    Ok(strangers)
+}

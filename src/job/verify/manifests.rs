@@ -1,0 +1,248 @@
+//! Every live snapshot's manifest, each distinct node once: what a snapshot shares with an older one was checked there.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::found::Found;
+use super::{VerifyError, object_trouble};
+use crate::ids::{ChunkId, PackId, RoleName};
+use crate::job::progress::Progress;
+use crate::job::report::verified::DamageKind;
+use crate::journal::state::Snapshot;
+use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::repo::manifest::{ManifestWalk, NodeRef};
+use crate::repo::names;
+use crate::repo::pack::PackError;
+use crate::repo::reader::{Reader, RepoError};
+
+/// Hard links whose first names are looked up together. One look-up may read a segment; together, neighbours share it.
+const LINKS_AT_ONCE: usize = 4096;
+
+/// Walks them all; returns how many distinct chunks they refer to, those of the manifests included.
+pub(super) async fn check(
+    reader: &Reader,
+    role: &RoleName,
+    snapshots: &[Snapshot],
+    progress: &Progress,
+    found: &mut Found,
+) -> Result<u64, VerifyError> {
+    let mut check = Check {
+        reader,
+        role,
+        progress,
+        found,
+        visited: HashSet::new(),
+        roots: HashMap::new(),
+        referred: vec![0; reader.index().len().div_ceil(64)],
+        links: Vec::new(),
+        entries: 0,
+    };
+    for snapshot in snapshots {
+        check.snapshot(snapshot).await?;
+    }
+    Ok(check.referred.iter().map(|word| u64::from(word.count_ones())).sum())
+}
+
+struct Check<'a> {
+    reader: &'a Reader,
+    role: &'a RoleName,
+    progress: &'a Progress,
+    found: &'a mut Found,
+    /// Nodes that were checked, with what the page above says of them: the same node under another description is checked
+    /// again. Half a hash each.
+    visited: HashSet<[u8; 16]>,
+    /// Roots that were checked, and how many entries they have.
+    roots: HashMap<ChunkId, Option<u64>>,
+    /// Chunks that were referred to, a bit for each that the index knows.
+    referred: Vec<u64>,
+    /// Hard links whose first name is elsewhere in the manifest.
+    links: Vec<(TreePath, TreePath, ChunkId)>,
+    /// Entries of the manifest being walked, as far as it can be read.
+    entries: u64,
+}
+
+impl Check<'_> {
+    async fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), VerifyError> {
+        let entries = match self.roots.get(&snapshot.root) {
+            Some(&entries) => entries,
+            None => {
+                let entries = self.walk(snapshot.root).await?;
+                self.roots.insert(snapshot.root, entries);
+                entries
+            }
+        };
+        if let Some(entries) = entries.filter(|&entries| entries != snapshot.entries) {
+            let what = format!("counts {} entries, and its manifest has {entries}", snapshot.entries);
+            self.found.damage(DamageKind::Record, names::record(self.role, snapshot.seq), &what);
+        }
+        Ok(())
+    }
+
+    /// Walks a manifest; returns the number of its entries if its root can be read.
+    async fn walk(&mut self, root: ChunkId) -> Result<Option<u64>, VerifyError> {
+        self.entries = 0;
+        let mut walk = ManifestWalk::new(root);
+        let mut root_read = true;
+        while let Some(id) = walk.wants() {
+            let node = walk.next_node().cloned();
+            if let Some(node) = &node
+                && !self.visited.insert(visit(node))
+            {
+                self.entries += node.entries;
+                walk.skip();
+                continue;
+            }
+            self.refer(id);
+            let Some(bytes) = self.read(&id).await? else {
+                root_read &= node.is_some();
+                self.entries += node.map_or(0, |node| node.entries);
+                walk.skip();
+                continue;
+            };
+            match walk.give(&bytes) {
+                Ok(None) => {}
+                Ok(Some(entries)) => {
+                    self.entries += entries.len() as u64;
+                    self.segment(id, &entries);
+                }
+                Err(error) => {
+                    root_read &= node.is_some();
+                    self.entries += node.map_or(0, |node| node.entries);
+                    let number = self.damage(&id, &format!("manifest chunk {id} cannot be used ({error})"));
+                    self.found.lose_chunk(id, number);
+                }
+            }
+            if self.links.len() >= LINKS_AT_ONCE {
+                self.check_links(root).await?;
+            }
+        }
+        self.check_links(root).await?;
+        Ok(root_read.then_some(self.entries))
+    }
+
+    /// A chunk of a manifest; `None` if it cannot be read, which is noted then.
+    async fn read(&mut self, id: &ChunkId) -> Result<Option<Bytes>, VerifyError> {
+        if !self.found.causes(self.reader.index(), id).is_empty() {
+            return Ok(None);
+        }
+        match self.reader.chunk(id).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => self.unreadable(*id, error).map(|()| None),
+        }
+    }
+
+    fn unreadable(&mut self, id: ChunkId, error: RepoError) -> Result<(), VerifyError> {
+        match error {
+            RepoError::Store(error) => {
+                let what = object_trouble(error)?;
+                if let Some((place, _)) = self.reader.index().find(&id) {
+                    let (pack, frame) = (place.pack, place.frame);
+                    let number = self.damage_pack(pack, &what);
+                    self.found.lose_frame(pack, frame, number);
+                }
+            }
+            RepoError::Pack { pack, error } => {
+                let number = self.damage_pack(pack, &error.to_string());
+                match error {
+                    PackError::Frame { frame, .. } | PackError::Content { frame } => {
+                        self.found.lose_frame(pack, frame, number);
+                    }
+                    _ => self.found.lose_chunk(id, number),
+                }
+            }
+            RepoError::Missing(_) => {}
+            RepoError::Content { .. } | RepoError::Index { .. } | RepoError::Manifest { .. } => {
+                let number = self.damage(&id, &error.to_string());
+                self.found.lose_chunk(id, number);
+            }
+        }
+        Ok(())
+    }
+
+    fn damage_pack(&mut self, pack: PackId, what: &str) -> usize {
+        self.found.damage(DamageKind::Pack, names::pack(self.role, pack), what)
+    }
+
+    /// Something is wrong with what stands in a chunk: the pack that has it is named.
+    fn damage(&mut self, chunk: &ChunkId, what: &str) -> usize {
+        match self.reader.index().find(chunk) {
+            Some((place, _)) => self.damage_pack(place.pack, what),
+            None => self.found.damage(DamageKind::Index, names::index_prefix(self.role), what),
+        }
+    }
+
+    /// Notes that a chunk is needed.
+    fn refer(&mut self, id: ChunkId) {
+        if let Some(number) = self.reader.index().number(&id) {
+            self.referred[number / 64] |= 1 << (number % 64);
+        } else if self.found.index_is_whole() {
+            let key = names::index_prefix(self.role);
+            let number = self.found.damage(DamageKind::Index, key, "no index object lists chunks that snapshots need");
+            self.found.lose_index(number);
+        }
+    }
+
+    fn segment(&mut self, id: ChunkId, entries: &[Entry]) {
+        for entry in entries {
+            let sum = entry.kind.chunks().iter().try_fold(0, |sum, chunk| {
+                self.refer(*chunk);
+                self.reader.index().find(chunk).map(|(place, _)| sum + u64::from(place.len))
+            });
+            match &entry.kind {
+                Kind::File { size, extents, .. } => {
+                    Progress::add(&self.progress.files, 1);
+                    let stated = extents.as_ref().map_or(*size, |e| e.iter().map(|e| e.len).sum());
+                    if let Some(sum) = sum.filter(|&sum| sum != stated) {
+                        let path = entry.path.display();
+                        self.damage(&id, &format!("the chunks of {path} have {sum} bytes instead of {stated}"));
+                    }
+                }
+                Kind::Hardlink { target } => {
+                    let here = entries.binary_search_by(|e| e.path.cmp(target));
+                    match here {
+                        Ok(at) => self.check_target(id, &entry.path, target, Some(&entries[at])),
+                        Err(_) => self.links.push((target.clone(), entry.path.clone(), id)),
+                    }
+                }
+                _ => {}
+            }
+        }
+        Progress::add(&self.progress.entries, entries.len() as u64);
+    }
+
+    /// Looks the first names of the gathered hard links up.
+    async fn check_links(&mut self, root: ChunkId) -> Result<(), VerifyError> {
+        let mut links = std::mem::take(&mut self.links);
+        links.sort();
+        for (target, path, id) in links {
+            match self.reader.entry(root, &target).await {
+                Ok(entry) => self.check_target(id, &path, &target, entry.as_ref()),
+                // What keeps the target from being read is a damage of its own.
+                Err(RepoError::Store(error)) => drop(object_trouble(error)?),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_target(&mut self, id: ChunkId, path: &TreePath, target: &TreePath, entry: Option<&Entry>) {
+        let what = match entry.map(|e| &e.kind) {
+            Some(Kind::Hardlink { .. }) => "a hard link itself",
+            Some(Kind::Dir) => "a directory",
+            Some(_) => return,
+            None => "not in the snapshot",
+        };
+        let what = format!("{} is a hard link to {}, which is {what}", path.display(), target.display());
+        self.damage(&id, &what);
+    }
+}
+
+/// A node as the page above it describes it.
+fn visit(node: &NodeRef) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&node.id.0).update(&node.entries.to_le_bytes()).update(node.first.as_bytes());
+    let mut half = [0; 16];
+    hasher.finalize_xof().fill(&mut half);
+    half
+}

@@ -1,0 +1,233 @@
+//! The repository that is damaged.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use runner::config::{JournalPlace, KeySource, Lease, RoleSettings, TakeoverTrust};
+use runner::env::Env;
+use runner::ids::{InstanceId, NodeId};
+use runner::job::backup::{Ask, Opening, Runner};
+use runner::job::cancel::Cancel;
+use runner::job::init::init;
+use runner::job::progress::Progress;
+use runner::job::report::verified::VerifyReport;
+use runner::job::repository::Repository;
+use runner::job::verify::{VerifyError, verify};
+use runner::journal::log::Journal;
+use runner::journal::record::NodeRef;
+use runner::journal::state::View;
+use runner::repo::entry::Entry;
+use runner::repo::keyslot::{KeySlot, Secret};
+use runner::repo::names;
+use runner::repo::reader::{Reader, RepoError, load_index};
+use runner::role::election::{Inputs, Occasion, State, decide};
+use runner::store::Store;
+use runner::store::memory::MemoryStore;
+
+/// Entries with their content.
+pub(crate) type Content = Vec<(Entry, Vec<u8>)>;
+
+/// What reading a snapshot came to.
+#[derive(Debug)]
+pub(crate) enum Read {
+    Content(Content),
+    Refused(#[allow(dead_code, reason = "for messages")] String),
+}
+
+pub(crate) struct Rig {
+    pub(crate) env: Env,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) memory: MemoryStore,
+    pub(crate) role: RoleSettings,
+    /// What each snapshot holds.
+    pub(crate) content: Vec<Content>,
+    /// The journal as it was before any damage.
+    pub(crate) view: View,
+}
+
+fn settings(name: &str, key: KeySource, source: &Path) -> RoleSettings {
+    RoleSettings {
+        name: name.parse().unwrap(),
+        key,
+        nodes: None,
+        eligible: None,
+        lease: Lease::None,
+        sources: vec![source.to_owned()],
+        exclude: Vec::new(),
+        one_file_system: false,
+        exclude_caches: false,
+        exclude_larger_than: None,
+        dumps: BTreeMap::new(),
+        schedule: None,
+        jitter: Duration::ZERO,
+        missed_after: Duration::from_mins(30),
+        takeover_trust: TakeoverTrust::Rehash,
+        allow_empty: false,
+    }
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+impl Rig {
+    /// Two nodes, two terms, three snapshots.
+    pub(crate) async fn new(encrypted: bool) -> Self {
+        let (env, dir) = (Env::host(), tempfile::tempdir().unwrap());
+        let source = dir.path().join("s");
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("a"), noise(1, 30)).unwrap();
+        std::fs::write(source.join("b"), "the same words, ".repeat(9)).unwrap();
+        std::fs::write(source.join("empty"), "").unwrap();
+        std::fs::hard_link(source.join("a"), source.join("link")).unwrap();
+        symlink("b", source.join("symlink")).unwrap();
+        let sparse = std::fs::File::create(source.join("sparse")).unwrap();
+        sparse.set_len(1 << 20).unwrap();
+        sparse.write_all_at(b"in the middle", 512 << 10).unwrap();
+        sparse.sync_all().unwrap();
+
+        let key = if encrypted { KeySource::KeyFile(dir.path().join("key")) } else { KeySource::None };
+        let memory = MemoryStore::new(&env);
+        let role = settings("app", key, &source);
+        init(Arc::new(memory.clone()), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
+        let mut rig = Self {
+            view: View::empty(role.name.clone(), runner::ids::RepoId([0; 16])),
+            env,
+            dir,
+            memory,
+            role,
+            content: Vec::new(),
+        };
+        if encrypted {
+            // A slot that this test's key does not open.
+            let keys = rig.open().await.unwrap().keys;
+            let slot = KeySlot::wrap(&Secret::generate(&rig.env), keys.master(), keys.repo(), &rig.env).unwrap();
+            rig.memory.tamper(&names::key(&rig.role.name, slot.id()), Some(Bytes::from(slot.encode())));
+        }
+        rig.back_up(1).await;
+        std::fs::write(source.join("b"), noise(2, 20)).unwrap();
+        rig.back_up(1).await;
+        std::fs::write(source.join("c"), noise(3, 25)).unwrap();
+        rig.back_up(2).await;
+
+        rig.reread().await;
+        assert_eq!((rig.view.term().0, rig.view.state.snapshots.len()), (2, 3));
+        rig.content = rig
+            .read()
+            .await
+            .into_iter()
+            .map(|read| match read {
+                Read::Content(content) => content,
+                Read::Refused(why) => panic!("{why}"),
+            })
+            .collect();
+        rig
+    }
+
+    /// Reads the journal as it is now.
+    pub(crate) async fn reread(&mut self) {
+        let repository = self.open().await.unwrap();
+        self.view = self.journal(&repository).read(None).await.unwrap();
+    }
+
+    /// The objects of another role in the same store, under the same key file.
+    pub(crate) async fn other_role(&self) -> BTreeMap<String, Bytes> {
+        let role = settings("db", self.role.key.clone(), &self.role.sources[0]);
+        let memory = MemoryStore::new(&self.env);
+        init(Arc::new(memory.clone()), &role.name, &role.key, JournalPlace::Auto, &self.env).await.unwrap();
+        let (env, dir) = (self.env.clone(), tempfile::tempdir().unwrap());
+        let other = Self { env, dir, memory, role, content: Vec::new(), view: self.view.clone() };
+        other.back_up(1).await;
+        other.memory.objects()
+    }
+
+    pub(crate) async fn open(&self) -> Result<Repository, runner::job::repository::OpenError> {
+        Repository::open(Arc::new(self.memory.clone()), &self.role.name, &self.role.key).await
+    }
+
+    fn journal(&self, repository: &Repository) -> Journal {
+        let node = NodeRef { id: NodeId([9; 16]), name: "reader".to_owned() };
+        Journal::new(repository.store.clone(), repository.keys.clone(), self.env.clone(), node, InstanceId([9; 8]))
+    }
+
+    /// One run of a node.
+    pub(crate) async fn back_up(&self, node: u8) {
+        let (id, name) = (NodeId([node; 16]), format!("n{node}"));
+        let runner = Runner {
+            env: self.env.clone(),
+            state_dir: self.dir.path().join(&name),
+            node: NodeRef { id, name },
+            instance: InstanceId([node; 8]),
+            cancel: Cancel::new(),
+            progress: Arc::default(),
+        };
+        let repository = self.open().await.unwrap();
+        let opening = Opening::open(&runner, &repository).await.unwrap();
+        let history = opening.history();
+        let inputs = Inputs {
+            role: &self.role,
+            node: id,
+            label: "",
+            assessment: None,
+            history: Some(&history),
+            occasion: Occasion::ByHand,
+        };
+        let State::Active { candidacy, .. } = decide(inputs).state else { panic!("by hand it is always active") };
+        opening.back_up(&self.role, &candidacy, Ask::default()).await.unwrap();
+    }
+
+    /// As a host sees it that has nothing but the store and the key.
+    pub(crate) async fn verify(&self, percent: u8) -> Result<VerifyReport, VerifyError> {
+        self.verify_remembering(percent, None).await
+    }
+
+    /// As a node sees it that remembers the journal.
+    pub(crate) async fn verify_remembering(
+        &self,
+        percent: u8,
+        view: Option<View>,
+    ) -> Result<VerifyReport, VerifyError> {
+        let store: Arc<dyn Store> = Arc::new(self.memory.clone());
+        let (progress, remembered) = (Progress::default(), move |_| view.clone());
+        verify(store, &self.role.name, &self.role.key, percent, &remembered, &progress, &self.env).await
+    }
+
+    /// Reads everything of every snapshot that the journal shows; nothing where there is no way in.
+    pub(crate) async fn read(&self) -> Vec<Read> {
+        let Ok(repository) = self.open().await else { return Vec::new() };
+        let Ok(view) = self.journal(&repository).read(None).await else { return Vec::new() };
+        let (store, keys) = (repository.store.clone(), repository.keys.clone());
+        let Ok(index) = load_index(store.as_ref(), &keys, &view.state.indexes, None).await else { return Vec::new() };
+        let reader = Reader::new(store, keys, Arc::new(index));
+        let mut all = Vec::new();
+        for snapshot in &view.state.snapshots {
+            all.push(match content(&reader, snapshot.root).await {
+                Ok(content) => Read::Content(content),
+                Err(error) => Read::Refused(error.to_string()),
+            });
+        }
+        all
+    }
+}
+
+async fn content(reader: &Reader, root: runner::ids::ChunkId) -> Result<Content, RepoError> {
+    let mut manifest = reader.manifest(root);
+    let mut all = Vec::new();
+    while let Some(entries) = manifest.next_batch().await? {
+        for entry in entries {
+            let mut bytes = Vec::new();
+            for chunk in entry.kind.chunks() {
+                bytes.extend_from_slice(&reader.chunk(chunk).await?);
+            }
+            all.push((entry, bytes));
+        }
+    }
+    Ok(all)
+}
