@@ -2,6 +2,11 @@
 
 use std::fs;
 
+use runner::config::KeySource;
+use runner::env::Env;
+use runner::job::repository::Repository;
+use runner::store::dir::DirStore;
+
 use crate::site::{Site, files, number, role, words};
 use crate::support::compare::assert_same;
 
@@ -186,7 +191,9 @@ fn a_newer_format_or_record_asks_for_an_update_and_is_not_written_to() {
     let mut names: Vec<_> = fs::read_dir(&journal).unwrap().map(|e| e.unwrap().path()).collect();
     names.sort();
     let next = journal.join(format!("{:0width$}", head + 1, width = names[0].file_name().unwrap().len()));
-    let newer = fs::read_to_string(&names[head - 1]).unwrap().replacen("\"v\":1", "\"v\":2", 1);
+    let text = fs::read_to_string(&names[head - 1]).unwrap();
+    let newer = text.lines().next().unwrap().replacen("\"v\":1", "\"v\":2", 1);
+    let newer = format!("{newer}\n{{\"mac\":\"{}\"}}\n", hex::encode(keys(&site).line_mac(newer.as_bytes())));
     fs::write(&next, newer).unwrap();
     for node in ["east", "west"] {
         let objects = site.objects();
@@ -196,6 +203,14 @@ fn a_newer_format_or_record_asks_for_an_update_and_is_not_written_to() {
     }
     fs::remove_file(next).unwrap();
     assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+/// The repository's keys, as the program itself opens them.
+fn keys(site: &Site) -> runner::repo::crypto::Keys {
+    let store = std::sync::Arc::new(DirStore::open(&site.path("store"), &Env::host()).unwrap());
+    let key = KeySource::KeyFile(site.path("key"));
+    let opened = async { Repository::open(store, &"app".parse().unwrap(), &key).await.unwrap().keys };
+    tokio::runtime::Runtime::new().unwrap().block_on(opened)
 }
 
 #[test]
