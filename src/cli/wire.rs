@@ -61,9 +61,9 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
         cancel: context.cancel.clone(),
         progress,
     };
-    let store = crate::store::connect(&context.settings.store, &context.env).await?;
+    let connect = || crate::store::connect(&context.settings.store, &context.env);
     let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
-    let done = Box::pin(guard::backup(&runner, &context.settings, role, store, request)).await;
+    let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request)).await;
     drop(display);
     match done {
         Ok((report, reason)) => Ok(RoleReport { reason: reason.map(|r| render::reason::text(&r)), ..report }),
