@@ -1,7 +1,5 @@
 //! The seam to the jobs: one function a verb. Each turns arguments into the job's request and gives its report back.
 
-#![allow(clippy::unused_async, reason = "the jobs that are awaited here are still being merged")]
-
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,11 +31,6 @@ use crate::journal::record::NodeRef;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::Entry;
 use crate::role::identity::{Node, Origin, find_state_dir, open_state_dir};
-
-/// A verb whose job is not there.
-#[derive(Debug, thiserror::Error)]
-#[error("not wired")]
-struct NotWired;
 
 /// Creates one role's repository, or finds it.
 pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Error> {
