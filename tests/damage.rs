@@ -5,6 +5,10 @@
 //! and a sparse file. Then every byte of every object is flipped, every object is cut at every length, and objects are removed,
 //! emptied and exchanged.
 
+#[path = "damage/matrix.rs"]
+mod matrix;
+#[path = "damage/report.rs"]
+mod report;
 #[path = "damage/rig.rs"]
 mod rig;
 
@@ -12,7 +16,6 @@ use bytes::Bytes;
 use rig::{Read, Rig};
 use runner::job::report::verified::VerifyReport;
 use runner::job::verify::VerifyError;
-use runner::repo::names;
 
 /// Objects up to this size have every bit flipped, larger ones one bit of each byte.
 const ALL_BITS_MAX: usize = 320;
@@ -20,7 +23,10 @@ const ALL_BITS_MAX: usize = 320;
 /// Whether the damage was told: by a report that names this object, or by an error that ends it.
 fn told(result: &Result<VerifyReport, VerifyError>, key: &str) -> bool {
     match result {
-        Ok(report) => report.damages.iter().any(|d| d.object == key),
+        // Where all of a kind is gone, the damage is their folder's.
+        Ok(report) => {
+            report.damages.iter().any(|d| d.object == key || d.object.ends_with('/') && key.starts_with(&d.object))
+        }
         Err(_) => true,
     }
 }

@@ -255,7 +255,7 @@ pub fn restore(restored: &Restored) -> String {
         })
         .collect();
     let problems: Vec<Value> =
-        report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.kind })).collect();
+        report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.kind.to_string() })).collect();
     let (n, b) = (&report.counts, &report.bytes);
     document(json!({
         "snapshot": snapshot(&restored.snapshot),

@@ -152,7 +152,7 @@ pub async fn restore(
 
 /// Checks a repository.
 pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify) -> Result<VerifyReport, Error> {
-    let store = crate::store::connect(&context.settings.store, &context.env).await?;
+    let store = open::store(context).await?;
     let (progress, _display) = context.progress(&format!("verify {}", role.name));
     // A host that has nothing but the bucket and the key remembers nothing.
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();

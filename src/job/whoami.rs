@@ -162,8 +162,7 @@ async fn read(
                 memory = Local::peek(dir, repository.keys.repo()).load();
             }
             match Archive::open(repository, &env, state_dir.as_deref()).await {
-                Err(error) => (StoreStatus::Failed(error.to_string()), None),
-                Ok(Archive { damaged: Some(error), .. }) => (StoreStatus::Failed(error.to_string()), None),
+                Err(error) | Ok(Archive { damaged: Some(error), .. }) => (StoreStatus::Failed(error.to_string()), None),
                 Ok(archive) => (StoreStatus::Ok, Some(archive)),
             }
         }
@@ -234,9 +233,9 @@ fn warnings(looked: &Looked, plan: Option<&Plan>, last_slot: Option<Timestamp>, 
 fn verdict(role: &RoleSettings, verdict: Verdict) -> (State, Reason) {
     let yes = if role.eligible.is_none() { Reason::AlwaysActive } else { Reason::ProbesYes };
     match verdict.state {
-        election::State::Active { .. } => (State::Active, yes),
-        // The probes' yes is all there is. Before anything is done about it the journal is asked again.
-        election::State::Unknown(UnknownReason::Journal) => (State::Active, yes),
+        // Where the journal cannot be read, the probes' yes is all there is. Before anything is done about it the journal
+        // is asked again.
+        election::State::Active { .. } | election::State::Unknown(UnknownReason::Journal) => (State::Active, yes),
         election::State::Unknown(UnknownReason::Probes) => (State::Unknown, Reason::ProbesUnknown),
         election::State::Unknown(UnknownReason::Lease(_)) => (State::Unknown, Reason::NoLease),
         election::State::Standby(StandbyReason::NotListed) => (State::Standby, Reason::NotListed),

@@ -193,8 +193,10 @@ impl KeySlot {
     /// From the object under this name. A name that does not fit is damage, told without any secret: whoever holds this
     /// slot's secret must not be the first to notice.
     pub fn open(id: KeyId, bytes: &[u8]) -> Result<Self, SlotError> {
-        let slot = Self::decode(bytes)?;
-        if slot_id(bytes) == id { Ok(slot) } else { Err(SlotError::Damaged("it is not what its name says".to_owned())) }
+        if slot_id(bytes) != id {
+            return Err(SlotError::Damaged("it is not what its name says".to_owned()));
+        }
+        Self::decode(bytes)
     }
 
     /// From the object.

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use runner::config::{JournalPlace, KeySource, Lease, RoleSettings, TakeoverTrust};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
-use runner::job::backup::{self, Ask, Runner};
+use runner::job::backup::{Ask, Opening, Runner};
 use runner::job::cancel::Cancel;
 use runner::job::init::init;
 use runner::job::progress::Progress;
@@ -20,30 +21,32 @@ use runner::journal::log::Journal;
 use runner::journal::record::NodeRef;
 use runner::journal::state::View;
 use runner::repo::entry::Entry;
+use runner::repo::keyslot::{KeySlot, Secret};
+use runner::repo::names;
 use runner::repo::reader::{Reader, RepoError, load_index};
-use runner::role::election::{History, Inputs, Occasion, State, decide};
+use runner::role::election::{Inputs, Occasion, State, decide};
 use runner::store::Store;
 use runner::store::memory::MemoryStore;
 
 /// Entries with their content.
-pub type Content = Vec<(Entry, Vec<u8>)>;
+pub(crate) type Content = Vec<(Entry, Vec<u8>)>;
 
 /// What reading a snapshot came to.
 #[derive(Debug)]
-pub enum Read {
+pub(crate) enum Read {
     Content(Content),
     Refused(#[allow(dead_code, reason = "for messages")] String),
 }
 
-pub struct Rig {
-    pub env: Env,
-    pub dir: tempfile::TempDir,
-    pub memory: MemoryStore,
-    pub role: RoleSettings,
+pub(crate) struct Rig {
+    pub(crate) env: Env,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) memory: MemoryStore,
+    pub(crate) role: RoleSettings,
     /// What each snapshot holds.
-    pub content: Vec<Content>,
+    pub(crate) content: Vec<Content>,
     /// The journal as it was before any damage.
-    pub view: View,
+    pub(crate) view: View,
 }
 
 fn settings(name: &str, key: KeySource, source: &Path) -> RoleSettings {
@@ -76,7 +79,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 impl Rig {
     /// Two nodes, two terms, three snapshots.
-    pub async fn new(encrypted: bool) -> Self {
+    pub(crate) async fn new(encrypted: bool) -> Self {
         let (env, dir) = (Env::host(), tempfile::tempdir().unwrap());
         let source = dir.path().join("s");
         std::fs::create_dir(&source).unwrap();
@@ -102,14 +105,19 @@ impl Rig {
             role,
             content: Vec::new(),
         };
+        if encrypted {
+            // A slot that this test's key does not open.
+            let keys = rig.open().await.unwrap().keys;
+            let slot = KeySlot::wrap(&Secret::generate(&rig.env), keys.master(), keys.repo(), &rig.env).unwrap();
+            rig.memory.tamper(&names::key(&rig.role.name, slot.id()), Some(Bytes::from(slot.encode())));
+        }
         rig.back_up(1).await;
         std::fs::write(source.join("b"), noise(2, 20)).unwrap();
         rig.back_up(1).await;
         std::fs::write(source.join("c"), noise(3, 25)).unwrap();
         rig.back_up(2).await;
 
-        let repository = rig.open().await.unwrap();
-        rig.view = rig.journal(&repository).read(None).await.unwrap();
+        rig.reread().await;
         assert_eq!((rig.view.term().0, rig.view.state.snapshots.len()), (2, 3));
         rig.content = rig
             .read()
@@ -123,7 +131,24 @@ impl Rig {
         rig
     }
 
-    pub async fn open(&self) -> Result<Repository, runner::job::repository::OpenError> {
+    /// Reads the journal as it is now.
+    pub(crate) async fn reread(&mut self) {
+        let repository = self.open().await.unwrap();
+        self.view = self.journal(&repository).read(None).await.unwrap();
+    }
+
+    /// The objects of another role in the same store, under the same key file.
+    pub(crate) async fn other_role(&self) -> BTreeMap<String, Bytes> {
+        let role = settings("db", self.role.key.clone(), &self.role.sources[0]);
+        let memory = MemoryStore::new(&self.env);
+        init(Arc::new(memory.clone()), &role.name, &role.key, JournalPlace::Auto, &self.env).await.unwrap();
+        let (env, dir) = (self.env.clone(), tempfile::tempdir().unwrap());
+        let other = Self { env, dir, memory, role, content: Vec::new(), view: self.view.clone() };
+        other.back_up(1).await;
+        other.memory.objects()
+    }
+
+    pub(crate) async fn open(&self) -> Result<Repository, runner::job::repository::OpenError> {
         Repository::open(Arc::new(self.memory.clone()), &self.role.name, &self.role.key).await
     }
 
@@ -133,18 +158,8 @@ impl Rig {
     }
 
     /// One run of a node.
-    pub async fn back_up(&self, node: u8) {
+    pub(crate) async fn back_up(&self, node: u8) {
         let (id, name) = (NodeId([node; 16]), format!("n{node}"));
-        let history = History::default();
-        let inputs = Inputs {
-            role: &self.role,
-            node: id,
-            label: &name,
-            assessment: None,
-            history: Some(&history),
-            occasion: Occasion::ByHand,
-        };
-        let State::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
         let runner = Runner {
             env: self.env.clone(),
             state_dir: self.dir.path().join(&name),
@@ -154,23 +169,38 @@ impl Rig {
             progress: Arc::default(),
         };
         let repository = self.open().await.unwrap();
-        backup::run(&runner, &repository, &self.role, &candidacy, Ask::default()).await.unwrap();
+        let opening = Opening::open(&runner, &repository).await.unwrap();
+        let history = opening.history();
+        let inputs = Inputs {
+            role: &self.role,
+            node: id,
+            label: "",
+            assessment: None,
+            history: Some(&history),
+            occasion: Occasion::ByHand,
+        };
+        let State::Active { candidacy, .. } = decide(inputs).state else { panic!("by hand it is always active") };
+        opening.back_up(&self.role, &candidacy, Ask::default()).await.unwrap();
     }
 
     /// As a host sees it that has nothing but the store and the key.
-    pub async fn verify(&self, percent: u8) -> Result<VerifyReport, VerifyError> {
+    pub(crate) async fn verify(&self, percent: u8) -> Result<VerifyReport, VerifyError> {
         self.verify_remembering(percent, None).await
     }
 
     /// As a node sees it that remembers the journal.
-    pub async fn verify_remembering(&self, percent: u8, view: Option<View>) -> Result<VerifyReport, VerifyError> {
+    pub(crate) async fn verify_remembering(
+        &self,
+        percent: u8,
+        view: Option<View>,
+    ) -> Result<VerifyReport, VerifyError> {
         let store: Arc<dyn Store> = Arc::new(self.memory.clone());
         let (progress, remembered) = (Progress::default(), move |_| view.clone());
         verify(store, &self.role.name, &self.role.key, percent, &remembered, &progress, &self.env).await
     }
 
     /// Reads everything of every snapshot that the journal shows; nothing where there is no way in.
-    pub async fn read(&self) -> Vec<Read> {
+    pub(crate) async fn read(&self) -> Vec<Read> {
         let Ok(repository) = self.open().await else { return Vec::new() };
         let Ok(view) = self.journal(&repository).read(None).await else { return Vec::new() };
         let (store, keys) = (repository.store.clone(), repository.keys.clone());

@@ -33,7 +33,8 @@ pub fn report(report: &VerifyReport) -> String {
             duration(report.duration)
         ),
     );
-    if n.unreferenced > 0 {
+    // With an index gone, what it names is not referred to either.
+    if n.unreferenced > 0 && report.damage_count == 0 {
         let garbage = counted(n.unreferenced, "object that nothing refers to", "objects that nothing refers to");
         out += &wrap("  ", 2, &format!("{garbage}: left by broken runs, no damage."));
     }
@@ -98,14 +99,14 @@ mod tests {
             damages: Vec::new(),
             damage_count: 0,
         };
-        let part = VerifyReport { read_percent: 10, ..clean.clone() };
+        let checked = VerifyCounts { unreferenced: 2, ..clean.checked };
+        let part = VerifyReport { read_percent: 10, checked, ..clean.clone() };
         let lost = |n: usize| Affected {
             snapshot: samples::digest(0x3f),
             path: TreePath::new(format!("srv/app/file-{n:02}")).unwrap(),
         };
         let damaged = VerifyReport {
             read_percent: 100,
-            checked: VerifyCounts { unreferenced: 2, ..clean.checked },
             damages: vec![
                 Damage {
                     kind: DamageKind::Pack,

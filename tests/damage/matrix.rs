@@ -1,0 +1,79 @@
+//! What can happen to an object, times what it can happen to.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use runner::ids::Seq;
+use runner::repo::names;
+
+use super::rig::{Read, Rig};
+use super::told;
+
+/// The kind of an object, by the folder it is in.
+fn kind(key: &str) -> &str {
+    key.split('/').nth(1).expect("every key is below its role")
+}
+
+/// Whatever was done: it is told, and what can still be read is right.
+async fn judge(rig: &Rig, key: &str, what: &str) {
+    let result = rig.verify_remembering(100, Some(rig.view.clone())).await;
+    assert!(told(&result, key), "{key} {what}: not named: {result:?}");
+    for (number, read) in rig.read().await.iter().enumerate() {
+        if let Read::Content(content) = read {
+            assert_eq!(content, &rig.content[number], "{key} {what}: snapshot {number} reads wrong");
+        }
+    }
+}
+
+async fn matrix(rig: &Rig) {
+    let objects = rig.memory.objects();
+    let stored: BTreeMap<&String, &Bytes> = objects.iter().filter(|(key, _)| kind(key) != "live").collect();
+    let strangers = rig.other_role().await;
+    for (key, object) in &stored {
+        rig.memory.tamper(key, None);
+        // Removing a key is an operator's act, and nobody else's key is missed.
+        if kind(key) != "keys" || rig.open().await.is_err() {
+            judge(rig, key, "missing").await;
+        }
+        rig.memory.tamper(key, Some(Bytes::new()));
+        judge(rig, key, "empty").await;
+        for (other, content) in stored.iter().filter(|(other, _)| other != &key) {
+            rig.memory.tamper(key, Some((*content).clone()));
+            judge(rig, key, &format!("replaced by {other}")).await;
+        }
+        for (other, content) in strangers.iter().filter(|(other, _)| kind(other) == kind(key)) {
+            rig.memory.tamper(key, Some(content.clone()));
+            judge(rig, key, &format!("replaced by {other} of another role")).await;
+        }
+        let doubled = [&object[..], &object[..]].concat();
+        rig.memory.tamper(key, Some(Bytes::from(doubled)));
+        judge(rig, key, "twice over").await;
+        rig.memory.tamper(key, Some((*object).clone()));
+    }
+}
+
+#[tokio::test]
+async fn whatever_happens_to_an_object_is_named_encrypted() {
+    matrix(&Rig::new(true).await).await;
+}
+
+#[tokio::test]
+async fn whatever_happens_to_an_object_is_named_in_the_clear() {
+    matrix(&Rig::new(false).await).await;
+}
+
+/// Somebody who can write the bucket can put an old state back; only a node that saw the new one can tell.
+#[tokio::test]
+async fn an_old_state_that_was_put_back_is_named_by_who_saw_the_new_one() {
+    let rig = Rig::new(true).await;
+    let newest = rig.view.head.as_ref().unwrap().seq;
+    let key = |seq| names::record(&rig.role.name, seq);
+    for seq in [newest, Seq(newest.0 - 1)] {
+        rig.memory.tamper(&key(seq), None);
+    }
+    let forgetful = rig.verify(100).await.unwrap();
+    assert!(forgetful.damages.is_empty(), "it is a sound repository: {:?}", forgetful.damages);
+    assert!(forgetful.checked.unreferenced >= 2, "the packs of the lost snapshot");
+    let result = rig.verify_remembering(0, Some(rig.view.clone())).await;
+    assert!(told(&result, &key(newest)), "{result:?}");
+}
