@@ -2,8 +2,7 @@
 
 use super::{NAMED_MAX, View, more, short, wrap};
 use crate::cli::units::{bytes, count, counted, duration, minute};
-use crate::job::report::restored::RestoreReport;
-use crate::job::report::restored::Restored;
+use crate::job::report::restored::{RestoreReport, Restored};
 use crate::tree::write::{MetaKind, MetaTrouble};
 
 /// The verdict, what it took, what could not be done.
@@ -94,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::cli::render::samples;
-    use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem};
+    use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreProblemKind};
     use crate::repo::entry::TreePath;
 
     fn sample() -> Restored {
@@ -132,7 +131,7 @@ mod tests {
             vec![trouble(MetaKind::Owner, "Operation not permitted"), trouble(MetaKind::Xattr, "Not supported")];
         incomplete.report.counts.failed = 31;
         incomplete.report.problems =
-            vec![RestoreProblem { path, kind: "chunk 3f2a is missing from the repository".to_owned() }];
+            vec![RestoreProblem { path, kind: RestoreProblemKind::Missing(crate::ids::ChunkId([0x3f; 32])) }];
         incomplete.report.unmatched = vec![TreePath::new("srv/nowhere").unwrap()];
         let view = samples::view();
         insta::assert_snapshot!([sample(), existing, dry, incomplete].map(|r| report(&r, &view)).join("\n"));
