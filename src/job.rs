@@ -6,6 +6,7 @@ pub mod cancel;
 pub mod guard;
 pub mod init;
 pub mod inside;
+pub mod keys;
 pub mod local;
 pub mod progress;
 pub mod report;
@@ -15,3 +16,4 @@ pub mod select;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod verify;
+pub mod whoami;

@@ -145,13 +145,16 @@ fn whoami_role(role: &RoleStatus) -> Value {
         Reason::ProbesYes => "probes_yes",
         Reason::ProbesNo => "probes_no",
         Reason::ProbesUnknown => "probes_unknown",
+        Reason::NoLease => "no_lease",
         Reason::TakenOver { .. } => "taken_over",
     };
     let warnings: Vec<Value> = role
         .warnings
         .iter()
         .map(|w| match w {
-            Warning::SlotMissed(slot) => json!({ "kind": "slot_missed", "slot": utc(*slot) }),
+            Warning::SlotsMissed { last, count } => {
+                json!({ "kind": "slots_missed", "last": utc(*last), "count": count })
+            }
             Warning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
             Warning::StoreUnreadable => json!({ "kind": "store_unreadable" }),
             Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
@@ -204,6 +207,7 @@ pub fn keys(report: &KeyReport) -> String {
             let kind = match slot.kind {
                 KeySlotKind::KeyFile => "key_file",
                 KeySlotKind::Passphrase => "passphrase",
+                KeySlotKind::Unreadable => "unreadable",
             };
             json!({ "id": slot.id, "kind": kind })
         })
@@ -251,7 +255,7 @@ pub fn restore(restored: &Restored) -> String {
         })
         .collect();
     let problems: Vec<Value> =
-        report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.kind })).collect();
+        report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.kind.to_string() })).collect();
     let (n, b) = (&report.counts, &report.bytes);
     document(json!({
         "snapshot": snapshot(&restored.snapshot),

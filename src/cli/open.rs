@@ -7,6 +7,8 @@ use super::run::Context;
 use crate::config::RoleSettings;
 use crate::job::inside::Archive;
 use crate::job::repository::Repository;
+use crate::job::select::{is_id, select};
+use crate::journal::state::Snapshot;
 use crate::role::identity::find_state_dir;
 use crate::store::{self, Store};
 
@@ -20,6 +22,20 @@ pub async fn repository(context: &Context, role: &RoleSettings) -> Result<Reposi
     Ok(Repository::open(store(context).await?, &role.name, &role.key).await?)
 }
 
+/// The snapshot that a selector means.
+///
+/// # Errors
+/// None or several, or the newest ones of a journal that is damaged: there may be newer ones, so which one is meant must be
+/// said by its ID.
+pub fn chosen<'a>(context: &Context, archive: &'a Archive, selector: &str) -> Result<&'a Snapshot, Error> {
+    if let Some(why) = &archive.damaged
+        && !is_id(selector)
+    {
+        return Err(why.clone().into());
+    }
+    Ok(select(archive.snapshots(), selector, &context.settings.timezone, context.env.clock.now())?)
+}
+
 /// A role's snapshots, to look inside. Makes nothing in the state directory.
 pub async fn archive(context: &Context, role: &RoleSettings) -> Result<Archive, Error> {
     let repository = repository(context, role).await?;
@@ -28,6 +44,9 @@ pub async fn archive(context: &Context, role: &RoleSettings) -> Result<Archive, 
     let archive = Archive::open(repository, &context.env, state_dir.as_deref()).await?;
     if let Some(why) = &archive.rolled_back {
         tracing::warn!("{why}; showing what is there");
+    }
+    if let Some(why) = &archive.damaged {
+        tracing::warn!("{why}; showing what is before it");
     }
     Ok(archive)
 }

@@ -9,15 +9,19 @@ use std::io;
 
 use super::error::{Interrupted, UsageError};
 use super::exit::Exit;
+use super::render::inside::escaped;
 use crate::config::ConfigError;
 use crate::job::backup::BackupError;
 use crate::job::init::InitError;
+use crate::job::inside::{Hint, InsideError};
+use crate::job::keys::KeysError;
 use crate::job::local::LockError;
 use crate::job::repository::{OpenError, SecretFileError};
 use crate::job::restore::{RestoreError, SourceErrorKind};
 use crate::job::select::SelectError;
 use crate::journal::log::{AppendError, JournalError};
 use crate::journal::record::RecordError;
+use crate::repo::entry::Kind;
 use crate::repo::format::FormatError;
 use crate::repo::reader::RepoError;
 use crate::store::{StoreError, StoreErrorKind};
@@ -31,6 +35,9 @@ pub fn judge(error: &(dyn StdError + 'static)) -> (Exit, Option<String>) {
     while let Some(error) = next {
         if let Some(usage) = error.downcast_ref::<UsageError>() {
             return (Exit::Usage, Some(usage.todo.clone()));
+        }
+        if let Some(judged) = error.downcast_ref::<InsideError>().map(inside) {
+            return judged;
         }
         if let Some((exit, advice)) = known(error) {
             return (exit, advice.map(str::to_owned));
@@ -58,6 +65,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     let backup = || error.downcast_ref::<BackupError>().map(backup);
     let restore = || error.downcast_ref::<RestoreError>().map(restore);
     let select = || error.downcast_ref::<SelectError>().map(select);
+    let keys = || error.downcast_ref::<KeysError>().map(keys);
     store
         .or_else(journal)
         .or_else(append)
@@ -67,6 +75,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
         .or_else(backup)
         .or_else(restore)
         .or_else(select)
+        .or_else(keys)
 }
 
 /// Failed, with this advice.
@@ -99,9 +108,10 @@ fn journal(error: &JournalError) -> Policy {
         JournalError::Store(error) => store(error),
         // Its own text says to update.
         JournalError::Record { error: RecordError::Newer(_), .. } => PLAIN,
-        JournalError::Record { .. } | JournalError::Fold { .. } | JournalError::Hole(_) => {
-            failed("nothing is written to a damaged journal. Keep the store as it is and find out who changed it.")
-        }
+        JournalError::Record { .. } | JournalError::Fold { .. } | JournalError::Hole(_) => failed(
+            "nothing is written to a damaged journal. Keep the store as it is and find out who changed it. What is \
+                 before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them).",
+        ),
         JournalError::RolledBack { .. } => {
             failed("find out who rolled the store back before anything is written to it again.")
         }
@@ -205,8 +215,46 @@ fn backup(error: &BackupError) -> Policy {
 fn select(error: &SelectError) -> Policy {
     match error {
         SelectError::Syntax(_) => (Exit::Usage, None),
+        SelectError::Ambiguous { .. } => failed("give more characters of the ID."),
         SelectError::NoSnapshots => failed("'runner backup ROLE' makes the first one."),
         _ => failed("'runner snapshots ROLE' lists what there is."),
+    }
+}
+
+/// Paths that may have been meant are part of the advice.
+fn inside(error: &InsideError) -> (Exit, Option<String>) {
+    let advice = match error {
+        InsideError::NotFound { hint: Some(Hint::Near(path)), .. } => format!("did you mean {}?", path.display()),
+        InsideError::NotFound { hint: Some(Hint::Link { at, target }), .. } => {
+            format!("{} is a symbolic link to {}: look there.", at.display(), escaped(target))
+        }
+        InsideError::NotFound { hint: None, .. } => {
+            "'runner find ROLE NAME --snapshot all' looks for it everywhere.".to_owned()
+        }
+        InsideError::NotAFile { kind: Kind::Dir, .. } => "'runner ls' lists what is in it.".to_owned(),
+        InsideError::NotAFile { .. } => "'runner restore --path' writes it back.".to_owned(),
+        InsideError::Unsound { .. } => "'runner verify ROLE' names everything that is damaged.".to_owned(),
+        InsideError::Pattern { .. } => return (Exit::Usage, Some("write it as in a .gitignore file.".to_owned())),
+        InsideError::Repo(error) => {
+            let (exit, advice) = repo(error);
+            return (exit, advice.map(str::to_owned));
+        }
+        InsideError::Output(_) => return (Exit::Failed, None),
+    };
+    (Exit::Failed, Some(advice))
+}
+
+fn keys(error: &KeysError) -> Policy {
+    match error {
+        KeysError::Open(error) => open(error),
+        KeysError::Store(error) => store(error),
+        KeysError::Put(error) => init(error),
+        KeysError::Last(_) => failed("add another key first: runner key add ROLE --new-key-file FILE"),
+        KeysError::Own(_) => failed("run it with the key that is to stay: in the config, or by --key-file."),
+        KeysError::Denied { .. } => failed("use credentials that may delete there."),
+        KeysError::ExportedKey(_) => failed("name a file that does not exist yet: a new key is made in it."),
+        KeysError::File { .. } => failed("name a file that does not exist yet, where this user may write."),
+        KeysError::NotEncrypted | KeysError::AlreadyThere { .. } | KeysError::NoSuchKey { .. } => PLAIN,
     }
 }
 

@@ -20,13 +20,11 @@ use crate::config::{RoleSettings, Settings, starter};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
-use crate::job::inside::Archive;
 use crate::job::progress::Progress;
 use crate::job::report::inside::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
 use crate::job::report::whoami::State;
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
-use crate::job::select::select;
 use crate::journal::state::Snapshot;
 
 /// The role of `backup --source` without `--role`.
@@ -301,17 +299,12 @@ fn heading(role: &RoleSettings, snapshot: Option<&Snapshot>) -> Value {
     json!({ "role": role.name, "snapshot": snapshot.map(|s| s.id) })
 }
 
-/// The snapshot that a selector means.
-fn chosen<'a>(context: &Context, archive: &'a Archive, selector: &str) -> Result<&'a Snapshot, Error> {
-    Ok(select(archive.snapshots(), selector, &context.settings.timezone, context.env.clock.now())?)
-}
-
 async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
-        let snapshot = chosen(&context, &archive, &args.snapshot)?;
+        let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
         let head = heading(role, Some(snapshot));
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |e: &_| list.item(|| render::inside::entry(e, args.long, &view), || json::entry(e));
@@ -327,7 +320,7 @@ async fn cat(session: &mut Session, args: &verbs::Cat) -> Result<Exit, Error> {
     let role = settings::role(&context.settings, &args.role)?;
     until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
-        let snapshot = chosen(&context, &archive, &args.snapshot)?;
+        let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
         wire::cat(&archive, snapshot, args, &mut session.out).await?;
         Ok(session.out.print("")?)
     })
@@ -340,7 +333,8 @@ async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> 
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
-        let snapshot = if args.snapshot == ALL { None } else { Some(chosen(&context, &archive, &args.snapshot)?) };
+        let snapshot =
+            if args.snapshot == ALL { None } else { Some(open::chosen(&context, &archive, &args.snapshot)?) };
         let head = heading(role, snapshot);
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |hit: &_| list.item(|| render::inside::found(hit, args.long, &view), || json::found(hit));
@@ -356,8 +350,8 @@ async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> 
     let role = settings::role(&context.settings, &args.role)?;
     until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
-        let before = chosen(&context, &archive, &args.before)?;
-        let after = chosen(&context, &archive, &args.after)?;
+        let before = open::chosen(&context, &archive, &args.before)?;
+        let after = open::chosen(&context, &archive, &args.after)?;
         let head = json!({ "role": role.name, "before": before.id, "after": after.id });
         let mut counts = DiffCounts::default();
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "changes")?;
@@ -378,7 +372,7 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
     // No half file ever stands under its own name, so it may end anywhere.
     let report = until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
-        let snapshot = chosen(&context, &archive, &args.snapshot)?;
+        let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
         wire::restore(&context, &archive, snapshot, args).await
     })
     .await?;
@@ -431,8 +425,18 @@ async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
     };
     let context = session.context(settings::for_role(&session.globals, direct, role)?);
     let role = settings::role(&context.settings, role)?;
-    let report = wire::key(&context, role, args).await?;
-    session.report(|| render::setup::keys(&report), || json::keys(&report))?;
+    let to_stdout = matches!(args, verbs::Key::Export(export) if export.output.as_os_str() == "-");
+    if to_stdout && session.globals.json {
+        return Err(UsageError {
+            what: "--output - together with --json".to_owned(),
+            todo: "standard output holds one or the other: name a file, or leave --json out.".to_owned(),
+        }
+        .into());
+    }
+    match wire::key(&context, role, args, &mut session.out).await? {
+        Some(report) => session.report(|| render::setup::keys(&report), || json::keys(&report))?,
+        None => session.out.print("")?,
+    }
     Ok(Exit::Done)
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unused_async, reason = "the jobs that are awaited here are still being merged")]
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,11 +12,12 @@ use super::error::{Error, Interrupted, UsageError};
 use super::render::journal::JournalLine;
 use super::run::Context;
 use super::{open, render};
-use crate::config::RoleSettings;
+use crate::config::{KeySource, RoleSettings};
 use crate::job;
 use crate::job::backup::{BackupError, Runner};
 use crate::job::guard::{self, GuardError};
-use crate::job::inside::{self, Archive};
+use crate::job::inside::{self, Archive, Each};
+use crate::job::keys;
 use crate::job::local::Local;
 use crate::job::report::RoleReport;
 use crate::job::report::inside::{DiffLine, Found};
@@ -27,18 +28,11 @@ use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::job::verify;
+use crate::job::whoami::Asker;
 use crate::journal::record::NodeRef;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::Entry;
 use crate::role::identity::{Node, Origin, find_state_dir, open_state_dir};
-
-/// A verb whose job is not there.
-#[derive(Debug, thiserror::Error)]
-#[error("not wired")]
-struct NotWired;
-
-/// What a listing does with each item. An error ends the listing.
-pub type Each<'a, T> = &'a mut (dyn FnMut(&T) -> io::Result<()> + Send);
 
 /// Creates one role's repository, or finds it.
 pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Error> {
@@ -90,43 +84,42 @@ pub async fn snapshots(context: &Context, role: &RoleSettings) -> Result<Vec<Sna
 }
 
 /// The entries of a snapshot.
-pub async fn ls(
-    _archive: &Archive,
-    _snapshot: &Snapshot,
-    _args: &verbs::Ls,
-    _each: Each<'_, Entry>,
-) -> Result<(), Error> {
-    Err(NotWired.into())
+pub async fn ls(archive: &Archive, snapshot: &Snapshot, args: &verbs::Ls, each: Each<'_, Entry>) -> Result<(), Error> {
+    let reader = archive.reader().await?;
+    let path = args.path.clone().unwrap_or_default();
+    Ok(inside::ls(&reader, snapshot.root, &path, args.recursive, each).await?)
 }
 
 /// One file's content.
 pub async fn cat(
-    _archive: &Archive,
-    _snapshot: &Snapshot,
-    _args: &verbs::Cat,
-    _out: &mut (dyn Write + Send),
+    archive: &Archive,
+    snapshot: &Snapshot,
+    args: &verbs::Cat,
+    out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
-    Err(NotWired.into())
+    Ok(inside::cat(&archive.reader().await?, snapshot.root, &args.path, out).await?)
 }
 
 /// The entries that match a pattern, in one snapshot or (`None`) in all.
 pub async fn find(
-    _archive: &Archive,
-    _snapshot: Option<&Snapshot>,
-    _args: &verbs::Find,
-    _each: Each<'_, Found>,
+    archive: &Archive,
+    snapshot: Option<&Snapshot>,
+    args: &verbs::Find,
+    each: Each<'_, Found>,
 ) -> Result<(), Error> {
-    Err(NotWired.into())
+    let snapshots = snapshot.map_or(archive.snapshots(), std::slice::from_ref);
+    Ok(inside::find(&archive.reader().await?, snapshots, &args.pattern, each).await?)
 }
 
 /// The differences between two snapshots.
 pub async fn diff(
-    _archive: &Archive,
-    _between: [&Snapshot; 2],
-    _args: &verbs::Diff,
-    _each: Each<'_, DiffLine>,
+    archive: &Archive,
+    between: [&Snapshot; 2],
+    args: &verbs::Diff,
+    each: Each<'_, DiffLine>,
 ) -> Result<(), Error> {
-    Err(NotWired.into())
+    let path = args.path.clone().unwrap_or_default();
+    Ok(inside::diff(&archive.reader().await?, between.map(|s| s.root), &path, each).await?)
 }
 
 /// Writes files back.
@@ -171,21 +164,55 @@ pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify
 }
 
 /// Who this node is, and where it stands for these roles.
-pub async fn whoami(_context: &Context, _roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
-    Err(NotWired.into())
+pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
+    let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
+    let asker = Asker {
+        settings: &context.settings,
+        name: context.node.as_deref(),
+        state_dir: state_dir.as_deref(),
+        env: &context.env,
+        patience: job::whoami::PATIENCE,
+    };
+    let (settings, env) = (context.settings.store.clone(), context.env.clone());
+    let connect = async move { crate::store::connect(&settings, &env).await };
+    Ok(job::whoami::whoami(&asker, roles, connect).await)
 }
 
 /// Whether this node is active for a role: probes alone, so that a script gets its answer without the store.
-pub async fn is_active(_context: &Context, _role: &RoleSettings) -> Result<State, Error> {
-    Err(NotWired.into())
+pub async fn is_active(context: &Context, role: &RoleSettings) -> Result<State, Error> {
+    let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
+    Ok(job::whoami::is_active(role, context.node.as_deref(), state_dir.as_deref(), &context.env).await)
 }
 
-/// Changes the keys of a repository.
-pub async fn key(_context: &Context, _role: &RoleSettings, _args: &verbs::Key) -> Result<KeyReport, Error> {
-    Err(NotWired.into())
+/// Changes the keys of a repository. `None`: the key was written to standard output, and nothing else belongs there.
+pub async fn key(
+    context: &Context,
+    role: &RoleSettings,
+    args: &verbs::Key,
+    out: &mut (dyn Write + Send),
+) -> Result<Option<KeyReport>, Error> {
+    let repository = open::repository(context, role).await?;
+    Ok(Some(match args {
+        verbs::Key::Export(args) if args.output.as_os_str() == "-" => {
+            if let Some(text) = keys::export(&repository)?.to_text() {
+                out.write_all(text.as_bytes())?;
+            }
+            return Ok(None);
+        }
+        verbs::Key::Export(args) => keys::export_to(&repository, &args.output).await?,
+        verbs::Key::Add(args) => {
+            let new = match (&args.new_key_file, &args.new_passphrase_file) {
+                (Some(file), _) => KeySource::KeyFile(file.clone()),
+                (None, Some(file)) => KeySource::PassphraseFile(file.clone()),
+                (None, None) => unreachable!("the command line is refused without one of them"),
+            };
+            keys::add(&repository, &new, &context.env).await?
+        }
+        verbs::Key::Remove(args) => keys::remove(&repository, args.id, &role.key).await?,
+    }))
 }
 
 /// The newest `last` records, oldest first.
-pub async fn journal(_context: &Context, _role: &RoleSettings, _last: u64) -> Result<Vec<JournalLine>, Error> {
-    Err(NotWired.into())
+pub async fn journal(context: &Context, role: &RoleSettings, last: u64) -> Result<Vec<JournalLine>, Error> {
+    Ok(open::archive(context, role).await?.records(last).await?)
 }

@@ -155,7 +155,7 @@ async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitEr
 }
 
 /// Puts an object that nobody else writes the same way. True: it is ours; false: another one is there.
-async fn put_new(store: &dyn Store, key: &str, object: Vec<u8>) -> Result<bool, InitError> {
+pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8>) -> Result<bool, InitError> {
     let object = Bytes::from(object);
     let mut last = String::new();
     for _ in 0..PUT_ATTEMPTS {

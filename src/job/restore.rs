@@ -18,23 +18,24 @@ mod write;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::env::Env;
 use crate::ids::{ChunkId, PackId};
 use crate::job::progress::{Phase, Progress};
-use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreReport};
 use crate::repo::entry::{Entry, TreePath};
 pub use repository::{RepositoryEntries, RepositorySource};
 use shared::Shared;
 
 use crate::tree::exclude::BadPattern;
-use crate::tree::write::{Ids, Target, TargetError, WriteError, WriteErrorKind};
+use crate::tree::write::{Ids, MetaTrouble, Target, TargetError, WriteError, WriteErrorKind};
 
 /// Batches that are fetched at the same time. With [`plan::BATCH_BYTES`] each, one waiting and one at each writer this is
 /// the memory of a restore.
@@ -180,9 +181,74 @@ pub enum RestoreError {
     Broken(String),
 }
 
-/// Why something was not restored; the report has it in words.
+/// How a restore went.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreReport {
+    /// Entries.
+    pub counts: RestoreCounts,
+    /// Bytes.
+    pub bytes: RestoreBytes,
+    /// Metadata that could not be set, once a kind. Not a failure.
+    pub metadata: Vec<MetaTrouble>,
+    /// What failed, at most [`PROBLEMS_MAX`](crate::job::report::PROBLEMS_MAX).
+    pub problems: Vec<RestoreProblem>,
+    /// Paths asked for that the snapshot does not have.
+    pub unmatched: Vec<TreePath>,
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl RestoreReport {
+    /// Whether everything that was asked for is there.
+    pub fn is_success(&self) -> bool {
+        self.counts.failed == 0 && self.unmatched.is_empty()
+    }
+}
+
+/// Entries by what became of them. Directories count in `directories`, and in `failed` if they failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct RestoreCounts {
+    /// Written: made or replaced.
+    pub restored: u64,
+    /// Content was right; owner, mode, time or attributes were set.
+    pub touched: u64,
+    /// Equal already.
+    pub unchanged: u64,
+    /// Kept because of `--overwrite never`, or a device file that this user may not make.
+    pub skipped: u64,
+    /// Removed from the target, directories included.
+    pub deleted: u64,
+    /// Not restored; the first of them are in [`RestoreReport::problems`].
+    pub failed: u64,
+    /// Directories that are there now.
+    pub directories: u64,
+}
+
+/// Bytes by where they came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct RestoreBytes {
+    /// Got from the store, as stored (compressed).
+    pub fetched: u64,
+    /// Taken from files that were in the target.
+    pub reused: u64,
+    /// Written to the target, reused ones included.
+    pub written: u64,
+}
+
+/// Something that was not restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreProblem {
+    /// Which path.
+    pub path: TreePath,
+    /// Why.
+    pub kind: RestoreProblemKind,
+}
+
+/// Why something was not restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RestoreProblemKind {
+pub enum RestoreProblemKind {
     /// A chunk is not in the repository.
     #[error("chunk {0} is missing from the repository")]
     Missing(ChunkId),

@@ -58,6 +58,12 @@ pub enum SelectError {
     },
 }
 
+/// Whether `selector` names a snapshot by its ID, whatever else there is.
+pub fn is_id(selector: &str) -> bool {
+    let text = selector.trim();
+    text.len() >= ID_CHARS_MIN && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 struct Candidates<'a>(&'a [(Digest, Timestamp)]);
 
 impl fmt::Display for Candidates<'_> {
@@ -129,7 +135,7 @@ impl Meaning {
             let span = SignedDuration::try_from(humantime::parse_duration(span).ok()?).ok()?;
             return Self::until(now.checked_sub(span).ok()?);
         }
-        if text.len() >= ID_CHARS_MIN && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if is_id(text) {
             return Some(Meaning::Id(text.to_ascii_lowercase()));
         }
         if let Ok(instant) = text.parse() {

@@ -18,7 +18,6 @@ use crate::journal::record::NodeRef;
 use crate::repo::entry::TreePath;
 use crate::role::election::{History, Inputs, Occasion, State, decide};
 use crate::store::Store;
-use crate::store::counting::{Counters, Counting};
 use crate::store::memory::MemoryStore;
 
 pub(crate) struct Rig {
@@ -26,7 +25,6 @@ pub(crate) struct Rig {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) memory: MemoryStore,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) counters: Arc<Counters>,
     pub(crate) role: RoleSettings,
     pub(crate) repository: Repository,
     pub(crate) node: NodeId,
@@ -37,8 +35,7 @@ impl Rig {
     pub(crate) async fn new() -> Self {
         let (env, dir) = (Env::host(), tempfile::tempdir().unwrap());
         let memory = MemoryStore::new(&env);
-        let (store, counters) = Counting::new(Arc::new(memory.clone()));
-        let store: Arc<dyn Store> = Arc::new(store);
+        let store: Arc<dyn Store> = Arc::new(memory.clone());
         let src = dir.path().join("src");
         std::fs::create_dir(&src).unwrap();
         let role = RoleSettings {
@@ -60,7 +57,7 @@ impl Rig {
             allow_empty: false,
         };
         let (repository, _) = init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
-        Self { env, dir, memory, store, counters, role, repository, node: NodeId([1; 16]) }
+        Self { env, dir, memory, store, role, repository, node: NodeId([1; 16]) }
     }
 
     pub(crate) fn src(&self) -> &Path {

@@ -81,6 +81,9 @@ pub struct Reader {
     keys: Keys,
     index: Arc<Index>,
     frames: Mutex<VecDeque<((PackId, u32), Bytes)>>,
+    /// Chunks given so far: what a frame's neighbours cost does not show in requests.
+    #[cfg(test)]
+    pub(crate) chunks_read: std::sync::atomic::AtomicU64,
 }
 
 /// The index made of these objects. With a cache directory an object is fetched once: it never changes under its ID, and
@@ -126,7 +129,14 @@ async fn read_cached(path: PathBuf, keys: &Keys, id: IndexId) -> Option<Vec<crat
 impl Reader {
     /// A reader over what `index` knows.
     pub fn new(store: Arc<dyn Store>, keys: Keys, index: Arc<Index>) -> Self {
-        Self { store, keys, index, frames: Mutex::default() }
+        Self {
+            store,
+            keys,
+            index,
+            frames: Mutex::default(),
+            #[cfg(test)]
+            chunks_read: std::sync::atomic::AtomicU64::default(),
+        }
     }
 
     /// The index.
@@ -189,6 +199,8 @@ impl Reader {
 
     /// The content of one chunk.
     pub async fn chunk(&self, id: &ChunkId) -> Result<Bytes, RepoError> {
+        #[cfg(test)]
+        self.chunks_read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (place, pack) = self.index.find(id).ok_or(RepoError::Missing(*id))?;
         let at = (place.pack, place.frame);
         let frame = if let Some(frame) = self.kept(at) {

@@ -161,13 +161,30 @@ impl Node {
         let path = state_dir.join(FILE);
         let (id, origin) =
             identity(state_dir, &Machine::here(), env).map_err(|source| IdentityError::File { path, source })?;
-        let hostname =
-            nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned());
+        let hostname = hostname();
         // A host without a name still has an ID.
         let fallback = if hostname.is_empty() { id.to_string() } else { hostname.clone() };
         let label = name.map_or(fallback, str::to_owned);
         Ok(Self { id, label, hostname, instance: InstanceId(env.random_bytes()), origin })
     }
+}
+
+/// Who this node is, for somebody who only looks and makes nothing: the identity, if there is one already that is this
+/// machine's and can be read, and the label. `name`: `--node NAME`.
+pub fn peek(state_dir: Option<&Path>, name: Option<&str>) -> (Option<NodeId>, String) {
+    let found = state_dir.and_then(|dir| read(&dir.join(FILE)).ok()).unwrap_or(Found::Nothing);
+    let id = match decide(found, &Machine::here()) {
+        Decision::Keep(id) => Some(id),
+        Decision::Complete(stored) => Some(stored.id),
+        Decision::Make(_) => None,
+    };
+    let label = name.map_or_else(hostname, str::to_owned);
+    let label = id.filter(|_| label.is_empty()).map_or(label, |id| id.to_string());
+    (id, label)
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned())
 }
 
 fn identity(state_dir: &Path, machine: &Machine, env: &Env) -> io::Result<(NodeId, Origin)> {
@@ -346,6 +363,10 @@ mod tests {
         assert_eq!((east.label.as_str(), east.id), ("east", again.id));
         assert_eq!(again.label, again.hostname);
         assert_ne!(east.instance, again.instance);
+        assert_eq!(peek(Some(dir.path()), Some("east")), (Some(east.id), "east".to_owned()));
+        let nowhere = dir.path().join("nowhere");
+        assert_eq!(peek(Some(&nowhere), None), (None, again.hostname));
+        assert!(!nowhere.exists(), "looking makes nothing");
         let error = Node::open(&dir.path().join("missing"), None, &env).unwrap_err().to_string();
         assert!(error.contains("missing/node.json"), "{error}");
     }

@@ -231,7 +231,7 @@ pub enum Key {
 pub struct KeyExport {
     /// The role
     pub role: RoleName,
-    /// Create this file (mode 0600)
+    /// Create this file (mode 0600); - is standard output
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
     /// Store and key.

@@ -116,7 +116,7 @@ pub(crate) fn blind() -> RoleStatus {
 
 pub(crate) fn all(roles: Vec<RoleStatus>) -> WhoamiReport {
     let node = NodeInfo {
-        id: NodeId([0x9c; 16]),
+        id: Some(NodeId([0x9c; 16])),
         hostname: "app01".to_owned(),
         instance: InstanceId([0x1d; 8]),
         version: "0.1.0".to_owned(),

@@ -72,6 +72,7 @@ pub fn keys(report: &KeyReport) -> String {
         let kind = match slot.kind {
             KeySlotKind::KeyFile => "key file",
             KeySlotKind::Passphrase => "passphrase",
+            KeySlotKind::Unreadable => "cannot be read",
         };
         out += &format!("  {}  {kind}\n", slot.id);
     }

@@ -4,12 +4,16 @@ use super::{View, short, wrap};
 use crate::cli::exit::Health;
 use crate::cli::units::{count, duration, minute, relative};
 use crate::job::report::whoami::{Answer, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport};
+use crate::role::slot::MISSED_MAX;
 
 /// The whole report.
 pub fn report(report: &WhoamiReport, view: &View) -> String {
     let node = &report.node;
-    let id: String = node.id.to_string().chars().take(8).collect();
-    let mut out = format!("node {} (ID {id}), runner {}, config {}\n", node.hostname, node.version, node.config_hash);
+    let id = node.id.map_or_else(
+        || "no ID yet".to_owned(),
+        |id| format!("ID {}", id.to_string().chars().take(8).collect::<String>()),
+    );
+    let mut out = format!("node {} ({id}), runner {}, config {}\n", node.hostname, node.version, node.config_hash);
     for role in &report.roles {
         out += "\n";
         out += &self::role(role, view);
@@ -64,6 +68,10 @@ fn why(role: &RoleStatus) -> String {
         Reason::ProbesUnknown => {
             "No backups here: the probes cannot tell. Unknown is not yes, so nothing starts until they can.".to_owned()
         }
+        Reason::NoLease => {
+            "No backups here: the role wants a lease, and this version can hold none. To do: set lease = \"none\"."
+                .to_owned()
+        }
         Reason::TakenOver { by, term } => format!(
             "No backups here: the probes say yes, but {by} took the role over with term {term}. Two nodes believe they \
              are active: find out which one should be."
@@ -112,8 +120,13 @@ fn store(role: &RoleStatus) -> String {
 
 fn warning(warning: &Warning, view: &View) -> String {
     match warning {
-        Warning::SlotMissed(slot) => {
-            format!("the slot {} ({}) has no snapshot", minute(*slot, &view.zone), relative(*slot, view.now))
+        Warning::SlotsMissed { last, count } => {
+            let last = format!("{} ({})", minute(*last, &view.zone), relative(*last, view.now));
+            match count {
+                0 | 1 => format!("the slot {last} has no snapshot"),
+                &MISSED_MAX => format!("{MISSED_MAX} slots or more have no snapshot, up to {last}"),
+                n => format!("{n} slots have no snapshot, the newest is {last}"),
+            }
         }
         Warning::ClockOff(seconds) => {
             let way = if *seconds < 0 { "ahead of" } else { "behind" };
@@ -133,7 +146,7 @@ fn warning(warning: &Warning, view: &View) -> String {
 /// How a role stands, as monitoring sees it. A healthy standby is fine.
 fn health(role: &RoleStatus) -> Health {
     let warnings = role.warnings.iter().map(|w| match w {
-        Warning::SlotMissed(_) | Warning::StoreRolledBack => Health::Critical,
+        Warning::SlotsMissed { .. } | Warning::StoreRolledBack => Health::Critical,
         Warning::ClockOff(_) | Warning::StoreUnreadable => Health::Warning,
     });
     let state = match role.state {
@@ -183,7 +196,10 @@ mod tests {
             reason: Reason::TakenOver { by: "app02".to_owned(), term: Term(8) },
             evidence: active().evidence[..1].to_vec(),
             term: TermInfo { mine: Some(Term(7)), current: Some(Term(8)), holder: Some("app02".to_owned()) },
-            warnings: vec![Warning::SlotMissed(samples::at("2026-11-19T01:00:00Z")), Warning::StoreRolledBack],
+            warnings: vec![
+                Warning::SlotsMissed { last: samples::at("2026-11-19T01:00:00Z"), count: 1 },
+                Warning::StoreRolledBack,
+            ],
             ..active()
         };
         let fresh = RoleStatus {
@@ -215,7 +231,7 @@ mod tests {
         insta::assert_snapshot!(line);
         let conflict = RoleStatus { state: State::Conflict, ..active() };
         assert_eq!(check(&all(vec![conflict, blind()]), &view).1, Health::Critical);
-        let late = RoleStatus { warnings: vec![Warning::SlotMissed(view.now)], ..standby.clone() };
+        let late = RoleStatus { warnings: vec![Warning::SlotsMissed { last: view.now, count: 3 }], ..standby.clone() };
         assert_eq!(check(&all(vec![late]), &view).1, Health::Critical);
         let skewed = RoleStatus { warnings: vec![Warning::ClockOff(400)], ..standby };
         assert_eq!(check(&all(vec![skewed]), &view).1, Health::Warning);

@@ -77,29 +77,26 @@ pub(crate) async fn upload(
     mut packs: mpsc::Receiver<Upload>,
 ) -> Result<(), BackupError> {
     let mut running = JoinSet::new();
-    loop {
-        let next = tokio::select! {
-            next = packs.recv(), if running.len() < UPLOADS => next,
+    let mut open = true;
+    while open || !running.is_empty() {
+        tokio::select! {
+            next = packs.recv(), if open && running.len() < UPLOADS => match next {
+                Some((id, bytes)) => {
+                    running.spawn(put(shared.clone(), store.clone(), id, bytes));
+                }
+                None => open = false,
+            },
+            Some(done) = running.join_next() => done.map_err(|e| BackupError::Internal(e.to_string()))??,
             // Dropping the set ends what is under way: a store that hangs must not hold an operator who has had enough.
             () = shared.stop.cancelled() => return Err(BackupError::Interrupted),
-            else => None,
-        };
-        match next {
-            Some((id, bytes)) => {
-                let (store, shared) = (store.clone(), shared.clone());
-                let key = names::pack(shared.keys.role(), id);
-                running.spawn(async move {
-                    let len = bytes.len() as u64;
-                    store.put(&key, bytes).await?;
-                    Progress::add(&shared.progress.bytes_uploaded, len);
-                    Ok::<_, BackupError>(())
-                });
-            }
-            None => match running.join_next().await {
-                Some(result) => result.map_err(|e| BackupError::Internal(e.to_string()))??,
-                None if packs.is_closed() && packs.is_empty() => return Ok(()),
-                None => {}
-            },
         }
     }
+    Ok(())
+}
+
+async fn put(shared: Arc<Shared>, store: Arc<dyn Store>, id: PackId, bytes: Bytes) -> Result<(), BackupError> {
+    let len = bytes.len() as u64;
+    store.put(&names::pack(shared.keys.role(), id), bytes).await?;
+    Progress::add(&shared.progress.bytes_uploaded, len);
+    Ok(())
 }

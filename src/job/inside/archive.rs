@@ -2,15 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use crate::env::Env;
-use crate::ids::{InstanceId, NodeId, RoleName};
+use crate::ids::{Digest, InstanceId, NodeId, RoleName, Seq};
 use crate::job::local::Local;
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::repository::Repository;
 use crate::journal::log::{Journal, JournalError};
-use crate::journal::record::NodeRef;
+use crate::journal::record::{NodeRef, Record};
 use crate::journal::state::{Snapshot, View};
 use crate::repo::reader::{Reader, RepoError, load_index};
+
+/// Records fetched at once.
+const RECORDS_AHEAD: usize = 16;
 
 /// A repository and its journal as of now.
 #[derive(Debug, Clone)]
@@ -23,36 +28,36 @@ pub struct Archive {
     pub view: View,
     /// What this node saw of the journal is no longer in the store.
     pub rolled_back: Option<JournalError>,
+    /// From this record on the journal cannot be read; the view is the one before it.
+    pub damaged: Option<JournalError>,
     /// Where this node keeps index objects, if it keeps any.
     pub index_dir: Option<PathBuf>,
-}
-
-/// Why a snapshot cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ArchiveError {
-    /// The journal.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Index or manifest.
-    #[error(transparent)]
-    Repo(#[from] RepoError),
 }
 
 impl Archive {
     /// Reads the journal on from what this node remembers of it, if it remembers anything in `state_dir`. Makes nothing
     /// there.
     ///
-    /// A store that was rolled back is read all the same: it may be all that is left. [`Archive::rolled_back`] tells.
-    pub async fn open(repository: Repository, env: &Env, state_dir: Option<&Path>) -> Result<Self, ArchiveError> {
+    /// A store that was rolled back, or whose newest records are damaged, is read as far as it goes: it may be all that is
+    /// left. [`Archive::rolled_back`] and [`Archive::damaged`] tell, and it is for the caller to say so.
+    pub async fn open(repository: Repository, env: &Env, state_dir: Option<&Path>) -> Result<Self, JournalError> {
         let local = state_dir.map(|dir| Local::peek(dir, repository.keys.repo()));
         let known = local.as_ref().and_then(|local| local.load().view);
         let journal = reading_journal(&repository, env);
-        let (view, rolled_back) = match journal.read(known.as_ref()).await {
-            Err(error @ JournalError::RolledBack { .. }) => (journal.read(None).await?, Some(error)),
-            result => (result?, None),
+        let (read, rolled_back) = match journal.read(known.as_ref()).await {
+            Err(error @ JournalError::RolledBack { .. }) => (journal.read(None).await, Some(error)),
+            read => (read, None),
+        };
+        let (view, damaged) = match read {
+            Ok(view) => (view, None),
+            Err(error) => match before(&error) {
+                // If that cannot be read either, the first error is the one to tell.
+                Some(seq) => (journal.read_until(seq).await.map_err(|_| error.clone())?, Some(error)),
+                None => return Err(error),
+            },
         };
         let index_dir = local.map(|local| local.index_dir()).filter(|dir| dir.is_dir());
-        Ok(Self { repository, journal, view, rolled_back, index_dir })
+        Ok(Self { repository, journal, view, rolled_back, damaged, index_dir })
     }
 
     /// Which role.
@@ -65,11 +70,35 @@ impl Archive {
         &self.view.state.snapshots
     }
 
+    /// The newest `last` records that can be read, oldest first.
+    pub async fn records(&self, last: u64) -> Result<Vec<(Digest, Record)>, JournalError> {
+        let head = self.view.head.as_ref().map_or(0, |head| head.seq.0);
+        let numbers = (head.saturating_sub(last) + 1..=head).map(Seq);
+        stream::iter(numbers)
+            .map(|seq| async move {
+                let (record, digest) = self.journal.record(seq).await?.ok_or(JournalError::Hole(seq))?;
+                Ok((digest, record))
+            })
+            .buffered(RECORDS_AHEAD)
+            .try_collect()
+            .await
+    }
+
     /// A reader of everything that the journal names.
     pub async fn reader(&self) -> Result<Reader, RepoError> {
         let (store, keys) = (&self.repository.store, &self.repository.keys);
         let index = load_index(store.as_ref(), keys, &self.view.state.indexes, self.index_dir.as_deref()).await?;
         Ok(Reader::new(store.clone(), keys.clone(), index.into()))
+    }
+}
+
+/// The record before the one that cannot be used, if that is what the error is about.
+fn before(error: &JournalError) -> Option<Seq> {
+    match error {
+        JournalError::Record { seq, .. } | JournalError::Fold { seq, .. } | JournalError::Hole(seq) => {
+            seq.0.checked_sub(1).map(Seq)
+        }
+        JournalError::Store(_) | JournalError::RolledBack { .. } => None,
     }
 }
 

@@ -71,4 +71,6 @@ pub enum KeySlotKind {
     KeyFile,
     /// A passphrase.
     Passphrase,
+    /// Nobody knows: it is damaged, or newer than this program.
+    Unreadable,
 }

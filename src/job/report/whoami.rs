@@ -20,8 +20,8 @@ pub struct WhoamiReport {
 /// This node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeInfo {
-    /// Its ID.
-    pub id: NodeId,
+    /// Its ID; `None` until its first backup, and for who may not read it.
+    pub id: Option<NodeId>,
     /// Its label: `--node`, else the hostname.
     pub hostname: String,
     /// This process.
@@ -82,6 +82,8 @@ pub enum Reason {
     ProbesNo,
     /// The probes cannot tell.
     ProbesUnknown,
+    /// The role wants a lease that nothing here can hold.
+    NoLease,
     /// The probes say yes, but this other node took the role over since.
     TakenOver {
         /// Its label.
@@ -152,8 +154,13 @@ pub enum StoreStatus {
 /// Something that works, but not as it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// A slot has passed without a commit.
-    SlotMissed(Timestamp),
+    /// Slots have passed without a commit.
+    SlotsMissed {
+        /// The newest of them.
+        last: Timestamp,
+        /// How many; at least so many if it is [`MISSED_MAX`](crate::role::slot::MISSED_MAX).
+        count: usize,
+    },
     /// This node's clock and the store's are this many seconds apart (positive: the store is ahead).
     ClockOff(i64),
     /// The store could not be read, so terms and snapshots are not known.

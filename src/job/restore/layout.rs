@@ -6,7 +6,7 @@ use crate::repo::entry::{Extent, Kind};
 
 /// The runs of a file that its content fills, in order.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(in crate::job) struct Layout {
     runs: Vec<Run>,
     size: u64,
 }
@@ -23,7 +23,7 @@ struct Run {
 impl Layout {
     /// The layout of a regular file with `content` bytes in its chunks. What an entry says of itself is believed only if
     /// it adds up: otherwise bytes would be lost or land in the wrong place.
-    pub(super) fn new(kind: &Kind, content: u64) -> Result<Self, &'static str> {
+    pub(in crate::job) fn new(kind: &Kind, content: u64) -> Result<Self, &'static str> {
         let Kind::File { size, extents, .. } = kind else { return Err("not a regular file") };
         // off_t is signed: beyond it the kernel cannot address.
         if *size > i64::MAX as u64 {
@@ -38,7 +38,7 @@ impl Layout {
     }
 
     /// Where `content` (a range of the content) lies in the file: offset there and which part of the range.
-    pub(super) fn spans(&self, content: Range<u64>) -> impl Iterator<Item = (u64, Range<usize>)> {
+    pub(in crate::job) fn spans(&self, content: Range<u64>) -> impl Iterator<Item = (u64, Range<usize>)> {
         let first = self.runs.partition_point(|run| run.content + run.len <= content.start);
         self.runs[first..].iter().take_while(move |run| run.content < content.end).map(move |run| {
             let from = content.start.max(run.content);

@@ -100,7 +100,7 @@ impl Shared {
         let mut report = lock(&self.report);
         report.counts.failed += 1;
         if report.problems.len() < PROBLEMS_MAX {
-            report.problems.push(RestoreProblem { path: path.clone(), kind: kind.to_string() });
+            report.problems.push(RestoreProblem { path: path.clone(), kind: kind.clone() });
         }
     }
 

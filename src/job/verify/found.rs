@@ -1,6 +1,7 @@
 //! What was found: the damages, one an object, and what of the content is lost with them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
 
 use crate::ids::{ChunkId, Digest, PackId};
 use crate::job::report::PROBLEMS_MAX;
@@ -129,7 +130,7 @@ impl Found {
         let finish = |(mut damage, said): (Damage, Said)| {
             damage.what = said.lines.join("; ");
             if said.more > 0 {
-                damage.what += &format!("; and {} more", said.more);
+                let _ = write!(damage.what, "; and {} more", said.more);
             }
             damage
         };

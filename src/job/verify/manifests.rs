@@ -64,13 +64,12 @@ struct Check<'a> {
 
 impl Check<'_> {
     async fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), VerifyError> {
-        let entries = match self.roots.get(&snapshot.root) {
-            Some(&entries) => entries,
-            None => {
-                let entries = self.walk(snapshot.root).await?;
-                self.roots.insert(snapshot.root, entries);
-                entries
-            }
+        let entries = if let Some(&entries) = self.roots.get(&snapshot.root) {
+            entries
+        } else {
+            let entries = self.walk(snapshot.root).await?;
+            self.roots.insert(snapshot.root, entries);
+            entries
         };
         if let Some(entries) = entries.filter(|&entries| entries != snapshot.entries) {
             let what = format!("counts {} entries, and its manifest has {entries}", snapshot.entries);

@@ -231,7 +231,7 @@ async fn stale_attributes_and_modes_are_set_right() {
     let (dir, file) = (tmp.path().join("d"), tmp.path().join("d/f"));
     for path in [&dir, &file] {
         rustix::fs::setxattr(path, "user.stale", b"x", rustix::fs::XattrFlags::empty()).unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o500)).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
     }
     let report = run(&fake, into(tmp.path())).await;
     assert_eq!(report.counts.touched, 1);

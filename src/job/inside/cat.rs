@@ -1,0 +1,104 @@
+//! `cat`: one file's content, every chunk verified before it is given away.
+
+use std::io::{self, Write};
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{InsideError, missing};
+use crate::ids::ChunkId;
+use crate::job::restore::layout::Layout;
+use crate::repo::entry::{Kind, TreePath};
+use crate::repo::reader::{Reader, RepoError};
+
+/// Frames fetched ahead of the one that is written. A frame has a few MiB.
+const FRAMES_AHEAD: usize = 4;
+
+/// Zeros for holes, written over and over.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Writes the file's content to `out`, its holes as zeros.
+pub async fn cat(
+    reader: &Reader,
+    root: ChunkId,
+    path: &TreePath,
+    out: &mut (dyn Write + Send),
+) -> Result<(), InsideError> {
+    let Some(mut entry) = reader.entry(root, path).await? else { return Err(missing(reader, root, path).await) };
+    if let Kind::Hardlink { target } = &entry.kind {
+        let first = reader.entry(root, target).await?;
+        let why = "the first name of this file is not there";
+        entry = first.ok_or(InsideError::Unsound { path: path.clone(), why })?;
+    }
+    let Kind::File { size, chunks, .. } = &entry.kind else {
+        return Err(InsideError::NotAFile { path: path.clone(), kind: entry.kind });
+    };
+    let content = content_len(reader, chunks)?;
+    let layout = Layout::new(&entry.kind, content).map_err(|why| InsideError::Unsound { path: path.clone(), why })?;
+
+    let mut frames = stream::iter(shared_frames(reader, chunks))
+        .map(|range| async { fetch(reader, &chunks[range]).await })
+        .buffered(FRAMES_AHEAD);
+    let (mut read, mut written) = (0, 0);
+    while let Some(contents) = frames.try_next().await? {
+        for content in contents {
+            let end = read + content.len() as u64;
+            for (at, part) in layout.spans(read..end) {
+                zeros(out, at - written)?;
+                written = at + part.len() as u64;
+                out.write_all(&content[part])?;
+            }
+            read = end;
+        }
+    }
+    Ok(zeros(out, size - written)?)
+}
+
+fn content_len(reader: &Reader, chunks: &[ChunkId]) -> Result<u64, RepoError> {
+    let len = |id| reader.index().find(id).map(|(place, _)| u64::from(place.len)).ok_or(RepoError::Missing(*id));
+    chunks.iter().map(len).sum()
+}
+
+/// Runs of chunks that stand in the same frame, so that each frame is fetched once.
+fn shared_frames(reader: &Reader, chunks: &[ChunkId]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let mut last = None;
+    for (n, id) in chunks.iter().enumerate() {
+        let frame = reader.index().find(id).map(|(place, _)| (place.pack, place.frame));
+        match runs.last_mut() {
+            Some(run) if frame == last => run.end = n + 1,
+            _ => runs.push(n..n + 1),
+        }
+        last = frame;
+    }
+    runs
+}
+
+/// The contents of chunks of one frame.
+async fn fetch(reader: &Reader, chunks: &[ChunkId]) -> Result<Vec<Bytes>, RepoError> {
+    let mut contents = Vec::with_capacity(chunks.len());
+    let mut frame = None;
+    for id in chunks {
+        let (place, pack) = reader.index().find(id).ok_or(RepoError::Missing(*id))?;
+        let frame = match &mut frame {
+            Some(frame) => frame,
+            none => none.insert(reader.frames(pack, &[place.frame]).await?.pop().expect("one frame was asked for")),
+        };
+        let content = frame.slice(place.offset as usize..place.offset as usize + place.len as usize);
+        if reader.keys().chunk_id(&content) != *id {
+            return Err(RepoError::Content { chunk: *id, pack: place.pack });
+        }
+        contents.push(content);
+    }
+    Ok(contents)
+}
+
+fn zeros(out: &mut dyn Write, mut count: u64) -> io::Result<()> {
+    while count > 0 {
+        let part = count.min(ZEROS.len() as u64);
+        out.write_all(&ZEROS[..part as usize])?;
+        count -= part;
+    }
+    Ok(())
+}

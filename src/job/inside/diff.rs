@@ -1,0 +1,149 @@
+//! `diff`: two manifests side by side. Parts that both have are known by their ID, and are not read.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+
+use super::{Each, InsideError, after, missing};
+use crate::ids::ChunkId;
+use crate::job::report::inside::{Change, DiffLine};
+use crate::repo::entry::{Entry, TreePath};
+use crate::repo::manifest::ManifestWalk;
+use crate::repo::reader::{Reader, RepoError};
+use crate::tree::compare::{self, change};
+
+/// Gives what differs between two manifests at and below `path`, in path order.
+///
+/// # Errors
+/// `path` is in neither of them.
+pub async fn diff(
+    reader: &Reader,
+    [before, after]: [ChunkId; 2],
+    path: &TreePath,
+    each: Each<'_, DiffLine>,
+) -> Result<(), InsideError> {
+    if !path.as_bytes().is_empty() && !is_in(reader, before, path).await? && !is_in(reader, after, path).await? {
+        return Err(missing(reader, after, path).await);
+    }
+    let (mut a, mut b) = (Side::new(reader, before, path), Side::new(reader, after, path));
+    loop {
+        a.settle();
+        b.settle();
+        let order = match (a.batch.front(), b.batch.front()) {
+            (Some(x), Some(y)) => x.path.cmp(&y.path),
+            (Some(x), None) if b.is_beyond(&x.path) => Ordering::Less,
+            (None, Some(y)) if a.is_beyond(&y.path) => Ordering::Greater,
+            (Some(_), None) => {
+                b.open().await?;
+                continue;
+            }
+            (None, Some(_)) => {
+                a.open().await?;
+                continue;
+            }
+            (None, None) => {
+                if !open_one(&mut a, &mut b).await? {
+                    return Ok(());
+                }
+                continue;
+            }
+        };
+        let old = if order.is_le() { a.batch.pop_front() } else { None };
+        let new = if order.is_ge() { b.batch.pop_front() } else { None };
+        if let Some(line) = line(old.as_ref(), new.as_ref()) {
+            each(&line)?;
+        }
+    }
+}
+
+async fn is_in(reader: &Reader, root: ChunkId, path: &TreePath) -> Result<bool, RepoError> {
+    let mut cursor = super::Cursor::new(reader, root);
+    cursor.seek(path);
+    Ok(cursor.next().await?.is_some_and(|entry| entry.path.starts_with(path)))
+}
+
+/// Goes on where neither side has an entry at hand. False at the end of both.
+async fn open_one(a: &mut Side<'_>, b: &mut Side<'_>) -> Result<bool, RepoError> {
+    match (a.wants(), b.wants()) {
+        (None, None) => return Ok(false),
+        (Some(x), Some(y)) if x == y => {
+            a.walk.skip();
+            b.walk.skip();
+        }
+        (Some(_), None) => a.open().await?,
+        (None, Some(_)) => b.open().await?,
+        (Some(_), Some(_)) => {
+            // What starts earlier has something that the other does not have; of two that start alike the larger one may
+            // have the smaller one in it. A root, of which nothing is known, goes first.
+            let key = |side: &Side<'_>| side.walk.next_node().map(|n| (n.first.clone(), std::cmp::Reverse(n.entries)));
+            if key(a) <= key(b) { a.open().await? } else { b.open().await? }
+        }
+    }
+    Ok(true)
+}
+
+/// One of the two manifests.
+struct Side<'a> {
+    reader: &'a Reader,
+    walk: ManifestWalk,
+    batch: VecDeque<Entry>,
+    from: &'a TreePath,
+    /// Nothing from here on is wanted.
+    end: Option<TreePath>,
+    over: bool,
+}
+
+impl<'a> Side<'a> {
+    fn new(reader: &'a Reader, root: ChunkId, path: &'a TreePath) -> Self {
+        let walk = ManifestWalk::new(root);
+        Self { reader, walk, batch: VecDeque::new(), from: path, end: after(path), over: false }
+    }
+
+    /// Leaves out what is before and after the part that is wanted.
+    fn settle(&mut self) {
+        if self.batch.is_empty() {
+            self.walk.seek(self.from);
+            let first = self.walk.next_node().map(|node| &node.first);
+            self.over |= first.zip(self.end.as_ref()).is_some_and(|(first, end)| first >= end);
+        }
+    }
+
+    fn wants(&self) -> Option<ChunkId> {
+        if self.over { None } else { self.walk.wants() }
+    }
+
+    /// Whether all that may come is after `path`.
+    fn is_beyond(&self, path: &TreePath) -> bool {
+        self.wants().is_none() || self.walk.next_node().is_some_and(|node| node.first > *path)
+    }
+
+    /// Reads the next part.
+    async fn open(&mut self) -> Result<(), RepoError> {
+        let Some(chunk) = self.wants() else { return Ok(()) };
+        let bytes = self.reader.chunk(&chunk).await?;
+        let given = self.walk.give(&bytes).map_err(|error| RepoError::Manifest { chunk, error })?;
+        if let Some(entries) = given {
+            self.batch = entries.into();
+            let before = self.batch.partition_point(|entry| entry.path < *self.from);
+            self.batch.drain(..before);
+            if let Some(end) = &self.end {
+                let wanted = self.batch.partition_point(|entry| entry.path < *end);
+                self.over |= wanted < self.batch.len();
+                self.batch.truncate(wanted);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn line(old: Option<&Entry>, new: Option<&Entry>) -> Option<DiffLine> {
+    let change = match change(old, new)? {
+        compare::Change::New => Change::New,
+        compare::Change::Removed => Change::Removed,
+        compare::Change::Changed { content: true, .. } => Change::Content,
+        compare::Change::Changed { .. } => Change::Metadata,
+        compare::Change::Unchanged => return None,
+    };
+    let size = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.kind.size());
+    let path = old.or(new)?.path.clone();
+    Some(DiffLine { path, change, size_before: size(old), size_after: size(new) })
+}

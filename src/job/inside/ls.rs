@@ -1,0 +1,42 @@
+//! `ls`: a directory's entries, or all below it.
+
+use super::{Cursor, Each, InsideError, after, missing};
+use crate::ids::ChunkId;
+use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::repo::reader::Reader;
+
+/// Gives what is in the directory `path`, or all below it, in path order; of a path that is no directory, itself. The root
+/// and other directories above the sources have the sources in them.
+pub async fn ls(
+    reader: &Reader,
+    root: ChunkId,
+    path: &TreePath,
+    recursive: bool,
+    each: Each<'_, Entry>,
+) -> Result<(), InsideError> {
+    let mut cursor = Cursor::new(reader, root);
+    cursor.seek(path);
+    let mut next = cursor.next().await?;
+    match &next {
+        Some(entry) if entry.path == *path => {
+            if !matches!(entry.kind, Kind::Dir) {
+                return Ok(each(entry)?);
+            }
+            next = cursor.next().await?;
+        }
+        Some(entry) if entry.path.starts_with(path) => {}
+        None if path.as_bytes().is_empty() => {}
+        _ => return Err(missing(reader, root, path).await),
+    }
+    while let Some(entry) = next.filter(|entry| entry.path.starts_with(path)) {
+        each(&entry)?;
+        if !recursive
+            && matches!(entry.kind, Kind::Dir)
+            && let Some(beyond) = after(&entry.path)
+        {
+            cursor.seek(&beyond);
+        }
+        next = cursor.next().await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! The keys of a repository: export the repository key, add and remove the slots that give it out.
+//!
+//! The invariant: whoever removes a slot has shown a key that still opens the repository afterwards. Losing the last one
+//! loses every backup.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::KeySource;
+use crate::env::Env;
+use crate::ids::KeyId;
+use crate::job::init::{InitError, put_new, write_key_file};
+use crate::job::report::setup::{KeyChange, KeyReport, KeySlot as SlotReport, KeySlotKind};
+use crate::job::repository::{OpenError, Repository, SecretFileError, read_secret, slots};
+use crate::repo::keyslot::{KeySlot, Secret, SlotError, SlotKind};
+use crate::repo::names;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Why keys were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// There is no key.
+    #[error("the repository is not encrypted, so it has no keys")]
+    NotEncrypted,
+    /// The new or the given key file.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// A file could not be written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A key from `key export` is the repository key itself.
+    #[error("{} holds an exported repository key, which needs no slot", .0.display())]
+    ExportedKey(PathBuf),
+    /// It opens the repository already.
+    #[error("{} opens the repository already, by key {id}", path.display())]
+    AlreadyThere {
+        /// Which file.
+        path: PathBuf,
+        /// Its slot.
+        id: KeyId,
+    },
+    /// No such slot.
+    #[error("the repository has no key {id}; it has {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    NoSuchKey {
+        /// Which.
+        id: KeyId,
+        /// The ones that there are.
+        known: Vec<KeyId>,
+    },
+    /// Nothing would open the repository any more.
+    #[error("key {0} is the last one: without it the backups would be lost")]
+    Last(KeyId),
+    /// The given key would not open the repository any more.
+    #[error(
+        "key {0} is the only one that the given key file or passphrase opens, so nothing shows that another one works"
+    )]
+    Own(KeyId),
+    /// The store does not let anybody delete it.
+    #[error("the store does not allow key {id} to be deleted ({error}); as recommended, its policy protects keys")]
+    Denied {
+        /// Which.
+        id: KeyId,
+        /// The store's answer.
+        error: StoreError,
+    },
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The new slot was not written, or nobody knows.
+    #[error("{0}")]
+    Put(InitError),
+}
+
+/// The text of the repository key, which opens this repository without any slot.
+pub fn export(repository: &Repository) -> Result<Secret, KeysError> {
+    if !repository.is_encrypted() {
+        return Err(KeysError::NotEncrypted);
+    }
+    Ok(Secret::Exported(repository.format.repo, repository.keys.master().clone()))
+}
+
+/// [`export`] to a new file that nobody else can read.
+pub async fn export_to(repository: &Repository, path: &Path) -> Result<KeyReport, KeysError> {
+    let secret = export(repository)?;
+    write_key_file(path, &secret).map_err(|error| KeysError::File { path: path.to_owned(), error })?;
+    report(repository, KeyChange::Exported(path.to_owned())).await
+}
+
+/// Lets what `new` names open the repository, too. A key file that is missing is made.
+pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<KeyReport, KeysError> {
+    if !repository.is_encrypted() {
+        return Err(KeysError::NotEncrypted);
+    }
+    let (secret, path) = secret_or_new(new, env)?;
+    for (id, slot) in slots(repository.store.as_ref(), repository.role()).await? {
+        if opens(slot, &secret, repository) {
+            return Err(KeysError::AlreadyThere { path, id });
+        }
+    }
+    let slot = KeySlot::wrap(&secret, repository.keys.master(), repository.format.repo, env);
+    let slot = slot.ok_or(KeysError::ExportedKey(path))?;
+    let id = slot.id();
+    let key = names::key(repository.role(), id);
+    put_new(repository.store.as_ref(), &key, slot.encode()).await.map_err(KeysError::Put)?;
+    report(repository, KeyChange::Added(id)).await
+}
+
+/// Removes a slot. `given` is what opened the repository for this command; it must open another one.
+pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Result<KeyReport, KeysError> {
+    let Some((secret, _)) = read_secret(given)? else { return Err(KeysError::NotEncrypted) };
+    let all = slots(repository.store.as_ref(), repository.role()).await?;
+    if !all.iter().any(|(slot, _)| *slot == id) {
+        return Err(KeysError::NoSuchKey { id, known: all.into_iter().map(|(id, _)| id).collect() });
+    }
+    let mut others = all.into_iter().filter(|(slot, _)| *slot != id).peekable();
+    if others.peek().is_none() {
+        return Err(KeysError::Last(id));
+    }
+    let is_exported = matches!(secret, Secret::Exported(..));
+    if !is_exported && !others.any(|(_, slot)| opens(slot, &secret, repository)) {
+        return Err(KeysError::Own(id));
+    }
+    match repository.store.delete(&[names::key(repository.role(), id)]).await {
+        Err(error) if error.kind == StoreErrorKind::Denied => return Err(KeysError::Denied { id, error }),
+        result => result?,
+    }
+    report(repository, KeyChange::Removed(id)).await
+}
+
+/// Whether the secret gets the key of this very repository out of the slot.
+fn opens(slot: Result<KeySlot, SlotError>, secret: &Secret, repository: &Repository) -> bool {
+    let master = slot.and_then(|slot| slot.unwrap(secret, repository.format.repo));
+    master.is_ok_and(|master| master.0 == repository.keys.master().0)
+}
+
+fn secret_or_new(new: &KeySource, env: &Env) -> Result<(Secret, PathBuf), KeysError> {
+    match (new, read_secret(new)) {
+        (_, Ok(Some((secret, path)))) => Ok((secret, path.to_owned())),
+        (_, Ok(None)) => Err(KeysError::NotEncrypted),
+        (KeySource::KeyFile(path), Err(OpenError::Secret { error: SecretFileError::Io(e), .. }))
+            if e.kind() == io::ErrorKind::NotFound =>
+        {
+            let secret = Secret::generate(env);
+            write_key_file(path, &secret).map_err(|error| KeysError::File { path: path.clone(), error })?;
+            Ok((secret, path.clone()))
+        }
+        (_, Err(e)) => Err(e.into()),
+    }
+}
+
+async fn report(repository: &Repository, change: KeyChange) -> Result<KeyReport, KeysError> {
+    let kind = |slot: Result<KeySlot, SlotError>| match slot.map(|slot| slot.kind) {
+        Ok(SlotKind::KeyFile) => KeySlotKind::KeyFile,
+        Ok(SlotKind::Passphrase { .. }) => KeySlotKind::Passphrase,
+        Err(_) => KeySlotKind::Unreadable,
+    };
+    let slots = slots(repository.store.as_ref(), repository.role()).await?;
+    let slots = slots.into_iter().map(|(id, slot)| SlotReport { id, kind: kind(slot) }).collect();
+    Ok(KeyReport { role: repository.role().clone(), change, slots })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::job::testing::Rig;
+
+    async fn opened(rig: &Rig, key: &KeySource) -> Result<Repository, OpenError> {
+        Repository::open(rig.store.clone(), &rig.role.name, key).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_added_key_opens_until_it_is_removed() {
+        let rig = Rig::new().await;
+        let first = rig.role.key.clone();
+        let second = KeySource::KeyFile(rig.dir.path().join("second"));
+        let phrase = KeySource::PassphraseFile(rig.dir.path().join("phrase"));
+        std::fs::write(rig.dir.path().join("phrase"), "correct horse\n").unwrap();
+        assert!(opened(&rig, &phrase).await.is_err());
+
+        let added = add(&rig.repository, &second, &rig.env).await.unwrap();
+        let KeyChange::Added(second_id) = added.change else { panic!("{added:?}") };
+        assert_eq!(added.slots.len(), 2);
+        assert_eq!(std::fs::metadata(rig.dir.path().join("second")).unwrap().permissions().mode() & 0o777, 0o600);
+        let added = add(&rig.repository, &phrase, &rig.env).await.unwrap();
+        assert_eq!(added.slots.iter().filter(|s| s.kind == KeySlotKind::Passphrase).count(), 1);
+        for key in [&first, &second, &phrase] {
+            opened(&rig, key).await.unwrap();
+        }
+        let again = add(&rig.repository, &second, &rig.env).await;
+        assert!(matches!(again, Err(KeysError::AlreadyThere { id, .. }) if id == second_id));
+
+        let removed = remove(&rig.repository, second_id, &first).await.unwrap();
+        assert_eq!((removed.change, removed.slots.len()), (KeyChange::Removed(second_id), 2));
+        assert!(matches!(opened(&rig, &second).await, Err(OpenError::WrongSecret { .. })));
+        opened(&rig, &phrase).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_locks_himself_out() {
+        let rig = Rig::new().await;
+        let first = rig.role.key.clone();
+        let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap()[0].0;
+        assert!(matches!(remove(&rig.repository, own, &first).await, Err(KeysError::Last(id)) if id == own));
+        let unknown = KeyId([9; 8]);
+        let refused = remove(&rig.repository, unknown, &first).await;
+        assert!(matches!(refused, Err(KeysError::NoSuchKey { known, .. }) if known == [own]));
+        let second = KeySource::KeyFile(rig.dir.path().join("second"));
+        add(&rig.repository, &second, &rig.env).await.unwrap();
+        assert!(matches!(remove(&rig.repository, own, &first).await, Err(KeysError::Own(id)) if id == own));
+        opened(&rig, &first).await.unwrap();
+        remove(&rig.repository, own, &second).await.unwrap();
+        opened(&rig, &second).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_exported_key_opens_without_any_slot() {
+        let rig = Rig::new().await;
+        let path = rig.dir.path().join("exported");
+        export_to(&rig.repository, &path).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let exported = KeySource::KeyFile(path.clone());
+        let added = add(&rig.repository, &exported, &rig.env).await;
+        assert!(matches!(added, Err(KeysError::ExportedKey(p)) if p == path));
+        let again = export_to(&rig.repository, &path).await;
+        assert!(matches!(again, Err(KeysError::File { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists));
+        for (id, _) in slots(rig.store.as_ref(), &rig.role.name).await.unwrap() {
+            rig.memory.tamper(&names::key(&rig.role.name, id), None);
+        }
+        assert!(opened(&rig, &rig.role.key).await.is_err());
+        assert_eq!(opened(&rig, &exported).await.unwrap().format.repo, rig.repository.format.repo);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_that_protects_keys_is_named_as_the_reason() {
+        let rig = Rig::new().await;
+        let second = KeySource::KeyFile(rig.dir.path().join("second"));
+        add(&rig.repository, &second, &rig.env).await.unwrap();
+        let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap();
+        let protected = Repository { store: Arc::new(Protected(rig.memory.clone())), ..rig.repository.clone() };
+        for (id, _) in own {
+            for key in [&rig.role.key, &second] {
+                let refused = remove(&protected, id, key).await;
+                assert!(matches!(refused, Err(KeysError::Denied { .. } | KeysError::Own(_))), "{refused:?}");
+            }
+        }
+        assert_eq!(slots(rig.store.as_ref(), &rig.role.name).await.unwrap().len(), 2);
+    }
+
+    /// A bucket whose policy denies deletes.
+    #[derive(Debug)]
+    struct Protected(crate::store::memory::MemoryStore);
+
+    #[async_trait::async_trait]
+    impl crate::store::Store for Protected {
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+        fn capabilities(&self) -> crate::store::Capabilities {
+            self.0.capabilities()
+        }
+        async fn put(&self, key: &str, body: bytes::Bytes) -> Result<(), StoreError> {
+            self.0.put(key, body).await
+        }
+        async fn put_if_absent(&self, key: &str, body: bytes::Bytes) -> Result<crate::store::PutOutcome, StoreError> {
+            self.0.put_if_absent(key, body).await
+        }
+        async fn put_if_absent_held(
+            &self,
+            key: &str,
+            body: bytes::Bytes,
+            hold: crate::store::Hold,
+        ) -> Result<crate::store::PutOutcome, StoreError> {
+            self.0.put_if_absent_held(key, body, hold).await
+        }
+        async fn get(&self, key: &str) -> Result<bytes::Bytes, StoreError> {
+            self.0.get(key).await
+        }
+        async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<bytes::Bytes, StoreError> {
+            self.0.get_range(key, range).await
+        }
+        async fn list(
+            &self,
+            prefix: &str,
+            after: Option<&str>,
+            limit: usize,
+        ) -> Result<crate::store::Page, StoreError> {
+            self.0.list(prefix, after, limit).await
+        }
+        async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+            Err(StoreError::new(StoreErrorKind::Denied, "memory:", keys.first().map(String::as_str), "policy"))
+        }
+        fn clock_offset(&self) -> Option<jiff::SignedDuration> {
+            self.0.clock_offset()
+        }
+    }
+}

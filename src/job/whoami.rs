@@ -1,0 +1,263 @@
+//! `whoami` and `is-active`: who this node is, where it stands for its roles, and why. They only look: nothing is taken over,
+//! written or made, neither in the store nor in the state directory.
+//!
+//! The answer comes soon also where the store or a probe hangs: whoever asks is often somebody whose night is spoiled already.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, join_all};
+use jiff::Timestamp;
+
+use crate::config::{KeySource, Probe, RoleSettings, Settings};
+use crate::env::Env;
+use crate::ids::{InstanceId, NodeId, RoleName};
+use crate::job::backup::history;
+use crate::job::guard::CLOCK_OFFSET_MAX;
+use crate::job::inside::{Archive, info};
+use crate::job::local::{Local, Memory};
+use crate::job::report::whoami::{
+    Answer, Evidence, NodeInfo, Reason, RoleStatus, State, StoreState, StoreStatus, TermInfo, Warning, WhoamiReport,
+};
+use crate::job::repository::{OpenError, Repository};
+use crate::role::election::{self, History, Inputs, Occasion, StandbyReason, UnknownReason, Verdict};
+use crate::role::identity;
+use crate::role::probe::{self, Assessment};
+use crate::role::slot::Plan;
+use crate::store::{Store, StoreError};
+
+/// How long stores and probes are waited for, so that the whole answer is there within two seconds.
+pub const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Who asks, from where.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// Everything configured.
+    pub settings: &'a Settings,
+    /// `--node NAME`.
+    pub name: Option<&'a str>,
+    /// Where this node keeps its state, if it has a place for it.
+    pub state_dir: Option<&'a Path>,
+    /// The clocks.
+    pub env: &'a Env,
+    /// How long stores and probes are waited for.
+    pub patience: Duration,
+}
+
+/// Looks at everything at once, the store of each role by `connect`.
+pub async fn whoami(
+    asker: &Asker<'_>,
+    roles: &[&RoleSettings],
+    connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
+) -> WhoamiReport {
+    let (id, label) = identity::peek(asker.state_dir, asker.name);
+    // Somebody without an identity never had a role, as any ID tells that nobody has.
+    let node = id.unwrap_or_else(|| NodeId(asker.env.random_bytes()));
+    let connected = connect.boxed().shared();
+    let statuses = roles.iter().map(|role| {
+        let (connected, label) = (connected.clone(), &label);
+        async move {
+            let (assessment, looked) =
+                tokio::join!(assess(role, label, asker.env, Some(asker.patience)), look(asker, role, connected));
+            status(asker, role, (node, label), assessment.as_ref(), &looked)
+        }
+    });
+    WhoamiReport {
+        roles: join_all(statuses).await,
+        node: NodeInfo {
+            id,
+            hostname: label.clone(),
+            instance: InstanceId(asker.env.random_bytes()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_hash: asker.settings.hash.clone(),
+        },
+    }
+}
+
+/// Whether this node is active, as far as its probes tell.
+pub async fn is_active(role: &RoleSettings, name: Option<&str>, state_dir: Option<&Path>, env: &Env) -> State {
+    let (id, label) = identity::peek(state_dir, name);
+    let node = id.unwrap_or_else(|| NodeId(env.random_bytes()));
+    let assessment = assess(role, &label, env, None).await;
+    let assessment = assessment.as_ref();
+    let inputs = Inputs { role, node, label: &label, assessment, history: None, occasion: Occasion::None };
+    verdict(role, election::decide(inputs)).0
+}
+
+/// What the probes say; `patience` cuts short those that may take longer.
+async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Duration>) -> Option<Assessment> {
+    let mut probe = role.eligible.clone()?;
+    if let Some(patience) = patience {
+        shorten(&mut probe, patience);
+    }
+    let context = probe::Context { node: label.to_owned(), role: role.name.clone(), term: None, slot: None };
+    let asked = probe::assess(&probe, &context, env);
+    let Some(patience) = patience else { return Some(asked.await) };
+    // Only so many commands run at once: with more of them the last may start when the time is up.
+    let unknown = Assessment { answer: probe::Answer::Unknown, evidence: Vec::new() };
+    Some(tokio::time::timeout(patience + patience / 10, asked).await.unwrap_or(unknown))
+}
+
+fn shorten(probe: &mut Probe, most: Duration) {
+    match probe {
+        Probe::Command { timeout, .. } => *timeout = most.min(*timeout),
+        Probe::Vip { .. } => {}
+        Probe::All(probes) | Probe::Any(probes) => probes.iter_mut().for_each(|p| shorten(p, most)),
+        Probe::Not(inner) => shorten(inner, most),
+    }
+}
+
+/// What a look at the store came to.
+#[derive(Debug)]
+struct Looked {
+    state: StoreState,
+    archive: Option<Archive>,
+    memory: Memory,
+}
+
+type Connecting = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
+
+/// Looks at a role's store, in a task of its own: one that blocks its thread keeps nobody waiting either.
+async fn look(asker: &Asker<'_>, role: &RoleSettings, connecting: Connecting) -> Looked {
+    let (name, key) = (role.name.clone(), role.key.clone());
+    let (env, state_dir) = (asker.env.clone(), asker.state_dir.map(Path::to_owned));
+    let task = tokio::spawn(read(connecting, name, key, env, state_dir));
+    let abort = task.abort_handle();
+    let failed = |why: String| Looked {
+        state: StoreState {
+            url: asker.settings.store.url.to_string(),
+            status: StoreStatus::Failed(why),
+            clock_offset_seconds: None,
+        },
+        archive: None,
+        memory: Memory::default(),
+    };
+    match tokio::time::timeout(asker.patience, task).await {
+        Ok(Ok(looked)) => looked.unwrap_or_else(|e| failed(e.to_string())),
+        Ok(Err(broken)) => failed(broken.to_string()),
+        Err(_) => {
+            abort.abort();
+            failed(format!("no answer within {}", humantime::format_duration(asker.patience)))
+        }
+    }
+}
+
+async fn read(
+    connecting: Connecting,
+    role: RoleName,
+    key: KeySource,
+    env: Env,
+    state_dir: Option<PathBuf>,
+) -> Result<Looked, StoreError> {
+    let store = connecting.await?;
+    let mut memory = Memory::default();
+    let (status, archive) = match Repository::open(store.clone(), &role, &key).await {
+        Err(OpenError::NoRepository { .. }) => (StoreStatus::NotInitialised, None),
+        Err(error) => (StoreStatus::Failed(error.to_string()), None),
+        Ok(repository) => {
+            if let Some(dir) = &state_dir {
+                memory = Local::peek(dir, repository.keys.repo()).load();
+            }
+            match Archive::open(repository, &env, state_dir.as_deref()).await {
+                Err(error) | Ok(Archive { damaged: Some(error), .. }) => (StoreStatus::Failed(error.to_string()), None),
+                Ok(archive) => (StoreStatus::Ok, Some(archive)),
+            }
+        }
+    };
+    let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
+    Ok(Looked { state: StoreState { url: store.describe(), status, clock_offset_seconds }, archive, memory })
+}
+
+fn status(
+    asker: &Asker<'_>,
+    role: &RoleSettings,
+    (node, label): (NodeId, &str),
+    assessment: Option<&Assessment>,
+    looked: &Looked,
+) -> RoleStatus {
+    let now = asker.env.clock.now();
+    let view = looked.archive.as_ref().map(|archive| &archive.view);
+    let history = match &looked.state.status {
+        StoreStatus::NotInitialised => Some(History::default()),
+        _ => view.map(|view| history(view, &looked.memory)),
+    };
+    let inputs = Inputs { role, node, label, assessment, history: history.as_ref(), occasion: Occasion::None };
+    let decided = election::decide(inputs);
+    let evidence = decided.evidence.iter().map(describe).collect();
+    let (state, reason) = verdict(role, decided);
+
+    let holder = view.and_then(|view| view.state.holder.as_ref());
+    let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
+    let plan = Plan::new(role, &asker.settings.timezone).ok().flatten();
+    let last_slot = view.and_then(|view| view.state.last_slot);
+    RoleStatus {
+        role: role.name.clone(),
+        state,
+        reason,
+        evidence,
+        term: TermInfo {
+            mine: held.or(history.and_then(|history| history.own_term)),
+            current: holder.map(|holder| holder.term),
+            holder: holder.map(|holder| holder.node.name.clone()),
+        },
+        last_backup: view.and_then(|view| view.state.snapshots.last()).map(|snapshot| info(&role.name, snapshot)),
+        next_slot: plan.as_ref().and_then(|plan| plan.next(now)).map(|slot| slot.at),
+        store: looked.state.clone(),
+        warnings: warnings(looked, plan.as_ref(), last_slot, now),
+    }
+}
+
+fn warnings(looked: &Looked, plan: Option<&Plan>, last_slot: Option<Timestamp>, now: Timestamp) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if matches!(looked.state.status, StoreStatus::Failed(_)) {
+        warnings.push(Warning::StoreUnreadable);
+    }
+    if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) {
+        warnings.push(Warning::StoreRolledBack);
+    }
+    if let Some(seconds) = looked.state.clock_offset_seconds
+        && seconds.unsigned_abs() > CLOCK_OFFSET_MAX.as_secs().unsigned_abs()
+    {
+        warnings.push(Warning::ClockOff(seconds));
+    }
+    let missed = plan.map(|plan| plan.missed(last_slot, None, now).slots).unwrap_or_default();
+    if let Some(last) = missed.last() {
+        warnings.push(Warning::SlotsMissed { last: last.at, count: missed.len() });
+    }
+    warnings
+}
+
+fn verdict(role: &RoleSettings, verdict: Verdict) -> (State, Reason) {
+    let yes = if role.eligible.is_none() { Reason::AlwaysActive } else { Reason::ProbesYes };
+    match verdict.state {
+        // Where the journal cannot be read, the probes' yes is all there is. Before anything is done about it the journal
+        // is asked again.
+        election::State::Active { .. } | election::State::Unknown(UnknownReason::Journal) => (State::Active, yes),
+        election::State::Unknown(UnknownReason::Probes) => (State::Unknown, Reason::ProbesUnknown),
+        election::State::Unknown(UnknownReason::Lease(_)) => (State::Unknown, Reason::NoLease),
+        election::State::Standby(StandbyReason::NotListed) => (State::Standby, Reason::NotListed),
+        election::State::Standby(StandbyReason::NotEligible) => (State::Standby, Reason::ProbesNo),
+        election::State::Conflict { holder } => {
+            (State::Conflict, Reason::TakenOver { by: holder.label, term: holder.term })
+        }
+    }
+}
+
+fn describe(evidence: &probe::Evidence) -> Evidence {
+    Evidence {
+        probe: evidence.subject.to_string(),
+        answer: match evidence.answer {
+            probe::Answer::Yes => Answer::Yes,
+            probe::Answer::No => Answer::No,
+            probe::Answer::Unknown => Answer::Unknown,
+        },
+        detail: evidence.detail.to_string(),
+        latency: evidence.latency,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Over real repositories, probes that are real commands, and stores that do not answer.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+
+use super::*;
+use crate::config::{Schedule, StoreUrl};
+use crate::job::testing::Rig;
+use crate::store::{Capabilities, Hold, Page, PutOutcome, StoreErrorKind};
+
+/// Short where something hangs on purpose, long where nothing should.
+const SHORT: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(60);
+
+fn settings(rig: &Rig) -> Settings {
+    let url = StoreUrl::Dir("/srv/backups".into());
+    let sources = [rig.src().to_owned()];
+    Settings::for_flags(&sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap()
+}
+
+/// What `whoami` says of the rig's role.
+async fn ask(rig: &Rig, store: Result<Arc<dyn Store>, StoreError>, patience: Duration) -> (NodeInfo, RoleStatus) {
+    let (settings, state_dir) = (settings(rig), rig.state_dir());
+    let asker = Asker { settings: &settings, name: Some("east"), state_dir: Some(&state_dir), env: &rig.env, patience };
+    let mut report = whoami(&asker, &[&rig.role], async { store }).await;
+    (report.node, report.roles.pop().unwrap())
+}
+
+fn command(script: &str) -> Option<Probe> {
+    let command = vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
+    Some(Probe::Command { command, timeout: Duration::from_secs(600) })
+}
+
+/// Gives the rig the identity of its state directory, as a backup would.
+fn identify(rig: &mut Rig) {
+    std::fs::create_dir_all(rig.state_dir()).unwrap();
+    rig.node = identity::Node::open(&rig.state_dir(), Some("east"), &rig.env).unwrap().id;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_node_is_told_without_making_anything() {
+    let rig = Rig::new().await;
+    let (node, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
+    assert_eq!((node.id, node.hostname.as_str()), (None, "east"));
+    assert_eq!((role.state, role.reason), (State::Active, Reason::AlwaysActive));
+    assert_eq!((role.term, role.last_backup, role.store.status), (TermInfo::default(), None, StoreStatus::Ok));
+    assert_eq!(role.warnings, []);
+    assert!(!rig.state_dir().exists());
+
+    let empty: Arc<dyn Store> = Arc::new(crate::store::memory::MemoryStore::new(&rig.env));
+    let (_, role) = ask(&rig, Ok(empty), LONG).await;
+    assert_eq!((role.state, role.store.status), (State::Active, StoreStatus::NotInitialised));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_tells_who_holds_the_role() {
+    let mut rig = Rig::new().await;
+    rig.write("a", "1");
+    identify(&mut rig);
+    rig.role.eligible = command("exit 0");
+    let first = rig.backup().await;
+    let (node, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
+    assert_eq!(node.id, Some(rig.node));
+    assert_eq!((role.state, role.reason), (State::Active, Reason::ProbesYes));
+    assert_eq!(role.evidence[0].probe, "command /bin/sh -c exit 0");
+    let one = crate::ids::Term(1);
+    assert_eq!(role.term, TermInfo { mine: Some(one), current: Some(one), holder: Some("east".to_owned()) });
+    assert_eq!(role.last_backup.unwrap().id, first.snapshot.id);
+
+    // Another node takes over; this one's probes still say yes.
+    let state = rig.state_dir();
+    std::fs::rename(&state, rig.dir.path().join("kept")).unwrap();
+    rig.node = NodeId([2; 16]);
+    rig.backup().await;
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::rename(rig.dir.path().join("kept"), &state).unwrap();
+    let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
+    let two = crate::ids::Term(2);
+    assert_eq!((role.state, role.reason), (State::Conflict, Reason::TakenOver { by: "east".to_owned(), term: two }));
+    assert_eq!((role.term.mine, role.term.current), (Some(one), Some(two)));
+    rig.role.eligible = command("exit 1");
+    let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
+    assert_eq!((role.state, role.reason), (State::Standby, Reason::ProbesNo));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_hangs_or_fails_leaves_the_probes() {
+    let mut rig = Rig::new().await;
+    rig.role.eligible = command("exit 0");
+    let failed = StoreError::new(StoreErrorKind::Unreachable, "s3://b", None, "connection refused");
+    for (store, why) in [(Ok(Arc::new(Hanging) as Arc<dyn Store>), "no answer within 50ms"), (Err(failed), "refused")] {
+        let (_, role) = ask(&rig, store, SHORT).await;
+        let StoreStatus::Failed(said) = &role.store.status else { panic!("{role:?}") };
+        assert!(said.contains(why), "{said}");
+        assert_eq!(role.store.url, "file:///srv/backups");
+        assert_eq!(
+            (role.state, &role.reason, &role.warnings[..]),
+            (State::Active, &Reason::ProbesYes, &[Warning::StoreUnreadable][..])
+        );
+    }
+    // So does a probe.
+    rig.role.eligible = command("sleep 600");
+    let (_, role) = ask(&rig, Ok(Arc::new(Hanging)), SHORT).await;
+    assert_eq!((role.state, role.reason), (State::Unknown, Reason::ProbesUnknown));
+    rig.role.eligible = command("exit 0");
+    rig.role.nodes = Some(vec!["west".to_owned()]);
+    let (_, role) = ask(&rig, Ok(Arc::new(Hanging)), SHORT).await;
+    assert_eq!((role.state, role.reason), (State::Standby, Reason::NotListed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_person_is_a_warning() {
+    let mut rig = Rig::new().await;
+    rig.write("a", "1");
+    identify(&mut rig);
+    rig.backup().await;
+    let newest = rig.backup().await.snapshot.seq;
+    rig.role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
+    let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
+    assert_eq!(role.warnings, [], "a role that never committed a slot has missed none");
+    let next = role.next_slot.unwrap();
+    assert_eq!(next.as_second() % 3600, 0);
+
+    rig.memory.set_clock_offset(SignedDuration::from_mins(7));
+    rig.memory.tamper(&crate::repo::names::record(&rig.role.name, newest), None);
+    let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
+    let [Warning::StoreRolledBack, Warning::ClockOff(seconds)] = role.warnings[..] else { panic!("{role:?}") };
+    assert!((415..=425).contains(&seconds), "{seconds}");
+
+    let plan = Plan::new(&rig.role, &jiff::tz::TimeZone::UTC).unwrap();
+    let looked = Looked {
+        state: StoreState { url: String::new(), status: StoreStatus::Ok, clock_offset_seconds: None },
+        archive: None,
+        memory: Memory::default(),
+    };
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let warned = warnings(&looked, plan.as_ref(), Some(at("2026-11-20T01:00:00Z")), at("2026-11-20T04:40:00Z"));
+    assert_eq!(warned, [Warning::SlotsMissed { last: at("2026-11-20T04:00:00Z"), count: 3 }]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn is_active_asks_probes_alone() {
+    let mut rig = Rig::new().await;
+    let active = async |rig: &Rig| is_active(&rig.role, Some("east"), None, &rig.env).await;
+    assert_eq!(active(&rig).await, State::Active);
+    for (script, state) in [("exit 0", State::Active), ("exit 1", State::Standby), ("exit 2", State::Unknown)] {
+        rig.role.eligible = command(script);
+        assert_eq!(active(&rig).await, state);
+    }
+    rig.role.nodes = Some(vec!["west".to_owned()]);
+    assert_eq!(active(&rig).await, State::Standby);
+}
+
+/// A store that never answers.
+#[derive(Debug)]
+struct Hanging;
+
+#[async_trait]
+impl Store for Hanging {
+    fn describe(&self) -> String {
+        "hanging".to_owned()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { put_if_absent: true }
+    }
+
+    async fn put(&self, _: &str, _: Bytes) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+
+    async fn put_if_absent(&self, _: &str, _: Bytes) -> Result<PutOutcome, StoreError> {
+        std::future::pending().await
+    }
+
+    async fn put_if_absent_held(&self, _: &str, _: Bytes, _: Hold) -> Result<PutOutcome, StoreError> {
+        std::future::pending().await
+    }
+
+    async fn get(&self, _: &str) -> Result<Bytes, StoreError> {
+        std::future::pending().await
+    }
+
+    async fn get_range(&self, _: &str, _: Range<u64>) -> Result<Bytes, StoreError> {
+        std::future::pending().await
+    }
+
+    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Page, StoreError> {
+        std::future::pending().await
+    }
+
+    async fn delete(&self, _: &[String]) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        None
+    }
+}

@@ -1,0 +1,18 @@
+//! The built program, end to end, on a directory as store: what a person, a cron job and a second node would see.
+
+mod support;
+
+#[path = "program/dumps.rs"]
+mod dumps;
+#[path = "program/first_failure.rs"]
+mod first_failure;
+#[path = "program/refusals.rs"]
+mod refusals;
+#[path = "program/restoring.rs"]
+mod restoring;
+#[path = "program/site.rs"]
+mod site;
+#[path = "program/sources.rs"]
+mod sources;
+#[path = "program/turns.rs"]
+mod turns;

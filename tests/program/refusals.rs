@@ -1,0 +1,317 @@
+//! Bad input gets a clear error, the right exit code, and nothing is lost or made in passing.
+
+use std::fs;
+
+use crate::site::{Site, files, number, role};
+use crate::support::compare::assert_same;
+
+/// A site with two files, backed up once.
+fn backed_up() -> Site {
+    let site = Site::new("");
+    site.write("a", "one");
+    site.write("sub/b", "two");
+    site.init();
+    site.backup("east");
+    site
+}
+
+/// The last line tells what to do.
+fn has_advice(said: &str) -> bool {
+    said.trim_end().lines().last().is_some_and(|line| line.starts_with("To do: ") && line.len() > 20)
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+    let site = backed_up();
+    let objects = site.objects();
+    site.config("exlude = [\"*.tmp\"]");
+    let said = site.refused("east", 2);
+    assert!(said.contains("exlude") && said.contains("did you mean") && said.contains("exclude"), "{said}");
+    assert!(said.contains("runner.toml:8"), "file and line are named: {said}");
+    let run = site.node("east").run(["backup", "app", "--json"]).expect(2);
+    assert_eq!(run.json()["error"]["exit"], 2);
+    assert_eq!(site.objects(), objects);
+}
+
+#[test]
+fn a_missing_source_fails_and_the_backups_stay_as_they_are() {
+    let site = backed_up();
+    fs::rename(site.src(), site.path("gone")).unwrap();
+    for node in ["east", "west"] {
+        let said = site.refused(node, 1);
+        assert!(said.contains(site.src().to_str().unwrap()), "{said}");
+    }
+    fs::rename(site.path("gone"), site.src()).unwrap();
+    assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+#[test]
+fn one_missing_source_of_several_fails_the_whole_run() {
+    let site = Site::new("");
+    site.write("a", "one");
+    let text = fs::read_to_string(site.path("runner.toml")).unwrap();
+    let src = site.src();
+    let several = format!("{src:?}, {:?}", site.path("not-there"));
+    fs::write(site.path("runner.toml"), text.replace(&format!("{src:?}"), &several)).unwrap();
+    site.init();
+    let said = site.refused("east", 1);
+    assert!(said.contains("not-there"), "{said}");
+}
+
+#[test]
+fn an_empty_source_where_there_were_files_is_an_unmounted_volume_unless_allowed() {
+    let site = backed_up();
+    fs::rename(site.src(), site.path("full")).unwrap();
+    fs::create_dir(site.src()).unwrap();
+    for node in ["east", "west"] {
+        let said = site.refused(node, 1);
+        assert!(said.contains(site.src().to_str().unwrap()) && said.contains("empty"), "{said}");
+        assert!(has_advice(&said) && said.contains("allow_empty"), "{said}");
+    }
+    let out = site.restore(&site.node("east"), "latest", "out");
+    assert_eq!(fs::read(out.join("sub/b")).unwrap(), b"two");
+
+    site.config("allow_empty = true");
+    let run = site.backup("east");
+    assert_eq!((&run["outcome"], files(&run)[3]), (&"committed".into(), 3), "{run}");
+    // Empty as it was before: no reason to refuse.
+    site.config("");
+    assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+#[test]
+fn an_empty_source_is_no_matter_in_a_new_repository() {
+    let site = Site::new("");
+    site.init();
+    assert_eq!(site.backup("east")["outcome"], "committed");
+}
+
+#[test]
+fn a_wrong_key_or_passphrase_and_a_missing_key_file_open_nothing_and_make_nothing() {
+    let site = backed_up();
+    let objects = site.objects();
+    let key = fs::read(site.path("key")).unwrap();
+    // A key that is well-formed, and another repository's.
+    let other = Site::new("");
+    other.init();
+    fs::copy(other.path("key"), site.path("key")).unwrap();
+    let said = site.refused("east", 1);
+    assert!(said.contains("does not open") && said.contains(site.path("key").to_str().unwrap()), "{said}");
+    let run = site.node("east").run(["restore", "app", "--target", site.path("out").to_str().unwrap()]).expect(1);
+    assert!(run.stderr.contains("does not open"), "{}", run.stderr);
+
+    fs::write(site.path("key"), b"rubbish").unwrap();
+    site.refused("east", 1);
+    fs::remove_file(site.path("key")).unwrap();
+    let said = site.refused("east", 1);
+    assert!(said.contains(site.path("key").to_str().unwrap()), "{said}");
+    assert!(!site.path("key").exists(), "only the making of a repository makes a key");
+    site.node("east").run(["init"]).expect(1);
+    assert!(!site.path("key").exists(), "nor does a second init");
+
+    let text = fs::read_to_string(site.path("runner.toml")).unwrap();
+    fs::write(site.path("passphrase"), "wrong\n").unwrap();
+    let with_passphrase = text.replace("key_file", "passphrase_file").replace("/key\"", "/passphrase\"");
+    fs::write(site.path("runner.toml"), with_passphrase).unwrap();
+    let said = site.refused("east", 1);
+    assert!(said.contains("does not open"), "{said}");
+    fs::write(
+        site.path("runner.toml"),
+        text.replace("key_file", "#").replace("[store]", "[store]\nencryption = \"none\""),
+    )
+    .unwrap();
+    let said = site.refused("east", 1);
+    assert!(said.contains("is encrypted"), "{said}");
+
+    fs::write(site.path("runner.toml"), text).unwrap();
+    fs::write(site.path("key"), key).unwrap();
+    assert_eq!(site.objects(), objects, "nothing of all that wrote to the store");
+    assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+#[test]
+fn a_passphrase_opens_what_it_closed() {
+    let site = Site::new("");
+    site.write("a", "one");
+    let text = fs::read_to_string(site.path("runner.toml")).unwrap();
+    fs::write(site.path("runner.toml"), text.replace("key_file", "passphrase_file").replace("/key\"", "/passphrase\""))
+        .unwrap();
+    fs::write(site.path("passphrase"), "correct horse battery staple\n").unwrap();
+    site.init();
+    site.backup("east");
+    fs::write(site.path("passphrase"), "correct horse battery stable\n").unwrap();
+    let said = site.refused("east", 1);
+    assert!(said.contains("does not open"), "{said}");
+    // Without the newline it is the same passphrase.
+    fs::write(site.path("passphrase"), "correct horse battery staple").unwrap();
+    assert_same(&site.src(), &site.restore(&site.node("west"), "latest", "out"));
+}
+
+#[test]
+fn without_encryption_nothing_is_hidden_and_a_configured_key_refuses_it() {
+    let site = Site::new("");
+    site.write("a", "a very particular sentence");
+    let text = fs::read_to_string(site.path("runner.toml")).unwrap();
+    let plain: Vec<&str> = text.lines().filter(|line| !line.starts_with("key_file")).collect();
+    fs::write(site.path("runner.toml"), plain.join("\n").replace("[store]", "[store]\nencryption = \"none\"")).unwrap();
+    site.init();
+    site.backup("east");
+    assert_same(&site.src(), &site.restore(&site.node("west"), "latest", "out"));
+    fs::write(site.path("runner.toml"), &text).unwrap();
+    fs::copy(key_of_another(), site.path("key")).unwrap();
+    let said = site.refused("east", 1);
+    assert!(said.contains("not encrypted"), "whoever can write to the store must not choose: {said}");
+}
+
+fn key_of_another() -> std::path::PathBuf {
+    let other = Site::new("");
+    other.init();
+    let kept = tempfile::NamedTempFile::new().unwrap().into_temp_path().keep().unwrap();
+    fs::copy(other.path("key"), &kept).unwrap();
+    kept
+}
+
+#[test]
+fn a_newer_format_or_record_asks_for_an_update_and_is_not_written_to() {
+    let site = backed_up();
+    let format = site.path("store/app/format");
+    let text = fs::read_to_string(&format).unwrap();
+    fs::write(&format, text.replacen("\"v\":1", "\"v\":2", 1)).unwrap();
+    let said = site.refused("east", 1);
+    assert!(said.contains("version 2") && said.contains("pdate runner"), "{said}");
+    fs::write(&format, text).unwrap();
+
+    let head = site.records().len();
+    let journal = site.path("store/app/journal");
+    let mut names: Vec<_> = fs::read_dir(&journal).unwrap().map(|e| e.unwrap().path()).collect();
+    names.sort();
+    let next = journal.join(format!("{:0width$}", head + 1, width = names[0].file_name().unwrap().len()));
+    let newer = fs::read_to_string(&names[head - 1]).unwrap().replacen("\"v\":1", "\"v\":2", 1);
+    fs::write(&next, newer).unwrap();
+    for node in ["east", "west"] {
+        let objects = site.objects();
+        let run = site.node(node).run(["backup", "app"]).expect(1);
+        assert!(run.stderr.contains("version 2") && run.stderr.contains("pdate runner"), "{}", run.stderr);
+        assert_eq!(site.objects(), objects);
+    }
+    fs::remove_file(next).unwrap();
+    assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_not_made() {
+    let site = backed_up();
+    let store = site.path("store");
+    fs::rename(&store, site.path("unmounted")).unwrap();
+    for args in [&["backup", "app"][..], &["snapshots", "app"], &["restore", "app", "--target", "/nonexistent"]] {
+        let run = site.node("east").run(args).expect(1);
+        assert!(run.stderr.contains(store.to_str().unwrap()) && has_advice(&run.stderr), "{}", run.stderr);
+        assert!(!store.exists());
+    }
+    // The mount point is there, the disk is not: an empty directory is no repository.
+    fs::create_dir(&store).unwrap();
+    let said = site.refused("east", 1);
+    assert!(said.contains("no repository"), "{said}");
+    assert_eq!(fs::read_dir(&store).unwrap().count(), 0, "nothing was made in it");
+    fs::remove_dir(&store).unwrap();
+    fs::rename(site.path("unmounted"), &store).unwrap();
+    assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+#[test]
+fn a_store_that_was_rolled_back_is_not_written_to() {
+    let site = backed_up();
+    site.write("c", "three");
+    site.backup("east");
+    let journal = site.path("store/app/journal");
+    let last = fs::read_dir(&journal).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+    let record = fs::read(&last).unwrap();
+    fs::remove_file(&last).unwrap();
+    let run = site.node("east").run(["backup", "app"]).expect(1);
+    assert!(run.stderr.contains("rolled back"), "{}", run.stderr);
+    assert!(!last.exists());
+    fs::write(&last, record).unwrap();
+    assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+#[test]
+fn a_damaged_record_stops_writers_by_name() {
+    let site = backed_up();
+    let journal = site.path("store/app/journal");
+    let last = fs::read_dir(&journal).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+    let record = fs::read(&last).unwrap();
+    let mut flipped = record.clone();
+    let at = flipped.len() / 2;
+    flipped[at] ^= 1;
+    fs::write(&last, &flipped).unwrap();
+    let objects = site.objects();
+    let run = site.node("west").run(["backup", "app"]).expect(1);
+    assert!(run.stderr.contains(last.file_name().unwrap().to_str().unwrap().trim_start_matches('0')), "{}", run.stderr);
+    assert_eq!(site.objects(), objects);
+    fs::write(&last, record).unwrap();
+    assert_eq!(site.backup("west")["outcome"], "unchanged");
+}
+
+#[test]
+fn init_is_safe_to_repeat_and_refuses_what_is_somebody_elses() {
+    let site = backed_up();
+    let objects = site.objects();
+    let run = site.node("west").run(["init", "--json"]).expect(0);
+    assert_eq!(run.json()["roles"][0]["created"], false);
+    assert_eq!(site.objects(), objects);
+
+    let other = Site::new("");
+    fs::create_dir_all(other.path("store/app")).unwrap();
+    fs::write(other.path("store/app/holiday.jpg"), "not ours").unwrap();
+    let run = other.node("east").run(["init"]).expect(1);
+    assert!(run.stderr.contains("app/holiday.jpg"), "{}", run.stderr);
+    assert_eq!(other.objects().len(), 1);
+    assert!(!other.path("key").exists());
+}
+
+#[test]
+fn a_repository_that_lost_its_format_is_not_made_anew() {
+    let site = backed_up();
+    fs::remove_file(site.path("store/app/format")).unwrap();
+    let objects = site.objects();
+    site.refused("east", 1);
+    site.node("east").run(["init"]).expect(1);
+    assert_eq!(site.objects(), objects);
+}
+
+#[test]
+fn without_any_config_a_directory_is_backed_up_and_comes_back() {
+    let site = Site::new("");
+    site.write("a", "one");
+    site.write("b.tmp", "two");
+    fs::remove_file(site.path("runner.toml")).unwrap();
+    let node = site.node("east").without_config();
+    let (src, key) = (site.src().display().to_string(), site.path("key").display().to_string());
+    let store = format!("file://{}", site.path("store").display());
+    let backup =
+        ["backup", "--source", &src, "--store", &store, "--role", "app", "--key-file", &key, "--exclude", "*.tmp"];
+    let run = node.run(backup).expect(0);
+    assert!(run.stdout.contains("opy") && run.stdout.contains(&key), "what to copy is said: {}", run.stdout);
+    assert_eq!(fs::metadata(&key).unwrap().permissions(), std::os::unix::fs::PermissionsExt::from_mode(0o100_600));
+    let again = role(&node.run(backup.into_iter().chain(["--json"])).expect(0));
+    assert_eq!((&again["outcome"], number(&again["bytes"]["new"])), (&"unchanged".into(), 0));
+
+    // A host that has nothing but the store and the key.
+    let rescue = site.node("rescue").without_config();
+    let direct = ["--store", &store, "--key-file", &key];
+    let run = rescue.run(["snapshots", "app", "--json"].into_iter().chain(direct)).expect(0);
+    assert_eq!(run.json()["snapshots"].as_array().unwrap().len(), 2);
+    let target = site.path("out").display().to_string();
+    rescue.run(["restore", "app", "--target", &target].into_iter().chain(direct)).expect(0);
+    let out = crate::site::below(&site.path("out"), &site.src());
+    assert_eq!(fs::read(out.join("a")).unwrap(), b"one");
+    assert!(!out.join("b.tmp").exists());
+    assert!(!rescue.state_dir.exists(), "looking makes nothing");
+
+    // The key file is what opens it, and what is missing is not made where something is read.
+    fs::rename(&key, site.path("moved")).unwrap();
+    let run = rescue.run(["restore", "app", "--target", &target].into_iter().chain(direct)).expect(1);
+    assert!(run.stderr.contains(&key), "{}", run.stderr);
+    node.run(backup).expect(1);
+    assert!(!site.path("key").exists());
+}

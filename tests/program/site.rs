@@ -1,0 +1,192 @@
+//! A place with everything that a story of the program needs: a source, a directory as store, one config file for all nodes,
+//! and a file that says which node is active. Include it with `#[path = "program/site.rs"] mod site;` beside `mod support;`.
+#![allow(dead_code, unreachable_pub, reason = "every test crate uses its own part of it")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::cli::{self, Node, Run};
+
+/// One role `app` with the source `DIR/src`. It goes away when dropped.
+pub struct Site {
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    /// A role without probes, with these further lines in its section.
+    pub fn new(lines: &str) -> Self {
+        let site = Self { dir: tempfile::tempdir().unwrap() };
+        fs::create_dir(site.src()).unwrap();
+        site.config(lines);
+        site
+    }
+
+    /// A role whose probe reads who is active from a file; [`Site::move_to`] writes it. Nobody is yet.
+    pub fn pair(lines: &str) -> Self {
+        let site = Self::new("");
+        let probe = format!("grep -qx \\\"$RUNNER_NODE\\\" {}", site.path("active").display());
+        site.config(&format!("eligible = {{ command = [\"sh\", \"-c\", \"{probe}\"] }}\n{lines}"));
+        site
+    }
+
+    /// Writes the config again, with these lines in the role's section.
+    pub fn config(&self, lines: &str) {
+        let source = self.src();
+        let role = format!("[role.app]\nsources = [\"{}\"]\nlease = \"none\"\n{lines}\n", source.display());
+        cli::write_config(self.dir(), &role);
+    }
+
+    /// The place.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Something in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    /// What is backed up.
+    pub fn src(&self) -> PathBuf {
+        self.path("src")
+    }
+
+    /// Writes a file of the source, and the directories above it.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.src().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A node of the role.
+    pub fn node(&self, name: &str) -> Node {
+        Node::new(self.dir(), name)
+    }
+
+    /// From now on this node is the active one.
+    pub fn move_to(&self, node: &str) {
+        fs::write(self.path("active"), format!("{node}\n")).unwrap();
+    }
+
+    /// Makes the repository.
+    #[track_caller]
+    pub fn init(&self) {
+        self.node("east").run(["init"]).expect(0);
+    }
+
+    /// A backup that must end with exit 0, and the role's part of its report.
+    #[track_caller]
+    pub fn backup(&self, node: &str) -> Value {
+        role(&self.node(node).run(["backup", "app", "--json"]).expect(0))
+    }
+
+    /// A backup that must end with this code and commit nothing, and what it said.
+    #[track_caller]
+    pub fn refused(&self, node: &str, code: i32) -> String {
+        let before = self.snapshots().len();
+        let run = self.node(node).run(["backup", "app"]).expect(code);
+        assert_eq!(self.snapshots().len(), before, "a refused run commits nothing; it said: {}", run.stderr);
+        run.stderr
+    }
+
+    /// Restores a snapshot into a new directory of that name, and returns where the source is in it.
+    #[track_caller]
+    pub fn restore(&self, node: &Node, snapshot: &str, into: &str) -> PathBuf {
+        let target = self.path(into);
+        let run = node.run(["restore", "app", "--snapshot", snapshot, "--target", target.to_str().unwrap()]);
+        run.expect(0);
+        below(&target, &self.src())
+    }
+
+    /// The packs in the store, by name.
+    pub fn packs(&self) -> BTreeSet<String> {
+        names(&self.path("store"), "/packs/")
+    }
+
+    /// Everything in the store.
+    pub fn objects(&self) -> BTreeSet<String> {
+        names(&self.path("store"), "")
+    }
+
+    /// The journal's records, oldest first, as anybody reads them: the first line of each is JSON.
+    pub fn records(&self) -> Vec<Value> {
+        let dir = self.path("store/app/journal");
+        let mut names: Vec<PathBuf> = match fs::read_dir(dir) {
+            Ok(entries) => entries.map(|e| e.unwrap().path()).collect(),
+            Err(_) => Vec::new(),
+        };
+        names.sort();
+        let record = |path: &PathBuf| {
+            let text = fs::read_to_string(path).unwrap();
+            serde_json::from_str(text.lines().next().unwrap()).unwrap()
+        };
+        names.iter().map(record).collect()
+    }
+
+    /// Those of them that commit a snapshot.
+    pub fn snapshots(&self) -> Vec<Value> {
+        self.records().into_iter().filter(|r| r["kind"] == "snapshot").collect()
+    }
+
+    /// The manifest roots of the snapshots, oldest first.
+    pub fn roots(&self) -> Vec<String> {
+        self.snapshots().iter().map(|r| r["body"]["root"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// What the program lists, oldest first.
+    #[track_caller]
+    pub fn listed(&self) -> Vec<Value> {
+        let document = self.node("looker").run(["snapshots", "app", "--json"]).expect(0).json();
+        document["snapshots"].as_array().unwrap().clone()
+    }
+}
+
+/// Where `path` of the source host is below a restore's target.
+pub fn below(target: &Path, path: &Path) -> PathBuf {
+    target.join(path.strip_prefix("/").unwrap())
+}
+
+/// The only role of a report.
+#[track_caller]
+pub fn role(run: &Run) -> Value {
+    let document = run.json();
+    let roles = document["roles"].as_array().unwrap();
+    assert_eq!(roles.len(), 1, "{document}");
+    roles[0].clone()
+}
+
+/// Files by counts: new, changed, unchanged, removed, unreadable.
+#[track_caller]
+pub fn files(role: &Value) -> [u64; 5] {
+    ["new", "changed", "unchanged", "removed", "unreadable"].map(|name| number(&role["files"][name]))
+}
+
+/// A number of a report.
+#[track_caller]
+pub fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// The paths of the files below `dir` that contain `part`, relative to it.
+fn names(dir: &Path, part: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(next) = dirs.pop() {
+        for entry in fs::read_dir(&next).into_iter().flatten() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                dirs.push(entry.path());
+            } else {
+                let path = entry.path().strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+                if format!("/{path}").contains(part) {
+                    found.insert(path);
+                }
+            }
+        }
+    }
+    found
+}

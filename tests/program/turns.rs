@@ -1,0 +1,155 @@
+//! Whose turn it is: standbys leave quietly, doubts are no yes, a slot is committed once, and one run goes on at a time.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::site::{Site, role};
+use crate::support::compare::assert_same;
+use crate::support::tree;
+
+#[test]
+fn a_standby_leaves_quietly_and_writes_nothing() {
+    let site = Site::pair("");
+    site.write("file", "content");
+    site.init();
+    site.move_to("east");
+    site.backup("east");
+    let objects = site.objects();
+    let run = role(&site.node("west").run(["backup", "app", "--json"]).expect(0));
+    assert_eq!((&run["outcome"], &run["snapshot"]), (&"standby".into(), &serde_json::Value::Null), "{run}");
+    let reason = run["reason"].as_str().unwrap();
+    assert!(reason.contains("grep"), "the probe that said no is named: {reason}");
+    role(&site.node("west").run(["backup", "app", "--require-active", "--json"]).expect(3));
+    assert_eq!(site.objects(), objects);
+}
+
+#[test]
+fn a_standby_needs_no_store() {
+    let site = Site::pair("");
+    site.write("file", "content");
+    site.init();
+    site.move_to("east");
+    fs::rename(site.path("store"), site.path("elsewhere")).unwrap();
+    assert_eq!(role(&site.node("west").run(["backup", "app", "--json"]).expect(0))["outcome"], "standby");
+}
+
+#[test]
+fn a_node_that_the_config_does_not_list_stands_by() {
+    let site = Site::new("nodes = [\"east\", \"west\"]");
+    site.write("file", "content");
+    site.init();
+    assert_eq!(role(&site.node("north").run(["backup", "app", "--json"]).expect(0))["outcome"], "standby");
+    assert_eq!(site.backup("west")["outcome"], "committed");
+}
+
+#[test]
+fn unknown_is_not_yes() {
+    let site = Site::pair("");
+    site.write("file", "content");
+    site.init();
+    // Nobody wrote who is active: grep fails with 2, which is neither yes nor no.
+    let run = role(&site.node("east").run(["backup", "app", "--json"]).expect(4));
+    assert_eq!(run["outcome"], "unknown", "{run}");
+    assert_eq!(site.records(), Vec::<serde_json::Value>::new(), "not even a takeover");
+    site.config("eligible = { command = [\"/nonexistent/probe\"] }");
+    site.refused("east", 4);
+    site.config("eligible = { not = { command = [\"/nonexistent/probe\"] } }");
+    site.refused("east", 4);
+}
+
+#[test]
+fn a_slot_is_committed_once_whoever_comes() {
+    // The slot began a while ago and lasts for years.
+    let site = Site::new("every = \"36500d\"\nmissed_after = \"1h\"\njitter = \"0s\"");
+    site.write("file", "content");
+    site.init();
+    let scheduled = |node: &str| role(&site.node(node).run(["backup", "app", "--scheduled", "--json"]).expect(0));
+    let first = scheduled("east");
+    assert_eq!((&first["outcome"], &first["slot"]), (&"committed".into(), &"1970-01-01T00:00:00Z".into()), "{first}");
+    let records = site.records().len();
+    for node in ["east", "west", "north"] {
+        let run = scheduled(node);
+        assert_eq!((&run["outcome"], &run["slot"]), (&"skipped".into(), &first["slot"]), "{run}");
+    }
+    assert_eq!(site.records().len(), records, "who finds the slot committed does not even take over");
+    site.backup("west");
+    assert_eq!(scheduled("east")["outcome"], "skipped", "a backup by hand takes no slot and opens none");
+}
+
+#[test]
+fn of_two_nodes_that_race_for_a_slot_one_commits_it() {
+    let site = Site::new("every = \"36500d\"\njitter = \"0s\"");
+    tree::many(&site.src(), 300, 5);
+    site.init();
+    let nodes = ["east", "west", "north"].map(|name| {
+        let mut command = site.node(name).command(["backup", "app", "--scheduled", "--json"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    let codes: Vec<i32> = nodes.into_iter().map(|c| c.wait_with_output().unwrap().status.code().unwrap()).collect();
+    // 0: committed, or came so late that it found the slot committed. 5: fenced by a later takeover.
+    assert!(codes.iter().all(|code| [0, 5].contains(code)) && codes.contains(&0), "{codes:?}");
+    let snapshots = site.snapshots();
+    assert_eq!(snapshots.len(), 1, "{snapshots:?}");
+    assert_eq!(snapshots[0]["slot"], "1970-01-01T00:00:00Z");
+    assert_same(&site.src(), &site.restore(&site.node("south"), "latest", "out"));
+}
+
+#[test]
+fn scheduled_runs_want_a_schedule() {
+    let site = Site::new("");
+    site.init();
+    let run = site.node("east").run(["backup", "app", "--scheduled"]).expect(2);
+    assert!(run.stderr.contains("no schedule"), "{}", run.stderr);
+}
+
+#[test]
+fn a_second_run_on_the_same_node_is_refused_while_the_first_goes_on() {
+    let site =
+        Site::new("[role.app.dumps]\n\"slow\" = { command = [\"sh\", \"-c\", \"echo > DIR/begun; cat DIR/pipe\"] }");
+    let slow = fs::read_to_string(site.path("runner.toml")).unwrap().replace("DIR", site.dir().to_str().unwrap());
+    fs::write(site.path("runner.toml"), slow).unwrap();
+    site.write("file", "content");
+    site.init();
+    let pipe = site.path("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    let mut first = site.node("east").start(["backup", "app"]);
+    wait_for(|| site.path("begun").exists());
+    let said = site.refused("east", 1);
+    assert!(said.contains("another run") && said.contains(&first.id().to_string()), "{said}");
+    fs::write(&pipe, "dump").unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!(site.snapshots().len(), 1);
+}
+
+#[test]
+fn an_interrupt_ends_a_run_with_130_and_commits_nothing() {
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let site =
+            Site::new("[role.app.dumps]\n\"slow\" = { command = [\"sh\", \"-c\", \"echo > DIR/begun; sleep 1000\"] }");
+        let slow = fs::read_to_string(site.path("runner.toml")).unwrap().replace("DIR", site.dir().to_str().unwrap());
+        fs::write(site.path("runner.toml"), slow).unwrap();
+        site.write("file", "content");
+        site.init();
+        let mut child = site.node("east").start(["backup", "app"]);
+        wait_for(|| site.path("begun").exists());
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!((status.code(), status.signal()), (Some(130), None));
+        assert_eq!(site.snapshots().len(), 0);
+        site.config("");
+        assert_eq!(site.backup("east")["outcome"], "committed", "and nothing has to be unlocked");
+    }
+}
+
+fn wait_for(happened: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if happened() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("it never happened");
+}
