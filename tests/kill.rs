@@ -103,7 +103,7 @@ fn timed(run: impl FnOnce()) -> Duration {
     let clock = Env::host().clock;
     let started = clock.boottime();
     run();
-    clock.boottime() - started
+    clock.boottime().saturating_sub(started)
 }
 
 /// A moment of a run that takes `whole`, spread evenly over its length: the `nth` of `of` parts, and random within.
