@@ -93,3 +93,45 @@ fn a_reader_that_leaves_is_no_error() {
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     assert_eq!((child.wait().unwrap().code(), errors.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn an_interrupt_ends_a_backup_with_130_and_the_next_run_is_free() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let config = |dump: &str| {
+        format!(
+            "[store]\nurl = \"file://{}\"\nkey_file = \"{}\"\n[role.app]\nlease = \"none\"\n\
+             [role.app.dumps]\n\"app.sql\" = {{ command = [\"/bin/sh\", \"-c\", \"{dump}\"] }}\n",
+            at("store"),
+            at("key")
+        )
+    };
+    let file = at("runner.toml");
+    let started = dir.path().join("started");
+    std::fs::write(&file, config(&format!("touch {}; exec sleep 600", started.display()))).unwrap();
+    let options = ["--config".to_owned(), file.clone(), "--state-dir".to_owned(), at("state")];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    runner(&options).arg("init").env("PATH", "/usr/bin:/bin").assert().code(0);
+
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_runner"))
+        .args(&options)
+        .args(["backup", "app"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !started.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{}{errors}", String::from_utf8_lossy(&output.stdout));
+    assert!(errors.contains("stopping; once more"), "{errors}");
+
+    std::fs::write(&file, config("echo 1")).unwrap();
+    runner(&options).args(["backup", "app"]).env("PATH", "/usr/bin:/bin").assert().code(0);
+}

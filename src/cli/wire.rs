@@ -1,7 +1,5 @@
 //! The seam to the jobs: one function a verb. Each turns arguments into the job's request and gives its report back.
 
-#![allow(clippy::unused_async, reason = "the jobs that are awaited here are still being merged")]
-
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;

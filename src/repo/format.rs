@@ -66,10 +66,13 @@ impl Default for ChunkerParams {
 impl ChunkerParams {
     /// Whether a chunker can work with them; a `format` with others is refused.
     pub fn sound(&self) -> bool {
-        (4096..=1 << 24).contains(&self.min)
+        // FastCDC's own limits; it looks at two bytes at a time, so sizes are even.
+        (4096..=1 << 20).contains(&self.min)
             && self.min < self.average
+            && self.average <= 1 << 22
             && self.average < self.max
-            && self.max <= 1 << 26
+            && self.max <= 1 << 24
+            && [self.min, self.average, self.max].iter().all(|n| n.is_multiple_of(2))
             && self.segment >= u64::from(self.max)
     }
 }
@@ -174,6 +177,23 @@ mod tests {
             let mut flipped = object.clone();
             flipped[at] ^= 1;
             assert!(Format::parse(&flipped, &role).is_err() || Format::verify(&flipped, &keys).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_no_chunker_takes_are_refused() {
+        let keys = keys(Cipher::Aes256GcmSiv);
+        let parse = |chunker| Format::parse(&Format { chunker, ..format() }.encode(&keys), &"app".parse().unwrap());
+        let good = ChunkerParams::default();
+        assert!(parse(good).is_ok());
+        for bad in [
+            ChunkerParams { min: (256 << 10) + 1, ..good },
+            ChunkerParams { min: 1 << 21, average: 1 << 22, max: 1 << 23, ..good },
+            ChunkerParams { average: 1 << 23, max: 1 << 24, ..good },
+            ChunkerParams { max: 1 << 25, ..good },
+            ChunkerParams { segment: 1 << 20, ..good },
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -59,8 +59,8 @@ impl Site {
     /// Writes the config again, with these lines in the role's section.
     pub fn config(&self, lines: &str) {
         let ((url, more), key, source) = (&self.store, self.path("key"), self.src());
-        let store = format!("[store]\nurl = {url:?}\nkey_file = {key:?}\n{more}\n");
-        let role = format!("[role.app]\nsources = [{source:?}]\nlease = \"none\"\n{lines}\n");
+        let store = format!("[store]\nurl = {url:?}\nkey_file = \"{}\"\n{more}\n", key.display());
+        let role = format!("[role.app]\nsources = [\"{}\"]\nlease = \"none\"\n{lines}\n", source.display());
         fs::write(self.path("runner.toml"), store + &role).unwrap();
     }
 

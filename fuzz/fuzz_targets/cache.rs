@@ -1,0 +1,9 @@
+//! The plain content of a block of the tree cache.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use runner::job::cache::decode_block;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = decode_block(data);
+});

@@ -1,0 +1,176 @@
+//! The examples of `docs/FORMAT.md` are what this program reads and writes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use runner::env::{Env, HostClock, Random};
+use runner::ids::{ChunkId, IndexId, InstanceId, NodeId, PackId, RepoId, Seq, Term};
+use runner::journal::record::{Body, NodeRef, Record, Takeover, TakeoverWhy};
+use runner::repo::crypto::{Cipher, Keys, Part, RepositoryKey};
+use runner::repo::entry::{Entry, Extent, Kind, Nanos, Owner, TreePath, Xattr};
+use runner::repo::index::{decode_index, encode_index};
+use runner::repo::keyslot::{KeySlot, Secret};
+use runner::repo::manifest::{ManifestWriter, Node, NodeSink, decode};
+use runner::repo::pack::{
+    ChunkEntry, Compressor, FOOTER_LEN, PackBuilder, PackTable, open_frame, open_header, open_trailer, trailer_len,
+};
+
+fn master() -> RepositoryKey {
+    RepositoryKey::new([9; 32])
+}
+
+fn keys() -> Keys {
+    Keys::new(Cipher::Aes256GcmSiv, RepoId([7; 16]), "app".parse().unwrap(), master())
+}
+
+/// The content of the document's block with this name.
+fn block(name: &str) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/FORMAT.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let start = ["hex", "json"].iter().find_map(|kind| text.find(&format!("```{kind} {name}\n")));
+    let start = start.unwrap_or_else(|| panic!("the document has no block {name}"));
+    let body = text[start..].split_once('\n').unwrap().1;
+    body.split_once("```").unwrap().0.to_owned()
+}
+
+fn example(name: &str) -> Vec<u8> {
+    hex::decode(block(name).split_whitespace().collect::<String>()).unwrap()
+}
+
+/// What the program writes is what stands in the document.
+fn assert_example(name: &str, bytes: &[u8]) {
+    let lines: Vec<String> = bytes.chunks(48).map(hex::encode).collect();
+    assert_eq!(block(name).trim_end(), lines.join("\n"), "block {name}");
+}
+
+const CHUNKS: [&[&str]; 2] = [&["hello, hello, hello, hello, hello, hello, hello, hello", "world"], &["raw"]];
+
+fn pack() -> (Bytes, PackTable) {
+    let keys = keys();
+    let mut pack = PackBuilder::new(&keys, PackId([5; 16]), [6; 32]);
+    for texts in CHUNKS {
+        let chunk = |text: &&str| ChunkEntry { id: keys.chunk_id(text.as_bytes()), len: text.len() as u32 };
+        let chunks = texts.iter().map(chunk).collect();
+        pack.push(Compressor::default().pack(texts.concat().as_bytes(), chunks));
+    }
+    pack.finish()
+}
+
+#[test]
+fn names_and_macs() {
+    assert_example("chunk-id", &keys().chunk_id(b"content").0);
+    assert_example("line-mac", &keys().line_mac(b"line"));
+}
+
+#[test]
+fn a_pack() {
+    // A later zstd may compress otherwise; then the example is written anew, after the old one was read.
+    assert_example("pack", &pack().0);
+    let (keys, object) = (keys(), example("pack"));
+    let salt = open_header(&keys, &object).unwrap();
+    let end = object.len() - FOOTER_LEN;
+    let start = end - trailer_len(&object[end..]).unwrap();
+    let table = open_trailer(&keys, PackId([5; 16]), salt, &object[start..end]).unwrap();
+    assert_eq!(table.object_len(), object.len() as u64);
+    let key = keys.object(table.id.0, salt);
+    for (number, (offset, frame)) in (0..).zip(table.offsets().zip(&table.frames)) {
+        let sealed = &object[offset as usize..][..frame.stored_len as usize];
+        let content = open_frame(&key, number, sealed, frame.compressed, frame.raw_len() as usize).unwrap();
+        assert_eq!(content, CHUNKS[number as usize].concat().as_bytes());
+        assert_eq!(frame.compressed, number == 0);
+    }
+}
+
+#[test]
+fn an_index_object() {
+    let (keys, id) = (keys(), IndexId([4; 16]));
+    let (_, table) = pack();
+    let object = encode_index(&keys, id, [8; 32], std::slice::from_ref(&table));
+    assert_example("index", &object);
+    assert_eq!(decode_index(&keys, id, &example("index")).unwrap(), [table]);
+    assert!(keys.object(id.0, [8; 32]).open(Part::Index, &object[40..]).is_ok());
+}
+
+fn entries() -> Vec<Entry> {
+    let (chunks, path) = (vec![ChunkId([0xaa; 32])], |text: &str| TreePath::new(text).unwrap());
+    let extents = Some(vec![Extent { offset: 4096, len: 5 }]);
+    let kinds = [
+        ("a", Kind::Dir),
+        ("a/fifo", Kind::Fifo),
+        ("a/file", Kind::File { size: 5, extents: None, chunks: chunks.clone() }),
+        ("a/link", Kind::Hardlink { target: path("a/file") }),
+        ("a/sparse", Kind::File { size: 9000, extents, chunks }),
+        ("a/sym", Kind::Symlink { target: b"file".to_vec() }),
+        ("b", Kind::BlockDevice { major: 8, minor: 1 }),
+    ];
+    let owner = Owner { mode: 0o644, uid: 1, gid: 2, user: "u".to_owned(), group: String::new() };
+    let attribute = Xattr { name: b"user.x".to_vec(), value: b"y".to_vec() };
+    let entry = |(n, (name, kind)): (i64, (&str, Kind))| Entry {
+        path: path(name),
+        xattrs: if name == "a/file" { vec![attribute.clone()] } else { Vec::new() },
+        kind,
+        owner: owner.clone(),
+        mtime: Nanos::new(1_700_000_000 + n, 1),
+    };
+    (0..).zip(kinds).map(entry).collect()
+}
+
+#[test]
+fn a_segment() {
+    struct Only(Vec<u8>);
+    impl NodeSink for Only {
+        type Error = std::convert::Infallible;
+        fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, Self::Error> {
+            self.0 = bytes;
+            Ok(ChunkId([0; 32]))
+        }
+    }
+    let mut writer = ManifestWriter::new(Only(Vec::new()));
+    entries().into_iter().for_each(|entry| writer.push(entry).unwrap());
+    let (_, _, sink) = writer.finish().unwrap();
+    assert_example("segment", &sink.0);
+    assert_eq!(decode(&example("segment")), Ok(Node::Segment(entries())));
+}
+
+#[derive(Debug)]
+struct Twos;
+impl Random for Twos {
+    fn fill(&self, buffer: &mut [u8]) {
+        buffer.fill(2);
+    }
+}
+
+#[test]
+fn a_key_slot() {
+    let env = Env { clock: Arc::new(HostClock), random: Arc::new(Twos) };
+    let secret = Secret::parse_key_file(&format!("runner-key-1:{}\n", "03".repeat(32))).unwrap();
+    let slot = KeySlot::wrap(&secret, &master(), RepoId([7; 16]), &env).unwrap();
+    assert_eq!(block("keyslot"), String::from_utf8(slot.encode()).unwrap());
+    let key = slot.unwrap(&secret, RepoId([7; 16])).unwrap();
+    let same = Keys::new(Cipher::Aes256GcmSiv, RepoId([7; 16]), "app".parse().unwrap(), key);
+    assert_eq!(same.chunk_id(b"content"), keys().chunk_id(b"content"));
+}
+
+#[test]
+fn a_record() {
+    let record = Record {
+        role: "app".parse().unwrap(),
+        repo: RepoId([7; 16]),
+        seq: Seq(1),
+        term: Term(1),
+        takeover: None,
+        node: NodeRef { id: NodeId([1; 16]), name: "east".to_owned() },
+        instance: InstanceId([2; 8]),
+        time: "2026-11-21T10:00:00Z".parse::<Timestamp>().unwrap(),
+        store_time: None,
+        slot: None,
+        last_slot: None,
+        prev: None,
+        body: Body::Takeover(Takeover { why: TakeoverWhy::First }),
+        state: None,
+    };
+    let text = String::from_utf8(record.encode(&keys())).unwrap();
+    assert_eq!(block("record"), text);
+    assert_eq!(Record::decode(block("record").as_bytes(), Some(&keys())), Ok(record));
+}
