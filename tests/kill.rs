@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use runner::env::Env;
@@ -19,8 +18,8 @@ use support::tree::Dice;
 
 /// Kills of the first run of a new repository, each in a repository of its own.
 const FIRST_RUNS: usize = 10;
-/// Kills of runs over a history.
-const LATER_RUNS: usize = 40;
+/// Kills of runs over a history that change little, and much.
+const LATER_RUNS: [usize; 2] = [25, 15];
 
 /// Large files, of this size.
 const LARGE: (usize, usize) = (12, 3 << 20);
@@ -61,23 +60,27 @@ impl Content {
         len as u64
     }
 
-    /// Changes two large files and a tenth of the small ones, adds some and removes some; how many bytes are new.
+    /// Changes some large files and a tenth of the small ones, adds one and removes one; how many bytes are new.
     fn change(&mut self, site: &Site, round: usize) -> u64 {
         let mut new = 0;
-        for which in [2 * round % LARGE.0, (2 * round + 1) % LARGE.0] {
-            new += self.write(site, &format!("large/{which}"), LARGE.1);
+        for which in 0..if is_big(round) { 8 } else { 1 } {
+            new += self.write(site, &format!("large/{}", (round + which) % LARGE.0), LARGE.1);
         }
         for number in (round % 10..SMALL.0).step_by(10) {
             new += self.small(site, number);
         }
         new += self.write(site, &format!("added/{round}"), 10_000);
-        if let Some(before) = round.checked_sub(3) {
-            let name = format!("added/{before}");
-            fs::remove_file(site.src().join(&name)).unwrap();
-            self.files.remove(&PathBuf::from(name));
+        let before = PathBuf::from(format!("added/{}", round.wrapping_sub(3)));
+        if self.files.remove(&before).is_some() {
+            fs::remove_file(site.src().join(before)).unwrap();
         }
         new
     }
+}
+
+/// Every third round changes more than a pack holds, so that packs are on their way long before the end.
+fn is_big(round: usize) -> bool {
+    round.is_multiple_of(3)
 }
 
 /// The bytes of all packs in the store.
@@ -85,17 +88,50 @@ fn pack_bytes(site: &Site) -> u64 {
     site.packs().iter().map(|p| fs::metadata(site.path("store").join(p)).unwrap().len()).sum()
 }
 
-/// Starts a backup and kills it after `moment`. False: it was over before.
-fn kill_at(site: &Site, moment: Duration) -> bool {
-    let mut child = site.node("east").start(["backup", "app"]);
-    std::thread::sleep(moment);
-    // Harmless if it is over: nobody has waited for it, so nobody else has its number.
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    if status.signal().is_none() {
-        assert_eq!(status.code(), Some(0), "a run that came to its end did what it should");
+/// The moments to kill at, spread evenly over the length of a run, and random within each part. How long a run takes is found
+/// out on the way: the machine is not always equally busy.
+struct Moments {
+    dice: Dice,
+    of: usize,
+    killed: usize,
+    survived: usize,
+    whole: Duration,
+}
+
+impl Moments {
+    /// `of` moments in runs that took `whole`.
+    fn new(seed: u64, of: usize, whole: Duration) -> Self {
+        Self { dice: Dice::new(seed), of, killed: 0, survived: 0, whole }
     }
-    status.signal() == Some(9)
+
+    /// Starts a backup and kills it. False: it was over before.
+    fn strike(&mut self, site: &Site) -> bool {
+        assert!(self.survived <= 3 * self.of, "{} runs were killed, {} were over too soon", self.killed, self.survived);
+        // Parts in an order that jumps about: 7 has no divisor in common with the numbers that are used.
+        let part = (self.killed * 7) % self.of;
+        let share = (part as f64 + self.dice.below(1000) as f64 / 1000.0) / self.of as f64;
+        let (clock, moment) = (Env::host().clock, self.whole.mul_f64(share));
+        let started = clock.boottime();
+        let mut child = site.node("east").start(["backup", "app"]);
+        loop {
+            let elapsed = clock.boottime() - started;
+            if let Some(status) = child.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(0), "a run that comes to its end did what it should");
+                (self.whole, self.survived) = (elapsed, self.survived + 1);
+                return false;
+            }
+            if elapsed >= moment {
+                break;
+            }
+            std::thread::sleep((moment - elapsed).min(Duration::from_millis(2)));
+        }
+        child.kill().unwrap();
+        let killed = child.wait().unwrap().signal() == Some(9);
+        self.killed += usize::from(killed);
+        // Otherwise runs that have become longer would never be killed near their end.
+        self.whole = self.whole.mul_f64(1.02);
+        killed
+    }
 }
 
 /// How long a run takes here and now.
@@ -104,12 +140,6 @@ fn timed(run: impl FnOnce()) -> Duration {
     let started = clock.boottime();
     run();
     clock.boottime().saturating_sub(started)
-}
-
-/// A moment of a run that takes `whole`, spread evenly over its length: the `nth` of `of` parts, and random within.
-fn moment(dice: &mut Dice, whole: Duration, nth: usize, of: usize) -> Duration {
-    let part = whole / of as u32;
-    part * nth as u32 + part * (dice.below(1000) as u32) / 1000
 }
 
 /// What a completed run after `left` bytes of packs were left by a killed one must have done, where `new` bytes were new.
@@ -129,23 +159,20 @@ fn a_first_run_killed_at_any_moment_is_finished_by_the_next() {
     let content = Content::new(&site, 1);
     let new = content.files.keys().map(|f| fs::metadata(site.src().join(f)).unwrap().len()).sum();
     site.init();
-    let whole = timed(|| drop(site.backup("east")));
-    let (mut dice, mut killed, mut left_some, mut rounds) = (Dice::new(71), 0, 0, 0);
-    while killed < FIRST_RUNS {
-        rounds += 1;
-        assert!(rounds <= 3 * FIRST_RUNS, "of {rounds} runs only {killed} could be killed");
+    let mut moments = Moments::new(71, FIRST_RUNS, timed(|| drop(site.backup("east"))));
+    let mut left_some = 0;
+    while moments.killed < FIRST_RUNS {
         for name in ["store", "state-east", "out"] {
             let _ = fs::remove_dir_all(site.path(name));
         }
         site.init();
-        if !kill_at(&site, moment(&mut dice, whole, killed, FIRST_RUNS)) {
+        if !moments.strike(&site) {
             continue;
         }
-        killed += 1;
         let (left, committed) = (pack_bytes(&site), site.snapshots().len());
         left_some += usize::from(left > 0 && committed == 0);
         let report = site.backup("east");
-        assert_resumed(&report, left, new, &format!("first run, kill {killed}"));
+        assert_resumed(&report, left, new, &format!("first run, kill {}", moments.killed));
         assert!(pack_bytes(&site) <= new + OVERHEAD, "every byte is stored once");
         assert_restores(&site, "latest", &content.files);
         verify(&site, &["--read-data"]);
@@ -160,22 +187,25 @@ fn runs_over_a_history_killed_at_any_moment_leave_every_snapshot_whole() {
     site.init();
     site.backup("east");
     let mut history = vec![content.files.clone()];
-    let mut whole = Duration::ZERO;
-    // Two, because the first is the one that fills the caches.
-    for round in 0..2 {
+    // The first run over a history fills the caches; then one that changes much and one that changes little.
+    let [_, _, small, big] = [1, 2, 4, 6].map(|round| {
         content.change(&site, round);
-        whole = timed(|| drop(site.backup("east")));
+        let whole = timed(|| drop(site.backup("east")));
         history.push(content.files.clone());
-    }
-    let (mut dice, mut killed, mut left_some, mut round) = (Dice::new(72), 0, 0, 2);
-    while killed < LATER_RUNS {
-        assert!(round < 3 * LATER_RUNS, "of {round} runs only {killed} could be killed");
+        whole
+    });
+    let mut moments = [Moments::new(72, LATER_RUNS[0], small), Moments::new(73, LATER_RUNS[1], big)];
+    let (mut dice, mut left_some) = (Dice::new(74), 0);
+    for round in 7.. {
+        let moments = match moments.each_ref().map(|m| m.killed < m.of) {
+            [false, false] => break,
+            [_, true] if is_big(round) => &mut moments[1],
+            [true, _] if !is_big(round) => &mut moments[0],
+            _ => continue,
+        };
         let before = pack_bytes(&site);
         let new = content.change(&site, round);
-        round += 1;
-        if kill_at(&site, moment(&mut dice, whole, killed, LATER_RUNS)) {
-            killed += 1;
-        }
+        moments.strike(&site);
         let committed = site.snapshots().len() - history.len();
         assert!(committed <= 1);
         if committed == 1 {
@@ -194,7 +224,7 @@ fn runs_over_a_history_killed_at_any_moment_leave_every_snapshot_whole() {
         history.push(content.files.clone());
         assert_eq!(site.listed().len(), history.len());
     }
-    assert!(left_some >= LATER_RUNS / 10, "kills that leave packs behind are the point; only {left_some} did");
+    assert!(left_some >= 3, "kills that leave packs behind are the point; only {left_some} did");
 
     for (back, files) in history.iter().rev().enumerate() {
         assert_restores(&site, &format!("latest~{back}"), files);
@@ -236,14 +266,16 @@ fn verify(site: &Site, more: &[&str]) {
 
 #[test]
 fn of_a_killed_run_the_program_itself_says_nothing_has_to_be_repaired() {
-    let site = Site::new("[role.app.dumps]\n\"slow\" = { command = [\"sleep\", \"20\"] }");
+    let site = Site::new("");
+    let begun = site.path("begun");
+    let script = format!("echo > {}; sleep 20", begun.display());
+    site.config(&format!("[role.app.dumps]\n\"slow\" = {{ command = [\"sh\", \"-c\", \"{script}\"] }}"));
     site.write("file", "content");
     site.init();
     // Killed inside a dump: after its takeover, before its snapshot.
-    let mut command = site.node("east").command(["backup", "app"]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    for _ in 0..500 {
-        if !site.records().is_empty() {
+    let mut child = site.node("east").start(["backup", "app"]);
+    for _ in 0..1000 {
+        if begun.exists() {
             break;
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -98,7 +98,8 @@ fn a_store_that_vanishes_midway_fails_the_run_and_nothing_else() {
     }
     site.write("a", "two");
 
-    // The first pack arrives, then nothing does any more.
+    // The first packs arrive, then nothing does any more.
+    server.forget_requests();
     let stop = std::sync::atomic::AtomicBool::new(false);
     let (said, before) = std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -140,17 +140,11 @@ impl Site {
 
     /// The journal's records, oldest first, as anybody reads them: the first line of each is JSON.
     pub fn records(&self) -> Vec<Value> {
-        let dir = self.objects.join("app/journal");
-        let mut names: Vec<PathBuf> = match fs::read_dir(dir) {
-            Ok(entries) => entries.map(|e| e.unwrap().path()).collect(),
-            Err(_) => Vec::new(),
-        };
-        names.sort();
-        let record = |path: &PathBuf| {
-            let text = fs::read_to_string(path).unwrap();
+        let record = |name: &String| {
+            let text = fs::read_to_string(self.objects.join(name)).unwrap();
             serde_json::from_str(text.lines().next().unwrap()).unwrap()
         };
-        names.iter().map(record).collect()
+        names(&self.objects, "/journal/").iter().map(record).collect()
     }
 
     /// Those of them that commit a snapshot.
@@ -202,7 +196,8 @@ pub fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// The paths of the files below `dir` that contain `part`, relative to it.
+/// The paths of the files below `dir` that contain `part`, relative to it. Temporary files are no objects: a process that was
+/// killed leaves them.
 fn names(dir: &Path, part: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut dirs = vec![dir.to_owned()];
@@ -213,7 +208,7 @@ fn names(dir: &Path, part: &str) -> BTreeSet<String> {
                 dirs.push(entry.path());
             } else {
                 let path = entry.path().strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
-                if format!("/{path}").contains(part) {
+                if format!("/{path}").contains(part) && !path.contains("/.tmp-") {
                     found.insert(path);
                 }
             }
