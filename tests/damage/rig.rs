@@ -180,7 +180,7 @@ impl Rig {
             occasion: Occasion::ByHand,
         };
         let State::Active { candidacy, .. } = decide(inputs).state else { panic!("by hand it is always active") };
-        opening.back_up(&self.role, &candidacy, Ask::default()).await.unwrap();
+        opening.back_up(&self.role, &candidacy, &Ask::default()).await.unwrap();
     }
 
     /// As a host sees it that has nothing but the store and the key.
