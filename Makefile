@@ -10,10 +10,10 @@ SOURCE ?=
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: help build demo test fmt lint deny bench fuzz install clean
+.PHONY: help build demo test check-large fmt lint deny bench fuzz install clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-9s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-11s %s\n' "$$t" "$$d"; done
 
 build: ## the release binary, target/release/runner
 	$(CARGO) build --release --locked
@@ -26,6 +26,9 @@ test: ## installs what the tests need and is missing, then runs them all
 	@scripts/test-tools
 	@scripts/cargo-tool nextest
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) nextest run --locked
+
+check-large: ## the core story on 100,000 real files, to a directory and to S3; minutes, and some 10 GB in TMPDIR
+	@scripts/check-large
 
 fmt: ## formats the code
 	$(CARGO) fmt --all

@@ -1,6 +1,7 @@
 //! The command line: what is understood, what is refused, and in which words.
 
 use runner::cli::args::{self, Cli, Command, verbs};
+use runner::repo::entry::TreePath;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     args::parse(line.split_whitespace())
@@ -76,7 +77,7 @@ fn a_restore_says_where_to() {
     else {
         panic!()
     };
-    assert_eq!(restore.paths.iter().map(|p| p.display()).collect::<Vec<_>>(), ["/srv/app", "/srv/b"]);
+    assert_eq!(restore.paths.iter().map(TreePath::display).collect::<Vec<_>>(), ["/srv/app", "/srv/b"]);
     assert_eq!(restore.snapshot, "latest");
     refused("runner restore app");
     refused("runner restore app --in-place --target /mnt");

@@ -241,8 +241,14 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
         };
         worst = worst.or_worse(exit);
         // Each role at once: an operator who stops the run later still knows about the first.
-        if !session.globals.json {
-            session.out.print(&render::backup::role(&report, &view))?;
+        let text = || render::backup::role(&report, &view);
+        match report.outcome {
+            _ if session.globals.json => {}
+            // `runner backup > /dev/null` in a crontab must still say so.
+            Outcome::Failed | Outcome::Fenced | Outcome::Unknown => {
+                let _ = io::stderr().write_all(text().as_bytes());
+            }
+            _ => session.out.print(&text())?,
         }
         reports.push(report);
     }

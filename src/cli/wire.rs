@@ -1,7 +1,5 @@
 //! The seam to the jobs: one function a verb. Each turns arguments into the job's request and gives its report back.
 
-#![allow(clippy::unused_async, reason = "the jobs that are awaited here are still being merged")]
-
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,9 +59,9 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
         cancel: context.cancel.clone(),
         progress,
     };
-    let store = crate::store::connect(&context.settings.store, &context.env).await?;
+    let connect = || crate::store::connect(&context.settings.store, &context.env);
     let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
-    let done = Box::pin(guard::backup(&runner, &context.settings, role, store, request)).await;
+    let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request)).await;
     drop(display);
     match done {
         Ok((report, reason)) => Ok(RoleReport { reason: reason.map(|r| render::reason::text(&r)), ..report }),

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,8 +17,8 @@ use crate::job::repository::{OpenError, Repository};
 use crate::role::election::{self, Inputs, Occasion, StandbyReason, State, UnknownReason};
 use crate::role::probe::{self, Assessment, Context};
 use crate::role::slot::{Plan, Slot};
-use crate::store::Store;
 use crate::store::counting::{Counters, Counting};
+use crate::store::{Store, StoreError};
 
 /// A node whose clock is further than this from the store's runs no slots: it would run the wrong ones.
 pub const CLOCK_OFFSET_MAX: SignedDuration = SignedDuration::from_mins(5);
@@ -60,6 +61,9 @@ pub enum Reason {
 /// Why a guarded run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
+    /// The store cannot be connected to.
+    #[error("{0}")]
+    Store(#[from] StoreError),
     /// The repository.
     #[error("{0}")]
     Open(#[from] OpenError),
@@ -85,29 +89,31 @@ pub enum GuardError {
 /// A report, and why there was no commit.
 pub type Guarded = (RoleReport, Option<Reason>);
 
-/// Backs up `role` if this node is active for it.
+/// Backs up `role` if this node is active for it. The store is connected to only if the probes do not say no: a standby whose
+/// disk is not mounted stands by as well as any other.
 pub async fn backup(
     runner: &Runner,
     settings: &Settings,
     role: &RoleSettings,
-    store: std::sync::Arc<dyn Store>,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     request: Request,
 ) -> Result<Guarded, GuardError> {
     let started = runner.env.clock.boottime();
-    let (counting, counters) = Counting::new(store);
-    let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(counting);
-    let finish = |mut report: RoleReport, reason: Option<Reason>| {
-        report.duration = runner.env.clock.boottime().saturating_sub(started);
-        report.requests = counters.read().requests();
-        Ok((report, reason))
-    };
     let slot = if request.scheduled { Some(due_slot(role, settings, runner.env.clock.now())?) } else { None };
     let due = slot.as_ref().and_then(|(_, at)| *at);
     let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
     // Without the journal's word the probes decide whether it is worth asking.
     if let Some((outcome, reason)) = by_probes(runner, role, assessment.as_ref()) {
-        return finish(blank(role, outcome), Some(reason));
+        let duration = runner.env.clock.boottime().saturating_sub(started);
+        return Ok((RoleReport { duration, ..blank(role, outcome) }, Some(reason)));
     }
+    let (counting, counters) = Counting::new(connect().await?);
+    let store: Arc<dyn Store> = Arc::new(counting);
+    let finish = |mut report: RoleReport, reason: Option<Reason>| {
+        report.duration = runner.env.clock.boottime().saturating_sub(started);
+        report.requests = counters.read().requests();
+        Ok((report, reason))
+    };
     let repository =
         until_cancelled(runner, async { Ok(Repository::open(store, &role.name, &role.key).await?) }).await?;
     let opening = until_cancelled(runner, async { Ok(Opening::open(runner, &repository).await?) }).await?;

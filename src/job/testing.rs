@@ -88,7 +88,9 @@ impl Rig {
 
     pub(crate) async fn backup(&self) -> Committed {
         let history = History::default();
-        let (role, occasion) = (&self.role, Occasion::ByHand);
+        // Whatever its probes would say.
+        let role = &RoleSettings { eligible: None, ..self.role.clone() };
+        let occasion = Occasion::ByHand;
         let inputs =
             Inputs { role, node: self.node, label: "east", assessment: None, history: Some(&history), occasion };
         let State::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };

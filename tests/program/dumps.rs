@@ -11,7 +11,7 @@ fn site(script: &str, more: &str) -> Site {
     site.write("file", "content");
     say(&site, script);
     let lines = format!(
-        "[role.app.dumps]\n\"db/app.sql\" = {{ command = [\"sh\", \"{}\"]{more} }}",
+        "[role.app.dumps]\n\"app.sql\" = {{ command = [\"sh\", \"{}\"]{more} }}",
         site.path("dump.sh").display()
     );
     site.config(&lines);
@@ -37,7 +37,7 @@ fn a_dump_is_a_file_of_the_snapshot_and_an_unchanged_dump_is_no_change() {
     );
     site.restore(&site.node("east"), "latest", "out");
     let whole = [&data[..], b"east app 1\n"].concat();
-    assert!(fs::read(site.path("out/db/app.sql")).unwrap() == whole);
+    assert!(fs::read(site.path("out/app.sql")).unwrap() == whole);
 
     let packs = site.packs();
     let run = site.backup("east");
@@ -58,11 +58,11 @@ fn a_dump_that_fails_commits_nothing_and_says_what_the_command_said() {
     ] {
         let site = site(script, "");
         let said = site.refused("east", 1);
-        assert!(said.contains("db/app.sql") && said.contains(word), "{said}");
+        assert!(said.contains("app.sql") && said.contains(word), "{said}");
         say(&site, "echo whole");
         assert_eq!(site.backup("east")["outcome"], "committed");
         site.restore(&site.node("east"), "latest", "out");
-        assert_eq!(fs::read(site.path("out/db/app.sql")).unwrap(), b"whole\n");
+        assert_eq!(fs::read(site.path("out/app.sql")).unwrap(), b"whole\n");
     }
 }
 

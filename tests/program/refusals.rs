@@ -2,7 +2,12 @@
 
 use std::fs;
 
-use crate::site::{Site, files, number, role};
+use runner::config::KeySource;
+use runner::env::Env;
+use runner::job::repository::Repository;
+use runner::store::dir::DirStore;
+
+use crate::site::{Site, files, number, role, words};
 use crate::support::compare::assert_same;
 
 /// A site with two files, backed up once.
@@ -15,9 +20,9 @@ fn backed_up() -> Site {
     site
 }
 
-/// The last line tells what to do.
+/// It ends with what to do.
 fn has_advice(said: &str) -> bool {
-    said.trim_end().lines().last().is_some_and(|line| line.starts_with("To do: ") && line.len() > 20)
+    said.rsplit_once("To do: ").is_some_and(|(_, advice)| advice.len() > 20)
 }
 
 #[test]
@@ -98,7 +103,7 @@ fn a_wrong_key_or_passphrase_and_a_missing_key_file_open_nothing_and_make_nothin
     let said = site.refused("east", 1);
     assert!(said.contains("does not open") && said.contains(site.path("key").to_str().unwrap()), "{said}");
     let run = site.node("east").run(["restore", "app", "--target", site.path("out").to_str().unwrap()]).expect(1);
-    assert!(run.stderr.contains("does not open"), "{}", run.stderr);
+    assert!(words(&run).contains("does not open"), "{}", run.stderr);
 
     fs::write(site.path("key"), b"rubbish").unwrap();
     site.refused("east", 1);
@@ -186,16 +191,26 @@ fn a_newer_format_or_record_asks_for_an_update_and_is_not_written_to() {
     let mut names: Vec<_> = fs::read_dir(&journal).unwrap().map(|e| e.unwrap().path()).collect();
     names.sort();
     let next = journal.join(format!("{:0width$}", head + 1, width = names[0].file_name().unwrap().len()));
-    let newer = fs::read_to_string(&names[head - 1]).unwrap().replacen("\"v\":1", "\"v\":2", 1);
+    let text = fs::read_to_string(&names[head - 1]).unwrap();
+    let newer = text.lines().next().unwrap().replacen("\"v\":1", "\"v\":2", 1);
+    let newer = format!("{newer}\n{{\"mac\":\"{}\"}}\n", hex::encode(keys(&site).line_mac(newer.as_bytes())));
     fs::write(&next, newer).unwrap();
     for node in ["east", "west"] {
         let objects = site.objects();
         let run = site.node(node).run(["backup", "app"]).expect(1);
-        assert!(run.stderr.contains("version 2") && run.stderr.contains("pdate runner"), "{}", run.stderr);
+        assert!(words(&run).contains("version 2") && words(&run).contains("pdate runner"), "{}", run.stderr);
         assert_eq!(site.objects(), objects);
     }
     fs::remove_file(next).unwrap();
     assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+/// The repository's keys, as the program itself opens them.
+fn keys(site: &Site) -> runner::repo::crypto::Keys {
+    let store = std::sync::Arc::new(DirStore::open(&site.path("store"), &Env::host()).unwrap());
+    let key = KeySource::KeyFile(site.path("key"));
+    let opened = async { Repository::open(store, &"app".parse().unwrap(), &key).await.unwrap().keys };
+    tokio::runtime::Runtime::new().unwrap().block_on(opened)
 }
 
 #[test]
@@ -205,7 +220,7 @@ fn a_store_that_is_not_there_is_not_made() {
     fs::rename(&store, site.path("unmounted")).unwrap();
     for args in [&["backup", "app"][..], &["snapshots", "app"], &["restore", "app", "--target", "/nonexistent"]] {
         let run = site.node("east").run(args).expect(1);
-        assert!(run.stderr.contains(store.to_str().unwrap()) && has_advice(&run.stderr), "{}", run.stderr);
+        assert!(words(&run).contains(store.to_str().unwrap()) && has_advice(&words(&run)), "{}", run.stderr);
         assert!(!store.exists());
     }
     // The mount point is there, the disk is not: an empty directory is no repository.
@@ -228,7 +243,7 @@ fn a_store_that_was_rolled_back_is_not_written_to() {
     let record = fs::read(&last).unwrap();
     fs::remove_file(&last).unwrap();
     let run = site.node("east").run(["backup", "app"]).expect(1);
-    assert!(run.stderr.contains("rolled back"), "{}", run.stderr);
+    assert!(words(&run).contains("rolled back"), "{}", run.stderr);
     assert!(!last.exists());
     fs::write(&last, record).unwrap();
     assert_eq!(site.backup("east")["outcome"], "unchanged");
@@ -246,7 +261,11 @@ fn a_damaged_record_stops_writers_by_name() {
     fs::write(&last, &flipped).unwrap();
     let objects = site.objects();
     let run = site.node("west").run(["backup", "app"]).expect(1);
-    assert!(run.stderr.contains(last.file_name().unwrap().to_str().unwrap().trim_start_matches('0')), "{}", run.stderr);
+    assert!(
+        words(&run).contains(last.file_name().unwrap().to_str().unwrap().trim_start_matches('0')),
+        "{}",
+        run.stderr
+    );
     assert_eq!(site.objects(), objects);
     fs::write(&last, record).unwrap();
     assert_eq!(site.backup("west")["outcome"], "unchanged");
@@ -264,7 +283,7 @@ fn init_is_safe_to_repeat_and_refuses_what_is_somebody_elses() {
     fs::create_dir_all(other.path("store/app")).unwrap();
     fs::write(other.path("store/app/holiday.jpg"), "not ours").unwrap();
     let run = other.node("east").run(["init"]).expect(1);
-    assert!(run.stderr.contains("app/holiday.jpg"), "{}", run.stderr);
+    assert!(words(&run).contains("app/holiday.jpg"), "{}", run.stderr);
     assert_eq!(other.objects().len(), 1);
     assert!(!other.path("key").exists());
 }
@@ -311,7 +330,7 @@ fn without_any_config_a_directory_is_backed_up_and_comes_back() {
     // The key file is what opens it, and what is missing is not made where something is read.
     fs::rename(&key, site.path("moved")).unwrap();
     let run = rescue.run(["restore", "app", "--target", &target].into_iter().chain(direct)).expect(1);
-    assert!(run.stderr.contains(&key), "{}", run.stderr);
+    assert!(words(&run).contains(&key), "{}", run.stderr);
     node.run(backup).expect(1);
     assert!(!site.path("key").exists());
 }

@@ -8,35 +8,60 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::cli::{self, Node, Run};
+use crate::support::cli::{Node, Run};
 
 /// One role `app` with the source `DIR/src`. It goes away when dropped.
 pub struct Site {
     dir: tempfile::TempDir,
+    /// The store's URL, and what else its section says.
+    store: (String, String),
+    /// Where its objects can be seen as files.
+    objects: PathBuf,
+    /// What the program needs in its environment.
+    env: Vec<(&'static str, String)>,
 }
 
 impl Site {
     /// A role without probes, with these further lines in its section.
     pub fn new(lines: &str) -> Self {
-        let site = Self { dir: tempfile::tempdir().unwrap() };
-        fs::create_dir(site.src()).unwrap();
-        site.config(lines);
-        site
+        let dir = tempfile::tempdir().unwrap();
+        let objects = dir.path().join("store");
+        let site =
+            Self { store: (format!("file://{}", objects.display()), String::new()), dir, objects, env: Vec::new() };
+        site.begin(lines)
+    }
+
+    /// The same on a bucket: its URL, the server, where that keeps its objects as files, and the credentials.
+    pub fn on_s3(url: &str, endpoint: &str, objects: PathBuf, env: Vec<(&'static str, String)>, lines: &str) -> Self {
+        let store = (url.to_owned(), format!("endpoint = \"{endpoint}\"\n"));
+        Self { dir: tempfile::tempdir().unwrap(), store, objects, env }.begin(lines)
+    }
+
+    fn begin(self, lines: &str) -> Self {
+        fs::create_dir(self.src()).unwrap();
+        self.config(lines);
+        self
     }
 
     /// A role whose probe reads who is active from a file; [`Site::move_to`] writes it. Nobody is yet.
     pub fn pair(lines: &str) -> Self {
         let site = Self::new("");
-        let probe = format!("grep -qx \\\"$RUNNER_NODE\\\" {}", site.path("active").display());
-        site.config(&format!("eligible = {{ command = [\"sh\", \"-c\", \"{probe}\"] }}\n{lines}"));
+        site.config(&site.probed(lines));
         site
+    }
+
+    /// Lines of a role whose probe reads who is active from a file.
+    pub fn probed(&self, lines: &str) -> String {
+        let probe = format!("grep -qx \\\"$RUNNER_NODE\\\" {}", self.path("active").display());
+        format!("eligible = {{ command = [\"sh\", \"-c\", \"{probe}\"] }}\n{lines}")
     }
 
     /// Writes the config again, with these lines in the role's section.
     pub fn config(&self, lines: &str) {
-        let source = self.src();
+        let ((url, more), key, source) = (&self.store, self.path("key"), self.src());
+        let store = format!("[store]\nurl = {url:?}\nkey_file = \"{}\"\n{more}\n", key.display());
         let role = format!("[role.app]\nsources = [\"{}\"]\nlease = \"none\"\n{lines}\n", source.display());
-        cli::write_config(self.dir(), &role);
+        fs::write(self.path("runner.toml"), store + &role).unwrap();
     }
 
     /// The place.
@@ -64,7 +89,8 @@ impl Site {
 
     /// A node of the role.
     pub fn node(&self, name: &str) -> Node {
-        Node::new(self.dir(), name)
+        let node = Node::new(self.dir(), name);
+        self.env.iter().fold(node, |node, (name, value)| node.with_env(name, value))
     }
 
     /// From now on this node is the active one.
@@ -84,13 +110,13 @@ impl Site {
         role(&self.node(node).run(["backup", "app", "--json"]).expect(0))
     }
 
-    /// A backup that must end with this code and commit nothing, and what it said.
+    /// A backup that must end with this code and commit nothing, and what it said on standard error.
     #[track_caller]
     pub fn refused(&self, node: &str, code: i32) -> String {
         let before = self.snapshots().len();
         let run = self.node(node).run(["backup", "app"]).expect(code);
         assert_eq!(self.snapshots().len(), before, "a refused run commits nothing; it said: {}", run.stderr);
-        run.stderr
+        words(&run)
     }
 
     /// Restores a snapshot into a new directory of that name, and returns where the source is in it.
@@ -104,17 +130,17 @@ impl Site {
 
     /// The packs in the store, by name.
     pub fn packs(&self) -> BTreeSet<String> {
-        names(&self.path("store"), "/packs/")
+        names(&self.objects, "/packs/")
     }
 
     /// Everything in the store.
     pub fn objects(&self) -> BTreeSet<String> {
-        names(&self.path("store"), "")
+        names(&self.objects, "")
     }
 
     /// The journal's records, oldest first, as anybody reads them: the first line of each is JSON.
     pub fn records(&self) -> Vec<Value> {
-        let dir = self.path("store/app/journal");
+        let dir = self.objects.join("app/journal");
         let mut names: Vec<PathBuf> = match fs::read_dir(dir) {
             Ok(entries) => entries.map(|e| e.unwrap().path()).collect(),
             Err(_) => Vec::new(),
@@ -157,6 +183,11 @@ pub fn role(run: &Run) -> Value {
     let roles = document["roles"].as_array().unwrap();
     assert_eq!(roles.len(), 1, "{document}");
     roles[0].clone()
+}
+
+/// Standard error without its line breaks, which are anywhere.
+pub fn words(run: &Run) -> String {
+    run.stderr.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Files by counts: new, changed, unchanged, removed, unreadable.

@@ -155,7 +155,7 @@ fn unreadable_files_are_named_and_everything_else_is_committed() {
         site.write(name, "content");
     }
     for name in ["secret", "closed"] {
-        fs::set_permissions(site.src().join(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(site.src().join(name), fs::Permissions::from_mode(0o0)).unwrap();
     }
     if rustix::process::geteuid().is_root() {
         // Its own, but for the source: what it may not read there is root's.

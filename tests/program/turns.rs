@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::site::{Site, role};
+use crate::site::{Site, role, words};
 use crate::support::compare::assert_same;
 use crate::support::tree;
 
@@ -101,7 +101,7 @@ fn scheduled_runs_want_a_schedule() {
     let site = Site::new("");
     site.init();
     let run = site.node("east").run(["backup", "app", "--scheduled"]).expect(2);
-    assert!(run.stderr.contains("no schedule"), "{}", run.stderr);
+    assert!(words(&run).contains("no schedule"), "{}", run.stderr);
 }
 
 #[test]

@@ -94,7 +94,8 @@ mod tests {
 
     use super::*;
     use crate::cli::render::samples;
-    use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem};
+    use crate::ids::ChunkId;
+    use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreProblemKind};
     use crate::repo::entry::TreePath;
 
     fn sample() -> Restored {
@@ -132,7 +133,7 @@ mod tests {
             vec![trouble(MetaKind::Owner, "Operation not permitted"), trouble(MetaKind::Xattr, "Not supported")];
         incomplete.report.counts.failed = 31;
         incomplete.report.problems =
-            vec![RestoreProblem { path, kind: "chunk 3f2a is missing from the repository".to_owned() }];
+            vec![RestoreProblem { path, kind: RestoreProblemKind::Missing(ChunkId([0x3f; 32])) }];
         incomplete.report.unmatched = vec![TreePath::new("srv/nowhere").unwrap()];
         let view = samples::view();
         insta::assert_snapshot!([sample(), existing, dry, incomplete].map(|r| report(&r, &view)).join("\n"));

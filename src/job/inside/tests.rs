@@ -83,7 +83,7 @@ async fn ls_lists_one_level_or_all() {
     assert_eq!(listed(&rig, &reader, root, &TreePath::default(), false).await, sources);
     let above = rig.path("").parent().unwrap();
     assert_eq!(listed(&rig, &reader, root, &above, false).await, sources, "a directory above the sources");
-    assert_eq!(listed(&rig, &reader, root, &TreePath::default(), true).await.len(), 11);
+    assert_eq!(listed(&rig, &reader, root, &TreePath::default(), true).await.len(), 12);
     assert_eq!(roots(&reader, root).await.unwrap().len(), 2);
     let path = |text: &str| TreePath::new(text).unwrap();
     let both = [path("srv/a"), path("srv/b")];

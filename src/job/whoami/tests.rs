@@ -13,7 +13,7 @@ use crate::store::{Capabilities, Hold, Page, PutOutcome, StoreErrorKind};
 
 /// Short where something hangs on purpose, long where nothing should.
 const SHORT: Duration = Duration::from_millis(50);
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn settings(rig: &Rig) -> Settings {
     let url = StoreUrl::Dir("/srv/backups".into());
@@ -29,9 +29,9 @@ async fn ask(rig: &Rig, store: Result<Arc<dyn Store>, StoreError>, patience: Dur
     (report.node, report.roles.pop().unwrap())
 }
 
-fn command(script: &str) -> Option<Probe> {
+fn command(script: &str) -> Probe {
     let command = vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
-    Some(Probe::Command { command, timeout: Duration::from_secs(600) })
+    Probe::Command { command, timeout: Duration::from_mins(10) }
 }
 
 /// Gives the rig the identity of its state directory, as a backup would.
@@ -60,7 +60,7 @@ async fn the_journal_tells_who_holds_the_role() {
     let mut rig = Rig::new().await;
     rig.write("a", "1");
     identify(&mut rig);
-    rig.role.eligible = command("exit 0");
+    rig.role.eligible = Some(command("exit 0"));
     let first = rig.backup().await;
     let (node, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     assert_eq!(node.id, Some(rig.node));
@@ -81,7 +81,7 @@ async fn the_journal_tells_who_holds_the_role() {
     let two = crate::ids::Term(2);
     assert_eq!((role.state, role.reason), (State::Conflict, Reason::TakenOver { by: "east".to_owned(), term: two }));
     assert_eq!((role.term.mine, role.term.current), (Some(one), Some(two)));
-    rig.role.eligible = command("exit 1");
+    rig.role.eligible = Some(command("exit 1"));
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     assert_eq!((role.state, role.reason), (State::Standby, Reason::ProbesNo));
 }
@@ -89,7 +89,7 @@ async fn the_journal_tells_who_holds_the_role() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_hangs_or_fails_leaves_the_probes() {
     let mut rig = Rig::new().await;
-    rig.role.eligible = command("exit 0");
+    rig.role.eligible = Some(command("exit 0"));
     let failed = StoreError::new(StoreErrorKind::Unreachable, "s3://b", None, "connection refused");
     for (store, why) in [(Ok(Arc::new(Hanging) as Arc<dyn Store>), "no answer within 50ms"), (Err(failed), "refused")] {
         let (_, role) = ask(&rig, store, SHORT).await;
@@ -102,10 +102,10 @@ async fn a_store_that_hangs_or_fails_leaves_the_probes() {
         );
     }
     // So does a probe.
-    rig.role.eligible = command("sleep 600");
+    rig.role.eligible = Some(command("sleep 600"));
     let (_, role) = ask(&rig, Ok(Arc::new(Hanging)), SHORT).await;
     assert_eq!((role.state, role.reason), (State::Unknown, Reason::ProbesUnknown));
-    rig.role.eligible = command("exit 0");
+    rig.role.eligible = Some(command("exit 0"));
     rig.role.nodes = Some(vec!["west".to_owned()]);
     let (_, role) = ask(&rig, Ok(Arc::new(Hanging)), SHORT).await;
     assert_eq!((role.state, role.reason), (State::Standby, Reason::NotListed));
@@ -147,7 +147,7 @@ async fn is_active_asks_probes_alone() {
     let active = async |rig: &Rig| is_active(&rig.role, Some("east"), None, &rig.env).await;
     assert_eq!(active(&rig).await, State::Active);
     for (script, state) in [("exit 0", State::Active), ("exit 1", State::Standby), ("exit 2", State::Unknown)] {
-        rig.role.eligible = command(script);
+        rig.role.eligible = Some(command(script));
         assert_eq!(active(&rig).await, state);
     }
     rig.role.nodes = Some(vec!["west".to_owned()]);

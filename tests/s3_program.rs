@@ -1,0 +1,215 @@
+//! The built program over real S3 requests, with the server's troubles: the core story, what goes over the wire, a store that
+//! vanishes midway, and a commit whose answer is lost.
+#![cfg(feature = "s3")]
+
+mod support;
+
+#[path = "s3_program/large.rs"]
+mod large;
+#[path = "support/s3_server.rs"]
+mod s3_server;
+#[path = "program/site.rs"]
+mod site;
+
+use std::time::Duration;
+
+use s3_server::{BUCKET, S3Server, Trouble, environment};
+use site::{Site, files, number, words};
+use support::compare::assert_same;
+use support::tree;
+
+/// The most requests of a run that finds nothing to do: what the head, the proof, the role and the record take.
+const UNCHANGED_REQUESTS: usize = 12;
+
+/// A site on a bucket of that server, whose role moves by a probe.
+fn site(server: &S3Server) -> Site {
+    let objects = server.root.join(BUCKET).join("prod");
+    let site = Site::on_s3(&format!("s3://{BUCKET}/prod"), &server.endpoint, objects, environment(), "");
+    site.config(&site.probed(""));
+    site.move_to("east");
+    site
+}
+
+/// Requests that upload packs.
+fn pack_puts(server: &S3Server) -> usize {
+    let requests = server.requests();
+    requests.iter().filter(|r| ["PUT", "POST"].contains(&&*r.method) && r.path.contains("/packs/")).count()
+}
+
+#[test]
+fn a_role_is_backed_up_moves_and_comes_back() {
+    let server = S3Server::start();
+    let site = site(&server);
+    tree::rich(&site.src(), 21);
+    site.init();
+    let first = site.backup("east");
+    assert_eq!(first["outcome"], "committed");
+    assert!(pack_puts(&server) > 2, "{first}");
+
+    // What changed within the clock's tick before it was seen is looked at once more.
+    site.backup("east");
+    server.forget_requests();
+    let quiet = site.backup("east");
+    assert_eq!((&quiet["outcome"], number(&quiet["bytes"]["new"])), (&"unchanged".into(), 0), "{quiet}");
+    let requests = server.requests();
+    assert_eq!(pack_puts(&server), 0);
+    assert!(requests.len() <= UNCHANGED_REQUESTS, "{} requests: {requests:#?}", requests.len());
+    let written: Vec<&str> =
+        requests.iter().filter(|r| r.method != "GET" && r.method != "HEAD").map(|r| &*r.path).collect();
+    assert!(
+        written.iter().all(|path| path.contains("/journal/") || path.ends_with("/live/probe")),
+        "a record is written, and the store's promise is tried: {written:?}"
+    );
+
+    site.move_to("west");
+    server.forget_requests();
+    let moved = site.backup("west");
+    assert_eq!((&moved["outcome"], &moved["term"]), (&"unchanged".into(), &2.into()), "{moved}");
+    assert_eq!((pack_puts(&server), number(&moved["bytes"]["new"])), (0, 0), "no pack for data that is there: {moved}");
+    assert!(site.roots().windows(2).all(|w| w[0] == w[1]), "one manifest: {:?}", site.roots());
+
+    site.write("sizes/added", "after the move");
+    server.forget_requests();
+    let changed = site.backup("west");
+    assert_eq!(files(&changed)[0], 1, "{changed}");
+    assert!((1..=2).contains(&pack_puts(&server)), "the file and the manifest: {changed}");
+    assert_same(&site.src(), &site.restore(&site.node("west"), "latest", "out"));
+    site.node("west").run(["verify", "app", "--read-data"]).expect(0);
+
+    // A host that has nothing but the bucket and the key.
+    let rescue = site.node("rescue").without_config();
+    let (key, target) = (site.path("key").display().to_string(), site.path("rescued").display().to_string());
+    let store = format!("s3://{BUCKET}/prod");
+    let direct = ["--store", &store, "--endpoint", &server.endpoint, "--key-file", &key];
+    rescue.run(["restore", "app", "--target", &target].into_iter().chain(direct)).expect(0);
+    assert_same(&site.src(), &site::below(&site.path("rescued"), &site.src()));
+}
+
+#[test]
+fn a_store_that_vanishes_midway_fails_the_run_and_nothing_else() {
+    let server = S3Server::start();
+    let site = site(&server);
+    site.write("a", "one");
+    site.init();
+    site.backup("east");
+    std::fs::copy(site.src().join("a"), site.path("a-then")).unwrap();
+    for number in 0..4 {
+        site.write(&format!("large-{number}"), tree::Dice::new(number).noise(12 << 20));
+    }
+    site.write("a", "two");
+
+    // The first pack arrives, then nothing does any more.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (said, before) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while pack_puts(&server) < 2 && !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            for method in ["PUT", "GET", "HEAD", "POST", "DELETE"] {
+                server.trouble(method, "", Trouble::Status(503), usize::MAX);
+            }
+        });
+        let before = site.snapshots().len();
+        let run = site.node("east").run(["backup", "app"]);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        (words(&run.expect(1)), before)
+    });
+    assert!(said.contains("503") || said.contains("s3://"), "{said}");
+    assert!(said.contains("To do: "), "{said}");
+    assert_eq!(site.snapshots().len(), before);
+
+    server.calm();
+    let target = site.path("out");
+    site.node("west").run(["restore", "app", "--target", target.to_str().unwrap()]).expect(0);
+    let out = site::below(&target, &site.src());
+    assert_eq!(std::fs::read(out.join("a")).unwrap(), b"one");
+
+    let (left, new) = (site.packs().len(), 48 << 20);
+    assert!(left > 2, "the broken run had uploaded something");
+    let next = site.backup("east");
+    assert_eq!(next["outcome"], "committed");
+    assert!(number(&next["bytes"]["new"]) < new, "what the broken run had uploaded is used: {next}");
+    assert_same(&site.src(), &site.restore(&site.node("west"), "latest", "again"));
+}
+
+#[test]
+fn a_store_that_is_not_there_at_all_is_said_and_nothing_is_lost() {
+    let server = S3Server::start();
+    let site = site(&server);
+    site.write("a", "one");
+    let run = site.node("east").run(["backup", "app"]).expect(1);
+    assert!(words(&run).contains("no repository"), "{run:?}");
+    site.init();
+    site.backup("east");
+    let text = std::fs::read_to_string(site.path("runner.toml")).unwrap();
+    std::fs::write(site.path("runner.toml"), text.replace(&format!("s3://{BUCKET}/"), "s3://no-such-bucket/")).unwrap();
+    let run = site.node("east").run(["backup", "app"]).expect(1);
+    assert!(words(&run).contains("no-such-bucket") && words(&run).contains("To do: "), "{run:?}");
+    std::fs::write(site.path("runner.toml"), text).unwrap();
+
+    let wrong = site.node("east").with_env("AWS_SECRET_ACCESS_KEY", "wrong");
+    let run = wrong.run(["backup", "app"]).expect(1);
+    assert!(words(&run).contains("credentials"), "{run:?}");
+    assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_is_committed_once() {
+    for trouble in
+        [Trouble::HangupAfter, Trouble::StatusAfter(500), Trouble::StatusAfter(409), Trouble::StatusAfter(412)]
+    {
+        let server = S3Server::start();
+        let site = site(&server);
+        site.write("a", "one");
+        site.init();
+        // First the takeover's answer is lost, then the snapshot's.
+        server.trouble("PUT", "/journal/", trouble, 2);
+        let run = site.backup("east");
+        assert_eq!(run["outcome"], "committed", "{trouble:?}: {run}");
+        let kinds: Vec<String> = site.records().iter().map(|r| r["kind"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(kinds, ["takeover", "snapshot"], "{trouble:?}");
+        assert_eq!(site.listed().len(), 1, "{trouble:?}");
+        assert_eq!(site.backup("east")["outcome"], "unchanged", "{trouble:?}");
+    }
+}
+
+#[test]
+fn a_commit_that_never_arrived_is_sent_again() {
+    for trouble in [Trouble::Hangup, Trouble::Status(500), Trouble::Status(409)] {
+        let server = S3Server::start();
+        let site = site(&server);
+        site.write("a", "one");
+        site.init();
+        server.trouble("PUT", "/journal/", trouble, 1);
+        assert_eq!(site.backup("east")["outcome"], "committed", "{trouble:?}");
+        server.trouble("PUT", "/journal/", trouble, 1);
+        assert_eq!(site.backup("east")["outcome"], "unchanged", "{trouble:?}");
+        assert_eq!((site.records().len(), site.snapshots().len()), (3, 2), "{trouble:?}");
+    }
+}
+
+#[test]
+fn passing_troubles_are_not_noticed() {
+    let server = S3Server::start();
+    let site = site(&server);
+    tree::many(&site.src(), 200, 3);
+    site.write("large", tree::Dice::new(4).noise(10 << 20));
+    site.init();
+    server.trouble("PUT", "/packs/", Trouble::Status(503), 1);
+    server.trouble("PUT", "/packs/", Trouble::HangupAfter, 1);
+    server.trouble("PUT", "/index/", Trouble::Status(500), 1);
+    assert_eq!(site.backup("east")["outcome"], "committed");
+    server.trouble("GET", "/packs/", Trouble::HalfBody, 2);
+    server.trouble("GET", "/packs/", Trouble::Status(503), 1);
+    assert_same(&site.src(), &site.restore(&site.node("west"), "latest", "out"));
+}
+
+#[test]
+fn a_bucket_that_ignores_conditions_gets_no_journal() {
+    let server = S3Server::start_bare();
+    let site = site(&server);
+    let run = site.node("east").run(["init"]).expect(1);
+    assert!(words(&run).contains("cannot hold a journal"), "{run:?}");
+    assert!(!site.path("key").exists() && site.records().is_empty());
+    assert!(site.objects().iter().all(|o| o.contains("/live/")), "{:?}", site.objects());
+}
