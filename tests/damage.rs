@@ -9,6 +9,8 @@
 mod matrix;
 #[path = "damage/report.rs"]
 mod report;
+#[path = "damage/restored.rs"]
+mod restored;
 #[path = "damage/rig.rs"]
 mod rig;
 

@@ -160,3 +160,60 @@ fn trailer(keys: &Keys, table: &PackTable, object: &[u8]) -> Result<bool, PackEr
     let start = end.checked_sub(len).ok_or_else(short)?;
     Ok(pack::open_trailer(keys, table.id, table.salt, &object[start..end])? == *table)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::crypto::Cipher;
+    use crate::repo::crypto::tests::keys;
+    use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder};
+
+    /// A pack of two frames; the second chunk of the first does not have the name that the table gives it if `wrong`.
+    fn pack(wrong: bool) -> (Keys, PackTable, Bytes) {
+        let keys = keys(Cipher::Aes256GcmSiv);
+        let mut pack = PackBuilder::new(&keys, PackId([5; 16]), [6; 32]);
+        let chunk = |text: &str| ChunkEntry { id: keys.chunk_id(text.as_bytes()), len: text.len() as u32 };
+        let second = if wrong { chunk("TWO") } else { chunk("two") };
+        pack.push(Compressor::default().pack(b"onetwo", vec![chunk("one"), second]));
+        pack.push(Compressor::default().pack(b"three", vec![chunk("three")]));
+        let (object, table) = pack.finish();
+        (keys, table, object)
+    }
+
+    #[test]
+    fn a_writers_mistake_is_seen_though_every_seal_is_right() {
+        let (keys, table, object) = pack(false);
+        assert_eq!(inspect(&keys, &table, &object), []);
+        let mut other = table.clone();
+        other.frames[1].chunks[0].id = keys.chunk_id(b"four");
+        let troubles = inspect(&keys, &other, &object);
+        assert!(matches!(&troubles[..], [Trouble::Around(_), Trouble::Chunk(id, _)] if *id == keys.chunk_id(b"four")));
+        let (keys, table, object) = pack(true);
+        let troubles = inspect(&keys, &table, &object);
+        assert!(matches!(&troubles[..], [Trouble::Chunk(id, _)] if *id == keys.chunk_id(b"TWO")), "{troubles:?}");
+    }
+
+    #[test]
+    fn what_is_around_the_frames_costs_no_frame() {
+        let (keys, table, object) = pack(false);
+        let longer = Bytes::from([&object[..], b"!"].concat());
+        assert!(inspect(&keys, &table, &longer).iter().all(|t| matches!(t, Trouble::Around(_))));
+        let cut = object.slice(..object.len() - 1);
+        assert!(inspect(&keys, &table, &cut).iter().all(|t| matches!(t, Trouble::Around(_))));
+        let no_second = object.slice(..50);
+        let frames: Vec<Trouble> =
+            inspect(&keys, &table, &no_second).into_iter().filter(|t| !matches!(t, Trouble::Around(_))).collect();
+        assert!(matches!(&frames[..], [Trouble::Frame(0, _), Trouble::Frame(1, _)]), "{frames:?}");
+    }
+
+    #[test]
+    fn a_percentage_is_rounded_up_and_chosen_by_chance() {
+        let packs: HashMap<PackId, u64> = (0..30).map(|n| (PackId([n; 16]), 1)).collect();
+        let some = choose(&packs, 10, [1; 32]);
+        assert_eq!(some.len(), 3);
+        assert_ne!(some, choose(&packs, 10, [2; 32]));
+        assert_eq!(choose(&packs, 100, [1; 32]).len(), 30);
+        assert_eq!(choose(&packs, 1, [1; 32]).len(), 1);
+        assert!(choose(&HashMap::new(), 50, [1; 32]).is_empty());
+    }
+}
