@@ -114,7 +114,7 @@ impl Moments {
         let started = clock.boottime();
         let mut child = site.node("east").start(["backup", "app"]);
         loop {
-            let elapsed = clock.boottime() - started;
+            let elapsed = clock.boottime().saturating_sub(started);
             if let Some(status) = child.try_wait().unwrap() {
                 assert_eq!(status.code(), Some(0), "a run that comes to its end did what it should");
                 (self.whole, self.survived) = (elapsed, self.survived + 1);
@@ -123,7 +123,7 @@ impl Moments {
             if elapsed >= moment {
                 break;
             }
-            std::thread::sleep((moment - elapsed).min(Duration::from_millis(2)));
+            std::thread::sleep(moment.saturating_sub(elapsed).min(Duration::from_millis(2)));
         }
         child.kill().unwrap();
         let killed = child.wait().unwrap().signal() == Some(9);
