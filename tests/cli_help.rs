@@ -4,16 +4,16 @@ use runner::cli::args;
 
 /// Every command with its full name, the program itself first.
 fn commands() -> Vec<(String, clap::Command)> {
-    fn walk(name: String, command: &clap::Command, all: &mut Vec<(String, clap::Command)>) {
-        all.push((name.clone(), command.clone()));
+    fn walk(name: &str, command: &clap::Command, all: &mut Vec<(String, clap::Command)>) {
+        all.push((name.to_owned(), command.clone()));
         for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {
-            walk(format!("{name}-{}", sub.get_name()), sub, all);
+            walk(&format!("{name}-{}", sub.get_name()), sub, all);
         }
     }
     let mut root = args::command().term_width(80);
     root.build();
     let mut all = Vec::new();
-    walk("runner".to_owned(), &root, &mut all);
+    walk("runner", &root, &mut all);
     all
 }
 

@@ -127,7 +127,9 @@ fn a_segment() {
         }
     }
     let mut writer = ManifestWriter::new(Only(Vec::new()));
-    entries().into_iter().for_each(|entry| writer.push(entry).unwrap());
+    for entry in entries() {
+        writer.push(entry).unwrap();
+    }
     let (_, _, sink) = writer.finish().unwrap();
     assert_example("segment", &sink.0);
     assert_eq!(decode(&example("segment")), Ok(Node::Segment(entries())));
