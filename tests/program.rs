@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "program/documents.rs"]
+mod documents;
 #[path = "program/dumps.rs"]
 mod dumps;
 #[path = "program/first_failure.rs"]
