@@ -194,10 +194,56 @@ pub struct RoleSettings {
     pub jitter: Duration,
     /// A slot must have started by then.
     pub missed_after: Duration,
+    /// How long a lease in the bucket lasts without being renewed.
+    pub bucket_lease_ttl: Duration,
+    /// How long a node that did not hold the role last leaves a due slot to the one that did.
+    pub takeover_delay: Duration,
+    /// How long a silent holder, or an operator's takeover, keeps other nodes waiting.
+    pub takeover_after: Duration,
+    /// What the holder does while the lease service cannot be reached.
+    pub on_lease_unreachable: LeaseUnreachable,
     /// Whether files are read again after the role came from another node.
     pub takeover_trust: TakeoverTrust,
     /// An empty source is believed.
     pub allow_empty: bool,
+}
+
+impl RoleSettings {
+    /// A role that backs up `sources` by hand, on any node, with every default of the config file.
+    pub fn plain(name: RoleName, key: KeySource, sources: Vec<PathBuf>) -> Self {
+        Self {
+            name,
+            key,
+            nodes: None,
+            eligible: None,
+            lease: Lease::None,
+            sources,
+            exclude: Vec::new(),
+            one_file_system: false,
+            exclude_caches: false,
+            exclude_larger_than: None,
+            dumps: BTreeMap::new(),
+            schedule: None,
+            jitter: Duration::ZERO,
+            missed_after: Duration::from_mins(30),
+            bucket_lease_ttl: Duration::from_mins(1),
+            takeover_delay: Duration::from_mins(1),
+            takeover_after: Duration::from_mins(15),
+            on_lease_unreachable: LeaseUnreachable::default(),
+            takeover_trust: TakeoverTrust::default(),
+            allow_empty: false,
+        }
+    }
+}
+
+/// What the node that holds the newest term does while its lease service cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LeaseUnreachable {
+    /// It starts nothing, and what runs waits with its commit.
+    #[default]
+    Stop,
+    /// It goes on with backups while its probes say yes; the journal fences.
+    HolderContinues,
 }
 
 /// A command whose standard output becomes a file of the snapshot.

@@ -14,6 +14,21 @@ pub trait Clock: Debug + Send + Sync {
 
     /// Time since boot, suspend included (`CLOCK_BOOTTIME`). Measures durations and deadlines.
     fn boottime(&self) -> Duration;
+
+    /// Both clocks at once.
+    fn moment(&self) -> Moment {
+        Moment { boot: self.boottime(), wall: self.now() }
+    }
+}
+
+/// One instant on both clocks. Side by side they show what neither shows alone: a machine that its hypervisor stopped finds its
+/// wall clock ahead of its boot clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// By [`Clock::boottime`].
+    pub boot: Duration,
+    /// By [`Clock::now`].
+    pub wall: Timestamp,
 }
 
 /// A source of random bytes that cannot repeat in a cloned machine.

@@ -3,11 +3,14 @@
 pub mod backup;
 pub mod cache;
 pub mod cancel;
+pub mod exec;
 pub mod guard;
 pub mod init;
 pub mod inside;
 pub mod keys;
+pub mod lease;
 pub mod local;
+pub mod operate;
 pub mod progress;
 pub mod report;
 pub mod repository;

@@ -220,11 +220,7 @@ pub fn journal(role: &RoleName, lines: &[JournalLine]) -> String {
     let records: Vec<Value> = lines
         .iter()
         .map(|(digest, record)| {
-            let (kind, body) = match &record.body {
-                Body::Takeover(body) => ("takeover", json!(body)),
-                Body::Snapshot(body) => ("snapshot", json!(body)),
-                Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
-            };
+            let (kind, body) = record.body.parts();
             json!({
                 "seq": record.seq, "digest": digest, "kind": kind, "term": record.term, "node": record.node,
                 "time": utc(record.time), "slot": record.slot.map(utc), "body": body,

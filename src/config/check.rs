@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use super::document::Table;
 use super::error::{ConfigError, Place, Problem};
 use super::section::{At, Section, accept};
 use super::{
-    Dump, Host, JournalPlace, KeySource, Lease, Probe, RoleSettings, Schedule, Settings, StoreSettings, StoreUrl,
+    Dump, Host, JournalPlace, KeySource, Lease, LeaseUnreachable, Probe, RoleSettings, Schedule, Settings, StoreSettings, StoreUrl,
     TakeoverTrust, raw, value,
 };
 use crate::ids::RoleName;
 
-/// A slot must have started this long after its time, unless the role says otherwise.
-pub(super) const MISSED_AFTER: Duration = Duration::from_mins(30);
+/// How long a lease in the bucket may last: shorter ones are lost to a slow request, longer ones keep the other node out for
+/// nothing.
+const BUCKET_LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
 /// How long a probe's command may think.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -248,32 +250,42 @@ impl Check<'_> {
             self.problems
                 .push(jitter.problem("is not shorter than every").hint("write less than the time between two slots"));
         }
+        let lease_ttl = section.duration("bucket_lease_ttl");
+        if let Some(ttl) = lease_ttl.as_ref().filter(|at| !BUCKET_LEASE_TTL.contains(&at.value)) {
+            self.problems.push(ttl.problem("is not between 1s and 1h").hint("60s is the default, and costs little"));
+        }
         if self.problems.len() > before {
             return None;
         }
+        let defaults = RoleSettings::plain(role_name?, key?, sources);
         Some(RoleSettings {
-            name: role_name?,
-            key: key?,
             nodes,
             eligible: match eligible {
                 Some(probe) => Some(probe?),
                 None => None,
             },
             lease: lease?,
-            sources,
             exclude,
             one_file_system: section.flag("one_file_system").unwrap_or(false),
             exclude_caches: section.flag("exclude_caches").unwrap_or(false),
             exclude_larger_than: section.size("exclude_larger_than"),
             dumps,
             schedule,
-            jitter: jitter.map_or(Duration::ZERO, |at| at.value),
-            missed_after: section.duration("missed_after").map_or(MISSED_AFTER, |at| at.value),
+            jitter: jitter.map_or(defaults.jitter, |at| at.value),
+            missed_after: section.duration("missed_after").map_or(defaults.missed_after, |at| at.value),
+            bucket_lease_ttl: lease_ttl.map_or(defaults.bucket_lease_ttl, |at| at.value),
+            takeover_delay: section.duration("takeover_delay").map_or(defaults.takeover_delay, |at| at.value),
+            takeover_after: section.duration("takeover_after").map_or(defaults.takeover_after, |at| at.value),
+            on_lease_unreachable: match section.text("on_lease_unreachable") {
+                Some(at) if at.value == "holder_continues" => LeaseUnreachable::HolderContinues,
+                _ => LeaseUnreachable::Stop,
+            },
             takeover_trust: match section.text("takeover_trust") {
                 Some(at) if at.value == "mtime" => TakeoverTrust::Mtime,
                 _ => TakeoverTrust::Rehash,
             },
             allow_empty: section.flag("allow_empty").unwrap_or(false),
+            ..defaults
         })
     }
 
@@ -294,20 +306,9 @@ impl Check<'_> {
             None if eligible => (Lease::None, None),
             None => (Lease::Bucket, None),
         };
-        let problem = match (lease, at) {
-            (Lease::None, _) => return Some(Lease::None),
-            (_, Some(at)) => at.problem(format!("{:?} is not in this version yet", at.value)),
-            (_, None) => section
-                .problem("nothing says which node is active")
-                .hint("The lease in the bucket, the default here, is not in this version yet."),
-        };
-        self.problems.push(if eligible {
-            problem.hint("write lease = \"none\": the probe decides, and the journal fences")
-        } else {
-            problem
-                .hint("write lease = \"none\" and a probe, like eligible = { vip = \"10.0.0.50\" };")
-                .hint("or lease = \"none\" alone, if only one node ever runs this role")
-        });
+        let (Lease::Etcd, Some(at)) = (lease, at) else { return Some(lease) };
+        let problem = at.problem(format!("{:?} is not in this version yet", at.value));
+        self.problems.push(problem.hint("write lease = \"bucket\": a pair needs nothing but its store"));
         None
     }
 
@@ -495,24 +496,7 @@ pub(super) fn for_flags(
         return Err(ConfigError { problems });
     }
     checked.sort();
-    let role = RoleSettings {
-        name: name.clone(),
-        key: key.clone(),
-        nodes: None,
-        eligible: None,
-        lease: Lease::None,
-        sources: checked,
-        exclude: Vec::new(),
-        one_file_system: false,
-        exclude_caches: false,
-        exclude_larger_than: None,
-        dumps: BTreeMap::new(),
-        schedule: None,
-        jitter: Duration::ZERO,
-        missed_after: MISSED_AFTER,
-        takeover_trust: TakeoverTrust::default(),
-        allow_empty: false,
-    };
+    let role = RoleSettings::plain(name.clone(), key.clone(), checked);
     let store = StoreSettings {
         url,
         endpoint: None,

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::value::{format_duration, format_size};
-use super::{JournalPlace, KeySource, Lease, Probe, RoleSettings, Schedule, Settings, StoreSettings, TakeoverTrust};
+use super::{JournalPlace, KeySource, Lease, LeaseUnreachable, Probe, RoleSettings, Schedule, Settings, StoreSettings, TakeoverTrust};
 
 /// A text as TOML writes it.
 fn quote(text: &str) -> String {
@@ -111,6 +111,14 @@ fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {
     }
     out.text("jitter", Some(&format_duration(role.jitter)));
     out.text("missed_after", Some(&format_duration(role.missed_after)));
+    out.text("bucket_lease_ttl", Some(&format_duration(role.bucket_lease_ttl)));
+    out.text("takeover_delay", Some(&format_duration(role.takeover_delay)));
+    out.text("takeover_after", Some(&format_duration(role.takeover_after)));
+    let unreachable = match role.on_lease_unreachable {
+        LeaseUnreachable::Stop => "stop",
+        LeaseUnreachable::HolderContinues => "holder_continues",
+    };
+    out.text("on_lease_unreachable", Some(unreachable));
     let trust = match role.takeover_trust {
         TakeoverTrust::Rehash => "rehash",
         TakeoverTrust::Mtime => "mtime",

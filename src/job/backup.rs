@@ -48,7 +48,7 @@ use crate::repo::index::{INDEX_OBJECT_CHUNKS, encode_index};
 use crate::repo::names;
 use crate::repo::pack::{self, PackTable};
 use crate::repo::reader::{Reader, RepoError, load_index};
-use crate::role::election::{History, Holding};
+use crate::role::election::{History, Holding, Pause};
 use crate::role::permit::{Candidacy, Permit};
 use crate::store::proof::{self, ProofFailure};
 use crate::store::{Store, StoreError, list_all};
@@ -66,6 +66,13 @@ const TRAILER_GUESS: u64 = 64 << 10;
 
 /// How often a commit is tried again after operators' acts were appended meanwhile.
 const COMMIT_ATTEMPTS: u32 = 16;
+
+/// How long a commit waits for a lease service that cannot be reached. After that the run is over; what it uploaded is found by
+/// the next.
+const COMMIT_PATIENCE: Duration = Duration::from_mins(15);
+
+/// How often it looks meanwhile.
+const PERMIT_POLL: Duration = Duration::from_millis(100);
 
 /// Why a backup committed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -243,6 +250,12 @@ impl<'a> Opening<'a> {
         Ok(Self { runner, repository, journal, local, lock, memory, view, started })
     }
 
+    /// Reads the journal on.
+    pub async fn refresh(&mut self) -> Result<(), BackupError> {
+        self.view = self.journal.read(Some(&self.view)).await?;
+        Ok(())
+    }
+
     /// The journal.
     pub fn view(&self) -> &View {
         &self.view
@@ -274,7 +287,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Goes on under this node's own takeover, if that is still the newest and of this boot; else takes the role over.
-    async fn take(self, candidacy: &Candidacy) -> Result<Session<'a>, BackupError> {
+    pub(crate) async fn take(self, candidacy: &Candidacy) -> Result<Session<'a>, BackupError> {
         let Self { runner, repository, journal, local, lock, mut memory, view, started } = self;
         let probe = names::probe(repository.role());
         proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
@@ -304,16 +317,29 @@ impl<'a> Opening<'a> {
 
 /// What the election wants to know of a journal, and of what this node remembers of itself.
 pub fn history(view: &View, memory: &Memory) -> History {
-    let holding = |h: &Holder| Holding { node: h.node.id, label: h.node.name.clone(), term: h.term, since: h.time };
+    let holding = |h: &Holder| Holding {
+        node: h.node.id,
+        label: h.node.name.clone(),
+        term: h.term,
+        since: h.time,
+        by_operator: h.why == TakeoverWhy::Operator,
+    };
+    let paused = view.state.paused.as_ref().map(|p| Pause {
+        by: p.node.name.clone(),
+        since: p.time,
+        until: p.until,
+        why: p.why.clone(),
+    });
     History {
         holder: view.state.holder.as_ref().map(holding),
         own_term: memory.own.map(|own| own.term),
         last_slot: view.state.last_slot,
+        paused,
     }
 }
 
 /// A role taken over, with the lock of this host's other runs held.
-struct Session<'a> {
+pub(crate) struct Session<'a> {
     runner: &'a Runner,
     repository: &'a Repository,
     journal: Journal,
@@ -327,6 +353,23 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// What lets it write.
+    pub(crate) fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// Appends a record of its own.
+    pub(crate) async fn append(&mut self, body: Body, slot: Option<Timestamp>) -> Result<(), BackupError> {
+        self.view = self.append_to(self.view.clone(), &body, slot).await?;
+        self.remember(&Memory { view: Some(self.view.clone()), ..self.memory.clone() })
+    }
+
+    /// Who took the role over meanwhile, if anybody did.
+    pub(crate) async fn overtaken(&self) -> Result<Option<Holder>, JournalError> {
+        let now = self.journal.read(Some(&self.view)).await?;
+        Ok(now.state.holder.filter(|holder| holder.takeover != self.permit.takeover()))
+    }
+
     fn remember(&self, memory: &Memory) -> Result<(), BackupError> {
         self.local.save(memory).map_err(|error| BackupError::State { path: self.local.tree_cache(), error })
     }
@@ -522,7 +565,7 @@ impl Session<'_> {
         if self.runner.cancel.is_cancelled() {
             return Err(BackupError::Interrupted);
         }
-        let view = self.append(&body, slot).await?;
+        let view = self.append_to(self.view.clone(), &body, slot).await?;
         let snapshot = view.state.snapshots.last().cloned().expect("a snapshot was just appended");
         self.keep_cache(cache, &snapshot, &nodes);
         self.remember(&Memory { view: Some(view), clean: Some(snapshot.id), ..self.memory.clone() })
@@ -540,9 +583,9 @@ impl Session<'_> {
     }
 
     /// Appends the record. What others append meanwhile without taking over is looked at, and then it is tried again.
-    async fn append(&self, body: &Body, slot: Option<Timestamp>) -> Result<View, BackupError> {
-        let mut view = self.view.clone();
+    async fn append_to(&self, mut view: View, body: &Body, slot: Option<Timestamp>) -> Result<View, BackupError> {
         for _ in 0..COMMIT_ATTEMPTS {
+            self.await_permit().await?;
             match self.journal.append(&self.permit, &view, body.clone(), slot).await {
                 Err(AppendError::Moved(now)) => {
                     // What this run refers to must still be what the journal vouches for.
@@ -555,6 +598,23 @@ impl Session<'_> {
             }
         }
         Err(AppendError::Moved(Box::new(view)).into())
+    }
+
+    /// A commit waits while it cannot be told who has the lease, but not for ever, and not for one that is lost.
+    async fn await_permit(&self) -> Result<(), BackupError> {
+        let clock = &self.runner.env.clock;
+        let (deadline, started) = (self.permit.deadline(), clock.boottime());
+        while deadline.passed(clock.moment()) {
+            let waited = clock.boottime().saturating_sub(started);
+            if deadline.is_ended() || waited >= COMMIT_PATIENCE {
+                return Err(AppendError::Expired.into());
+            }
+            if self.runner.cancel.is_cancelled() {
+                return Err(BackupError::Interrupted);
+            }
+            tokio::time::sleep(PERMIT_POLL).await;
+        }
+        Ok(())
     }
 
     fn keep_cache(&self, cache: Option<CacheWriter>, snapshot: &Snapshot, nodes: &[ChunkId]) {

@@ -2,32 +2,46 @@
 
 use std::sync::Arc;
 
+use futures_util::future::select_all;
 use tokio::sync::watch;
 
 /// Clones share the flag. Once set it stays set.
 #[derive(Debug, Clone)]
-pub struct Cancel(Arc<watch::Sender<bool>>);
+pub struct Cancel {
+    own: Arc<watch::Sender<bool>>,
+    /// Whoever is set with it.
+    parent: Option<Arc<Cancel>>,
+}
 
 impl Cancel {
     /// Not set.
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
+        Self { own: Arc::new(watch::Sender::new(false)), parent: None }
+    }
+
+    /// One that is set with this one, and can be set without it.
+    pub fn child(&self) -> Self {
+        Self { parent: Some(Arc::new(self.clone())), ..Self::new() }
     }
 
     /// Sets the flag.
     pub fn cancel(&self) {
-        self.0.send_replace(true);
+        self.own.send_replace(true);
     }
 
     /// Whether it is set.
     pub fn is_cancelled(&self) -> bool {
-        *self.0.borrow()
+        *self.own.borrow() || self.parent.as_ref().is_some_and(|parent| parent.is_cancelled())
     }
 
     /// Returns when it is set.
     pub async fn cancelled(&self) {
+        let mut receivers: Vec<_> = std::iter::successors(Some(self), |cancel| cancel.parent.as_deref())
+            .map(|cancel| cancel.own.subscribe())
+            .collect();
+        let waits = receivers.iter_mut().map(|receiver| Box::pin(receiver.wait_for(|&set| set)));
         // It fails only without a sender, and `self` is one.
-        let _ = self.0.subscribe().wait_for(|&set| set).await;
+        let _ = select_all(waits).await;
     }
 }
 
@@ -53,5 +67,16 @@ mod tests {
         waiting.await.unwrap();
         cancel.cancelled().await;
         assert!(cancel.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_child_is_set_with_its_parent_and_not_the_other_way() {
+        let parent = Cancel::new();
+        let (child, other) = (parent.child(), parent.child());
+        child.cancel();
+        assert!(child.is_cancelled() && !parent.is_cancelled() && !other.is_cancelled());
+        parent.cancel();
+        other.cancelled().await;
+        assert!(other.is_cancelled());
     }
 }

@@ -12,12 +12,19 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::job::backup::{Ask, BackupError, Committed, Opening, Runner};
+use crate::job::lease;
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
-use crate::role::election::{self, Inputs, Occasion, StandbyReason, State, UnknownReason};
+use crate::journal::log::AppendError;
+use crate::journal::state::View;
+use crate::role::election::{self, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason, Verdict};
+use crate::role::lease::keeper::{self, Keeper, LostTo};
+use crate::role::lease::{LeaseHolder, Reply};
+use crate::role::permit::Candidacy;
 use crate::role::probe::{self, Assessment, Context};
 use crate::role::slot::{Plan, Slot};
-use crate::store::counting::{Counters, Counting};
+use crate::store::counting::Counting;
+use crate::store::proof::ProofFailure;
 use crate::store::{Store, StoreError};
 
 /// A node whose clock is further than this from the store's runs no slots: it would run the wrong ones.
@@ -51,6 +58,10 @@ pub enum Reason {
     },
     /// No slot has been due yet.
     NothingDue,
+    /// A person paused the role.
+    Paused(Pause),
+    /// Another process got the lease while this run went on, and has not written yet.
+    LeaseLost(Option<LeaseHolder>),
     /// This node's clock and the store's are too far apart.
     ClockOff {
         /// Store minus own.
@@ -70,6 +81,14 @@ pub enum GuardError {
     /// The run.
     #[error("{0}")]
     Backup(#[from] BackupError),
+    /// The store cannot hold the lease.
+    #[error("the store cannot hold the lease of role {role}: {error}")]
+    LeaseProof {
+        /// Which.
+        role: crate::ids::RoleName,
+        /// What it did.
+        error: ProofFailure,
+    },
     /// `--scheduled` for a role without a schedule.
     #[error("role {role} has no schedule")]
     NoSchedule {
@@ -99,61 +118,237 @@ pub async fn backup(
     request: Request,
 ) -> Result<Guarded, GuardError> {
     let started = runner.env.clock.boottime();
-    let slot = if request.scheduled { Some(due_slot(role, settings, runner.env.clock.now())?) } else { None };
-    let due = slot.as_ref().and_then(|(_, at)| *at);
+    // Set by the operator's signal, and by the loss of the lease.
+    let runner = &Runner { cancel: runner.cancel.child(), ..runner.clone() };
+    let plan = if request.scheduled { Some(plan(role, settings)?) } else { None };
+    let due = plan.as_ref().and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
     let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
     // Without the journal's word the probes decide whether it is worth asking.
-    if let Some((outcome, reason)) = by_probes(runner, role, assessment.as_ref()) {
+    if let Some((report, reason)) = by_probes(runner, role, assessment.as_ref()) {
         let duration = runner.env.clock.boottime().saturating_sub(started);
-        return Ok((RoleReport { duration, ..blank(role, outcome) }, Some(reason)));
+        return Ok((RoleReport { duration, ..report }, reason));
     }
     let (counting, counters) = Counting::new(connect().await?);
     let store: Arc<dyn Store> = Arc::new(counting);
-    let finish = |mut report: RoleReport, reason: Option<Reason>| {
-        report.duration = runner.env.clock.boottime().saturating_sub(started);
-        report.requests = counters.read().requests();
-        Ok((report, reason))
-    };
     let repository =
         until_cancelled(runner, async { Ok(Repository::open(store, &role.name, &role.key).await?) }).await?;
-    let opening = until_cancelled(runner, async { Ok(Opening::open(runner, &repository).await?) }).await?;
-    let slot = match slot {
-        None => None,
-        Some((plan, _)) => {
-            if let Some(offset) = repository.store.clock_offset().filter(|o| o.abs() > CLOCK_OFFSET_MAX) {
-                return finish(blank(role, Outcome::Unknown), Some(Reason::ClockOff { offset }));
-            }
-            let (now, committed) = (runner.env.clock.now(), opening.view().state.last_slot);
-            match (plan.pending(committed, now), plan.due(now)) {
-                (Some(slot), _) => Some(slot.at),
-                (None, Some(due)) => {
-                    let report = RoleReport { slot: Some(due.at), ..blank(role, Outcome::Skipped) };
-                    return finish(report, Some(Reason::SlotCommitted { slot: due.at }));
-                }
-                (None, None) => return finish(blank(role, Outcome::Skipped), Some(Reason::NothingDue)),
-            }
+    let guard = Guard { runner, role, repository: &repository, plan };
+    let (mut report, reason) = match Box::pin(guard.admit(assessment)).await? {
+        Admission::Refused(refused) => *refused,
+        Admission::Active(admitted) => {
+            let slot = admitted.slot.map(|slot| slot.at);
+            let ask = Ask { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
+            Box::pin(guard.back_up(admitted, &ask)).await?
         }
     };
-    let history = opening.history();
-    let verdict = election::decide(Inputs {
-        role,
-        node: runner.node.id,
-        label: &runner.node.name,
-        assessment: assessment.as_ref(),
-        history: Some(&history),
-        occasion: slot.map_or(Occasion::ByHand, Occasion::Slot),
-    });
-    match verdict.state {
-        State::Active { candidacy, .. } => {
-            let ask = Ask { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
-            let done = Box::pin(opening.back_up(role, &candidacy, &ask)).await?;
-            finish(committed(role, done, slot, &counters), None)
+    report.duration = runner.env.clock.boottime().saturating_sub(started);
+    report.requests = counters.read().requests();
+    if report.snapshot.is_some() {
+        report.bytes.uploaded = counters.read().bytes_up;
+    }
+    Ok((report, reason))
+}
+
+/// Leave to work, with everything that was opened on the way to it.
+#[derive(Debug)]
+pub struct Admitted<'a> {
+    /// The journal, with the lock of this host's other runs held.
+    pub opening: Opening<'a>,
+    /// The election's word.
+    pub candidacy: Candidacy,
+    /// The slot that is to be run.
+    pub slot: Option<Slot>,
+    /// Keeps the lease, if the role has one.
+    pub keeper: Option<Keeper>,
+}
+
+/// What the guard says.
+#[derive(Debug)]
+pub enum Admission<'a> {
+    /// This node is active.
+    Active(Box<Admitted<'a>>),
+    /// It is not; why not.
+    Refused(Box<Guarded>),
+}
+
+/// The way to a role, with its repository open.
+#[derive(Debug)]
+pub struct Guard<'a> {
+    /// Who asks. Its `cancel` is also set when the lease is lost.
+    pub runner: &'a Runner,
+    /// For what.
+    pub role: &'a RoleSettings,
+    /// Where.
+    pub repository: &'a Repository,
+    /// The schedule that is to be caught up with; `None`: somebody asks by hand.
+    pub plan: Option<Plan>,
+}
+
+impl<'a> Guard<'a> {
+    /// Decides whether this node may work for the role now, and gets the lease if it takes one.
+    pub async fn admit(&self, mut assessment: Option<Assessment>) -> Result<Admission<'a>, GuardError> {
+        let mut opening =
+            until_cancelled(self.runner, async { Ok(Opening::open(self.runner, self.repository).await?) }).await?;
+        let mut slot = match self.slot(opening.view()) {
+            Ok(slot) => slot,
+            Err(done) => return Ok(Admission::Refused(done)),
+        };
+        let mut verdict = self.decide(&opening, slot, assessment.as_ref(), LeaseView::Unasked);
+        let mut keeper = None;
+        if let State::Candidate = verdict.state {
+            if let Some(wait) = self.turn(&opening, slot) {
+                // The node that had the role last goes first: a role that moves without need is read anew for nothing.
+                until_cancelled(self.runner, async {
+                    tokio::time::sleep(wait).await;
+                    Ok(())
+                })
+                .await?;
+                let due = slot.map(|slot| slot.at);
+                assessment =
+                    until_cancelled(self.runner, async { Ok(assess(self.runner, self.role, due).await) }).await?;
+            }
+            let asked = until_cancelled(self.runner, self.acquire()).await?;
+            // What was committed while this node waited counts.
+            until_cancelled(self.runner, async { Ok(opening.refresh().await?) }).await?;
+            slot = match self.slot(opening.view()) {
+                Ok(slot) => slot,
+                Err(done) => {
+                    release(asked.ok()).await;
+                    return Ok(Admission::Refused(done));
+                }
+            };
+            let view = match &asked {
+                Ok(keeper) => LeaseView::Held(keeper.deadline()),
+                Err(Refusal::Taken(by)) => LeaseView::Taken(by.as_ref()),
+                Err(Refusal::Unreachable(why)) => {
+                    tracing::warn!("the lease: {why}");
+                    LeaseView::Unreachable
+                }
+            };
+            verdict = self.decide(&opening, slot, assessment.as_ref(), view);
+            keeper = asked.ok();
         }
-        State::Standby(why) => finish(blank(role, Outcome::Standby), Some(Reason::Standby(why, verdict.evidence))),
-        State::Unknown(why) => finish(blank(role, Outcome::Unknown), Some(Reason::Unknown(why, verdict.evidence))),
-        State::Conflict { holder } => {
-            finish(blank(role, Outcome::Standby), Some(Reason::Conflict { holder: holder.label }))
+        let Verdict { state, evidence } = verdict;
+        let (outcome, reason) = match state {
+            State::Active { candidacy, .. } => {
+                return Ok(Admission::Active(Box::new(Admitted { opening, candidacy, slot, keeper })));
+            }
+            State::Standby(why) => (Outcome::Standby, Reason::Standby(why, evidence)),
+            State::Candidate => (Outcome::Standby, Reason::Standby(StandbyReason::LeaseTaken(None), evidence)),
+            State::Unknown(why) => (Outcome::Unknown, Reason::Unknown(why, evidence)),
+            State::Conflict { holder } => (Outcome::Standby, Reason::Conflict { holder: holder.label }),
+            State::Paused(pause) => (Outcome::Skipped, Reason::Paused(pause)),
+        };
+        release(keeper).await;
+        Ok(Admission::Refused(Box::new((blank(self.role, outcome), Some(reason)))))
+    }
+
+    /// The slot to run; `Err`: there is none, and why.
+    fn slot(&self, view: &View) -> Result<Option<Slot>, Box<Guarded>> {
+        let Some(plan) = &self.plan else { return Ok(None) };
+        let done = |report, reason| Err(Box::new((report, Some(reason))));
+        if let Some(offset) = self.repository.store.clock_offset().filter(|o| o.abs() > CLOCK_OFFSET_MAX) {
+            return done(blank(self.role, Outcome::Unknown), Reason::ClockOff { offset });
         }
+        let (now, committed) = (self.runner.env.clock.now(), view.state.last_slot);
+        match (plan.pending(committed, now), plan.due(now)) {
+            (Some(slot), _) => Ok(Some(slot)),
+            (None, Some(due)) => {
+                let report = RoleReport { slot: Some(due.at), ..blank(self.role, Outcome::Skipped) };
+                done(report, Reason::SlotCommitted { slot: due.at })
+            }
+            (None, None) => done(blank(self.role, Outcome::Skipped), Reason::NothingDue),
+        }
+    }
+
+    fn decide(
+        &self,
+        opening: &Opening<'_>,
+        slot: Option<Slot>,
+        assessment: Option<&Assessment>,
+        lease: LeaseView<'_>,
+    ) -> Verdict {
+        election::decide(Inputs {
+            role: self.role,
+            node: self.runner.node.id,
+            label: &self.runner.node.name,
+            now: self.runner.env.clock.now(),
+            assessment,
+            lease,
+            history: Some(&opening.history()),
+            occasion: slot.map_or(Occasion::ByHand, |slot| Occasion::Slot(slot.at)),
+        })
+    }
+
+    /// How long this node leaves the slot to the one that had the role last.
+    fn turn(&self, opening: &Opening<'_>, slot: Option<Slot>) -> Option<Duration> {
+        let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != self.runner.node.id)?;
+        let until = slot?.starts.saturating_add(self.role.takeover_delay).ok()?;
+        let wait = Duration::try_from(until.duration_since(self.runner.env.clock.now())).ok()?;
+        tracing::info!("leaving the slot to node {} for {}", holder.node.name, humantime::format_duration(wait));
+        Some(wait)
+    }
+
+    /// Asks for the role's lease.
+    async fn acquire(&self) -> Result<Result<Keeper, Refusal>, GuardError> {
+        let mut lease = lease::of_role(self.runner, self.role, self.repository).await?;
+        let ttl = self.role.bucket_lease_ttl;
+        // A dead holder's lease runs out in its own time, which may have begun a moment ago.
+        let patience = ttl + keeper::pause(ttl) * 2;
+        Ok(match keeper::acquire(lease.as_mut(), ttl, patience, &self.runner.env).await {
+            Reply::Held(grant) => Ok(Keeper::start(lease, grant, self.runner.env.clone())),
+            Reply::Taken { by, .. } => Err(Refusal::Taken(by)),
+            Reply::Free => Err(Refusal::Taken(None)),
+            Reply::Unknown { why } => Err(Refusal::Unreachable(why)),
+        })
+    }
+
+    /// Backs up until it is done, or until the lease is somebody else's.
+    async fn back_up(&self, admitted: Box<Admitted<'a>>, ask: &Ask) -> Result<Guarded, GuardError> {
+        let Admitted { opening, candidacy, keeper, .. } = *admitted;
+        let mut work = Box::pin(opening.back_up(self.role, &candidacy, ask));
+        let (result, lost_to) = tokio::select! {
+            result = &mut work => (result, None),
+            to = lost(keeper.as_ref()) => {
+                self.runner.cancel.cancel();
+                ((&mut work).await, Some(to))
+            }
+        };
+        drop(work);
+        release(keeper).await;
+        match (result, lost_to) {
+            (Ok(done), _) => Ok((committed(self.role, done, ask.slot), None)),
+            (Err(BackupError::Interrupted), Some(to)) => {
+                // Whoever has the lease now may not have written yet; the journal tells whether this run is fenced.
+                let opening = Opening::open(self.runner, self.repository).await?;
+                match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.runner.node.id) {
+                    Some(holder) => Err(BackupError::Append(AppendError::Fenced(Box::new(holder))).into()),
+                    None => Ok((blank(self.role, Outcome::Unknown), Some(Reason::LeaseLost(to)))),
+                }
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+}
+
+/// Resolves when the lease is somebody else's; never where there is none.
+pub async fn lost(keeper: Option<&Keeper>) -> LostTo {
+    match keeper {
+        Some(keeper) => keeper.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why a lease was not given.
+enum Refusal {
+    Taken(Option<LeaseHolder>),
+    Unreachable(String),
+}
+
+/// Gives the lease up, after the work that it guarded.
+pub async fn release(keeper: Option<Keeper>) {
+    if let Some(keeper) = keeper {
+        keeper.release().await;
     }
 }
 
@@ -178,36 +373,42 @@ fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
 }
 
 /// What the probes say of `role` here; `None` for a role without any.
-pub async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Timestamp>) -> Option<Assessment> {
+pub(crate) async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Timestamp>) -> Option<Assessment> {
     let probe = role.eligible.as_ref()?;
     let context = Context { node: runner.node.name.clone(), role: role.name.clone(), term: None, slot };
     Some(probe::assess(probe, &context, &runner.env).await)
 }
 
 /// What is clear without the journal.
-fn by_probes(runner: &Runner, role: &RoleSettings, assessment: Option<&Assessment>) -> Option<(Outcome, Reason)> {
+pub(crate) fn by_probes(runner: &Runner, role: &RoleSettings, assessment: Option<&Assessment>) -> Option<Guarded> {
+    let refused = |outcome, reason| Some((blank(role, outcome), Some(reason)));
     let verdict = election::decide(Inputs {
         role,
         node: runner.node.id,
         label: &runner.node.name,
+        now: runner.env.clock.now(),
         assessment,
+        lease: LeaseView::Unasked,
         history: None,
         occasion: Occasion::None,
     });
     match verdict.state {
-        State::Standby(why) => Some((Outcome::Standby, Reason::Standby(why, verdict.evidence))),
+        State::Standby(why) => refused(Outcome::Standby, Reason::Standby(why, verdict.evidence)),
         // What the journal says decides.
-        State::Unknown(UnknownReason::Journal) | State::Active { .. } | State::Conflict { .. } => None,
-        State::Unknown(why) => Some((Outcome::Unknown, Reason::Unknown(why, verdict.evidence))),
+        State::Unknown(UnknownReason::Journal)
+        | State::Active { .. }
+        | State::Candidate
+        | State::Conflict { .. }
+        | State::Paused(_) => None,
+        State::Unknown(why) => refused(Outcome::Unknown, Reason::Unknown(why, verdict.evidence)),
     }
 }
 
-fn due_slot(role: &RoleSettings, settings: &Settings, now: Timestamp) -> Result<(Plan, Option<Timestamp>), GuardError> {
-    let plan = Plan::new(role, &settings.timezone)
+/// The role's schedule, for a run that keeps to it.
+pub(crate) fn plan(role: &RoleSettings, settings: &Settings) -> Result<Plan, GuardError> {
+    Plan::new(role, &settings.timezone)
         .map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?
-        .ok_or_else(|| GuardError::NoSchedule { role: role.name.clone() })?;
-    let at = plan.due(now).map(|slot: Slot| slot.at);
-    Ok((plan, at))
+        .ok_or_else(|| GuardError::NoSchedule { role: role.name.clone() })
 }
 
 /// A report on a run that committed nothing.
@@ -230,7 +431,7 @@ fn blank(role: &RoleSettings, outcome: Outcome) -> RoleReport {
     }
 }
 
-fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>, counters: &Counters) -> RoleReport {
+fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>) -> RoleReport {
     let unchanged = done.previous.as_ref().is_some_and(|p| p.root == done.snapshot.root);
     RoleReport {
         outcome: if unchanged { Outcome::Unchanged } else { Outcome::Committed },
@@ -240,7 +441,7 @@ fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>, coun
         slot,
         takeover: done.takeover,
         files: done.files,
-        bytes: ByteCounts { uploaded: counters.read().bytes_up, ..done.bytes },
+        bytes: done.bytes,
         problems: done.problems,
         problem_count: done.problem_count,
         ..blank(role, Outcome::Committed)

@@ -38,24 +38,8 @@ impl Rig {
         let store: Arc<dyn Store> = Arc::new(memory.clone());
         let src = dir.path().join("src");
         std::fs::create_dir(&src).unwrap();
-        let role = RoleSettings {
-            name: "app".parse().unwrap(),
-            key: KeySource::KeyFile(dir.path().join("key")),
-            nodes: None,
-            eligible: None,
-            lease: Lease::None,
-            sources: vec![src],
-            exclude: Vec::new(),
-            one_file_system: false,
-            exclude_caches: false,
-            exclude_larger_than: None,
-            dumps: BTreeMap::new(),
-            schedule: None,
-            jitter: Duration::ZERO,
-            missed_after: Duration::from_mins(30),
-            takeover_trust: TakeoverTrust::Rehash,
-            allow_empty: false,
-        };
+        let key = KeySource::KeyFile(dir.path().join("key"));
+        let role = RoleSettings::plain("app".parse().unwrap(), key, vec![src]);
         let (repository, _) = init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
         Self { env, dir, memory, store, role, repository, node: NodeId([1; 16]) }
     }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, Seq, Term};
-use crate::journal::record::{self, Body, NodeRef, Record, RecordError, Takeover, TakeoverWhy};
+use crate::journal::record::{self, Body, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy};
 use crate::journal::state::{FoldError, Holder, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
@@ -100,6 +100,15 @@ pub enum AppendError {
         /// Why.
         error: StoreError,
     },
+}
+
+/// What an operator may append without a permit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Nobody runs the role.
+    Pause(PauseBody),
+    /// That is over.
+    Resume,
 }
 
 /// A role's journal in its store.
@@ -269,7 +278,7 @@ impl Journal {
         body: Body,
         slot: Option<Timestamp>,
     ) -> Result<View, AppendError> {
-        if permit.expired(self.env.clock.boottime()) {
+        if permit.deadline().passed(self.env.clock.moment()) {
             return Err(AppendError::Expired);
         }
         fence(permit, view)?;
@@ -280,6 +289,15 @@ impl Journal {
             }
             other => other,
         }
+    }
+
+    /// Appends an operator's act, which needs no permit and changes no term: a pause or a resume.
+    pub async fn note(&self, view: &View, act: Act) -> Result<View, AppendError> {
+        let body = match act {
+            Act::Pause(body) => Body::Pause(body),
+            Act::Resume => Body::Resume,
+        };
+        self.create(view, view.term(), None, body, None).await
     }
 
     /// Creates the record after `view`'s head.

@@ -65,6 +65,14 @@ pub enum Body {
     Takeover(Takeover),
     /// A backup was committed.
     Snapshot(SnapshotBody),
+    /// A guarded command begins for a slot.
+    Begin(BeginBody),
+    /// It has ended. With a good end the slot is committed.
+    End(EndBody),
+    /// An operator said that nobody runs the role. Written without a permit, as every operator's act.
+    Pause(PauseBody),
+    /// An operator ended that.
+    Resume,
     /// A kind that this version does not know: it reads on, and does not append.
     Unknown {
         /// Its name.
@@ -72,6 +80,22 @@ pub enum Body {
         /// Its content.
         body: serde_json::Value,
     },
+}
+
+impl Body {
+    /// Its kind's name and its content, as they stand in the record.
+    pub fn parts(&self) -> (&str, serde_json::Value) {
+        let json = |value: serde_json::Result<serde_json::Value>| value.expect("plain data becomes JSON");
+        match self {
+            Body::Takeover(body) => ("takeover", json(serde_json::to_value(body))),
+            Body::Snapshot(body) => ("snapshot", json(serde_json::to_value(body))),
+            Body::Begin(body) => ("begin", json(serde_json::to_value(body))),
+            Body::End(body) => ("end", json(serde_json::to_value(body))),
+            Body::Pause(body) => ("pause", json(serde_json::to_value(body))),
+            Body::Resume => ("resume", serde_json::Value::Object(serde_json::Map::default())),
+            Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
+        }
+    }
 }
 
 /// The body of a takeover.
@@ -91,6 +115,34 @@ pub enum TakeoverWhy {
     Moved,
     /// This node had it, in a process or a boot that is over.
     Restart,
+    /// A person gave it to this node.
+    Operator,
+}
+
+/// The body of a guarded command's begin. Which command is not said: it may hold secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeginBody {}
+
+/// The body of a guarded command's end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndBody {
+    /// Its exit code; 128 and the number for a signal.
+    pub exit: u8,
+    /// It was ended because its node was no longer active.
+    pub stopped: bool,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// The body of a pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseBody {
+    /// Until when; `None`: until a resume.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Timestamp>,
+    /// Why, in the operator's words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub why: Option<String>,
 }
 
 /// The body of a snapshot.
@@ -189,12 +241,7 @@ pub fn digest(object: &[u8]) -> Digest {
 impl Record {
     /// The object, under these keys.
     pub fn encode(&self, keys: &Keys) -> Vec<u8> {
-        let json = |value: serde_json::Result<serde_json::Value>| value.expect("plain data becomes JSON");
-        let (kind, body) = match &self.body {
-            Body::Takeover(body) => ("takeover", json(serde_json::to_value(body))),
-            Body::Snapshot(body) => ("snapshot", json(serde_json::to_value(body))),
-            Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
-        };
+        let (kind, body) = self.body.parts();
         let raw = Raw {
             v: VERSION,
             role: self.role.clone(),
@@ -235,6 +282,10 @@ impl Record {
         let body = match raw.kind.as_str() {
             "takeover" => Body::Takeover(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "snapshot" => Body::Snapshot(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "begin" => Body::Begin(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "end" => Body::End(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "pause" => Body::Pause(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "resume" => Body::Resume,
             _ => Body::Unknown { kind: raw.kind, body: raw.body },
         };
         Ok(Record {

@@ -61,6 +61,21 @@ pub struct Snapshot {
     pub cost: Cost,
 }
 
+/// A pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// On which node it was said.
+    pub node: NodeRef,
+    /// When, by that node's clock.
+    pub time: Timestamp,
+    /// Until when; `None`: until a resume.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Timestamp>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub why: Option<String>,
+}
+
 /// What the records up to some point add up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct State {
@@ -72,6 +87,9 @@ pub struct State {
     pub snapshots: Vec<Snapshot>,
     /// The index objects that together locate every chunk of them.
     pub indexes: Vec<IndexId>,
+    /// An operator's pause, until another one's resume.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub paused: Option<Paused>,
     /// What a newer version keeps here. It is carried along, and keeps this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -216,6 +234,20 @@ impl View {
                     cost: body.cost,
                 });
             }
+            Body::Begin(_) => {}
+            Body::End(body) if body.exit == 0 && !body.stopped => {
+                self.state.last_slot = self.state.last_slot.max(record.slot);
+            }
+            Body::End(_) => {}
+            Body::Pause(body) => {
+                self.state.paused = Some(Paused {
+                    node: record.node.clone(),
+                    time: record.time,
+                    until: body.until,
+                    why: body.why.clone(),
+                });
+            }
+            Body::Resume => self.state.paused = None,
             Body::Unknown { kind, .. } => {
                 if !self.unknown_kinds.contains(kind) {
                     self.unknown_kinds.push(kind.clone());
@@ -232,6 +264,8 @@ impl View {
         match (&record.body, record.takeover) {
             (Body::Takeover(_), _) if before.0.checked_add(1) != Some(record.term.0) => wrong,
             (Body::Takeover(_), _) => Ok(()),
+            // Operators' acts need no permit, and change no term.
+            (Body::Pause(_) | Body::Resume, None) if record.term == before => Ok(()),
             // What a newer version does without a permit is for it to judge; terms still never go back.
             (Body::Unknown { .. }, None) if record.term >= before => Ok(()),
             _ if record.term != before => wrong,

@@ -65,6 +65,16 @@ pub fn probe(role: &RoleName) -> String {
     format!("{role}/live/probe")
 }
 
+/// The role's lease, where it is one in the bucket.
+pub fn lease(role: &RoleName) -> String {
+    format!("{role}/live/lease")
+}
+
+/// Where the store's compare-and-set is proved.
+pub fn lease_probe(role: &RoleName) -> String {
+    format!("{role}/live/lease-probe")
+}
+
 /// Everything of a role.
 pub fn role_prefix(role: &RoleName) -> String {
     format!("{role}/")

@@ -9,9 +9,10 @@
 
 use jiff::Timestamp;
 
-use super::permit::Candidacy;
+use super::lease::LeaseHolder;
+use super::permit::{Candidacy, Deadline};
 use super::probe::{Answer, Assessment, Evidence};
-use crate::config::{Lease, RoleSettings};
+use crate::config::{Lease, LeaseUnreachable, RoleSettings};
 use crate::ids::{NodeId, Term};
 
 /// Everything that a decision rests on.
@@ -23,12 +24,29 @@ pub struct Inputs<'a> {
     pub node: NodeId,
     /// Its label: what `nodes` lists.
     pub label: &'a str,
+    /// This node's wall clock.
+    pub now: Timestamp,
     /// What the probes said; `None` when they were not asked.
     pub assessment: Option<&'a Assessment>,
+    /// What the lease service said.
+    pub lease: LeaseView<'a>,
     /// What the journal says; `None` when it cannot be read.
     pub history: Option<&'a History>,
     /// What speaks for taking the role again after another node took it.
     pub occasion: Occasion,
+}
+
+/// What is known of the role's lease.
+#[derive(Debug, Clone, Copy)]
+pub enum LeaseView<'a> {
+    /// Nobody asked yet.
+    Unasked,
+    /// This process holds it, until then.
+    Held(&'a Deadline),
+    /// Another process holds it.
+    Taken(Option<&'a LeaseHolder>),
+    /// The service cannot be reached.
+    Unreachable,
 }
 
 /// What the journal says about who had the role.
@@ -40,6 +58,8 @@ pub struct History {
     pub own_term: Option<Term>,
     /// The newest slot that is committed.
     pub last_slot: Option<Timestamp>,
+    /// Somebody paused the role.
+    pub paused: Option<Pause>,
 }
 
 /// One takeover.
@@ -53,6 +73,21 @@ pub struct Holding {
     pub term: Term,
     /// When, by that node's clock.
     pub since: Timestamp,
+    /// A person gave it the role.
+    pub by_operator: bool,
+}
+
+/// A role that nobody runs, because a person said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// On which node it was said.
+    pub by: String,
+    /// When, by that node's clock.
+    pub since: Timestamp,
+    /// Until when; `None`: until somebody says `resume`.
+    pub until: Option<Timestamp>,
+    /// Why, in that person's words.
+    pub why: Option<String>,
 }
 
 /// What may let a node that was overtaken take the role again.
@@ -85,6 +120,8 @@ pub enum State {
         /// What it builds on.
         claim: Claim,
     },
+    /// Nothing but the lease is missing, and nobody has asked for it: it may.
+    Candidate,
     /// It should not.
     Standby(StandbyReason),
     /// It cannot tell.
@@ -94,6 +131,8 @@ pub enum State {
         /// That node's takeover.
         holder: Holding,
     },
+    /// A person said that nobody runs it.
+    Paused(Pause),
 }
 
 /// What an active node's claim builds on.
@@ -119,12 +158,21 @@ pub enum Claim {
 }
 
 /// Why a node stands by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StandbyReason {
     /// `nodes` does not list it.
     NotListed,
     /// The probes say no.
     NotEligible,
+    /// Another process holds the lease; `None`: which one cannot be read.
+    LeaseTaken(Option<LeaseHolder>),
+    /// An operator gave the role to another node, and that one has until then to show itself.
+    HandedOver {
+        /// That node's takeover.
+        to: Holding,
+        /// Until then.
+        until: Timestamp,
+    },
 }
 
 /// Why a node cannot tell.
@@ -134,7 +182,7 @@ pub enum UnknownReason {
     Probes,
     /// The journal cannot be read, and it decides who won.
     Journal,
-    /// The role wants this lease, and nothing here can hold it.
+    /// The lease service cannot be reached.
     Lease(Lease),
 }
 
@@ -149,6 +197,12 @@ fn state(inputs: Inputs<'_>) -> State {
     if role.nodes.as_ref().is_some_and(|nodes| !nodes.iter().any(|node| node == inputs.label)) {
         return State::Standby(StandbyReason::NotListed);
     }
+    // What a person said comes before all that machines say.
+    if let Some(pause) = inputs.history.and_then(|history| history.paused.as_ref())
+        && pause.until.is_none_or(|until| inputs.now < until)
+    {
+        return State::Paused(pause.clone());
+    }
     // Probes come before the journal: a standby knows that it is one also while the store cannot be reached.
     if role.eligible.is_some() {
         match inputs.assessment.map_or(Answer::Unknown, |a| a.answer) {
@@ -157,18 +211,53 @@ fn state(inputs: Inputs<'_>) -> State {
             Answer::Unknown => return State::Unknown(UnknownReason::Probes),
         }
     }
-    if role.lease != Lease::None {
-        return State::Unknown(UnknownReason::Lease(role.lease));
-    }
     let Some(history) = inputs.history else { return State::Unknown(UnknownReason::Journal) };
+    let deadline = match by_lease(inputs, history) {
+        Ok(deadline) => deadline,
+        Err(state) => return state,
+    };
+    let exclusive = role.lease != Lease::None;
     let claim = match (&history.holder, history.own_term) {
         (None, _) => Claim::First,
         (Some(holder), _) if holder.node == inputs.node => Claim::Mine { term: holder.term },
         (Some(holder), None) => Claim::Moved { from: holder.clone() },
-        (Some(holder), Some(_)) if counts(inputs.occasion, history) => Claim::Again { from: holder.clone() },
+        (Some(holder), Some(_)) if exclusive || counts(inputs.occasion, history) => {
+            Claim::Again { from: holder.clone() }
+        }
         (Some(holder), Some(_)) => return State::Conflict { holder: holder.clone() },
     };
-    State::Active { candidacy: Candidacy::new(role.name.clone(), None), claim }
+    State::Active { candidacy: Candidacy::new(role.name.clone(), deadline), claim }
+}
+
+/// What the lease allows: until when to work, or why not at all.
+fn by_lease(inputs: Inputs<'_>, history: &History) -> Result<Deadline, State> {
+    let role = inputs.role;
+    if role.lease == Lease::None {
+        return Ok(Deadline::endless());
+    }
+    let mine = history.holder.as_ref().is_some_and(|holder| holder.node == inputs.node);
+    // The lease's holder would otherwise take the role straight back from the node that an operator gave it to.
+    if let Some(holder) = history.holder.as_ref().filter(|holder| holder.by_operator && !mine) {
+        let until = holder.since.saturating_add(role.takeover_after).unwrap_or(Timestamp::MAX);
+        if inputs.now < until {
+            return Err(State::Standby(StandbyReason::HandedOver { to: holder.clone(), until }));
+        }
+    }
+    match inputs.lease {
+        LeaseView::Held(deadline) => Ok(deadline.clone()),
+        LeaseView::Unasked => Err(State::Candidate),
+        LeaseView::Taken(by) => Err(State::Standby(StandbyReason::LeaseTaken(by.cloned()))),
+        // The journal still fences; that is what the operator chose to rely on.
+        LeaseView::Unreachable if mine && role.on_lease_unreachable == LeaseUnreachable::HolderContinues => {
+            Ok(Deadline::endless())
+        }
+        LeaseView::Unreachable => Err(State::Unknown(UnknownReason::Lease(role.lease))),
+    }
+}
+
+/// What an operator's `takeover` needs: a person answers for it, whatever probes and leases say.
+pub fn by_operator(role: &RoleSettings) -> Candidacy {
+    Candidacy::new(role.name.clone(), Deadline::endless())
 }
 
 fn counts(occasion: Occasion, history: &History) -> bool {
@@ -181,11 +270,13 @@ fn counts(occasion: Occasion, history: &History) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{KeySource, Probe, TakeoverTrust};
+    use crate::config::{KeySource, Probe};
+    use crate::env::Moment;
+    use crate::ids::InstanceId;
+    use crate::role::permit::Grant;
     use crate::role::probe::{Detail, Subject};
 
     const ME: NodeId = NodeId([1; 16]);
@@ -194,22 +285,8 @@ mod tests {
     fn role(eligible: bool) -> RoleSettings {
         let probe = Probe::Vip { address: "192.0.2.1".parse().unwrap(), interface: None };
         RoleSettings {
-            name: "app".parse().unwrap(),
-            key: KeySource::None,
-            nodes: None,
             eligible: eligible.then_some(probe),
-            lease: Lease::None,
-            sources: vec!["/srv".into()],
-            exclude: Vec::new(),
-            one_file_system: false,
-            exclude_caches: false,
-            exclude_larger_than: None,
-            dumps: BTreeMap::new(),
-            schedule: None,
-            jitter: Duration::ZERO,
-            missed_after: Duration::from_mins(30),
-            takeover_trust: TakeoverTrust::Rehash,
-            allow_empty: false,
+            ..RoleSettings::plain("app".parse().unwrap(), KeySource::None, vec!["/srv".into()])
         }
     }
 
@@ -225,17 +302,33 @@ mod tests {
     }
 
     fn holding(node: NodeId, term: u64) -> Holding {
-        Holding { node, label: "x".into(), term: Term(term), since: Timestamp::UNIX_EPOCH }
+        Holding { node, label: "x".into(), term: Term(term), since: Timestamp::UNIX_EPOCH, by_operator: false }
     }
 
     fn history(holder: Option<Holding>, own_term: Option<u64>) -> History {
-        History { holder, own_term: own_term.map(Term), last_slot: Some("2026-11-20T01:00:00Z".parse().unwrap()) }
+        let last_slot = Some(at("2026-11-20T01:00:00Z"));
+        History { holder, own_term: own_term.map(Term), last_slot, paused: None }
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
     }
 
     /// The state as one word and its reason.
     fn says(role: &RoleSettings, answer: Option<Answer>, history: Option<&History>, occasion: Occasion) -> String {
+        with_lease(role, answer, LeaseView::Unasked, history, occasion)
+    }
+
+    fn with_lease(
+        role: &RoleSettings,
+        answer: Option<Answer>,
+        lease: LeaseView<'_>,
+        history: Option<&History>,
+        occasion: Occasion,
+    ) -> String {
         let assessment = answer.map(assessment);
-        let inputs = Inputs { role, node: ME, label: "east", assessment: assessment.as_ref(), history, occasion };
+        let (assessment, now) = (assessment.as_ref(), at(AT));
+        let inputs = Inputs { role, node: ME, label: "east", now, assessment, lease, history, occasion };
         let verdict = decide(inputs);
         assert_eq!(verdict.evidence.len(), usize::from(answer.is_some()), "evidence is shown whatever is decided");
         match verdict.state {
@@ -248,9 +341,15 @@ mod tests {
                     Claim::Again { from } => format!("active again {}", from.term),
                 }
             }
+            State::Standby(StandbyReason::LeaseTaken(by)) => {
+                format!("standby, {} has the lease", by.map_or("somebody".to_owned(), |by| by.label))
+            }
+            State::Standby(StandbyReason::HandedOver { to, .. }) => format!("standby, handed over to {}", to.term),
             State::Standby(reason) => format!("standby {reason:?}"),
             State::Unknown(reason) => format!("unknown {reason:?}"),
             State::Conflict { holder } => format!("conflict {}", holder.term),
+            State::Candidate => "candidate".into(),
+            State::Paused(pause) => format!("paused by {}", pause.by),
         }
     }
 
@@ -284,12 +383,62 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_nothing_holds_is_not_a_yes() {
-        for lease in [Lease::Etcd, Lease::Bucket] {
-            let role = RoleSettings { lease, ..role(false) };
-            let said = says(&role, None, Some(&History::default()), Occasion::ByHand);
-            assert_eq!(said, format!("unknown Lease({lease:?})"));
+    fn a_lease_is_needed_as_well_as_the_probes_and_the_journal() {
+        let asked = Moment { boot: Duration::ZERO, wall: at(AT) };
+        let deadline = Deadline::granted(Grant { asked, ttl: Duration::from_mins(1) });
+        let other = LeaseHolder { node: OTHER, label: "west".into(), instance: InstanceId([1; 8]) };
+        let history = history(Some(holding(OTHER, 6)), Some(5));
+        for kind in [Lease::Etcd, Lease::Bucket] {
+            let role = RoleSettings { lease: kind, ..role(true) };
+            let with = |lease| with_lease(&role, Some(Answer::Yes), lease, Some(&history), Occasion::None);
+            assert_eq!(with(LeaseView::Unasked), "candidate");
+            assert_eq!(with(LeaseView::Taken(Some(&other))), "standby, west has the lease");
+            assert_eq!(with(LeaseView::Taken(None)), "standby, somebody has the lease");
+            assert_eq!(with(LeaseView::Unreachable), format!("unknown Lease({kind:?})"));
+            assert_eq!(with(LeaseView::Held(&deadline)), "active again 6", "the lease settles what would be a conflict");
+            let held = LeaseView::Held(&deadline);
+            assert_eq!(with_lease(&role, Some(Answer::No), held, Some(&history), Occasion::None), "standby NotEligible");
+            assert_eq!(with_lease(&role, Some(Answer::Yes), held, None, Occasion::None), "unknown Journal");
         }
+    }
+
+    #[test]
+    fn only_the_holder_goes_on_without_its_lease_service_and_only_if_told() {
+        let on_lease_unreachable = LeaseUnreachable::HolderContinues;
+        let role = RoleSettings { lease: Lease::Etcd, on_lease_unreachable, ..role(true) };
+        let (mine, theirs) = (history(Some(holding(ME, 5)), Some(5)), history(Some(holding(OTHER, 6)), Some(5)));
+        let with = |answer, history| {
+            with_lease(&role, Some(answer), LeaseView::Unreachable, Some(history), Occasion::ByHand)
+        };
+        assert_eq!(with(Answer::Yes, &mine), "active mine 5");
+        assert_eq!(with(Answer::Yes, &theirs), "unknown Lease(Etcd)");
+        assert_eq!(with(Answer::No, &mine), "standby NotEligible");
+    }
+
+    #[test]
+    fn a_person_has_the_last_word_but_not_for_ever() {
+        let pause = |until: Option<&str>| Pause {
+            by: "west".into(),
+            since: at("2026-11-20T00:00:00Z"),
+            until: until.map(at),
+            why: None,
+        };
+        let with = |paused| {
+            let history = History { paused: Some(paused), ..History::default() };
+            says(&role(true), Some(Answer::Yes), Some(&history), Occasion::ByHand)
+        };
+        assert_eq!(with(pause(None)), "paused by west");
+        assert_eq!(with(pause(Some("2026-11-21T01:00:01Z"))), "paused by west");
+        assert_eq!(with(pause(Some(AT))), "active first", "it is over");
+
+        let role = RoleSettings { lease: Lease::Bucket, ..role(true) };
+        let given = |node, since| {
+            let holder = Holding { by_operator: true, since: at(since), ..holding(node, 6) };
+            says(&role, Some(Answer::Yes), Some(&history(Some(holder), Some(5))), Occasion::ByHand)
+        };
+        assert_eq!(given(OTHER, "2026-11-21T00:50:00Z"), "standby, handed over to 6");
+        assert_eq!(given(OTHER, "2026-11-21T00:45:00Z"), "candidate", "it had a quarter of an hour");
+        assert_eq!(given(ME, "2026-11-21T00:50:00Z"), "candidate");
     }
 
     #[test]

@@ -1,19 +1,130 @@
-//! Proof, in types, that the election agreed.
+//! Proof, in types, that the election agreed, and for how long.
+//!
+//! The invariants that live here: a deadline is dated from the moment the lease was *asked for*, never from the answer, on the
+//! clock that runs through suspend; and a machine whose wall clock ran ahead of that clock was stopped by somebody, so that
+//! its deadline means nothing any more. Only the role room makes a [`Candidacy`], and only it moves a [`Deadline`].
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::env::Moment;
 use crate::ids::{Digest, RoleName, Term};
+
+/// The least that is kept back of a lease: stopping work takes about that long.
+const MARGIN_MIN: Duration = Duration::from_millis(200);
+
+/// What is kept back of a lease of this length: a tenth, at least 200 ms, at most half. Work ends by so much before the server
+/// would let another node in; clocks that drift apart by less than a tenth are covered.
+pub fn margin(ttl: Duration) -> Duration {
+    (ttl / 10).max(MARGIN_MIN).min(ttl / 2)
+}
+
+/// A lease as it was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// When it was asked for.
+    pub asked: Moment,
+    /// How long the service keeps others out, from some moment after that on.
+    pub ttl: Duration,
+}
+
+impl Grant {
+    /// The boot time at which work must have stopped.
+    pub fn until(&self) -> Duration {
+        self.asked.boot + self.ttl.saturating_sub(margin(self.ttl))
+    }
+
+    /// Whether it no longer counts at `now`.
+    pub fn passed(&self, now: Moment) -> bool {
+        now.boot >= self.until() || self.stopped(now) > margin(self.ttl)
+    }
+
+    /// By how much the wall clock ran ahead of the boot clock since: the hypervisor stopped this machine for so long, and
+    /// other machines went on.
+    fn stopped(&self, now: Moment) -> Duration {
+        let wall = Duration::try_from(now.wall.duration_since(self.asked.wall)).unwrap_or_default();
+        wall.saturating_sub(now.boot.saturating_sub(self.asked.boot))
+    }
+}
+
+/// Until when whoever has it may work. Clones share it: the election moves it on while a run goes on.
+#[derive(Debug, Clone)]
+pub struct Deadline(Arc<Mutex<Span>>);
+
+#[derive(Debug, Clone, Copy)]
+enum Span {
+    /// Nothing but the journal excludes others.
+    Endless,
+    /// A lease.
+    Granted(Grant),
+    /// It is over, whatever the clock says.
+    Ended,
+}
+
+impl Deadline {
+    /// None: only the journal excludes others.
+    pub(in crate::role) fn endless() -> Self {
+        Self(Arc::new(Mutex::new(Span::Endless)))
+    }
+
+    /// Of a lease.
+    pub(in crate::role) fn granted(grant: Grant) -> Self {
+        Self(Arc::new(Mutex::new(Span::Granted(grant))))
+    }
+
+    /// The lease was renewed. Never moves back, and never brings back what was ended.
+    pub(in crate::role) fn renew(&self, grant: Grant) {
+        let mut span = self.span();
+        if let Span::Granted(before) = *span
+            && before.asked.boot < grant.asked.boot
+        {
+            *span = Span::Granted(grant);
+        }
+    }
+
+    /// The lease is lost, or given up.
+    pub(in crate::role) fn end(&self) {
+        *self.span() = Span::Ended;
+    }
+
+    /// Whether work must have stopped at this moment.
+    pub fn passed(&self, now: Moment) -> bool {
+        match *self.span() {
+            Span::Endless => false,
+            Span::Granted(grant) => grant.passed(now),
+            Span::Ended => true,
+        }
+    }
+
+    /// The boot time at which work must stop, as far as is known now; `None` where there is no end.
+    pub fn until(&self) -> Option<Duration> {
+        match *self.span() {
+            Span::Endless => None,
+            Span::Granted(grant) => Some(grant.until()),
+            Span::Ended => Some(Duration::ZERO),
+        }
+    }
+
+    /// Whether it was ended: unlike one that only passed, it will not be renewed.
+    pub fn is_ended(&self) -> bool {
+        matches!(*self.span(), Span::Ended)
+    }
+
+    fn span(&self) -> MutexGuard<'_, Span> {
+        // It is replaced as a whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The election's word that this node may take over a role now. Only the role room makes one.
 #[derive(Debug, Clone)]
 pub struct Candidacy {
     role: RoleName,
-    deadline: Option<Duration>,
+    deadline: Deadline,
 }
 
 impl Candidacy {
-    /// `deadline`: the boot time at which work must have stopped; `None` where only the journal excludes others.
-    pub(in crate::role) fn new(role: RoleName, deadline: Option<Duration>) -> Self {
+    pub(in crate::role) fn new(role: RoleName, deadline: Deadline) -> Self {
         Self { role, deadline }
     }
 
@@ -22,9 +133,14 @@ impl Candidacy {
         &self.role
     }
 
+    /// Until when.
+    pub fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
     /// The permit that the takeover record with this digest gives. The journal calls it when that record is in.
     pub fn permit(&self, term: Term, takeover: Digest) -> Permit {
-        Permit { role: self.role.clone(), term, takeover, deadline: self.deadline }
+        Permit { role: self.role.clone(), term, takeover, deadline: self.deadline.clone() }
     }
 }
 
@@ -35,7 +151,7 @@ pub struct Permit {
     role: RoleName,
     term: Term,
     takeover: Digest,
-    deadline: Option<Duration>,
+    deadline: Deadline,
 }
 
 impl Permit {
@@ -54,8 +170,55 @@ impl Permit {
         self.takeover
     }
 
-    /// Whether the deadline has passed at this boot time.
-    pub fn expired(&self, boottime: Duration) -> bool {
-        self.deadline.is_some_and(|deadline| boottime >= deadline)
+    /// Until when.
+    pub fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(boot_ms: u64, wall_ms: i64) -> Moment {
+        Moment { boot: Duration::from_millis(boot_ms), wall: jiff::Timestamp::from_millisecond(wall_ms).unwrap() }
+    }
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn it_is_dated_from_the_question_and_ends_before_the_server_would() {
+        let deadline = Deadline::granted(Grant { asked: at(5_000, 0), ttl: TTL });
+        assert!(!deadline.passed(at(13_999, 8_999)));
+        assert!(deadline.passed(at(14_000, 9_000)), "ten seconds less a tenth, from the question on");
+        deadline.renew(Grant { asked: at(8_000, 3_000), ttl: TTL });
+        assert!(!deadline.passed(at(16_999, 11_999)));
+        deadline.renew(Grant { asked: at(6_000, 1_000), ttl: TTL });
+        assert_eq!(deadline.until(), Some(Duration::from_secs(17)), "an answer that comes late moves nothing back");
+    }
+
+    #[test]
+    fn a_machine_that_was_stopped_has_lost_it() {
+        let deadline = Deadline::granted(Grant { asked: at(5_000, 0), ttl: TTL });
+        assert!(!deadline.passed(at(6_000, 2_000)), "the wall clock may be set by as much as the margin");
+        assert!(deadline.passed(at(6_000, 2_001)));
+        assert!(!deadline.passed(at(6_000, -3_600_000)), "a wall clock that is set back says nothing");
+    }
+
+    #[test]
+    fn what_was_ended_does_not_come_back() {
+        let deadline = Deadline::granted(Grant { asked: at(0, 0), ttl: TTL });
+        let clone = deadline.clone();
+        deadline.end();
+        clone.renew(Grant { asked: at(1_000, 1_000), ttl: TTL });
+        assert!(clone.passed(at(1_000, 1_000)) && clone.is_ended());
+        assert!(!Deadline::endless().passed(at(u32::MAX.into(), 0)));
+    }
+
+    #[test]
+    fn short_leases_keep_back_what_stopping_takes() {
+        assert_eq!(margin(Duration::from_secs(1)), Duration::from_millis(200));
+        assert_eq!(margin(Duration::from_millis(300)), Duration::from_millis(150));
+        assert_eq!(margin(Duration::from_mins(1)), Duration::from_secs(6));
     }
 }

@@ -1,6 +1,7 @@
 //! `journal show`: the table.
 
 use super::{View, short, table};
+use super::inside::escaped;
 use crate::cli::units::{count, minute, time};
 use crate::ids::Digest;
 use crate::journal::record::{Body, Record, TakeoverWhy};
@@ -27,19 +28,31 @@ pub fn lines(lines: &[JournalLine], view: &View) -> String {
 }
 
 fn what(record: &Record, view: &View) -> String {
+    let slot = || record.slot.map(|t| format!(", slot {}", minute(t, &view.zone))).unwrap_or_default();
     match &record.body {
         Body::Takeover(takeover) => {
             let why = match takeover.why {
                 TakeoverWhy::First => "nobody had it before",
                 TakeoverWhy::Moved => "another node had it",
                 TakeoverWhy::Restart => "same node, new run",
+                TakeoverWhy::Operator => "by an operator",
             };
             format!("takeover: {why}")
         }
         Body::Snapshot(snapshot) => {
-            let slot = record.slot.map(|t| format!(", slot {}", minute(t, &view.zone))).unwrap_or_default();
-            format!("snapshot: {} files{slot}", count(snapshot.files))
+            format!("snapshot: {} files{}", count(snapshot.files), slot())
         }
+        Body::Begin(_) => format!("begin of a guarded command{}", slot()),
+        Body::End(end) => {
+            let stopped = if end.stopped { ", stopped" } else { "" };
+            format!("end of a guarded command: exit {}{stopped}{}", end.exit, slot())
+        }
+        Body::Pause(pause) => {
+            let until = pause.until.map(|t| format!(" until {}", minute(t, &view.zone))).unwrap_or_default();
+            let why = pause.why.as_deref().map(|why| format!(": {}", escaped(why))).unwrap_or_default();
+            format!("paused{until}{why}")
+        }
+        Body::Resume => "resumed".to_owned(),
         Body::Unknown { kind, .. } => format!("{kind}: not known to this version"),
     }
 }
@@ -49,7 +62,7 @@ mod tests {
     use super::*;
     use crate::cli::render::samples;
     use crate::ids::{ChunkId, InstanceId, NodeId, RepoId, Seq, Term};
-    use crate::journal::record::{Changes, Cost, NodeRef, SnapshotBody, Takeover};
+    use crate::journal::record::{Changes, Cost, NodeRef, PauseBody, SnapshotBody, Takeover};
 
     #[test]
     fn one_line_a_record() {
@@ -85,7 +98,9 @@ mod tests {
         let all = [
             line(9, None, Body::Takeover(Takeover { why: TakeoverWhy::Moved })),
             line(10, Some(samples::at("2026-11-20T01:00:00Z")), Body::Snapshot(snapshot)),
-            line(11, None, Body::Unknown { kind: "freeze".to_owned(), body: serde_json::Value::Null }),
+            line(11, None, Body::Pause(PauseBody { until: None, why: Some("disk swap".to_owned()) })),
+            line(12, None, Body::Resume),
+            line(13, None, Body::Unknown { kind: "freeze".to_owned(), body: serde_json::Value::Null }),
         ];
         insta::assert_snapshot!(lines(&all, &samples::view()));
         insta::assert_snapshot!(lines(&[], &samples::view()), @"the journal is empty");

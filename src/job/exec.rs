@@ -1,0 +1,214 @@
+//! `exec`: any command, only while this node is active for the role, and ended when it no longer is.
+//!
+//! What is promised: it does not start where this node is not active, and it is told to end, then made to, before the lease
+//! that vouches for it runs out. What is not: nothing outside the repository is fenced. The command gets its term, so that
+//! it can pass it on to something that checks it.
+
+mod child;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub use self::child::Ended;
+use crate::config::{RoleSettings, Settings};
+use crate::ids::Term;
+use crate::job::backup::{BackupError, Opening, Runner, Session};
+use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
+use crate::job::repository::Repository;
+use crate::journal::record::{BeginBody, Body, EndBody};
+use crate::journal::state::Holder;
+use crate::role::lease::LeaseHolder;
+use crate::role::lease::keeper::Keeper;
+use crate::role::permit::{Deadline, margin};
+use crate::role::probe::{Answer, Evidence};
+use crate::store::{Store, StoreError};
+
+/// How often the probes and the journal are asked again while the command runs.
+const WATCH: Duration = Duration::from_secs(10);
+
+/// How often the deadline is looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long a command that was told to end is given where no lease sets the limit.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Only if a slot is due and not committed; begin, end and outcome are recorded.
+    pub scheduled: bool,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Executed {
+    /// It ran to its end.
+    Ran {
+        /// How it ended.
+        ended: Ended,
+        /// Under which term.
+        term: Term,
+        /// For which slot.
+        slot: Option<Timestamp>,
+    },
+    /// It was ended, because this node was no longer active.
+    Stopped {
+        /// How it ended.
+        ended: Ended,
+        /// Why.
+        cause: Cause,
+    },
+    /// It was not run.
+    Refused(Box<Guarded>),
+}
+
+/// Why a command was ended.
+#[derive(Debug)]
+pub enum Cause {
+    /// Another process has the lease.
+    LeaseLost(Option<LeaseHolder>),
+    /// The lease could not be renewed in time.
+    Expired,
+    /// The probes say no.
+    NotEligible(Vec<Evidence>),
+    /// Another node took the role over.
+    Fenced(Box<Holder>),
+}
+
+/// Why a command could not be run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The way to the role.
+    #[error("{0}")]
+    Guard(#[from] GuardError),
+    /// The journal.
+    #[error("{0}")]
+    Backup(#[from] BackupError),
+    /// The command.
+    #[error("{0}")]
+    Command(#[from] std::io::Error),
+}
+
+/// Runs the command if this node is active for `role`.
+///
+/// # Errors
+/// Whether this node is active cannot be found out, or the command cannot be started.
+pub async fn exec(
+    runner: &Runner,
+    settings: &Settings,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+    request: &Request,
+) -> Result<Executed, ExecError> {
+    let plan = if request.scheduled { Some(guard::plan(role, settings)?) } else { None };
+    let assessment = guard::assess(runner, role, None).await;
+    if let Some(refused) = guard::by_probes(runner, role, assessment.as_ref()) {
+        return Ok(Executed::Refused(Box::new(refused)));
+    }
+    let store = connect().await.map_err(GuardError::from)?;
+    let repository = Repository::open(store, &role.name, &role.key).await.map_err(GuardError::from)?;
+    let guard = Guard { runner, role, repository: &repository, plan };
+    match Box::pin(guard.admit(assessment)).await? {
+        Admission::Refused(refused) => Ok(Executed::Refused(refused)),
+        Admission::Active(admitted) => {
+            let Admitted { opening, candidacy, slot, keeper } = *admitted;
+            let result = match Box::pin(opening.take(&candidacy)).await {
+                Ok(session) => run(runner, role, session, slot.map(|slot| slot.at), keeper.as_ref(), request).await,
+                Err(error) => Err(error.into()),
+            };
+            guard::release(keeper).await;
+            result
+        }
+    }
+}
+
+async fn run(
+    runner: &Runner,
+    role: &RoleSettings,
+    mut session: Session<'_>,
+    slot: Option<Timestamp>,
+    keeper: Option<&Keeper>,
+    request: &Request,
+) -> Result<Executed, ExecError> {
+    let deadline = session.permit().deadline().clone();
+    let term = session.permit().term();
+    if request.scheduled {
+        session.append(Body::Begin(BeginBody {}), slot).await?;
+    }
+    let variables = variables(runner, role, term, slot, &deadline);
+    let grace = keeper.map_or(GRACE, |_| margin(role.bucket_lease_ttl) / 2);
+    let started = runner.env.clock.boottime();
+    let stop = async {
+        tokio::select! {
+            to = guard::lost(keeper) => Cause::LeaseLost(to),
+            () = passed(runner, &deadline) => Cause::Expired,
+            cause = watch(runner, role, &session) => cause,
+        }
+    };
+    let (ended, cause) = child::run(&request.command, &variables, grace, stop).await?;
+    if request.scheduled {
+        let duration = runner.env.clock.boottime().saturating_sub(started);
+        let body = EndBody { exit: ended.code(), stopped: cause.is_some(), duration_ms: duration.as_millis() as u64 };
+        // Only a good end commits the slot. Where another node has the role by now there is nothing to say any more.
+        if let Err(error) = session.append(Body::End(body), slot).await {
+            if cause.is_none() {
+                return Err(error.into());
+            }
+            tracing::debug!("the end is not recorded: {error}");
+        }
+    }
+    Ok(match cause {
+        None => Executed::Ran { ended, term, slot },
+        Some(cause) => Executed::Stopped { ended, cause },
+    })
+}
+
+fn variables(
+    runner: &Runner,
+    role: &RoleSettings,
+    term: Term,
+    slot: Option<Timestamp>,
+    deadline: &Deadline,
+) -> BTreeMap<&'static str, String> {
+    let now = runner.env.clock.moment();
+    let until = deadline.until().and_then(|until| now.wall.checked_add(until.saturating_sub(now.boot)).ok());
+    let mut variables = BTreeMap::from([
+        ("RUNNER_NODE", runner.node.name.clone()),
+        ("RUNNER_ROLE", role.name.to_string()),
+        ("RUNNER_TERM", term.to_string()),
+    ]);
+    variables.extend(slot.map(|slot| ("RUNNER_SLOT", slot.to_string())));
+    // As it stands at the start; it moves on while the lease is renewed.
+    variables.extend(until.map(|until| ("RUNNER_DEADLINE", until.to_string())));
+    variables
+}
+
+/// Resolves when work must have stopped.
+async fn passed(runner: &Runner, deadline: &Deadline) {
+    while !deadline.passed(runner.env.clock.moment()) {
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Resolves when the probes or the journal say that the role is not here any more. What cannot be told is no reason: that is
+/// what the lease is for.
+async fn watch(runner: &Runner, role: &RoleSettings, session: &Session<'_>) -> Cause {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        if let Some(assessment) = guard::assess(runner, role, None).await
+            && assessment.answer == Answer::No
+        {
+            return Cause::NotEligible(assessment.evidence);
+        }
+        match session.overtaken().await {
+            Ok(Some(holder)) => return Cause::Fenced(Box::new(holder)),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+}

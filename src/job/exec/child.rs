@@ -1,0 +1,242 @@
+//! A guarded command: it runs in its own process group, gets the signals that this program gets, and does not outlive its
+//! leave.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::{self, IsTerminal as _};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// The signals that are passed on: those that people and service managers send. `SIGKILL` and `SIGSTOP` cannot be.
+const PASSED_ON: [Signal; 6] =
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
+
+/// Signals that wait to be passed on. More of them at once are one.
+const SIGNALS_MAX: usize = 16;
+
+/// How often a command that was told to end is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With this exit code.
+    Exit(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Ended {
+    /// What a shell would make of it: the exit code, or 128 and the signal's number.
+    pub fn code(self) -> u8 {
+        let code = match self {
+            Ended::Exit(code) => code,
+            Ended::Signal(signal) => 128 + signal,
+        };
+        u8::try_from(code).unwrap_or(u8::MAX)
+    }
+
+    fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Ended::Exit(code),
+            (None, signal) => Ended::Signal(signal.unwrap_or_default()),
+        }
+    }
+}
+
+/// Runs `command` until it ends, or until `stop` says that it must: then it gets `SIGTERM`, and `SIGKILL` after `grace`.
+/// Tells how it ended, and what `stop` said.
+///
+/// # Errors
+/// It cannot be started or waited for.
+pub async fn run<T>(
+    command: &[String],
+    variables: &BTreeMap<&str, String>,
+    grace: Duration,
+    stop: impl Future<Output = T>,
+) -> io::Result<(Ended, Option<T>)> {
+    let [program, arguments @ ..] = command else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "names no program"));
+    };
+    // Before the command is there: a signal that comes in between must not be lost.
+    let mut signals = signals()?;
+    let child = Command::new(program)
+        .args(arguments)
+        .envs(variables)
+        .process_group(0)
+        .spawn()
+        .map_err(|e| io::Error::new(e.kind(), format!("{program}: {e}")))?;
+    let mut group = Group(child);
+    let terminal = Terminal::hand_to(group.id());
+    tokio::pin!(stop);
+    let mut why = None;
+    let ended = loop {
+        tokio::select! {
+            status = group.0.wait() => break status?,
+            Some(signal) = signals.recv() => group.send(signal),
+            said = &mut stop => {
+                why = Some(said);
+                break group.end(grace).await?;
+            }
+        }
+    };
+    drop(terminal);
+    Ok((Ended::of(ended), why))
+}
+
+fn signals() -> io::Result<mpsc::Receiver<Signal>> {
+    let (tell, told) = mpsc::channel(SIGNALS_MAX);
+    for passed in PASSED_ON {
+        let mut stream = signal(SignalKind::from_raw(passed as i32))?;
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                // Nobody listens any more, or so many wait that one more changes nothing.
+                if let Err(mpsc::error::TrySendError::Closed(_)) = tell.try_send(passed) {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(told)
+}
+
+/// Kills the whole group if it is dropped while the command runs.
+struct Group(Child);
+
+impl Group {
+    /// Gone once the command is reaped, so that the number cannot belong to anybody else.
+    fn id(&self) -> Option<Pid> {
+        self.0.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
+    }
+
+    fn send(&self, signal: Signal) {
+        if let Some(id) = self.id() {
+            // An error means that all of it is gone already.
+            let _ = killpg(id, signal);
+        }
+    }
+
+    /// `SIGTERM`, time to end, then `SIGKILL` to whatever of the group is left.
+    async fn end(&mut self, grace: Duration) -> io::Result<ExitStatus> {
+        self.send(Signal::SIGTERM);
+        // A stopped process handles no signal but this and SIGKILL.
+        self.send(Signal::SIGCONT);
+        let left = async {
+            while !self.id().is_none_or(has_ended) {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, left).await;
+        // Before the command is reaped: only as long is the group surely its own.
+        self.send(Signal::SIGKILL);
+        self.0.wait().await
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.send(Signal::SIGKILL);
+    }
+}
+
+/// Whether the process has ended, without reaping it.
+fn has_ended(id: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    !matches!(waitid(Id::Pid(id), flags), Ok(WaitStatus::StillAlive))
+}
+
+/// The terminal, lent to the command's process group: a group in the background that reads from it would be stopped.
+struct Terminal {
+    own: Pid,
+    masked: SigSet,
+}
+
+impl Terminal {
+    /// `None` where standard input is no terminal, or not ours.
+    fn hand_to(group: Option<Pid>) -> Option<Self> {
+        let (group, own) = (group?, getpgrp());
+        if !io::stdin().is_terminal() || tcgetpgrp(io::stdin()) != Ok(own) {
+            return None;
+        }
+        // Taking it back is done from the background, and would stop this process.
+        let mut masked = SigSet::empty();
+        masked.add(Signal::SIGTTOU);
+        masked.thread_block().ok()?;
+        tcsetpgrp(io::stdin(), group).ok()?;
+        Some(Self { own, masked })
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // The task may be on another thread by now; each has a mask of its own.
+        let _ = self.masked.thread_block();
+        let _ = tcsetpgrp(io::stdin(), self.own);
+        let _ = self.masked.thread_unblock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_mins(1);
+
+    fn sh(script: &str) -> Vec<String> {
+        vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()]
+    }
+
+    #[tokio::test]
+    async fn the_exit_code_comes_back_as_a_shell_would_give_it() {
+        let never = || std::future::pending::<()>();
+        let none = BTreeMap::new();
+        let (ended, why) = run(&sh("exit 7"), &none, LONG, never()).await.unwrap();
+        assert_eq!((ended, ended.code(), why), (Ended::Exit(7), 7, None));
+        let (ended, _) = run(&sh("kill -KILL $$"), &none, LONG, never()).await.unwrap();
+        assert_eq!((ended, ended.code()), (Ended::Signal(9), 137));
+        let error = run(&["/no/such/program".to_owned()], &none, LONG, never()).await.unwrap_err();
+        assert!(error.to_string().starts_with("/no/such/program: "), "{error}");
+        let role = BTreeMap::from([("RUNNER_ROLE", "app".to_owned())]);
+        assert_eq!(run(&sh("test \"$RUNNER_ROLE\" = app"), &role, LONG, never()).await.unwrap().0, Ended::Exit(0));
+    }
+
+    #[tokio::test]
+    async fn without_leave_it_is_asked_to_end_and_then_made_to_with_all_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ready, child) = (dir.path().join("ready"), dir.path().join("child"));
+        let stop = || {
+            let ready = ready.clone();
+            async move {
+                while !ready.exists() {
+                    tokio::time::sleep(POLL).await;
+                }
+                "over"
+            }
+        };
+        let polite = format!("trap 'exit 3' TERM; touch {}; while :; do sleep 0.01; done", ready.display());
+        let (ended, why) = run(&sh(&polite), &BTreeMap::new(), LONG, stop()).await.unwrap();
+        assert_eq!((ended, why), (Ended::Exit(3), Some("over")));
+
+        std::fs::remove_file(&ready).unwrap();
+        let deaf = format!(
+            "trap '' TERM; (trap '' TERM; echo $$; exec sleep 1000) & echo $! > {}; touch {}; wait",
+            child.display(),
+            ready.display()
+        );
+        let (ended, why) = run(&sh(&deaf), &BTreeMap::new(), POLL, stop()).await.unwrap();
+        assert_eq!((ended, why), (Ended::Signal(9), Some("over")));
+        let child: i32 = std::fs::read_to_string(&child).unwrap().trim().parse().unwrap();
+        // Killed with the group; it may be a zombie until init reaps it.
+        let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+    }
+}

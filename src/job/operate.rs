@@ -1,0 +1,186 @@
+//! What operators do to a role: `pause`, `resume`, `takeover`. Recorded in the journal with the node's name, so that everybody
+//! can see who did what; they need no permit, because a person answers for them.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::config::RoleSettings;
+use crate::env::Env;
+use crate::ids::{InstanceId, RoleName, Term};
+use crate::job::local::Local;
+use crate::job::repository::Repository;
+use crate::journal::log::{Act, AppendError, Journal};
+use crate::journal::record::{NodeRef, PauseBody, TakeoverWhy};
+use crate::journal::state::{Holder, Paused, View};
+use crate::role::election;
+
+/// How often an act is tried again after something else was appended meanwhile.
+const ATTEMPTS: u32 = 16;
+
+/// Who acts.
+#[derive(Debug, Clone)]
+pub struct Operator<'a> {
+    /// The node it is done on.
+    pub node: NodeRef,
+    /// This process.
+    pub instance: InstanceId,
+    /// Clock and randomness.
+    pub env: &'a Env,
+    /// What this node remembers: a store that was rolled back takes no acts.
+    pub state_dir: Option<&'a Path>,
+}
+
+/// What was asked for, and how the role stands now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acted {
+    /// Which role.
+    pub role: RoleName,
+    /// What happened.
+    pub change: Change,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Nobody runs the role now.
+    Paused(Paused),
+    /// A pause has ended.
+    Resumed(Paused),
+    /// There was no pause; nothing was written.
+    NotPaused,
+    /// This node has the role now.
+    TookOver {
+        /// The new term.
+        term: Term,
+        /// Who had it before.
+        from: Option<Holder>,
+    },
+    /// This node had it already; nothing was written.
+    HadIt {
+        /// The term.
+        term: Term,
+    },
+}
+
+impl Operator<'_> {
+    async fn open(&self, repository: &Repository) -> Result<(Journal, View), AppendError> {
+        let keys = repository.keys.clone();
+        let known = self.state_dir.and_then(|dir| Local::peek(dir, keys.repo()).load().view);
+        let store = repository.store.clone();
+        let journal = Journal::new(store, keys, self.env.clone(), self.node.clone(), self.instance);
+        let view = journal.read(known.as_ref()).await?;
+        Ok((journal, view))
+    }
+
+    /// Says that nobody runs the role, until `until` or a resume.
+    ///
+    /// # Errors
+    /// The journal cannot be read or written.
+    pub async fn pause(
+        &self,
+        repository: &Repository,
+        until: Option<Timestamp>,
+        why: Option<String>,
+    ) -> Result<Acted, AppendError> {
+        let view = self.note(repository, Act::Pause(PauseBody { until, why }), |_| true).await?;
+        let paused = view.state.paused.expect("the newest record is a pause");
+        Ok(Acted { role: view.role, change: Change::Paused(paused) })
+    }
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// The journal cannot be read or written.
+    pub async fn resume(&self, repository: &Repository) -> Result<Acted, AppendError> {
+        let mut before = None;
+        let view = self
+            .note(repository, Act::Resume, |view| {
+                before.clone_from(&view.state.paused);
+                before.is_some()
+            })
+            .await?;
+        Ok(Acted { role: view.role, change: before.map_or(Change::NotPaused, Change::Resumed) })
+    }
+
+    /// Appends `act` if it `makes_sense`; the view after it, or the one in which it made none.
+    async fn note(
+        &self,
+        repository: &Repository,
+        act: Act,
+        mut makes_sense: impl FnMut(&View) -> bool,
+    ) -> Result<View, AppendError> {
+        let (journal, mut view) = self.open(repository).await?;
+        for _ in 0..ATTEMPTS {
+            if !makes_sense(&view) {
+                return Ok(view);
+            }
+            match journal.note(&view, act.clone()).await {
+                Err(AppendError::Moved(now)) => view = *now,
+                result => return result,
+            }
+        }
+        Err(AppendError::Moved(Box::new(view)))
+    }
+
+    /// Gives the role to this node.
+    ///
+    /// # Errors
+    /// The journal cannot be read or written; another node took the role at the same moment.
+    pub async fn take_over(&self, repository: &Repository, role: &RoleSettings) -> Result<Acted, AppendError> {
+        let (journal, mut view) = self.open(repository).await?;
+        for _ in 0..ATTEMPTS {
+            let from = view.state.holder.clone();
+            if let Some(holder) = from.as_ref().filter(|holder| holder.node.id == self.node.id) {
+                return Ok(Acted { role: role.name.clone(), change: Change::HadIt { term: holder.term } });
+            }
+            match journal.take_over(&view, &election::by_operator(role), TakeoverWhy::Operator).await {
+                Ok((permit, _)) => {
+                    let change = Change::TookOver { term: permit.term(), from };
+                    return Ok(Acted { role: role.name.clone(), change });
+                }
+                Err(AppendError::Moved(now)) => view = *now,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(AppendError::Moved(Box::new(view)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+    use crate::job::testing::Rig;
+
+    fn operator(rig: &Rig, n: u8) -> Operator<'_> {
+        let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
+        Operator { node, instance: InstanceId([n; 8]), env: &rig.env, state_dir: None }
+    }
+
+    #[tokio::test]
+    async fn acts_are_recorded_once_and_change_no_term() {
+        let rig = Rig::new().await;
+        let (first, second) = (operator(&rig, 1), operator(&rig, 2));
+        let acted = first.take_over(&rig.repository, &rig.role).await.unwrap();
+        assert_eq!(acted.change, Change::TookOver { term: Term(1), from: None });
+        assert_eq!(
+            first.take_over(&rig.repository, &rig.role).await.unwrap().change,
+            Change::HadIt { term: Term(1) }
+        );
+        assert_eq!(second.resume(&rig.repository).await.unwrap().change, Change::NotPaused);
+        let Change::Paused(paused) =
+            second.pause(&rig.repository, None, Some("disk swap".to_owned())).await.unwrap().change
+        else {
+            panic!("not paused")
+        };
+        assert_eq!((paused.node.name.as_str(), paused.why.as_deref()), ("node2", Some("disk swap")));
+        let (_, view) = first.open(&rig.repository).await.unwrap();
+        assert_eq!((view.term(), view.head.as_ref().unwrap().seq.0), (Term(1), 2), "only what happened is written");
+        assert_eq!(first.resume(&rig.repository).await.unwrap().change, Change::Resumed(paused));
+        let Change::TookOver { term, from } = second.take_over(&rig.repository, &rig.role).await.unwrap().change else {
+            panic!("not taken over")
+        };
+        assert_eq!((term, from.unwrap().node.name.as_str()), (Term(2), "node1"));
+    }
+}

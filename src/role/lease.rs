@@ -1,0 +1,59 @@
+//! Leases: exclusivity for as long as a service, and this node's own clock, vouch for it.
+//!
+//! A lease is never trusted alone: the journal fences whoever was wrong about it. What it buys is that the wrong ones do not
+//! even start, and that commands outside the repository end in time.
+
+pub mod bucket;
+pub mod keeper;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use super::permit::Grant;
+use crate::ids::{InstanceId, NodeId};
+
+/// A process that holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseHolder {
+    /// Its node.
+    pub node: NodeId,
+    /// That node's label.
+    pub label: String,
+    /// Which process.
+    pub instance: InstanceId,
+}
+
+/// What asking for a lease came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// This process holds it.
+    Held(Grant),
+    /// Another process holds it.
+    Taken {
+        /// Which; `None` where it left nothing readable.
+        by: Option<LeaseHolder>,
+        /// Whether it has been seen doing something about it. If not it may be dead, and the lease about to run out.
+        alive: bool,
+    },
+    /// Nobody holds it. Only a look says this.
+    Free,
+    /// It cannot be told.
+    Unknown {
+        /// What came instead of an answer.
+        why: String,
+    },
+}
+
+/// One role's lease, as one process sees it.
+#[async_trait]
+pub trait LeaseService: Debug + Send {
+    /// Asks for the lease, or for more of it.
+    async fn ask(&mut self) -> Reply;
+
+    /// Looks who holds it, and changes nothing.
+    async fn look(&mut self) -> Reply;
+
+    /// Gives it up, if this process holds it, so that another may have it at once. Work that it guarded has ended.
+    async fn release(&mut self);
+}

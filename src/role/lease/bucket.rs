@@ -1,0 +1,253 @@
+//! The lease in the bucket: one small object that its holder rewrites by compare-and-set.
+//!
+//! The invariants that live here: no clock of another host is ever compared with ours, so that a foreign lease is over only
+//! when its object has not changed for its whole length *while this process watched*; and release counts on instead of
+//! resetting, so that no content comes twice and an old version is never taken for the present one.
+//!
+//! The protocol is that of client-go's leader election (`resourceVersion` there, the ETag here), without its timestamps.
+//! What to do is decided by [`step`], a pure function; [`BucketLease`] does it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{LeaseHolder, LeaseService, Reply};
+use crate::env::Env;
+use crate::ids::{InstanceId, NodeId};
+use crate::role::permit::Grant;
+use crate::store::{PutOutcome, ReplaceOutcome, Store, StoreError, Version};
+
+/// The longest lease that is respected: a longer one in the object is damage, and would lock everybody out.
+pub const TTL_MAX: Duration = Duration::from_hours(1);
+
+/// The version of the lease object.
+const FORMAT: u32 = 1;
+
+/// The content of the lease object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paper {
+    v: u32,
+    node: NodeId,
+    name: String,
+    instance: InstanceId,
+    /// How long it keeps others out, in milliseconds.
+    ttl_ms: u64,
+    /// Grows with every write, by whomever: no content comes twice.
+    count: u64,
+    /// Its holder gave it up.
+    released: bool,
+}
+
+impl Paper {
+    fn ttl(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms).min(TTL_MAX)
+    }
+
+    fn holder(&self) -> LeaseHolder {
+        LeaseHolder { node: self.node, label: self.name.clone(), instance: self.instance }
+    }
+}
+
+/// The object as it was found: a version, and what could be read of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    version: Version,
+    paper: Option<Paper>,
+}
+
+/// A version that is being watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Watched {
+    version: Version,
+    /// The boot time when it was first known to be there.
+    since: Duration,
+    /// Whether another version of the same holder was there before: it lives.
+    renewed: bool,
+    instance: Option<InstanceId>,
+}
+
+/// Who asks, and for how long.
+#[derive(Debug, Clone)]
+struct Asker {
+    me: LeaseHolder,
+    ttl: Duration,
+}
+
+/// What to do about what was found.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// There is none: create it.
+    Create(Paper),
+    /// It is ours, free or dead: replace exactly this version.
+    Replace(Version, Paper),
+    /// Somebody else's.
+    Leave { by: Option<LeaseHolder>, alive: bool },
+}
+
+/// Decides. `asked` is the boot time at which the look at the object began: it was there then or later.
+fn step(asker: &Asker, found: Option<&Found>, watched: Option<&Watched>, asked: Duration) -> Step {
+    let paper = |count: u64| Paper {
+        v: FORMAT,
+        node: asker.me.node,
+        name: asker.me.label.clone(),
+        instance: asker.me.instance,
+        ttl_ms: asker.ttl.as_millis() as u64,
+        count,
+        released: false,
+    };
+    let Some(found) = found else { return Step::Create(paper(1)) };
+    // What cannot be read counts as somebody's lease of our own length: it may be of a newer version.
+    let (free, ttl, count) = match &found.paper {
+        Some(there) => (there.released || there.instance == asker.me.instance, there.ttl(), there.count),
+        None => (false, asker.ttl, 0),
+    };
+    let watched = watched.filter(|watched| watched.version == found.version);
+    let over = watched.is_some_and(|watched| asked.saturating_sub(watched.since) >= ttl);
+    if free || over {
+        return Step::Replace(found.version.clone(), paper(count + 1));
+    }
+    Step::Leave { by: found.paper.as_ref().map(Paper::holder), alive: watched.is_some_and(|watched| watched.renewed) }
+}
+
+/// Goes on watching: `seen` is the boot time by which the answer was there.
+fn watch(before: Option<Watched>, found: Option<&Found>, seen: Duration) -> Option<Watched> {
+    let found = found?;
+    let instance = found.paper.as_ref().map(|paper| paper.instance);
+    match before {
+        Some(before) if before.version == found.version => Some(before),
+        before => {
+            let renewed = before.is_some_and(|before| instance.is_some() && before.instance == instance);
+            Some(Watched { version: found.version.clone(), since: seen, renewed, instance })
+        }
+    }
+}
+
+/// One role's lease object.
+#[derive(Debug)]
+pub struct BucketLease {
+    store: Arc<dyn Store>,
+    key: String,
+    env: Env,
+    asker: Asker,
+    watched: Option<Watched>,
+    /// What this process wrote last, and the version it has.
+    held: Option<(Paper, Version)>,
+}
+
+impl BucketLease {
+    /// The lease object `key`, asked for by `me`, for `ttl` at a time.
+    pub fn new(store: Arc<dyn Store>, key: String, env: Env, me: LeaseHolder, ttl: Duration) -> Self {
+        Self { store, key, env, asker: Asker { me, ttl }, watched: None, held: None }
+    }
+
+    async fn find(&mut self) -> Result<(Option<Found>, Duration), StoreError> {
+        let asked = self.env.clock.boottime();
+        let found = match self.store.get_versioned(&self.key).await {
+            Ok((bytes, version)) => Some(Found { version, paper: parse(&bytes) }),
+            Err(e) if e.is_not_found() => None,
+            Err(e) => return Err(e),
+        };
+        self.watched = watch(self.watched.take(), found.as_ref(), self.env.clock.boottime());
+        Ok((found, asked))
+    }
+
+    /// Writes `paper` over `expected`, or anew.
+    async fn write(&mut self, expected: Option<Version>, paper: Paper) -> Result<Reply, StoreError> {
+        let grant = Grant { asked: self.env.clock.moment(), ttl: paper.ttl() };
+        let body = Bytes::from(serde_json::to_vec(&paper).expect("plain data becomes JSON"));
+        let version = match &expected {
+            None => match self.store.put_if_absent(&self.key, body.clone()).await? {
+                // The version has to be looked up; and whoever does not know looks, too.
+                PutOutcome::Created | PutOutcome::Unknown { .. } => None,
+                PutOutcome::Exists => return Ok(LOST_RACE),
+            },
+            Some(expected) => match self.store.replace(&self.key, body.clone(), expected).await? {
+                ReplaceOutcome::Replaced(version) => Some(version),
+                ReplaceOutcome::Changed => return Ok(LOST_RACE),
+                ReplaceOutcome::Unknown { .. } => None,
+            },
+        };
+        let version = match version {
+            Some(version) => version,
+            None => match self.store.get_versioned(&self.key).await {
+                Ok((there, version)) if there == body => version,
+                Ok(_) => return Ok(LOST_RACE),
+                Err(e) if e.is_not_found() => return Ok(Reply::Unknown { why: "the lease object is gone".to_owned() }),
+                Err(e) => return Err(e),
+            },
+        };
+        self.held = Some((paper, version));
+        Ok(Reply::Held(grant))
+    }
+
+    async fn try_ask(&mut self) -> Result<Reply, StoreError> {
+        if let Some((paper, version)) = self.held.take() {
+            let next = Paper { count: paper.count + 1, ..paper };
+            let reply = self.write(Some(version), next).await?;
+            if reply != LOST_RACE {
+                return Ok(reply);
+            }
+        }
+        let (found, asked) = self.find().await?;
+        match step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
+            Step::Create(paper) => self.write(None, paper).await,
+            Step::Replace(version, paper) => self.write(Some(version), paper).await,
+            Step::Leave { by, alive } => Ok(Reply::Taken { by, alive }),
+        }
+    }
+
+    async fn try_look(&mut self) -> Result<Option<Found>, StoreError> {
+        Ok(self.find().await?.0)
+    }
+}
+
+/// Another process wrote at the same time; the next look tells who.
+const LOST_RACE: Reply = Reply::Taken { by: None, alive: false };
+
+fn parse(bytes: &[u8]) -> Option<Paper> {
+    serde_json::from_slice::<Paper>(bytes).ok().filter(|paper| paper.v == FORMAT)
+}
+
+#[async_trait]
+impl LeaseService for BucketLease {
+    async fn ask(&mut self) -> Reply {
+        self.try_ask().await.unwrap_or_else(|e| Reply::Unknown { why: e.to_string() })
+    }
+
+    async fn look(&mut self) -> Reply {
+        match self.try_look().await {
+            Err(e) => Reply::Unknown { why: e.to_string() },
+            Ok(None) => Reply::Free,
+            Ok(Some(Found { paper: Some(paper), .. })) if paper.released => Reply::Free,
+            Ok(Some(Found { paper, .. })) => Reply::Taken {
+                by: paper.as_ref().map(Paper::holder),
+                alive: self.watched.as_ref().is_some_and(|watched| watched.renewed),
+            },
+        }
+    }
+
+    async fn release(&mut self) {
+        let held = match self.held.take() {
+            // The last ask was cut short; it may have succeeded.
+            None => match self.find().await {
+                Ok((Some(Found { version, paper: Some(paper) }), _)) => Some((paper, version)),
+                _ => None,
+            },
+            held => held,
+        };
+        let held = held.filter(|(paper, _)| paper.instance == self.asker.me.instance && !paper.released);
+        let Some((paper, version)) = held else { return };
+        let free = Paper { count: paper.count + 1, released: true, ..paper };
+        let body = Bytes::from(serde_json::to_vec(&free).expect("plain data becomes JSON"));
+        // It runs out by itself, only later.
+        match self.store.replace(&self.key, body, &version).await {
+            Ok(ReplaceOutcome::Replaced(version)) => {
+                tracing::debug!(key = self.key, ?version, "the lease is given up");
+            }
+            outcome => tracing::debug!(key = self.key, ?outcome, "the lease was not given up; it runs out"),
+        }
+    }
+}

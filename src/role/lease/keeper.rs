@@ -1,0 +1,122 @@
+//! Keeping a lease while work goes on, and telling the work when it is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::{LeaseHolder, LeaseService, Reply};
+use crate::env::Env;
+use crate::role::permit::{Deadline, Grant};
+
+/// A lease is renewed when this part of it is over: two more tries fit before its end.
+const RENEW_PART: u32 = 3;
+
+/// The pause after an ask that came to nothing, as a part of the lease, and its bounds.
+const PAUSE_PART: u32 = 12;
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// The pause between two asks for a lease of this length.
+pub fn pause(ttl: Duration) -> Duration {
+    (ttl / PAUSE_PART).clamp(PAUSE.0, PAUSE.1)
+}
+
+/// Asks for a lease until it is clear who has it: this process, or another one that is alive. A holder that is dead is
+/// waited out, which takes as long as its lease; `patience` bounds it all.
+pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Duration, env: &Env) -> Reply {
+    let started = env.clock.boottime();
+    loop {
+        match lease.ask().await {
+            Reply::Taken { by, alive: false } if env.clock.boottime().saturating_sub(started) < patience => {
+                tracing::debug!(by = by.as_ref().map(|by| &by.label), "waiting whether the lease's holder is alive");
+                tokio::time::sleep(pause(ttl)).await;
+            }
+            reply => return reply,
+        }
+    }
+}
+
+/// A lease that is kept by a task of its own.
+#[derive(Debug)]
+pub struct Keeper {
+    deadline: Deadline,
+    lost: watch::Receiver<Option<LostTo>>,
+    stop: Arc<Notify>,
+    task: JoinHandle<Box<dyn LeaseService>>,
+}
+
+/// Who has the lease now; `None`: it cannot be told.
+pub type LostTo = Option<LeaseHolder>;
+
+impl Keeper {
+    /// Keeps `lease`, which was granted.
+    pub fn start(lease: Box<dyn LeaseService>, grant: Grant, env: Env) -> Self {
+        let deadline = Deadline::granted(grant);
+        let (tell, lost) = watch::channel(None);
+        let stop = Arc::new(Notify::new());
+        let task = tokio::spawn(keep(lease, grant, deadline.clone(), tell, Arc::clone(&stop), env));
+        Self { deadline, lost, stop, task }
+    }
+
+    /// Until when work may go on; it moves while the lease is renewed.
+    pub fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
+    /// Resolves when another process has the lease.
+    pub async fn lost(&self) -> LostTo {
+        let mut lost = self.lost.clone();
+        match lost.wait_for(Option::is_some).await {
+            Ok(to) => to.clone().flatten(),
+            // The task has ended without losing it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Gives the lease up. The work that it guarded has ended.
+    pub async fn release(self) {
+        self.deadline.end();
+        self.stop.notify_one();
+        match self.task.await {
+            Ok(mut lease) => lease.release().await,
+            Err(e) => tracing::warn!("the lease's keeper: {e}"),
+        }
+    }
+}
+
+async fn keep(
+    mut lease: Box<dyn LeaseService>,
+    first: Grant,
+    deadline: Deadline,
+    tell: watch::Sender<Option<LostTo>>,
+    stop: Arc<Notify>,
+    env: Env,
+) -> Box<dyn LeaseService> {
+    let ttl = first.ttl;
+    let mut wait = (first.asked.boot + ttl / RENEW_PART).saturating_sub(env.clock.boottime());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.notified() => return lease,
+        }
+        let asked = tokio::select! {
+            asked = tokio::time::timeout(ttl, lease.ask()) => asked,
+            () = stop.notified() => return lease,
+        };
+        wait = match asked {
+            Ok(Reply::Held(grant)) => {
+                deadline.renew(grant);
+                (grant.asked.boot + ttl / RENEW_PART).saturating_sub(env.clock.boottime())
+            }
+            Ok(Reply::Taken { by: Some(by), .. }) => {
+                deadline.end();
+                tracing::warn!("the lease is lost: node {} has it now", by.label);
+                tell.send_replace(Some(Some(by)));
+                return lease;
+            }
+            // Nobody can be named: it may be a race, or damage. The deadline decides.
+            Ok(Reply::Taken { by: None, .. } | Reply::Free | Reply::Unknown { .. }) | Err(_) => pause(ttl),
+        };
+    }
+}
