@@ -14,7 +14,7 @@ use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::job::backup::{Ask, BackupError, Committed, Opening, Runner};
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
-use crate::role::election::{self, Inputs, Occasion, StandbyReason, State, UnknownReason};
+use crate::role::election::{self, Eligibility, Inputs, Occasion, StandbyReason, State, UnknownReason};
 use crate::role::probe::{self, Assessment, Context};
 use crate::role::slot::{Plan, Slot};
 use crate::store::counting::{Counters, Counting};
@@ -102,8 +102,14 @@ pub async fn backup(
     let slot = if request.scheduled { Some(due_slot(role, settings, runner.env.clock.now())?) } else { None };
     let due = slot.as_ref().and_then(|(_, at)| *at);
     let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
-    // Without the journal's word the probes decide whether it is worth asking.
-    if let Some((outcome, reason)) = by_probes(runner, role, assessment.as_ref()) {
+    // What is clear without the journal needs no store.
+    let evidence = || assessment.as_ref().map(|a| a.evidence.clone()).unwrap_or_default();
+    let left = match election::eligibility(role, &runner.node.name, assessment.as_ref()) {
+        Eligibility::Yes => None,
+        Eligibility::No(why) => Some((Outcome::Standby, Reason::Standby(why, evidence()))),
+        Eligibility::Unknown(why) => Some((Outcome::Unknown, Reason::Unknown(why, evidence()))),
+    };
+    if let Some((outcome, reason)) = left {
         let duration = runner.env.clock.boottime().saturating_sub(started);
         return Ok((RoleReport { duration, ..blank(role, outcome) }, Some(reason)));
     }
@@ -182,24 +188,6 @@ pub async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Timestamp
     let probe = role.eligible.as_ref()?;
     let context = Context { node: runner.node.name.clone(), role: role.name.clone(), term: None, slot };
     Some(probe::assess(probe, &context, &runner.env).await)
-}
-
-/// What is clear without the journal.
-fn by_probes(runner: &Runner, role: &RoleSettings, assessment: Option<&Assessment>) -> Option<(Outcome, Reason)> {
-    let verdict = election::decide(Inputs {
-        role,
-        node: runner.node.id,
-        label: &runner.node.name,
-        assessment,
-        history: None,
-        occasion: Occasion::None,
-    });
-    match verdict.state {
-        State::Standby(why) => Some((Outcome::Standby, Reason::Standby(why, verdict.evidence))),
-        // What the journal says decides.
-        State::Unknown(UnknownReason::Journal) | State::Active { .. } | State::Conflict { .. } => None,
-        State::Unknown(why) => Some((Outcome::Unknown, Reason::Unknown(why, verdict.evidence))),
-    }
 }
 
 fn due_slot(role: &RoleSettings, settings: &Settings, now: Timestamp) -> Result<(Plan, Option<Timestamp>), GuardError> {
