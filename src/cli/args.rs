@@ -107,7 +107,9 @@ pub enum Command {
         Example: runner whoami app")]
     Whoami(verbs::Whoami),
     /// Guard for scripts: exit 0 active, 3 not active, 4 cannot tell
-    #[command(after_help = "Example: runner is-active app && /usr/local/bin/nightly-report")]
+    #[command(after_help = "It asks the config and the probes alone, so it answers without the store too.\n\
+        'runner whoami' also reads the journal, and says unknown if it cannot.\n\n\
+        Example: runner is-active app && /usr/local/bin/nightly-report")]
     IsActive(verbs::IsActive),
     /// Export, add and remove repository keys
     #[command(subcommand)]

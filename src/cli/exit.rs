@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use crate::job::report::restored::RestoreReport;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::whoami::State;
 use crate::job::report::{Outcome, RoleReport};
+use crate::role::election::Eligibility;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -147,12 +147,11 @@ pub fn of_verify(report: &VerifyReport) -> Exit {
 }
 
 /// The code of `is-active`.
-pub fn of_is_active(state: State) -> Exit {
-    match state {
-        State::Active => Exit::Done,
-        // In a conflict another node has the newest takeover: this one's turn it is not.
-        State::Standby | State::Conflict => Exit::NotActive,
-        State::Unknown => Exit::Unknown,
+pub fn of_is_active(eligibility: Eligibility) -> Exit {
+    match eligibility {
+        Eligibility::Yes => Exit::Done,
+        Eligibility::No(_) => Exit::NotActive,
+        Eligibility::Unknown(_) => Exit::Unknown,
     }
 }
 
@@ -160,6 +159,7 @@ pub fn of_is_active(state: State) -> Exit {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
+    use crate::role::election::{StandbyReason, UnknownReason};
 
     /// The contract's table, written down a second time.
     #[test]
@@ -184,8 +184,13 @@ mod tests {
             assert_eq!(of_backup_role(&report, false).code(), 6, "{outcome:?} with an unreadable file");
         }
         assert_eq!(
-            [State::Active, State::Standby, State::Conflict, State::Unknown].map(|s| of_is_active(s).code()),
-            [0, 3, 3, 4]
+            [
+                Eligibility::Yes,
+                Eligibility::No(StandbyReason::NotEligible),
+                Eligibility::Unknown(UnknownReason::Probes)
+            ]
+            .map(|e| of_is_active(e).code()),
+            [0, 3, 4]
         );
     }
 

@@ -145,6 +145,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
         Reason::ProbesYes => "probes_yes",
         Reason::ProbesNo => "probes_no",
         Reason::ProbesUnknown => "probes_unknown",
+        Reason::JournalUnread => "journal_unread",
         Reason::NoLease => "no_lease",
         Reason::TakenOver { .. } => "taken_over",
     };

@@ -23,9 +23,9 @@ use crate::job::cancel::Cancel;
 use crate::job::progress::Progress;
 use crate::job::report::inside::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
-use crate::job::report::whoami::State;
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
 use crate::journal::state::Snapshot;
+use crate::role::election::Eligibility;
 
 /// The role of `backup --source` without `--role`.
 const DIRECT_ROLE: &str = crate::config::DEFAULT_ROLE;
@@ -407,7 +407,7 @@ async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Err
 
 /// Prints nothing but errors. A script must never take "cannot tell" for an answer, so every failure but wrong usage is that.
 async fn is_active(session: &mut Session, args: &verbs::IsActive) -> Exit {
-    let asked: Result<State, Error> = async {
+    let asked: Result<Eligibility, Error> = async {
         let context = session.context(settings::from_file(&session.globals)?);
         let role = settings::role(&context.settings, &args.role)?;
         until_cancelled(&context.cancel, wire::is_active(&context, role)).await

@@ -23,13 +23,14 @@ use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitRole, KeyReport};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::whoami::{State, WhoamiReport};
+use crate::job::report::whoami::WhoamiReport;
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::job::verify;
 use crate::job::whoami::Asker;
 use crate::journal::record::NodeRef;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::Entry;
+use crate::role::election::Eligibility;
 use crate::role::identity::{Node, Origin, find_state_dir, open_state_dir};
 
 /// Creates one role's repository, or finds it.
@@ -177,7 +178,7 @@ pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<Whoami
 }
 
 /// Whether this node is active for a role: probes alone, so that a script gets its answer without the store.
-pub async fn is_active(context: &Context, role: &RoleSettings) -> Result<State, Error> {
+pub async fn is_active(context: &Context, role: &RoleSettings) -> Result<Eligibility, Error> {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     Ok(job::whoami::is_active(role, context.node.as_deref(), state_dir.as_deref(), &context.env).await)
 }

@@ -107,7 +107,7 @@ pub async fn exec(
 ) -> Result<Executed, ExecError> {
     let plan = if request.scheduled { Some(guard::plan(role, settings)?) } else { None };
     let assessment = guard::assess(runner, role, None).await;
-    if let Some(refused) = guard::by_probes(runner, role, assessment.as_ref()) {
+    if let Some(refused) = guard::ineligible(runner, role, assessment.as_ref()) {
         return Ok(Executed::Refused(Box::new(refused)));
     }
     let store = connect().await.map_err(GuardError::from)?;

@@ -17,7 +17,7 @@ use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
 use crate::journal::log::AppendError;
 use crate::journal::state::View;
-use crate::role::election::{self, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason, Verdict};
+use crate::role::election::{self, Eligibility, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason, Verdict};
 use crate::role::lease::keeper::{self, Keeper, LostTo};
 use crate::role::lease::{LeaseHolder, Reply};
 use crate::role::permit::Candidacy;
@@ -123,8 +123,8 @@ pub async fn backup(
     let plan = if request.scheduled { Some(plan(role, settings)?) } else { None };
     let due = plan.as_ref().and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
     let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
-    // Without the journal's word the probes decide whether it is worth asking.
-    if let Some((report, reason)) = by_probes(runner, role, assessment.as_ref()) {
+    // What is clear without lease and journal needs no store.
+    if let Some((report, reason)) = ineligible(runner, role, assessment.as_ref()) {
         let duration = runner.env.clock.boottime().saturating_sub(started);
         return Ok((RoleReport { duration, ..report }, reason));
     }
@@ -379,28 +379,13 @@ pub(crate) async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Ti
     Some(probe::assess(probe, &context, &runner.env).await)
 }
 
-/// What is clear without the journal.
-pub(crate) fn by_probes(runner: &Runner, role: &RoleSettings, assessment: Option<&Assessment>) -> Option<Guarded> {
-    let refused = |outcome, reason| Some((blank(role, outcome), Some(reason)));
-    let verdict = election::decide(Inputs {
-        role,
-        node: runner.node.id,
-        label: &runner.node.name,
-        now: runner.env.clock.now(),
-        assessment,
-        lease: LeaseView::Unasked,
-        history: None,
-        occasion: Occasion::None,
-    });
-    match verdict.state {
-        State::Standby(why) => refused(Outcome::Standby, Reason::Standby(why, verdict.evidence)),
-        // What the journal says decides.
-        State::Unknown(UnknownReason::Journal)
-        | State::Active { .. }
-        | State::Candidate
-        | State::Conflict { .. }
-        | State::Paused(_) => None,
-        State::Unknown(why) => refused(Outcome::Unknown, Reason::Unknown(why, verdict.evidence)),
+/// Why this node is not even a candidate, as far as settings and probes tell.
+pub(crate) fn ineligible(runner: &Runner, role: &RoleSettings, assessment: Option<&Assessment>) -> Option<Guarded> {
+    let evidence = || assessment.map(|a| a.evidence.clone()).unwrap_or_default();
+    match election::eligibility(role, &runner.node.name, assessment) {
+        Eligibility::Yes => None,
+        Eligibility::No(why) => Some((blank(role, Outcome::Standby), Some(Reason::Standby(why, evidence())))),
+        Eligibility::Unknown(why) => Some((blank(role, Outcome::Unknown), Some(Reason::Unknown(why, evidence())))),
     }
 }
 

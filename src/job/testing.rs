@@ -71,6 +71,22 @@ impl Rig {
     }
 
     pub(crate) async fn backup(&self) -> Committed {
+        self.backup_by(&self.runner()).await
+    }
+
+    /// What runs the rig's backups.
+    pub(crate) fn runner(&self) -> Runner {
+        Runner {
+            env: self.env.clone(),
+            node: NodeRef { id: self.node, name: "east".to_owned() },
+            instance: InstanceId([1; 8]),
+            state_dir: self.state_dir(),
+            cancel: Cancel::new(),
+            progress: Arc::default(),
+        }
+    }
+
+    pub(crate) async fn backup_by(&self, runner: &Runner) -> Committed {
         let history = History::default();
         // Whatever its probes would say.
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
@@ -78,15 +94,7 @@ impl Rig {
         let inputs =
             Inputs { role, node: self.node, label: "east", assessment: None, history: Some(&history), occasion };
         let State::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
-        let runner = Runner {
-            env: self.env.clone(),
-            node: NodeRef { id: self.node, name: "east".to_owned() },
-            instance: InstanceId([1; 8]),
-            state_dir: self.state_dir(),
-            cancel: Cancel::new(),
-            progress: Arc::default(),
-        };
-        let opening = Opening::open(&runner, &self.repository).await.unwrap();
+        let opening = Opening::open(runner, &self.repository).await.unwrap();
         opening.back_up(role, &candidacy, &Ask::default()).await.unwrap()
     }
 

@@ -1,6 +1,10 @@
 //! `whoami` and `is-active`: who this node is, where it stands for its roles, and why. They only look: nothing is taken over,
 //! written or made, neither in the store nor in the state directory.
 //!
+//! They answer different questions. `whoami` asks the election, so it says `active` only of a node whose journal was read and does
+//! not contradict. `is-active` is a guard that scripts run often, so it goes by settings and probes alone: a store that
+//! cannot be reached must not stop a node's other work.
+//!
 //! The answer comes soon also where the store or a probe hangs: whoever asks is often somebody whose night is spoiled already.
 
 use std::future::Future;
@@ -23,7 +27,7 @@ use crate::job::report::whoami::{
     Answer, Evidence, NodeInfo, Reason, RoleStatus, State, StoreState, StoreStatus, TermInfo, Warning, WhoamiReport,
 };
 use crate::job::repository::{OpenError, Repository};
-use crate::role::election::{self, History, Inputs, Occasion, StandbyReason, UnknownReason, Verdict};
+use crate::role::election::{self, Eligibility, History, Inputs, Occasion, StandbyReason, UnknownReason, Verdict};
 use crate::role::identity;
 use crate::role::probe::{self, Assessment};
 use crate::role::slot::Plan;
@@ -77,14 +81,11 @@ pub async fn whoami(
     }
 }
 
-/// Whether this node is active, as far as its probes tell.
-pub async fn is_active(role: &RoleSettings, name: Option<&str>, state_dir: Option<&Path>, env: &Env) -> State {
-    let (id, label) = identity::peek(state_dir, name);
-    let node = id.unwrap_or_else(|| NodeId(env.random_bytes()));
+/// Whether this node is active, as far as settings and probes tell; no store is asked.
+pub async fn is_active(role: &RoleSettings, name: Option<&str>, state_dir: Option<&Path>, env: &Env) -> Eligibility {
+    let (_, label) = identity::peek(state_dir, name);
     let assessment = assess(role, &label, env, None).await;
-    let assessment = assessment.as_ref();
-    let inputs = Inputs { role, node, label: &label, assessment, history: None, occasion: Occasion::None };
-    verdict(role, election::decide(inputs)).0
+    election::eligibility(role, &label, assessment.as_ref())
 }
 
 /// What the probes say; `patience` cuts short those that may take longer.
@@ -231,11 +232,10 @@ fn warnings(looked: &Looked, plan: Option<&Plan>, last_slot: Option<Timestamp>, 
 }
 
 fn verdict(role: &RoleSettings, verdict: Verdict) -> (State, Reason) {
-    let yes = if role.eligible.is_none() { Reason::AlwaysActive } else { Reason::ProbesYes };
     match verdict.state {
-        // Where the journal cannot be read, the probes' yes is all there is. Before anything is done about it the journal
-        // is asked again.
-        election::State::Active { .. } | election::State::Unknown(UnknownReason::Journal) => (State::Active, yes),
+        election::State::Active { .. } if role.eligible.is_none() => (State::Active, Reason::AlwaysActive),
+        election::State::Active { .. } => (State::Active, Reason::ProbesYes),
+        election::State::Unknown(UnknownReason::Journal) => (State::Unknown, Reason::JournalUnread),
         election::State::Unknown(UnknownReason::Probes) => (State::Unknown, Reason::ProbesUnknown),
         election::State::Unknown(UnknownReason::Lease(_)) => (State::Unknown, Reason::NoLease),
         election::State::Standby(StandbyReason::NotListed) => (State::Standby, Reason::NotListed),

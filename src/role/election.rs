@@ -186,6 +186,32 @@ pub enum UnknownReason {
     Lease(Lease),
 }
 
+/// What a node is for a role as far as that is told without lease and journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Eligibility {
+    /// It may stand for the role; whether it has it, lease and journal decide.
+    Yes,
+    /// It should not.
+    No(StandbyReason),
+    /// It cannot tell.
+    Unknown(UnknownReason),
+}
+
+/// What settings and probes alone say: enough to send a standby away without the store, never enough to change the repository.
+pub fn eligibility(role: &RoleSettings, label: &str, assessment: Option<&Assessment>) -> Eligibility {
+    if role.nodes.as_ref().is_some_and(|nodes| !nodes.iter().any(|node| node == label)) {
+        return Eligibility::No(StandbyReason::NotListed);
+    }
+    if role.eligible.is_some() {
+        match assessment.map_or(Answer::Unknown, |a| a.answer) {
+            Answer::Yes => {}
+            Answer::No => return Eligibility::No(StandbyReason::NotEligible),
+            Answer::Unknown => return Eligibility::Unknown(UnknownReason::Probes),
+        }
+    }
+    Eligibility::Yes
+}
+
 /// Decides.
 pub fn decide(inputs: Inputs<'_>) -> Verdict {
     let evidence = inputs.assessment.map(|a| a.evidence.clone()).unwrap_or_default();
@@ -194,22 +220,17 @@ pub fn decide(inputs: Inputs<'_>) -> Verdict {
 
 fn state(inputs: Inputs<'_>) -> State {
     let role = inputs.role;
-    if role.nodes.as_ref().is_some_and(|nodes| !nodes.iter().any(|node| node == inputs.label)) {
-        return State::Standby(StandbyReason::NotListed);
+    // It comes before the journal: a standby knows that it is one also while the store cannot be reached.
+    match eligibility(role, inputs.label, inputs.assessment) {
+        Eligibility::Yes => {}
+        Eligibility::No(reason) => return State::Standby(reason),
+        Eligibility::Unknown(reason) => return State::Unknown(reason),
     }
     // What a person said comes before all that machines say.
     if let Some(pause) = inputs.history.and_then(|history| history.paused.as_ref())
         && pause.until.is_none_or(|until| inputs.now < until)
     {
         return State::Paused(pause.clone());
-    }
-    // Probes come before the journal: a standby knows that it is one also while the store cannot be reached.
-    if role.eligible.is_some() {
-        match inputs.assessment.map_or(Answer::Unknown, |a| a.answer) {
-            Answer::Yes => {}
-            Answer::No => return State::Standby(StandbyReason::NotEligible),
-            Answer::Unknown => return State::Unknown(UnknownReason::Probes),
-        }
     }
     let Some(history) = inputs.history else { return State::Unknown(UnknownReason::Journal) };
     let deadline = match by_lease(inputs, history) {
@@ -331,6 +352,20 @@ mod tests {
         let inputs = Inputs { role, node: ME, label: "east", now, assessment, lease, history, occasion };
         let verdict = decide(inputs);
         assert_eq!(verdict.evidence.len(), usize::from(answer.is_some()), "evidence is shown whatever is decided");
+        match (eligibility(role, "east", assessment.as_ref()), &verdict.state) {
+            (
+                Eligibility::Yes,
+                State::Active { .. }
+                | State::Conflict { .. }
+                | State::Candidate
+                | State::Paused(_)
+                | State::Standby(StandbyReason::LeaseTaken(_) | StandbyReason::HandedOver { .. })
+                | State::Unknown(UnknownReason::Journal | UnknownReason::Lease(_)),
+            ) => {}
+            (Eligibility::No(early), State::Standby(late)) => assert_eq!(early, *late),
+            (Eligibility::Unknown(early), State::Unknown(late)) => assert_eq!(early, *late),
+            apart => panic!("the journal never changes a no or an unknown: {apart:?}"),
+        }
         match verdict.state {
             State::Active { candidacy, claim } => {
                 assert_eq!(candidacy.role(), &role.name);

@@ -77,6 +77,15 @@ pub struct Stat {
 /// Never mount anything just to look at it.
 const FLAGS: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
 
+/// Which object of the file system something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ObjectId {
+    /// The file system.
+    pub dev: u64,
+    /// The inode.
+    pub ino: u64,
+}
+
 impl Stat {
     /// Of `name` in the directory `dir`; of a symbolic link itself.
     pub fn at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Self> {
@@ -87,6 +96,16 @@ impl Stat {
     pub fn of(fd: impl AsFd) -> io::Result<Self> {
         let flags = FLAGS.union(AtFlags::EMPTY_PATH);
         Ok(Self::from(&rustix::fs::statx(fd.as_fd(), c"", flags, StatxFlags::BASIC_STATS)?))
+    }
+
+    /// Which object of the file system it is, whatever its name.
+    pub fn object(&self) -> ObjectId {
+        ObjectId { dev: self.dev, ino: self.ino }
+    }
+
+    /// Whether it has other names, here or elsewhere. A directory has none: what counts as its links are those below it.
+    pub fn has_more_names(&self) -> bool {
+        self.nlink > 1 && self.kind != FileType::Dir
     }
 
     /// Whether `other`, taken later, shows the same object with the same content: it was not written to in between.

@@ -88,8 +88,12 @@ fn snapshots_restore_verify_and_whoami_say_what_the_contract_names() {
     let whoami = east.run(["whoami", "--json"]).expect(0).json();
     assert_eq!(
         (&whoami["roles"][0]["state"], &whoami["roles"][0]["store"]["status"]),
-        (&"active".into(), &"failed".into())
+        (&"unknown".into(), &"failed".into())
     );
+    assert_eq!(whoami["roles"][0]["reason"], "journal_unread");
+    assert!(east.run(["whoami", "--check"]).expect(3).stdout.contains("app unknown"));
+    east.run(["is-active", "app"]).expect(0);
+    assert_eq!(site.node("west").run(["whoami", "--json"]).expect(0).json()["roles"][0]["state"], "standby");
 }
 
 #[test]

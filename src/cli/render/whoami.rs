@@ -68,6 +68,11 @@ fn why(role: &RoleStatus) -> String {
         Reason::ProbesUnknown => {
             "No backups here: the probes cannot tell. Unknown is not yes, so nothing starts until they can.".to_owned()
         }
+        Reason::JournalUnread => {
+            "No backups here for now: nothing speaks against this node, but the journal cannot be read, and it says who \
+             has the role. Unknown is not yes, so nothing starts until it can."
+                .to_owned()
+        }
         Reason::NoLease => {
             "No backups here: the role wants a lease, and this version can hold none. To do: set lease = \"none\"."
                 .to_owned()
@@ -216,7 +221,8 @@ mod tests {
         standby.evidence[0].answer = Answer::No;
         standby.evidence[0].detail = "on no interface of this node".to_owned();
         let unlisted = RoleStatus { reason: Reason::NotListed, evidence: Vec::new(), ..standby.clone() };
-        let text = report(&all(vec![active(), standby, unlisted, fresh, conflict, blind()]), &samples::view());
+        let unread = RoleStatus { reason: Reason::JournalUnread, evidence: active().evidence, ..blind() };
+        let text = report(&all(vec![active(), standby, unlisted, fresh, conflict, blind(), unread]), &samples::view());
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
         insta::assert_snapshot!(text);
     }

@@ -19,7 +19,7 @@ use crate::repo::pack::FRAME_TARGET_BYTES;
 use crate::tree::problem::{Problem, ProblemKind};
 use crate::tree::read::{self, Completed};
 use crate::tree::scan::{Found, Scan, Scanned, Skip};
-use crate::tree::stat::FileType;
+use crate::tree::stat::ObjectId;
 
 /// The most entries that one worker gets at once.
 const BATCH_ENTRIES: usize = 1024;
@@ -78,7 +78,7 @@ pub(crate) struct Feed<'a> {
     pub(crate) fed: Fed,
     pub(crate) batch: Vec<Todo>,
     pub(crate) batch_bytes: u64,
-    pub(crate) first_names: HashMap<(u64, u64), TreePath>,
+    pub(crate) first_names: HashMap<ObjectId, TreePath>,
 }
 
 impl Feed<'_> {
@@ -166,12 +166,11 @@ impl Feed<'_> {
             *found += 1;
         }
         let (cached, base) = self.known(&scanned.path)?;
-        let inode = (scanned.stat.dev, scanned.stat.ino);
-        let many_names = scanned.stat.nlink > 1 && scanned.stat.kind != FileType::Dir;
+        let (object, many_names) = (scanned.stat.object(), scanned.stat.has_more_names());
         let known = Known {
             cached: cached.as_ref(),
             base: base.as_deref(),
-            first_name: self.first_names.get(&inode).filter(|_| many_names),
+            first_name: self.first_names.get(&object).filter(|_| many_names),
             trust_mtime: self.trust_mtime,
         };
         let decision = if self.base.is_none() {
@@ -182,7 +181,7 @@ impl Feed<'_> {
             decide(&scanned.stat, &known, &|id| stock.index.contains(id))
         };
         if many_names && !matches!(decision, Decision::Link(_)) {
-            self.first_names.entry(inode).or_insert_with(|| scanned.path.clone());
+            self.first_names.entry(object).or_insert_with(|| scanned.path.clone());
         }
         match &decision {
             Decision::Read if scanned.stat.size >= u64::from(self.shared.chunker.average) => {
@@ -216,8 +215,8 @@ impl Feed<'_> {
         let file = match read::open(&self.shared.roots, &scanned.path) {
             Ok(file) => file,
             Err(problem) => {
-                let lost_first = (scanned.stat.nlink > 1).then_some(scanned.path);
-                return self.send(Slot::Ready(vec![Done { lost_first, ..Done::problem(problem, base) }]));
+                let done = Done::problem(problem, base).as_first_of(&scanned);
+                return self.send(Slot::Ready(vec![done]));
             }
         };
         let mut completed = file.complete(&scanned.path, &self.shared.names);

@@ -66,7 +66,7 @@ pub(crate) struct Finisher<'a> {
     worker: Worker<'a>,
     cache: Option<CacheWriter>,
     tally: Tally,
-    /// First names that could not be read, and which name stands in for each.
+    /// First names that no longer led to what the walk saw, and which name stands in for each.
     lost_firsts: HashMap<TreePath, Option<TreePath>>,
 }
 
@@ -101,25 +101,23 @@ impl<'a> Finisher<'a> {
 
     /// Puts the segments together; if the file changed meanwhile it is read again front to back.
     fn large(&mut self, large: Large) -> Result<Done, BackupError> {
+        let Large { scanned, base, completed, content, segments, seen } = large;
         let mut all = Vec::new();
         let mut error = None;
-        for answer in large.segments {
+        for answer in segments {
             let segment = answer.recv().map_err(|_| BackupError::Stopped)??;
             all.extend(segment.chunks);
             error = error.or(segment.error);
         }
         let end_of_file = error.as_ref().is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof);
-        if end_of_file || large.content.file.changed().unwrap_or(true) {
-            let mut done = self.worker.read(&large.scanned.path, large.base)?;
-            if done.entry.is_none() && large.scanned.stat.nlink > 1 {
-                done.lost_first = Some(large.scanned.path);
-            }
-            return Ok(done);
+        if end_of_file || content.file.changed().unwrap_or(true) {
+            return Ok(self.worker.read(&scanned.path, base)?.as_first_of(&scanned));
         }
         if let Some(error) = error {
-            return Ok(Done::problem(Problem::io(large.scanned.path, &error), large.base));
+            let problem = Problem::io(scanned.path.clone(), &error);
+            return Ok(Done::problem(problem, base).as_first_of(&scanned));
         }
-        let mut done = Done::completed(large.completed, large.base, large.seen);
+        let mut done = Done::completed(completed, base, seen).as_first_of(&scanned);
         if let Some(entry) = &mut done.entry
             && let Kind::File { chunks, .. } = &mut entry.kind
         {
@@ -128,21 +126,25 @@ impl<'a> Finisher<'a> {
         Ok(done)
     }
 
-    /// A further name of a file whose first name went away before it was read: this one has the content then, or the next.
+    /// A further name of a file whose first name did not lead to it any more when it was read: this one has the content then, or
+    /// the next.
     fn mend_link(&mut self, mut done: Done) -> Result<Done, BackupError> {
         if let Some(lost) = done.lost_first.take() {
             self.lost_firsts.insert(lost, None);
         }
-        let Some(Entry { path, kind: Kind::Hardlink { target }, .. }) = &mut done.entry else { return Ok(done) };
+        let (Some(Entry { kind: Kind::Hardlink { target }, .. }), Some(scanned)) = (&mut done.entry, &done.further)
+        else {
+            return Ok(done);
+        };
         match self.lost_firsts.get_mut(target) {
             None => {}
             Some(Some(instead)) => target.clone_from(instead),
             Some(none) => {
-                let again = self.worker.read(path, done.base.take())?;
-                if again.entry.is_some() {
-                    *none = Some(path.clone());
+                let instead = self.worker.instead(scanned, done.base.take())?;
+                if instead.object == Some(scanned.stat.object()) {
+                    *none = Some(scanned.path.clone());
                 }
-                return Ok(again);
+                return Ok(instead);
             }
         }
         Ok(done)
@@ -188,3 +190,6 @@ impl<'a> Finisher<'a> {
         self.manifest.push(entry)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use crate::tree::compare::Local;
 use crate::tree::problem::{Problem, ProblemKind};
 use crate::tree::read::{self, Completed, OpenFile};
 use crate::tree::scan::Scanned;
+use crate::tree::stat::{FileType, ObjectId};
 
 /// How often a file that changes while it is read is read again before what was read last is taken.
 pub(crate) const CHANGED_RETRIES: u32 = 3;
@@ -40,8 +41,13 @@ pub(crate) struct Done {
     pub(crate) local: Option<Local>,
     pub(crate) base: Option<Box<Entry>>,
     pub(crate) problems: Vec<Problem>,
-    /// The path, where it is the first of several names of a file and could not be read: the others cannot refer to it.
+    /// What the entry was made of when it was opened; `None` where nothing was.
+    pub(crate) object: Option<ObjectId>,
+    /// The path, where it is the first of several names of what the walk saw and no longer leads there: the others cannot
+    /// refer to it.
     pub(crate) lost_first: Option<TreePath>,
+    /// For a further name, what the walk saw under it: it may have to be the first.
+    pub(crate) further: Option<Box<Scanned>>,
 }
 
 impl Done {
@@ -52,7 +58,18 @@ impl Done {
     /// A completed entry whose content is known by now.
     pub(crate) fn completed(done: Completed, base: Option<Box<Entry>>, seen: Nanos) -> Self {
         let local = Local::remember(&done.stat, seen);
-        Self { entry: Some(done.entry), local, base, problems: done.problem.into_iter().collect(), lost_first: None }
+        let (object, problems) = (Some(done.stat.object()), done.problem.into_iter().collect());
+        Self { entry: Some(done.entry), local, base, problems, object, ..Self::default() }
+    }
+
+    /// Tells the further names of what the walk saw if this entry is not made of that: it went away meanwhile, cannot be read, or
+    /// something else has its name now.
+    pub(crate) fn as_first_of(mut self, scanned: &Scanned) -> Self {
+        let stat = &scanned.stat;
+        if stat.has_more_names() && self.object != Some(stat.object()) {
+            self.lost_first = Some(scanned.path.clone());
+        }
+        self
     }
 }
 
@@ -227,37 +244,47 @@ impl<'a> Worker<'a> {
 
     fn entry(&mut self, todo: Todo) -> Result<Done, BackupError> {
         let Todo { scanned, decision, base } = todo;
-        let seen = self.shared.seen();
         match decision {
-            Decision::Keep(entry) => {
-                let local = Local::remember(&scanned.stat, seen);
-                Ok(Done { entry: Some(*entry), local, base, ..Done::default() })
-            }
+            Decision::Keep(entry) => Ok(self.known(*entry, scanned, base)),
             Decision::Link(target) => {
                 let owner = self.shared.names.owner(&scanned.stat);
-                let local = Local::remember(&scanned.stat, seen);
-                let (path, mtime) = (scanned.path, scanned.stat.mtime);
+                let (path, mtime) = (scanned.path.clone(), scanned.stat.mtime);
                 let entry = Entry { path, kind: Kind::Hardlink { target }, owner, mtime, xattrs: Vec::new() };
-                Ok(Done { entry: Some(entry), local, base, ..Done::default() })
+                Ok(self.known(entry, scanned, base))
             }
-            Decision::Trust(kind) => Ok(match read::complete(&self.shared.roots, &scanned, &self.shared.names) {
-                Ok(mut completed) => {
-                    completed.entry.kind = kind;
-                    Done::completed(completed, base, seen)
+            Decision::Trust(kind) => {
+                let mut done = self.describe(&scanned, base);
+                if let Some(entry) = &mut done.entry {
+                    entry.kind = kind;
                 }
-                Err(problem) => Done::problem(problem, base),
-            }),
-            Decision::Describe => Ok(match read::complete(&self.shared.roots, &scanned, &self.shared.names) {
-                Ok(completed) => Done::completed(completed, base, seen),
-                Err(problem) => Done::problem(problem, base),
-            }),
-            Decision::Read => {
-                let mut done = self.read(&scanned.path, base)?;
-                if done.entry.is_none() && scanned.stat.nlink > 1 {
-                    done.lost_first = Some(scanned.path);
-                }
-                Ok(done)
+                Ok(done.as_first_of(&scanned))
             }
+            Decision::Describe => Ok(self.describe(&scanned, base).as_first_of(&scanned)),
+            Decision::Read => Ok(self.read(&scanned.path, base)?.as_first_of(&scanned)),
+        }
+    }
+
+    /// An entry for which nothing is opened.
+    fn known(&self, entry: Entry, scanned: Scanned, base: Option<Box<Entry>>) -> Done {
+        let local = Local::remember(&scanned.stat, self.shared.seen());
+        let further = matches!(entry.kind, Kind::Hardlink { .. }).then(|| Box::new(scanned));
+        Done { entry: Some(entry), local, base, further, ..Done::default() }
+    }
+
+    fn describe(&self, scanned: &Scanned, base: Option<Box<Entry>>) -> Done {
+        let seen = self.shared.seen();
+        match read::complete(&self.shared.roots, scanned, &self.shared.names) {
+            Ok(completed) => Done::completed(completed, base, seen),
+            Err(problem) => Done::problem(problem, base),
+        }
+    }
+
+    /// Makes a further name the first.
+    pub(crate) fn instead(&mut self, scanned: &Scanned, base: Option<Box<Entry>>) -> Result<Done, BackupError> {
+        if scanned.stat.kind == FileType::File {
+            self.read(&scanned.path, base)
+        } else {
+            Ok(self.describe(scanned, base))
         }
     }
 

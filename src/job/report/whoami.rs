@@ -82,6 +82,8 @@ pub enum Reason {
     ProbesNo,
     /// The probes cannot tell.
     ProbesUnknown,
+    /// Nothing speaks against this node, but the journal, which says who has the role, could not be read.
+    JournalUnread,
     /// The role wants a lease that nothing here can hold.
     NoLease,
     /// The probes say yes, but this other node took the role over since.

@@ -87,7 +87,7 @@ async fn the_journal_tells_who_holds_the_role() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_hangs_or_fails_leaves_the_probes() {
+async fn without_the_store_a_yes_of_the_probes_is_not_enough() {
     let mut rig = Rig::new().await;
     rig.role.eligible = Some(command("exit 0"));
     let failed = StoreError::new(StoreErrorKind::Unreachable, "s3://b", None, "connection refused");
@@ -98,10 +98,16 @@ async fn a_store_that_hangs_or_fails_leaves_the_probes() {
         assert_eq!(role.store.url, "file:///srv/backups");
         assert_eq!(
             (role.state, &role.reason, &role.warnings[..]),
-            (State::Active, &Reason::ProbesYes, &[Warning::StoreUnreadable][..])
+            (State::Unknown, &Reason::JournalUnread, &[Warning::StoreUnreadable][..])
         );
     }
-    // So does a probe.
+    let (_, always) = (rig.role.eligible.take(), ask(&rig, Ok(Arc::new(Hanging)), SHORT).await.1);
+    assert_eq!((always.state, always.reason), (State::Unknown, Reason::JournalUnread));
+    // What is no yes stays what it is.
+    rig.role.eligible = Some(command("exit 1"));
+    let (_, role) = ask(&rig, Ok(Arc::new(Hanging)), SHORT).await;
+    assert_eq!((role.state, role.reason), (State::Standby, Reason::ProbesNo));
+    // Probes may hang too.
     rig.role.eligible = Some(command("sleep 600"));
     let (_, role) = ask(&rig, Ok(Arc::new(Hanging)), SHORT).await;
     assert_eq!((role.state, role.reason), (State::Unknown, Reason::ProbesUnknown));
@@ -145,13 +151,17 @@ async fn what_needs_a_person_is_a_warning() {
 async fn is_active_asks_probes_alone() {
     let mut rig = Rig::new().await;
     let active = async |rig: &Rig| is_active(&rig.role, Some("east"), None, &rig.env).await;
-    assert_eq!(active(&rig).await, State::Active);
-    for (script, state) in [("exit 0", State::Active), ("exit 1", State::Standby), ("exit 2", State::Unknown)] {
+    assert_eq!(active(&rig).await, Eligibility::Yes);
+    for (script, said) in [
+        ("exit 0", Eligibility::Yes),
+        ("exit 1", Eligibility::No(StandbyReason::NotEligible)),
+        ("exit 2", Eligibility::Unknown(UnknownReason::Probes)),
+    ] {
         rig.role.eligible = Some(command(script));
-        assert_eq!(active(&rig).await, state);
+        assert_eq!(active(&rig).await, said);
     }
     rig.role.nodes = Some(vec!["west".to_owned()]);
-    assert_eq!(active(&rig).await, State::Standby);
+    assert_eq!(active(&rig).await, Eligibility::No(StandbyReason::NotListed));
 }
 
 /// A store that never answers.
