@@ -111,6 +111,24 @@ pub enum Command {
         'runner whoami' also reads the journal, and says unknown if it cannot.\n\n\
         Example: runner is-active app && /usr/local/bin/nightly-report")]
     IsActive(verbs::IsActive),
+    /// Run a command only while this node is active for a role
+    #[command(after_help = "The command gets RUNNER_ROLE, RUNNER_TERM and RUNNER_DEADLINE, and is ended when\n\
+        this node is no longer active. Its exit code is passed on; where it is not run: 3,\n\
+        or 4 if it cannot be told whether this node is active.\n\n\
+        Examples:\n  runner exec db -- /usr/local/bin/nightly-report\n  \
+        runner exec --scheduled --skip-exit 0 db -- pgbackrest backup")]
+    Exec(verbs::Exec),
+    /// Give a role to this node
+    #[command(after_help = "Recorded in the role's journal. What the other node is doing for the role cannot\n\
+        commit any more.\n\nExample: runner takeover app")]
+    Takeover(verbs::OneRole),
+    /// Stop a role's runs on every node
+    #[command(after_help = "Recorded in the role's journal. A run that is under way goes on.\n\n\
+        Example: runner pause app --for 2h --why 'disk swap'")]
+    Pause(verbs::Pause),
+    /// End a pause
+    #[command(after_help = "Example: runner resume app")]
+    Resume(verbs::OneRole),
     /// Export, add and remove repository keys
     #[command(subcommand)]
     Key(verbs::Key),
@@ -129,8 +147,7 @@ pub enum Command {
 }
 
 /// Commands that the design promises for later versions: the error says so instead of guessing a typing mistake.
-const LATER: [&str; 12] =
-    ["daemon", "exec", "status", "prune", "audit", "point", "takeover", "pause", "resume", "repair", "demo", "adopt"];
+const LATER: [&str; 8] = ["daemon", "status", "prune", "audit", "point", "repair", "demo", "adopt"];
 
 /// The whole tree as clap sees it.
 pub fn command() -> clap::Command {

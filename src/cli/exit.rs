@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use crate::job::exec::{Cause, Executed};
 use crate::job::report::restored::RestoreReport;
 use crate::job::report::verified::VerifyReport;
+use crate::job::report::whoami::State;
 use crate::job::report::{Outcome, RoleReport};
-use crate::role::election::Eligibility;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +31,8 @@ pub enum Exit {
     Interrupted,
     /// `whoami --check` alone follows monitoring plugins.
     Plugin(Health),
+    /// What a guarded command ended with, or what `exec --skip-exit` asks for.
+    Command(u8),
 }
 
 /// What a monitoring plugin tells by its exit code.
@@ -82,6 +85,7 @@ impl Exit {
             Exit::Findings => 7,
             Exit::Interrupted => 130,
             Exit::Plugin(health) => health.code(),
+            Exit::Command(code) => code,
         }
     }
 
@@ -90,8 +94,8 @@ impl Exit {
     /// what was not this node's turn (3). An interrupt and wrong usage concern all of them and stand above.
     fn severity(self) -> u8 {
         match self {
-            // A plugin's code is never combined with another.
-            Exit::Done | Exit::Plugin(_) => 0,
+            // A plugin's and a command's code are never combined with another.
+            Exit::Done | Exit::Plugin(_) | Exit::Command(_) => 0,
             Exit::NotActive => 1,
             Exit::Unreadable => 2,
             Exit::Findings => 3,
@@ -112,7 +116,12 @@ impl Exit {
     /// ended because of the interrupt.
     pub fn interrupted(self) -> Exit {
         match self {
-            Exit::Done | Exit::NotActive | Exit::Unreadable | Exit::Findings | Exit::Plugin(_) => self,
+            Exit::Done
+            | Exit::NotActive
+            | Exit::Unreadable
+            | Exit::Findings
+            | Exit::Plugin(_)
+            | Exit::Command(_) => self,
             Exit::Failed | Exit::Usage | Exit::Unknown | Exit::Fenced | Exit::Interrupted => Exit::Interrupted,
         }
     }
@@ -147,11 +156,24 @@ pub fn of_verify(report: &VerifyReport) -> Exit {
 }
 
 /// The code of `is-active`.
-pub fn of_is_active(eligibility: Eligibility) -> Exit {
-    match eligibility {
-        Eligibility::Yes => Exit::Done,
-        Eligibility::No(_) => Exit::NotActive,
-        Eligibility::Unknown(_) => Exit::Unknown,
+pub fn of_is_active(state: State) -> Exit {
+    match state {
+        State::Active => Exit::Done,
+        // In a conflict another node has the newest takeover, and in a pause nobody runs the role.
+        State::Standby | State::Conflict | State::Paused => Exit::NotActive,
+        State::Unknown => Exit::Unknown,
+    }
+}
+
+/// The code of `exec`: the command's own; `skip` where this node is not active.
+pub fn of_exec(executed: &Executed, skip: u8) -> Exit {
+    match executed {
+        Executed::Ran { ended, .. } => Exit::Command(ended.code()),
+        Executed::Stopped { cause: Cause::Fenced(_), .. } => Exit::Fenced,
+        // Somebody else may be active by now, or not.
+        Executed::Stopped { .. } => Exit::Unknown,
+        Executed::Refused(refused) if refused.0.outcome == Outcome::Unknown => Exit::Unknown,
+        Executed::Refused(_) => Exit::Command(skip),
     }
 }
 
@@ -159,7 +181,6 @@ pub fn of_is_active(eligibility: Eligibility) -> Exit {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::role::election::{StandbyReason, UnknownReason};
 
     /// The contract's table, written down a second time.
     #[test]
@@ -184,13 +205,9 @@ mod tests {
             assert_eq!(of_backup_role(&report, false).code(), 6, "{outcome:?} with an unreadable file");
         }
         assert_eq!(
-            [
-                Eligibility::Yes,
-                Eligibility::No(StandbyReason::NotEligible),
-                Eligibility::Unknown(UnknownReason::Probes)
-            ]
-            .map(|e| of_is_active(e).code()),
-            [0, 3, 4]
+            [State::Active, State::Standby, State::Conflict, State::Paused, State::Unknown]
+                .map(|state| of_is_active(state).code()),
+            [0, 3, 3, 3, 4]
         );
     }
 

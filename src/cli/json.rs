@@ -15,6 +15,7 @@ use super::render::inside::escaped;
 use super::render::journal::JournalLine;
 use crate::config::{JournalPlace, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
+use crate::job::operate::{Acted, Change};
 use crate::job::report::inside::{DiffCounts, DiffLine, Found};
 use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
@@ -229,6 +230,23 @@ pub fn journal(role: &RoleName, lines: &[JournalLine]) -> String {
         })
         .collect();
     document(json!({ "role": role, "records": records }))
+}
+
+/// `takeover`, `pause` and `resume`.
+pub fn acted(acted: &Acted) -> String {
+    let pause = |paused: &Paused| {
+        json!({
+            "node": paused.node, "time": utc(paused.time), "until": paused.until.map(utc), "why": paused.why,
+        })
+    };
+    let (change, term, from, pause) = match &acted.change {
+        Change::Paused(paused) => ("paused", None, None, Some(pause(paused))),
+        Change::Resumed(paused) => ("resumed", None, None, Some(pause(paused))),
+        Change::NotPaused => ("none", None, None, None),
+        Change::TookOver { term, from } => ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None),
+        Change::HadIt { term } => ("none", Some(*term), None, None),
+    };
+    document(json!({ "role": acted.role, "change": change, "term": term, "from": from, "pause": pause }))
 }
 
 /// `restore`.

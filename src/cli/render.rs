@@ -3,8 +3,10 @@
 
 pub mod backup;
 pub mod config;
+pub mod executed;
 pub mod inside;
 pub mod journal;
+pub mod operated;
 pub mod reason;
 pub mod restored;
 pub mod setup;

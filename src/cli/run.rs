@@ -23,9 +23,9 @@ use crate::job::cancel::Cancel;
 use crate::job::progress::Progress;
 use crate::job::report::inside::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
+use crate::job::report::whoami::State;
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
 use crate::journal::state::Snapshot;
-use crate::role::election::Eligibility;
 
 /// The role of `backup --source` without `--role`.
 const DIRECT_ROLE: &str = crate::config::DEFAULT_ROLE;
@@ -103,7 +103,9 @@ pub async fn run(cli: Cli) -> Exit {
     let cancel = Cancel::new();
     let mut session =
         Session { globals, env: Env::host(), cancel: cancel.clone(), style, bars, out: Output::new(io::stdout()) };
-    let result = match signal::watch(cancel.clone()) {
+    // A guarded command gets the signals itself.
+    let watched = if matches!(cli.command, Command::Exec(_)) { Ok(()) } else { signal::watch(cancel.clone()) };
+    let result = match watched {
         Ok(()) => dispatch(&mut session, cli.command).await,
         Err(e) => Err(e.into()),
     };
@@ -141,6 +143,12 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::Verify(args) => verify(session, &args).await,
         Command::Whoami(args) => whoami(session, &args).await,
         Command::IsActive(args) => Ok(is_active(session, &args).await),
+        Command::Exec(args) => exec(session, &args).await,
+        Command::Takeover(args) => operate(session, &args.role, &wire::Act::Takeover).await,
+        Command::Pause(args) => {
+            operate(session, &args.role, &wire::Act::Pause { lasts: args.lasts, why: args.why }).await
+        }
+        Command::Resume(args) => operate(session, &args.role, &wire::Act::Resume).await,
         Command::Key(args) => key(session, &args).await,
         Command::Journal(verbs::Journal::Show(args)) => journal(session, &args).await,
         Command::Config(args) => config(session, &args),
@@ -407,10 +415,10 @@ async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Err
 
 /// Prints nothing but errors. A script must never take "cannot tell" for an answer, so every failure but wrong usage is that.
 async fn is_active(session: &mut Session, args: &verbs::IsActive) -> Exit {
-    let asked: Result<Eligibility, Error> = async {
+    let asked: Result<State, Error> = async {
         let context = session.context(settings::from_file(&session.globals)?);
         let role = settings::role(&context.settings, &args.role)?;
-        until_cancelled(&context.cancel, wire::is_active(&context, role)).await
+        until_cancelled(&context.cancel, async { Ok(wire::is_active(&context, role).await) }).await
     }
     .await;
     match asked {
@@ -421,6 +429,27 @@ async fn is_active(session: &mut Session, args: &verbs::IsActive) -> Exit {
             if matches!(exit, Exit::Usage | Exit::Interrupted) { exit } else { Exit::Unknown }
         }
     }
+}
+
+/// Says nothing where the command ran: its output is what counts.
+async fn exec(session: &mut Session, args: &verbs::Exec) -> Result<Exit, Error> {
+    let context = session.context(settings::from_file(&session.globals)?);
+    let role = settings::role(&context.settings, &args.role)?;
+    let executed = wire::exec(&context, role, args).await?;
+    if let Some(text) = render::executed::text(&args.role, &executed, &context.view()) {
+        // Standard output is the command's.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+    Ok(exit::of_exec(&executed, args.skip_exit))
+}
+
+async fn operate(session: &mut Session, role: &RoleName, act: &wire::Act) -> Result<Exit, Error> {
+    let context = session.context(settings::from_file(&session.globals)?);
+    let settings = settings::role(&context.settings, role)?;
+    // Not stopped in the middle: what an act came to must be told.
+    let acted = wire::operate(&context, settings, act).await?;
+    session.report(|| render::operated::acted(&acted, &context.view()), || json::acted(&acted))?;
+    Ok(Exit::Done)
 }
 
 async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {

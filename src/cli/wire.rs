@@ -1,9 +1,11 @@
 //! The seam to the jobs: one function a verb. Each turns arguments into the job's request and gives its report back.
 
+use std::future::Future;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::args::verbs;
 use super::error::{Error, Interrupted, UsageError};
@@ -11,27 +13,31 @@ use super::render::journal::JournalLine;
 use super::run::Context;
 use super::{open, render};
 use crate::config::{KeySource, RoleSettings};
+use crate::ids::RoleName;
 use crate::job;
 use crate::job::backup::{BackupError, Runner};
+use crate::job::exec::{self, ExecError, Executed};
 use crate::job::guard::{self, GuardError};
 use crate::job::inside::{self, Archive, Each};
 use crate::job::keys;
 use crate::job::local::Local;
+use crate::job::operate::{Acted, Operator};
+use crate::job::progress::Progress;
 use crate::job::report::RoleReport;
 use crate::job::report::inside::{DiffLine, Found};
 use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitRole, KeyReport};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::whoami::WhoamiReport;
+use crate::job::report::whoami::{State, WhoamiReport};
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::job::verify;
 use crate::job::whoami::Asker;
 use crate::journal::record::NodeRef;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::Entry;
-use crate::role::election::Eligibility;
 use crate::role::identity::{Node, Origin, find_state_dir, open_state_dir};
+use crate::store::{Store, StoreError};
 
 /// Creates one role's repository, or finds it.
 pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Error> {
@@ -43,6 +49,22 @@ pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Er
 
 /// Backs one role up, if this node is active for it.
 pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup) -> Result<RoleReport, Error> {
+    let (progress, display) = context.progress(role.name.as_str());
+    let runner = runner(context, progress)?;
+    let connect = || crate::store::connect(&context.settings.store, &context.env);
+    let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
+    let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request)).await;
+    drop(display);
+    match done {
+        Ok((report, reason)) => Ok(RoleReport { reason: reason.map(|r| render::reason::text(&r)), ..report }),
+        Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
+        Err(GuardError::NoSchedule { role }) => Err(no_schedule(&role)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// This node as a worker, its identity made if there is none.
+fn runner(context: &Context, progress: Arc<Progress>) -> Result<Runner, Error> {
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
     let node = Node::open(&state_dir, context.node.as_deref(), &context.env)?;
     if let Origin::OtherMachine { was } = node.origin {
@@ -51,29 +73,66 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
             node.id
         );
     }
-    let (progress, display) = context.progress(role.name.as_str());
-    let runner = Runner {
+    Ok(Runner {
         env: context.env.clone(),
         node: NodeRef { id: node.id, name: node.label },
         instance: node.instance,
         state_dir,
         cancel: context.cancel.clone(),
         progress,
-    };
-    let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
-    let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request)).await;
-    drop(display);
-    match done {
-        Ok((report, reason)) => Ok(RoleReport { reason: reason.map(|r| render::reason::text(&r)), ..report }),
-        Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
-        Err(GuardError::NoSchedule { role }) => Err(UsageError {
-            what: format!("role {role} has no schedule"),
-            todo: format!("set schedule or every in [role.{role}], or leave --scheduled out."),
-        }
-        .into()),
-        Err(error) => Err(error.into()),
+    })
+}
+
+/// A role without a schedule cannot be asked to keep to it.
+fn no_schedule(role: &RoleName) -> Error {
+    UsageError {
+        what: format!("role {role} has no schedule"),
+        todo: format!("set schedule or every in [role.{role}], or leave --scheduled out."),
     }
+    .into()
+}
+
+/// Runs a command, if this node is active for the role.
+pub async fn exec(context: &Context, role: &RoleSettings, args: &verbs::Exec) -> Result<Executed, Error> {
+    let runner = runner(context, Arc::default())?;
+    let connect = || crate::store::connect(&context.settings.store, &context.env);
+    let request = exec::Request { command: args.command.clone(), scheduled: args.scheduled };
+    match Box::pin(exec::exec(&runner, &context.settings, role, connect, &request)).await {
+        Err(ExecError::Guard(GuardError::NoSchedule { role })) => Err(no_schedule(&role)),
+        result => Ok(result?),
+    }
+}
+
+/// What an operator does to a role.
+#[derive(Debug)]
+pub enum Act {
+    /// Gives it to this node.
+    Takeover,
+    /// Stops its runs, for so long.
+    Pause {
+        /// `None`: until a resume.
+        lasts: Option<Duration>,
+        /// Why.
+        why: Option<String>,
+    },
+    /// Ends that.
+    Resume,
+}
+
+/// Does it.
+pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Result<Acted, Error> {
+    let runner = runner(context, Arc::default())?;
+    let repository = open::repository(context, role).await?;
+    let Runner { node, instance, state_dir, .. } = runner;
+    let operator = Operator { node, instance, env: &context.env, state_dir: Some(&state_dir) };
+    Ok(match act {
+        Act::Takeover => operator.take_over(&repository, role).await?,
+        Act::Pause { lasts, why } => {
+            let until = lasts.map(|lasts| context.env.clock.now().checked_add(lasts)).transpose()?;
+            operator.pause(&repository, until, why.clone()).await?
+        }
+        Act::Resume => operator.resume(&repository).await?,
+    })
 }
 
 /// A role's snapshots, oldest first.
@@ -165,22 +224,30 @@ pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify
 /// Who this node is, and where it stands for these roles.
 pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let asker = Asker {
-        settings: &context.settings,
-        name: context.node.as_deref(),
-        state_dir: state_dir.as_deref(),
-        env: &context.env,
-        patience: job::whoami::PATIENCE,
-    };
-    let (settings, env) = (context.settings.store.clone(), context.env.clone());
-    let connect = async move { crate::store::connect(&settings, &env).await };
-    Ok(job::whoami::whoami(&asker, roles, connect).await)
+    Ok(job::whoami::whoami(&asker(context, state_dir.as_deref()), roles, connecting(context)).await)
 }
 
-/// Whether this node is active for a role: probes alone, so that a script gets its answer without the store.
-pub async fn is_active(context: &Context, role: &RoleSettings) -> Result<Eligibility, Error> {
+/// Whether this node is active for a role.
+pub async fn is_active(context: &Context, role: &RoleSettings) -> State {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    Ok(job::whoami::is_active(role, context.node.as_deref(), state_dir.as_deref(), &context.env).await)
+    job::whoami::is_active(&asker(context, state_dir.as_deref()), role, connecting(context)).await
+}
+
+fn asker<'a>(context: &'a Context, state_dir: Option<&'a Path>) -> Asker<'a> {
+    Asker {
+        settings: &context.settings,
+        name: context.node.as_deref(),
+        state_dir,
+        env: &context.env,
+        patience: job::whoami::PATIENCE,
+    }
+}
+
+fn connecting(
+    context: &Context,
+) -> impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static + use<> {
+    let (settings, env) = (context.settings.store.clone(), context.env.clone());
+    async move { crate::store::connect(&settings, &env).await }
 }
 
 /// Changes the keys of a repository. `None`: the key was written to standard output, and nothing else belongs there.

@@ -2,8 +2,8 @@
 //! written or made, neither in the store nor in the state directory.
 //!
 //! They answer different questions. `whoami` asks the election, so it says `active` only of a node whose journal was read and does
-//! not contradict. `is-active` is a guard that scripts run often, so it goes by settings and probes alone: a store that
-//! cannot be reached must not stop a node's other work.
+//! not contradict. `is-active` is a guard that scripts run often, so where probes decide it goes by them alone: a store that
+//! cannot be reached must not stop a node's other work. Where a lease decides it has to look who has it.
 //!
 //! The answer comes soon also where the store or a probe hangs: whoever asks is often somebody whose night is spoiled already.
 
@@ -16,9 +16,10 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, join_all};
 use jiff::Timestamp;
 
-use crate::config::{KeySource, Probe, RoleSettings, Settings};
+use crate::config::{Lease, Probe, RoleSettings, Settings};
 use crate::env::Env;
-use crate::ids::{InstanceId, NodeId, RoleName};
+use crate::ids::{InstanceId, NodeId};
+use crate::job;
 use crate::job::backup::history;
 use crate::job::guard::CLOCK_OFFSET_MAX;
 use crate::job::inside::{Archive, info};
@@ -27,8 +28,9 @@ use crate::job::report::whoami::{
     Answer, Evidence, NodeInfo, Reason, RoleStatus, State, StoreState, StoreStatus, TermInfo, Warning, WhoamiReport,
 };
 use crate::job::repository::{OpenError, Repository};
-use crate::role::election::{self, Eligibility, History, Inputs, Occasion, StandbyReason, UnknownReason, Verdict};
+use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion, StandbyReason, UnknownReason};
 use crate::role::identity;
+use crate::role::lease::{LeaseService as _, Reply};
 use crate::role::probe::{self, Assessment};
 use crate::role::slot::Plan;
 use crate::store::{Store, StoreError};
@@ -81,11 +83,23 @@ pub async fn whoami(
     }
 }
 
-/// Whether this node is active, as far as settings and probes tell; no store is asked.
-pub async fn is_active(role: &RoleSettings, name: Option<&str>, state_dir: Option<&Path>, env: &Env) -> Eligibility {
-    let (_, label) = identity::peek(state_dir, name);
-    let assessment = assess(role, &label, env, None).await;
-    election::eligibility(role, &label, assessment.as_ref())
+/// Whether this node is active. Without a lease that is what settings and probes tell, and no store is asked.
+pub async fn is_active(
+    asker: &Asker<'_>,
+    role: &RoleSettings,
+    connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
+) -> State {
+    if role.lease != Lease::None {
+        let report = whoami(asker, &[role], connect).await;
+        return report.roles.first().map_or(State::Unknown, |role| role.state);
+    }
+    let (_, label) = identity::peek(asker.state_dir, asker.name);
+    let assessment = assess(role, &label, asker.env, None).await;
+    match election::eligibility(role, &label, assessment.as_ref()) {
+        Eligibility::Yes => State::Active,
+        Eligibility::No(_) => State::Standby,
+        Eligibility::Unknown(_) => State::Unknown,
+    }
 }
 
 /// What the probes say; `patience` cuts short those that may take longer.
@@ -117,15 +131,16 @@ struct Looked {
     state: StoreState,
     archive: Option<Archive>,
     memory: Memory,
+    /// What the lease's object says, where there is one.
+    lease: Option<Reply>,
 }
 
 type Connecting = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
 
 /// Looks at a role's store, in a task of its own: one that blocks its thread keeps nobody waiting either.
 async fn look(asker: &Asker<'_>, role: &RoleSettings, connecting: Connecting) -> Looked {
-    let (name, key) = (role.name.clone(), role.key.clone());
     let (env, state_dir) = (asker.env.clone(), asker.state_dir.map(Path::to_owned));
-    let task = tokio::spawn(read(connecting, name, key, env, state_dir));
+    let task = tokio::spawn(read(connecting, role.clone(), env, state_dir));
     let abort = task.abort_handle();
     let failed = |why: String| Looked {
         state: StoreState {
@@ -135,6 +150,7 @@ async fn look(asker: &Asker<'_>, role: &RoleSettings, connecting: Connecting) ->
         },
         archive: None,
         memory: Memory::default(),
+        lease: None,
     };
     match tokio::time::timeout(asker.patience, task).await {
         Ok(Ok(looked)) => looked.unwrap_or_else(|e| failed(e.to_string())),
@@ -148,14 +164,17 @@ async fn look(asker: &Asker<'_>, role: &RoleSettings, connecting: Connecting) ->
 
 async fn read(
     connecting: Connecting,
-    role: RoleName,
-    key: KeySource,
+    role: RoleSettings,
     env: Env,
     state_dir: Option<PathBuf>,
 ) -> Result<Looked, StoreError> {
     let store = connecting.await?;
     let mut memory = Memory::default();
-    let (status, archive) = match Repository::open(store.clone(), &role, &key).await {
+    let lease = match role.lease {
+        Lease::Bucket => Some(job::lease::in_bucket(&store, &role, &env, job::lease::nobody(&env)).look().await),
+        Lease::Etcd | Lease::None => None,
+    };
+    let (status, archive) = match Repository::open(store.clone(), &role.name, &role.key).await {
         Err(OpenError::NoRepository { .. }) => (StoreStatus::NotInitialised, None),
         Err(error) => (StoreStatus::Failed(error.to_string()), None),
         Ok(repository) => {
@@ -169,7 +188,7 @@ async fn read(
         }
     };
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
-    Ok(Looked { state: StoreState { url: store.describe(), status, clock_offset_seconds }, archive, memory })
+    Ok(Looked { state: StoreState { url: store.describe(), status, clock_offset_seconds }, archive, memory, lease })
 }
 
 fn status(
@@ -185,10 +204,22 @@ fn status(
         StoreStatus::NotInitialised => Some(History::default()),
         _ => view.map(|view| history(view, &looked.memory)),
     };
-    let inputs = Inputs { role, node, label, assessment, history: history.as_ref(), occasion: Occasion::None };
+    let inputs = Inputs {
+        role,
+        node,
+        label,
+        now,
+        assessment,
+        lease: LeaseView::Unasked,
+        history: history.as_ref(),
+        occasion: Occasion::None,
+    };
     let decided = election::decide(inputs);
     let evidence = decided.evidence.iter().map(describe).collect();
-    let (state, reason) = verdict(role, decided);
+    let (state, reason) = match decided.state {
+        election::State::Candidate => by_lease(node, looked.lease.as_ref(), history.as_ref()),
+        decided => verdict(role, decided),
+    };
 
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
@@ -231,17 +262,42 @@ fn warnings(looked: &Looked, plan: Option<&Plan>, last_slot: Option<Timestamp>, 
     warnings
 }
 
-fn verdict(role: &RoleSettings, verdict: Verdict) -> (State, Reason) {
-    match verdict.state {
+/// Who has a role whose lease decides. Nobody asks for it here, so that whoever holds it or had the role last has it.
+fn by_lease(node: NodeId, lease: Option<&Reply>, history: Option<&History>) -> (State, Reason) {
+    let last = history.and_then(|history| history.holder.as_ref());
+    match (lease, last) {
+        (Some(Reply::Taken { by: Some(by), .. }), _) if by.node == node => (State::Active, Reason::LeaseHeld),
+        (Some(Reply::Taken { by, .. }), _) => {
+            (State::Standby, Reason::LeaseTaken { by: by.as_ref().map(|by| by.label.clone()) })
+        }
+        (Some(Reply::Free), Some(last)) if last.node == node => (State::Active, Reason::LeaseFreeMine),
+        (Some(Reply::Free), Some(last)) => (State::Standby, Reason::LeaseFree { last: Some(last.label.clone()) }),
+        (Some(Reply::Free), None) => (State::Standby, Reason::LeaseFree { last: None }),
+        (Some(Reply::Unknown { .. } | Reply::Held(_)) | None, _) => (State::Unknown, Reason::LeaseUnread),
+    }
+}
+
+fn verdict(role: &RoleSettings, state: election::State) -> (State, Reason) {
+    match state {
         election::State::Active { .. } if role.eligible.is_none() => (State::Active, Reason::AlwaysActive),
         election::State::Active { .. } => (State::Active, Reason::ProbesYes),
         election::State::Unknown(UnknownReason::Journal) => (State::Unknown, Reason::JournalUnread),
         election::State::Unknown(UnknownReason::Probes) => (State::Unknown, Reason::ProbesUnknown),
-        election::State::Unknown(UnknownReason::Lease(_)) => (State::Unknown, Reason::NoLease),
+        election::State::Unknown(UnknownReason::Lease(_)) => (State::Unknown, Reason::LeaseUnread),
         election::State::Standby(StandbyReason::NotListed) => (State::Standby, Reason::NotListed),
         election::State::Standby(StandbyReason::NotEligible) => (State::Standby, Reason::ProbesNo),
+        election::State::Standby(StandbyReason::LeaseTaken(by)) => {
+            (State::Standby, Reason::LeaseTaken { by: by.map(|by| by.label) })
+        }
+        election::State::Standby(StandbyReason::HandedOver { to, until }) => {
+            (State::Standby, Reason::HandedOver { to: to.label, until })
+        }
+        election::State::Candidate => (State::Standby, Reason::LeaseFree { last: None }),
         election::State::Conflict { holder } => {
             (State::Conflict, Reason::TakenOver { by: holder.label, term: holder.term })
+        }
+        election::State::Paused(pause) => {
+            (State::Paused, Reason::Paused { by: pause.by, since: pause.since, until: pause.until, why: pause.why })
         }
     }
 }

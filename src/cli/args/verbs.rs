@@ -321,6 +321,42 @@ pub struct ConfigInit {
     pub store: String,
 }
 
+/// `runner exec`
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Only if a slot of the schedule is due and not committed; begin and end are recorded
+    #[arg(long)]
+    pub scheduled: bool,
+    /// Exit with this instead of 3 where the command is not run: 0 for cron, 75 for mail systems
+    #[arg(long, value_name = "CODE", default_value_t = 3)]
+    pub skip_exit: u8,
+    /// The role
+    pub role: RoleName,
+    /// The command and its arguments
+    #[arg(value_name = "CMD", last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// `runner takeover` and `runner resume`
+#[derive(Debug, Args)]
+pub struct OneRole {
+    /// The role
+    pub role: RoleName,
+}
+
+/// `runner pause`
+#[derive(Debug, Args)]
+pub struct Pause {
+    /// The role
+    pub role: RoleName,
+    /// Resume by itself after so long, like 2h or 30m [default: never]
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub lasts: Option<std::time::Duration>,
+    /// Why, for everybody who asks
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+}
+
 /// `runner completions`
 #[derive(Debug, Args)]
 pub struct Completions {

@@ -23,7 +23,7 @@ pub fn report(report: &WhoamiReport, view: &View) -> String {
 
 fn role(role: &RoleStatus, view: &View) -> String {
     let mut out = format!("{}: {}\n", role.role, word(role.state).to_uppercase());
-    out += &wrap("  ", 2, &why(role));
+    out += &wrap("  ", 2, &why(role, view));
     for evidence in &role.evidence {
         let answer = match evidence.answer {
             Answer::Yes => "yes",
@@ -53,11 +53,12 @@ fn word(state: State) -> &'static str {
         State::Standby => "standby",
         State::Unknown => "unknown",
         State::Conflict => "conflict",
+        State::Paused => "paused",
     }
 }
 
 /// One sentence, made of what it rests on.
-fn why(role: &RoleStatus) -> String {
+fn why(role: &RoleStatus, view: &View) -> String {
     match &role.reason {
         Reason::AlwaysActive => {
             "Backups run here: the role has no probe and no lease, so every node that is asked to is active.".to_owned()
@@ -73,9 +74,36 @@ fn why(role: &RoleStatus) -> String {
              has the role. Unknown is not yes, so nothing starts until it can."
                 .to_owned()
         }
-        Reason::NoLease => {
-            "No backups here: the role wants a lease, and this version can hold none. To do: set lease = \"none\"."
+        Reason::LeaseHeld => "Backups run here: a process on this node holds the lease.".to_owned(),
+        Reason::LeaseFreeMine => {
+            "Backups run here: nobody holds the lease between runs, and this node had the role last.".to_owned()
+        }
+        Reason::LeaseFree { last: Some(last) } => format!(
+            "No backups here for now: nobody holds the lease between runs, and {last} had the role last. If it does not \
+             run the next slot, this node takes over."
+        ),
+        Reason::LeaseFree { last: None } => {
+            "Nobody has had the role yet: the first node that runs a backup takes it.".to_owned()
+        }
+        Reason::LeaseTaken { by: Some(by) } => format!("No backups here: {by} holds the lease."),
+        Reason::LeaseTaken { by: None } => {
+            "No backups here: somebody holds the lease; who it is cannot be read.".to_owned()
+        }
+        Reason::LeaseUnread => {
+            "No backups here: who holds the lease cannot be read. Unknown is not yes, so nothing starts until it can."
                 .to_owned()
+        }
+        Reason::HandedOver { to, until } => format!(
+            "No backups here: an operator gave the role to {to}. If it does not run, this node may take it back from {} \
+             on.",
+            minute(*until, &view.zone)
+        ),
+        Reason::Paused { by, since, until, why } => {
+            let until = until.map_or("until somebody says 'runner resume'".to_owned(), |until| {
+                format!("until {} ({})", minute(until, &view.zone), relative(until, view.now))
+            });
+            let why = why.as_deref().map(|why| format!(": {}", super::inside::escaped(why))).unwrap_or_default();
+            format!("No backups anywhere: paused on {by} at {} {until}{why}.", minute(*since, &view.zone))
         }
         Reason::TakenOver { by, term } => format!(
             "No backups here: the probes say yes, but {by} took the role over with term {term}. Two nodes believe they \
@@ -155,7 +183,8 @@ fn health(role: &RoleStatus) -> Health {
         Warning::ClockOff(_) | Warning::StoreUnreadable => Health::Warning,
     });
     let state = match role.state {
-        State::Active | State::Standby => Health::Fine,
+        // An operator's pause is meant; it turns into missed slots when it lasts too long.
+        State::Active | State::Standby | State::Paused => Health::Fine,
         State::Unknown => Health::Unknown,
         State::Conflict => Health::Critical,
     };

@@ -67,6 +67,8 @@ pub enum State {
     Unknown,
     /// It should be active, but another node has the newest takeover.
     Conflict,
+    /// An operator said that nobody runs the role.
+    Paused,
 }
 
 /// What a [`State`] rests on.
@@ -84,8 +86,40 @@ pub enum Reason {
     ProbesUnknown,
     /// Nothing speaks against this node, but the journal, which says who has the role, could not be read.
     JournalUnread,
-    /// The role wants a lease that nothing here can hold.
-    NoLease,
+    /// A process on this node holds the lease.
+    LeaseHeld,
+    /// Nobody holds the lease now, and this node had the role last: it goes first.
+    LeaseFreeMine,
+    /// Nobody holds the lease now.
+    LeaseFree {
+        /// The label of the node that had the role last.
+        last: Option<String>,
+    },
+    /// A process on another node holds the lease.
+    LeaseTaken {
+        /// That node's label, where it can be read.
+        by: Option<String>,
+    },
+    /// Who holds the lease cannot be read.
+    LeaseUnread,
+    /// An operator gave the role to another node.
+    HandedOver {
+        /// That node's label.
+        to: String,
+        /// So long it has for showing itself.
+        until: Timestamp,
+    },
+    /// An operator said that nobody runs the role.
+    Paused {
+        /// On which node.
+        by: String,
+        /// When.
+        since: Timestamp,
+        /// Until when; `None`: until a resume.
+        until: Option<Timestamp>,
+        /// Why.
+        why: Option<String>,
+    },
     /// The probes say yes, but this other node took the role over since.
     TakenOver {
         /// Its label.

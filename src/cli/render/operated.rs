@@ -1,0 +1,65 @@
+//! `takeover`, `pause` and `resume`.
+
+use super::inside::escaped;
+use super::{View, wrap};
+use crate::cli::units::{minute, relative};
+use crate::job::operate::{Acted, Change};
+use crate::journal::state::Paused;
+
+/// What was done, and what it means.
+pub fn acted(acted: &Acted, view: &View) -> String {
+    let role = &acted.role;
+    let text = match &acted.change {
+        Change::Paused(paused) => {
+            let until = paused.until.map_or_else(
+                || format!("until 'runner resume {role}'"),
+                |until| format!("until {} ({})", minute(until, &view.zone), relative(until, view.now)),
+            );
+            format!("paused on every node {until}. A run that is under way goes on.")
+        }
+        Change::Resumed(paused) => format!("resumed; it was {}.", was(paused, view)),
+        Change::NotPaused => "was not paused; nothing to do.".to_owned(),
+        Change::TookOver { term, from: None } => format!("this node has the role now, with term {term}."),
+        Change::TookOver { term, from: Some(from) } => format!(
+            "this node has the role now, with term {term}; {} had it. What that node is doing for the role cannot commit \
+             any more.",
+            from.node.name
+        ),
+        Change::HadIt { term } => format!("this node has the role already, with term {term}; nothing to do."),
+    };
+    wrap(&format!("{role}: "), 2, &text)
+}
+
+fn was(paused: &Paused, view: &View) -> String {
+    let why = paused.why.as_deref().map(|why| format!(" ({})", escaped(why))).unwrap_or_default();
+    format!("paused on {} at {}{why}", paused.node.name, minute(paused.time, &view.zone))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples;
+    use crate::ids::{NodeId, Term};
+    use crate::journal::record::NodeRef;
+
+    #[test]
+    fn it_says_what_follows() {
+        let paused = |until: Option<&str>, why: Option<&str>| Paused {
+            node: NodeRef { id: NodeId([1; 16]), name: "app01".to_owned() },
+            time: samples::at("2026-11-20T01:00:02Z"),
+            until: until.map(samples::at),
+            why: why.map(str::to_owned),
+        };
+        let all = [
+            Change::Paused(paused(None, None)),
+            Change::Paused(paused(Some("2026-11-21T01:00:00Z"), Some("disk swap"))),
+            Change::Resumed(paused(None, Some("disk\nswap"))),
+            Change::NotPaused,
+            Change::TookOver { term: Term(1), from: None },
+            Change::HadIt { term: Term(3) },
+        ];
+        let text: String =
+            all.map(|change| acted(&Acted { role: samples::app(), change }, &samples::view())).concat();
+        insta::assert_snapshot!(text);
+    }
+}
