@@ -98,7 +98,7 @@ fn store(error: &StoreError) -> Policy {
         }
         StoreErrorKind::Unreachable => failed("check the network and [store] endpoint, then try again: it is safe."),
         StoreErrorKind::Unsupported => PLAIN,
-        StoreErrorKind::Invalid => failed("check [store] region and endpoint, and this node's clock."),
+        StoreErrorKind::Invalid => failed("check [store] region, endpoint and ca_file, and this node's clock."),
         StoreErrorKind::Other => failed("look at the store's disk or the server's log."),
     }
 }

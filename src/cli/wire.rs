@@ -56,7 +56,10 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
     let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request)).await;
     drop(display);
     match done {
-        Ok((report, reason)) => Ok(RoleReport { reason: reason.map(|r| render::reason::text(&r)), ..report }),
+        Ok((report, reason)) => {
+            let reason = reason.map(|r| render::reason::text(&r, &context.settings.timezone));
+            Ok(RoleReport { reason, ..report })
+        }
         Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
         Err(GuardError::NoSchedule { role }) => Err(no_schedule(&role)),
         Err(error) => Err(error.into()),

@@ -151,7 +151,7 @@ mod tests {
             first,
             unchanged,
             with(Outcome::Standby, Some("vip 10.0.0.50 is not on this node")),
-            with(Outcome::Skipped, Some("slot 2026-11-20T01:00:00Z is committed already")),
+            with(Outcome::Skipped, Some("the slot 2026-11-20 02:00 +01:00 is committed already")),
             with(Outcome::Unknown, Some("command /usr/local/bin/is-primary timed out after 10 s")),
             with(Outcome::Fenced, Some("app02 took the role over with term 8")),
             with(Outcome::Failed, Some(empty)),

@@ -17,7 +17,7 @@ pub fn text(role: &RoleName, executed: &Executed, view: &View) -> Option<String>
             format!("the command was stopped, {ended}: {}", self::cause(cause))
         }
         Executed::Refused(refused) => {
-            let why = refused.1.as_ref().map_or_else(|| "not active here".to_owned(), |why| reason::text(why, view));
+            let why = refused.1.as_ref().map_or_else(|| "not active here".to_owned(), |why| reason::text(why, &view.zone));
             format!("not run: {why}")
         }
     };
@@ -29,7 +29,7 @@ fn cause(cause: &Cause) -> String {
         Cause::LeaseLost(Some(by)) => format!("node {} has the lease now", by.label),
         Cause::LeaseLost(None) => "another node has the lease now".to_owned(),
         Cause::Expired => "the lease could not be renewed in time".to_owned(),
-        Cause::NotEligible(evidence) => reason::probes("not active here any more", evidence),
+        Cause::NotEligible(evidence) => reason::not_eligible("not active here any more", evidence),
         Cause::Fenced(holder) => {
             format!("node {} took the role over with term {}", holder.node.name, holder.term)
         }

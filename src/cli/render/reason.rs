@@ -1,36 +1,61 @@
 //! Why a run committed nothing although nothing failed.
 
+use jiff::tz::TimeZone;
+
 use crate::cli::units;
 use crate::config::Lease;
 use crate::job::guard::Reason;
-use crate::role::election::{StandbyReason, UnknownReason};
+use crate::cli::render::inside::escaped;
+use crate::role::election::{Pause, StandbyReason, UnknownReason};
 use crate::role::probe::{Answer, Evidence};
 
 /// One sentence without a full stop.
-pub fn text(reason: &Reason) -> String {
+pub fn text(reason: &Reason, zone: &TimeZone) -> String {
     match reason {
         Reason::Standby(StandbyReason::NotListed, _) => "the config's nodes do not list this one".to_owned(),
-        Reason::Standby(StandbyReason::NotEligible, evidence) => probes("not active here", evidence, Answer::No),
+        Reason::Standby(StandbyReason::NotEligible, evidence) => not_eligible("not active here", evidence),
+        Reason::Standby(StandbyReason::LeaseTaken(Some(by)), _) => format!("node {} holds the lease", by.label),
+        Reason::Standby(StandbyReason::LeaseTaken(None), _) => "another node holds the lease".to_owned(),
+        Reason::Standby(StandbyReason::HandedOver { to, until }, _) => format!(
+            "an operator gave the role to node {}; this one may take it back from {} on",
+            to.label,
+            units::minute(*until, zone)
+        ),
         Reason::Unknown(UnknownReason::Probes, evidence) => {
             probes("the probes cannot tell whether this node is active", evidence, Answer::Unknown)
         }
         Reason::Unknown(UnknownReason::Journal, _) => "the journal cannot be read".to_owned(),
         Reason::Unknown(UnknownReason::Lease(lease), _) => {
-            let lease = match lease {
+            let place = match lease {
                 Lease::Etcd => "etcd",
-                Lease::Bucket => "bucket",
-                Lease::None => "none",
+                Lease::Bucket | Lease::None => "the store",
             };
-            format!("this version cannot hold a lease of the kind {lease}")
+            format!("the lease in {place} cannot be asked for")
         }
         Reason::Conflict { holder } => format!("conflict: node {holder} took the role from this one"),
-        Reason::SlotCommitted { slot } => format!("the slot {slot} is committed already"),
+        Reason::SlotCommitted { slot } => format!("the slot {} is committed already", units::minute(*slot, zone)),
+        Reason::Paused(pause) => paused(pause, zone),
+        Reason::LeaseLost(Some(to)) => {
+            format!("node {} got the lease while this run went on; nothing was committed", to.label)
+        }
+        Reason::LeaseLost(None) => "another node got the lease while this run went on; nothing was committed".to_owned(),
         Reason::NothingDue => "no slot has been due yet".to_owned(),
         Reason::ClockOff { offset } => format!(
             "this node's clock and the store's are {} apart; slots are not run until it is set right",
             units::duration(offset.unsigned_abs())
         ),
     }
+}
+
+fn paused(pause: &Pause, zone: &TimeZone) -> String {
+    let until = pause.until.map(|until| format!(" until {}", units::minute(until, zone))).unwrap_or_default();
+    let why = pause.why.as_deref().map(|why| format!(" ({})", escaped(why))).unwrap_or_default();
+    format!("paused on {} at {}{until}{why}", pause.by, units::minute(pause.since, zone))
+}
+
+/// A verdict that rests on probes saying no.
+pub fn not_eligible(verdict: &str, evidence: &[Evidence]) -> String {
+    probes(verdict, evidence, Answer::No)
 }
 
 /// The verdict with the probes that made it.
@@ -44,4 +69,16 @@ fn probes(verdict: &str, evidence: &[Evidence], decisive: Answer) -> String {
         named
     };
     if named.is_empty() { verdict.to_owned() } else { format!("{verdict} ({})", named.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples;
+
+    #[test]
+    fn a_slot_is_told_in_the_configs_time_zone_as_everywhere() {
+        let committed = Reason::SlotCommitted { slot: samples::at("2026-11-20T01:00:00Z") };
+        assert_eq!(text(&committed, &samples::view().zone), "the slot 2026-11-20 02:00 +01:00 is committed already");
+    }
 }

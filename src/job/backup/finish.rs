@@ -27,7 +27,7 @@ pub(crate) struct Tally {
     pub(crate) regular: u64,
     /// Bytes of those files.
     pub(crate) source_bytes: u64,
-    /// BLAKE3 over paths and kinds of what is new or changed.
+    /// BLAKE3 over paths and kinds of what is new or changed, or went away before it was read.
     pub(crate) changed_set: blake3::Hasher,
     pub(crate) problems: Vec<Problem>,
     pub(crate) problem_count: u64,
@@ -152,10 +152,12 @@ impl<'a> Finisher<'a> {
 
     fn take(&mut self, done: Done) -> Result<(), BackupError> {
         let done = self.mend_link(done)?;
+        let mut unreadable = false;
         for problem in done.problems {
             self.tally.problem_count += 1;
             if matches!(problem.kind, ProblemKind::Unreadable(_)) {
                 self.tally.files.unreadable += 1;
+                unreadable = true;
             }
             if self.tally.problems.len() < PROBLEMS_MAX {
                 self.tally.problems.push(problem);
@@ -163,6 +165,10 @@ impl<'a> Finisher<'a> {
         }
         let Some(entry) = done.entry else {
             // It was there and is not any more, unless it merely cannot be read; then it was counted as that.
+            if let Some(base) = done.base.filter(|_| !unreadable) {
+                self.tally.files.removed += 1;
+                self.tally.changed_set.update(base.path.as_bytes()).update(b"\0");
+            }
             return Ok(());
         };
         match compare::change(done.base.as_deref(), Some(&entry)) {

@@ -136,7 +136,7 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
             let (read_bytes, new_bytes) = (count(&shared.counts.read_bytes), count(&shared.counts.new_bytes));
             let mut set = tally.changed_set.clone();
             let changed_set = *set.update(fed.removed_set.finalize().as_bytes()).finalize().as_bytes();
-            let removed = fed.removed;
+            let removed = fed.removed + tally.files.removed;
             Ok(Gathered { root, nodes, tally, removed, changed_set, sources, packs, cache, read_bytes, new_bytes })
         }
         (Some(error), ..) => Err(error),

@@ -20,7 +20,10 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::BoxError;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
+use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
+use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use jiff::SignedDuration;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -28,6 +31,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::config::StoreSettings;
 use crate::env::Env;
+use crate::store::s3::error::is_bad_certificate;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may take. A server in another continent answers in a third of a second; what takes ten times as
@@ -91,6 +95,7 @@ pub(super) async fn connect(
         .force_path_style(settings.path_style.unwrap_or(settings.endpoint.is_some()))
         .timeout_config(timeouts(0))
         .retry_config(retries)
+        .retry_classifier(NotBadCertificates)
         // Downloads are verified by what was stored in them.
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(ClockInterceptor { clock, env: env.clone() });
@@ -175,6 +180,22 @@ pub(super) struct ServerClock(Arc<Mutex<Option<SignedDuration>>>);
 impl ServerClock {
     pub(super) fn offset(&self) -> Option<SignedDuration> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A certificate that was refused is refused again: whoever waits for the backup should hear of it at once.
+#[derive(Debug)]
+struct NotBadCertificates;
+
+impl ClassifyRetry for NotBadCertificates {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let error = context.output_or_error().and_then(Result::err).and_then(OrchestratorError::as_connector_error);
+        let refused = error.is_some_and(|e| is_bad_certificate(e));
+        if refused { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
+    }
+
+    fn name(&self) -> &'static str {
+        "NotBadCertificates"
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the many S3 servers answer, as kinds. The decisions are pure functions of status and code.
 
+use std::error::Error;
 use std::fmt::Debug;
+use std::{io, iter};
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -20,7 +22,7 @@ pub(super) struct Failure {
 
 impl<E> From<SdkError<E, HttpResponse>> for Failure
 where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     fn from(e: SdkError<E, HttpResponse>) -> Self {
         let status = e.raw_response().map(|r| r.status().as_u16());
@@ -28,6 +30,9 @@ where
         let kind = match &e {
             SdkError::ConstructionFailure(_) => StoreErrorKind::Invalid,
             // Without credentials the SDK does not even try.
+            SdkError::DispatchFailure(d) if d.as_connector_error().is_some_and(|e| is_bad_certificate(e)) => {
+                StoreErrorKind::Invalid
+            }
             SdkError::DispatchFailure(d) if !d.is_io() && !d.is_timeout() && d.as_other().is_none() => {
                 StoreErrorKind::Denied
             }
@@ -46,6 +51,20 @@ where
             },
         };
         Self { kind, status, code, detail }
+    }
+}
+
+/// Whether the server's certificate was refused: by an unknown authority, for another host, out of date.
+pub(super) fn is_bad_certificate(error: &(dyn Error + 'static)) -> bool {
+    iter::successors(Some(error), |e| behind(*e))
+        .any(|e| matches!(e.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
+}
+
+/// What an error was made of. One of `io` does not name what it carries as its source, only what is behind that.
+fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().map(|e| e as _),
+        None => error.source(),
     }
 }
 

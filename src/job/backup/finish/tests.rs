@@ -75,6 +75,9 @@ async fn snapshot(rig: &Rig, act: impl Fn(&Path) + Send + Sync + 'static) -> Vec
         };
         said.push(format!("{} {what}", rig.below(&path)));
     }
+    if committed.files.removed > 0 {
+        said.push(format!("{} removed", committed.files.removed));
+    }
     said.extend(committed.problems.iter().map(|p| format!("{} {:?}", rig.below(&p.path), p.kind)));
     said
 }
@@ -105,7 +108,7 @@ async fn the_next_name_takes_the_content_of_a_first_name_that_vanishes() {
     // So that it is read again, and compared with what was.
     rig.write("a", "two");
     let said = snapshot(&rig, |src| remove(src, &["a"])).await;
-    assert_eq!(said, ["/b has two", "/c is /b", "/a Vanished"]);
+    assert_eq!(said, ["/b has two", "/c is /b", "1 removed", "/a Vanished"]);
 
     let rig = three_names(b"one").await;
     let said = snapshot(&rig, |src| remove(src, &["a", "b"])).await;
@@ -148,5 +151,5 @@ async fn a_first_name_that_is_trusted_may_vanish_as_well() {
     rig.role.takeover_trust = TakeoverTrust::Mtime;
     fs::remove_dir_all(rig.state_dir()).unwrap();
     let said = snapshot(&rig, |src| remove(src, &["a"])).await;
-    assert_eq!(said, ["/b has one", "/c is /b", "/a Vanished"]);
+    assert_eq!(said, ["/b has one", "/c is /b", "1 removed", "/a Vanished"]);
 }
