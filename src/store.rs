@@ -2,7 +2,8 @@
 //!
 //! The invariant that lives here is [`Store::put_if_absent`]: of all the writers of one key exactly one is told
 //! [`PutOutcome::Created`], and nobody who was told [`PutOutcome::Exists`] has changed a byte. The journal's fencing is
-//! this and nothing else. Whether a real server keeps it is not believed but proved, by the proof.
+//! this and nothing else. Beside it stands [`Store::replace`]: of all who replace one content of an object exactly one
+//! succeeds. Whether a real server keeps these is not believed but proved, by the proof.
 //!
 //! Wrappers (faults, counting, bandwidth limit) implement the same trait; one contract suite runs over all.
 
@@ -42,6 +43,46 @@ pub enum PutOutcome {
     },
 }
 
+/// Names one content of an object as its store sees it (an ETag, a hash): equal versions are the same content. Opaque.
+///
+/// Content that comes back brings its version back: whoever needs to know that nothing happened in between writes content
+/// that never repeats (a counter, a random number).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(String);
+
+impl Version {
+    /// As the backend writes it.
+    pub(in crate::store) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// For backends whose objects carry no name of their content: its hash.
+    pub(in crate::store) fn of(body: &[u8]) -> Self {
+        Self(blake3::hash(body).to_hex().to_string())
+    }
+
+    /// Well formed everywhere, an ETag too, and the version of nothing.
+    pub(in crate::store) fn of_nothing() -> Self {
+        Self("\"00000000000000000000000000000000\"".to_owned())
+    }
+}
+
+/// What a [`Store::replace`] came to. As with [`PutOutcome`], a definite refusal is a [`StoreError`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplaceOutcome {
+    /// The object was what was expected and now holds exactly our bytes, under this version.
+    Replaced(Version),
+    /// It has other content or is gone; nothing was written. It may be our own earlier `replace` that succeeded: read
+    /// back and compare.
+    Changed,
+    /// No answer, or one that does not tell. The request may still be in flight and land later, as long as the
+    /// object still is what was expected.
+    Unknown {
+        /// What came instead of an answer.
+        why: String,
+    },
+}
+
 /// One object of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMeta {
@@ -73,6 +114,8 @@ pub const DELETE_BATCH_MAX: usize = 1000;
 pub struct Capabilities {
     /// It claims conditional puts; whether it keeps the claim is for the proof to find out.
     pub put_if_absent: bool,
+    /// It claims [`Store::replace`]; that too is for the proof to find out.
+    pub replace: bool,
 }
 
 /// Catches a conditional put in the middle, see [`Store::put_if_absent_held`].
@@ -110,7 +153,7 @@ impl Hold {
 /// An object store.
 ///
 /// Keys are what [`key::check`] accepts, relative to the root that the URL names. Idempotent calls retry inside with backoff
-/// and jitter; `put_if_absent` sends exactly one request.
+/// and jitter; `put_if_absent` and `replace` send exactly one request.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
     /// The URL as a person would write it, without secrets.
@@ -136,8 +179,21 @@ pub trait Store: Debug + Send + Sync {
     /// As for [`Store::put_if_absent`].
     async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError>;
 
+    /// Replaces the object if it still is `expected`. One request, never retried inside. It never makes an object: the
+    /// first content comes by [`Store::put_if_absent`].
+    ///
+    /// # Errors
+    /// Only for a definite refusal; everything that leaves doubt is [`ReplaceOutcome::Unknown`].
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError>;
+
     /// Reads a whole object.
     async fn get(&self, key: &str) -> Result<Bytes, StoreError>;
+
+    /// Reads a whole object with its version.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unsupported`] if the store names no versions.
+    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError>;
 
     /// Reads `range` of an object; shorter than asked only where the object ends. A range that starts at or after the
     /// end gives no bytes.

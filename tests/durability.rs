@@ -269,6 +269,9 @@ impl Disk for Lazy {
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
+    fn lock(&self, path: &Path, make: bool) -> io::Result<fs::File> {
+        self.0.lock(path, make)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

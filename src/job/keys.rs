@@ -280,8 +280,19 @@ mod tests {
         ) -> Result<crate::store::PutOutcome, StoreError> {
             self.0.put_if_absent_held(key, body, hold).await
         }
+        async fn replace(
+            &self,
+            key: &str,
+            body: bytes::Bytes,
+            expected: &crate::store::Version,
+        ) -> Result<crate::store::ReplaceOutcome, StoreError> {
+            self.0.replace(key, body, expected).await
+        }
         async fn get(&self, key: &str) -> Result<bytes::Bytes, StoreError> {
             self.0.get(key).await
+        }
+        async fn get_versioned(&self, key: &str) -> Result<(bytes::Bytes, crate::store::Version), StoreError> {
+            self.0.get_versioned(key).await
         }
         async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<bytes::Bytes, StoreError> {
             self.0.get_range(key, range).await

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, Store, StoreError};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, Version};
 
 /// A store whose calls are counted.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub struct Counting {
 pub struct Counters {
     put: AtomicU64,
     put_if_absent: AtomicU64,
+    replace: AtomicU64,
     get: AtomicU64,
     get_range: AtomicU64,
     list: AtomicU64,
@@ -38,7 +39,9 @@ pub struct Counts {
     pub put: u64,
     /// Calls of `put_if_absent`.
     pub put_if_absent: u64,
-    /// Calls of `get`.
+    /// Calls of `replace`.
+    pub replace: u64,
+    /// Calls of `get` and `get_versioned`.
     pub get: u64,
     /// Calls of `get_range`.
     pub get_range: u64,
@@ -55,7 +58,7 @@ pub struct Counts {
 impl Counts {
     /// All calls.
     pub fn requests(&self) -> u64 {
-        self.put + self.put_if_absent + self.get + self.get_range + self.list + self.delete
+        self.put + self.put_if_absent + self.replace + self.get + self.get_range + self.list + self.delete
     }
 }
 
@@ -66,6 +69,7 @@ impl Counters {
         Counts {
             put: read(&self.put),
             put_if_absent: read(&self.put_if_absent),
+            replace: read(&self.replace),
             get: read(&self.get),
             get_range: read(&self.get_range),
             list: read(&self.list),
@@ -118,11 +122,23 @@ impl Store for Counting {
         self.inner.put_if_absent_held(key, body, hold).await
     }
 
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+        self.counters.up(&self.counters.replace, &body);
+        self.inner.replace(key, body, expected).await
+    }
+
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         self.counters.get.fetch_add(1, Ordering::Relaxed);
         let body = self.inner.get(key).await?;
         self.counters.down(&body);
         Ok(body)
+    }
+
+    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+        self.counters.get.fetch_add(1, Ordering::Relaxed);
+        let (body, version) = self.inner.get_versioned(key).await?;
+        self.counters.down(&body);
+        Ok((body, version))
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -160,12 +176,23 @@ mod tests {
         store.put_if_absent("a", Bytes::from_static(b"123")).await.unwrap();
         store.get("a").await.unwrap();
         store.get("none").await.unwrap_err();
+        let (_, version) = store.get_versioned("a").await.unwrap();
+        store.replace("a", Bytes::from_static(b"1234"), &version).await.unwrap();
         store.get_range("a", 1..3).await.unwrap();
         store.list("", None, 1).await.unwrap();
         store.delete(&["a".to_owned(), "b".to_owned()]).await.unwrap();
-        let expected =
-            Counts { put: 1, put_if_absent: 1, get: 2, get_range: 1, list: 1, delete: 1, bytes_up: 8, bytes_down: 7 };
+        let expected = Counts {
+            put: 1,
+            put_if_absent: 1,
+            replace: 1,
+            get: 3,
+            get_range: 1,
+            list: 1,
+            delete: 1,
+            bytes_up: 12,
+            bytes_down: 12,
+        };
         assert_eq!(counters.read(), expected);
-        assert_eq!(counters.read().requests(), 7);
+        assert_eq!(counters.read().requests(), 9);
     }
 }

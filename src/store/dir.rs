@@ -5,6 +5,8 @@
 //! `link`, which never replaces), fsync of the directory. Without the last step a power cut takes back a journal record
 //! that somebody has already acted upon.
 //!
+//! Objects that [`Store::replace`] changes have a lock beside them, see `dir/replace.rs`.
+//!
 //! The root itself is never created in passing: an unmounted disk must not become a new, empty store.
 
 use std::collections::HashSet;
@@ -23,9 +25,13 @@ use tokio::sync::oneshot;
 
 pub mod disk;
 mod list;
+mod replace;
 
 use self::disk::{Disk, HostDisk};
-use super::{Capabilities, Hold, LIST_PAGE_MAX, Page, PutOutcome, Store, StoreError, StoreErrorKind, key};
+use super::{
+    Capabilities, Hold, LIST_PAGE_MAX, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version,
+    key,
+};
 use crate::env::Env;
 
 /// How often a put is begun anew, with a new temporary file, after an fsync has failed. Once more is for a passing fault; a
@@ -127,7 +133,7 @@ impl Store for DirStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true }
+        Capabilities { put_if_absent: true, replace: true }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -145,13 +151,20 @@ impl Store for DirStore {
         self.blocking(move |inner| inner.put_if_absent(&key, &body, Some(hold))).await
     }
 
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+        let (key, expected) = (key.to_owned(), expected.clone());
+        self.blocking(move |inner| inner.replace(&key, &body, &expected)).await
+    }
+
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         let key = key.to_owned();
-        self.blocking(move |inner| {
-            let read = fs::read(inner.path(&key)?);
-            read.map(Bytes::from).map_err(|e| inner.read_error(&key, &e))
-        })
-        .await
+        self.blocking(move |inner| inner.read(&key)).await
+    }
+
+    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+        let body = self.get(key).await?;
+        let version = Version::of(&body);
+        Ok((body, version))
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -197,6 +210,10 @@ impl Inner {
 
     fn error(&self, key: &str, e: &io::Error) -> StoreError {
         io_error(&self.name, Some(key), e)
+    }
+
+    fn read(&self, key: &str) -> Result<Bytes, StoreError> {
+        fs::read(self.path(key)?).map(Bytes::from).map_err(|e| self.read_error(key, &e))
     }
 
     /// A missing file is a missing object only while the root is there.
@@ -288,9 +305,14 @@ impl Inner {
         let path = self.path(key)?;
         let attempt = || {
             let temp = self.write_temp(key, &path, body, None)?;
-            if let Err(e) = self.disk.rename(&temp, &path) {
+            let renamed = self.lock_if_replaced(key, &path).and_then(|lock| {
+                let renamed = self.disk.rename(&temp, &path).map_err(|e| self.error(key, &e));
+                drop(lock);
+                renamed
+            });
+            if let Err(e) = renamed {
                 self.discard(&temp);
-                return Err(Failure::Final(self.error(key, &e)));
+                return Err(Failure::Final(e));
             }
             self.sync_parent(&path).map_err(Failure::Sync)
         };
@@ -358,7 +380,16 @@ impl Inner {
         let mut first_error = None;
         for key in keys {
             let path = self.root.join(key);
-            match self.disk.remove(&path) {
+            let lock = match self.lock_if_replaced(key, &path) {
+                Ok(lock) => lock,
+                Err(e) => {
+                    first_error.get_or_insert(e);
+                    continue;
+                }
+            };
+            let removed = self.disk.remove(&path);
+            drop(lock);
+            match removed {
                 Ok(()) => {
                     touched.extend(path.parent().map(Path::to_owned));
                 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, Store, StoreError, StoreErrorKind};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version};
 
 /// What goes wrong with one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,8 @@ pub enum Fault {
     LostRequest,
     /// The request does what it should; the answer never arrives.
     LostAnswer,
-    /// A conditional put gets no answer, arrives this much later, and does what it should. Other calls are merely lost.
+    /// A conditional put or replace gets no answer, arrives this much later, and does what it should. Other calls are merely
+    /// lost.
     Late(Duration),
     /// It takes this long, and then works.
     Delay(Duration),
@@ -136,6 +137,37 @@ impl Faulty {
             Some(Fault::LostRequest | Fault::Refused | Fault::Late(_)) => Err(self.silence(key)),
         }
     }
+
+    /// A call of which only one request is sent; `unknown` is its outcome when no answer comes.
+    async fn once<T: Send + 'static>(
+        &self,
+        fault: Option<Fault>,
+        unknown: impl FnOnce(String) -> T,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let why = match fault {
+            None | Some(Fault::StaleListing) => return call.await,
+            Some(Fault::Delay(time)) => {
+                tokio::time::sleep(time).await;
+                return call.await;
+            }
+            Some(Fault::LostAnswer) => {
+                call.await?;
+                "the answer was lost"
+            }
+            Some(Fault::LostRequest) => "the request was lost",
+            Some(Fault::Refused) => "status 503",
+            Some(Fault::Late(time)) => {
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    // Nobody is there any more to be told.
+                    let _ = call.await;
+                });
+                "still under way"
+            }
+        };
+        Ok(unknown(why.to_owned()))
+    }
 }
 
 /// splitmix64's output function.
@@ -144,10 +176,6 @@ fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
-}
-
-fn unknown(why: &str) -> PutOutcome {
-    PutOutcome::Unknown { why: why.to_owned() }
 }
 
 #[async_trait]
@@ -167,27 +195,13 @@ impl Store for Faulty {
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        let fault = self.next();
-        match fault {
-            Some(Fault::LostRequest) => return Ok(unknown("the request was lost")),
-            Some(Fault::Refused) => return Ok(unknown("status 503")),
-            Some(Fault::Late(time)) => {
-                let (inner, key) = (Arc::clone(&self.inner), key.to_owned());
-                tokio::spawn(async move {
-                    tokio::time::sleep(time).await;
-                    // Nobody is there any more to be told.
-                    let _ = inner.put_if_absent(&key, body).await;
-                });
-                return Ok(unknown("still under way"));
-            }
-            Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
-            Some(Fault::LostAnswer | Fault::StaleListing) | None => {}
-        }
-        let outcome = self.inner.put_if_absent(key, body).await?;
-        if outcome == PutOutcome::Created {
+        let (inner, to) = (Arc::clone(&self.inner), key.to_owned());
+        let call = async move { inner.put_if_absent(&to, body).await };
+        let outcome = self.once(self.next(), |why| PutOutcome::Unknown { why }, call).await?;
+        if outcome != PutOutcome::Exists {
             self.wrote(key);
         }
-        Ok(if fault == Some(Fault::LostAnswer) { unknown("the answer was lost") } else { outcome })
+        Ok(outcome)
     }
 
     /// Never fails by plan: the proof is about the store below.
@@ -195,8 +209,18 @@ impl Store for Faulty {
         self.inner.put_if_absent_held(key, body, hold).await
     }
 
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+        let (inner, to, expected) = (Arc::clone(&self.inner), key.to_owned(), expected.clone());
+        let call = async move { inner.replace(&to, body, &expected).await };
+        self.once(self.next(), |why| ReplaceOutcome::Unknown { why }, call).await
+    }
+
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         self.idempotent(self.next(), Some(key), self.inner.get(key)).await
+    }
+
+    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+        self.idempotent(self.next(), Some(key), self.inner.get_versioned(key)).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -265,6 +289,33 @@ mod tests {
         assert_eq!(store.get("k6").await.unwrap_err().kind, StoreErrorKind::Unreachable);
         assert_eq!(store.get("k6").await.unwrap(), BODY);
         assert_eq!(store.calls(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_replace_without_answer_may_have_worked_or_work_later() {
+        let late = Duration::from_millis(20);
+        let plan = Plan::exactly([(1, Fault::LostRequest), (2, Fault::Refused), (3, Fault::LostAnswer)]);
+        let (memory, store) = faulty(plan);
+        memory.put("k", BODY).await.unwrap();
+        let (_, first) = store.get_versioned("k").await.unwrap();
+        let content = || memory.objects()["k"].clone();
+        for (body, there) in [("lost", "body"), ("refused", "body"), ("done", "done")] {
+            let outcome = store.replace("k", Bytes::from(body), &first).await.unwrap();
+            assert!(matches!(outcome, ReplaceOutcome::Unknown { .. }), "{body}: {outcome:?}");
+            assert_eq!(content(), there);
+        }
+        assert_eq!(store.replace("k", BODY, &first).await.unwrap(), ReplaceOutcome::Changed);
+
+        let store = Faulty::new(Arc::new(memory.clone()), Plan::exactly([(1, Fault::Late(late))]));
+        let (_, second) = store.get_versioned("k").await.unwrap();
+        let outcome = store.replace("k", Bytes::from("late"), &second).await.unwrap();
+        assert!(matches!(outcome, ReplaceOutcome::Unknown { .. }), "{outcome:?}");
+        assert_eq!(content(), "done");
+        while content() == "done" {
+            tokio::time::sleep(late).await;
+        }
+        assert_eq!(content(), "late");
+        assert_eq!(store.replace("k", BODY, &second).await.unwrap(), ReplaceOutcome::Changed);
     }
 
     #[tokio::test]

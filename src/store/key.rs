@@ -11,6 +11,10 @@ pub const COMPONENT_LEN_MAX: usize = 255;
 /// How the names of temporary files begin. No component of a key does, so a listing can leave them out.
 pub const TEMP_PREFIX: &str = ".tmp-";
 
+/// The name of the file in each directory that is locked while one of its objects is replaced. No component of a key looks
+/// like it, and no temporary file has this name: theirs go on with random hex digits.
+pub const LOCK_NAME: &str = ".tmp-lock";
+
 /// Whether `component` may stand between two slashes of a key.
 pub fn component_ok(component: &str) -> bool {
     !component.is_empty()
@@ -83,6 +87,7 @@ mod tests {
         ] {
             assert!(!is_valid(bad), "{bad}");
         }
+        assert!(!component_ok(LOCK_NAME));
     }
 
     #[test]

@@ -8,7 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, Store, StoreError, StoreErrorKind, key};
+use super::{
+    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind,
+    Version, key,
+};
 use crate::env::Env;
 
 /// Objects in memory. Clones are handles on the same objects.
@@ -70,7 +73,7 @@ impl Store for MemoryStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true }
+        Capabilities { put_if_absent: true, replace: true }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -94,10 +97,26 @@ impl Store for MemoryStore {
         self.put_if_absent(key, body).await
     }
 
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+        key::check(NAME, key)?;
+        let mut state = self.state();
+        if state.objects.get(key).is_none_or(|(there, _)| Version::of(there) != *expected) {
+            return Ok(ReplaceOutcome::Changed);
+        }
+        self.insert(&mut state, key, &body);
+        Ok(ReplaceOutcome::Replaced(Version::of(&body)))
+    }
+
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         key::check(NAME, key)?;
         let found = self.state().objects.get(key).map(|(body, _)| body.clone());
         found.ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, NAME, Some(key), ""))
+    }
+
+    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+        let body = self.get(key).await?;
+        let version = Version::of(&body);
+        Ok((body, version))
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {

@@ -1,4 +1,4 @@
-//! Whether a store keeps what [`Store::put_if_absent`] promises. It is not believed, it is tried.
+//! Whether a store keeps what [`Store::put_if_absent`] and [`Store::replace`] promise. It is not believed, it is tried.
 //!
 //! Some servers ignore the condition and answer success; some check it when the request begins and write when the body has
 //! come; some do both in order, but not for two at once. Each of these would let two nodes write one number of a
@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{Hold, PutOutcome, Store, StoreError, StoreErrorKind};
+use super::{Hold, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version};
 use crate::env::Env;
 
 /// Racing rounds. Of rounds on bare s3s-fs 99 in 100 have several winners, so these find its like many times over. They do not find a
@@ -39,28 +39,76 @@ const HOLD_SETTLE: Duration = Duration::from_millis(300);
 /// How often [`check`] asks again when no answer comes.
 const CHECK_ATTEMPTS: usize = 3;
 
-/// Why a store may not hold a journal.
+/// What is proved, as S3 writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// [`Store::put_if_absent`].
+    Absent,
+    /// [`Store::replace`].
+    Unchanged,
+}
+
+impl Condition {
+    fn header(self) -> &'static str {
+        match self {
+            Self::Absent => "`If-None-Match: *`",
+            Self::Unchanged => "`If-Match`",
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Absent => "create",
+            Self::Unchanged => "replace",
+        }
+    }
+
+    /// The condition does not hold.
+    fn broken(self) -> &'static str {
+        match self {
+            Self::Absent => "it existed",
+            Self::Unchanged => "it had changed",
+        }
+    }
+
+    /// The condition holds.
+    fn kept(self) -> &'static str {
+        match self {
+            Self::Absent => "it did not exist",
+            Self::Unchanged => "it had not changed",
+        }
+    }
+}
+
+/// Why a store may hold no journal, or no lease.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ProofFailure {
-    /// More than one writer was told that it created the object.
+    /// More than one writer was told that it created the object, or replaced the same content of it.
     #[error(
-        "{winners} writers were told that they created {key}: this store does not keep `If-None-Match: *` apart when writers race"
+        "{winners} writers were told that they {}d {key}: this store does not keep {} apart when writers race",
+        condition.verb(), condition.header()
     )]
     SeveralWinners {
+        /// What was tried.
+        condition: Condition,
         /// The probe key.
         key: String,
         /// How many.
         winners: usize,
     },
     /// The object holds what a writer wrote that was refused, or that came later.
-    #[error("{key} was overwritten although it existed: this store ignores `If-None-Match: *`")]
+    #[error("{key} was overwritten although {}: this store ignores {}", condition.broken(), condition.header())]
     Overwritten {
+        /// What was tried.
+        condition: Condition,
         /// The probe key.
         key: String,
     },
-    /// All writers were refused although the key was free.
-    #[error("nobody was allowed to create {key}, although it did not exist")]
+    /// All writers were refused although the condition held.
+    #[error("nobody was allowed to {} {key}, although {}", condition.verb(), condition.kept())]
     NobodyWon {
+        /// What was tried.
+        condition: Condition,
         /// The probe key.
         key: String,
     },
@@ -75,59 +123,126 @@ pub enum ProofFailure {
     Store(#[from] StoreError),
 }
 
-/// Tries the store thoroughly: once, at `init`. `prefix` names the probe key, `<role>/live/probe`; keys that begin with it are used
-/// and, where that is allowed, deleted again. The probe key itself stays, for [`check`].
+/// Tries [`Store::put_if_absent`] thoroughly: once, at `init`. `prefix` names the probe key, `<role>/live/probe`; keys that begin with
+/// it are used and, where that is allowed, deleted again. The probe key itself stays, for [`check`].
 ///
 /// # Errors
 /// How the store failed. It may still hold data, but no journal.
 pub async fn prove(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), ProofFailure> {
     if !store.capabilities().put_if_absent {
-        let detail = "it has no conditional puts";
-        return Err(StoreError::new(StoreErrorKind::Unsupported, &store.describe(), None, detail).into());
+        return Err(unsupported(store, "it has no conditional puts"));
     }
-    // Fresh names, also when two nodes prove at once.
-    let run = hex::encode(env.random_bytes::<8>());
-    let mut used = Vec::new();
-    let result = rounds(store, prefix, &run, env, &mut used).await;
-    if let Err(e) = store.delete(&used).await {
-        // Credentials that may not delete are a good idea; a few small objects stay.
-        tracing::debug!(error = %e, "the proof's keys stay behind");
-    }
+    let mut names = Names::new(prefix, env);
+    let result = rounds(store, &mut names, env).await;
+    names.clear(store).await;
     result?;
     check(store, prefix, env).await
 }
 
-async fn rounds(
-    store: &dyn Store,
-    prefix: &str,
-    run: &str,
-    env: &Env,
-    used: &mut Vec<String>,
-) -> Result<(), ProofFailure> {
-    let mut doubts = 0;
-    let mut number = 0;
+/// Tries [`Store::replace`] thoroughly: before the first lease in the store. Otherwise as [`prove`]; the probe key stays for
+/// [`check_replace`], and may be the same.
+///
+/// # Errors
+/// How the store failed. It may still hold data, and a journal if it passed [`prove`], but no lease.
+pub async fn prove_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), ProofFailure> {
+    if !store.capabilities().replace {
+        return Err(unsupported(store, "it cannot replace an object conditionally"));
+    }
+    let mut names = Names::new(prefix, env);
+    let result = replace_rounds(store, &mut names, env).await;
+    names.clear(store).await;
+    result?;
+    check_replace(store, prefix, env).await
+}
+
+fn unsupported(store: &dyn Store, detail: &str) -> ProofFailure {
+    StoreError::new(StoreErrorKind::Unsupported, &store.describe(), None, detail).into()
+}
+
+/// The keys of one proof: fresh ones, also when two nodes prove at once.
+struct Names {
+    stem: String,
+    used: Vec<String>,
+}
+
+impl Names {
+    fn new(prefix: &str, env: &Env) -> Self {
+        Self { stem: format!("{prefix}-{}", hex::encode(env.random_bytes::<8>())), used: Vec::new() }
+    }
+
+    fn next(&mut self) -> String {
+        let key = format!("{}-{}", self.stem, self.used.len() + 1);
+        self.used.push(key.clone());
+        key
+    }
+
+    async fn clear(self, store: &dyn Store) {
+        if let Err(e) = store.delete(&self.used).await {
+            // Credentials that may not delete are a good idea; a few small objects stay.
+            tracing::debug!(error = %e, "the proof's keys stay behind");
+        }
+    }
+}
+
+/// Rounds that proved nothing.
+#[derive(Default)]
+struct Doubts(usize);
+
+impl Doubts {
+    fn add(&mut self, why: String) -> Result<(), ProofFailure> {
+        self.0 += 1;
+        if self.0 > DOUBTS_MAX { Err(ProofFailure::CannotTell { why }) } else { Ok(()) }
+    }
+}
+
+async fn rounds(store: &dyn Store, names: &mut Names, env: &Env) -> Result<(), ProofFailure> {
+    let mut doubts = Doubts::default();
     let mut left = ROUNDS;
     // The held writer's round is one more; it is the last, so that slow stores have failed before.
     while left > 0 {
         let held = left == 1;
-        number += 1;
-        let key = format!("{prefix}-{run}-{number}");
-        used.push(key.clone());
-        let bodies: Vec<Bytes> = (0..if held { 2 } else { RACERS }).map(|_| body(env)).collect();
+        let key = names.next();
+        let bodies = bodies(env, if held { 2 } else { RACERS });
         let outcomes = if held { held_round(store, &key, &bodies).await? } else { race(store, &key, &bodies).await? };
-        let content = match store.get(&key).await {
-            Ok(content) => Some(content),
-            Err(e) if e.is_not_found() => None,
-            Err(e) => return Err(e.into()),
-        };
-        match judge(&key, &bodies, &outcomes, content.as_ref())? {
+        let told: Vec<Told> = outcomes.into_iter().map(Told::from).collect();
+        match judge(Condition::Absent, &key, &bodies, &told, content(store, &key).await?.as_ref())? {
             Verdict::Kept => left -= 1,
-            Verdict::Doubtful { why } => {
-                doubts += 1;
-                if doubts > DOUBTS_MAX {
-                    return Err(ProofFailure::CannotTell { why });
-                }
+            Verdict::Doubtful { why } => doubts.add(why)?,
+        }
+    }
+    Ok(())
+}
+
+async fn replace_rounds(store: &dyn Store, names: &mut Names, env: &Env) -> Result<(), ProofFailure> {
+    let mut doubts = Doubts::default();
+    let mut left = ROUNDS;
+    let mut next = None;
+    while left > 0 {
+        let (key, version) = match next.take() {
+            Some(next) => next,
+            None => {
+                let key = names.next();
+                store.put(&key, body(env)).await?;
+                let (_, version) = store.get_versioned(&key).await?;
+                (key, version)
             }
+        };
+        let bodies = bodies(env, RACERS);
+        let racers = bodies.iter().map(|body| store.replace(&key, body.clone(), &version));
+        let outcomes: Vec<ReplaceOutcome> = join_all(racers).await.into_iter().collect::<Result<_, _>>()?;
+        let told: Vec<Told> = outcomes.iter().cloned().map(Told::from).collect();
+        match judge(Condition::Unchanged, &key, &bodies, &told, content(store, &key).await?.as_ref())? {
+            Verdict::Kept => {
+                left -= 1;
+                // On from the version that the winner was told, as its holder would: it must be the object's.
+                let won = outcomes.into_iter().find_map(|o| match o {
+                    ReplaceOutcome::Replaced(version) => Some(version),
+                    ReplaceOutcome::Changed | ReplaceOutcome::Unknown { .. } => None,
+                });
+                next = won.map(|version| (key, version));
+            }
+            // On with another key: a request of this round may still arrive at this one, and be right to win.
+            Verdict::Doubtful { why } => doubts.add(why)?,
         }
     }
     Ok(())
@@ -137,6 +252,18 @@ fn body(env: &Env) -> Bytes {
     let mut body = vec![0; BODY_BYTES];
     env.random.fill(&mut body);
     body.into()
+}
+
+fn bodies(env: &Env, count: usize) -> Vec<Bytes> {
+    (0..count).map(|_| body(env)).collect()
+}
+
+async fn content(store: &dyn Store, key: &str) -> Result<Option<Bytes>, StoreError> {
+    match store.get(key).await {
+        Ok(content) => Ok(Some(content)),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 async fn race(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<Vec<PutOutcome>, StoreError> {
@@ -165,6 +292,40 @@ async fn held_round(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<Ve
     Ok(vec![slow?, fast?])
 }
 
+/// What a writer was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    /// That it wrote the object.
+    Won,
+    /// That the condition did not hold.
+    Refused,
+    /// Nothing.
+    Doubt {
+        /// What came instead.
+        why: String,
+    },
+}
+
+impl From<PutOutcome> for Told {
+    fn from(outcome: PutOutcome) -> Self {
+        match outcome {
+            PutOutcome::Created => Told::Won,
+            PutOutcome::Exists => Told::Refused,
+            PutOutcome::Unknown { why } => Told::Doubt { why },
+        }
+    }
+}
+
+impl From<ReplaceOutcome> for Told {
+    fn from(outcome: ReplaceOutcome) -> Self {
+        match outcome {
+            ReplaceOutcome::Replaced(_) => Told::Won,
+            ReplaceOutcome::Changed => Told::Refused,
+            ReplaceOutcome::Unknown { why } => Told::Doubt { why },
+        }
+    }
+}
+
 /// What one round says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
@@ -177,29 +338,30 @@ enum Verdict {
     },
 }
 
-/// Reads a round: writer `i` put `bodies[i]` and got `outcomes[i]`, and afterwards `content` was there.
+/// Reads a round: writer `i` wrote `bodies[i]` and was told `told[i]`, and afterwards `content` was there.
 fn judge(
+    condition: Condition,
     key: &str,
     bodies: &[Bytes],
-    outcomes: &[PutOutcome],
+    told: &[Told],
     content: Option<&Bytes>,
 ) -> Result<Verdict, ProofFailure> {
     let key = || key.to_owned();
-    let winners: Vec<usize> = (0..outcomes.len()).filter(|i| outcomes[*i] == PutOutcome::Created).collect();
-    let unknown = outcomes.iter().find_map(|o| if let PutOutcome::Unknown { why } = o { Some(why) } else { None });
+    let winners: Vec<usize> = (0..told.len()).filter(|i| told[*i] == Told::Won).collect();
+    let doubt = told.iter().find_map(|t| if let Told::Doubt { why } = t { Some(why) } else { None });
     let holder = bodies.iter().position(|body| Some(body) == content);
     if winners.len() > 1 {
-        return Err(ProofFailure::SeveralWinners { key: key(), winners: winners.len() });
+        return Err(ProofFailure::SeveralWinners { condition, key: key(), winners: winners.len() });
     }
     // Whoever was refused must not have changed a byte.
-    if holder.is_some_and(|i| outcomes[i] == PutOutcome::Exists) {
-        return Err(ProofFailure::Overwritten { key: key() });
+    if holder.is_some_and(|i| told[i] == Told::Refused) {
+        return Err(ProofFailure::Overwritten { condition, key: key() });
     }
-    match (winners.first(), unknown) {
+    match (winners.first(), doubt) {
         (Some(winner), _) if holder == Some(*winner) => Ok(Verdict::Kept),
-        (Some(_), _) => Err(ProofFailure::Overwritten { key: key() }),
+        (Some(_), _) => Err(ProofFailure::Overwritten { condition, key: key() }),
         (None, Some(why)) => Ok(Verdict::Doubtful { why: why.clone() }),
-        (None, None) => Err(ProofFailure::NobodyWon { key: key() }),
+        (None, None) => Err(ProofFailure::NobodyWon { condition, key: key() }),
     }
 }
 
@@ -214,14 +376,14 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
         let body = body(env);
         match store.put_if_absent(prefix, body.clone()).await? {
             PutOutcome::Created if created.is_some() => {
-                return Err(ProofFailure::Overwritten { key: prefix.to_owned() });
+                return Err(overwritten(Condition::Absent, prefix));
             }
             PutOutcome::Created => created = Some(body),
             PutOutcome::Exists => {
                 // Only what was created just now is known; that one must still be there.
                 let Some(created) = created else { return Ok(()) };
                 let kept = store.get(prefix).await? == created;
-                return if kept { Ok(()) } else { Err(ProofFailure::Overwritten { key: prefix.to_owned() }) };
+                return if kept { Ok(()) } else { Err(overwritten(Condition::Absent, prefix)) };
             }
             PutOutcome::Unknown { why } => {
                 tracing::debug!(why, "no answer to a conditional put");
@@ -229,54 +391,86 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
             }
         }
     }
-    Err(ProofFailure::CannotTell { why: "no answer to a conditional put on the probe key".to_owned() })
+    Err(silence())
+}
+
+/// Tries the store briefly: at each start. One replace of the probe key by who expects another version must be refused.
+///
+/// # Errors
+/// How the store failed.
+pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), ProofFailure> {
+    match store.get_versioned(prefix).await {
+        Ok(_) => {}
+        // `live/` may have been emptied. Whoever makes it, there is something to be kept.
+        Err(e) if e.is_not_found() => drop(store.put_if_absent(prefix, body(env)).await?),
+        Err(e) => return Err(e.into()),
+    }
+    for _ in 0..CHECK_ATTEMPTS {
+        match store.replace(prefix, body(env), &Version::of_nothing()).await? {
+            ReplaceOutcome::Changed => return Ok(()),
+            ReplaceOutcome::Replaced(_) => return Err(overwritten(Condition::Unchanged, prefix)),
+            ReplaceOutcome::Unknown { why } => {
+                tracing::debug!(why, "no answer to a conditional replace");
+                tokio::time::sleep(HOLD_SETTLE).await;
+            }
+        }
+    }
+    Err(silence())
+}
+
+fn overwritten(condition: Condition, key: &str) -> ProofFailure {
+    ProofFailure::Overwritten { condition, key: key.to_owned() }
+}
+
+fn silence() -> ProofFailure {
+    ProofFailure::CannotTell { why: "no answer to a conditional put on the probe key".to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use PutOutcome::{Created, Exists};
+    use Told::{Refused, Won};
 
     fn bodies() -> Vec<Bytes> {
         (0..3).map(|i| Bytes::from(format!("body {i}"))).collect()
     }
 
-    fn unknown() -> PutOutcome {
-        PutOutcome::Unknown { why: "timeout".to_owned() }
+    fn doubt() -> Told {
+        Told::Doubt { why: "timeout".to_owned() }
     }
 
-    fn verdict(outcomes: &[PutOutcome], holder: Option<usize>) -> Result<Verdict, ProofFailure> {
+    fn verdict(told: &[Told], holder: Option<usize>) -> Result<Verdict, ProofFailure> {
         let bodies = bodies();
-        judge("k", &bodies, outcomes, holder.map(|i| &bodies[i]))
+        judge(Condition::Absent, "k", &bodies, told, holder.map(|i| &bodies[i]))
     }
 
     #[test]
     fn one_winner_whose_bytes_are_there_is_what_is_asked() {
-        assert_eq!(verdict(&[Exists, Created, Exists], Some(1)).unwrap(), Verdict::Kept);
-        assert_eq!(verdict(&[unknown(), Created, Exists], Some(1)).unwrap(), Verdict::Kept);
+        assert_eq!(verdict(&[Refused, Won, Refused], Some(1)).unwrap(), Verdict::Kept);
+        assert_eq!(verdict(&[doubt(), Won, Refused], Some(1)).unwrap(), Verdict::Kept);
     }
 
     #[test]
     fn each_broken_promise_has_its_name() {
-        let several = verdict(&[Created, Created, Exists], Some(0)).unwrap_err();
+        let several = verdict(&[Won, Won, Refused], Some(0)).unwrap_err();
         assert!(matches!(several, ProofFailure::SeveralWinners { winners: 2, .. }), "{several}");
-        for (outcomes, holder) in [
-            ([Exists, Created, Exists], Some(0)),
-            ([Exists, Created, Exists], None),
-            ([Exists, Created, unknown()], Some(2)),
-            ([Exists, Exists, unknown()], Some(0)),
+        for (told, holder) in [
+            ([Refused, Won, Refused], Some(0)),
+            ([Refused, Won, Refused], None),
+            ([Refused, Won, doubt()], Some(2)),
+            ([Refused, Refused, doubt()], Some(0)),
         ] {
-            let e = verdict(&outcomes, holder).unwrap_err();
-            assert!(matches!(e, ProofFailure::Overwritten { .. }), "{outcomes:?}: {e}");
+            let e = verdict(&told, holder).unwrap_err();
+            assert!(matches!(e, ProofFailure::Overwritten { .. }), "{told:?}: {e}");
         }
-        let nobody = verdict(&[Exists, Exists, Exists], None).unwrap_err();
+        let nobody = verdict(&[Refused, Refused, Refused], None).unwrap_err();
         assert!(matches!(nobody, ProofFailure::NobodyWon { .. }), "{nobody}");
     }
 
     #[test]
     fn missing_answers_prove_nothing() {
         for holder in [None, Some(2)] {
-            assert!(matches!(verdict(&[Exists, Exists, unknown()], holder), Ok(Verdict::Doubtful { .. })));
+            assert!(matches!(verdict(&[Refused, Refused, doubt()], holder), Ok(Verdict::Doubtful { .. })));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! A store in an S3 bucket, over the AWS SDK.
 //!
-//! The invariant that lives here: [`put_if_absent`](Store::put_if_absent) sends one request with `If-None-Match: *` and nobody
-//! below repeats it. A retry would meet the first attempt's own object and report `Exists` where it was `Created`; worse, it
-//! could land after the caller has gone on.
+//! The invariant that lives here: [`put_if_absent`](Store::put_if_absent) sends one request with `If-None-Match: *`,
+//! [`replace`](Store::replace) one with `If-Match`, and nobody below repeats them. A retry would meet the first attempt's own
+//! object and report `Exists` where it was `Created`; worse, it could land after the caller has gone on.
 //!
 //! **Payload signing.** Bodies carry a CRC32C. Over TLS, and over plain HTTP on the loopback, they are not hashed a second
 //! time for the signature: that costs half a second of CPU for each GB and adds nothing to what TLS does. Over
@@ -28,7 +28,10 @@ mod multipart;
 
 use self::client::ServerClock;
 use self::error::Failure;
-use super::{Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, Store, StoreError, StoreErrorKind, key};
+use super::{
+    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind,
+    Version, key,
+};
 use crate::config::StoreSettings;
 use crate::env::Env;
 
@@ -127,21 +130,27 @@ impl S3Store {
             .set_ssekms_key_id(self.sse_kms_key_id.clone())
     }
 
-    async fn put_whole(&self, key: &str, body: Bytes, config: Builder, condition: Option<&str>) -> Result<(), Failure> {
+    /// What is returned is the ETag of what was written, if the server names one.
+    async fn put_whole(
+        &self,
+        key: &str,
+        body: Bytes,
+        config: Builder,
+        condition: Condition<'_>,
+    ) -> Result<Option<String>, Failure> {
         let timeouts = client::timeouts(body.len() as u64);
-        let request = self
-            .put_request(key)
-            .set_if_none_match(condition.map(str::to_owned))
-            .checksum_algorithm(ChecksumAlgorithm::Crc32C)
-            .body(ByteStream::from(body))
-            .customize();
+        let request = match condition {
+            Condition::None => self.put_request(key),
+            Condition::Absent => self.put_request(key).if_none_match("*"),
+            Condition::Is(version) => self.put_request(key).if_match(&version.0),
+        };
+        let request = request.checksum_algorithm(ChecksumAlgorithm::Crc32C).body(ByteStream::from(body)).customize();
         let request = if self.sign_bodies { request } else { request.disable_payload_signing() };
-        request.config_override(config.timeout_config(timeouts)).send().await?;
-        Ok(())
+        Ok(request.config_override(config.timeout_config(timeouts)).send().await?.e_tag)
     }
 
-    /// One download, from the request to the last byte.
-    async fn read(&self, key: &str, range: Option<String>) -> Result<Bytes, ReadFailure> {
+    /// One download, from the request to the last byte, and the ETag that came with it.
+    async fn read(&self, key: &str, range: Option<String>) -> Result<(Bytes, Option<String>), ReadFailure> {
         let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).set_range(range);
         let mut answer = request.send().await.map_err(|e| ReadFailure::Answer(e.into()))?;
         let expected = answer.content_length.and_then(|len| u64::try_from(len).ok()).unwrap_or(0);
@@ -153,17 +162,17 @@ impl S3Store {
             Ok(())
         };
         match tokio::time::timeout(client::attempt_timeout(expected), collect).await {
-            Ok(collected) => collected.map(|()| whole.freeze()),
+            Ok(collected) => collected.map(|()| (whole.freeze(), answer.e_tag)),
             Err(_) => Err(ReadFailure::Body("the body did not arrive in time".to_owned())),
         }
     }
 
-    async fn read_with_attempts(&self, key: &str, range: Option<String>) -> Result<Bytes, Failure> {
+    async fn read_with_attempts(&self, key: &str, range: Option<String>) -> Result<(Bytes, Option<String>), Failure> {
         let mut left = BODY_ATTEMPTS;
         loop {
             left -= 1;
             match self.read(key, range.clone()).await {
-                Ok(bytes) => return Ok(bytes),
+                Ok(whole) => return Ok(whole),
                 Err(ReadFailure::Answer(failure)) => return Err(failure),
                 Err(ReadFailure::Body(detail)) if left == 0 => {
                     return Err(Failure { kind: StoreErrorKind::Unreachable, status: None, code: None, detail });
@@ -173,6 +182,13 @@ impl S3Store {
             }
         }
     }
+}
+
+/// On what a put depends.
+enum Condition<'a> {
+    None,
+    Absent,
+    Is(&'a Version),
 }
 
 enum ReadFailure {
@@ -194,6 +210,16 @@ fn is_exposed(endpoint: &str) -> bool {
     !loopback
 }
 
+/// The version that an answer names.
+fn version(etag: Option<String>) -> Result<Version, &'static str> {
+    match etag {
+        None => Err("the server's answer has no ETag"),
+        // `If-Match` never matches these. nginx makes them when it compresses what passes through.
+        Some(weak) if weak.starts_with("W/") => Err("the server, or a proxy before it, gives weak ETags only"),
+        Some(etag) => Ok(Version::new(etag)),
+    }
+}
+
 fn no_retries() -> Builder {
     Builder::new().retry_config(RetryConfig::disabled())
 }
@@ -205,7 +231,7 @@ impl Store for S3Store {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true }
+        Capabilities { put_if_absent: true, replace: true }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -213,14 +239,14 @@ impl Store for S3Store {
         if body.len() > self.options.single_put_bytes {
             return self.put_in_parts(key, body).await;
         }
-        let put = self.put_whole(key, body, Builder::new(), None).await;
-        put.map_err(|f| f.about_bucket(&self.name, Some(key)))
+        let put = self.put_whole(key, body, Builder::new(), Condition::None).await;
+        put.map(drop).map_err(|f| f.about_bucket(&self.name, Some(key)))
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         key::check(&self.name, key)?;
-        match self.put_whole(key, body, no_retries(), Some("*")).await {
-            Ok(()) => Ok(PutOutcome::Created),
+        match self.put_whole(key, body, no_retries(), Condition::Absent).await {
+            Ok(_) => Ok(PutOutcome::Created),
             Err(failure) => failure.into_outcome(&self.name, key),
         }
     }
@@ -239,9 +265,32 @@ impl Store for S3Store {
         }
     }
 
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+        key::check(&self.name, key)?;
+        match self.put_whole(key, body, no_retries(), Condition::Is(expected)).await {
+            Ok(etag) => Ok(match version(etag) {
+                Ok(version) => ReplaceOutcome::Replaced(version),
+                // No refusal, since the object has changed: who reads it back is told that it has no version.
+                Err(why) => ReplaceOutcome::Unknown { why: why.to_owned() },
+            }),
+            Err(failure) => failure.into_replace_outcome(&self.name, key),
+        }
+    }
+
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         key::check(&self.name, key)?;
-        self.read_with_attempts(key, None).await.map_err(|f| f.about(&self.name, Some(key)))
+        let read = self.read_with_attempts(key, None).await;
+        read.map(|(body, _)| body).map_err(|f| f.about(&self.name, Some(key)))
+    }
+
+    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+        key::check(&self.name, key)?;
+        let read = self.read_with_attempts(key, None).await;
+        let (body, etag) = read.map_err(|f| f.about(&self.name, Some(key)))?;
+        match version(etag) {
+            Ok(version) => Ok((body, version)),
+            Err(why) => Err(StoreError::new(StoreErrorKind::Unsupported, &self.name, Some(key), why)),
+        }
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -256,7 +305,7 @@ impl Store for S3Store {
             Err(_) => format!("bytes={}-", range.start),
         };
         match self.read_with_attempts(key, Some(header)).await {
-            Ok(bytes) => Ok(bytes),
+            Ok((bytes, _)) => Ok(bytes),
             Err(f) if f.status == Some(416) => Ok(Bytes::new()),
             Err(f) => Err(f.about(&self.name, Some(key))),
         }

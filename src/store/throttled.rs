@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, Store, StoreError};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, Version};
 use crate::env::Env;
 
 /// How much unused bandwidth is carried over: small objects after a pause need not wait.
@@ -102,8 +102,17 @@ impl Store for Throttled {
         self.inner.put_if_absent_held(key, body, hold).await
     }
 
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+        self.limiter.pass(body.len()).await;
+        self.inner.replace(key, body, expected).await
+    }
+
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         self.inner.get(key).await
+    }
+
+    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+        self.inner.get_versioned(key).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {

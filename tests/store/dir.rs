@@ -82,6 +82,7 @@ struct Failing {
     /// This many fsyncs of files fail, each with EIO.
     sync: Arc<AtomicUsize>,
     sync_dir: Arc<AtomicUsize>,
+    lock: Option<Errno>,
     created: AtomicUsize,
 }
 
@@ -134,6 +135,10 @@ impl Disk for Failing {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         countdown(&self.sync_dir)?;
         HostDisk.sync_dir(path)
+    }
+    fn lock(&self, path: &Path, make: bool) -> io::Result<fs::File> {
+        fail(self.lock)?;
+        HostDisk.lock(path, make)
     }
 }
 

@@ -9,7 +9,7 @@ use runner::env::Env;
 use runner::store::dir::DirStore;
 use runner::store::memory::MemoryStore;
 use runner::store::proof::{ProofFailure, check, prove};
-use runner::store::{Capabilities, Hold, Page, PutOutcome, Store, StoreError, StoreErrorKind};
+use runner::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version};
 
 const PROBE: &str = "app/live/probe";
 
@@ -106,8 +106,14 @@ impl Store for Planted {
         self.put(key, body).await?;
         Ok(if self.bug == Bug::LiesToTheSlow { PutOutcome::Exists } else { PutOutcome::Created })
     }
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+        self.store.replace(key, body, expected).await
+    }
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         self.store.get(key).await
+    }
+    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+        self.store.get_versioned(key).await
     }
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.store.get_range(key, range).await

@@ -132,6 +132,16 @@ impl Disk for CrashDisk {
         let op = Op::SyncDir { path: self.relative(path) };
         self.change(|| Ok(()), |_| op).map(drop)
     }
+
+    /// A lock is no change; the file that it makes is one.
+    fn lock(&self, path: &Path, make: bool) -> io::Result<fs::File> {
+        if !make || path.exists() {
+            return HostDisk.lock(path, make);
+        }
+        let relative = self.relative(path);
+        let made = self.change(|| HostDisk.lock(path, make), |log| Op::Create { path: relative, file: files(log) });
+        made.map(|(lock, _)| lock)
+    }
 }
 
 struct CrashFile {

@@ -1,6 +1,6 @@
 //! A real S3 server in this process, over a real socket, with signatures checked: s3s-fs, with its race taken out. It checks
 //! the condition of a put before the body has come and never again, so here a conditional put is collected first, and then
-//! checked and written under a lock for each key.
+//! checked and written under a lock for each key. It keeps an object's ETag in a file of its own, so reads take that lock too.
 //!
 //! It writes every request down, and can be told to misbehave. Include it with
 //! `#[path = "support/s3_server.rs"] mod s3_server;`.
@@ -320,7 +320,7 @@ impl Careful {
 impl S3 for Careful {
     async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         self.check_bucket(&request.input.bucket)?;
-        if request.input.if_none_match.is_none() {
+        if request.input.if_none_match.is_none() && request.input.if_match.is_none() {
             return self.files.put_object(request).await;
         }
         let body: Vec<bytes::Bytes> = match request.input.body.take() {
@@ -340,6 +340,8 @@ impl S3 for Careful {
         if self.root.join(&request.input.bucket).join(&request.input.key).is_dir() {
             return Err(s3s::s3_error!(NoSuchKey));
         }
+        let lock = self.lock(&request.input.key);
+        let _held = lock.lock().await;
         self.files.get_object(request).await
     }
 

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use super::*;
 use crate::config::{Schedule, StoreUrl};
 use crate::job::testing::Rig;
-use crate::store::{Capabilities, Hold, Page, PutOutcome, StoreErrorKind};
+use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, StoreErrorKind, Version};
 
 /// Short where something hangs on purpose, long where nothing should.
 const SHORT: Duration = Duration::from_millis(50);
@@ -175,7 +175,7 @@ impl Store for Hanging {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true }
+        Capabilities { put_if_absent: true, replace: true }
     }
 
     async fn put(&self, _: &str, _: Bytes) -> Result<(), StoreError> {
@@ -187,6 +187,14 @@ impl Store for Hanging {
     }
 
     async fn put_if_absent_held(&self, _: &str, _: Bytes, _: Hold) -> Result<PutOutcome, StoreError> {
+        std::future::pending().await
+    }
+
+    async fn replace(&self, _: &str, _: Bytes, _: &Version) -> Result<ReplaceOutcome, StoreError> {
+        std::future::pending().await
+    }
+
+    async fn get_versioned(&self, _: &str) -> Result<(Bytes, Version), StoreError> {
         std::future::pending().await
     }
 

@@ -1,10 +1,10 @@
-//! The seam under the directory store: everything that changes the file system goes through [`Disk`], so that a test can
+//! The seam under the directory store: everything that changes the file system, and its locks, goes through [`Disk`], so that a test can
 //! stand in between and find out what would be left if the power failed after any one of these steps.
 
 use std::fmt::Debug;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags};
@@ -31,6 +31,11 @@ pub trait Disk: Debug + Send + Sync {
 
     /// `fsync(2)` of a directory: the names in it are durable afterwards.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive `flock(2)` of the file at `path`, without waiting; `WouldBlock` while somebody else has it. With
+    /// `make` a missing file is made, mode 0600, else it is `NotFound`. Closing the file gives the lock back, and so
+    /// does the kernel when the process dies.
+    fn lock(&self, path: &Path, make: bool) -> io::Result<File>;
 }
 
 /// A file being written.
@@ -75,6 +80,22 @@ impl Disk for HostDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path, make: bool) -> io::Result<File> {
+        // Writable, although nothing is written: NFS gives no exclusive lock otherwise.
+        let file = OpenOptions::new().read(true).write(true).create(make).truncate(false).mode(0o600).open(path)?;
+        file.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => ErrorKind::WouldBlock.into(),
+            TryLockError::Error(e) => e,
+        })?;
+        // Somebody may have tidied the file away between the two steps; the next one would lock another.
+        let locked = file.metadata()?;
+        match fs::metadata(path) {
+            Ok(there) if (locked.dev(), locked.ino()) == (there.dev(), there.ino()) => Ok(file),
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Err(ErrorKind::WouldBlock.into()),
+        }
     }
 }
 

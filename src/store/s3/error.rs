@@ -7,7 +7,7 @@ use std::{io, iter};
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
-use crate::store::{PutOutcome, StoreError, StoreErrorKind};
+use crate::store::{PutOutcome, ReplaceOutcome, StoreError, StoreErrorKind};
 
 /// What is left of an SDK's error.
 #[derive(Debug)]
@@ -119,15 +119,42 @@ impl Failure {
         self.about(store, key)
     }
 
-    /// What a conditional put came to that was not answered by success. Only what certainly changed nothing is an error.
+    /// What a conditional put came to that was not answered by success.
     pub(super) fn into_outcome(self, store: &str, key: &str) -> Result<PutOutcome, StoreError> {
+        Ok(match self.into_refusal(store, key)? {
+            Refusal::Condition => PutOutcome::Exists,
+            Refusal::Doubt { why } => PutOutcome::Unknown { why },
+        })
+    }
+
+    /// The same for a replace, which needs the object to be there.
+    pub(super) fn into_replace_outcome(self, store: &str, key: &str) -> Result<ReplaceOutcome, StoreError> {
+        if self.kind == StoreErrorKind::NotFound {
+            return Ok(ReplaceOutcome::Changed);
+        }
+        Ok(match self.into_refusal(store, key)? {
+            Refusal::Condition => ReplaceOutcome::Changed,
+            Refusal::Doubt { why } => ReplaceOutcome::Unknown { why },
+        })
+    }
+
+    /// Only what certainly changed nothing, whatever the object is, is an error.
+    fn into_refusal(self, store: &str, key: &str) -> Result<Refusal, StoreError> {
         match (self.status, self.kind) {
-            (Some(412), _) => Ok(PutOutcome::Exists),
+            (Some(412), _) => Ok(Refusal::Condition),
             // 409 on AWS: another conditional put was in the way. 5xx, timeouts, broken connections: who knows.
-            (_, StoreErrorKind::Unreachable | StoreErrorKind::Other) => Ok(PutOutcome::Unknown { why: self.detail }),
+            (_, StoreErrorKind::Unreachable | StoreErrorKind::Other) => Ok(Refusal::Doubt { why: self.detail }),
             _ => Err(self.about_bucket(store, Some(key))),
         }
     }
+}
+
+/// Why a conditional put did not succeed.
+enum Refusal {
+    /// The condition did not hold.
+    Condition,
+    /// It cannot be told.
+    Doubt { why: String },
 }
 
 #[cfg(test)]
@@ -165,5 +192,19 @@ mod tests {
         assert_eq!(outcome(501, Some("NotImplemented")), Err(StoreErrorKind::Unsupported));
         assert_eq!(outcome(400, Some("InvalidRequest")), Err(StoreErrorKind::Invalid));
         assert_eq!(outcome(403, Some("RequestTimeTooSkewed")), Err(StoreErrorKind::Invalid));
+    }
+
+    #[test]
+    fn a_replace_finds_the_object_changed_also_when_it_is_gone() {
+        let outcome = |status, code| failure(status, code).into_replace_outcome("s3://b/", "k").map_err(|e| e.kind);
+        for (status, code) in [(412, Some("PreconditionFailed")), (412, None), (404, Some("NoSuchKey")), (404, None)] {
+            assert_eq!(outcome(status, code), Ok(ReplaceOutcome::Changed), "{status} {code:?}");
+        }
+        for (status, code) in [(409, Some("ConditionalRequestConflict")), (500, None), (503, Some("SlowDown"))] {
+            assert_eq!(outcome(status, code), Ok(ReplaceOutcome::Unknown { why: String::new() }), "{status} {code:?}");
+        }
+        assert_eq!(outcome(404, Some("NoSuchBucket")), Err(StoreErrorKind::NoSuchStore));
+        assert_eq!(outcome(403, Some("AccessDenied")), Err(StoreErrorKind::Denied));
+        assert_eq!(outcome(501, Some("NotImplemented")), Err(StoreErrorKind::Unsupported));
     }
 }
