@@ -5,6 +5,7 @@
 
 pub mod election;
 pub mod identity;
+pub mod lease;
 pub mod permit;
 pub mod probe;
 pub mod slot;

@@ -23,7 +23,7 @@ use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{Reason, RoleStatus, StoreStatus, Warning, WhoamiReport};
 use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
-use crate::journal::record::Body;
+use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
 use crate::tree::write::MetaKind;
 
@@ -147,7 +147,13 @@ fn whoami_role(role: &RoleStatus) -> Value {
         Reason::ProbesNo => "probes_no",
         Reason::ProbesUnknown => "probes_unknown",
         Reason::JournalUnread => "journal_unread",
-        Reason::NoLease => "no_lease",
+        Reason::LeaseHeld => "lease_held",
+        Reason::LeaseFreeMine => "lease_free_mine",
+        Reason::LeaseFree { .. } => "lease_free",
+        Reason::LeaseTaken { .. } => "lease_taken",
+        Reason::LeaseUnread => "lease_unread",
+        Reason::HandedOver { .. } => "handed_over",
+        Reason::Paused { .. } => "paused",
         Reason::TakenOver { .. } => "taken_over",
     };
     let warnings: Vec<Value> = role

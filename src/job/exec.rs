@@ -15,7 +15,7 @@ use jiff::Timestamp;
 pub use self::child::Ended;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
-use crate::job::backup::{BackupError, Opening, Runner, Session};
+use crate::job::backup::{BackupError, Runner, Session};
 use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
 use crate::job::repository::Repository;
 use crate::journal::record::{BeginBody, Body, EndBody};

@@ -1,12 +1,10 @@
 //! A role with real parts for this room's tests: a tree in a temporary directory, a store in memory, the backup job.
 
-use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::config::{JournalPlace, KeySource, Lease, RoleSettings, TakeoverTrust};
+use crate::config::{JournalPlace, KeySource, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId};
 use crate::job::backup::{Ask, Committed, Opening, Runner};
@@ -16,7 +14,7 @@ use crate::job::inside::Archive;
 use crate::job::repository::Repository;
 use crate::journal::record::NodeRef;
 use crate::repo::entry::TreePath;
-use crate::role::election::{History, Inputs, Occasion, State, decide};
+use crate::role::election::{History, Inputs, LeaseView, Occasion, State, decide};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 
@@ -91,8 +89,16 @@ impl Rig {
         // Whatever its probes would say.
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
         let occasion = Occasion::ByHand;
-        let inputs =
-            Inputs { role, node: self.node, label: "east", assessment: None, history: Some(&history), occasion };
+        let inputs = Inputs {
+            role,
+            node: self.node,
+            label: "east",
+            now: self.env.clock.now(),
+            assessment: None,
+            lease: LeaseView::Unasked,
+            history: Some(&history),
+            occasion,
+        };
         let State::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
         let opening = Opening::open(runner, &self.repository).await.unwrap();
         opening.back_up(role, &candidacy, &Ask::default()).await.unwrap()

@@ -348,11 +348,11 @@ mod tests {
         occasion: Occasion,
     ) -> String {
         let assessment = answer.map(assessment);
-        let (assessment, now) = (assessment.as_ref(), at(AT));
+        let (assessment, now): (Option<&Assessment>, _) = (assessment.as_ref(), at(AT));
         let inputs = Inputs { role, node: ME, label: "east", now, assessment, lease, history, occasion };
         let verdict = decide(inputs);
         assert_eq!(verdict.evidence.len(), usize::from(answer.is_some()), "evidence is shown whatever is decided");
-        match (eligibility(role, "east", assessment.as_ref()), &verdict.state) {
+        match (eligibility(role, "east", assessment), &verdict.state) {
             (
                 Eligibility::Yes,
                 State::Active { .. }

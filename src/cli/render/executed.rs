@@ -1,7 +1,6 @@
 //! `exec`: what is to be said beside the command's own output.
 
 use super::{View, reason, wrap};
-use crate::cli::units::duration;
 use crate::ids::RoleName;
 use crate::job::exec::{Cause, Ended, Executed};
 

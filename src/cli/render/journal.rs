@@ -49,7 +49,7 @@ fn what(record: &Record, view: &View) -> String {
         }
         Body::Pause(pause) => {
             let until = pause.until.map(|t| format!(" until {}", minute(t, &view.zone))).unwrap_or_default();
-            let why = pause.why.as_deref().map(|why| format!(": {}", escaped(why))).unwrap_or_default();
+            let why = pause.why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             format!("paused{until}{why}")
         }
         Body::Resume => "resumed".to_owned(),

@@ -31,7 +31,7 @@ pub fn acted(acted: &Acted, view: &View) -> String {
 }
 
 fn was(paused: &Paused, view: &View) -> String {
-    let why = paused.why.as_deref().map(|why| format!(" ({})", escaped(why))).unwrap_or_default();
+    let why = paused.why.as_deref().map(|why| format!(" ({})", escaped(why.as_bytes()))).unwrap_or_default();
     format!("paused on {} at {}{why}", paused.node.name, minute(paused.time, &view.zone))
 }
 

@@ -49,7 +49,7 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
 
 fn paused(pause: &Pause, zone: &TimeZone) -> String {
     let until = pause.until.map(|until| format!(" until {}", units::minute(until, zone))).unwrap_or_default();
-    let why = pause.why.as_deref().map(|why| format!(" ({})", escaped(why))).unwrap_or_default();
+    let why = pause.why.as_deref().map(|why| format!(" ({})", escaped(why.as_bytes()))).unwrap_or_default();
     format!("paused on {} at {}{until}{why}", pause.by, units::minute(pause.since, zone))
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+use nix::unistd::Pid;
+use rustix::process::getpgrp;
+use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -57,7 +59,7 @@ impl Ended {
 ///
 /// # Errors
 /// It cannot be started or waited for.
-pub async fn run<T>(
+pub(super) async fn run<T>(
     command: &[String],
     variables: &BTreeMap<&str, String>,
     grace: Duration,
@@ -156,14 +158,14 @@ fn has_ended(id: Pid) -> bool {
 
 /// The terminal, lent to the command's process group: a group in the background that reads from it would be stopped.
 struct Terminal {
-    own: Pid,
+    own: rustix::process::Pid,
     masked: SigSet,
 }
 
 impl Terminal {
     /// `None` where standard input is no terminal, or not ours.
     fn hand_to(group: Option<Pid>) -> Option<Self> {
-        let (group, own) = (group?, getpgrp());
+        let (group, own) = (rustix::process::Pid::from_raw(group?.as_raw())?, getpgrp());
         if !io::stdin().is_terminal() || tcgetpgrp(io::stdin()) != Ok(own) {
             return None;
         }

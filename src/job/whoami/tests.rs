@@ -141,6 +141,7 @@ async fn what_needs_a_person_is_a_warning() {
         state: StoreState { url: String::new(), status: StoreStatus::Ok, clock_offset_seconds: None },
         archive: None,
         memory: Memory::default(),
+        lease: None,
     };
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
     let warned = warnings(&looked, plan.as_ref(), Some(at("2026-11-20T01:00:00Z")), at("2026-11-20T04:40:00Z"));
@@ -150,18 +151,19 @@ async fn what_needs_a_person_is_a_warning() {
 #[tokio::test(flavor = "multi_thread")]
 async fn is_active_asks_probes_alone() {
     let mut rig = Rig::new().await;
-    let active = async |rig: &Rig| is_active(&rig.role, Some("east"), None, &rig.env).await;
-    assert_eq!(active(&rig).await, Eligibility::Yes);
-    for (script, said) in [
-        ("exit 0", Eligibility::Yes),
-        ("exit 1", Eligibility::No(StandbyReason::NotEligible)),
-        ("exit 2", Eligibility::Unknown(UnknownReason::Probes)),
-    ] {
+    let active = async |rig: &Rig| {
+        let settings = settings(rig);
+        let asker =
+            Asker { settings: &settings, name: Some("east"), state_dir: None, env: &rig.env, patience: SHORT };
+        is_active(&asker, &rig.role, std::future::pending()).await
+    };
+    assert_eq!(active(&rig).await, State::Active);
+    for (script, said) in [("exit 0", State::Active), ("exit 1", State::Standby), ("exit 2", State::Unknown)] {
         rig.role.eligible = Some(command(script));
         assert_eq!(active(&rig).await, said);
     }
     rig.role.nodes = Some(vec!["west".to_owned()]);
-    assert_eq!(active(&rig).await, Eligibility::No(StandbyReason::NotListed));
+    assert_eq!(active(&rig).await, State::Standby);
 }
 
 /// A store that never answers.

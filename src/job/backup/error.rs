@@ -1,0 +1,82 @@
+//! Why a backup committed nothing.
+
+use std::path::PathBuf;
+
+use crate::job::backup::dump::DumpError;
+use crate::job::cache::CacheError;
+use crate::job::local::LockError;
+use crate::journal::log::{AppendError, JournalError};
+use crate::repo::entry::TreePath;
+use crate::repo::reader::RepoError;
+use crate::store::StoreError;
+use crate::store::proof::ProofFailure;
+use crate::tree::exclude::BadPattern;
+use crate::tree::scan::ScanError;
+
+/// Why a backup committed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// An operator stopped it.
+    #[error("interrupted")]
+    Interrupted,
+    /// Another part of the run failed; that part tells why.
+    #[error("stopped by another failure")]
+    Stopped,
+    /// A source.
+    #[error("{0}")]
+    Scan(#[from] ScanError),
+    /// A pattern of `exclude`.
+    #[error("{0}")]
+    Pattern(#[from] BadPattern),
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// What is stored.
+    #[error("{0}")]
+    Repo(#[from] RepoError),
+    /// The tree cache; it has been dropped.
+    #[error("{0}")]
+    Cache(#[from] CacheError),
+    /// The journal cannot be read.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// The record was not appended, or nobody knows.
+    #[error("{0}")]
+    Append(#[from] AppendError),
+    /// The store does not keep its promise.
+    #[error("the store no longer refuses what it must refuse: {0}")]
+    Proof(#[from] ProofFailure),
+    /// The local state.
+    #[error("{0}")]
+    Lock(#[from] LockError),
+    /// The local state.
+    #[error("{}: {error}", path.display())]
+    State {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A source that had files is empty now.
+    #[error("{} is empty, and held {before} entries in the newest snapshot", source_path.display())]
+    EmptySource {
+        /// Which.
+        source_path: TreePath,
+        /// How many it had.
+        before: u64,
+    },
+    /// A dump.
+    #[error("dump {name:?}: {error}")]
+    Dump {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: DumpError,
+    },
+    /// A prune came between the start of this run and its end.
+    #[error("what this run counted on was pruned meanwhile; run it again")]
+    Pruned,
+    /// A bug.
+    #[error("internal error: {0}")]
+    Internal(String),
+}

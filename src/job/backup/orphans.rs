@@ -1,0 +1,59 @@
+//! What a broken run left: packs that nothing names, and that the next run may refer to instead of sending them again.
+
+use std::collections::HashSet;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::ids::PackId;
+use crate::job::backup::BackupError;
+use crate::repo::crypto::Keys;
+use crate::repo::index::Index;
+use crate::repo::names;
+use crate::repo::pack::{self, PackTable};
+use crate::store::{Store, StoreError, list_all};
+
+/// Trailers of packs that a broken run left, fetched at once.
+const ORPHAN_FETCHES: usize = 8;
+
+/// How much of a pack's end is fetched to find its trailer; a longer one takes a second request.
+const TRAILER_GUESS: u64 = 64 << 10;
+
+/// Packs that are in the store and in no index: what a broken run left. Listed after the head was read, so that none of them can have
+/// been deleted by a prune that the head knows of. One that cannot be read is left alone.
+pub(crate) async fn find(store: &dyn Store, keys: &Keys, index: &Index) -> Result<Vec<PackTable>, BackupError> {
+    let known: HashSet<PackId> = index.packs().iter().map(|p| p.id).collect();
+    let listed = list_all(store, &names::packs_prefix(keys.role())).await?;
+    let orphans = listed
+        .into_iter()
+        .filter_map(|object| Some((names::parse_pack(keys.role(), &object.key)?, object)))
+        .filter(|(id, _)| !known.contains(id));
+    let tables: Vec<Option<PackTable>> = stream::iter(orphans)
+        .map(|(id, object)| async move { read_table(store, keys, id, &object.key, object.size).await })
+        .buffered(ORPHAN_FETCHES)
+        .try_collect()
+        .await?;
+    Ok(tables.into_iter().flatten().collect())
+}
+
+async fn read_table(
+    store: &dyn Store,
+    keys: &Keys,
+    id: PackId,
+    key: &str,
+    size: u64,
+) -> Result<Option<PackTable>, StoreError> {
+    let head = store.get_range(key, 0..pack::HEADER_LEN as u64).await?;
+    let Ok(salt) = pack::open_header(keys, &head) else { return Ok(None) };
+    let mut tail = store.get_range(key, size.saturating_sub(TRAILER_GUESS)..size).await?;
+    let footer = tail.len().saturating_sub(pack::FOOTER_LEN);
+    let Ok(len) = pack::trailer_len(&tail[footer..]) else { return Ok(None) };
+    let whole = (len + pack::FOOTER_LEN) as u64;
+    if whole > size {
+        return Ok(None);
+    }
+    if whole > tail.len() as u64 {
+        tail = store.get_range(key, size - whole..size).await?;
+    }
+    let Some(start) = tail.len().checked_sub(len + pack::FOOTER_LEN) else { return Ok(None) };
+    Ok(pack::open_trailer(keys, id, salt, &tail[start..start + len]).ok())
+}

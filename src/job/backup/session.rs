@@ -1,0 +1,356 @@
+//! A role taken over: the tree is gathered, then index objects are put, then the record that commits it all.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+
+use crate::config::{Dump, RoleSettings, TakeoverTrust};
+use crate::ids::{ChunkId, IndexId};
+use crate::job::backup::known::Blocks;
+use crate::job::backup::orphans;
+use crate::job::backup::pipeline::{Gathered, Input, gather};
+use crate::job::backup::stock::{Ledger, Orphans, Stock};
+use crate::job::backup::worker::Counts;
+use crate::job::backup::{Ask, BackupError, Committed, Runner, Shared};
+use crate::job::cache::{Bound, CacheReader, CacheWriter};
+use crate::job::local::{Local, LocalLock, Memory};
+use crate::job::progress::{Phase, Progress};
+use crate::job::report::{ByteCounts, FileCounts};
+use crate::job::repository::Repository;
+use crate::journal::log::{AppendError, Journal, JournalError};
+use crate::journal::record::{Body, Changes, Cost, SnapshotBody};
+use crate::journal::state::{Holder, Snapshot, View};
+use crate::repo::index::{INDEX_OBJECT_CHUNKS, encode_index};
+use crate::repo::names;
+use crate::repo::pack::PackTable;
+use crate::repo::reader::{Reader, load_index};
+use crate::role::permit::Permit;
+use crate::tree::exclude::Exclude;
+use crate::tree::names::Names;
+use crate::tree::scan::{Options, scan};
+
+/// How often a commit is tried again after operators' acts were appended meanwhile.
+const COMMIT_ATTEMPTS: u32 = 16;
+
+/// How long a commit waits for a lease service that cannot be reached. After that the run is over; what it uploaded is found by
+/// the next.
+const COMMIT_PATIENCE: Duration = Duration::from_mins(15);
+
+/// How often it looks meanwhile.
+const PERMIT_POLL: Duration = Duration::from_millis(100);
+
+/// A role taken over, with the lock of this host's other runs held.
+pub(crate) struct Session<'a> {
+    pub(crate) runner: &'a Runner,
+    pub(crate) repository: &'a Repository,
+    pub(crate) journal: Journal,
+    pub(crate) local: Local,
+    pub(crate) _lock: LocalLock,
+    pub(crate) memory: Memory,
+    pub(crate) permit: Permit,
+    pub(crate) view: View,
+    pub(crate) takeover: bool,
+    pub(crate) started: Duration,
+}
+
+impl Session<'_> {
+    /// What lets it write.
+    pub(crate) fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// Appends a record of its own.
+    pub(crate) async fn append(&mut self, body: Body, slot: Option<Timestamp>) -> Result<(), BackupError> {
+        self.view = self.append_to(self.view.clone(), &body, slot).await?;
+        self.remember(&Memory { view: Some(self.view.clone()), ..self.memory.clone() })
+    }
+
+    /// Who took the role over meanwhile, if anybody did.
+    pub(crate) async fn overtaken(&self) -> Result<Option<Holder>, JournalError> {
+        let now = self.journal.read(Some(&self.view)).await?;
+        Ok(now.state.holder.filter(|holder| holder.takeover != self.permit.takeover()))
+    }
+
+    pub(crate) fn remember(&self, memory: &Memory) -> Result<(), BackupError> {
+        self.local.save(memory).map_err(|error| BackupError::State { path: self.local.tree_cache(), error })
+    }
+
+    pub(crate) async fn back_up(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {
+        let base = self.view.state.snapshots.last();
+        let unfinished = self.memory.clean.is_none() || self.memory.clean != base.map(|b| b.id);
+        // From here on something may be left in the store that no record names.
+        self.remember(&Memory { clean: None, ..self.memory.clone() })?;
+        let progress = &self.runner.progress;
+        progress.enter(Phase::Backup);
+        progress.total_bytes.store(base.map_or(0, |b| b.bytes), Ordering::Relaxed);
+
+        let cache = if ask.rehash { None } else { self.cache(base).await? };
+        let gathered = self.gather(role, base, cache, unfinished, ask).await?;
+        refuse_empty(role, &gathered)?;
+        progress.enter(Phase::Commit);
+        let indexes = self.put_indexes(&gathered.packs).await?;
+        self.commit(base, gathered, indexes, ask.slot).await
+    }
+
+    /// This node's cache, if the journal has the snapshot that it was made with. True: that is the newest one.
+    async fn cache(&self, base: Option<&Snapshot>) -> Result<Option<(CacheReader, bool)>, BackupError> {
+        let (Some(base), Some(cache)) = (base, CacheReader::open(&self.local.tree_cache())) else { return Ok(None) };
+        let bound = cache.bound();
+        if bound.repo != self.repository.keys.repo() || bound.seq > base.seq {
+            return Ok(None);
+        }
+        if bound.snapshot == base.id {
+            return Ok(Some((cache, true)));
+        }
+        let known = self.journal.record(bound.seq).await?;
+        Ok(known.is_some_and(|(_, digest)| digest == bound.snapshot).then_some((cache, false)))
+    }
+
+    async fn gather(
+        &self,
+        role: &RoleSettings,
+        base: Option<&Snapshot>,
+        cache: Option<(CacheReader, bool)>,
+        unfinished: bool,
+        ask: &Ask,
+    ) -> Result<Gathered, BackupError> {
+        let mut exclude = role.exclude.clone();
+        exclude.extend(ask.own_places.iter().map(|path| literal_pattern(path)));
+        let scan = scan(Options {
+            sources: role.sources.clone(),
+            exclude: Exclude::new(&exclude)?,
+            one_file_system: role.one_file_system,
+            exclude_caches: role.exclude_caches,
+            exclude_larger_than: role.exclude_larger_than,
+        })?;
+        let shared = Arc::new(Shared {
+            keys: self.repository.keys.clone(),
+            chunker: self.repository.format.chunker,
+            env: self.runner.env.clone(),
+            names: Names::new(),
+            roots: scan.roots(),
+            stop: self.runner.cancel.clone(),
+            failed: AtomicBool::new(false),
+            progress: self.runner.progress.clone(),
+            counts: Counts::default(),
+        });
+        let (store, keys) = (self.repository.store.clone(), self.repository.keys.clone());
+        let (index_ids, index_dir) = (self.view.state.indexes.clone(), self.local.index_dir());
+        let load = {
+            let (store, keys) = (store.clone(), keys.clone());
+            move || {
+                let (store, keys, ids, dir) = (store.clone(), keys.clone(), index_ids.clone(), index_dir.clone());
+                async move {
+                    let index = load_index(store.as_ref(), &keys, &ids, Some(&dir)).await?;
+                    let orphans =
+                        if unfinished { orphans::find(store.as_ref(), &keys, &index).await? } else { Vec::new() };
+                    Ok::<_, BackupError>(Stock { index: Arc::new(index), orphans: Orphans::new(orphans) })
+                }
+            }
+        };
+        let current = cache.as_ref().is_some_and(|(_, current)| *current);
+        let stock = if base.is_some() && !current { Some(load().await?) } else { None };
+        let reader = stock.as_ref().map(|s| Reader::new(store.clone(), keys.clone(), s.index.clone()));
+        let nodes = cache.as_ref().filter(|_| current).and_then(|(c, _)| c.nodes()).unwrap_or_default();
+        let cache_writer = CacheWriter::create(&self.local.tree_cache())
+            .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))
+            .ok();
+        let dumps: BTreeMap<String, Dump> = role.dumps.clone();
+        let environment = self.environment(ask.slot);
+        let root = base.map(|b| b.root);
+        let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
+        let handle = Handle::current();
+        // The pipeline blocks; a blocking thread may, and a runtime's may not.
+        tokio::task::spawn_blocking(move || {
+            let ledger = Ledger::new(nodes.into_iter().collect::<HashSet<ChunkId>>(), stock, {
+                let handle = handle.clone();
+                move || handle.block_on(load())
+            });
+            let known = cache.map_or(Blocks::None, |(reader, _)| Blocks::Cache(Box::new(reader)));
+            let manifest = reader
+                .as_ref()
+                .zip(root)
+                .map(|(reader, root)| Blocks::Manifest(Box::new(reader.manifest(root)), handle.clone()));
+            gather(Input {
+                shared,
+                store,
+                scan,
+                ledger: &ledger,
+                cache: known,
+                base: manifest,
+                trust_mtime,
+                dumps: dumps.iter().map(|(name, dump)| (name.as_str(), dump)).collect(),
+                environment,
+                cache_writer,
+                handle: handle.clone(),
+            })
+            .map(|gathered| {
+                let packs = gathered.packs.into_iter().chain(ledger.used_orphans()).collect();
+                Gathered { packs, ..gathered }
+            })
+        })
+        .await
+        .map_err(|e| BackupError::Internal(e.to_string()))?
+    }
+
+    fn environment(&self, slot: Option<Timestamp>) -> Vec<(&'static str, String)> {
+        let mut variables = vec![
+            ("RUNNER_NODE", self.runner.node.name.clone()),
+            ("RUNNER_ROLE", self.repository.role().to_string()),
+            ("RUNNER_TERM", self.permit.term().to_string()),
+        ];
+        variables.extend(slot.map(|slot| ("RUNNER_SLOT", slot.to_string())));
+        variables
+    }
+
+    /// Puts the index of this run's packs, in objects of bounded size.
+    async fn put_indexes(&self, packs: &[PackTable]) -> Result<Vec<IndexId>, BackupError> {
+        let mut ids = Vec::new();
+        let mut rest = packs;
+        while !rest.is_empty() {
+            let mut chunks = 0;
+            let fits = rest.iter().take_while(|table| {
+                let before = chunks;
+                chunks += table.frames.iter().map(|f| f.chunks.len()).sum::<usize>();
+                before == 0 || chunks <= INDEX_OBJECT_CHUNKS
+            });
+            let (part, more) = rest.split_at(fits.count());
+            let id = IndexId(self.runner.env.random_bytes());
+            let object: Bytes = encode_index(&self.repository.keys, id, self.runner.env.random_bytes(), part);
+            Progress::add(&self.runner.progress.bytes_uploaded, object.len() as u64);
+            self.repository.store.put(&names::index(self.repository.role(), id), object).await?;
+            ids.push(id);
+            rest = more;
+        }
+        Ok(ids)
+    }
+
+    async fn commit(
+        &self,
+        base: Option<&Snapshot>,
+        gathered: Gathered,
+        indexes: Vec<IndexId>,
+        slot: Option<Timestamp>,
+    ) -> Result<Committed, BackupError> {
+        let Gathered { root, nodes, tally, removed, changed_set, cache, .. } = gathered;
+        let files = FileCounts { removed, ..tally.files };
+        let shared = &self.runner.progress;
+        let bytes = ByteCounts {
+            source: tally.source_bytes,
+            read: gathered.read_bytes,
+            new: gathered.new_bytes,
+            uploaded: shared.bytes_uploaded.load(Ordering::Relaxed),
+        };
+        let elapsed = self.runner.env.clock.boottime().saturating_sub(self.started);
+        let body = Body::Snapshot(SnapshotBody {
+            root,
+            indexes,
+            entries: tally.entries,
+            files: tally.regular,
+            bytes: tally.source_bytes,
+            changes: Changes {
+                new: files.new,
+                changed: files.changed,
+                unchanged: files.unchanged,
+                removed: files.removed,
+                unreadable: files.unreadable,
+            },
+            changed_set: self.repository.keys.chunk_id(&changed_set),
+            cost: Cost {
+                read_bytes: bytes.read,
+                new_bytes: bytes.new,
+                uploaded_bytes: bytes.uploaded,
+                duration_ms: elapsed.as_millis() as u64,
+            },
+        });
+        if self.runner.cancel.is_cancelled() {
+            return Err(BackupError::Interrupted);
+        }
+        let view = self.append_to(self.view.clone(), &body, slot).await?;
+        let snapshot = view.state.snapshots.last().cloned().expect("a snapshot was just appended");
+        self.keep_cache(cache, &snapshot, &nodes);
+        self.remember(&Memory { view: Some(view), clean: Some(snapshot.id), ..self.memory.clone() })
+            // It is committed; a memory that cannot be written costs the next run time.
+            .unwrap_or_else(|error| tracing::warn!("the local state cannot be written: {error}"));
+        Ok(Committed {
+            snapshot,
+            previous: base.cloned(),
+            takeover: self.takeover,
+            files,
+            bytes,
+            problems: tally.problems,
+            problem_count: tally.problem_count,
+        })
+    }
+
+    /// Appends the record. What others append meanwhile without taking over is looked at, and then it is tried again.
+    async fn append_to(&self, mut view: View, body: &Body, slot: Option<Timestamp>) -> Result<View, BackupError> {
+        for _ in 0..COMMIT_ATTEMPTS {
+            self.await_permit().await?;
+            match self.journal.append(&self.permit, &view, body.clone(), slot).await {
+                Err(AppendError::Moved(now)) => {
+                    // What this run refers to must still be what the journal vouches for.
+                    if !self.view.state.indexes.iter().all(|id| now.state.indexes.contains(id)) {
+                        return Err(BackupError::Pruned);
+                    }
+                    view = *now;
+                }
+                result => return Ok(result?),
+            }
+        }
+        Err(AppendError::Moved(Box::new(view)).into())
+    }
+
+    /// A commit waits while it cannot be told who has the lease, but not for ever, and not for one that is lost.
+    async fn await_permit(&self) -> Result<(), BackupError> {
+        let clock = &self.runner.env.clock;
+        let (deadline, started) = (self.permit.deadline(), clock.boottime());
+        while deadline.passed(clock.moment()) {
+            if self.runner.cancel.is_cancelled() {
+                return Err(BackupError::Interrupted);
+            }
+            let waited = clock.boottime().saturating_sub(started);
+            if deadline.is_ended() || waited >= COMMIT_PATIENCE {
+                return Err(AppendError::Expired.into());
+            }
+            tokio::time::sleep(PERMIT_POLL).await;
+        }
+        Ok(())
+    }
+
+    fn keep_cache(&self, cache: Option<CacheWriter>, snapshot: &Snapshot, nodes: &[ChunkId]) {
+        let bound = Bound { repo: self.repository.keys.repo(), seq: snapshot.seq, snapshot: snapshot.id };
+        if let Some(Err(error)) = cache.map(|cache| cache.finish(bound, nodes)) {
+            tracing::warn!("the tree cache cannot be written: {error}");
+        }
+    }
+}
+
+/// The gitignore pattern that means exactly this path.
+fn literal_pattern(path: &Path) -> String {
+    let mut pattern = String::new();
+    for c in path.to_string_lossy().chars() {
+        if "\\*?[]! #".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
+/// An empty source where there were files is an unmounted volume until somebody says otherwise.
+fn refuse_empty(role: &RoleSettings, gathered: &Gathered) -> Result<(), BackupError> {
+    let emptied = gathered.sources.iter().find(|(_, found, before)| *found <= 1 && *before > 1);
+    match emptied {
+        Some((path, _, before)) if !role.allow_empty => {
+            Err(BackupError::EmptySource { source_path: path.clone(), before: before - 1 })
+        }
+        _ => Ok(()),
+    }
+}
