@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use runner::env::Env;
 use runner::store::dir::DirStore;
 use runner::store::memory::MemoryStore;
-use runner::store::{DELETE_BATCH_MAX, Hold, PutOutcome, Store, StoreErrorKind, list_all};
+use runner::store::{DELETE_BATCH_MAX, Hold, PutOutcome, ReplaceOutcome, Store, StoreErrorKind, Version, list_all};
 
 /// The suite. `store` is empty when it begins.
 pub(crate) async fn contract(store: &dyn Store) {
@@ -18,6 +18,10 @@ pub(crate) async fn contract(store: &dyn Store) {
     of_racing_puts_one_wins(store).await;
     appenders_share_a_sequence_without_gaps(store).await;
     a_slow_writer_loses_to_a_finished_one(store).await;
+    a_replace_needs_the_content_it_expects(store).await;
+    a_replace_makes_nothing(store).await;
+    of_racing_replaces_one_wins(store).await;
+    counters_lose_no_increment(store).await;
     let offset = store.clock_offset().expect("known after an answer");
     assert!(offset.abs().as_secs() < 60, "same host, same clock, yet {offset}");
 }
@@ -135,13 +139,18 @@ async fn deletes_ignore_what_is_missing(store: &dyn Store) {
 }
 
 async fn what_is_no_key_is_refused(store: &dyn Store) {
+    store.put("v", bytes("x")).await.unwrap();
+    let (_, version) = store.get_versioned("v").await.unwrap();
+    clear(store).await;
     for bad in ["", "/", "/a", "a/", "a//b", "../a", "a/../b", ".", "a b", "a/.tmp-0"] {
         let refused = |e: Option<runner::store::StoreError>| {
             assert_eq!(e.map(|e| e.kind), Some(StoreErrorKind::Invalid), "{bad:?}");
         };
         refused(store.put(bad, bytes("x")).await.err());
         refused(store.put_if_absent(bad, bytes("x")).await.err());
+        refused(store.replace(bad, bytes("x"), &version).await.err());
         refused(store.get(bad).await.err());
+        refused(store.get_versioned(bad).await.err());
         refused(store.get_range(bad, 0..1).await.err());
         refused(store.delete(&[bad.to_owned()]).await.err());
     }
@@ -201,6 +210,102 @@ async fn a_slow_writer_loses_to_a_finished_one(store: &dyn Store) {
     let (slow, fast) = tokio::join!(slow, fast);
     assert_eq!((slow.unwrap(), fast.unwrap()), (PutOutcome::Exists, PutOutcome::Created));
     assert_eq!(store.get("held").await.unwrap(), bytes("fast"));
+    clear(store).await;
+}
+
+/// The version under which `outcome` wrote.
+fn replaced(outcome: ReplaceOutcome) -> Version {
+    match outcome {
+        ReplaceOutcome::Replaced(version) => version,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_replace_needs_the_content_it_expects(store: &dyn Store) {
+    assert!(store.capabilities().replace);
+    let key = "app/live/lease";
+    assert_eq!(store.put_if_absent(key, bytes("first")).await.unwrap(), PutOutcome::Created);
+    let (body, first) = store.get_versioned(key).await.unwrap();
+    assert_eq!(body, bytes("first"));
+    assert_eq!(store.get_versioned(key).await.unwrap().1, first, "reading changes nothing");
+
+    let second = replaced(store.replace(key, bytes("second"), &first).await.unwrap());
+    assert_ne!(second, first);
+    assert_eq!(store.get_versioned(key).await.unwrap(), (bytes("second"), second.clone()));
+    for late in ["third", "second", ""] {
+        assert_eq!(store.replace(key, bytes(late), &first).await.unwrap(), ReplaceOutcome::Changed);
+    }
+    assert_eq!(store.get_versioned(key).await.unwrap(), (bytes("second"), second.clone()));
+
+    // On from the version that one was told, without reading.
+    let third = replaced(store.replace(key, bytes("third"), &second).await.unwrap());
+    let empty = replaced(store.replace(key, bytes(""), &third).await.unwrap());
+    assert_eq!(store.get_versioned(key).await.unwrap(), (bytes(""), empty.clone()));
+
+    // What was put over it is a change like any other.
+    store.put(key, bytes("put")).await.unwrap();
+    assert_eq!(store.replace(key, bytes("late"), &empty).await.unwrap(), ReplaceOutcome::Changed);
+    assert_eq!(store.get(key).await.unwrap(), bytes("put"));
+    assert_eq!(keys(&store.list("", None, 10).await.unwrap()), [key], "nothing else is to be seen");
+    clear(store).await;
+}
+
+async fn a_replace_makes_nothing(store: &dyn Store) {
+    store.put_if_absent("a/b", bytes("x")).await.unwrap();
+    let (_, version) = store.get_versioned("a/b").await.unwrap();
+    replaced(store.replace("a/b", bytes("y"), &version).await.unwrap());
+    let (_, version) = store.get_versioned("a/b").await.unwrap();
+    store.delete(&["a/b".to_owned()]).await.unwrap();
+    for missing in ["a/b", "a/c", "no/where"] {
+        assert_eq!(store.replace(missing, bytes("z"), &version).await.unwrap(), ReplaceOutcome::Changed, "{missing}");
+        let e = store.get_versioned(missing).await.unwrap_err();
+        assert_eq!(e.kind, StoreErrorKind::NotFound, "{missing}: {e}");
+    }
+    assert_eq!(keys(&store.list("", None, 10).await.unwrap()), [""; 0]);
+    // Made anew, it is like any other.
+    assert_eq!(store.put_if_absent("a/b", bytes("new")).await.unwrap(), PutOutcome::Created);
+    assert_eq!(store.replace("a/b", bytes("z"), &version).await.unwrap(), ReplaceOutcome::Changed);
+    let (_, version) = store.get_versioned("a/b").await.unwrap();
+    replaced(store.replace("a/b", bytes("newer"), &version).await.unwrap());
+    assert_eq!(store.get("a/b").await.unwrap(), bytes("newer"));
+    clear(store).await;
+}
+
+async fn of_racing_replaces_one_wins(store: &dyn Store) {
+    store.put_if_absent("contested", bytes("start")).await.unwrap();
+    let (_, mut version) = store.get_versioned("contested").await.unwrap();
+    for round in 0..10 {
+        let body = |i: usize| Bytes::from(format!("racer {i} of {round} ").repeat(1000));
+        let racers = (0..8).map(|i| store.replace("contested", body(i), &version));
+        let outcomes: Vec<ReplaceOutcome> = join_all(racers).await.into_iter().map(Result::unwrap).collect();
+        let winners: Vec<usize> = (0..8).filter(|i| outcomes[*i] != ReplaceOutcome::Changed).collect();
+        assert_eq!(winners.len(), 1, "{outcomes:?}");
+        let won = replaced(outcomes[winners[0]].clone());
+        assert_eq!(store.get_versioned("contested").await.unwrap(), (body(winners[0]), won.clone()));
+        version = won;
+    }
+    clear(store).await;
+}
+
+/// A counter in an object, as a lease has it.
+async fn counters_lose_no_increment(store: &dyn Store) {
+    const WORKERS: usize = 5;
+    const EACH: usize = 10;
+    store.put_if_absent("counter", bytes("0")).await.unwrap();
+    join_all((0..WORKERS).map(|_| async {
+        let mut left = EACH;
+        while left > 0 {
+            let (body, version) = store.get_versioned("counter").await.unwrap();
+            let count: usize = std::str::from_utf8(&body).unwrap().parse().unwrap();
+            match store.replace("counter", Bytes::from(format!("{}", count + 1)), &version).await.unwrap() {
+                ReplaceOutcome::Replaced(_) => left -= 1,
+                ReplaceOutcome::Changed => {}
+                ReplaceOutcome::Unknown { why } => panic!("{why}"),
+            }
+        }
+    }))
+    .await;
+    assert_eq!(store.get("counter").await.unwrap(), bytes(&format!("{}", WORKERS * EACH)));
     clear(store).await;
 }
 

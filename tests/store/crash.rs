@@ -8,7 +8,7 @@ use bytes::Bytes;
 use runner::env::Env;
 use runner::store::dir::DirStore;
 use runner::store::dir::disk::Disk;
-use runner::store::{PutOutcome, Store, list_all};
+use runner::store::{PutOutcome, ReplaceOutcome, Store, list_all};
 
 use crate::crash_disk::{CrashDisk, Survival};
 
@@ -31,7 +31,8 @@ fn body(n: usize) -> Bytes {
     Bytes::from(format!("{n} ").repeat(100 + n))
 }
 
-/// Each step puts a value of its own; the key of every fourth is one of those before.
+/// Each step puts a value of its own; the key of every fourth is one of those before. What was there is replaced by
+/// compare-and-set every other time.
 async fn step(store: &DirStore, n: usize) -> (String, Bytes) {
     let key = match n % 4 {
         0 => "app/live/beat".to_owned(),
@@ -39,7 +40,11 @@ async fn step(store: &DirStore, n: usize) -> (String, Bytes) {
         2 => format!("app/packs/{n:02}/pack"),
         _ => format!("other/deep/er/{n}"),
     };
-    if n % 4 == 1 {
+    if n % 8 == 4 {
+        let (_, version) = store.get_versioned(&key).await.unwrap();
+        let outcome = store.replace(&key, body(n), &version).await.unwrap();
+        assert!(matches!(outcome, ReplaceOutcome::Replaced(_)), "{outcome:?}");
+    } else if n % 4 == 1 {
         assert_eq!(store.put_if_absent(&key, body(n)).await.unwrap(), PutOutcome::Created);
     } else {
         store.put(&key, body(n)).await.unwrap();
@@ -49,7 +54,7 @@ async fn step(store: &DirStore, n: usize) -> (String, Bytes) {
 
 #[tokio::test]
 async fn what_returned_is_durable_and_what_is_visible_is_whole() {
-    const STEPS: usize = 8;
+    const STEPS: usize = 10;
     let root = tempfile::tempdir().unwrap();
     let disk = CrashDisk::over(root.path());
     let store = store_on(root.path(), &disk);

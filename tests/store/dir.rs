@@ -75,15 +75,17 @@ async fn directories_that_somebody_tidied_up_are_made_again() {
 
 /// A disk on which one kind of step fails.
 #[derive(Debug, Default)]
-struct Failing {
-    link: Option<Errno>,
-    rename_new: Option<Errno>,
-    write: Option<Errno>,
+pub(crate) struct Failing {
+    pub(crate) link: Option<Errno>,
+    pub(crate) rename_new: Option<Errno>,
+    pub(crate) write: Option<Errno>,
     /// This many fsyncs of files fail, each with EIO.
-    sync: Arc<AtomicUsize>,
-    sync_dir: Arc<AtomicUsize>,
-    lock: Option<Errno>,
-    created: AtomicUsize,
+    pub(crate) sync: Arc<AtomicUsize>,
+    pub(crate) sync_dir: Arc<AtomicUsize>,
+    pub(crate) lock: Option<Errno>,
+    /// What somebody else does in the directory just before a lock is taken in it.
+    pub(crate) before_lock: Option<fn(&Path)>,
+    pub(crate) created: AtomicUsize,
 }
 
 fn fail(errno: Option<Errno>) -> io::Result<()> {
@@ -138,18 +140,21 @@ impl Disk for Failing {
     }
     fn lock(&self, path: &Path, make: bool) -> io::Result<fs::File> {
         fail(self.lock)?;
+        if let Some(meddle) = self.before_lock {
+            meddle(path.parent().unwrap());
+        }
         HostDisk.lock(path, make)
     }
 }
 
-fn on(disk: Failing) -> (tempfile::TempDir, DirStore, Arc<Failing>) {
+pub(crate) fn on(disk: Failing) -> (tempfile::TempDir, DirStore, Arc<Failing>) {
     let root = tempfile::tempdir().unwrap();
     let disk = Arc::new(disk);
     let store = DirStore::with_disk(root.path(), &Env::host(), Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
     (root, store, disk)
 }
 
-fn files_in(root: &Path) -> usize {
+pub(crate) fn files_in(root: &Path) -> usize {
     fs::read_dir(root).unwrap().count()
 }
 

@@ -3,6 +3,7 @@
 mod contract;
 mod crash;
 mod dir;
+mod dir_replace;
 mod proof;
 #[cfg(feature = "s3")]
 mod s3;

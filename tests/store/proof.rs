@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use runner::env::Env;
 use runner::store::dir::DirStore;
 use runner::store::memory::MemoryStore;
-use runner::store::proof::{ProofFailure, check, prove};
+use runner::store::proof::{Condition, ProofFailure, check, check_replace, prove, prove_replace};
 use runner::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version};
 
 const PROBE: &str = "app/live/probe";
@@ -26,6 +26,16 @@ async fn passes(store: &dyn Store) {
     }
     store.delete(&[PROBE.to_owned()]).await.unwrap();
     check(store, PROBE, &env).await.unwrap();
+    for _ in 0..2 {
+        prove_replace(store, PROBE, &env).await.unwrap();
+        let left = store.list("", None, 9).await.unwrap().objects;
+        assert_eq!(left.iter().map(|o| o.key.as_str()).collect::<Vec<_>>(), [PROBE]);
+        let before = store.get(PROBE).await.unwrap();
+        check_replace(store, PROBE, &env).await.unwrap();
+        assert_eq!(store.get(PROBE).await.unwrap(), before);
+    }
+    store.delete(&[PROBE.to_owned()]).await.unwrap();
+    check_replace(store, PROBE, &env).await.unwrap();
 }
 
 #[tokio::test]
@@ -64,6 +74,10 @@ enum Bug {
     Patchy,
     /// Deletes are forbidden, which is no fault at all.
     NoDeletes,
+    /// Who replaces is told another version than who reads.
+    TwoVersions,
+    /// There is no such call.
+    Unable,
 }
 
 #[async_trait]
@@ -72,7 +86,8 @@ impl Store for Planted {
         self.store.describe()
     }
     fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
+        let able = self.bug != Bug::Unable;
+        Capabilities { put_if_absent: able, replace: able }
     }
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         self.store.put(key, body).await
@@ -107,7 +122,35 @@ impl Store for Planted {
         Ok(if self.bug == Bug::LiesToTheSlow { PutOutcome::Exists } else { PutOutcome::Created })
     }
     async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
-        self.store.replace(key, body, expected).await
+        match self.bug {
+            Bug::Ignores => {
+                self.put(key, body).await?;
+                self.get_versioned(key).await.map(|(_, version)| ReplaceOutcome::Replaced(version))
+            }
+            Bug::Races if self.get_versioned(key).await?.1 == *expected => {
+                tokio::task::yield_now().await;
+                self.put(key, body).await?;
+                self.get_versioned(key).await.map(|(_, version)| ReplaceOutcome::Replaced(version))
+            }
+            Bug::LiesToTheSlow => {
+                let outcome = self.store.replace(key, body.clone(), expected).await?;
+                if outcome == ReplaceOutcome::Changed {
+                    self.put(key, body).await?;
+                }
+                Ok(outcome)
+            }
+            Bug::RefusesAll => Ok(ReplaceOutcome::Changed),
+            Bug::Silent => Ok(ReplaceOutcome::Unknown { why: "silence".to_owned() }),
+            Bug::Patchy if body[0].is_multiple_of(3) => {
+                self.store.replace(key, body, expected).await?;
+                Ok(ReplaceOutcome::Unknown { why: "silence".to_owned() })
+            }
+            Bug::TwoVersions => match self.store.replace(key, body, expected).await? {
+                ReplaceOutcome::Replaced(_) => Ok(ReplaceOutcome::Replaced(expected.clone())),
+                other => Ok(other),
+            },
+            _ => self.store.replace(key, body, expected).await,
+        }
     }
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         self.store.get(key).await
@@ -148,11 +191,38 @@ async fn planted_faults_are_each_found() {
     verdict(Bug::NoDeletes).await.unwrap();
 }
 
+async fn replace_verdict(bug: Bug) -> Result<(), ProofFailure> {
+    let env = Env::host();
+    prove_replace(&Planted { store: MemoryStore::new(&env), bug }, PROBE, &env).await
+}
+
+#[tokio::test]
+async fn planted_faults_of_replace_are_each_found() {
+    const UNCHANGED: Condition = Condition::Unchanged;
+    let several = replace_verdict(Bug::Ignores).await;
+    assert!(matches!(several, Err(ProofFailure::SeveralWinners { condition: UNCHANGED, winners: 8, .. })));
+    assert!(matches!(replace_verdict(Bug::Races).await, Err(ProofFailure::SeveralWinners { .. })));
+    assert!(matches!(replace_verdict(Bug::LiesToTheSlow).await, Err(ProofFailure::Overwritten { .. })));
+    let nobody = replace_verdict(Bug::RefusesAll).await.unwrap_err();
+    assert!(matches!(nobody, ProofFailure::NobodyWon { condition: UNCHANGED, .. }));
+    assert!(nobody.to_string().contains("to replace") && nobody.to_string().contains("it had not changed"), "{nobody}");
+    assert!(matches!(replace_verdict(Bug::TwoVersions).await, Err(ProofFailure::NobodyWon { .. })));
+    assert!(matches!(replace_verdict(Bug::Silent).await, Err(ProofFailure::CannotTell { .. })));
+    replace_verdict(Bug::NoDeletes).await.unwrap();
+    for failed in [replace_verdict(Bug::Unable).await, verdict(Bug::Unable).await] {
+        assert!(matches!(failed, Err(ProofFailure::Store(e)) if e.kind == StoreErrorKind::Unsupported));
+    }
+}
+
 #[tokio::test]
 async fn a_few_missing_answers_do_not_condemn_a_store() {
     // By chance most rounds are conclusive; what must not happen is a wrong accusation.
     for _ in 0..5 {
         match verdict(Bug::Patchy).await {
+            Ok(()) | Err(ProofFailure::CannotTell { .. }) => {}
+            Err(wrong) => panic!("{wrong}"),
+        }
+        match replace_verdict(Bug::Patchy).await {
             Ok(()) | Err(ProofFailure::CannotTell { .. }) => {}
             Err(wrong) => panic!("{wrong}"),
         }
@@ -165,7 +235,10 @@ async fn the_check_finds_a_store_that_began_to_overwrite() {
     let store = MemoryStore::new(&env);
     prove(&store, PROBE, &env).await.unwrap();
     for (bug, found) in [(Bug::Ignores, "overwritten"), (Bug::Silent, "cannot be told")] {
-        let e = check(&Planted { store: store.clone(), bug }, PROBE, &env).await.unwrap_err();
+        let planted = Planted { store: store.clone(), bug };
+        let e = check(&planted, PROBE, &env).await.unwrap_err();
+        assert!(e.to_string().contains(found), "{e}");
+        let e = check_replace(&planted, PROBE, &env).await.unwrap_err();
         assert!(e.to_string().contains(found), "{e}");
     }
 }
@@ -190,6 +263,9 @@ mod servers {
         server.forget_requests();
         check(&server.store("").await, PROBE, &Env::host()).await.unwrap();
         assert_eq!(server.requests().len(), 1, "each start asks once");
+        server.forget_requests();
+        check_replace(&server.store("").await, PROBE, &Env::host()).await.unwrap();
+        assert_eq!((server.count("GET", ""), server.count("PUT", ""), server.requests().len()), (1, 1, 2));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -203,6 +279,8 @@ mod servers {
         let server = S3Server::start_bare();
         let e = prove(&server.store("").await, PROBE, &Env::host()).await.unwrap_err();
         assert!(matches!(e, ProofFailure::SeveralWinners { .. } | ProofFailure::Overwritten { .. }), "{e}");
+        let e = prove_replace(&server.store("").await, PROBE, &Env::host()).await.unwrap_err();
+        assert!(matches!(e, ProofFailure::SeveralWinners { .. } | ProofFailure::Overwritten { .. }), "{e}");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,6 +293,10 @@ mod servers {
         let e = prove(&store, PROBE, &Env::host()).await.unwrap_err();
         assert!(matches!(e, ProofFailure::SeveralWinners { .. } | ProofFailure::Overwritten { .. }), "{e}");
         let e = check(&store, PROBE, &Env::host()).await.unwrap_err();
+        assert!(matches!(e, ProofFailure::Overwritten { .. }), "{e}");
+        let e = prove_replace(&store, PROBE, &Env::host()).await.unwrap_err();
+        assert!(matches!(e, ProofFailure::SeveralWinners { .. } | ProofFailure::Overwritten { .. }), "{e}");
+        let e = check_replace(&store, PROBE, &Env::host()).await.unwrap_err();
         assert!(matches!(e, ProofFailure::Overwritten { .. }), "{e}");
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use runner::config::StoreUrl;
 use runner::env::Env;
 use runner::store::s3::{Options, S3Store};
-use runner::store::{PutOutcome, Store, StoreErrorKind, list_all};
+use runner::store::{PutOutcome, ReplaceOutcome, Store, StoreErrorKind, list_all};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::contract::contract;
@@ -61,6 +61,95 @@ async fn a_conditional_put_is_one_request_whatever_comes_of_it() {
     server.trouble("PUT", "", Trouble::Status(403), 9);
     assert_eq!(store.put_if_absent("a/1", BODY).await.unwrap_err().kind, StoreErrorKind::Denied);
     assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_replace_is_one_request_whatever_comes_of_it() {
+    const NEW: Bytes = Bytes::from_static(b"new");
+    for (trouble, there) in [
+        (Trouble::Status(500), BODY),
+        (Trouble::Status(503), BODY),
+        (Trouble::Status(409), BODY),
+        (Trouble::Hangup, BODY),
+        (Trouble::StatusAfter(500), NEW),
+        (Trouble::HangupAfter, NEW),
+    ] {
+        let server = S3Server::start();
+        let store = server.store("").await;
+        store.put_if_absent("a/1", BODY).await.unwrap();
+        let (_, version) = store.get_versioned("a/1").await.unwrap();
+        server.forget_requests();
+        server.trouble("PUT", "", trouble, 9);
+        let outcome = store.replace("a/1", NEW, &version).await.unwrap();
+        assert!(matches!(outcome, ReplaceOutcome::Unknown { .. }), "{trouble:?}: {outcome:?}");
+        assert_eq!(server.requests().len(), 1, "{trouble:?}");
+        assert_eq!(store.get("a/1").await.unwrap(), there, "{trouble:?}");
+    }
+    let server = S3Server::start();
+    let store = server.store("").await;
+    store.put_if_absent("a/1", BODY).await.unwrap();
+    let (_, version) = store.get_versioned("a/1").await.unwrap();
+    server.forget_requests();
+    server.trouble("PUT", "", Trouble::Status(403), 1);
+    server.trouble("PUT", "", Trouble::Status(404), 1);
+    server.trouble("PUT", "", Trouble::Status(412), 1);
+    assert_eq!(store.replace("a/1", NEW, &version).await.unwrap_err().kind, StoreErrorKind::Denied);
+    for _ in 0..2 {
+        assert_eq!(store.replace("a/1", NEW, &version).await.unwrap(), ReplaceOutcome::Changed);
+    }
+    assert!(matches!(store.replace("a/1", NEW, &version).await.unwrap(), ReplaceOutcome::Replaced(_)));
+    let requests = server.requests();
+    assert_eq!(requests.len(), 4);
+    let etag = "\"841a2d689ad86bd1611447453c22c6fc\"";
+    assert!(requests.iter().all(|r| r.headers["if-match"] == etag && !r.headers.contains_key("if-none-match")));
+}
+
+#[tokio::test]
+async fn answers_without_a_version_are_no_base_for_a_replace() {
+    for (header, said) in [("", "no ETag"), ("etag: W/\"1\"\r\n", "weak")] {
+        let endpoint = answering(format!("HTTP/1.1 200 OK\r\n{header}connection: close\r\ncontent-length: 0\r\n\r\n"));
+        let server = S3Server::start();
+        let store = server.store_with(s3_server::settings(&endpoint, ""), Options::default()).await;
+        let e = store.get_versioned("a").await.unwrap_err();
+        assert_eq!(e.kind, StoreErrorKind::Unsupported);
+        assert!(e.to_string().contains(said), "{e}");
+        assert_eq!(store.get("a").await.unwrap(), Bytes::new(), "who needs no version reads on");
+
+        let own = server.store("").await;
+        own.put("a", BODY).await.unwrap();
+        let (_, version) = own.get_versioned("a").await.unwrap();
+        let outcome = store.replace("a", BODY, &version).await.unwrap();
+        assert!(matches!(&outcome, ReplaceOutcome::Unknown { why } if why.contains(said)), "{outcome:?}");
+    }
+}
+
+/// A server that answers every request alike; it ends with the test.
+fn answering(answer: String) -> String {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut reader = BufReader::new(socket.try_clone().unwrap());
+            let mut body = 0;
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                    break;
+                }
+                if let Some(length) = line.to_lowercase().strip_prefix("content-length:") {
+                    body = length.trim().parse().unwrap();
+                }
+                if line == "\r\n" {
+                    std::io::copy(&mut reader.by_ref().take(body), &mut std::io::sink()).unwrap();
+                    socket.write_all(answer.as_bytes()).unwrap();
+                    break;
+                }
+            }
+        }
+    });
+    endpoint
 }
 
 #[tokio::test]
