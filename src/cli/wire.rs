@@ -43,7 +43,8 @@ use crate::store::{Store, StoreError};
 pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Error> {
     let settings = &context.settings.store;
     let store = crate::store::create(settings, &context.env).await?;
-    let (_, report) = job::init::init(store, &role.name, &role.key, settings.journal, &context.env).await?;
+    let (repository, report) = job::init::init(store, &role.name, &role.key, settings.journal, &context.env).await?;
+    job::lease::prove(role, &repository, &context.env).await?;
     Ok(report)
 }
 

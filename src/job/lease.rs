@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::RoleSettings;
+use crate::config::{Lease, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId};
 use crate::job::backup::Runner;
@@ -12,6 +12,19 @@ use crate::repo::names;
 use crate::role::lease::bucket::BucketLease;
 use crate::role::lease::{LeaseHolder, LeaseService};
 use crate::store::{Store, proof};
+
+/// Tries whether the store can hold the lease of `role`, if that is where it belongs. Once, at `init`.
+///
+/// # Errors
+/// It cannot.
+pub async fn prove(role: &RoleSettings, repository: &Repository, env: &Env) -> Result<(), GuardError> {
+    if role.lease != Lease::Bucket {
+        return Ok(());
+    }
+    proof::prove_replace(repository.store.as_ref(), &names::lease_probe(&role.name), env)
+        .await
+        .map_err(|error| GuardError::LeaseProof { role: role.name.clone(), error })
+}
 
 /// The lease of `role`, to be asked for by this process.
 ///

@@ -251,3 +251,146 @@ impl LeaseService for BucketLease {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::env::{Clock, HostRandom};
+    use crate::store::memory::MemoryStore;
+
+    const TTL: Duration = Duration::from_secs(60);
+
+    /// A clock that is moved by hand.
+    #[derive(Debug, Default)]
+    struct Hand(Mutex<Duration>);
+
+    impl Hand {
+        fn advance(&self, by: Duration) {
+            *self.0.lock().unwrap() += by;
+        }
+    }
+
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH + self.boottime()
+        }
+
+        fn boottime(&self) -> Duration {
+            *self.0.lock().unwrap()
+        }
+    }
+
+    /// Two nodes whose clocks have nothing to do with each other.
+    struct Pair {
+        store: MemoryStore,
+        clocks: [Arc<Hand>; 2],
+        leases: [BucketLease; 2],
+    }
+
+    fn lease(store: &MemoryStore, n: u8, clock: &Arc<Hand>) -> BucketLease {
+        let me = LeaseHolder { node: NodeId([n; 16]), label: format!("node{n}"), instance: InstanceId([n; 8]) };
+        let env = Env { clock: clock.clone(), random: Arc::new(HostRandom) };
+        BucketLease::new(Arc::new(store.clone()), "app/live/lease".to_owned(), env, me, TTL)
+    }
+
+    fn pair() -> Pair {
+        let store = MemoryStore::new(&Env::host());
+        let clocks = [Arc::new(Hand::default()), Arc::new(Hand(Mutex::new(Duration::from_secs(987_654))))];
+        let leases = [lease(&store, 1, &clocks[0]), lease(&store, 2, &clocks[1])];
+        Pair { store, clocks, leases }
+    }
+
+    fn says(reply: &Reply) -> String {
+        match reply {
+            Reply::Held(_) => "held".to_owned(),
+            Reply::Taken { by, alive } => {
+                let by = by.as_ref().map_or("somebody", |by| by.label.as_str());
+                format!("{by}{}", if *alive { ", alive" } else { "" })
+            }
+            Reply::Free => "free".to_owned(),
+            Reply::Unknown { why } => format!("unknown: {why}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_holds_it_and_release_lets_the_other_in_at_once() {
+        let Pair { leases: [mut one, mut two], clocks, .. } = pair();
+        assert_eq!(says(&two.look().await), "free");
+        let Reply::Held(grant) = one.ask().await else { panic!("it was free") };
+        assert_eq!((grant.asked.boot, grant.ttl), (Duration::ZERO, TTL));
+        assert_eq!(says(&two.ask().await), "node1");
+        clocks[0].advance(TTL / 3);
+        let Reply::Held(grant) = one.ask().await else { panic!("it is its own") };
+        assert_eq!(grant.asked.boot, TTL / 3, "dated anew");
+        assert_eq!(says(&two.ask().await), "node1, alive");
+        one.release().await;
+        assert_eq!(says(&two.look().await), "free");
+        assert_eq!(says(&two.ask().await), "held");
+        assert_eq!(says(&one.ask().await), "node2");
+        one.release().await;
+        assert_eq!(says(&one.look().await), "node2", "what one does not hold one cannot release");
+    }
+
+    #[tokio::test]
+    async fn a_dead_holder_is_waited_out_by_the_waiters_own_clock() {
+        let Pair { leases: [mut one, mut two], clocks, .. } = pair();
+        one.ask().await;
+        assert_eq!(says(&two.ask().await), "node1");
+        clocks[0].advance(TTL * 100);
+        assert_eq!(says(&two.ask().await), "node1", "the holder's clock says nothing");
+        clocks[1].advance(TTL - Duration::from_millis(1));
+        assert_eq!(says(&two.ask().await), "node1");
+        one.ask().await;
+        clocks[1].advance(TTL - Duration::from_millis(1));
+        assert_eq!(says(&two.ask().await), "node1, alive", "a change begins the wait anew");
+        clocks[1].advance(TTL);
+        assert_eq!(says(&two.ask().await), "held");
+        assert_eq!(says(&one.ask().await), "node2", "a paused holder finds it gone");
+    }
+
+    #[tokio::test]
+    async fn a_new_process_of_the_same_node_waits_like_any_other() {
+        let Pair { leases: [mut one, _], clocks, store } = pair();
+        one.ask().await;
+        let mut restarted = lease(&store, 1, &clocks[0]);
+        restarted.asker.me.instance = InstanceId([9; 8]);
+        assert_eq!(says(&restarted.ask().await), "node1", "the node's ID may be a clone's");
+    }
+
+    #[tokio::test]
+    async fn no_content_ever_comes_twice() {
+        let Pair { leases: [mut one, mut two], store, .. } = pair();
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            for lease in [&mut one, &mut two] {
+                assert_eq!(says(&lease.ask().await), "held");
+                seen.push(store.objects()["app/live/lease"].clone());
+                lease.release().await;
+                seen.push(store.objects()["app/live/lease"].clone());
+            }
+        }
+        let distinct: std::collections::HashSet<_> = seen.iter().collect();
+        assert_eq!(distinct.len(), seen.len());
+    }
+
+    #[tokio::test]
+    async fn damage_locks_nobody_out_for_ever() {
+        for damage in [&b"{"[..], b"{\"v\":2}", b""] {
+            let Pair { leases: [mut one, mut two], clocks, store } = pair();
+            one.ask().await;
+            store.tamper("app/live/lease", Some(Bytes::copy_from_slice(damage)));
+            assert_eq!(says(&two.ask().await), "somebody");
+            clocks[1].advance(TTL);
+            assert_eq!(says(&two.ask().await), "held");
+        }
+        let Pair { leases: [mut one, mut two], store, .. } = pair();
+        one.ask().await;
+        store.tamper("app/live/lease", None);
+        assert_eq!(says(&two.ask().await), "held", "nobody has what is not there");
+        assert_eq!(says(&one.ask().await), "node2");
+    }
+}
