@@ -43,6 +43,10 @@ fn the_smallest_config_has_defaults() {
     exclude_caches = false
     jitter = "0s"
     missed_after = "30m"
+    bucket_lease_ttl = "1m"
+    takeover_delay = "1m"
+    takeover_after = "15m"
+    on_lease_unreachable = "stop"
     takeover_trust = "rehash"
     allow_empty = false
     "#);
@@ -178,16 +182,13 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     runner.toml:5: etcd: not in this version yet
         remove it; without etcd the journal in the store keeps other nodes out
     runner.toml:8: role.a.lease: "etcd" is not in this version yet
-        write lease = "none" and a probe, like eligible = { vip = "10.0.0.50" };
-        or lease = "none" alone, if only one node ever runs this role
+        write lease = "bucket": a pair needs nothing but its store
     runner.toml:10: role.a.before: not in this version yet
         remove it; until then freeze and thaw in a script around `runner backup`
     runner.toml:11: role.a.after: not in this version yet
         remove it; until then freeze and thaw in a script around `runner backup`
     runner.toml:13: role.b.eligible.http: not in this version yet
         write { command = ["…"] } with a script: exit 0 for yes, 1 for no
-    runner.toml:14: role.b.lease: "bucket" is not in this version yet
-        write lease = "none": the probe decides, and the journal fences
     runner.toml:16: role.b.fallback: not in this version yet
         remove it; only an eligible node runs the role
     runner.toml:18: role.c.eligible.any.mounted: not in this version yet
@@ -195,30 +196,29 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     runner.toml:18: role.c.eligible.any.unit: not in this version yet
         write { command = ["…"] } with a script: exit 0 for yes, 1 for no
     "#);
-    insta::assert_snapshot!(refused("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]"), @r#"
-    runner.toml:4: role.a: nothing says which node is active
-        The lease in the bucket, the default here, is not in this version yet.
-        write lease = "none" and a probe, like eligible = { vip = "10.0.0.50" };
-        or lease = "none" alone, if only one node ever runs this role
-    "#);
+    let plain = parse("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]").unwrap();
+    assert_eq!(plain.roles[&"a".parse().unwrap()].lease, Lease::Bucket, "the default without a probe");
+    let ttl = role("bucket_lease_ttl = \"2h\"");
+    insta::assert_snapshot!(refused(&ttl), @r"
+    runner.toml:7: role.app.bucket_lease_ttl: is not between 1s and 1h
+        60s is the default, and costs little
+    ");
 }
 
 #[test]
 fn what_is_only_convenient_is_warned_about() {
     let text = role(
-        "keep = { daily = 3 }\ntakeover_after = \"15m\"\n[notify]\nwebhook = \"https://x\"\n[listen]\naddress = \"127.0.0.1:1\"",
+        "keep = { daily = 3 }\n[notify]\nwebhook = \"https://x\"\n[listen]\naddress = \"127.0.0.1:1\"",
     );
     let mut shown = String::new();
     for warning in parse(&text).unwrap().warnings {
         writeln!(shown, "{warning}").unwrap();
     }
     insta::assert_snapshot!(shown, @r"
-    runner.toml:11: listen: no effect: nothing listens yet
-    runner.toml:9: notify: no effect: nobody is notified yet
+    runner.toml:10: listen: no effect: nothing listens yet
+    runner.toml:8: notify: no effect: nobody is notified yet
     runner.toml:7: role.app.keep:
         no effect: nothing is pruned yet, every snapshot is kept
-    runner.toml:8: role.app.takeover_after:
-        no effect: a silent holder is not replaced by itself yet
     ");
 }
 
