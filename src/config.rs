@@ -126,6 +126,26 @@ pub struct StoreSettings {
     pub journal: JournalPlace,
 }
 
+impl StoreSettings {
+    /// A store for which nothing else is configured.
+    pub fn new(url: StoreUrl, key: KeySource) -> Self {
+        Self {
+            url,
+            endpoint: None,
+            region: None,
+            profile: None,
+            path_style: None,
+            storage_class: None,
+            sse: None,
+            sse_kms_key_id: None,
+            ca_file: None,
+            key,
+            limit_upload: None,
+            journal: JournalPlace::Auto,
+        }
+    }
+}
+
 /// Where objects are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
@@ -198,6 +218,30 @@ pub struct RoleSettings {
     pub takeover_trust: TakeoverTrust,
     /// An empty source is believed.
     pub allow_empty: bool,
+}
+
+impl RoleSettings {
+    /// A role of these sources for which nothing else is configured: always active.
+    pub fn new(name: RoleName, key: KeySource, sources: Vec<PathBuf>) -> Self {
+        Self {
+            name,
+            key,
+            nodes: None,
+            eligible: None,
+            lease: Lease::None,
+            sources,
+            exclude: Vec::new(),
+            one_file_system: false,
+            exclude_caches: false,
+            exclude_larger_than: None,
+            dumps: BTreeMap::new(),
+            schedule: None,
+            jitter: Duration::ZERO,
+            missed_after: check::MISSED_AFTER,
+            takeover_trust: TakeoverTrust::default(),
+            allow_empty: false,
+        }
+    }
 }
 
 /// A command whose standard output becomes a file of the snapshot.

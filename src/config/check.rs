@@ -495,38 +495,8 @@ pub(super) fn for_flags(
         return Err(ConfigError { problems });
     }
     checked.sort();
-    let role = RoleSettings {
-        name: name.clone(),
-        key: key.clone(),
-        nodes: None,
-        eligible: None,
-        lease: Lease::None,
-        sources: checked,
-        exclude: Vec::new(),
-        one_file_system: false,
-        exclude_caches: false,
-        exclude_larger_than: None,
-        dumps: BTreeMap::new(),
-        schedule: None,
-        jitter: Duration::ZERO,
-        missed_after: MISSED_AFTER,
-        takeover_trust: TakeoverTrust::default(),
-        allow_empty: false,
-    };
-    let store = StoreSettings {
-        url,
-        endpoint: None,
-        region: None,
-        profile: None,
-        path_style: None,
-        storage_class: None,
-        sse: None,
-        sse_kms_key_id: None,
-        ca_file: None,
-        key,
-        limit_upload: None,
-        journal: JournalPlace::Auto,
-    };
+    let role = RoleSettings::new(name.clone(), key.clone(), checked);
+    let store = StoreSettings::new(url, key);
     let settings = Settings {
         files: Vec::new(),
         hash: String::new(),

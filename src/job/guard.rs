@@ -6,13 +6,12 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::job::backup::{Ask, BackupError, Committed, Opening, Runner};
-use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
+use crate::job::report::{ByteCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
 use crate::role::election::{self, Eligibility, Inputs, Occasion, StandbyReason, State, UnknownReason};
 use crate::role::probe::{self, Assessment, Context};
@@ -111,7 +110,7 @@ pub async fn backup(
     };
     if let Some((outcome, reason)) = left {
         let duration = runner.env.clock.boottime().saturating_sub(started);
-        return Ok((RoleReport { duration, ..blank(role, outcome) }, Some(reason)));
+        return Ok((RoleReport { duration, ..RoleReport::nothing(role.name.clone(), outcome) }, Some(reason)));
     }
     let (counting, counters) = Counting::new(connect().await?);
     let store: Arc<dyn Store> = Arc::new(counting);
@@ -127,16 +126,22 @@ pub async fn backup(
         None => None,
         Some((plan, _)) => {
             if let Some(offset) = repository.store.clock_offset().filter(|o| o.abs() > CLOCK_OFFSET_MAX) {
-                return finish(blank(role, Outcome::Unknown), Some(Reason::ClockOff { offset }));
+                return finish(
+                    RoleReport::nothing(role.name.clone(), Outcome::Unknown),
+                    Some(Reason::ClockOff { offset }),
+                );
             }
             let (now, committed) = (runner.env.clock.now(), opening.view().state.last_slot);
             match (plan.pending(committed, now), plan.due(now)) {
                 (Some(slot), _) => Some(slot.at),
                 (None, Some(due)) => {
-                    let report = RoleReport { slot: Some(due.at), ..blank(role, Outcome::Skipped) };
+                    let report =
+                        RoleReport { slot: Some(due.at), ..RoleReport::nothing(role.name.clone(), Outcome::Skipped) };
                     return finish(report, Some(Reason::SlotCommitted { slot: due.at }));
                 }
-                (None, None) => return finish(blank(role, Outcome::Skipped), Some(Reason::NothingDue)),
+                (None, None) => {
+                    return finish(RoleReport::nothing(role.name.clone(), Outcome::Skipped), Some(Reason::NothingDue));
+                }
             }
         }
     };
@@ -155,11 +160,18 @@ pub async fn backup(
             let done = Box::pin(opening.back_up(role, &candidacy, &ask)).await?;
             finish(committed(role, done, slot, &counters), None)
         }
-        State::Standby(why) => finish(blank(role, Outcome::Standby), Some(Reason::Standby(why, verdict.evidence))),
-        State::Unknown(why) => finish(blank(role, Outcome::Unknown), Some(Reason::Unknown(why, verdict.evidence))),
-        State::Conflict { holder } => {
-            finish(blank(role, Outcome::Standby), Some(Reason::Conflict { holder: holder.label }))
-        }
+        State::Standby(why) => finish(
+            RoleReport::nothing(role.name.clone(), Outcome::Standby),
+            Some(Reason::Standby(why, verdict.evidence)),
+        ),
+        State::Unknown(why) => finish(
+            RoleReport::nothing(role.name.clone(), Outcome::Unknown),
+            Some(Reason::Unknown(why, verdict.evidence)),
+        ),
+        State::Conflict { holder } => finish(
+            RoleReport::nothing(role.name.clone(), Outcome::Standby),
+            Some(Reason::Conflict { holder: holder.label }),
+        ),
     }
 }
 
@@ -198,26 +210,6 @@ fn due_slot(role: &RoleSettings, settings: &Settings, now: Timestamp) -> Result<
     Ok((plan, at))
 }
 
-/// A report on a run that committed nothing.
-fn blank(role: &RoleSettings, outcome: Outcome) -> RoleReport {
-    RoleReport {
-        role: role.name.clone(),
-        outcome,
-        reason: None,
-        snapshot: None,
-        previous: None,
-        term: None,
-        slot: None,
-        takeover: false,
-        files: FileCounts::default(),
-        bytes: ByteCounts::default(),
-        requests: 0,
-        duration: Duration::ZERO,
-        problems: Vec::new(),
-        problem_count: 0,
-    }
-}
-
 fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>, counters: &Counters) -> RoleReport {
     let unchanged = done.previous.as_ref().is_some_and(|p| p.root == done.snapshot.root);
     RoleReport {
@@ -231,6 +223,6 @@ fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>, coun
         bytes: ByteCounts { uploaded: counters.read().bytes_up, ..done.bytes },
         problems: done.problems,
         problem_count: done.problem_count,
-        ..blank(role, Outcome::Committed)
+        ..RoleReport::nothing(role.name.clone(), Outcome::Committed)
     }
 }

@@ -1,12 +1,10 @@
 //! A role with real parts for this room's tests: a tree in a temporary directory, a store in memory, the backup job.
 
-use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::config::{JournalPlace, KeySource, Lease, RoleSettings, TakeoverTrust};
+use crate::config::{JournalPlace, KeySource, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId};
 use crate::job::backup::{Ask, Committed, Opening, Runner};
@@ -38,24 +36,8 @@ impl Rig {
         let store: Arc<dyn Store> = Arc::new(memory.clone());
         let src = dir.path().join("src");
         std::fs::create_dir(&src).unwrap();
-        let role = RoleSettings {
-            name: "app".parse().unwrap(),
-            key: KeySource::KeyFile(dir.path().join("key")),
-            nodes: None,
-            eligible: None,
-            lease: Lease::None,
-            sources: vec![src],
-            exclude: Vec::new(),
-            one_file_system: false,
-            exclude_caches: false,
-            exclude_larger_than: None,
-            dumps: BTreeMap::new(),
-            schedule: None,
-            jitter: Duration::ZERO,
-            missed_after: Duration::from_mins(30),
-            takeover_trust: TakeoverTrust::Rehash,
-            allow_empty: false,
-        };
+        let key = KeySource::KeyFile(dir.path().join("key"));
+        let role = RoleSettings::new("app".parse().unwrap(), key, vec![src]);
         let (repository, _) = init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
         Self { env, dir, memory, store, role, repository, node: NodeId([1; 16]) }
     }

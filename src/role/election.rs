@@ -202,11 +202,10 @@ fn counts(occasion: Occasion, history: &History) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{KeySource, Probe, TakeoverTrust};
+    use crate::config::{KeySource, Probe};
     use crate::role::probe::{Detail, Subject};
 
     const ME: NodeId = NodeId([1; 16]);
@@ -214,24 +213,8 @@ mod tests {
 
     fn role(eligible: bool) -> RoleSettings {
         let probe = Probe::Vip { address: "192.0.2.1".parse().unwrap(), interface: None };
-        RoleSettings {
-            name: "app".parse().unwrap(),
-            key: KeySource::None,
-            nodes: None,
-            eligible: eligible.then_some(probe),
-            lease: Lease::None,
-            sources: vec!["/srv".into()],
-            exclude: Vec::new(),
-            one_file_system: false,
-            exclude_caches: false,
-            exclude_larger_than: None,
-            dumps: BTreeMap::new(),
-            schedule: None,
-            jitter: Duration::ZERO,
-            missed_after: Duration::from_mins(30),
-            takeover_trust: TakeoverTrust::Rehash,
-            allow_empty: false,
-        }
+        let always = RoleSettings::new("app".parse().unwrap(), KeySource::None, vec!["/srv".into()]);
+        RoleSettings { eligible: eligible.then_some(probe), ..always }
     }
 
     fn assessment(answer: Answer) -> Assessment {

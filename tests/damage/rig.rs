@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use runner::config::{JournalPlace, KeySource, Lease, RoleSettings, TakeoverTrust};
+use runner::config::{JournalPlace, KeySource, RoleSettings};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
 use runner::job::backup::{Ask, Opening, Runner};
@@ -50,24 +49,7 @@ pub(crate) struct Rig {
 }
 
 fn settings(name: &str, key: KeySource, source: &Path) -> RoleSettings {
-    RoleSettings {
-        name: name.parse().unwrap(),
-        key,
-        nodes: None,
-        eligible: None,
-        lease: Lease::None,
-        sources: vec![source.to_owned()],
-        exclude: Vec::new(),
-        one_file_system: false,
-        exclude_caches: false,
-        exclude_larger_than: None,
-        dumps: BTreeMap::new(),
-        schedule: None,
-        jitter: Duration::ZERO,
-        missed_after: Duration::from_mins(30),
-        takeover_trust: TakeoverTrust::Rehash,
-        allow_empty: false,
-    }
+    RoleSettings::new(name.parse().unwrap(), key, vec![source.to_owned()])
 }
 
 /// Bytes that do not compress.
