@@ -126,6 +126,26 @@ pub struct StoreSettings {
     pub journal: JournalPlace,
 }
 
+impl StoreSettings {
+    /// A store for which nothing else is configured.
+    pub fn new(url: StoreUrl, key: KeySource) -> Self {
+        Self {
+            url,
+            endpoint: None,
+            region: None,
+            profile: None,
+            path_style: None,
+            storage_class: None,
+            sse: None,
+            sse_kms_key_id: None,
+            ca_file: None,
+            key,
+            limit_upload: None,
+            journal: JournalPlace::Auto,
+        }
+    }
+}
+
 /// Where objects are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
@@ -210,7 +230,7 @@ pub struct RoleSettings {
 
 impl RoleSettings {
     /// A role that backs up `sources` by hand, on any node, with every default of the config file.
-    pub fn plain(name: RoleName, key: KeySource, sources: Vec<PathBuf>) -> Self {
+    pub fn new(name: RoleName, key: KeySource, sources: Vec<PathBuf>) -> Self {
         Self {
             name,
             key,

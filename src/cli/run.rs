@@ -24,7 +24,7 @@ use crate::job::progress::Progress;
 use crate::job::report::inside::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
 use crate::job::report::whoami::State;
-use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
+use crate::job::report::{Outcome, RoleReport};
 use crate::journal::state::Snapshot;
 
 /// The role of `backup --source` without `--role`.
@@ -281,22 +281,7 @@ fn failed(role: &RoleName, error: &Error) -> (RoleReport, Exit) {
     if let Some(hint) = hint {
         reason += &format!(". To do: {hint}");
     }
-    let report = RoleReport {
-        role: role.clone(),
-        outcome,
-        reason: Some(reason),
-        snapshot: None,
-        previous: None,
-        term: None,
-        slot: None,
-        takeover: false,
-        files: FileCounts::default(),
-        bytes: ByteCounts::default(),
-        requests: 0,
-        duration: std::time::Duration::ZERO,
-        problems: Vec::new(),
-        problem_count: 0,
-    };
+    let report = RoleReport { reason: Some(reason), ..RoleReport::nothing(role.clone(), outcome) };
     (report, exit)
 }
 

@@ -257,7 +257,7 @@ impl Check<'_> {
         if self.problems.len() > before {
             return None;
         }
-        let defaults = RoleSettings::plain(role_name?, key?, sources);
+        let defaults = RoleSettings::new(role_name?, key?, sources);
         Some(RoleSettings {
             nodes,
             eligible: match eligible {
@@ -496,21 +496,8 @@ pub(super) fn for_flags(
         return Err(ConfigError { problems });
     }
     checked.sort();
-    let role = RoleSettings::plain(name.clone(), key.clone(), checked);
-    let store = StoreSettings {
-        url,
-        endpoint: None,
-        region: None,
-        profile: None,
-        path_style: None,
-        storage_class: None,
-        sse: None,
-        sse_kms_key_id: None,
-        ca_file: None,
-        key,
-        limit_upload: None,
-        journal: JournalPlace::Auto,
-    };
+    let role = RoleSettings::new(name.clone(), key.clone(), checked);
+    let store = StoreSettings::new(url, key);
     let settings = Settings {
         files: Vec::new(),
         hash: String::new(),

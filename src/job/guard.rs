@@ -6,14 +6,13 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::job::backup::{Ask, BackupError, Committed, Opening, Runner};
 use crate::job::lease;
-use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
+use crate::job::report::{Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
 use crate::journal::log::AppendError;
 use crate::journal::state::View;
@@ -240,7 +239,7 @@ impl<'a> Guard<'a> {
             State::Paused(pause) => (Outcome::Skipped, Reason::Paused(pause)),
         };
         release(keeper).await;
-        Ok(Admission::Refused(Box::new((blank(self.role, outcome), Some(reason)))))
+        Ok(Admission::Refused(Box::new((nothing(self.role, outcome), Some(reason)))))
     }
 
     /// The slot to run; `Err`: there is none, and why.
@@ -248,16 +247,16 @@ impl<'a> Guard<'a> {
         let Some(plan) = &self.plan else { return Ok(None) };
         let done = |report, reason| Err(Box::new((report, Some(reason))));
         if let Some(offset) = self.repository.store.clock_offset().filter(|o| o.abs() > CLOCK_OFFSET_MAX) {
-            return done(blank(self.role, Outcome::Unknown), Reason::ClockOff { offset });
+            return done(nothing(self.role, Outcome::Unknown), Reason::ClockOff { offset });
         }
         let (now, committed) = (self.runner.env.clock.now(), view.state.last_slot);
         match (plan.pending(committed, now), plan.due(now)) {
             (Some(slot), _) => Ok(Some(slot)),
             (None, Some(due)) => {
-                let report = RoleReport { slot: Some(due.at), ..blank(self.role, Outcome::Skipped) };
+                let report = RoleReport { slot: Some(due.at), ..nothing(self.role, Outcome::Skipped) };
                 done(report, Reason::SlotCommitted { slot: due.at })
             }
-            (None, None) => done(blank(self.role, Outcome::Skipped), Reason::NothingDue),
+            (None, None) => done(nothing(self.role, Outcome::Skipped), Reason::NothingDue),
         }
     }
 
@@ -323,7 +322,7 @@ impl<'a> Guard<'a> {
                 let opening = Opening::open(self.runner, self.repository).await?;
                 match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.runner.node.id) {
                     Some(holder) => Err(BackupError::Append(AppendError::Fenced(Box::new(holder))).into()),
-                    None => Ok((blank(self.role, Outcome::Unknown), Some(Reason::LeaseLost(to)))),
+                    None => Ok((nothing(self.role, Outcome::Unknown), Some(Reason::LeaseLost(to)))),
                 }
             }
             (Err(error), _) => Err(error.into()),
@@ -384,8 +383,8 @@ pub(crate) fn ineligible(runner: &Runner, role: &RoleSettings, assessment: Optio
     let evidence = || assessment.map(|a| a.evidence.clone()).unwrap_or_default();
     match election::eligibility(role, &runner.node.name, assessment) {
         Eligibility::Yes => None,
-        Eligibility::No(why) => Some((blank(role, Outcome::Standby), Some(Reason::Standby(why, evidence())))),
-        Eligibility::Unknown(why) => Some((blank(role, Outcome::Unknown), Some(Reason::Unknown(why, evidence())))),
+        Eligibility::No(why) => Some((nothing(role, Outcome::Standby), Some(Reason::Standby(why, evidence())))),
+        Eligibility::Unknown(why) => Some((nothing(role, Outcome::Unknown), Some(Reason::Unknown(why, evidence())))),
     }
 }
 
@@ -397,23 +396,8 @@ pub(crate) fn plan(role: &RoleSettings, settings: &Settings) -> Result<Plan, Gua
 }
 
 /// A report on a run that committed nothing.
-fn blank(role: &RoleSettings, outcome: Outcome) -> RoleReport {
-    RoleReport {
-        role: role.name.clone(),
-        outcome,
-        reason: None,
-        snapshot: None,
-        previous: None,
-        term: None,
-        slot: None,
-        takeover: false,
-        files: FileCounts::default(),
-        bytes: ByteCounts::default(),
-        requests: 0,
-        duration: Duration::ZERO,
-        problems: Vec::new(),
-        problem_count: 0,
-    }
+fn nothing(role: &RoleSettings, outcome: Outcome) -> RoleReport {
+    RoleReport::nothing(role.name.clone(), outcome)
 }
 
 fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>) -> RoleReport {
@@ -429,6 +413,6 @@ fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>) -> R
         bytes: done.bytes,
         problems: done.problems,
         problem_count: done.problem_count,
-        ..blank(role, Outcome::Committed)
+        ..RoleReport::nothing(role.name.clone(), Outcome::Committed)
     }
 }

@@ -90,6 +90,11 @@ impl Local {
         self.dir.join("index")
     }
 
+    /// What is remembered by [`Local::save`].
+    pub fn memory_file(&self) -> PathBuf {
+        self.dir.join("memory.json")
+    }
+
     /// The cache of the tree as this node saw it.
     pub fn tree_cache(&self) -> PathBuf {
         self.dir.join("tree")
@@ -116,14 +121,14 @@ impl Local {
 
     /// What was remembered; nothing where it cannot be read: it is a cache.
     pub fn load(&self) -> Memory {
-        let bytes = fs::read(self.dir.join("memory.json")).unwrap_or_default();
+        let bytes = fs::read(self.memory_file()).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
     /// Remembers. The old memory stays whole if this is cut short.
     pub fn save(&self, memory: &Memory) -> io::Result<()> {
         let bytes = serde_json::to_vec(memory).map_err(io::Error::other)?;
-        replace(&self.dir.join("memory.json"), &bytes)
+        replace(&self.memory_file(), &bytes)
     }
 }
 

@@ -97,5 +97,27 @@ pub struct RoleReport {
     pub problem_count: u64,
 }
 
+impl RoleReport {
+    /// A report on a run that committed nothing.
+    pub fn nothing(role: RoleName, outcome: Outcome) -> Self {
+        Self {
+            role,
+            outcome,
+            reason: None,
+            snapshot: None,
+            previous: None,
+            term: None,
+            slot: None,
+            takeover: false,
+            files: FileCounts::default(),
+            bytes: ByteCounts::default(),
+            requests: 0,
+            duration: Duration::ZERO,
+            problems: Vec::new(),
+            problem_count: 0,
+        }
+    }
+}
+
 /// The most problems that a report names one by one; beyond it they are only counted.
 pub const PROBLEMS_MAX: usize = 1000;

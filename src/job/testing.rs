@@ -37,7 +37,7 @@ impl Rig {
         let src = dir.path().join("src");
         std::fs::create_dir(&src).unwrap();
         let key = KeySource::KeyFile(dir.path().join("key"));
-        let role = RoleSettings::plain("app".parse().unwrap(), key, vec![src]);
+        let role = RoleSettings::new("app".parse().unwrap(), key, vec![src]);
         let (repository, _) = init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
         Self { env, dir, memory, store, role, repository, node: NodeId([1; 16]) }
     }

@@ -307,7 +307,7 @@ mod tests {
         let probe = Probe::Vip { address: "192.0.2.1".parse().unwrap(), interface: None };
         RoleSettings {
             eligible: eligible.then_some(probe),
-            ..RoleSettings::plain("app".parse().unwrap(), KeySource::None, vec!["/srv".into()])
+            ..RoleSettings::new("app".parse().unwrap(), KeySource::None, vec!["/srv".into()])
         }
     }
 

@@ -56,23 +56,14 @@ async fn s3(_: &StoreSettings, bucket: &str, prefix: &str, _: &Env) -> Result<Ar
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{JournalPlace, KeySource};
+    use crate::config::KeySource;
     use crate::store::StoreErrorKind;
 
     fn settings(url: StoreUrl) -> StoreSettings {
         StoreSettings {
-            url,
-            endpoint: None,
             region: Some("us-east-1".to_owned()),
-            profile: None,
-            path_style: None,
-            storage_class: None,
-            sse: None,
-            sse_kms_key_id: None,
-            ca_file: None,
-            key: KeySource::None,
             limit_upload: Some(1 << 20),
-            journal: JournalPlace::Auto,
+            ..StoreSettings::new(url, KeySource::None)
         }
     }
 

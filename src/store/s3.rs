@@ -382,22 +382,15 @@ mod tests {
     use aws_sdk_s3::presigning::PresigningConfig;
 
     use super::*;
-    use crate::config::{JournalPlace, KeySource, StoreUrl};
+    use crate::config::{KeySource, StoreUrl};
 
     async fn uri(endpoint: Option<&str>, path_style: Option<bool>) -> String {
+        let url = StoreUrl::S3 { bucket: "backups".to_owned(), prefix: "/prod/".to_owned() };
         let settings = StoreSettings {
-            url: StoreUrl::S3 { bucket: "backups".to_owned(), prefix: "/prod/".to_owned() },
             endpoint: endpoint.map(str::to_owned),
             region: Some("eu-central-1".to_owned()),
-            profile: None,
             path_style,
-            storage_class: None,
-            sse: None,
-            sse_kms_key_id: None,
-            ca_file: None,
-            key: KeySource::None,
-            limit_upload: None,
-            journal: JournalPlace::Auto,
+            ..StoreSettings::new(url, KeySource::None)
         };
         let credentials = Some(Credentials::new("a", "b", None, None, "test"));
         let options = Options { credentials, ..Options::default() };

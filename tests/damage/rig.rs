@@ -49,7 +49,7 @@ pub(crate) struct Rig {
 }
 
 fn settings(name: &str, key: KeySource, source: &Path) -> RoleSettings {
-    RoleSettings::plain(name.parse().unwrap(), key, vec![source.to_owned()])
+    RoleSettings::new(name.parse().unwrap(), key, vec![source.to_owned()])
 }
 
 /// Bytes that do not compress.

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use runner::config::{JournalPlace, KeySource, StoreSettings, StoreUrl};
+use runner::config::{KeySource, StoreSettings, StoreUrl};
 use runner::env::Env;
 use runner::store::s3::{Credentials, Options, S3Store};
 use s3s::auth::SimpleAuth;
@@ -212,20 +212,8 @@ pub fn environment() -> Vec<(&'static str, String)> {
 
 /// Settings for the bucket on any server.
 pub fn settings(endpoint: &str, prefix: &str) -> StoreSettings {
-    StoreSettings {
-        url: StoreUrl::S3 { bucket: BUCKET.to_owned(), prefix: prefix.to_owned() },
-        endpoint: Some(endpoint.to_owned()),
-        region: None,
-        profile: None,
-        path_style: None,
-        storage_class: None,
-        sse: None,
-        sse_kms_key_id: None,
-        ca_file: None,
-        key: KeySource::None,
-        limit_upload: None,
-        journal: JournalPlace::Auto,
-    }
+    let url = StoreUrl::S3 { bucket: BUCKET.to_owned(), prefix: prefix.to_owned() };
+    StoreSettings { endpoint: Some(endpoint.to_owned()), ..StoreSettings::new(url, KeySource::None) }
 }
 
 impl Request {

@@ -215,7 +215,7 @@ impl Feed<'_> {
         let file = match read::open(&self.shared.roots, &scanned.path) {
             Ok(file) => file,
             Err(problem) => {
-                let done = Done::problem(problem, base).as_first_of(&scanned);
+                let done = Done::problem(problem, base).first_of(&scanned);
                 return self.send(Slot::Ready(vec![done]));
             }
         };

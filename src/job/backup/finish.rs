@@ -111,13 +111,13 @@ impl<'a> Finisher<'a> {
         }
         let end_of_file = error.as_ref().is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof);
         if end_of_file || content.file.changed().unwrap_or(true) {
-            return Ok(self.worker.read(&scanned.path, base)?.as_first_of(&scanned));
+            return Ok(self.worker.read(&scanned.path, base)?.first_of(&scanned));
         }
         if let Some(error) = error {
             let problem = Problem::io(scanned.path.clone(), &error);
-            return Ok(Done::problem(problem, base).as_first_of(&scanned));
+            return Ok(Done::problem(problem, base).first_of(&scanned));
         }
-        let mut done = Done::completed(completed, base, seen).as_first_of(&scanned);
+        let mut done = Done::completed(completed, base, seen).first_of(&scanned);
         if let Some(entry) = &mut done.entry
             && let Kind::File { chunks, .. } = &mut entry.kind
         {

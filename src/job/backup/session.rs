@@ -78,7 +78,7 @@ impl Session<'_> {
     }
 
     pub(crate) fn remember(&self, memory: &Memory) -> Result<(), BackupError> {
-        self.local.save(memory).map_err(|error| BackupError::State { path: self.local.tree_cache(), error })
+        self.local.save(memory).map_err(|error| BackupError::State { path: self.local.memory_file(), error })
     }
 
     pub(crate) async fn back_up(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {

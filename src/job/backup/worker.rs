@@ -64,7 +64,7 @@ impl Done {
 
     /// Tells the further names of what the walk saw if this entry is not made of that: it went away meanwhile, cannot be read, or
     /// something else has its name now.
-    pub(crate) fn as_first_of(mut self, scanned: &Scanned) -> Self {
+    pub(crate) fn first_of(mut self, scanned: &Scanned) -> Self {
         let stat = &scanned.stat;
         if stat.has_more_names() && self.object != Some(stat.object()) {
             self.lost_first = Some(scanned.path.clone());
@@ -257,10 +257,10 @@ impl<'a> Worker<'a> {
                 if let Some(entry) = &mut done.entry {
                     entry.kind = kind;
                 }
-                Ok(done.as_first_of(&scanned))
+                Ok(done.first_of(&scanned))
             }
-            Decision::Describe => Ok(self.describe(&scanned, base).as_first_of(&scanned)),
-            Decision::Read => Ok(self.read(&scanned.path, base)?.as_first_of(&scanned)),
+            Decision::Describe => Ok(self.describe(&scanned, base).first_of(&scanned)),
+            Decision::Read => Ok(self.read(&scanned.path, base)?.first_of(&scanned)),
         }
     }
 

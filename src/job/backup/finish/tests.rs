@@ -97,7 +97,9 @@ fn link_to_a(rig: &Rig) {
 }
 
 fn remove(src: &Path, names: &[&str]) {
-    names.iter().for_each(|name| fs::remove_file(src.join(name)).unwrap());
+    for name in names {
+        fs::remove_file(src.join(name)).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
