@@ -58,12 +58,12 @@ impl Version {
 
     /// For backends whose objects carry no name of their content: its hash.
     pub(in crate::store) fn of(body: &[u8]) -> Self {
-        Self(blake3::hash(body).to_hex().to_string())
+        Self::new(blake3::hash(body).to_hex().as_str())
     }
 
     /// Well formed everywhere, an ETag too, and the version of nothing.
     pub(in crate::store) fn of_nothing() -> Self {
-        Self("\"00000000000000000000000000000000\"".to_owned())
+        Self::new("\"00000000000000000000000000000000\"")
     }
 }
 

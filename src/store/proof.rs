@@ -218,14 +218,13 @@ async fn replace_rounds(store: &dyn Store, names: &mut Names, env: &Env) -> Resu
     let mut left = ROUNDS;
     let mut next = None;
     while left > 0 {
-        let (key, version) = match next.take() {
-            Some(next) => next,
-            None => {
-                let key = names.next();
-                store.put(&key, body(env)).await?;
-                let (_, version) = store.get_versioned(&key).await?;
-                (key, version)
-            }
+        let (key, version) = if let Some(next) = next.take() {
+            next
+        } else {
+            let key = names.next();
+            store.put(&key, body(env)).await?;
+            let (_, version) = store.get_versioned(&key).await?;
+            (key, version)
         };
         let bodies = bodies(env, RACERS);
         let racers = bodies.iter().map(|body| store.replace(&key, body.clone(), &version));

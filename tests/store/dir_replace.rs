@@ -61,7 +61,8 @@ async fn who_comes_too_late_waits_for_nobody_and_writes_nothing() {
 
 #[tokio::test]
 async fn what_changes_before_the_lock_is_taken_is_seen_under_it() {
-    let meddlers: [(fn(&Path), Option<&str>); 2] = [
+    type Meddler = (fn(&Path), Option<&'static str>);
+    let meddlers: [Meddler; 2] = [
         (|dir| fs::remove_file(dir.join("k")).unwrap(), None),
         (|dir| fs::write(dir.join("k"), "theirs").unwrap(), Some("theirs")),
     ];
