@@ -6,8 +6,12 @@ mod support;
 mod documents;
 #[path = "program/dumps.rs"]
 mod dumps;
+#[path = "program/executing.rs"]
+mod executing;
 #[path = "program/first_failure.rs"]
 mod first_failure;
+#[path = "program/leases.rs"]
+mod leases;
 #[path = "program/refusals.rs"]
 mod refusals;
 #[path = "program/restoring.rs"]

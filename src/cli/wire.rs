@@ -247,9 +247,7 @@ fn asker<'a>(context: &'a Context, state_dir: Option<&'a Path>) -> Asker<'a> {
     }
 }
 
-fn connecting(
-    context: &Context,
-) -> impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static + use<> {
+fn connecting(context: &Context) -> impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static + use<> {
     let (settings, env) = (context.settings.store.clone(), context.env.clone());
     async move { crate::store::connect(&settings, &env).await }
 }

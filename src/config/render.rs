@@ -6,7 +6,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::value::{format_duration, format_size};
-use super::{JournalPlace, KeySource, Lease, LeaseUnreachable, Probe, RoleSettings, Schedule, Settings, StoreSettings, TakeoverTrust};
+use super::{
+    JournalPlace, KeySource, Lease, LeaseUnreachable, Probe, RoleSettings, Schedule, Settings, StoreSettings,
+    TakeoverTrust,
+};
 
 /// A text as TOML writes it.
 fn quote(text: &str) -> String {

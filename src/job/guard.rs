@@ -17,7 +17,9 @@ use crate::job::report::{Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
 use crate::journal::log::AppendError;
 use crate::journal::state::View;
-use crate::role::election::{self, Eligibility, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason, Verdict};
+use crate::role::election::{
+    self, Eligibility, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason, Verdict,
+};
 use crate::role::lease::keeper::{self, Keeper, LostTo};
 use crate::role::lease::{LeaseHolder, Reply};
 use crate::role::permit::Candidacy;

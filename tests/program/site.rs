@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::support::cli::{Node, Run};
 
+/// Only the journal keeps nodes apart.
+const NONE: &str = "lease = \"none\"\n";
+
 /// One role `app` with the source `DIR/src`. It goes away when dropped.
 pub struct Site {
     dir: tempfile::TempDir,
@@ -17,6 +20,8 @@ pub struct Site {
     store: (String, String),
     /// Where its objects can be seen as files.
     objects: PathBuf,
+    /// What is said of the lease.
+    lease: &'static str,
     /// What the program needs in its environment.
     env: Vec<(&'static str, String)>,
 }
@@ -26,15 +31,20 @@ impl Site {
     pub fn new(lines: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let objects = dir.path().join("store");
-        let site =
-            Self { store: (format!("file://{}", objects.display()), String::new()), dir, objects, env: Vec::new() };
+        let site = Self {
+            store: (format!("file://{}", objects.display()), String::new()),
+            dir,
+            objects,
+            lease: NONE,
+            env: Vec::new(),
+        };
         site.begin(lines)
     }
 
     /// The same on a bucket: its URL, the server, where that keeps its objects as files, and the credentials.
     pub fn on_s3(url: &str, endpoint: &str, objects: PathBuf, env: Vec<(&'static str, String)>, lines: &str) -> Self {
         let store = (url.to_owned(), format!("endpoint = \"{endpoint}\"\n"));
-        Self { dir: tempfile::tempdir().unwrap(), store, objects, env }.begin(lines)
+        Self { dir: tempfile::tempdir().unwrap(), store, objects, lease: NONE, env }.begin(lines)
     }
 
     fn begin(self, lines: &str) -> Self {
@@ -56,11 +66,19 @@ impl Site {
         format!("eligible = {{ command = [\"sh\", \"-c\", \"{probe}\"] }}\n{lines}")
     }
 
+    /// A role whose lease is the default, the one in the store.
+    pub fn leased(lines: &str) -> Self {
+        let mut site = Self::new("");
+        site.lease = "";
+        site.config(lines);
+        site
+    }
+
     /// Writes the config again, with these lines in the role's section.
     pub fn config(&self, lines: &str) {
-        let ((url, more), key, source) = (&self.store, self.path("key"), self.src());
+        let ((url, more), key, source, lease) = (&self.store, self.path("key"), self.src(), self.lease);
         let store = format!("[store]\nurl = {url:?}\nkey_file = \"{}\"\n{more}\n", key.display());
-        let role = format!("[role.app]\nsources = [\"{}\"]\nlease = \"none\"\n{lines}\n", source.display());
+        let role = format!("[role.app]\nsources = [\"{}\"]\n{lease}{lines}\n", source.display());
         fs::write(self.path("runner.toml"), store + &role).unwrap();
     }
 
@@ -168,6 +186,18 @@ impl Site {
 /// Where `path` of the source host is below a restore's target.
 pub fn below(target: &Path, path: &Path) -> PathBuf {
     target.join(path.strip_prefix("/").unwrap())
+}
+
+/// Waits for something that surely comes.
+#[track_caller]
+pub fn wait_for(happened: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if happened() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("it never happened");
 }
 
 /// The only role of a report.

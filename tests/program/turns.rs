@@ -3,9 +3,8 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
-use std::time::Duration;
 
-use crate::site::{Site, role, words};
+use crate::site::{Site, role, wait_for, words};
 use crate::support::compare::assert_same;
 use crate::support::tree;
 
@@ -142,14 +141,4 @@ fn an_interrupt_ends_a_run_with_130_and_commits_nothing() {
         site.config("");
         assert_eq!(site.backup("east")["outcome"], "committed", "and nothing has to be unlocked");
     }
-}
-
-fn wait_for(happened: impl Fn() -> bool) {
-    for _ in 0..1000 {
-        if happened() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("it never happened");
 }

@@ -1,0 +1,97 @@
+//! `exec`: a command runs only where its node is active, gets what it needs to know, and does not outlive its leave.
+
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::site::{Site, wait_for, words};
+
+const LEASED: &str = "bucket_lease_ttl = \"4s\"\ntakeover_delay = \"0s\"\n";
+
+fn leased(lines: &str) -> Site {
+    let site = Site::leased(&format!("{LEASED}{lines}"));
+    site.write("file", "content");
+    site.init();
+    site
+}
+
+#[test]
+fn output_exit_code_and_environment_are_the_commands() {
+    let site = leased("");
+    let run = site.node("east").run(["exec", "app", "--", "sh", "-c", "echo $RUNNER_ROLE $RUNNER_TERM $RUNNER_NODE"]);
+    run.expect(0);
+    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("app 1 east\n", ""));
+    site.node("east").run(["exec", "app", "--", "sh", "-c", "test -n \"$RUNNER_DEADLINE\" && exit 42"]).expect(42);
+    site.node("east").run(["exec", "app", "--", "sh", "-c", "kill -KILL $$"]).expect(137);
+    let run = site.node("east").run(["exec", "app", "--", "/no/such/program"]).expect(1);
+    assert!(words(&run).contains("/no/such/program"), "{}", run.stderr);
+    assert_eq!(site.records().len(), 1, "one takeover: successive runs of a node inherit it");
+}
+
+#[test]
+fn where_the_node_is_not_active_it_does_not_run() {
+    let site = Site::pair("");
+    site.write("file", "content");
+    site.init();
+    site.move_to("east");
+    let touch = ["exec", "app", "--", "touch", site.path("ran").to_str().unwrap()].map(str::to_owned);
+    let run = site.node("west").run(touch.iter().map(String::as_str)).expect(3);
+    assert!(words(&run).contains("not run: not active here"), "{}", run.stderr);
+    let mut cron = touch.to_vec();
+    cron.splice(1..1, ["--skip-exit".to_owned(), "0".to_owned()]);
+    site.node("west").run(cron.iter().map(String::as_str)).expect(0);
+    fs::remove_file(site.path("active")).unwrap();
+    site.node("west").run(touch.iter().map(String::as_str)).expect(4);
+    assert!(!site.path("ran").exists());
+    site.move_to("west");
+    site.node("west").run(touch.iter().map(String::as_str)).expect(0);
+    assert!(site.path("ran").exists());
+}
+
+#[test]
+fn signals_go_to_the_command() {
+    let site = leased("");
+    let begun = site.path("begun");
+    let script = format!("trap 'exit 7' TERM; touch {}; while :; do sleep 0.05; done", begun.display());
+    let mut run = site.node("east").start(["exec", "app", "--", "sh", "-c", &script]);
+    wait_for(|| begun.exists());
+    kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(7));
+    // The lease was given up: nobody has to wait.
+    assert_eq!(site.backup("west")["outcome"], "committed");
+}
+
+#[test]
+fn a_command_ends_when_the_lease_cannot_be_renewed() {
+    let site = leased("");
+    let begun = site.path("begun");
+    let script = format!("echo $$ > {}; trap '' TERM; while :; do sleep 0.05; done", begun.display());
+    let mut run = site.node("east").start(["exec", "app", "--", "sh", "-c", &script]);
+    wait_for(|| begun.exists());
+    // The store goes away under it.
+    fs::rename(site.path("store"), site.path("elsewhere")).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(4), "whether somebody else is active cannot be told");
+    let pid = fs::read_to_string(&begun).unwrap().trim().to_owned();
+    assert!(!fs::exists(format!("/proc/{pid}")).unwrap(), "it was made to end");
+}
+
+#[test]
+fn a_scheduled_command_has_its_slot_once() {
+    let site = leased("every = \"36500d\"\n");
+    let log = site.path("log");
+    let script = format!("echo $RUNNER_SLOT >> {0}; test $(wc -l < {0}) -gt 1", log.display());
+    let exec =
+        |node: &str| site.node(node).run(["exec", "--scheduled", "--skip-exit", "0", "app", "--", "sh", "-c", &script]);
+    exec("east").expect(1);
+    exec("west").expect(0);
+    for node in ["east", "west", "north"] {
+        exec(node).expect(0);
+    }
+    assert_eq!(fs::read_to_string(&log).unwrap(), "1970-01-01T00:00:00Z\n".repeat(2), "an attempt may be repeated");
+    let kinds: Vec<String> = site
+        .records()
+        .iter()
+        .map(|r| format!("{} {}", r["kind"].as_str().unwrap(), r["body"]["exit"]).replace(" null", ""))
+        .collect();
+    assert_eq!(kinds, ["takeover", "begin", "end 1", "takeover", "begin", "end 0"]);
+}

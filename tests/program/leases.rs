@@ -1,0 +1,170 @@
+//! The lease in the store: who holds it works, who does not leaves, and what a dead or frozen holder leaves behind.
+
+use std::fs;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::site::{Site, role, wait_for, words};
+use crate::support::compare::assert_same;
+use crate::support::tree;
+
+/// As short as a lease may be that stays alive on a machine full of other tests.
+const TTL: &str = "bucket_lease_ttl = \"4s\"\ntakeover_delay = \"0s\"\n";
+
+/// A role with a lease, and a dump that lasts until somebody writes into `DIR/pipe`; `DIR/begun` is there when it runs.
+fn slow(lines: &str) -> Site {
+    let site = Site::leased(lines);
+    let dump = format!(
+        "{lines}[role.app.dumps]\n\"slow\" = {{ command = [\"sh\", \"-c\", \"echo > {0}/begun; cat {0}/pipe\"] }}\n",
+        site.dir().display()
+    );
+    site.config(&dump);
+    site.write("file", "content");
+    rustix::fs::mkfifoat(rustix::fs::CWD, site.path("pipe"), rustix::fs::Mode::RWXU).unwrap();
+    site.init();
+    site
+}
+
+fn lease(site: &Site) -> Value {
+    serde_json::from_slice(&fs::read(site.path("store/app/live/lease")).unwrap()).unwrap()
+}
+
+#[test]
+fn it_is_the_default_and_given_up_after_each_run() {
+    let site = Site::leased(TTL);
+    site.write("file", "content");
+    site.init();
+    for (node, term) in [("east", 1), ("east", 1), ("west", 2), ("west", 2), ("east", 3)] {
+        let run = site.backup(node);
+        assert_eq!(run["term"], term, "{run}");
+        let lease = lease(&site);
+        assert_eq!((&lease["name"], &lease["released"]), (&node.into(), &true.into()), "{lease}");
+    }
+    let whoami = |node: &str| role(&site.node(node).run(["whoami", "--json"]).expect(0));
+    assert_eq!((&whoami("east")["state"], &whoami("west")["state"]), (&"active".into(), &"standby".into()));
+    site.node("east").run(["is-active", "app"]).expect(0);
+    site.node("west").run(["is-active", "app"]).expect(3);
+    site.node("north").run(["is-active", "app"]).expect(3);
+}
+
+#[test]
+fn while_one_node_works_the_others_leave_and_are_told_who() {
+    let site = slow(TTL);
+    let mut east = site.node("east").start(["backup", "app"]);
+    wait_for(|| site.path("begun").exists());
+    let run = role(&site.node("west").run(["backup", "app", "--json"]).expect(0));
+    assert_eq!(run["outcome"], "standby", "{run}");
+    assert!(run["reason"].as_str().unwrap().contains("east"), "{run}");
+    let whoami = role(&site.node("west").run(["whoami", "--json"]).expect(0));
+    assert_eq!((&whoami["state"], &whoami["reason"]), (&"standby".into(), &"lease_taken".into()), "{whoami}");
+    site.node("west").run(["exec", "app", "--", "true"]).expect(3);
+    fs::write(site.path("pipe"), "dump").unwrap();
+    assert_eq!(east.wait().unwrap().code(), Some(0));
+    assert_eq!(site.snapshots().len(), 1);
+}
+
+#[test]
+fn a_killed_holder_is_waited_out_and_the_next_goes_on() {
+    let site = slow(TTL);
+    let mut east = site.node("east").start(["backup", "app"]);
+    wait_for(|| site.path("begun").exists());
+    east.kill().unwrap();
+    east.wait().unwrap();
+    fs::remove_file(site.path("begun")).unwrap();
+    let west = site.node("west").start(["backup", "app"]);
+    wait_for(|| site.path("begun").exists());
+    fs::write(site.path("pipe"), "dump").unwrap();
+    assert_eq!(west.wait_with_output().unwrap().status.code(), Some(0));
+    let records = site.records();
+    let kinds: Vec<_> =
+        records.iter().map(|r| (r["kind"].as_str().unwrap(), r["node"]["name"].as_str().unwrap())).collect();
+    assert_eq!(kinds, [("takeover", "east"), ("takeover", "west"), ("snapshot", "west")]);
+}
+
+#[test]
+fn a_holder_that_was_frozen_for_longer_than_its_lease_commits_nothing() {
+    let site = slow(TTL);
+    tree::many(&site.src().join("more"), 200, 3);
+    let mut east = site.node("east").start(["backup", "app"]);
+    wait_for(|| site.path("begun").exists());
+    let pid = Pid::from_child(&east);
+    kill_process(pid, Signal::STOP).unwrap();
+    fs::remove_file(site.path("begun")).unwrap();
+    let west = site.node("west").start(["backup", "app"]);
+    wait_for(|| site.path("begun").exists());
+    // East's dump waits at the same pipe; whoever reads, both dumps have their content.
+    kill_process(pid, Signal::CONT).unwrap();
+    assert_eq!(east.wait().unwrap().code(), Some(5), "fenced");
+    fs::write(site.path("pipe"), "dump").unwrap();
+    assert_eq!(west.wait_with_output().unwrap().status.code(), Some(0));
+    let snapshots = site.snapshots();
+    assert_eq!(snapshots.iter().map(|s| &s["node"]["name"]).collect::<Vec<_>>(), ["west"], "{snapshots:?}");
+    assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
+    site.node("north").run(["verify", "app", "--read-data"]).expect(0);
+}
+
+#[test]
+fn two_crontabs_commit_each_slot_once() {
+    let site = Site::leased(&format!("{TTL}every = \"36500d\"\n"));
+    tree::many(&site.src(), 300, 5);
+    site.init();
+    let nodes = ["east", "west", "north"].map(|name| {
+        let mut command = site.node(name).command(["backup", "app", "--scheduled", "--json"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    let codes: Vec<i32> = nodes.into_iter().map(|c| c.wait_with_output().unwrap().status.code().unwrap()).collect();
+    assert_eq!(codes, [0, 0, 0], "with a lease nobody is fenced: the others wait or leave");
+    assert_eq!(site.snapshots().len(), 1);
+    // Long after the first has finished and given the lease up.
+    let late = role(&site.node("south").run(["backup", "app", "--scheduled", "--json"]).expect(0));
+    assert_eq!(late["outcome"], "skipped", "{late}");
+    assert_eq!(site.records().len(), 2, "one takeover, one snapshot");
+}
+
+#[test]
+fn a_pause_holds_on_every_node_until_it_ends() {
+    let site = Site::leased(TTL);
+    site.write("file", "content");
+    site.init();
+    site.backup("east");
+    let said = site.node("west").run(["pause", "app", "--why", "disk swap"]).expect(0).stdout.clone();
+    assert!(said.contains("runner resume app"), "{said}");
+    for node in ["east", "west"] {
+        let run = role(&site.node(node).run(["backup", "app", "--json"]).expect(0));
+        assert_eq!(run["outcome"], "skipped", "{run}");
+        let reason = run["reason"].as_str().unwrap();
+        assert!(reason.contains("paused on west") && reason.contains("disk swap"), "{reason}");
+        let whoami = role(&site.node(node).run(["whoami", "--json"]).expect(0));
+        assert_eq!(whoami["state"], "paused", "{whoami}");
+        site.node(node).run(["is-active", "app"]).expect(3);
+        site.node(node).run(["exec", "app", "--", "true"]).expect(3);
+    }
+    site.node("east").run(["resume", "app"]).expect(0);
+    assert_eq!(site.backup("east")["outcome"], "unchanged");
+    site.node("east").run(["pause", "app", "--for", "1ms"]).expect(0);
+    assert_eq!(site.backup("east")["outcome"], "unchanged", "it is over by itself");
+}
+
+#[test]
+fn a_takeover_by_an_operator_holds_against_the_node_that_had_the_role() {
+    let site = Site::leased(TTL);
+    site.write("file", "content");
+    site.init();
+    site.backup("east");
+    let said = site.node("west").run(["takeover", "app"]).expect(0).stdout.clone();
+    assert!(said.contains("east had it"), "{said}");
+    let run = role(&site.node("east").run(["backup", "app", "--json"]).expect(0));
+    assert_eq!(run["outcome"], "standby", "{run}");
+    assert!(run["reason"].as_str().unwrap().contains("operator"), "{run}");
+    assert_eq!(site.backup("west")["term"], 3, "its first run is a process of its own");
+    assert_eq!(site.backup("east")["term"], 4, "and from then on the lease decides again");
+}
+
+#[test]
+fn a_store_that_cannot_hold_a_lease_is_refused_with_a_way_out() {
+    let site = Site::leased("bucket_lease_ttl = \"2h\"\n");
+    let run = site.node("east").run(["init"]).expect(2);
+    assert!(words(&run).contains("bucket_lease_ttl"), "{}", run.stderr);
+}
