@@ -31,10 +31,12 @@ const ARROWS: &[(&str, &[&str])] = &[
 const DECISIONS: &[&str] = &[
     "ids.rs",
     "config/check.rs",
+    "config/check/probe.rs",
     "config/document.rs",
     "config/raw.rs",
     "config/render.rs",
     "config/section.rs",
+    "config/url.rs",
     "config/value.rs",
     "job/report.rs",
     "journal/record.rs",

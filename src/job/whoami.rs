@@ -103,8 +103,10 @@ async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Du
 
 fn shorten(probe: &mut Probe, most: Duration) {
     match probe {
-        Probe::Command { timeout, .. } => *timeout = most.min(*timeout),
-        Probe::Vip { .. } => {}
+        Probe::Command { timeout, .. } | Probe::Http { timeout, .. } | Probe::Unit { timeout, .. } => {
+            *timeout = most.min(*timeout);
+        }
+        Probe::Vip { .. } | Probe::Mounted { .. } => {}
         Probe::All(probes) | Probe::Any(probes) => probes.iter_mut().for_each(|p| shorten(p, most)),
         Probe::Not(inner) => shorten(inner, most),
     }
