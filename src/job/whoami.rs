@@ -188,7 +188,7 @@ fn status(
     };
     let inputs = Inputs { role, node, label, assessment, history: history.as_ref(), occasion: Occasion::None };
     let decided = election::decide(inputs);
-    let evidence = decided.evidence.iter().map(describe).collect();
+    let evidence = decided.evidence.iter().map(|e| describe(e, asker.env)).collect();
     let (state, reason) = verdict(role, decided);
 
     let holder = view.and_then(|view| view.state.holder.as_ref());
@@ -248,7 +248,7 @@ fn verdict(role: &RoleSettings, verdict: Verdict) -> (State, Reason) {
     }
 }
 
-fn describe(evidence: &probe::Evidence) -> Evidence {
+fn describe(evidence: &probe::Evidence, env: &Env) -> Evidence {
     Evidence {
         probe: evidence.subject.to_string(),
         answer: match evidence.answer {
@@ -258,6 +258,7 @@ fn describe(evidence: &probe::Evidence) -> Evidence {
         },
         detail: evidence.detail.to_string(),
         latency: evidence.latency,
+        age: evidence.age(env.clock.boottime()),
     }
 }
 
