@@ -266,7 +266,9 @@ impl Findings {
                 if list.is_empty() {
                     self.problem(Problem::new(&node.place, name, "names no status").hint("for any 2xx, remove it"));
                 }
-                list.iter().for_each(|node| self.status(node, name));
+                for node in list {
+                    self.status(node, name);
+                }
             }
             (Form::Texts, Value::List(list)) => self.texts(list, name),
             (Form::Command, Value::List(list)) => {

@@ -123,15 +123,12 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {
         let octal = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok();
-        match after.get(..3).filter(|_| first == b'\\').and_then(octal) {
-            Some(byte) => {
-                out.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(first);
-                rest = after;
-            }
+        if let Some(byte) = after.get(..3).filter(|_| first == b'\\').and_then(octal) {
+            out.push(byte);
+            rest = &after[3..];
+        } else {
+            out.push(first);
+            rest = after;
         }
     }
     out
