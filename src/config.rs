@@ -16,6 +16,7 @@ mod section;
 mod starter;
 #[cfg(test)]
 mod tests;
+mod url;
 pub mod value;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, Place, Problem};
 pub use starter::starter;
+pub use url::HttpUrl;
 
 use crate::ids::RoleName;
 
@@ -303,6 +305,31 @@ pub enum Probe {
         /// Program and arguments.
         command: Vec<String>,
         /// Default 10 s.
+        timeout: Duration,
+    },
+    /// A question to a server: an answer that matches is yes, another one is no, none is unknown.
+    Http {
+        /// Where.
+        url: HttpUrl,
+        /// The statuses that match, sorted; empty: every 2xx.
+        status: Vec<u16>,
+        /// This text must be in the body.
+        body: Option<String>,
+        /// Default 5 s.
+        timeout: Duration,
+        /// PEM file with the roots to trust instead of the system's.
+        ca_file: Option<PathBuf>,
+    },
+    /// A path where a file system is mounted.
+    Mounted {
+        /// Absolute, without links.
+        path: PathBuf,
+    },
+    /// A systemd unit that is active.
+    Unit {
+        /// Its full name.
+        unit: String,
+        /// Default 5 s.
         timeout: Duration,
     },
     /// All of these.

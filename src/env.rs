@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::moment::Moment;
+
 /// The host's two clocks.
 pub trait Clock: Debug + Send + Sync {
     /// Wall time. It may jump; never measure with it.
@@ -19,16 +21,6 @@ pub trait Clock: Debug + Send + Sync {
     fn moment(&self) -> Moment {
         Moment { boot: self.boottime(), wall: self.now() }
     }
-}
-
-/// One instant on both clocks. Side by side they show what neither shows alone: a machine that its hypervisor stopped finds its
-/// wall clock ahead of its boot clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// By [`Clock::boottime`].
-    pub boot: Duration,
-    /// By [`Clock::now`].
-    pub wall: Timestamp,
 }
 
 /// A source of random bytes that cannot repeat in a cloned machine.

@@ -9,6 +9,7 @@ pub mod env;
 pub mod ids;
 pub mod job;
 pub mod journal;
+pub mod moment;
 pub mod repo;
 pub mod role;
 pub mod store;

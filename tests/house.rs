@@ -7,22 +7,23 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may name. `main → cli, daemon → job → role, journal, repo, tree → store`, and nothing points back.
 ///
-/// Beyond those arrows: `ids` and `env` are leaves that every room may use; the types of `config` are settings that every
+/// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use; the types of `config` are settings that every
 /// room below may be given; a tree is scanned into and written back from `repo::entry`; an append asks for a
 /// `role::permit`, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
 const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
-    ("env", &[]),
+    ("moment", &[]),
+    ("env", &["moment"]),
     ("config", &["ids"]),
-    ("store", &["ids", "env", "config"]),
-    ("repo", &["ids", "env", "config", "store"]),
-    ("role", &["ids", "env", "config", "store"]),
-    ("journal", &["ids", "env", "config", "store", "role::permit", "repo::crypto", "repo::line", "repo::names"]),
-    ("tree", &["ids", "env", "config", "store", "repo::entry"]),
-    ("job", &["ids", "env", "config", "store", "repo", "role", "journal", "tree"]),
-    ("notice", &["ids", "env", "config"]),
-    ("daemon", &["ids", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice"]),
-    ("cli", &["ids", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice", "daemon"]),
+    ("store", &["ids", "moment", "env", "config"]),
+    ("repo", &["ids", "moment", "env", "config", "store"]),
+    ("role", &["ids", "moment", "env", "config", "store"]),
+    ("journal", &["ids", "moment", "env", "config", "store", "role::permit", "repo::crypto", "repo::line", "repo::names"]),
+    ("tree", &["ids", "moment", "env", "config", "store", "repo::entry"]),
+    ("job", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree"]),
+    ("notice", &["ids", "moment", "env", "config"]),
+    ("daemon", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice"]),
+    ("cli", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice", "daemon"]),
     ("main", &["cli", "daemon"]),
 ];
 
@@ -30,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// asynchronous, and no adapter that has these.
 const DECISIONS: &[&str] = &[
     "ids.rs",
+    "moment.rs",
     "cli/render.rs",
     "cli/render/backup.rs",
     "cli/render/config.rs",
@@ -43,10 +45,12 @@ const DECISIONS: &[&str] = &[
     "cli/render/whoami.rs",
     "cli/units.rs",
     "config/check.rs",
+    "config/check/probe.rs",
     "config/document.rs",
     "config/raw.rs",
     "config/render.rs",
     "config/section.rs",
+    "config/url.rs",
     "config/value.rs",
     "job/backup/plan.rs",
     "job/report.rs",
@@ -68,6 +72,7 @@ const DECISIONS: &[&str] = &[
     "repo/pack.rs",
     "repo/segment.rs",
     "role/election.rs",
+    "role/lease/bucket/paper.rs",
     "role/permit.rs",
     "role/slot.rs",
     "store/key.rs",

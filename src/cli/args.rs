@@ -124,7 +124,7 @@ pub enum Command {
     Takeover(verbs::OneRole),
     /// Stop a role's runs on every node
     #[command(after_help = "Recorded in the role's journal. A run that is under way goes on.\n\n\
-        Example: runner pause app --for 2h --why 'disk swap'")]
+        Example: runner pause app --for 2h --why 'disk-swap'")]
     Pause(verbs::Pause),
     /// End a pause
     #[command(after_help = "Example: runner resume app")]

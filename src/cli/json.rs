@@ -132,6 +132,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
         .map(|e| {
             json!({
                 "probe": e.probe, "answer": e.answer, "detail": e.detail, "latency_seconds": seconds(e.latency),
+                "age_seconds": seconds(e.age),
             })
         })
         .collect();

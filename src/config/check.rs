@@ -1,7 +1,8 @@
 //! The document that fits the schema → settings that make sense. Pure: files and environment are passed in.
 
+mod probe;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use super::document::Table;
 use super::error::{ConfigError, Place, Problem};
 use super::section::{At, Section, accept};
 use super::{
-    Dump, Host, JournalPlace, KeySource, Lease, LeaseUnreachable, Probe, RoleSettings, Schedule, Settings,
+    Dump, Host, JournalPlace, KeySource, Lease, LeaseUnreachable, RoleSettings, Schedule, Settings,
     StoreSettings, StoreUrl, TakeoverTrust, raw, value,
 };
 use crate::ids::RoleName;
@@ -18,9 +19,6 @@ use crate::ids::RoleName;
 /// How long a lease in the bucket may last: shorter ones are lost to a slow request, longer ones keep the other node out for
 /// nothing.
 const BUCKET_LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
-
-/// How long a probe's command may think.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a dump may take. Long enough for any real one; without an end a hanging one would block the role for ever.
 const DUMP_TIMEOUT: Duration = Duration::from_hours(24);
@@ -401,51 +399,6 @@ impl Check<'_> {
             dumps.insert(name.to_owned(), Dump { command, user: dump.owned("user"), timeout });
         }
         dumps
-    }
-
-    /// `None`: its problems are on the list.
-    fn probe(&mut self, section: &Section<'_>) -> Option<Probe> {
-        if let Some(at) = section.text("vip") {
-            return Some(Probe::Vip { address: self.address(&at)?, interface: section.owned("interface") });
-        }
-        if let Some(command) = section.strings("command") {
-            let timeout = section.duration("timeout").map_or(PROBE_TIMEOUT, |at| at.value);
-            return Some(Probe::Command { command, timeout });
-        }
-        if let Some(inner) = section.section("not") {
-            return Some(Probe::Not(Box::new(self.probe(&inner)?)));
-        }
-        for (key, make) in [("all", Probe::All as fn(Vec<Probe>) -> Probe), ("any", Probe::Any)] {
-            if let Some(list) = section.list_of_sections(key) {
-                // All of them are read before giving up, so that all their problems are found.
-                let probes: Vec<Option<Probe>> = list.iter().map(|inner| self.probe(inner)).collect();
-                return probes.into_iter().collect::<Option<Vec<Probe>>>().map(make);
-            }
-        }
-        None
-    }
-
-    fn address(&mut self, at: &At<&str>) -> Option<IpAddr> {
-        let hint = match at.value {
-            text if text.contains('/') => {
-                format!("write it without the mask: {:?}", text.split('/').next().unwrap_or_default())
-            }
-            text if text.contains('%') => {
-                "name the interface beside it: { vip = \"…\", interface = \"eth0\" }".to_owned()
-            }
-            _ => "write it like \"10.0.0.50\" or \"2001:db8::50\"".to_owned(),
-        };
-        match at.value.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-            Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Some(ip),
-            Ok(_) => {
-                self.problems.push(at.problem(format!("{:?} is no machine's address", at.value)).hint(hint));
-                None
-            }
-            Err(_) => {
-                self.problems.push(at.problem(format!("{:?} is not an address", at.value)).hint(hint));
-                None
-            }
-        }
     }
 }
 

@@ -34,6 +34,8 @@ enum Form {
     Named(&'static [Key]),
     /// A table of whole numbers with these keys.
     Counts(&'static [&'static str]),
+    /// The status of an HTTP answer, or a list of them.
+    Statuses,
     /// Evidence; `true` where `after` may stand beside it.
     Probe(bool),
 }
@@ -140,6 +142,15 @@ static LISTEN: &[Key] = &[key("address", Form::Text, Ready)];
 
 /// What a probe's table says it is. Exactly one of these stands in each.
 pub(super) static PROBE_KINDS: &[&str] = &["vip", "http", "command", "mounted", "unit", "all", "any", "not"];
+
+/// What may stand beside a kind of probe: option, form, and the kinds that it goes with.
+static PROBE_OPTIONS: &[(&str, Form, &[&str])] = &[
+    ("interface", Form::Text, &["vip"]),
+    ("status", Form::Statuses, &["http"]),
+    ("body", Form::Text, &["http"]),
+    ("ca_file", Form::Text, &["http"]),
+    ("timeout", Form::Span, &["command", "http", "unit"]),
+];
 
 const PROBE_EXAMPLE: &str = r#"write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }"#;
 
@@ -250,6 +261,15 @@ impl Findings {
                 });
             }
             (Form::Text | Form::Word(_), Value::Text(_)) | (Form::Flag, Value::Flag(_)) => {}
+            (Form::Statuses, Value::Whole(_)) => self.status(node, name),
+            (Form::Statuses, Value::List(list)) => {
+                if list.is_empty() {
+                    self.problem(Problem::new(&node.place, name, "names no status").hint("for any 2xx, remove it"));
+                }
+                for node in list {
+                    self.status(node, name);
+                }
+            }
             (Form::Texts, Value::List(list)) => self.texts(list, name),
             (Form::Command, Value::List(list)) => {
                 self.texts(list, name);
@@ -276,6 +296,16 @@ impl Findings {
                 );
             }
         }
+    }
+
+    fn status(&mut self, node: &Node, name: &str) {
+        let (_, example) = Form::Statuses.expected();
+        let what = match &node.value {
+            Value::Whole(n) if value::status(n).is_some() => return,
+            Value::Whole(n) => format!("{n} is not the status of an answer"),
+            other => format!("expected a status, found {}", other.kind()),
+        };
+        self.problem(Problem::new(&node.place, name, what).hint(example));
     }
 
     fn texts(&mut self, list: &[Node], name: &str) {
@@ -312,11 +342,7 @@ impl Findings {
             return self.problem(Problem::new(&node.place, path, what).hint("simplify it"));
         }
         let kinds: Vec<&Entry> = table.entries.iter().filter(|e| PROBE_KINDS.contains(&e.key.as_str())).collect();
-        let options: &[&str] = match kinds.first().map(|e| e.key.as_str()) {
-            Some("vip") => &["interface"],
-            Some("command" | "http") => &["timeout"],
-            _ => &[],
-        };
+        let kind = kinds.first().map_or("", |e| e.key.as_str());
         if kinds.len() > 1 {
             let names: Vec<_> = kinds.iter().map(|e| e.key.as_str()).collect();
             self.problem(
@@ -327,19 +353,20 @@ impl Findings {
         let mut strangers = false;
         for entry in &table.entries {
             let name = dotted(path, &entry.key);
-            match entry.key.as_str() {
-                "vip" | "interface" => self.form(&entry.node, &name, Form::Text),
-                "command" => self.form(&entry.node, &name, Form::Command),
-                "timeout" => self.form(&entry.node, &name, Form::Span),
-                "after" if after => self.form(&entry.node, &name, Form::Span),
-                "http" | "mounted" | "unit" => {
-                    self.form(&entry.node, &name, Form::Text);
+            if let Some((_, form, owners)) = PROBE_OPTIONS.iter().find(|(option, ..)| *option == entry.key) {
+                self.form(&entry.node, &name, *form);
+                if !kinds.is_empty() && !owners.contains(&kind) {
                     self.problem(
-                        Problem::new(&entry.place, name, "not in this version yet")
-                            .hint("write { command = [\"…\"] } with a script: exit 0 for yes, 1 for no"),
+                        Problem::new(&entry.place, name, "out of place")
+                            .hint(format!("it goes with {}, inside the same braces", alternatives(owners))),
                     );
-                    continue;
                 }
+                continue;
+            }
+            match entry.key.as_str() {
+                "vip" | "http" | "mounted" | "unit" => self.form(&entry.node, &name, Form::Text),
+                "command" => self.form(&entry.node, &name, Form::Command),
+                "after" if after => self.form(&entry.node, &name, Form::Span),
                 "not" => match &entry.node.value {
                     Value::Table(inner) => self.probe(&entry.node, inner, &name, false, depth + 1),
                     _ => self.form(&entry.node, &name, Form::Probe(false)),
@@ -347,22 +374,14 @@ impl Findings {
                 "all" | "any" => self.probes(&entry.node, &name, depth),
                 _ => {
                     strangers = true;
-                    let known = PROBE_KINDS.iter().chain(options).copied();
+                    let options = PROBE_OPTIONS.iter().filter(|(.., owners)| owners.contains(&kind));
+                    let known = PROBE_KINDS.iter().copied().chain(options.map(|(option, ..)| *option));
                     let problem = Problem::new(&entry.place, name, "unknown key");
                     self.problem(match value::nearest(&entry.key, known) {
                         Some(near) => problem.hint(format!("did you mean {near:?}?")),
                         None => problem.hint(format!("known here: {}", PROBE_KINDS.join(", "))),
                     });
-                    continue;
                 }
-            }
-            let is_option = matches!(entry.key.as_str(), "interface" | "timeout");
-            if is_option && !kinds.is_empty() && !options.contains(&entry.key.as_str()) {
-                let owner = if entry.key == "interface" { "vip" } else { "command" };
-                self.problem(
-                    Problem::new(&entry.place, dotted(path, &entry.key), "out of place")
-                        .hint(format!("it goes with {owner}, inside the same braces")),
-                );
             }
         }
         if kinds.is_empty() && !strangers {
@@ -403,6 +422,7 @@ impl Form {
             }
             Form::Named(_) => ("tables by name", "write one like [role.app]"),
             Form::Counts(_) => ("a table", "write it like { daily = 14, weekly = 8 }"),
+            Form::Statuses => ("a status, or several", "write status = 200, or a list like [200, 429]"),
             Form::Probe(_) => ("a probe", PROBE_EXAMPLE),
         }
     }
@@ -417,6 +437,15 @@ fn home_of(name: &str) -> Option<&'static str> {
         // Several homes: no advice is better than the wrong one.
         (Some(home), None) if !home.is_empty() => Some(home),
         _ => None,
+    }
+}
+
+/// `a, b or c`.
+fn alternatives(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
     }
 }
 

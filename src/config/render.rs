@@ -145,6 +145,23 @@ fn probe(of: &Probe) -> String {
         Probe::Command { command, timeout } => {
             format!("{{ command = {}, timeout = \"{}\" }}", list(command, |p| quote(p)), format_duration(*timeout))
         }
+        Probe::Http { url, status, body, timeout, ca_file } => {
+            let mut out = format!("{{ http = {}", quote(&url.to_string()));
+            if !status.is_empty() {
+                let _ = write!(out, ", status = {}", list(status, u16::to_string));
+            }
+            if let Some(body) = body {
+                let _ = write!(out, ", body = {}", quote(body));
+            }
+            if let Some(ca_file) = ca_file {
+                let _ = write!(out, ", ca_file = {}", quote_path(ca_file));
+            }
+            format!("{out}, timeout = \"{}\" }}", format_duration(*timeout))
+        }
+        Probe::Mounted { path } => format!("{{ mounted = {} }}", quote_path(path)),
+        Probe::Unit { unit, timeout } => {
+            format!("{{ unit = {}, timeout = \"{}\" }}", quote(unit), format_duration(*timeout))
+        }
         Probe::All(probes) => format!("{{ all = {} }}", list(probes, probe)),
         Probe::Any(probes) => format!("{{ any = {} }}", list(probes, probe)),
         Probe::Not(inner) => format!("{{ not = {} }}", probe(inner)),

@@ -1,6 +1,7 @@
 //! Typed reading of a table that the schema has seen. A value of the wrong form reads as absent: the schema has
 //! reported it already, and saying "is missing" on top would send people the wrong way; [`Section::has`] tells.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,6 +86,16 @@ impl<'a> Section<'a> {
 
     pub(super) fn strings(&self, key: &str) -> Option<Vec<String>> {
         self.texts(key).map(|list| list.value.iter().map(|at| at.value.to_owned()).collect())
+    }
+
+    /// HTTP statuses, one or a list of them, sorted.
+    pub(super) fn statuses(&self, key: &str) -> Option<Vec<u16>> {
+        let number = |v: &Value| if let Value::Whole(n) = v { value::status(n) } else { None };
+        let at = self.read(key, |v| match v {
+            Value::List(list) => Some(list.iter().filter_map(|node| number(&node.value)).collect::<BTreeSet<u16>>()),
+            one => number(one).map(|n| BTreeSet::from([n])),
+        })?;
+        Some(at.value.into_iter().collect())
     }
 
     pub(super) fn section(&self, key: &str) -> Option<Section<'a>> {

@@ -73,7 +73,11 @@ fn a_full_config_reads_as_it_says_and_renders_to_itself() {
         [role.app]
         nodes = ["b", "a"]
         eligible = { all = [{ vip = "::ffff:10.0.0.50", interface = "lo" }, { not = { command = ["/bin/x", "it's \"q\""] } },
-                            { any = [{ command = ["y"], timeout = "3s" }] }] }
+                            { any = [{ command = ["y"], timeout = "3s" }, { http = "http://127.0.0.1:8008/primary" },
+                                     { http = "https://[::1]/x?y", status = [429, 200, 200], body = "say \"yes\"\n",
+                                       timeout = "2s", ca_file = "/etc/ca.pem" },
+                                     { http = "http://h", status = 204 }, { mounted = "/srv//it's here/" },
+                                     { unit = 'a\x2db@1.service' }, { unit = "b.timer", timeout = "1m" }] }] }
         sources = ["/srv/b//", "/srv/a"]
         exclude = ["*.tmp", "!keep.tmp"]
         one_file_system = true
@@ -102,6 +106,27 @@ fn a_full_config_reads_as_it_says_and_renders_to_itself() {
         Probe::Vip { address: "10.0.0.50".parse().unwrap(), interface: Some("lo".into()) },
         "an IPv4 address in IPv6 clothes is the IPv4 address"
     );
+    let Probe::Any(any) = &probes[2] else { panic!("{probes:?}") };
+    let http = |url: &str, status: &[u16]| Probe::Http {
+        url: url.parse().unwrap(),
+        status: status.to_vec(),
+        body: None,
+        timeout: Duration::from_secs(5),
+        ca_file: None,
+    };
+    assert_eq!(any[1], http("http://127.0.0.1:8008/primary", &[]));
+    let secure = Probe::Http {
+        url: "https://[::1]/x?y".parse().unwrap(),
+        status: vec![200, 429],
+        body: Some("say \"yes\"\n".into()),
+        timeout: Duration::from_secs(2),
+        ca_file: Some("/etc/ca.pem".into()),
+    };
+    assert_eq!(any[2], secure);
+    assert_eq!(any[3], http("http://h/", &[204]));
+    assert_eq!(any[4], Probe::Mounted { path: "/srv/it's here".into() });
+    assert_eq!(any[5], Probe::Unit { unit: r"a\x2db@1.service".into(), timeout: Duration::from_secs(5) });
+    assert_eq!(any[6], Probe::Unit { unit: "b.timer".into(), timeout: Duration::from_mins(1) });
     let orders = &settings.roles[&"orders.db".parse::<RoleName>().unwrap()];
     assert_eq!(orders.key, KeySource::None);
     assert_eq!(orders.schedule, Some(Schedule::Cron("*/5 1 * * *".into())));
@@ -173,9 +198,8 @@ fn what_is_missing_is_said_with_what_to_write() {
 fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     let all = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\njournal = \"etcd\"\n[etcd]\nendpoints = [\"https://e:2379\"]\n\
         [role.a]\nlease = \"etcd\"\nsources = [\"/a\"]\nbefore = [\"x\"]\nafter = [\"y\"]\n\
-        [role.b]\neligible = { http = \"http://127.0.0.1/\" }\nlease = \"bucket\"\nsources = [\"/b\"]\n\
-        fallback = { any = [{ vip = \"10.0.0.1\" }], after = \"15m\" }\n\
-        [role.c]\neligible = { any = [{ mounted = \"/srv\" }, { unit = \"x.service\" }] }\nlease = \"none\"\nsources = [\"/c\"]\n";
+        [role.b]\neligible = { vip = \"10.0.0.1\" }\nlease = \"bucket\"\nsources = [\"/b\"]\n\
+        fallback = { any = [{ vip = \"10.0.0.1\" }], after = \"15m\" }\n";
     insta::assert_snapshot!(refused(all), @r#"
     runner.toml:4: store.journal: "etcd" is not in this version yet
         write journal = "auto", or remove the line
@@ -187,14 +211,8 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
         remove it; until then freeze and thaw in a script around `runner backup`
     runner.toml:11: role.a.after: not in this version yet
         remove it; until then freeze and thaw in a script around `runner backup`
-    runner.toml:13: role.b.eligible.http: not in this version yet
-        write { command = ["…"] } with a script: exit 0 for yes, 1 for no
     runner.toml:16: role.b.fallback: not in this version yet
         remove it; only an eligible node runs the role
-    runner.toml:18: role.c.eligible.any.mounted: not in this version yet
-        write { command = ["…"] } with a script: exit 0 for yes, 1 for no
-    runner.toml:18: role.c.eligible.any.unit: not in this version yet
-        write { command = ["…"] } with a script: exit 0 for yes, 1 for no
     "#);
     let plain = parse("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]").unwrap();
     assert_eq!(plain.roles[&"a".parse().unwrap()].lease, Lease::Bucket, "the default without a probe");
@@ -327,7 +345,7 @@ fn probes_are_one_thing_each() {
     runner.toml:8: role.app.eligible.all: no probe in it
         write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
     runner.toml:8: role.app.eligible.all.timeout: out of place
-        it goes with command, inside the same braces
+        it goes with command, http or unit, inside the same braces
     runner.toml:8: role.app.eligible.all.vop: unknown key
         did you mean "vip"?
     runner.toml:8: role.app.eligible.all.not: expected a probe, found a list
@@ -335,7 +353,69 @@ fn probes_are_one_thing_each() {
     runner.toml:8: role.app.eligible.all: expected a probe, found a number
         write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
     runner.toml:8: role.app.eligible.timeout: out of place
-        it goes with command, inside the same braces
+        it goes with command, http or unit, inside the same braces
+    "#);
+    insta::assert_snapshot!(refused(&role(
+        "eligible = { any = [{ http = \"127.0.0.1:8008/primary\" }, { http = \"http://u:secret@h/\" }, { http = \"http://h/\", status = 99 },\n\
+         { http = \"http://h/\", status = [200, \"ok\", 700], body = \"\" }, { http = \"http://h/\", status = [] }, { http = \"http://h/\", status = \"2xx\" },\n\
+         { http = \"http://h/\", ca_file = \"/ca.pem\" }, { http = \"https://h/\", ca_file = \"ca.pem\", timeout = \"0s\", interface = \"lo\" },\n\
+         { http = \"http://h/\", stauts = 200 }, { http = [\"x\"] }, { vip = \"10.0.0.1\", status = 200, body = \"x\" },\n\
+         { mounted = \"srv\" }, { mounted = \"/\" }, { mounted = \"/srv/a\", timeout = \"1s\" }, { mounted = true },\n\
+         { unit = \"app\" }, { unit = \"app@.service\" }, { unit = \"app*.service\" }, { unit = \"a.service\", http = \"http://h/\" }] }"
+    )), @r#"
+    runner.toml:7: role.app.eligible.any.status: 99 is not the status of an answer
+        write status = 200, or a list like [200, 429]
+    runner.toml:7: role.app.eligible.any.http:
+        "127.0.0.1:8008/primary" is not an HTTP URL
+        write it like "http://127.0.0.1:8008/primary"
+    runner.toml:7: role.app.eligible.any.http: a probe's URL holds no credentials
+        write { command = ["…"] } with a script that has them
+    runner.toml:8: role.app.eligible.any.status: expected a status, found a text
+        write status = 200, or a list like [200, 429]
+    runner.toml:8: role.app.eligible.any.status: 700 is not the status of an answer
+        write status = 200, or a list like [200, 429]
+    runner.toml:8: role.app.eligible.any.status: names no status
+        for any 2xx, remove it
+    runner.toml:8: role.app.eligible.any.status:
+        expected a status, or several, found a text
+        write status = 200, or a list like [200, 429]
+    runner.toml:8: role.app.eligible.any.body: is empty, and that is in every body
+        write a text, or remove it
+    runner.toml:9: role.app.eligible.any.interface: out of place
+        it goes with vip, inside the same braces
+    runner.toml:9: role.app.eligible.any.timeout: must be longer than nothing
+        write it like "30s" or "5m"
+    runner.toml:9: role.app.eligible.any.ca_file: goes with https://
+        write the URL with https://, or remove ca_file
+    runner.toml:9: role.app.eligible.any.ca_file: "ca.pem" is not absolute
+        write it from the root, like "/srv/ca.pem"
+    runner.toml:10: role.app.eligible.any.stauts: unknown key
+        did you mean "status"?
+    runner.toml:10: role.app.eligible.any.http: expected a text, found a list
+        put it in quotes: "…"
+    runner.toml:10: role.app.eligible.any.body: out of place
+        it goes with http, inside the same braces
+    runner.toml:10: role.app.eligible.any.status: out of place
+        it goes with http, inside the same braces
+    runner.toml:11: role.app.eligible.any.timeout: out of place
+        it goes with command, http or unit, inside the same braces
+    runner.toml:11: role.app.eligible.any.mounted:
+        expected a text, found true or false
+        put it in quotes: "…"
+    runner.toml:11: role.app.eligible.any.mounted: "srv" is not absolute
+        write it from the root, like "/srv/srv"
+    runner.toml:11: role.app.eligible.any.mounted: is mounted always
+        name what moves between the nodes
+    runner.toml:12: role.app.eligible.any: http and unit in one probe
+        write { all = [ {…}, {…} ] } for both, { any = [ {…}, {…} ] } for one
+    runner.toml:12: role.app.eligible.any.unit: "app" has no type of unit at its end
+        write "app.service"
+    runner.toml:12: role.app.eligible.any.unit:
+        "app@.service" is a template, which never runs itself
+        name one of its instances, like "app@main.service"
+    runner.toml:12: role.app.eligible.any.unit:
+        "app*.service" is not the name of a unit: '*' is in it
+        write it like "app.service" or "postgresql@15-main.service"
     "#);
     let deep = format!("{}{{ vip = \"10.0.0.1\" }}{}", "{ not = ".repeat(17), " }".repeat(17));
     assert!(parse(&role(&format!("eligible = {deep}"))).unwrap_err().to_string().contains("nested more than 16 deep"));

@@ -19,7 +19,7 @@ pub struct ValueError {
     pub hint: String,
 }
 
-fn refuse<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, ValueError> {
+pub(super) fn refuse<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, ValueError> {
     Err(ValueError { what: what.into(), hint: hint.into() })
 }
 
@@ -140,6 +140,41 @@ pub fn absolute(text: &str) -> Result<PathBuf, ValueError> {
         return refuse(format!("{text:?} contains \"..\""), "write where it really is");
     }
     Ok(path.components().collect())
+}
+
+/// The status of an HTTP answer. 1xx announces one and is none.
+pub(super) fn status(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|status| (200..=599).contains(status))
+}
+
+/// What the name of a systemd unit may end in.
+const UNIT_TYPES: [&str; 11] =
+    ["service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope"];
+
+/// The name of one systemd unit with its type, as systemd.unit(5) has it; no pattern and no template.
+pub fn unit(name: &str) -> Result<&str, ValueError> {
+    const HINT: &str = r#"write it like "app.service" or "postgresql@15-main.service""#;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    if let Some(c) = name.chars().find(|c| !allowed(*c)) {
+        return refuse(format!("{name:?} is not the name of a unit: {c:?} is in it"), HINT);
+    }
+    match name.rsplit_once('.') {
+        Some((stem, kind)) if UNIT_TYPES.contains(&kind) => {
+            if stem.ends_with('@') {
+                return refuse(
+                    format!("{name:?} is a template, which never runs itself"),
+                    format!("name one of its instances, like \"{stem}main.{kind}\""),
+                );
+            }
+            // 255 is systemd's own limit.
+            if stem.is_empty() || stem.starts_with('@') || name.len() > 255 {
+                return refuse(format!("{name:?} is not the name of a unit"), HINT);
+            }
+            Ok(name)
+        }
+        _ if name.is_empty() => refuse("names no unit", HINT),
+        _ => refuse(format!("{name:?} has no type of unit at its end"), format!("write \"{name}.service\"")),
+    }
 }
 
 /// The candidate that a person probably meant, if one is near enough.
@@ -309,6 +344,32 @@ mod tests {
         assert_eq!(timezone("Europe/Berln").unwrap_err().hint, r#"did you mean "Europe/Berlin"?"#);
         assert!(timezone("CET-1CEST,M3.5.0,M10.5.0/3").is_err(), "POSIX rules have no name to show");
         assert!(timezone("").is_err());
+    }
+
+    #[test]
+    fn a_unit_is_one_that_can_run() {
+        for good in
+            ["app.service", "postgresql@15-main.service", "srv-app.mount", "-.mount", r"a\x2db.timer", "a.b:c_d.target"]
+        {
+            assert_eq!(unit(good), Ok(good));
+        }
+        let long = format!("{}.service", "x".repeat(248));
+        for bad in [
+            "",
+            "app",
+            "app.sevice",
+            ".service",
+            "@.service",
+            "@x.service",
+            "app@.service",
+            "app*.service",
+            "a b.service",
+            "a/b.mount",
+            &long,
+        ] {
+            assert!(unit(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(unit("app").unwrap_err().hint, r#"write "app.service""#);
     }
 
     #[test]

@@ -118,8 +118,10 @@ async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Du
 
 fn shorten(probe: &mut Probe, most: Duration) {
     match probe {
-        Probe::Command { timeout, .. } => *timeout = most.min(*timeout),
-        Probe::Vip { .. } => {}
+        Probe::Command { timeout, .. } | Probe::Http { timeout, .. } | Probe::Unit { timeout, .. } => {
+            *timeout = most.min(*timeout);
+        }
+        Probe::Vip { .. } | Probe::Mounted { .. } => {}
         Probe::All(probes) | Probe::Any(probes) => probes.iter_mut().for_each(|p| shorten(p, most)),
         Probe::Not(inner) => shorten(inner, most),
     }
@@ -215,7 +217,7 @@ fn status(
         occasion: Occasion::None,
     };
     let decided = election::decide(inputs);
-    let evidence = decided.evidence.iter().map(describe).collect();
+    let evidence = decided.evidence.iter().map(|e| describe(e, asker.env)).collect();
     let (state, reason) = match decided.state {
         election::State::Candidate => by_lease(node, looked.lease.as_ref(), history.as_ref()),
         decided => verdict(role, decided),
@@ -302,7 +304,7 @@ fn verdict(role: &RoleSettings, state: election::State) -> (State, Reason) {
     }
 }
 
-fn describe(evidence: &probe::Evidence) -> Evidence {
+fn describe(evidence: &probe::Evidence, env: &Env) -> Evidence {
     Evidence {
         probe: evidence.subject.to_string(),
         answer: match evidence.answer {
@@ -312,6 +314,7 @@ fn describe(evidence: &probe::Evidence) -> Evidence {
         },
         detail: evidence.detail.to_string(),
         latency: evidence.latency,
+        age: evidence.age(env.clock.boottime()),
     }
 }
 

@@ -295,7 +295,7 @@ mod tests {
 
     use super::*;
     use crate::config::{KeySource, Probe};
-    use crate::env::Moment;
+    use crate::moment::Moment;
     use crate::ids::InstanceId;
     use crate::role::permit::Grant;
     use crate::role::probe::{Detail, Subject};

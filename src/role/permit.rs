@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::env::Moment;
+use crate::moment::Moment;
 use crate::ids::{Digest, RoleName, Term};
 
 /// The least that is kept back of a lease: stopping work takes about that long.

@@ -4,16 +4,20 @@
 //! Every probe is asked, also where the first one decides: whoever wants to know why deserves all the evidence.
 
 mod command;
+mod http;
+pub mod mounted;
+pub mod unit;
 pub mod vip;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 
-use crate::config::Probe;
+use crate::config::{HttpUrl, Probe};
 use crate::env::Env;
 use crate::ids::{RoleName, Term};
 
@@ -85,6 +89,12 @@ pub enum Subject {
     Vip(IpAddr),
     /// A command, with its arguments.
     Command(Vec<String>),
+    /// A server's answer.
+    Http(HttpUrl),
+    /// A mount point.
+    Mounted(PathBuf),
+    /// A systemd unit.
+    Unit(String),
 }
 
 impl fmt::Display for Subject {
@@ -92,6 +102,9 @@ impl fmt::Display for Subject {
         match self {
             Subject::Vip(address) => write!(f, "vip {address}"),
             Subject::Command(command) => write!(f, "command {}", command.join(" ")),
+            Subject::Http(url) => write!(f, "http {url}"),
+            Subject::Mounted(path) => write!(f, "mounted {}", path.display()),
+            Subject::Unit(unit) => write!(f, "unit {unit}"),
         }
     }
 }
@@ -170,6 +183,68 @@ pub enum Detail {
     /// The command could not be started or watched.
     #[error("cannot be run: {0}")]
     NotRun(String),
+    /// The server's answer is the one wanted.
+    #[error("answered {status}{}", if *body { " with the text wanted" } else { "" })]
+    Answered {
+        /// Its status.
+        status: u16,
+        /// Whether its body was looked at, too.
+        body: bool,
+    },
+    /// The server's answer has another status.
+    #[error("answered {status}, not {wanted}{}", if *redirect { "; redirects are not followed" } else { "" })]
+    OtherStatus {
+        /// Its status.
+        status: u16,
+        /// `2xx`, or those that were configured.
+        wanted: String,
+        /// It points somewhere else.
+        redirect: bool,
+    },
+    /// The server's answer has the right status and another body.
+    #[error("answered {status}, but without {wanted:?}{}", said(line.as_ref()))]
+    OtherBody {
+        /// Its status.
+        status: u16,
+        /// The text that should be in it.
+        wanted: String,
+        /// The first line of what is.
+        line: Option<String>,
+    },
+    /// The server did not answer, or nothing that could be understood or trusted.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+    /// A file system is mounted there.
+    #[error("mounted from {device} ({filesystem})")]
+    Mounted {
+        /// The device or share.
+        device: String,
+        /// Its kind.
+        filesystem: String,
+    },
+    /// The path is no mount point.
+    #[error("nothing is mounted there")]
+    NotMounted,
+    /// The path is one that autofs would mount something on, if somebody looked.
+    #[error("only an automount point; nothing is mounted on it now")]
+    Automount,
+    /// The kernel did not say what is mounted.
+    #[error("the mounts of this machine cannot be read: {0}")]
+    MountsUnlisted(String),
+    /// What systemd says of the unit.
+    #[error("{active} ({sub})")]
+    UnitState {
+        /// Its state in general.
+        active: String,
+        /// Its state in the terms of its type.
+        sub: String,
+    },
+    /// The unit is neither loaded nor running.
+    #[error("systemd knows no such unit")]
+    NoUnit,
+    /// systemctl ended well and told nothing.
+    #[error("systemctl does not tell its state")]
+    UnitUnread,
 }
 
 fn said(line: Option<&String>) -> String {
@@ -225,6 +300,9 @@ async fn ask(leaf: Leaf<'_>, context: &Context, env: &Env) -> Evidence {
         Leaf::Command { command, timeout } => {
             (Subject::Command(command.to_vec()), command::ask(command, timeout, context).await)
         }
+        Leaf::Http { question, timeout } => (Subject::Http(question.url.clone()), http::ask(question, timeout).await),
+        Leaf::Mounted { path } => (Subject::Mounted(path.to_owned()), mounted::ask(path).await),
+        Leaf::Unit { unit, timeout } => (Subject::Unit(unit.to_owned()), unit::ask(unit, timeout, context).await),
     };
     let taken = env.clock.boottime();
     Evidence { subject, answer, detail, latency: taken.saturating_sub(start), taken }
@@ -235,6 +313,9 @@ async fn ask(leaf: Leaf<'_>, context: &Context, env: &Env) -> Evidence {
 enum Leaf<'a> {
     Vip { address: IpAddr, interface: Option<&'a str> },
     Command { command: &'a [String], timeout: Duration },
+    Http { question: http::Question<'a>, timeout: Duration },
+    Mounted { path: &'a Path },
+    Unit { unit: &'a str, timeout: Duration },
 }
 
 fn collect<'a>(probe: &'a Probe, leaves: &mut Vec<Leaf<'a>>) {
@@ -243,6 +324,12 @@ fn collect<'a>(probe: &'a Probe, leaves: &mut Vec<Leaf<'a>>) {
             leaves.push(Leaf::Vip { address: *address, interface: interface.as_deref() });
         }
         Probe::Command { command, timeout } => leaves.push(Leaf::Command { command, timeout: *timeout }),
+        Probe::Http { url, status, body, timeout, ca_file } => {
+            let question = http::Question { url, status, body: body.as_deref(), ca_file: ca_file.as_deref() };
+            leaves.push(Leaf::Http { question, timeout: *timeout });
+        }
+        Probe::Mounted { path } => leaves.push(Leaf::Mounted { path }),
+        Probe::Unit { unit, timeout } => leaves.push(Leaf::Unit { unit, timeout: *timeout }),
         Probe::All(probes) | Probe::Any(probes) => probes.iter().for_each(|p| collect(p, leaves)),
         Probe::Not(inner) => collect(inner, leaves),
     }
@@ -251,7 +338,9 @@ fn collect<'a>(probe: &'a Probe, leaves: &mut Vec<Leaf<'a>>) {
 /// The answer of a whole probe, given those of its simple ones in the order of [`collect`].
 fn combine(probe: &Probe, leaves: &mut dyn Iterator<Item = Answer>) -> Answer {
     match probe {
-        Probe::Vip { .. } | Probe::Command { .. } => leaves.next().unwrap_or(Answer::Unknown),
+        Probe::Vip { .. } | Probe::Command { .. } | Probe::Http { .. } | Probe::Mounted { .. } | Probe::Unit { .. } => {
+            leaves.next().unwrap_or(Answer::Unknown)
+        }
         // Collected first: every leaf below must be taken from the iterator, also after the answer is clear.
         Probe::All(probes) => Answer::all(probes.iter().map(|p| combine(p, leaves)).collect::<Vec<_>>()),
         Probe::Any(probes) => Answer::any(probes.iter().map(|p| combine(p, leaves)).collect::<Vec<_>>()),

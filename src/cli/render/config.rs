@@ -54,6 +54,9 @@ fn probe(probe: &Probe) -> String {
         Probe::Vip { address, interface: None } => format!("vip {address}"),
         Probe::Vip { address, interface: Some(name) } => format!("vip {address} on {name}"),
         Probe::Command { command, .. } => format!("command {}", command.first().map_or("", String::as_str)),
+        Probe::Http { url, .. } => format!("http {url}"),
+        Probe::Mounted { path } => format!("mounted {}", path.display()),
+        Probe::Unit { unit, .. } => format!("unit {unit}"),
         Probe::All(probes) => format!("({})", list(probes, " and ")),
         Probe::Any(probes) => format!("({})", list(probes, " or ")),
         Probe::Not(inner) => format!("not {}", self::probe(inner)),
@@ -77,7 +80,11 @@ mod tests {
             eligible = { all = [{ vip = "10.0.0.50" }, { not = { command = ["/usr/local/bin/maintenance"] } }] }
             lease = "none"
             schedule = "0 1 * * *"
+            [role.files]
+            sources = ["/srv/files"]
+            eligible = { any = [{ mounted = "/srv/files" }, { unit = "nfs-server.service" }] }
             [role.orders-db]
+            eligible = { http = "http://127.0.0.1:8008/primary" }
             sources = ["/srv/orders"]
             lease = "none"
             every = "1h"

@@ -31,7 +31,11 @@ fn role(role: &RoleStatus, view: &View) -> String {
             Answer::Unknown => "unknown",
         };
         let detail = if evidence.detail.is_empty() { String::new() } else { format!(" — {}", evidence.detail) };
-        let text = format!("{}{detail} ({})", evidence.probe, duration(evidence.latency));
+        let age = match evidence.age.as_secs() {
+            0 => "just now".to_owned(),
+            _ => relative(view.now - evidence.age, view.now),
+        };
+        let text = format!("{}{detail} (took {}, {age})", evidence.probe, duration(evidence.latency));
         out += &wrap(&format!("  {answer:<7} "), 10, &text);
     }
     out += &wrap("  fence   ", 10, &fence(role));

@@ -140,6 +140,8 @@ pub struct Evidence {
     pub detail: String,
     /// How long it took to answer.
     pub latency: Duration,
+    /// How long ago that was.
+    pub age: Duration,
 }
 
 /// What a probe says.

@@ -165,6 +165,45 @@ async fn is_active_asks_probes_alone() {
     assert_eq!(active(&rig).await, State::Standby);
 }
 
+#[test]
+fn evidence_has_an_age() {
+    let (env, ago) = (Env::host(), Duration::from_secs(5));
+    let evidence = probe::Evidence {
+        subject: probe::Subject::Unit("app.service".into()),
+        answer: probe::Answer::No,
+        detail: probe::Detail::NoUnit,
+        latency: Duration::from_millis(3),
+        taken: env.clock.boottime().saturating_sub(ago),
+    };
+    let described = describe(&evidence, &env);
+    assert_eq!(
+        (described.probe.as_str(), described.detail.as_str()),
+        ("unit app.service", "systemd knows no such unit")
+    );
+    assert_eq!(described.latency, evidence.latency);
+    assert!((ago..LONG).contains(&described.age), "{:?}", described.age);
+}
+
+#[test]
+fn every_probe_that_may_take_long_is_cut_short() {
+    let http = |timeout| Probe::Http {
+        url: "http://127.0.0.1:8008/primary".parse().unwrap(),
+        status: Vec::new(),
+        body: None,
+        timeout,
+        ca_file: None,
+    };
+    let unit = |timeout| Probe::Unit { unit: "app.service".into(), timeout };
+    let shell = |timeout| Probe::Command { command: vec!["/bin/true".into()], timeout };
+    let mount = Probe::Mounted { path: "/srv/app".into() };
+    let nest = |t| Probe::Any(vec![Probe::Not(Box::new(http(t))), Probe::All(vec![unit(t), shell(t)]), mount.clone()]);
+    let mut probe = nest(LONG);
+    shorten(&mut probe, SHORT);
+    assert_eq!(probe, nest(SHORT));
+    shorten(&mut probe, LONG);
+    assert_eq!(probe, nest(SHORT), "never longer than configured");
+}
+
 /// A store that never answers.
 #[derive(Debug)]
 struct Hanging;

@@ -5,125 +5,21 @@
 //! resetting, so that no content comes twice and an old version is never taken for the present one.
 //!
 //! The protocol is that of client-go's leader election (`resourceVersion` there, the ETag here), without its timestamps.
-//! What to do is decided by [`step`], a pure function; [`BucketLease`] does it.
+//! What to do is decided by `step`, a pure function; [`BucketLease`] does it.
+
+mod paper;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
+use self::paper::{Asker, Found, Paper, Step, Watched, parse, step, watch};
 use super::{LeaseHolder, LeaseService, Reply};
 use crate::env::Env;
-use crate::ids::{InstanceId, NodeId};
 use crate::role::permit::Grant;
 use crate::store::{PutOutcome, ReplaceOutcome, Store, StoreError, Version};
-
-/// The longest lease that is respected: a longer one in the object is damage, and would lock everybody out.
-pub const TTL_MAX: Duration = Duration::from_hours(1);
-
-/// The version of the lease object.
-const FORMAT: u32 = 1;
-
-/// The content of the lease object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Paper {
-    v: u32,
-    node: NodeId,
-    name: String,
-    instance: InstanceId,
-    /// How long it keeps others out, in milliseconds.
-    ttl_ms: u64,
-    /// Grows with every write, by whomever: no content comes twice.
-    count: u64,
-    /// Its holder gave it up.
-    released: bool,
-}
-
-impl Paper {
-    fn ttl(&self) -> Duration {
-        Duration::from_millis(self.ttl_ms).min(TTL_MAX)
-    }
-
-    fn holder(&self) -> LeaseHolder {
-        LeaseHolder { node: self.node, label: self.name.clone(), instance: self.instance }
-    }
-}
-
-/// The object as it was found: a version, and what could be read of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    version: Version,
-    paper: Option<Paper>,
-}
-
-/// A version that is being watched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Watched {
-    version: Version,
-    /// The boot time when it was first known to be there.
-    since: Duration,
-    /// Whether another version of the same holder was there before: it lives.
-    renewed: bool,
-    instance: Option<InstanceId>,
-}
-
-/// Who asks, and for how long.
-#[derive(Debug, Clone)]
-struct Asker {
-    me: LeaseHolder,
-    ttl: Duration,
-}
-
-/// What to do about what was found.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    /// There is none: create it.
-    Create(Paper),
-    /// It is ours, free or dead: replace exactly this version.
-    Replace(Version, Paper),
-    /// Somebody else's.
-    Leave { by: Option<LeaseHolder>, alive: bool },
-}
-
-/// Decides. `asked` is the boot time at which the look at the object began: it was there then or later.
-fn step(asker: &Asker, found: Option<&Found>, watched: Option<&Watched>, asked: Duration) -> Step {
-    let paper = |count: u64| Paper {
-        v: FORMAT,
-        node: asker.me.node,
-        name: asker.me.label.clone(),
-        instance: asker.me.instance,
-        ttl_ms: asker.ttl.as_millis() as u64,
-        count,
-        released: false,
-    };
-    let Some(found) = found else { return Step::Create(paper(1)) };
-    // What cannot be read counts as somebody's lease of our own length: it may be of a newer version.
-    let (free, ttl, count) = match &found.paper {
-        Some(there) => (there.released || there.instance == asker.me.instance, there.ttl(), there.count),
-        None => (false, asker.ttl, 0),
-    };
-    let watched = watched.filter(|watched| watched.version == found.version);
-    let over = watched.is_some_and(|watched| asked.saturating_sub(watched.since) >= ttl);
-    if free || over {
-        return Step::Replace(found.version.clone(), paper(count + 1));
-    }
-    Step::Leave { by: found.paper.as_ref().map(Paper::holder), alive: watched.is_some_and(|watched| watched.renewed) }
-}
-
-/// Goes on watching: `seen` is the boot time by which the answer was there.
-fn watch(before: Option<Watched>, found: Option<&Found>, seen: Duration) -> Option<Watched> {
-    let found = found?;
-    let instance = found.paper.as_ref().map(|paper| paper.instance);
-    match before {
-        Some(before) if before.version == found.version => Some(before),
-        before => {
-            let renewed = before.is_some_and(|before| instance.is_some() && before.instance == instance);
-            Some(Watched { version: found.version.clone(), since: seen, renewed, instance })
-        }
-    }
-}
 
 /// One role's lease object.
 #[derive(Debug)]
@@ -185,8 +81,7 @@ impl BucketLease {
 
     async fn try_ask(&mut self) -> Result<Reply, StoreError> {
         if let Some((paper, version)) = self.held.take() {
-            let next = Paper { count: paper.count + 1, ..paper };
-            let reply = self.write(Some(version), next).await?;
+            let reply = self.write(Some(version), paper.renewed()).await?;
             if reply != LOST_RACE {
                 return Ok(reply);
             }
@@ -206,10 +101,6 @@ impl BucketLease {
 
 /// Another process wrote at the same time; the next look tells who.
 const LOST_RACE: Reply = Reply::Taken { by: None, alive: false };
-
-fn parse(bytes: &[u8]) -> Option<Paper> {
-    serde_json::from_slice::<Paper>(bytes).ok().filter(|paper| paper.v == FORMAT)
-}
 
 #[async_trait]
 impl LeaseService for BucketLease {
@@ -240,8 +131,7 @@ impl LeaseService for BucketLease {
         };
         let held = held.filter(|(paper, _)| paper.instance == self.asker.me.instance && !paper.released);
         let Some((paper, version)) = held else { return };
-        let free = Paper { count: paper.count + 1, released: true, ..paper };
-        let body = Bytes::from(serde_json::to_vec(&free).expect("plain data becomes JSON"));
+        let body = Bytes::from(serde_json::to_vec(&paper.given_up()).expect("plain data becomes JSON"));
         // It runs out by itself, only later.
         match self.store.replace(&self.key, body, &version).await {
             Ok(ReplaceOutcome::Replaced(version)) => {
@@ -260,6 +150,7 @@ mod tests {
 
     use super::*;
     use crate::env::{Clock, HostRandom};
+    use crate::ids::{InstanceId, NodeId};
     use crate::store::memory::MemoryStore;
 
     const TTL: Duration = Duration::from_secs(60);

@@ -26,33 +26,49 @@ const LINE_MAX: usize = 200;
 const DRAIN: Duration = Duration::from_millis(200);
 
 pub(super) async fn ask(command: &[String], timeout: Duration, context: &Context) -> (Answer, Detail) {
-    match run(command, timeout, context).await {
-        Ok((Ended::Exit(status), line)) => match (status.code(), status.signal()) {
-            (Some(code), _) => {
-                let answer = match code {
-                    0 => Answer::Yes,
-                    1 => Answer::No,
-                    _ => Answer::Unknown,
-                };
-                (answer, Detail::Exit { code, line })
-            }
-            (None, signal) => (Answer::Unknown, Detail::Signal { signal: signal.unwrap_or_default(), line }),
-        },
-        Ok((Ended::TimedOut, line)) => (Answer::Unknown, Detail::TimedOut { after: timeout, line }),
-        Err(e) => (Answer::Unknown, Detail::NotRun(e.to_string())),
-    }
+    let finished = match run(command, timeout, context).await {
+        Ok(finished) => finished,
+        Err(e) => return (Answer::Unknown, Detail::NotRun(e.to_string())),
+    };
+    let answer = match finished.ended {
+        Ended::Exit(status) if status.code() == Some(0) => Answer::Yes,
+        Ended::Exit(status) if status.code() == Some(1) => Answer::No,
+        _ => Answer::Unknown,
+    };
+    (answer, finished.detail(timeout))
 }
 
-enum Ended {
+pub(super) enum Ended {
     Exit(ExitStatus),
     TimedOut,
 }
 
-async fn run(
-    command: &[String],
-    timeout: Duration,
-    context: &Context,
-) -> Result<(Ended, Option<String>), std::io::Error> {
+/// How a command ended, and the beginning of what it wrote.
+pub(super) struct Finished {
+    pub(super) ended: Ended,
+    pub(super) out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+impl Finished {
+    /// The end in words, with the first line it wrote.
+    pub(super) fn detail(&self, timeout: Duration) -> Detail {
+        let line = first_line(&self.err).or_else(|| first_line(&self.out));
+        match self.ended {
+            Ended::TimedOut => Detail::TimedOut { after: timeout, line },
+            Ended::Exit(status) => match status.code() {
+                Some(code) => Detail::Exit { code, line },
+                None => Detail::Signal { signal: status.signal().unwrap_or_default(), line },
+            },
+        }
+    }
+}
+
+/// Runs a command to its end, or until the time is up.
+///
+/// # Errors
+/// It could not be started or watched.
+pub(super) async fn run(command: &[String], timeout: Duration, context: &Context) -> Result<Finished, std::io::Error> {
     let [program, arguments @ ..] = command else {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "names no program"));
     };
@@ -77,7 +93,7 @@ async fn run(
         Ended::TimedOut
     };
     let (err, out) = (err.finish().await, out.finish().await);
-    Ok((ended, first_line(&err).or_else(|| first_line(&out))))
+    Ok(Finished { ended, out, err })
 }
 
 /// Kills the whole group if it is dropped while the command runs, for example when the program is interrupted.
@@ -131,7 +147,7 @@ impl Head {
 }
 
 /// The first line with something in it, made safe to show.
-fn first_line(output: &[u8]) -> Option<String> {
+pub(super) fn first_line(output: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(output);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
     Some(line.chars().filter(|c| !c.is_control()).take(LINE_MAX).collect())
