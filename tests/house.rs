@@ -18,7 +18,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["ids", "moment", "env", "config"]),
     ("repo", &["ids", "moment", "env", "config", "store"]),
     ("role", &["ids", "moment", "env", "config", "store"]),
-    ("journal", &["ids", "moment", "env", "config", "store", "role::permit", "repo::crypto", "repo::line", "repo::names"]),
+    (
+        "journal",
+        &["ids", "moment", "env", "config", "store", "role::permit", "repo::crypto", "repo::line", "repo::names"],
+    ),
     ("tree", &["ids", "moment", "env", "config", "store", "repo::entry"]),
     ("job", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree"]),
     ("notice", &["ids", "moment", "env", "config"]),

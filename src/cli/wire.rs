@@ -234,7 +234,7 @@ pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<Whoami
 /// Whether this node is active for a role.
 pub async fn is_active(context: &Context, role: &RoleSettings) -> State {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    job::whoami::is_active(&asker(context, state_dir.as_deref()), role, connecting(context)).await
+    Box::pin(job::whoami::is_active(&asker(context, state_dir.as_deref()), role, connecting(context))).await
 }
 
 fn asker<'a>(context: &'a Context, state_dir: Option<&'a Path>) -> Asker<'a> {

@@ -11,8 +11,8 @@ use super::document::Table;
 use super::error::{ConfigError, Place, Problem};
 use super::section::{At, Section, accept};
 use super::{
-    Dump, Host, JournalPlace, KeySource, Lease, LeaseUnreachable, RoleSettings, Schedule, Settings,
-    StoreSettings, StoreUrl, TakeoverTrust, raw, value,
+    Dump, Host, JournalPlace, KeySource, Lease, LeaseUnreachable, RoleSettings, Schedule, Settings, StoreSettings,
+    StoreUrl, TakeoverTrust, raw, value,
 };
 use crate::ids::RoleName;
 

@@ -234,11 +234,10 @@ impl View {
                     cost: body.cost,
                 });
             }
-            Body::Begin(_) => {}
             Body::End(body) if body.exit == 0 && !body.stopped => {
                 self.state.last_slot = self.state.last_slot.max(record.slot);
             }
-            Body::End(_) => {}
+            Body::Begin(_) | Body::End(_) => {}
             Body::Pause(body) => {
                 self.state.paused = Some(Paused {
                     node: record.node.clone(),

@@ -295,8 +295,8 @@ mod tests {
 
     use super::*;
     use crate::config::{KeySource, Probe};
-    use crate::moment::Moment;
     use crate::ids::InstanceId;
+    use crate::moment::Moment;
     use crate::role::permit::Grant;
     use crate::role::probe::{Detail, Subject};
 

@@ -7,8 +7,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::moment::Moment;
 use crate::ids::{Digest, RoleName, Term};
+use crate::moment::Moment;
 
 /// The least that is kept back of a lease: stopping work takes about that long.
 const MARGIN_MIN: Duration = Duration::from_millis(200);

@@ -18,8 +18,10 @@ fn leased(lines: &str) -> Site {
 #[test]
 fn output_exit_code_and_environment_are_the_commands() {
     let site = leased("");
-    let run = site.node("east").run(["exec", "app", "--", "sh", "-c", "echo $RUNNER_ROLE $RUNNER_TERM $RUNNER_NODE"]);
-    run.expect(0);
+    let run = site
+        .node("east")
+        .run(["exec", "app", "--", "sh", "-c", "echo $RUNNER_ROLE $RUNNER_TERM $RUNNER_NODE"])
+        .expect(0);
     assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("app 1 east\n", ""));
     site.node("east").run(["exec", "app", "--", "sh", "-c", "test -n \"$RUNNER_DEADLINE\" && exit 42"]).expect(42);
     site.node("east").run(["exec", "app", "--", "sh", "-c", "kill -KILL $$"]).expect(137);

@@ -153,7 +153,7 @@ mod tests {
     use crate::ids::{InstanceId, NodeId};
     use crate::store::memory::MemoryStore;
 
-    const TTL: Duration = Duration::from_secs(60);
+    const TTL: Duration = Duration::from_mins(1);
 
     /// A clock that is moved by hand.
     #[derive(Debug, Default)]
@@ -233,10 +233,10 @@ mod tests {
         assert_eq!(says(&two.ask().await), "node1");
         clocks[0].advance(TTL * 100);
         assert_eq!(says(&two.ask().await), "node1", "the holder's clock says nothing");
-        clocks[1].advance(TTL - Duration::from_millis(1));
+        clocks[1].advance(Duration::from_millis(59_999));
         assert_eq!(says(&two.ask().await), "node1");
         one.ask().await;
-        clocks[1].advance(TTL - Duration::from_millis(1));
+        clocks[1].advance(Duration::from_millis(59_999));
         assert_eq!(says(&two.ask().await), "node1, alive", "a change begins the wait anew");
         clocks[1].advance(TTL);
         assert_eq!(says(&two.ask().await), "held");
