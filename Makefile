@@ -44,7 +44,7 @@ deny: ## licences, banned crates, sources
 bench: build ## side by side with restic, rustic and borg: writes docs/BENCHMARKS.md
 	benches/peers --runner target/release/runner $(BENCH_ARGS)
 
-fuzz: ## each decoder's fuzz target for FUZZ_SECONDS (needs a nightly toolchain)
+fuzz: ## each decoder's fuzz target for FUZZ_SECONDS (says which toolchain it uses)
 	@scripts/fuzz $(FUZZ_SECONDS)
 
 install: ## what `make build` built, into PREFIX (default /usr/local): program, units, man pages, completions

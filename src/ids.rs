@@ -132,6 +132,9 @@ impl Seq {
     /// The first record of every journal.
     pub const FIRST: Seq = Seq(1);
 
+    /// The largest that its object's name has digits for.
+    pub const MAX: Seq = Seq(9_999_999_999_999_999);
+
     /// The number after this one.
     pub fn next(self) -> Seq {
         Seq(self.0 + 1)

@@ -1,13 +1,41 @@
-//! Chunks of a manifest, one after another, as a walk takes them. Two bytes of length stand before each.
+//! A chunk of a manifest, which is written again if it is a segment; and chunks one after another, as a walk takes them, each with
+//! two bytes of length before it.
 #![no_main]
+
+use std::collections::HashMap;
+use std::convert::Infallible;
 
 use libfuzzer_sys::fuzz_target;
 use runner::ids::ChunkId;
 use runner::repo::entry::TreePath;
-use runner::repo::manifest::{ManifestWalk, decode};
+use runner::repo::manifest::{ManifestWalk, ManifestWriter, Node, NodeSink, decode};
+
+#[derive(Default)]
+struct Chunks(HashMap<ChunkId, Vec<u8>>);
+
+impl NodeSink for Chunks {
+    type Error = Infallible;
+    fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, Infallible> {
+        let id = ChunkId(*blake3::hash(&bytes).as_bytes());
+        self.0.insert(id, bytes);
+        Ok(id)
+    }
+}
 
 fuzz_target!(|data: &[u8]| {
-    let _ = decode(data);
+    if let Ok(Node::Segment(entries)) = decode(data) {
+        let mut writer = ManifestWriter::new(Chunks::default());
+        for entry in &entries {
+            let Ok(()) = writer.push(entry.clone());
+        }
+        let Ok((root, count, chunks)) = writer.finish();
+        assert_eq!(count, entries.len() as u64);
+        let (mut walk, mut again) = (ManifestWalk::new(root), Vec::new());
+        while let Some(id) = walk.wants() {
+            again.extend(walk.give(&chunks.0[&id]).expect("what is written can be read").into_iter().flatten());
+        }
+        assert_eq!(again, entries);
+    }
     let mut walk = ManifestWalk::new(ChunkId([0; 32]));
     let (mut rest, mut last) = (data, None::<TreePath>);
     while let (Some(_), [low, high, more @ ..]) = (walk.wants(), rest) {

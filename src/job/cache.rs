@@ -56,6 +56,7 @@ pub struct CacheWriter {
     temporary: PathBuf,
     file: BufWriter<File>,
     entries: Vec<Entry>,
+    held: usize,
     locals: Vec<Option<Local>>,
 }
 
@@ -67,14 +68,15 @@ impl CacheWriter {
         let mut file = BufWriter::with_capacity(1 << 18, file);
         // The header is filled in at the end: before the commit the snapshot has no digest.
         file.write_all(&[0; HEADER_LEN])?;
-        Ok(Self { path: path.to_owned(), temporary, file, entries: Vec::new(), locals: Vec::new() })
+        Ok(Self { path: path.to_owned(), temporary, file, entries: Vec::new(), held: 0, locals: Vec::new() })
     }
 
     /// Adds the next entry in path order.
     pub fn push(&mut self, entry: Entry, local: Option<Local>) -> io::Result<()> {
+        self.held += segment::held(&entry);
         self.entries.push(entry);
         self.locals.push(local);
-        if self.entries.len() == BLOCK_ENTRIES { self.end_block() } else { Ok(()) }
+        if self.entries.len() == BLOCK_ENTRIES || self.held >= segment::HELD_MAX { self.end_block() } else { Ok(()) }
     }
 
     fn end_block(&mut self) -> io::Result<()> {
@@ -95,6 +97,7 @@ impl CacheWriter {
         self.file.write_all(&checksum(&packed))?;
         self.file.write_all(&packed)?;
         self.entries.clear();
+        self.held = 0;
         self.locals.clear();
         Ok(())
     }
@@ -217,7 +220,7 @@ impl CacheReader {
 /// The entries of a block from its plain content. For fuzzing, which does not get past the checksum.
 pub fn decode_block(plain: &[u8]) -> Result<Vec<Cached>, DecodeError> {
     let mut reader = Reader::new(plain);
-    let entries = segment::decode(&mut reader)?;
+    let entries = segment::decode(&mut reader, BLOCK_ENTRIES)?;
     let mut block = Vec::with_capacity(entries.len());
     for entry in entries {
         let local = match reader.u8()? {

@@ -279,6 +279,9 @@ impl Record {
             return Err(RecordError::Newer(v));
         }
         let raw: Raw = serde_json::from_slice(first).map_err(|e| damaged(&e))?;
+        if !(Seq::FIRST..=Seq::MAX).contains(&raw.seq) {
+            return Err(damaged(&"a number that no record has"));
+        }
         let body = match raw.kind.as_str() {
             "takeover" => Body::Takeover(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "snapshot" => Body::Snapshot(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),

@@ -398,6 +398,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_number_without_a_successor_is_no_record() {
+        let mut view = empty();
+        let mut record = next(&view, 1, takeover());
+        for (seq, sound) in [(0, false), (1, true), (Seq::MAX.0, true), (Seq::MAX.0 + 1, false), (u64::MAX, false)] {
+            record.seq = Seq(seq);
+            assert_eq!(Record::decode(&record.encode(&keys(Cipher::None)), None).is_ok(), sound, "{seq}");
+        }
+        record.seq = Seq::MAX;
+        (record.prev, record.state) = (Some(Digest([1; 32])), Some(State::default()));
+        view = View::before_checkpoint(&record).unwrap();
+        assert_eq!(view.apply(&record, Digest([2; 32])), Ok(()));
+        assert_eq!(view.next_seq(), Seq(Seq::MAX.0 + 1));
+    }
+
+    #[test]
     fn a_record_is_json_that_anybody_can_read() {
         let mut view = empty();
         add(&mut view, 1, takeover());

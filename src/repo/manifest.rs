@@ -57,7 +57,7 @@ pub fn decode(bytes: &[u8]) -> Result<Node, DecodeError> {
     let mut reader = Reader::new(bytes);
     match reader.u8()? {
         TAG_SEGMENT => {
-            let entries = segment::decode(&mut reader)?;
+            let entries = segment::decode(&mut reader, ITEMS_MAX)?;
             reader.finish()?;
             Ok(Node::Segment(entries))
         }
@@ -77,8 +77,8 @@ pub fn decode(bytes: &[u8]) -> Result<Node, DecodeError> {
                 }
                 refs.push(NodeRef { id, entries, first });
             }
-            if refs.is_empty() {
-                return bad("an empty page");
+            if refs.is_empty() || refs.len() > ITEMS_MAX {
+                return bad("a page without references, or with too many");
             }
             reader.finish()?;
             Ok(Node::Page { level, refs })
@@ -129,13 +129,14 @@ pub struct ManifestWriter<S> {
     sink: S,
     segment: Vec<Entry>,
     segment_chunks: usize,
+    segment_held: usize,
     levels: Vec<Vec<NodeRef>>,
 }
 
 impl<S: NodeSink> ManifestWriter<S> {
     /// A manifest without entries, whose chunks go to `sink`.
     pub fn new(sink: S) -> Self {
-        Self { sink, segment: Vec::new(), segment_chunks: 0, levels: vec![Vec::new()] }
+        Self { sink, segment: Vec::new(), segment_chunks: 0, segment_held: 0, levels: vec![Vec::new()] }
     }
 
     /// Appends an entry; its path must sort after all before.
@@ -151,10 +152,12 @@ impl<S: NodeSink> ManifestWriter<S> {
             assert!(last.path < entry.path, "{:?} does not sort after {:?}", entry.path, last.path);
         }
         self.segment_chunks += entry.kind.chunks().len();
+        self.segment_held += segment::held(&entry);
         let hash = path_hash(&entry.path);
         self.segment.push(entry);
         let len = self.segment.len();
-        let full = len >= ITEMS_MAX || self.segment_chunks >= SEGMENT_CHUNKS_MAX;
+        let full =
+            len >= ITEMS_MAX || self.segment_chunks >= SEGMENT_CHUNKS_MAX || self.segment_held >= segment::HELD_MAX;
         if full || (len >= ITEMS_MIN && is_cut(hash)) {
             self.end_segment()?;
         }
@@ -167,6 +170,7 @@ impl<S: NodeSink> ManifestWriter<S> {
         let entries = self.segment.len() as u64;
         self.segment.clear();
         self.segment_chunks = 0;
+        self.segment_held = 0;
         let id = self.sink.put(bytes)?;
         self.push_ref(0, NodeRef { id, entries, first })
     }
@@ -303,7 +307,7 @@ mod tests {
     use super::*;
     use crate::repo::crypto::tests::keys;
     use crate::repo::crypto::{Cipher, Keys};
-    use crate::repo::entry::{Kind, Nanos, Owner};
+    use crate::repo::entry::{Kind, Nanos, Owner, Xattr};
 
     #[derive(Debug)]
     struct Chunks(Keys, HashMap<ChunkId, Vec<u8>>);
@@ -359,6 +363,16 @@ mod tests {
             let (root, chunks) = write(&entries);
             assert_eq!(read(root, &chunks, None).0, entries, "{len} entries");
         }
+    }
+
+    #[test]
+    fn entries_with_large_attributes_are_cut_where_a_reader_wants_it() {
+        let value = vec![7; 1 << 20];
+        let large =
+            |n| Entry { xattrs: vec![Xattr { name: b"user.x".to_vec(), value: value.clone() }], ..entry(n, 10) };
+        let entries: Vec<Entry> = (0..40).map(large).collect();
+        let (root, chunks) = write(&entries);
+        assert_eq!(read(root, &chunks, None).0, entries);
     }
 
     #[test]

@@ -9,6 +9,19 @@ use crate::ids::ChunkId;
 use crate::repo::codec::{DecodeError, Reader, bad, put_bytes, put_signed, put_varint};
 use crate::repo::entry::{Entry, Extent, Kind, Nanos, Owner, TreePath, Xattr};
 
+/// A segment ends after the entry with which its entries take this much memory ([`held`]), and a reader refuses one that goes
+/// on: columns name each distinct value once, so that a few bytes a reader did not bound could stand for gigabytes.
+pub(crate) const HELD_MAX: usize = 16 << 20;
+
+/// What an attribute takes besides its bytes.
+const XATTR_HELD: usize = 64;
+
+/// What an entry takes of [`HELD_MAX`]: what it may share with others where it is stored.
+pub(crate) fn held(entry: &Entry) -> usize {
+    let xattrs: usize = entry.xattrs.iter().map(|x| XATTR_HELD + x.name.len() + x.value.len()).sum();
+    entry.path.as_bytes().len() + entry.owner.user.len() + entry.owner.group.len() + xattrs
+}
+
 const FILE: u8 = 0;
 const SPARSE: u8 = 1;
 const HARDLINK: u8 = 2;
@@ -132,9 +145,12 @@ fn numbers(reader: &mut Reader<'_>, count: usize, limit: usize) -> Result<Vec<us
         .collect()
 }
 
-/// The path `below` does sort before `above`; every column is there; every count is true.
-pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Vec<Entry>, DecodeError> {
+/// Paths ascend; every column is there; every count is true; there are at most `limit` entries, within [`HELD_MAX`].
+pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>, DecodeError> {
     let count = reader.count(6)?;
+    if count > limit {
+        return bad("more entries than a segment may have");
+    }
     let paths = decode_paths(reader, count)?;
     let kinds = reader.take(count)?;
 
@@ -177,18 +193,24 @@ pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Vec<Entry>, DecodeError>
         }
     }
 
+    let mut total = 0;
     let mut entries = Vec::with_capacity(count);
     let mut chunk_counts = Vec::with_capacity(count);
     for (n, path) in paths.into_iter().enumerate() {
         let (kind, chunks) = decode_kind(reader, kinds[n], &path)?;
         chunk_counts.push(chunks);
-        entries.push(Entry {
+        if total >= HELD_MAX {
+            return bad("entries that take more memory than a segment's may");
+        }
+        let entry = Entry {
             path,
             kind,
             owner: owners[owner_numbers[n]].clone(),
             mtime: mtimes[n],
             xattrs: sets[set_numbers[n]].clone(),
-        });
+        };
+        total += held(&entry);
+        entries.push(entry);
     }
     for (entry, count) in entries.iter_mut().zip(chunk_counts) {
         if let Kind::File { chunks, .. } = &mut entry.kind {
@@ -202,7 +224,11 @@ pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Vec<Entry>, DecodeError>
 
 fn decode_paths(reader: &mut Reader<'_>, count: usize) -> Result<Vec<TreePath>, DecodeError> {
     let mut paths: Vec<TreePath> = Vec::with_capacity(count);
+    let mut total = 0;
     for _ in 0..count {
+        if total >= HELD_MAX {
+            return bad("entries that take more memory than a segment's may");
+        }
         let before = paths.last().map_or(&b""[..], |p| p.as_bytes());
         let shared = match usize::try_from(reader.varint()?) {
             Ok(n) if n <= before.len() => n,
@@ -218,6 +244,7 @@ fn decode_paths(reader: &mut Reader<'_>, count: usize) -> Result<Vec<TreePath>, 
         if paths.last().is_some_and(|last| *last >= path) {
             return bad("paths out of order");
         }
+        total += path.as_bytes().len();
         paths.push(path);
     }
     Ok(paths)
@@ -326,9 +353,45 @@ mod tests {
 
     fn decode_all(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
         let mut reader = Reader::new(bytes);
-        let entries = decode(&mut reader)?;
+        let entries = decode(&mut reader, 256)?;
         reader.finish()?;
         Ok(entries)
+    }
+
+    fn entry(path: String) -> Entry {
+        Entry {
+            path: TreePath::new(path).unwrap(),
+            kind: Kind::Fifo,
+            owner: Owner::default(),
+            mtime: Nanos(0),
+            xattrs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_few_bytes_cannot_stand_for_gigabytes() {
+        let over = |e: Result<_, DecodeError>| e.unwrap_err().what.contains("more memory");
+        let of = |one: &dyn Fn(usize) -> Entry, count: usize| {
+            let mut out = Vec::new();
+            encode(&(0..count).map(one).collect::<Vec<_>>(), &mut out);
+            decode_all(&out)
+        };
+        // A megabyte, shared by all: sixteen of them are the limit.
+        let large = "x".repeat(1 << 20);
+        let path = |n: usize| entry(format!("{large}{n:03}"));
+        let owner =
+            |n: usize| Entry { owner: Owner { user: large.clone(), ..Owner::default() }, ..entry(format!("{n:03}")) };
+        let value = || vec![Xattr { name: b"user.x".to_vec(), value: large.clone().into_bytes() }];
+        let xattr = |n: usize| Entry { xattrs: value(), ..entry(format!("{n:03}")) };
+        let empty = vec![Xattr { name: Vec::new(), value: Vec::new() }; (1 << 20) / XATTR_HELD];
+        let empties = |n: usize| Entry { xattrs: empty.clone(), ..entry(format!("{n:03}")) };
+        for one in [&path as &dyn Fn(usize) -> Entry, &owner, &xattr, &empties] {
+            assert_eq!(of(one, 16).unwrap().len(), 16);
+            assert!(over(of(one, 17)));
+        }
+        let small = |n: usize| entry(format!("{n:03}"));
+        assert_eq!(of(&small, 256).unwrap().len(), 256);
+        assert!(of(&small, 257).is_err());
     }
 
     proptest! {

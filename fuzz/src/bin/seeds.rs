@@ -4,10 +4,13 @@ use std::error::Error;
 use std::path::Path;
 
 use jiff::Timestamp;
+use runner::config::{Host, Settings};
 use runner::env::Env;
-use runner::ids::{ChunkId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, Seq, Term};
-use runner::journal::record::{Body, Changes, Cost, NodeRef, Record, SnapshotBody, Takeover, TakeoverWhy};
-use runner::journal::state::State;
+use runner::ids::{ChunkId, IndexId, InstanceId, NodeId, PackId, RepoId, Seq, Term};
+use runner::journal::record::{
+    Body, CHECKPOINT_EVERY, Changes, Cost, NodeRef, Record, SnapshotBody, Takeover, TakeoverWhy, digest,
+};
+use runner::journal::state::View;
 use runner::repo::crypto::{Cipher, Keys, Part, RepositoryKey};
 use runner::repo::entry::{Entry, Extent, Kind, Nanos, Owner, TreePath, Xattr};
 use runner::repo::format::{ChunkerParams, Format, JournalHome, VERSION};
@@ -16,14 +19,41 @@ use runner::repo::keyslot::{KeySlot, Secret};
 use runner::repo::manifest::{ManifestWriter, NodeSink};
 use runner::repo::pack::{ChunkEntry, Compressor, PackBuilder, PackTable};
 
+/// What the config that comes with the program leaves out.
+const CONFIGS: [&str; 2] = [
+    r#"[store]
+url = "s3://bucket"
+ca_file = "/c"
+path_style = true
+storage_class = "S"
+sse = "aws:kms"
+sse_kms_key_id = "k"
+profile = "p"
+encryption = "none"
+journal = "bucket"
+limit_upload = "1.5kB"
+[role.a]
+lease = "none"
+eligible = { any = [{ vip = "::1", interface = "lo" }, { not = { command = ["t", ""], timeout = "1m30s" } }] }
+sources = ["/r", "/s"]
+exclude = ["!a"]
+exclude_larger_than = "7"
+every = "1h30m"
+"#,
+    r#"store = { url = "/b%/x", passphrase_file = "/p" }
+role.a = { lease = "none", sources = ["/"] }
+role."b.c" = { lease = "none", dumps."d" = { command = ["e"] }, key_file = "/k", takeover_trust = "mtime" }
+"#,
+];
+
 type Failure = Box<dyn Error>;
 
 fn main() -> Result<(), Failure> {
     let (repo, master) = (RepoId([7; 16]), RepositoryKey::new([7; 32]));
     let keys = Keys::new(Cipher::None, repo, "app".parse()?, master.clone());
-    for (number, record) in records(&keys)?.iter().enumerate() {
-        write("record", &format!("record-{number}"), &record.encode(&keys))?;
-    }
+    let (journal, checkpoint) = records(&keys)?;
+    write("record", "journal", &journal)?;
+    write("record", "checkpoint", &checkpoint)?;
     let format = Format {
         v: VERSION,
         role: "app".parse()?,
@@ -47,9 +77,13 @@ fn main() -> Result<(), Failure> {
     }
     tables(&keys)?;
     let manifest = manifest();
-    let mut walk = Vec::new();
     for (number, chunk) in manifest.iter().rev().enumerate() {
         write("manifest", &format!("chunk-{number}"), chunk)?;
+    }
+    // The larger one, as it is read: the root, then its segments in order.
+    let mut walk = Vec::new();
+    let [_, segments @ .., root] = &manifest[..] else { return Err("a manifest of one chunk".into()) };
+    for chunk in std::iter::once(root).chain(segments) {
         walk.extend_from_slice(&u16::try_from(chunk.len())?.to_le_bytes());
         walk.extend_from_slice(chunk);
     }
@@ -59,6 +93,10 @@ fn main() -> Result<(), Failure> {
         let mut block = block.to_vec();
         block.extend(std::iter::repeat_n(0, entries));
         write("cache", "block", &block)?;
+    }
+    for (number, text) in CONFIGS.iter().enumerate() {
+        Settings::parse(&[("/etc/runner.toml".into(), (*text).to_owned())], &Host::default())?;
+        write("config", &format!("keys-{number}"), text.as_bytes())?;
     }
     for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../config"))? {
         let path = entry?.path();
@@ -76,43 +114,56 @@ fn write(target: &str, name: &str, bytes: &[u8]) -> Result<(), Failure> {
     Ok(std::fs::write(dir.join(name), bytes)?)
 }
 
-fn records(keys: &Keys) -> Result<Vec<Record>, Failure> {
-    let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
-    let takeover = Record {
-        role: "app".parse()?,
-        repo: keys.repo(),
-        seq: Seq(1),
-        term: Term(1),
-        takeover: None,
-        node,
-        instance: InstanceId([2; 8]),
-        time: Timestamp::UNIX_EPOCH,
-        store_time: Some(Timestamp::UNIX_EPOCH),
-        slot: None,
-        last_slot: None,
-        prev: None,
-        body: Body::Takeover(Takeover { why: TakeoverWhy::First }),
-        state: None,
-    };
-    let snapshot = Record {
-        seq: Seq(64),
-        takeover: Some(Digest([3; 32])),
-        prev: Some(Digest([3; 32])),
-        slot: Some(Timestamp::UNIX_EPOCH),
-        body: Body::Snapshot(SnapshotBody {
-            root: ChunkId([4; 32]),
-            indexes: vec![IndexId([5; 16])],
-            entries: 3,
-            files: 2,
-            bytes: 1000,
-            changes: Changes::default(),
-            changed_set: ChunkId([6; 32]),
-            cost: Cost::default(),
-        }),
-        state: Some(State::default()),
-        ..takeover.clone()
-    };
-    Ok(vec![takeover, snapshot])
+/// A journal of four records, and one of two that starts at a checkpoint.
+fn records(keys: &Keys) -> Result<(Vec<u8>, Vec<u8>), Failure> {
+    let mut view = View::empty("app".parse()?, keys.repo());
+    let snapshot = Body::Snapshot(SnapshotBody {
+        root: ChunkId([4; 32]),
+        indexes: vec![IndexId([5; 16])],
+        entries: 3,
+        files: 2,
+        bytes: 1000,
+        changes: Changes::default(),
+        changed_set: ChunkId([6; 32]),
+        cost: Cost::default(),
+    });
+    let point = Body::Unknown { kind: "point".to_owned(), body: true.into() };
+    let takeover = |why| Body::Takeover(Takeover { why });
+    let first = [takeover(TakeoverWhy::First), snapshot.clone(), point, takeover(TakeoverWhy::Moved)];
+    let journal = continued(&mut view, first, keys)?;
+    if let Some(head) = &mut view.head {
+        head.seq = Seq(63);
+    }
+    let checkpoint = continued(&mut view, [snapshot, takeover(TakeoverWhy::Restart)], keys)?;
+    Ok((journal, checkpoint))
+}
+
+/// The records with these bodies, as they continue `view`.
+fn continued(view: &mut View, bodies: impl IntoIterator<Item = Body>, keys: &Keys) -> Result<Vec<u8>, Failure> {
+    let mut all = Vec::new();
+    for body in bodies {
+        let takes_over = matches!(body, Body::Takeover(_));
+        let record = Record {
+            role: view.role.clone(),
+            repo: view.repo,
+            seq: view.next_seq(),
+            term: Term(view.term().0 + u64::from(takes_over)),
+            takeover: view.state.holder.as_ref().map(|h| h.takeover).filter(|_| !takes_over),
+            node: NodeRef { id: NodeId([1; 16]), name: "east".to_owned() },
+            instance: InstanceId([2; 8]),
+            time: Timestamp::UNIX_EPOCH,
+            store_time: Some(Timestamp::UNIX_EPOCH),
+            slot: (!takes_over).then_some(Timestamp::UNIX_EPOCH),
+            last_slot: view.state.last_slot,
+            prev: view.head.as_ref().map(|h| h.digest),
+            body,
+            state: view.next_seq().0.is_multiple_of(CHECKPOINT_EVERY).then(|| view.state.clone()),
+        };
+        let object = record.encode(keys);
+        view.apply(&record, digest(&object))?;
+        all.extend(object);
+    }
+    Ok(all)
 }
 
 fn tables(keys: &Keys) -> Result<(), Failure> {
