@@ -10,13 +10,14 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::TryStreamExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -262,7 +263,12 @@ async fn answer(
     let trouble = front.note(&request);
     let status = |status: u16| hyper::Response::builder().status(status).body(Body::empty()).unwrap();
     match trouble {
-        Some(Trouble::Status(code)) => return Ok(status(code)),
+        Some(Trouble::Status(code)) => {
+            // A client that is still sending would find the connection closed, and not see the answer.
+            let mut body = request.into_body();
+            while std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.is_some() {}
+            return Ok(status(code));
+        }
         Some(Trouble::Hangup) => return Err("hung up".into()),
         Some(Trouble::Delay(time)) => tokio::time::sleep(time).await,
         _ => {}

@@ -28,7 +28,7 @@ pub struct BucketLease {
     key: String,
     env: Env,
     asker: Asker,
-    watched: Option<Watched>,
+    watched: Option<Watched<Version>>,
     /// What this process wrote last, and the version it has.
     held: Option<(Paper, Version)>,
 }
@@ -39,7 +39,7 @@ impl BucketLease {
         Self { store, key, env, asker: Asker { me, ttl }, watched: None, held: None }
     }
 
-    async fn find(&mut self) -> Result<(Option<Found>, Duration), StoreError> {
+    async fn find(&mut self) -> Result<(Option<Found<Version>>, Duration), StoreError> {
         let asked = self.env.clock.boottime();
         let found = match self.store.get_versioned(&self.key).await {
             Ok((bytes, version)) => Some(Found { version, paper: parse(&bytes) }),
@@ -94,7 +94,7 @@ impl BucketLease {
         }
     }
 
-    async fn try_look(&mut self) -> Result<Option<Found>, StoreError> {
+    async fn try_look(&mut self) -> Result<Option<Found<Version>>, StoreError> {
         Ok(self.find().await?.0)
     }
 }

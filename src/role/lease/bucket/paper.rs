@@ -1,4 +1,5 @@
-//! What stands in a lease object, and what follows from it. Pure.
+//! What stands in a lease object, and what follows from it. Pure: `V` is what names a version of the object, whatever its
+//! store makes of that.
 
 use std::time::Duration;
 
@@ -6,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, NodeId};
 use crate::role::lease::LeaseHolder;
-use crate::store::Version;
 
 /// The longest lease that is respected: a longer one in the object is damage, and would lock everybody out.
 const TTL_MAX: Duration = Duration::from_hours(1);
@@ -51,15 +51,15 @@ impl Paper {
 
 /// The object as it was found: a version, and what could be read of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) version: Version,
+pub(super) struct Found<V> {
+    pub(super) version: V,
     pub(super) paper: Option<Paper>,
 }
 
 /// A version that is being watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Watched {
-    version: Version,
+pub(super) struct Watched<V> {
+    version: V,
     /// The boot time when it was first known to be there.
     since: Duration,
     /// Whether another version of the same holder was there before: it lives.
@@ -76,17 +76,22 @@ pub(super) struct Asker {
 
 /// What to do about what was found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Step<V> {
     /// There is none: create it.
     Create(Paper),
     /// It is ours, free or dead: replace exactly this version.
-    Replace(Version, Paper),
+    Replace(V, Paper),
     /// Somebody else's.
     Leave { by: Option<LeaseHolder>, alive: bool },
 }
 
 /// Decides. `asked` is the boot time at which the look at the object began: it was there then or later.
-pub(super) fn step(asker: &Asker, found: Option<&Found>, watched: Option<&Watched>, asked: Duration) -> Step {
+pub(super) fn step<V: Clone + Eq>(
+    asker: &Asker,
+    found: Option<&Found<V>>,
+    watched: Option<&Watched<V>>,
+    asked: Duration,
+) -> Step<V> {
     let paper = |count: u64| Paper {
         v: FORMAT,
         node: asker.me.node,
@@ -111,7 +116,11 @@ pub(super) fn step(asker: &Asker, found: Option<&Found>, watched: Option<&Watche
 }
 
 /// Goes on watching: `seen` is the boot time by which the answer was there.
-pub(super) fn watch(before: Option<Watched>, found: Option<&Found>, seen: Duration) -> Option<Watched> {
+pub(super) fn watch<V: Clone + Eq>(
+    before: Option<Watched<V>>,
+    found: Option<&Found<V>>,
+    seen: Duration,
+) -> Option<Watched<V>> {
     let found = found?;
     let instance = found.paper.as_ref().map(|paper| paper.instance);
     match before {
