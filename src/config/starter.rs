@@ -26,8 +26,7 @@ schedule = "0 1 * * *"          # minute, hour, day, month, weekday: every day a
 #eligible = {{ vip = "10.0.0.50" }}
 # ... or the one on which a command exits with 0:
 #eligible = {{ command = ["/usr/local/bin/am-i-primary"] }}
-# With neither, every node that runs this file backs the role up, so have it on one node only.
-lease = "none"
+# With neither, the node that first takes the lease in the store; the others leave it to that one while it lives.
 "#,
         url = quote(&url.to_string()),
     )

@@ -204,6 +204,8 @@ fn status(
     let view = looked.archive.as_ref().map(|archive| &archive.view);
     let history = match &looked.state.status {
         StoreStatus::NotInitialised => Some(History::default()),
+        // What it shows is not the history any more: nothing starts on it.
+        _ if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) => None,
         _ => view.map(|view| history(view, &looked.memory)),
     };
     let inputs = Inputs {

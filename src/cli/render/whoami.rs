@@ -74,8 +74,8 @@ fn why(role: &RoleStatus, view: &View) -> String {
             "No backups here: the probes cannot tell. Unknown is not yes, so nothing starts until they can.".to_owned()
         }
         Reason::JournalUnread => {
-            "No backups here for now: nothing speaks against this node, but the journal cannot be read, and it says who \
-             has the role. Unknown is not yes, so nothing starts until it can."
+            "No backups here for now: nothing speaks against this node, but the journal, which says who has the role, \
+             cannot be read or is not what it was. Unknown is not yes, so nothing starts until it can."
                 .to_owned()
         }
         Reason::LeaseHeld => "Backups run here: a process on this node holds the lease.".to_owned(),
