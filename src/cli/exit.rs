@@ -116,12 +116,9 @@ impl Exit {
     /// ended because of the interrupt.
     pub fn interrupted(self) -> Exit {
         match self {
-            Exit::Done
-            | Exit::NotActive
-            | Exit::Unreadable
-            | Exit::Findings
-            | Exit::Plugin(_)
-            | Exit::Command(_) => self,
+            Exit::Done | Exit::NotActive | Exit::Unreadable | Exit::Findings | Exit::Plugin(_) | Exit::Command(_) => {
+                self
+            }
             Exit::Failed | Exit::Usage | Exit::Unknown | Exit::Fenced | Exit::Interrupted => Exit::Interrupted,
         }
     }

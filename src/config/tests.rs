@@ -207,9 +207,7 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
 
 #[test]
 fn what_is_only_convenient_is_warned_about() {
-    let text = role(
-        "keep = { daily = 3 }\n[notify]\nwebhook = \"https://x\"\n[listen]\naddress = \"127.0.0.1:1\"",
-    );
+    let text = role("keep = { daily = 3 }\n[notify]\nwebhook = \"https://x\"\n[listen]\naddress = \"127.0.0.1:1\"");
     let mut shown = String::new();
     for warning in parse(&text).unwrap().warnings {
         writeln!(shown, "{warning}").unwrap();

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::config::{Lease, RoleSettings};
+#[cfg(feature = "etcd")]
+use crate::config::EtcdSettings;
+use crate::config::{Lease, RoleSettings, Settings};
 use crate::env::Env;
-use crate::ids::{InstanceId, NodeId};
+use crate::ids::{InstanceId, NodeId, RepoId};
 use crate::job::backup::Runner;
 use crate::job::guard::GuardError;
 use crate::job::repository::Repository;
 use crate::repo::names;
+use crate::role::identity::Node;
 use crate::role::lease::bucket::BucketLease;
+#[cfg(feature = "etcd")]
+use crate::role::lease::etcd::{EtcdLease, EtcdSession};
 use crate::role::lease::{LeaseHolder, LeaseService};
 use crate::store::{Store, proof};
 
@@ -26,15 +31,67 @@ pub async fn prove(role: &RoleSettings, repository: &Repository, env: &Env) -> R
         .map_err(|error| GuardError::LeaseProof { role: role.name.clone(), error })
 }
 
+/// What this process's leases have in common: one session with etcd, where there is one. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Sessions {
+    #[cfg(feature = "etcd")]
+    etcd: Option<EtcdSession>,
+}
+
+impl Sessions {
+    /// Those that `settings` name, for this process. Nothing is connected before a role asks.
+    #[cfg(feature = "etcd")]
+    pub fn new(settings: &Settings, env: &Env, node: &Node) -> Self {
+        let open = |etcd: &EtcdSettings| EtcdSession::new(etcd.clone(), env.clone(), node, &settings.hash);
+        Self { etcd: settings.etcd.as_ref().map(open) }
+    }
+
+    /// None: this program was built without etcd.
+    #[cfg(not(feature = "etcd"))]
+    pub fn new(_: &Settings, _: &Env, _: &Node) -> Self {
+        Self::default()
+    }
+
+    /// The session with etcd.
+    #[cfg(feature = "etcd")]
+    pub fn etcd(&self) -> Option<&EtcdSession> {
+        self.etcd.as_ref()
+    }
+
+    /// The lease in etcd of the role with this repository; `None`: there is no etcd.
+    #[cfg(feature = "etcd")]
+    fn etcd_lease(&self, repository: RepoId) -> Option<Box<dyn LeaseService>> {
+        Some(Box::new(EtcdLease::new(self.etcd.clone()?, repository)))
+    }
+
+    #[cfg(not(feature = "etcd"))]
+    #[allow(clippy::unused_self, reason = "with etcd there is something in it")]
+    fn etcd_lease(&self, _: RepoId) -> Option<Box<dyn LeaseService>> {
+        None
+    }
+
+    /// Ends them, after the work that they guarded.
+    pub async fn close(&self) {
+        #[cfg(feature = "etcd")]
+        if let Some(etcd) = &self.etcd {
+            etcd.close().await;
+        }
+    }
+}
+
 /// The lease of `role`, to be asked for by this process.
 ///
 /// # Errors
-/// The store fails the proof of compare-and-set.
+/// The store fails the proof of compare-and-set; there is no etcd.
 pub async fn of_role(
     runner: &Runner,
     role: &RoleSettings,
     repository: &Repository,
 ) -> Result<Box<dyn LeaseService>, GuardError> {
+    if role.lease == Lease::Etcd {
+        let lease = runner.sessions.etcd_lease(repository.keys.repo());
+        return lease.ok_or_else(|| GuardError::NoEtcd { role: role.name.clone() });
+    }
     let (store, probe) = (&repository.store, names::lease_probe(&role.name));
     proof::check_replace(store.as_ref(), &probe, &runner.env)
         .await

@@ -164,10 +164,7 @@ mod tests {
         let (first, second) = (operator(&rig, 1), operator(&rig, 2));
         let acted = first.take_over(&rig.repository, &rig.role).await.unwrap();
         assert_eq!(acted.change, Change::TookOver { term: Term(1), from: None });
-        assert_eq!(
-            first.take_over(&rig.repository, &rig.role).await.unwrap().change,
-            Change::HadIt { term: Term(1) }
-        );
+        assert_eq!(first.take_over(&rig.repository, &rig.role).await.unwrap().change, Change::HadIt { term: Term(1) });
         assert_eq!(second.resume(&rig.repository).await.unwrap().change, Change::NotPaused);
         let Change::Paused(paused) =
             second.pause(&rig.repository, None, Some("disk swap".to_owned())).await.unwrap().change

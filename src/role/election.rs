@@ -430,9 +430,16 @@ mod tests {
             assert_eq!(with(LeaseView::Taken(Some(&other))), "standby, west has the lease");
             assert_eq!(with(LeaseView::Taken(None)), "standby, somebody has the lease");
             assert_eq!(with(LeaseView::Unreachable), format!("unknown Lease({kind:?})"));
-            assert_eq!(with(LeaseView::Held(&deadline)), "active again 6", "the lease settles what would be a conflict");
+            assert_eq!(
+                with(LeaseView::Held(&deadline)),
+                "active again 6",
+                "the lease settles what would be a conflict"
+            );
             let held = LeaseView::Held(&deadline);
-            assert_eq!(with_lease(&role, Some(Answer::No), held, Some(&history), Occasion::None), "standby NotEligible");
+            assert_eq!(
+                with_lease(&role, Some(Answer::No), held, Some(&history), Occasion::None),
+                "standby NotEligible"
+            );
             assert_eq!(with_lease(&role, Some(Answer::Yes), held, None, Occasion::None), "unknown Journal");
         }
     }
@@ -442,9 +449,8 @@ mod tests {
         let on_lease_unreachable = LeaseUnreachable::HolderContinues;
         let role = RoleSettings { lease: Lease::Etcd, on_lease_unreachable, ..role(true) };
         let (mine, theirs) = (history(Some(holding(ME, 5)), Some(5)), history(Some(holding(OTHER, 6)), Some(5)));
-        let with = |answer, history| {
-            with_lease(&role, Some(answer), LeaseView::Unreachable, Some(history), Occasion::ByHand)
-        };
+        let with =
+            |answer, history| with_lease(&role, Some(answer), LeaseView::Unreachable, Some(history), Occasion::ByHand);
         assert_eq!(with(Answer::Yes, &mine), "active mine 5");
         assert_eq!(with(Answer::Yes, &theirs), "unknown Lease(Etcd)");
         assert_eq!(with(Answer::No, &mine), "standby NotEligible");

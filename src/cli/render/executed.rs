@@ -16,7 +16,8 @@ pub fn text(role: &RoleName, executed: &Executed, view: &View) -> Option<String>
             format!("the command was stopped, {ended}: {}", self::cause(cause))
         }
         Executed::Refused(refused) => {
-            let why = refused.1.as_ref().map_or_else(|| "not active here".to_owned(), |why| reason::text(why, &view.zone));
+            let why =
+                refused.1.as_ref().map_or_else(|| "not active here".to_owned(), |why| reason::text(why, &view.zone));
             format!("not run: {why}")
         }
     };

@@ -1,7 +1,7 @@
 //! `journal show`: the table.
 
-use super::{View, short, table};
 use super::inside::escaped;
+use super::{View, short, table};
 use crate::cli::units::{count, minute, time};
 use crate::ids::Digest;
 use crate::journal::record::{Body, Record, TakeoverWhy};

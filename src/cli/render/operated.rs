@@ -58,8 +58,7 @@ mod tests {
             Change::TookOver { term: Term(1), from: None },
             Change::HadIt { term: Term(3) },
         ];
-        let text: String =
-            all.map(|change| acted(&Acted { role: samples::app(), change }, &samples::view())).concat();
+        let text: String = all.map(|change| acted(&Acted { role: samples::app(), change }, &samples::view())).concat();
         insta::assert_snapshot!(text);
     }
 }

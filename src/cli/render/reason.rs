@@ -2,10 +2,10 @@
 
 use jiff::tz::TimeZone;
 
+use crate::cli::render::inside::escaped;
 use crate::cli::units;
 use crate::config::Lease;
 use crate::job::guard::Reason;
-use crate::cli::render::inside::escaped;
 use crate::role::election::{Pause, StandbyReason, UnknownReason};
 use crate::role::probe::{Answer, Evidence};
 
@@ -38,7 +38,9 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
         Reason::LeaseLost(Some(to)) => {
             format!("node {} got the lease while this run went on; nothing was committed", to.label)
         }
-        Reason::LeaseLost(None) => "another node got the lease while this run went on; nothing was committed".to_owned(),
+        Reason::LeaseLost(None) => {
+            "another node got the lease while this run went on; nothing was committed".to_owned()
+        }
         Reason::NothingDue => "no slot has been due yet".to_owned(),
         Reason::ClockOff { offset } => format!(
             "this node's clock and the store's are {} apart; slots are not run until it is set right",

@@ -153,8 +153,7 @@ async fn is_active_asks_probes_alone() {
     let mut rig = Rig::new().await;
     let active = async |rig: &Rig| {
         let settings = settings(rig);
-        let asker =
-            Asker { settings: &settings, name: Some("east"), state_dir: None, env: &rig.env, patience: SHORT };
+        let asker = Asker { settings: &settings, name: Some("east"), state_dir: None, env: &rig.env, patience: SHORT };
         is_active(&asker, &rig.role, std::future::pending()).await
     };
     assert_eq!(active(&rig).await, State::Active);
