@@ -155,8 +155,7 @@ async fn a_dead_holder_is_followed_and_never_early() {
 async fn a_hundred_roles_share_one_lease() {
     let etcd = Etcd::single();
     let session = session(&etcd, 1, Duration::from_secs(30));
-    let mut roles: Vec<EtcdLease> =
-        (0..100).map(|n| EtcdLease::new(session.clone(), RepoId([n; 16]))).collect();
+    let mut roles: Vec<EtcdLease> = (0..100).map(|n| EtcdLease::new(session.clone(), RepoId([n; 16]))).collect();
     let methods = ["LeaseGrant", "LeaseKeepAlive", "Put", "Txn", "Range"];
     let counts = || methods.map(|method| etcd.received(method));
     let ask_all = async |roles: &mut Vec<EtcdLease>| {

@@ -1,6 +1,7 @@
 //! Which lease a role has, ready to be asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(feature = "etcd")]
 use crate::config::EtcdSettings;
@@ -9,13 +10,16 @@ use crate::env::Env;
 use crate::ids::{InstanceId, NodeId, RepoId};
 use crate::job::backup::Runner;
 use crate::job::guard::GuardError;
+use crate::job::report::whoami::EtcdStatus;
 use crate::job::repository::Repository;
 use crate::repo::names;
 use crate::role::identity::Node;
+#[cfg(feature = "etcd")]
+use crate::role::identity::Origin;
 use crate::role::lease::bucket::BucketLease;
 #[cfg(feature = "etcd")]
 use crate::role::lease::etcd::{EtcdLease, EtcdSession};
-use crate::role::lease::{LeaseHolder, LeaseService};
+use crate::role::lease::{LeaseHolder, LeaseService, Reply};
 use crate::store::{Store, proof};
 
 /// Tries whether the store can hold the lease of `role`, if that is where it belongs. Once, at `init`.
@@ -67,6 +71,56 @@ impl Sessions {
     #[cfg(not(feature = "etcd"))]
     #[allow(clippy::unused_self, reason = "with etcd there is something in it")]
     fn etcd_lease(&self, _: RepoId) -> Option<Box<dyn LeaseService>> {
+        None
+    }
+
+    /// For somebody who only looks, and waits for one member of an etcd no longer than a third of `patience`, or for the only
+    /// one twice that.
+    #[cfg(feature = "etcd")]
+    pub fn looking(settings: &Settings, env: &Env, patience: Duration) -> Self {
+        let open = |etcd: &EtcdSettings| {
+            let LeaseHolder { node, instance, .. } = nobody(env);
+            let node =
+                Node { id: node, instance, label: String::new(), hostname: String::new(), origin: Origin::First };
+            let etcd = EtcdSettings { lease_ttl: patience * 2, ..etcd.clone() };
+            EtcdSession::new(etcd, env.clone(), &node, &settings.hash)
+        };
+        Self { etcd: settings.etcd.as_ref().map(open) }
+    }
+
+    /// Nothing to look at: this program was built without etcd.
+    #[cfg(not(feature = "etcd"))]
+    pub fn looking(_: &Settings, _: &Env, _: Duration) -> Self {
+        Self::default()
+    }
+
+    /// Who holds the lease in etcd of the role with this repository; `None`: there is no etcd.
+    pub async fn look_in_etcd(&self, repository: RepoId) -> Option<Reply> {
+        match self.etcd_lease(repository) {
+            Some(mut lease) => Some(lease.look().await),
+            None => None,
+        }
+    }
+
+    /// How etcd itself is; `None`: there is none.
+    #[cfg(feature = "etcd")]
+    pub async fn etcd_status(&self) -> Option<EtcdStatus> {
+        match self.etcd.as_ref()?.status().await {
+            Ok(status) => Some(EtcdStatus::Ok {
+                endpoint: status.endpoint,
+                member: status.member,
+                leader: status.leader,
+                raft_term: status.raft_term,
+                version: status.version,
+            }),
+            Err(error) => Some(EtcdStatus::Failed(error.to_string())),
+        }
+    }
+
+    /// There is none.
+    #[cfg(not(feature = "etcd"))]
+    #[allow(clippy::unused_async, clippy::unused_self, reason = "with etcd there is something in it")]
+    pub async fn etcd_status(&self) -> Option<EtcdStatus> {
         None
     }
 

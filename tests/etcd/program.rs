@@ -71,13 +71,21 @@ fn whoami_looks_at_etcd_and_changes_nothing() {
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
     assert_eq!(whoami("east")["reason"], "lease_held");
     let west = whoami("west");
-    assert_eq!((&west["state"], &west["reason"], &west["etcd"]["holder"]), (&"standby".into(), &"lease_taken".into(), &"east".into()), "{west}");
+    assert_eq!(
+        (&west["state"], &west["reason"], &west["etcd"]["holder"]),
+        (&"standby".into(), &"lease_taken".into(), &"east".into()),
+        "{west}"
+    );
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
     assert_eq!(whoami("west")["reason"], "lease_free", "the end of the process is the end of its lease");
 
     etcd.kill(0);
     let gone = whoami("east");
-    assert_eq!((&gone["state"], &gone["reason"], &gone["etcd"]["status"]), (&"unknown".into(), &"lease_unread".into(), &"failed".into()), "{gone}");
+    assert_eq!(
+        (&gone["state"], &gone["reason"], &gone["etcd"]["status"]),
+        (&"unknown".into(), &"lease_unread".into(), &"failed".into()),
+        "{gone}"
+    );
     assert_eq!(role(&site.node("east").run(["backup", "app", "--json"]).expect(4))["outcome"], "unknown");
 }

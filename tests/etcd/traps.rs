@@ -127,7 +127,10 @@ async fn a_claim_that_comes_after_it_was_given_up_does_nothing() {
     assert_eq!(etcd.received("Txn") - claims, 1, "it has arrived");
     // A read that begins after it is ordered after it.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(keys(&mut raw, &app()).await.is_empty(), "a role that nobody holds would be nobody's until this process ends");
+    assert!(
+        keys(&mut raw, &app()).await.is_empty(),
+        "a role that nobody holds would be nobody's until this process ends"
+    );
     assert_eq!(says(&lease.ask().await), "held");
 }
 
