@@ -33,9 +33,11 @@ check-large: ## the core story on 100,000 real files, to a directory and to S3; 
 fmt: ## formats the code
 	$(CARGO) fmt --all
 
-lint: ## clippy, with and without the S3 client
+lint: ## clippy, with and without the clients of S3 and etcd
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features s3 -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features etcd -- -D warnings
 
 deny: ## licences, banned crates, sources
 	@scripts/cargo-tool deny

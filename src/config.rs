@@ -40,6 +40,8 @@ pub struct Settings {
     pub timezone: jiff::tz::TimeZone,
     /// Where roles without a store of their own are kept.
     pub store: StoreSettings,
+    /// Etcd, where there is one.
+    pub etcd: Option<EtcdSettings>,
     /// The roles, by name.
     pub roles: BTreeMap<RoleName, RoleSettings>,
     /// Keys that are right but have no effect in this version.
@@ -146,6 +148,27 @@ impl StoreSettings {
             journal: JournalPlace::Auto,
         }
     }
+}
+
+/// Etcd, which holds the leases of roles with `lease = "etcd"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdSettings {
+    /// `http://host:port` or `https://host:port`; never empty, tried in this order.
+    pub endpoints: Vec<String>,
+    /// PEM file with the roots of trust; default: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with this client's certificate.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with its key.
+    pub key_file: Option<PathBuf>,
+    /// Who this client is, where etcd asks for users.
+    pub user: Option<String>,
+    /// File with that user's password (one trailing newline is not part of it).
+    pub password_file: Option<PathBuf>,
+    /// What every key starts with: a slash first, none at the end.
+    pub prefix: String,
+    /// How long the lease of a process lasts without being renewed, in whole seconds.
+    pub lease_ttl: Duration,
 }
 
 /// Where objects are kept.

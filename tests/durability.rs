@@ -24,6 +24,7 @@ use runner::job::cancel::Cancel;
 use runner::job::guard;
 use runner::job::init::init;
 use runner::job::inside::Archive;
+use runner::job::lease::Sessions;
 use runner::job::progress::Progress;
 use runner::job::report::{Outcome, RoleReport};
 use runner::job::repository::{OpenError, Repository};
@@ -111,6 +112,7 @@ impl Story {
             state_dir,
             cancel: Cancel::new(),
             progress: Arc::default(),
+            sessions: Sessions::default(),
         };
         let request = guard::Request::default();
         let done = guard::backup(&runner, &self.settings, self.role(), async || Ok(store), request).await;

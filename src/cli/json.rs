@@ -21,7 +21,7 @@ use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::whoami::{Reason, RoleStatus, StoreStatus, Warning, WhoamiReport};
+use crate::job::report::whoami::{EtcdState, EtcdStatus, Reason, RoleStatus, StoreStatus, Warning, WhoamiReport};
 use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
 use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
@@ -176,8 +176,24 @@ fn whoami_role(role: &RoleStatus) -> Value {
             "url": role.store.url, "status": status, "error": error,
             "clock_offset_seconds": role.store.clock_offset_seconds,
         },
-        "etcd": null, "warnings": warnings,
+        "etcd": role.etcd.as_ref().map(etcd), "warnings": warnings,
     })
+}
+
+fn etcd(etcd: &EtcdState) -> Value {
+    let mut state = json!({ "endpoints": etcd.endpoints, "holder": etcd.holder });
+    // IDs of etcd are hexadecimal wherever else it shows them, and too large for numbers in JSON.
+    let more = match &etcd.status {
+        EtcdStatus::Ok { endpoint, member, leader, raft_term, version } => json!({
+            "status": "ok", "error": null, "endpoint": endpoint, "member": format!("{member:x}"),
+            "leader": (*leader != 0).then(|| format!("{leader:x}")), "raft_term": raft_term, "version": version,
+        }),
+        EtcdStatus::Failed(why) => json!({ "status": "failed", "error": why }),
+    };
+    if let (Value::Object(state), Value::Object(more)) = (&mut state, more) {
+        state.extend(more);
+    }
+    state
 }
 
 /// `init`.

@@ -20,6 +20,7 @@ use crate::job::exec::{self, ExecError, Executed};
 use crate::job::guard::{self, GuardError};
 use crate::job::inside::{self, Archive, Each};
 use crate::job::keys;
+use crate::job::lease::Sessions;
 use crate::job::local::Local;
 use crate::job::operate::{Acted, Operator};
 use crate::job::progress::Progress;
@@ -55,6 +56,7 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
     let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request)).await;
+    runner.sessions.close().await;
     drop(display);
     match done {
         Ok((report, reason)) => {
@@ -77,7 +79,9 @@ fn runner(context: &Context, progress: Arc<Progress>) -> Result<Runner, Error> {
             node.id
         );
     }
+    let sessions = Sessions::new(&context.settings, &context.env, &node);
     Ok(Runner {
+        sessions,
         env: context.env.clone(),
         node: NodeRef { id: node.id, name: node.label },
         instance: node.instance,
@@ -101,7 +105,9 @@ pub async fn exec(context: &Context, role: &RoleSettings, args: &verbs::Exec) ->
     let runner = runner(context, Arc::default())?;
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let request = exec::Request { command: args.command.clone(), scheduled: args.scheduled };
-    match Box::pin(exec::exec(&runner, &context.settings, role, connect, &request)).await {
+    let executed = Box::pin(exec::exec(&runner, &context.settings, role, connect, &request)).await;
+    runner.sessions.close().await;
+    match executed {
         Err(ExecError::Guard(GuardError::NoSchedule { role })) => Err(no_schedule(&role)),
         result => Ok(result?),
     }

@@ -1,5 +1,6 @@
 //! The document that fits the schema → settings that make sense. Pure: files and environment are passed in.
 
+mod etcd;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,7 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
         None
     };
     let mut roles = BTreeMap::new();
+    let etcd = root.section("etcd").map(|section| check.etcd(&section));
     let has_etcd = root.has("etcd");
     let names = root.section("role").map(|section| section.sections()).unwrap_or_default();
     if names.is_empty() && !root.has("role") {
@@ -73,7 +75,8 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
     match store {
         Some(store) if problems.is_empty() => {
             let timezone = timezone.unwrap_or(jiff::tz::TimeZone::UTC);
-            Ok(Settings { files, hash: String::new(), timezone, store, roles, warnings: found.warnings }.hashed())
+            let etcd = etcd.flatten();
+            Ok(Settings { files, hash: String::new(), timezone, store, etcd, roles, warnings: found.warnings }.hashed())
         }
         _ => {
             let order = |p: &Problem| {
@@ -299,14 +302,20 @@ impl Check<'_> {
                 _ => return None,
             },
             None if section.has("lease") => return None,
-            // The schema has refused [etcd]; one problem is enough.
-            None if has_etcd => return None,
+            None if has_etcd => (Lease::Etcd, None),
             None if eligible => (Lease::None, None),
             None => (Lease::Bucket, None),
         };
-        let (Lease::Etcd, Some(at)) = (lease, at) else { return Some(lease) };
-        let problem = at.problem(format!("{:?} is not in this version yet", at.value));
-        self.problems.push(problem.hint("write lease = \"bucket\": a pair needs nothing but its store"));
+        let (Lease::Etcd, Some(at), false) = (lease, at, has_etcd) else { return Some(lease) };
+        self.problems.push(if cfg!(feature = "etcd") {
+            at.problem("\"etcd\" needs an [etcd] table")
+                .hint("[etcd]")
+                .hint("endpoints = [\"https://etcd1:2379\"]")
+                .hint("Or write lease = \"bucket\": a pair needs nothing but its store.")
+        } else {
+            at.problem("this program was built without etcd")
+                .hint("build it with the feature \"etcd\" (a default one), or write lease = \"bucket\"")
+        });
         None
     }
 
@@ -456,6 +465,7 @@ pub(super) fn for_flags(
         hash: String::new(),
         timezone: jiff::tz::TimeZone::UTC,
         store,
+        etcd: None,
         roles: BTreeMap::from([(name, role)]),
         warnings: Vec::new(),
     };

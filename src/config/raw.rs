@@ -60,14 +60,13 @@ const fn key(name: &'static str, form: Form, support: Support) -> Key {
 /// The deepest nesting of `all`, `any` and `not`: more is a mistake, and the recursion needs an end.
 const PROBE_DEPTH_MAX: usize = 16;
 
-const NO_ETCD: &str = "remove it; without etcd the journal in the store keeps other nodes out";
 const NO_HOOKS: &str = "remove it; until then freeze and thaw in a script around `runner backup`";
 
 /// The top of the file.
 pub(super) static ROOT: &[Key] = &[
     key("timezone", Form::Text, Ready),
     key("store", Form::Table(STORE), Ready),
-    key("etcd", Form::Table(ETCD), Missing(NO_ETCD)),
+    key("etcd", Form::Table(ETCD), Ready),
     key("role", Form::Named(ROLE), Ready),
     key("notify", Form::Table(NOTIFY), Inert("nobody is notified yet")),
     key("listen", Form::Table(LISTEN), Inert("nothing listens yet")),

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::value::{format_duration, format_size};
 use super::{
-    JournalPlace, KeySource, Lease, LeaseUnreachable, Probe, RoleSettings, Schedule, Settings, StoreSettings,
-    TakeoverTrust,
+    EtcdSettings, JournalPlace, KeySource, Lease, LeaseUnreachable, Probe, RoleSettings, Schedule, Settings,
+    StoreSettings, TakeoverTrust,
 };
 
 /// A text as TOML writes it.
@@ -55,6 +55,9 @@ pub(super) fn render(settings: &Settings) -> String {
     let mut out = Lines(String::new());
     out.set("timezone", &quote(settings.timezone.iana_name().unwrap_or("UTC")));
     store(&mut out, &settings.store);
+    if let Some(etcd) = &settings.etcd {
+        self::etcd(&mut out, etcd);
+    }
     for role in settings.roles.values() {
         self::role(&mut out, role, &settings.store);
     }
@@ -82,6 +85,18 @@ fn store(out: &mut Lines, store: &StoreSettings) {
     };
     out.text("journal", Some(journal));
     out.text("limit_upload", store.limit_upload.map(format_size).as_deref());
+}
+
+fn etcd(out: &mut Lines, etcd: &EtcdSettings) {
+    out.header("etcd");
+    out.set("endpoints", &list(&etcd.endpoints, |e| quote(e)));
+    out.text("ca_file", etcd.ca_file.as_deref().map(Path::to_string_lossy).as_deref());
+    out.text("cert_file", etcd.cert_file.as_deref().map(Path::to_string_lossy).as_deref());
+    out.text("key_file", etcd.key_file.as_deref().map(Path::to_string_lossy).as_deref());
+    out.text("user", etcd.user.as_deref());
+    out.text("password_file", etcd.password_file.as_deref().map(Path::to_string_lossy).as_deref());
+    out.text("prefix", Some(&etcd.prefix));
+    out.text("lease_ttl", Some(&format_duration(etcd.lease_ttl)));
 }
 
 fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {

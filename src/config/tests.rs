@@ -196,22 +196,18 @@ fn what_is_missing_is_said_with_what_to_write() {
 
 #[test]
 fn what_decides_who_backs_up_is_refused_until_it_is_there() {
-    let all = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\njournal = \"etcd\"\n[etcd]\nendpoints = [\"https://e:2379\"]\n\
-        [role.a]\nlease = \"etcd\"\nsources = [\"/a\"]\nbefore = [\"x\"]\nafter = [\"y\"]\n\
+    let all = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\njournal = \"etcd\"\n\
+        [role.a]\nlease = \"bucket\"\nsources = [\"/a\"]\nbefore = [\"x\"]\nafter = [\"y\"]\n\
         [role.b]\neligible = { vip = \"10.0.0.1\" }\nlease = \"bucket\"\nsources = [\"/b\"]\n\
         fallback = { any = [{ vip = \"10.0.0.1\" }], after = \"15m\" }\n";
     insta::assert_snapshot!(refused(all), @r#"
     runner.toml:4: store.journal: "etcd" is not in this version yet
         write journal = "auto", or remove the line
-    runner.toml:5: etcd: not in this version yet
-        remove it; without etcd the journal in the store keeps other nodes out
-    runner.toml:8: role.a.lease: "etcd" is not in this version yet
-        write lease = "bucket": a pair needs nothing but its store
-    runner.toml:10: role.a.before: not in this version yet
+    runner.toml:8: role.a.before: not in this version yet
         remove it; until then freeze and thaw in a script around `runner backup`
-    runner.toml:11: role.a.after: not in this version yet
+    runner.toml:9: role.a.after: not in this version yet
         remove it; until then freeze and thaw in a script around `runner backup`
-    runner.toml:16: role.b.fallback: not in this version yet
+    runner.toml:14: role.b.fallback: not in this version yet
         remove it; only an eligible node runs the role
     "#);
     let plain = parse("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]").unwrap();
@@ -221,6 +217,93 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     runner.toml:7: role.app.bucket_lease_ttl: is not between 1s and 1h
         60s is the default, and costs little
     ");
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn etcd_is_where_leases_are_if_it_is_there() {
+    let with = |etcd: &str| {
+        format!(
+            "[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]\n[role.b]\nlease = \"bucket\"\n\
+            sources = [\"/b\"]\n[role.c]\neligible = {{ vip = \"10.0.0.1\" }}\nsources = [\"/c\"]\n{etcd}"
+        )
+    };
+    let small = parse(&with("[etcd]\nendpoints = [\"https://e1\", \"https://[::1]:2390/\"]\n")).unwrap();
+    let leases: Vec<Lease> = small.roles.values().map(|role| role.lease).collect();
+    assert_eq!(leases, [Lease::Etcd, Lease::Bucket, Lease::Etcd], "the default, where it is configured");
+    let etcd = small.etcd.clone().unwrap();
+    assert_eq!(etcd.endpoints, ["https://e1:2379", "https://[::1]:2390"]);
+    assert_eq!((etcd.prefix.as_str(), etcd.lease_ttl), ("/runner", Duration::from_secs(30)));
+
+    let full = "[etcd]\nendpoints = [\"https://e1:2379\"]\nca_file = \"/ca\"\ncert_file = \"/cert\"\nkey_file = \"/key\"\n\
+        user = \"runner\"\npassword_file = \"/password\"\nprefix = \"/prod/runner\"\nlease_ttl = \"10s\"\n";
+    let full = parse(&with(full)).unwrap();
+    let again = parse(&full.render()).unwrap();
+    assert_eq!((&again.etcd, &again.hash), (&full.etcd, &full.hash));
+    assert_ne!(full.hash, small.hash);
+
+    insta::assert_snapshot!(refused("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nlease = \"etcd\"\nsources = [\"/a\"]"), @r#"
+    runner.toml:5: role.a.lease: "etcd" needs an [etcd] table
+        [etcd]
+        endpoints = ["https://etcd1:2379"]
+        Or write lease = "bucket": a pair needs nothing but its store.
+    "#);
+    insta::assert_snapshot!(refused(&with("[etcd]\n")), @r#"
+    runner.toml:12: etcd: has no endpoints: where is etcd?
+        write endpoints = ["https://etcd1:2379", "https://etcd2:2379",
+        "https://etcd3:2379"]
+    "#);
+    insta::assert_snapshot!(refused(&with(
+        "[etcd]\nendpoints = [\"http://e1\", \"https://e2\", \"https://e2:2379\", \"e3:2379\", \"https://u:p@e4\", \"https://e5/x\", \"https://::1\", \"https://e6:x\"]\n\
+         ca_file = \"ca.pem\"\ncert_file = \"/cert\"\nuser = \"runner\"\nprefix = \"runner/\"\nlease_ttl = \"1s\"\n"
+    )), @r#"
+    runner.toml:13: etcd.endpoints: "https://e2:2379" is there twice
+        keep one of them
+    runner.toml:13: etcd.endpoints: is not a URL
+        write "https://e3:2379"
+    runner.toml:13: etcd.endpoints: has a user in it
+        write user = "…" and password_file = "…" instead
+    runner.toml:13: etcd.endpoints: "https://e5/x" is not an endpoint
+        write it like "https://etcd1:2379" or "https://[2001:db8::1]:2379"
+    runner.toml:13: etcd.endpoints: "https://::1" is not an endpoint
+        write it like "https://etcd1:2379" or "https://[2001:db8::1]:2379"
+    runner.toml:13: etcd.endpoints: "https://e6:x" is not an endpoint
+        write it like "https://etcd1:2379" or "https://[2001:db8::1]:2379"
+    runner.toml:13: etcd.endpoints: has http:// beside https://
+        write https:// in all of them
+    runner.toml:14: etcd.ca_file: "ca.pem" is not absolute
+        write it from the root, like "/srv/ca.pem"
+    runner.toml:14: etcd.ca_file: goes with https:// endpoints only
+        write https:// in all of them
+    runner.toml:15: etcd.cert_file: needs key_file beside it
+        add it, or remove this line
+    runner.toml:15: etcd.cert_file: goes with https:// endpoints only
+        write https:// in all of them
+    runner.toml:16: etcd.user: needs password_file beside it
+        add it, or remove this line
+    runner.toml:17: etcd.prefix: "runner/" is not a prefix of keys
+        write it like "/runner": a slash first, none at the end
+    runner.toml:18: etcd.lease_ttl: is not between 2s and 10m
+        30s is the default
+    "#);
+    insta::assert_snapshot!(refused(&with("[etcd]\nendpoints = []\nlease_ttl = \"2500ms\"\npassword_file = \"/p\"\n")), @r#"
+    runner.toml:13: etcd.endpoints: is empty: where is etcd?
+        write endpoints = ["https://etcd1:2379", "https://etcd2:2379",
+        "https://etcd3:2379"]
+    runner.toml:14: etcd.lease_ttl: is not a whole number of seconds
+        write it like "30s"
+    runner.toml:15: etcd.password_file: needs user beside it
+        add it, or remove this line
+    "#);
+}
+
+#[cfg(not(feature = "etcd"))]
+#[test]
+fn without_etcd_built_in_it_is_refused() {
+    let text = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[etcd]\nendpoints = [\"https://e\"]\n\
+        [role.a]\nlease = \"etcd\"\nsources = [\"/a\"]";
+    assert!(refused(text).contains("etcd: this program was built without etcd"));
+    assert!(refused(&text.replace("[etcd]\nendpoints = [\"https://e\"]", "")).contains("built without etcd"));
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub use crate::job::backup::error::BackupError;
 pub(crate) use crate::job::backup::session::Session;
 pub(crate) use crate::job::backup::shared::Shared;
 use crate::job::cancel::Cancel;
+use crate::job::lease::Sessions;
 use crate::job::local::{self, Local, LocalLock, Memory, Own};
 use crate::job::progress::Progress;
 use crate::job::report::{ByteCounts, FileCounts};
@@ -60,6 +61,8 @@ pub struct Runner {
     pub cancel: Cancel,
     /// How far it is.
     pub progress: Arc<Progress>,
+    /// What the leases of this process have in common.
+    pub sessions: Sessions,
 }
 
 /// What a run is asked to do beyond the role's settings.

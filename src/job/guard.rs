@@ -91,6 +91,12 @@ pub enum GuardError {
         /// What it did.
         error: ProofFailure,
     },
+    /// `lease = "etcd"` without an etcd.
+    #[error("role {role} has its lease in etcd, and none is configured")]
+    NoEtcd {
+        /// Which.
+        role: crate::ids::RoleName,
+    },
     /// `--scheduled` for a role without a schedule.
     #[error("role {role} has no schedule")]
     NoSchedule {
@@ -294,8 +300,9 @@ impl<'a> Guard<'a> {
     /// Asks for the role's lease.
     async fn acquire(&self) -> Result<Result<Keeper, Refusal>, GuardError> {
         let mut lease = lease::of_role(self.runner, self.role, self.repository).await?;
+        // Only a lease in the bucket is watched: a dead holder's runs out in its own time, which may have begun a moment
+        // ago. Etcd says at once who lives.
         let ttl = self.role.bucket_lease_ttl;
-        // A dead holder's lease runs out in its own time, which may have begun a moment ago.
         let patience = ttl + keeper::pause(ttl) * 2;
         Ok(match keeper::acquire(lease.as_mut(), ttl, patience, &self.runner.env).await {
             Reply::Held(grant) => Ok(Keeper::start(lease, grant, self.runner.env.clone())),

@@ -1,16 +1,25 @@
 //! Which lease a role has, ready to be asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::{Lease, RoleSettings};
+#[cfg(feature = "etcd")]
+use crate::config::EtcdSettings;
+use crate::config::{Lease, RoleSettings, Settings};
 use crate::env::Env;
-use crate::ids::{InstanceId, NodeId};
+use crate::ids::{InstanceId, NodeId, RepoId};
 use crate::job::backup::Runner;
 use crate::job::guard::GuardError;
+use crate::job::report::whoami::EtcdStatus;
 use crate::job::repository::Repository;
 use crate::repo::names;
+use crate::role::identity::Node;
+#[cfg(feature = "etcd")]
+use crate::role::identity::Origin;
 use crate::role::lease::bucket::BucketLease;
-use crate::role::lease::{LeaseHolder, LeaseService};
+#[cfg(feature = "etcd")]
+use crate::role::lease::etcd::{EtcdLease, EtcdSession};
+use crate::role::lease::{LeaseHolder, LeaseService, Reply};
 use crate::store::{Store, proof};
 
 /// Tries whether the store can hold the lease of `role`, if that is where it belongs. Once, at `init`.
@@ -26,15 +35,117 @@ pub async fn prove(role: &RoleSettings, repository: &Repository, env: &Env) -> R
         .map_err(|error| GuardError::LeaseProof { role: role.name.clone(), error })
 }
 
+/// What this process's leases have in common: one session with etcd, where there is one. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Sessions {
+    #[cfg(feature = "etcd")]
+    etcd: Option<EtcdSession>,
+}
+
+impl Sessions {
+    /// Those that `settings` name, for this process. Nothing is connected before a role asks.
+    #[cfg(feature = "etcd")]
+    pub fn new(settings: &Settings, env: &Env, node: &Node) -> Self {
+        let open = |etcd: &EtcdSettings| EtcdSession::new(etcd.clone(), env.clone(), node, &settings.hash);
+        Self { etcd: settings.etcd.as_ref().map(open) }
+    }
+
+    /// None: this program was built without etcd.
+    #[cfg(not(feature = "etcd"))]
+    pub fn new(_: &Settings, _: &Env, _: &Node) -> Self {
+        Self::default()
+    }
+
+    /// The session with etcd.
+    #[cfg(feature = "etcd")]
+    pub fn etcd(&self) -> Option<&EtcdSession> {
+        self.etcd.as_ref()
+    }
+
+    /// The lease in etcd of the role with this repository; `None`: there is no etcd.
+    #[cfg(feature = "etcd")]
+    fn etcd_lease(&self, repository: RepoId) -> Option<Box<dyn LeaseService>> {
+        Some(Box::new(EtcdLease::new(self.etcd.clone()?, repository)))
+    }
+
+    #[cfg(not(feature = "etcd"))]
+    #[allow(clippy::unused_self, reason = "with etcd there is something in it")]
+    fn etcd_lease(&self, _: RepoId) -> Option<Box<dyn LeaseService>> {
+        None
+    }
+
+    /// For somebody who only looks, and waits for one member of an etcd no longer than a third of `patience`, or for the only
+    /// one twice that.
+    #[cfg(feature = "etcd")]
+    pub fn looking(settings: &Settings, env: &Env, patience: Duration) -> Self {
+        let open = |etcd: &EtcdSettings| {
+            let LeaseHolder { node, instance, .. } = nobody(env);
+            let node =
+                Node { id: node, instance, label: String::new(), hostname: String::new(), origin: Origin::First };
+            let etcd = EtcdSettings { lease_ttl: patience * 2, ..etcd.clone() };
+            EtcdSession::new(etcd, env.clone(), &node, &settings.hash)
+        };
+        Self { etcd: settings.etcd.as_ref().map(open) }
+    }
+
+    /// Nothing to look at: this program was built without etcd.
+    #[cfg(not(feature = "etcd"))]
+    pub fn looking(_: &Settings, _: &Env, _: Duration) -> Self {
+        Self::default()
+    }
+
+    /// Who holds the lease in etcd of the role with this repository; `None`: there is no etcd.
+    pub async fn look_in_etcd(&self, repository: RepoId) -> Option<Reply> {
+        match self.etcd_lease(repository) {
+            Some(mut lease) => Some(lease.look().await),
+            None => None,
+        }
+    }
+
+    /// How etcd itself is; `None`: there is none.
+    #[cfg(feature = "etcd")]
+    pub async fn etcd_status(&self) -> Option<EtcdStatus> {
+        match self.etcd.as_ref()?.status().await {
+            Ok(status) => Some(EtcdStatus::Ok {
+                endpoint: status.endpoint,
+                member: status.member,
+                leader: status.leader,
+                raft_term: status.raft_term,
+                version: status.version,
+            }),
+            Err(error) => Some(EtcdStatus::Failed(error.to_string())),
+        }
+    }
+
+    /// There is none.
+    #[cfg(not(feature = "etcd"))]
+    #[allow(clippy::unused_async, clippy::unused_self, reason = "with etcd there is something in it")]
+    pub async fn etcd_status(&self) -> Option<EtcdStatus> {
+        None
+    }
+
+    /// Ends them, after the work that they guarded.
+    pub async fn close(&self) {
+        #[cfg(feature = "etcd")]
+        if let Some(etcd) = &self.etcd {
+            etcd.close().await;
+        }
+    }
+}
+
 /// The lease of `role`, to be asked for by this process.
 ///
 /// # Errors
-/// The store fails the proof of compare-and-set.
+/// The store fails the proof of compare-and-set; there is no etcd.
 pub async fn of_role(
     runner: &Runner,
     role: &RoleSettings,
     repository: &Repository,
 ) -> Result<Box<dyn LeaseService>, GuardError> {
+    if role.lease == Lease::Etcd {
+        let lease = runner.sessions.etcd_lease(repository.keys.repo());
+        return lease.ok_or_else(|| GuardError::NoEtcd { role: role.name.clone() });
+    }
     let (store, probe) = (&repository.store, names::lease_probe(&role.name));
     proof::check_replace(store.as_ref(), &probe, &runner.env)
         .await

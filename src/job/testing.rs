@@ -11,6 +11,7 @@ use crate::job::backup::{Ask, Committed, Opening, Runner};
 use crate::job::cancel::Cancel;
 use crate::job::init::init;
 use crate::job::inside::Archive;
+use crate::job::lease::Sessions;
 use crate::job::repository::Repository;
 use crate::journal::record::NodeRef;
 use crate::repo::entry::TreePath;
@@ -81,6 +82,7 @@ impl Rig {
             state_dir: self.state_dir(),
             cancel: Cancel::new(),
             progress: Arc::default(),
+            sessions: Sessions::default(),
         }
     }
 

@@ -23,9 +23,11 @@ use crate::job;
 use crate::job::backup::history;
 use crate::job::guard::CLOCK_OFFSET_MAX;
 use crate::job::inside::{Archive, info};
+use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
 use crate::job::report::whoami::{
-    Answer, Evidence, NodeInfo, Reason, RoleStatus, State, StoreState, StoreStatus, TermInfo, Warning, WhoamiReport,
+    Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, Reason, RoleStatus, State, StoreState, StoreStatus, TermInfo,
+    Warning, WhoamiReport,
 };
 use crate::job::repository::{OpenError, Repository};
 use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion, StandbyReason, UnknownReason};
@@ -37,6 +39,9 @@ use crate::store::{Store, StoreError};
 
 /// How long stores and probes are waited for, so that the whole answer is there within two seconds.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How much longer than the patience etcd may take after a slow store, as a part of it.
+const ETCD_AFTER_PART: u32 = 6;
 
 /// Who asks, from where.
 #[derive(Debug, Clone, Copy)]
@@ -63,12 +68,17 @@ pub async fn whoami(
     // Somebody without an identity never had a role, as any ID tells that nobody has.
     let node = id.unwrap_or_else(|| NodeId(asker.env.random_bytes()));
     let connected = connect.boxed().shared();
+    let sessions = Sessions::looking(asker.settings, asker.env, asker.patience);
+    let etcd = etcd_status(asker, sessions.clone()).shared();
     let statuses = roles.iter().map(|role| {
-        let (connected, label) = (connected.clone(), &label);
+        let (connected, label, sessions, etcd) = (connected.clone(), &label, &sessions, etcd.clone());
         async move {
-            let (assessment, looked) =
-                tokio::join!(assess(role, label, asker.env, Some(asker.patience)), look(asker, role, connected));
-            status(asker, role, (node, label), assessment.as_ref(), &looked)
+            let (assessment, looked, etcd) = tokio::join!(
+                assess(role, label, asker.env, Some(asker.patience)),
+                look(asker, role, connected, sessions),
+                async { if role.lease == Lease::Etcd { etcd.await } else { None } }
+            );
+            status(asker, role, (node, label), assessment.as_ref(), &looked, etcd)
         }
     });
     WhoamiReport {
@@ -137,10 +147,18 @@ struct Looked {
     lease: Option<Reply>,
 }
 
+/// How etcd itself is, within the patience.
+async fn etcd_status(asker: &Asker<'_>, sessions: Sessions) -> Option<EtcdStatus> {
+    let asked = tokio::time::timeout(asker.patience, sessions.etcd_status()).await;
+    let silent = || EtcdStatus::Failed(format!("no answer within {}", humantime::format_duration(asker.patience)));
+    asked.unwrap_or_else(|_| Some(silent()))
+}
+
 type Connecting = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
 
 /// Looks at a role's store, in a task of its own: one that blocks its thread keeps nobody waiting either.
-async fn look(asker: &Asker<'_>, role: &RoleSettings, connecting: Connecting) -> Looked {
+async fn look(asker: &Asker<'_>, role: &RoleSettings, connecting: Connecting, sessions: &Sessions) -> Looked {
+    let began = asker.env.clock.boottime();
     let (env, state_dir) = (asker.env.clone(), asker.state_dir.map(Path::to_owned));
     let task = tokio::spawn(read(connecting, role.clone(), env, state_dir));
     let abort = task.abort_handle();
@@ -154,14 +172,27 @@ async fn look(asker: &Asker<'_>, role: &RoleSettings, connecting: Connecting) ->
         memory: Memory::default(),
         lease: None,
     };
-    match tokio::time::timeout(asker.patience, task).await {
+    let mut looked = match tokio::time::timeout(asker.patience, task).await {
         Ok(Ok(looked)) => looked.unwrap_or_else(|e| failed(e.to_string())),
         Ok(Err(broken)) => failed(broken.to_string()),
         Err(_) => {
             abort.abort();
             failed(format!("no answer within {}", humantime::format_duration(asker.patience)))
         }
+    };
+    // The key in etcd is named after the repository, so the store has to be read first. A store that took its time leaves little.
+    if role.lease != Lease::Etcd {
+        return looked;
     }
+    if looked.state.status == StoreStatus::NotInitialised {
+        looked.lease = Some(Reply::Free);
+    } else if let Some(archive) = &looked.archive {
+        let spent = asker.env.clock.boottime().saturating_sub(began);
+        let left = (asker.patience + asker.patience / ETCD_AFTER_PART).saturating_sub(spent);
+        let asked = sessions.look_in_etcd(archive.repository.keys.repo());
+        looked.lease = tokio::time::timeout(left, asked).await.ok().flatten();
+    }
+    looked
 }
 
 async fn read(
@@ -199,6 +230,7 @@ fn status(
     (node, label): (NodeId, &str),
     assessment: Option<&Assessment>,
     looked: &Looked,
+    etcd: Option<EtcdStatus>,
 ) -> RoleStatus {
     let now = asker.env.clock.now();
     let view = looked.archive.as_ref().map(|archive| &archive.view);
@@ -242,6 +274,14 @@ fn status(
         last_backup: view.and_then(|view| view.state.snapshots.last()).map(|snapshot| info(&role.name, snapshot)),
         next_slot: plan.as_ref().and_then(|plan| plan.next(now)).map(|slot| slot.at),
         store: looked.state.clone(),
+        etcd: etcd.map(|status| EtcdState {
+            endpoints: asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.clone()).unwrap_or_default(),
+            status,
+            holder: match &looked.lease {
+                Some(Reply::Taken { by, .. }) => by.as_ref().map(|by| by.label.clone()),
+                _ => None,
+            },
+        }),
         warnings: warnings(looked, plan.as_ref(), last_slot, now),
     }
 }

@@ -256,13 +256,18 @@ fn write(state_dir: &Path, stored: &Stored, env: &Env) -> io::Result<()> {
 
 impl Machine {
     /// The machine that this runs on.
-    fn here() -> Self {
+    pub fn here() -> Self {
         let first = |paths: &[&str]| paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
         Self {
             machine_id: first(&["/etc/machine-id", "/var/lib/dbus/machine-id"]).and_then(|text| fingerprint(&text)),
             product_uuid: first(&["/sys/class/dmi/id/product_uuid"]).and_then(|text| fingerprint(&text)),
         }
     }
+}
+
+/// What tells this run of the kernel apart from every other, as a hash: a clone has another one, whatever else it copied.
+pub fn boot() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().and_then(|text| fingerprint(&text))
 }
 
 /// A hash, because a machine ID is confidential by its own specification. `None` for an ID that is not set.

@@ -4,11 +4,15 @@
 //! even start, and that commands outside the repository end in time.
 
 pub mod bucket;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod keeper;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use super::permit::Grant;
 use crate::ids::{InstanceId, NodeId};
@@ -56,4 +60,10 @@ pub trait LeaseService: Debug + Send {
 
     /// Gives it up, if this process holds it, so that another may have it at once. Work that it guarded has ended.
     async fn release(&mut self);
+
+    /// Is notified when the lease may have come free, so that who waits for it asks at once. Only a hint: it may be missing,
+    /// late or wrong. `None` where there is no such thing.
+    fn hints(&mut self) -> Option<Arc<Notify>> {
+        None
+    }
 }

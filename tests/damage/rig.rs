@@ -12,6 +12,7 @@ use runner::ids::{InstanceId, NodeId};
 use runner::job::backup::{Ask, Opening, Runner};
 use runner::job::cancel::Cancel;
 use runner::job::init::init;
+use runner::job::lease::Sessions;
 use runner::job::progress::Progress;
 use runner::job::report::verified::VerifyReport;
 use runner::job::repository::Repository;
@@ -149,6 +150,7 @@ impl Rig {
             instance: InstanceId([node; 8]),
             cancel: Cancel::new(),
             progress: Arc::default(),
+            sessions: Sessions::default(),
         };
         let repository = self.open().await.unwrap();
         let opening = Opening::open(&runner, &repository).await.unwrap();

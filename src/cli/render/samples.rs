@@ -94,6 +94,7 @@ pub(crate) fn active() -> RoleStatus {
             status: StoreStatus::Ok,
             clock_offset_seconds: Some(0),
         },
+        etcd: None,
         warnings: Vec::new(),
     }
 }
@@ -111,6 +112,7 @@ pub(crate) fn blind() -> RoleStatus {
             status: StoreStatus::Failed("cannot be reached: orders-db/format (connection refused)".to_owned()),
             clock_offset_seconds: None,
         },
+        etcd: None,
         warnings: vec![Warning::StoreUnreadable, Warning::ClockOff(-400)],
         ..active()
     }

@@ -3,7 +3,9 @@
 use super::{View, short, wrap};
 use crate::cli::exit::Health;
 use crate::cli::units::{count, duration, minute, relative};
-use crate::job::report::whoami::{Answer, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport};
+use crate::job::report::whoami::{
+    Answer, EtcdState, EtcdStatus, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport,
+};
 use crate::role::slot::MISSED_MAX;
 
 /// The whole report.
@@ -45,6 +47,9 @@ fn role(role: &RoleStatus, view: &View) -> String {
         .map_or_else(|| "no schedule".to_owned(), |t| format!("{} ({})", minute(t, &view.zone), relative(t, view.now)));
     out += &format!("  next    {next}\n");
     out += &wrap("  store   ", 10, &store(role));
+    if let Some(etcd) = &role.etcd {
+        out += &wrap("  etcd    ", 10, &self::etcd(etcd));
+    }
     for warning in &role.warnings {
         out += &wrap("  WARNING ", 10, &self::warning(warning, view));
     }
@@ -106,7 +111,8 @@ fn why(role: &RoleStatus, view: &View) -> String {
             let until = until.map_or("until somebody says 'runner resume'".to_owned(), |until| {
                 format!("until {} ({})", minute(until, &view.zone), relative(until, view.now))
             });
-            let why = why.as_deref().map(|why| format!(": {}", super::inside::escaped(why.as_bytes()))).unwrap_or_default();
+            let why =
+                why.as_deref().map(|why| format!(": {}", super::inside::escaped(why.as_bytes()))).unwrap_or_default();
             format!("No backups anywhere: paused on {by} at {} {until}{why}.", minute(*since, &view.zone))
         }
         Reason::TakenOver { by, term } => format!(
@@ -142,6 +148,21 @@ fn last(role: &RoleStatus, view: &View) -> String {
         ),
         (None, StoreStatus::Failed(_)) => "not known".to_owned(),
         (None, _) => "no snapshot yet".to_owned(),
+    }
+}
+
+fn etcd(etcd: &EtcdState) -> String {
+    match &etcd.status {
+        EtcdStatus::Ok { endpoint, member, leader, raft_term, version } => {
+            let leader = match leader {
+                0 => "NO LEADER".to_owned(),
+                leader if leader == member => "the leader".to_owned(),
+                leader => format!("the leader is {leader:x}"),
+            };
+            let holder = etcd.holder.as_ref().map(|holder| format!("; {holder} holds the lease")).unwrap_or_default();
+            format!("{endpoint}: {version}, member {member:x}, {leader}, raft term {raft_term}{holder}")
+        }
+        EtcdStatus::Failed(why) => format!("CANNOT BE REACHED: {why}"),
     }
 }
 
@@ -258,6 +279,40 @@ mod tests {
         let text = report(&all(vec![active(), standby, unlisted, fresh, conflict, blind(), unread]), &samples::view());
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn etcd_is_shown_where_the_lease_is_there() {
+        let status = |member, leader| EtcdStatus::Ok {
+            endpoint: "https://etcd2:2379".to_owned(),
+            member,
+            leader,
+            raft_term: 12,
+            version: "3.4.23".to_owned(),
+        };
+        let with = |status: EtcdStatus, holder: Option<&str>| {
+            let endpoints = vec!["https://etcd1:2379".to_owned(), "https://etcd2:2379".to_owned()];
+            let etcd = EtcdState { endpoints, status, holder: holder.map(str::to_owned) };
+            let role = RoleStatus { etcd: Some(etcd), evidence: Vec::new(), ..active() };
+            let text = self::role(&role, &samples::view());
+            text[text.find("  etcd").unwrap()..].to_owned()
+        };
+        let silent = EtcdStatus::Failed("etcd: https://etcd1:2379: no answer within 500ms".to_owned());
+        let text = [
+            with(status(0x8e9e_05c5_2164_694d, 0x8e9e_05c5_2164_694d), Some("app02")),
+            with(status(0x8e9e_05c5_2164_694d, 0x91bc_3c39_8fb3_c146), None),
+            with(status(1, 0), None),
+            with(silent, None),
+        ]
+        .concat();
+        insta::assert_snapshot!(text, @r"
+        etcd    https://etcd2:2379: 3.4.23, member 8e9e05c52164694d, the leader, raft
+                term 12; app02 holds the lease
+        etcd    https://etcd2:2379: 3.4.23, member 8e9e05c52164694d, the leader is
+                91bc3c398fb3c146, raft term 12
+        etcd    https://etcd2:2379: 3.4.23, member 1, NO LEADER, raft term 12
+        etcd    CANNOT BE REACHED: etcd: https://etcd1:2379: no answer within 500ms
+        ");
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct RoleStatus {
     pub next_slot: Option<Timestamp>,
     /// The store.
     pub store: StoreState,
+    /// Etcd, where the role's lease is there.
+    pub etcd: Option<EtcdState>,
     /// What a person should look after.
     pub warnings: Vec<Warning>,
 }
@@ -186,6 +188,37 @@ pub enum StoreStatus {
     /// There is no repository of this role yet.
     NotInitialised,
     /// It could not be read; the error's own words.
+    Failed(String),
+}
+
+/// Etcd, as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdState {
+    /// Where it is.
+    pub endpoints: Vec<String>,
+    /// How it is.
+    pub status: EtcdStatus,
+    /// The label of the node that holds the role's lease; `None`: nobody does, or it could not be read.
+    pub holder: Option<String>,
+}
+
+/// How an etcd is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EtcdStatus {
+    /// It answers.
+    Ok {
+        /// Which endpoint did.
+        endpoint: String,
+        /// That member's ID.
+        member: u64,
+        /// The leader's; 0 for none.
+        leader: u64,
+        /// The term of raft.
+        raft_term: u64,
+        /// The server's version.
+        version: String,
+    },
+    /// It does not; the error's own words.
     Failed(String),
 }
 

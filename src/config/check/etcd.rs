@@ -1,0 +1,141 @@
+//! `[etcd]`: where the leases are that roles with `lease = "etcd"` ask for.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::super::EtcdSettings;
+use super::super::error::Problem;
+use super::super::section::{At, Section};
+use super::Check;
+
+/// How long the lease may last. Etcd itself grants nothing under two election timeouts; a longer one than this keeps the other
+/// node out of a dead one's roles for nothing.
+const LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(10);
+
+const LEASE_TTL_DEFAULT: Duration = Duration::from_secs(30);
+
+const PREFIX_DEFAULT: &str = "/runner";
+
+impl Check<'_> {
+    /// `None`: its problems are on the list.
+    pub(super) fn etcd(&mut self, section: &Section<'_>) -> Option<EtcdSettings> {
+        let before = self.problems.len();
+        if !cfg!(feature = "etcd") {
+            self.problems.push(
+                section
+                    .problem("this program was built without etcd")
+                    .hint("build it with the feature \"etcd\" (a default one), or remove the table"),
+            );
+            return None;
+        }
+        let endpoints = self.endpoints(section);
+        let ca_file = section.path("ca_file", &mut self.problems);
+        let cert_file = section.text("cert_file").and_then(|at| self.secret_path(&at));
+        let key_file = section.text("key_file").and_then(|at| self.secret_path(&at));
+        let password_file = section.text("password_file").and_then(|at| self.secret_path(&at));
+        for (one, other) in
+            [("cert_file", "key_file"), ("key_file", "cert_file"), ("user", "password_file"), ("password_file", "user")]
+        {
+            if let Some(at) = section.text(one).filter(|_| !section.has(other)) {
+                self.problems.push(at.problem(format!("needs {other} beside it")).hint("add it, or remove this line"));
+            }
+        }
+        if endpoints.iter().any(|url| url.starts_with("http:")) {
+            for at in ["ca_file", "cert_file"].into_iter().filter_map(|key| section.text(key)) {
+                self.problems
+                    .push(at.problem("goes with https:// endpoints only").hint("write https:// in all of them"));
+            }
+        }
+        let prefix = section.text("prefix").and_then(|at| self.prefix(&at));
+        let lease_ttl = section.duration("lease_ttl");
+        if let Some(ttl) = &lease_ttl {
+            if !LEASE_TTL.contains(&ttl.value) {
+                self.problems.push(ttl.problem("is not between 2s and 10m").hint("30s is the default"));
+            } else if ttl.value.subsec_nanos() != 0 {
+                self.problems.push(ttl.problem("is not a whole number of seconds").hint("write it like \"30s\""));
+            }
+        }
+        (self.problems.len() == before && !endpoints.is_empty()).then(|| EtcdSettings {
+            endpoints,
+            ca_file,
+            cert_file,
+            key_file,
+            user: section.owned("user"),
+            password_file,
+            prefix: prefix.unwrap_or_else(|| PREFIX_DEFAULT.to_owned()),
+            lease_ttl: lease_ttl.map_or(LEASE_TTL_DEFAULT, |at| at.value),
+        })
+    }
+
+    fn endpoints(&mut self, section: &Section<'_>) -> Vec<String> {
+        const LIKE: &str = "write endpoints = [\"https://etcd1:2379\", \"https://etcd2:2379\", \"https://etcd3:2379\"]";
+        let Some(list) = section.texts("endpoints") else {
+            if !section.has("endpoints") {
+                self.problems.push(section.problem("has no endpoints: where is etcd?").hint(LIKE));
+            }
+            return Vec::new();
+        };
+        if list.value.is_empty() {
+            self.problems.push(list.problem("is empty: where is etcd?").hint(LIKE));
+        }
+        let mut endpoints: Vec<String> = Vec::new();
+        let mut schemes = BTreeSet::new();
+        for at in &list.value {
+            match endpoint(at) {
+                Ok(url) if endpoints.contains(&url) => {
+                    self.problems.push(at.problem(format!("{url:?} is there twice")).hint("keep one of them"));
+                }
+                Ok(url) => {
+                    schemes.insert(url.starts_with("https:"));
+                    endpoints.push(url);
+                }
+                Err(problem) => self.problems.push(problem),
+            }
+        }
+        if schemes.len() > 1 {
+            self.problems.push(list.problem("has http:// beside https://").hint("write https:// in all of them"));
+        }
+        endpoints
+    }
+
+    fn prefix(&mut self, at: &At<&str>) -> Option<String> {
+        let whole = at.value.starts_with('/') && at.value.len() > 1 && !at.value.ends_with('/');
+        if whole && !at.value.contains("//") && !at.value.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Some(at.value.to_owned());
+        }
+        self.problems.push(
+            at.problem(format!("{:?} is not a prefix of keys", at.value))
+                .hint("write it like \"/runner\": a slash first, none at the end"),
+        );
+        None
+    }
+}
+
+/// `http://host:port` or `https://host:port`, nothing behind it.
+fn endpoint(at: &At<&str>) -> Result<String, Problem> {
+    let text = at.value.strip_suffix('/').unwrap_or(at.value);
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let Some(authority) = authority else {
+        // Somebody may have written user and password.
+        let hint = if text.contains(['/', '@']) { "https://etcd1:2379".to_owned() } else { format!("https://{text}") };
+        return Err(at.problem("is not a URL").hint(format!("write \"{hint}\"")));
+    };
+    if authority.contains('@') {
+        return Err(at.problem("has a user in it").hint("write user = \"…\" and password_file = \"…\" instead"));
+    }
+    let (host, port) = match authority.rfind(':') {
+        Some(colon) if !authority[colon..].contains(']') => (&authority[..colon], Some(&authority[colon + 1..])),
+        _ => (authority, None),
+    };
+    let named = !host.is_empty() && !host.contains(|c: char| !c.is_ascii_alphanumeric() && !".-_:[]".contains(c));
+    // A bare IPv6 address would lose its last group to the port.
+    let bracketed = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+    if !named || !bracketed || port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err(at
+            .problem(format!("{:?} is not an endpoint", at.value))
+            .hint("write it like \"https://etcd1:2379\" or \"https://[2001:db8::1]:2379\""));
+    }
+    // Without one it would be 443, which etcd is never at.
+    Ok(if port.is_some() { text.to_owned() } else { format!("{text}:2379") })
+}

@@ -1,0 +1,171 @@
+//! The lease in etcd: a role's key, on the one lease that this process keeps alive.
+//!
+//! The invariants that live here: this process holds a role only if a linearizable read saw its key on its own living lease, under
+//! a keep-alive that the same leader, or a later one, answered; the grant is dated from that keep-alive's send; and nothing is
+//! ever deleted or replaced by name alone. What etcd is known to do to those who trust it more:
+//!
+//! - a campaign returns although one's own lease has died: here the lease's death is an answer of the claim, or of the next
+//!   keep-alive, and the claim starts anew;
+//! - a retried delete removes the key of whoever came next: deletes name the revision that created the key;
+//! - a retried put makes a key after it was given up: claims name the process's badge, and giving up after doubt changes it;
+//! - a keep-alive of a dead lease answers TTL 0, or nothing: that is no grant;
+//! - a deposed leader answers keep-alives for a while: its raft term is older than that of the read;
+//! - a new leader restarts all TTLs: a dead holder's key goes late, never early;
+//! - serializable reads are stale: none is ever made.
+//!
+//! A key in etcd hangs on a lease that somebody keeps alive, so who finds one need not watch it for its TTL.
+
+mod claim;
+mod hints;
+mod peer;
+mod pool;
+mod session;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+pub use self::peer::{Peer, twins};
+pub use self::pool::EtcdError;
+pub use self::session::{EtcdSession, EtcdStatus};
+
+use self::claim::{Step, step};
+use self::hints::Hints;
+use self::session::{Claimed, found};
+use super::{LeaseService, Reply};
+use crate::ids::RepoId;
+
+/// How often a claim starts anew when what it builds on changes under it.
+const ROUNDS: usize = 4;
+
+/// One role's key in etcd.
+#[derive(Debug)]
+pub struct EtcdLease {
+    session: EtcdSession,
+    key: String,
+    /// The revision that created our key.
+    created: Option<i64>,
+    /// The badge of a claim that may still be under way.
+    doubt: Option<i64>,
+    hints: Option<Hints>,
+}
+
+impl EtcdLease {
+    /// The lease of the role with this repository.
+    pub fn new(session: EtcdSession, repository: RepoId) -> Self {
+        let key = session.key(repository);
+        Self { session, key, created: None, doubt: None, hints: None }
+    }
+
+    async fn try_ask(&mut self) -> Result<Reply, EtcdError> {
+        let me = self.session.me().instance;
+        let mut term = 0;
+        for _ in 0..ROUNDS {
+            let vouched = self.session.vouch(term).await?;
+            let (found, read_in) = if self.created.is_some() {
+                let (kv, read_in) = self.session.get(&self.key).await?;
+                (kv.as_ref().map(found), read_in)
+            } else {
+                // Until etcd has answered the first and only try, it may be under way.
+                let doubt = self.doubt.replace(vouched.badge);
+                let (claimed, tries) = self.session.claim(&self.key, vouched).await?;
+                if tries == 1 {
+                    self.doubt = doubt;
+                }
+                match claimed {
+                    Claimed::Done { created, term: read_in } => {
+                        self.created = Some(created);
+                        if vouched.term < read_in {
+                            term = read_in;
+                            continue;
+                        }
+                        return Ok(Reply::Held(vouched.grant));
+                    }
+                    Claimed::Not { found: None, badge, .. } => {
+                        // Another role of this process changed it, or an operator removed the registration.
+                        if badge != vouched.badge {
+                            self.session.rebadge(vouched.badge).await?;
+                        }
+                        continue;
+                    }
+                    Claimed::Not { found, term: read_in, .. } => (found, read_in),
+                    Claimed::LeaseGone => {
+                        self.session.lost(vouched.lease).await;
+                        continue;
+                    }
+                }
+            };
+            match step(me, vouched.lease, found.as_ref()) {
+                Step::Claim => self.created = None,
+                Step::Keep { created } => {
+                    self.created = Some(created);
+                    if vouched.term >= read_in {
+                        return Ok(Reply::Held(vouched.grant));
+                    }
+                    // Whoever answered the keep-alive was no longer the leader, or is not any more.
+                    term = read_in;
+                }
+                Step::Adopt { created, from } => {
+                    self.session.adopt(&self.key, created, from, vouched).await?;
+                    self.created = Some(created);
+                }
+                Step::Leave { by } => {
+                    self.created = None;
+                    return Ok(Reply::Taken { by, alive: true });
+                }
+            }
+        }
+        Err(EtcdError::Unsettled("what it says changes with every answer"))
+    }
+
+    async fn try_look(&self) -> Result<Reply, EtcdError> {
+        let (kv, _) = self.session.get(&self.key).await?;
+        Ok(match kv.as_ref().map(found) {
+            None => Reply::Free,
+            Some(found) => Reply::Taken { by: found.claim.map(|claim| claim.holder()), alive: true },
+        })
+    }
+
+    async fn try_release(&mut self) -> Result<(), EtcdError> {
+        let created = match (self.created.take(), self.doubt.take()) {
+            (None, None) => return Ok(()),
+            (created, None) => created,
+            (_, Some(badge)) => {
+                // First nothing can come any more, then what is there is looked at.
+                self.session.rebadge(badge).await?;
+                let (kv, _) = self.session.get(&self.key).await?;
+                let mine = kv.as_ref().map(found).filter(|found| {
+                    found.claim.as_ref().is_some_and(|claim| claim.holder().instance == self.session.me().instance)
+                });
+                mine.map(|found| found.created)
+            }
+        };
+        match created {
+            Some(created) => self.session.delete(&self.key, created).await,
+            None => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl LeaseService for EtcdLease {
+    async fn ask(&mut self) -> Reply {
+        self.try_ask().await.unwrap_or_else(|e| Reply::Unknown { why: e.to_string() })
+    }
+
+    async fn look(&mut self) -> Reply {
+        self.try_look().await.unwrap_or_else(|e| Reply::Unknown { why: e.to_string() })
+    }
+
+    async fn release(&mut self) {
+        if let Err(error) = self.try_release().await {
+            tracing::warn!("the lease was not given up, and ends with this process: {error}");
+        }
+    }
+
+    fn hints(&mut self) -> Option<Arc<Notify>> {
+        let hints = self.hints.get_or_insert_with(|| Hints::start(self.session.clone(), self.key.clone()));
+        Some(hints.notify())
+    }
+}

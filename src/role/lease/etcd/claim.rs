@@ -1,0 +1,106 @@
+//! Whose a role is by its key in etcd, decided from what was read. Pure.
+//!
+//! The invariant that lives here: a key is this process's own only if it says so *and* hangs on the lease that this process
+//! keeps alive now. A key of ours on another lease is about to go, or was brought back by a restored etcd.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{InstanceId, NodeId};
+use crate::role::lease::LeaseHolder;
+
+/// The version of the values in etcd.
+pub(super) const FORMAT: u32 = 1;
+
+/// The value of a role's key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Claim {
+    pub(super) v: u32,
+    pub(super) node: NodeId,
+    pub(super) name: String,
+    pub(super) instance: InstanceId,
+    pub(super) version: String,
+    pub(super) config_hash: String,
+}
+
+impl Claim {
+    /// What stands in the key; `None` for what this version cannot read.
+    pub(super) fn parse(value: &[u8]) -> Option<Self> {
+        serde_json::from_slice::<Self>(value).ok().filter(|claim| claim.v == FORMAT)
+    }
+
+    pub(super) fn holder(&self) -> LeaseHolder {
+        LeaseHolder { node: self.node, label: self.name.clone(), instance: self.instance }
+    }
+}
+
+/// A role's key as a linearizable read found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) claim: Option<Claim>,
+    /// The lease that it hangs on; 0 for none.
+    pub(super) lease: i64,
+    /// The revision that created it: another key of the same name has another one.
+    pub(super) created: i64,
+}
+
+/// What to do about what was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nobody has it: claim it.
+    Claim,
+    /// It is this process's, on its present lease.
+    Keep { created: i64 },
+    /// It is this process's, on a lease that it no longer keeps: hang exactly this key on the present one.
+    Adopt { created: i64, from: i64 },
+    /// Somebody else's.
+    Leave { by: Option<LeaseHolder> },
+}
+
+/// Decides, for the process `me` that keeps `lease` alive.
+pub(super) fn step(me: InstanceId, lease: i64, found: Option<&Found>) -> Step {
+    let Some(found) = found else { return Step::Claim };
+    match &found.claim {
+        Some(claim) if claim.instance != me => Step::Leave { by: Some(claim.holder()) },
+        Some(_) if found.lease == lease => Step::Keep { created: found.created },
+        Some(_) => Step::Adopt { created: found.created, from: found.lease },
+        None => Step::Leave { by: None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: InstanceId = InstanceId([1; 8]);
+
+    fn found(instance: InstanceId, lease: i64) -> Found {
+        let claim = Claim {
+            v: FORMAT,
+            node: NodeId([instance.0[0]; 16]),
+            name: "east".into(),
+            instance,
+            version: "1".into(),
+            config_hash: "x".into(),
+        };
+        Found { claim: Some(claim), lease, created: 9 }
+    }
+
+    #[test]
+    fn a_key_is_ours_only_on_the_lease_that_we_keep() {
+        assert_eq!(step(ME, 5, None), Step::Claim);
+        assert_eq!(step(ME, 5, Some(&found(ME, 5))), Step::Keep { created: 9 });
+        assert_eq!(step(ME, 5, Some(&found(ME, 4))), Step::Adopt { created: 9, from: 4 });
+        let Step::Leave { by: Some(by) } = step(ME, 5, Some(&found(InstanceId([2; 8]), 5))) else { panic!("not ours") };
+        assert_eq!((by.label.as_str(), by.instance), ("east", InstanceId([2; 8])), "whatever it hangs on");
+        assert_eq!(step(ME, 5, Some(&Found { claim: None, lease: 5, created: 9 })), Step::Leave { by: None });
+    }
+
+    #[test]
+    fn a_later_format_is_not_misread() {
+        let claim = found(ME, 5).claim.unwrap();
+        let text = serde_json::to_string(&claim).unwrap();
+        assert_eq!(Claim::parse(text.as_bytes()), Some(claim));
+        assert_eq!(Claim::parse(text.replace("\"v\":1", "\"v\":2").as_bytes()), None);
+        assert_eq!(Claim::parse(b"etcdctl was here"), None);
+    }
+}

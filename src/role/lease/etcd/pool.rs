@@ -1,0 +1,257 @@
+//! The way to etcd: one client for each endpoint, asked in turn, each for a limited time.
+//!
+//! The invariant that lives here: no call hangs. A member that is stopped keeps its connections open and answers nothing, so
+//! a client that leaves the choice to its connections would wait for it. Here the next one is asked, and asked first from
+//! then on. So a request may reach etcd twice, and late: whoever sends one that writes guards it by what it has read.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use zeroize::Zeroizing;
+
+use crate::config::EtcdSettings;
+
+/// The longest that one member is waited for.
+const TRY_MAX: Duration = Duration::from_secs(5);
+
+/// How often an idle connection is tried. Etcd refuses more than one in five seconds.
+const PING: Duration = Duration::from_secs(10);
+
+/// Why etcd gave no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EtcdError {
+    /// No member could be asked.
+    #[error("etcd: {}", tried.join("; "))]
+    Unreachable {
+        /// Each endpoint, and what came of it.
+        tried: Vec<String>,
+    },
+    /// Etcd answered with a refusal.
+    #[error("etcd at {endpoint}: {message}")]
+    Refused {
+        /// Who.
+        endpoint: String,
+        /// The code of gRPC.
+        code: i32,
+        /// Its words.
+        message: String,
+    },
+    /// A file that the config names.
+    #[error("cannot read {}: {why}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What came instead.
+        why: String,
+    },
+    /// The lease of this process ran out.
+    #[error("etcd: the lease of this process ended")]
+    LeaseGone,
+    /// Somebody closed the session.
+    #[error("etcd: the session is closed")]
+    Closed,
+    /// What etcd says changes too fast.
+    #[error("etcd: {0}")]
+    Unsettled(&'static str),
+}
+
+/// gRPC's code for what does not exist; etcd says it of leases.
+pub(super) const NOT_FOUND: i32 = 5;
+
+/// An answer, and how sure it is that nothing else of the same call is under way.
+#[derive(Debug)]
+pub(super) struct Answer<T> {
+    pub(super) value: T,
+    /// How many members were sent the request.
+    pub(super) tries: usize,
+}
+
+/// The members of an etcd.
+#[derive(Debug)]
+pub(super) struct Pool {
+    settings: EtcdSettings,
+    slots: Mutex<Vec<Option<Slot>>>,
+    /// Who answered last.
+    preferred: AtomicUsize,
+}
+
+struct Slot(Client);
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slot")
+    }
+}
+
+impl Pool {
+    pub(super) fn new(settings: EtcdSettings) -> Self {
+        let slots = Mutex::new(settings.endpoints.iter().map(|_| None).collect());
+        Self { settings, slots, preferred: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn settings(&self) -> &EtcdSettings {
+        &self.settings
+    }
+
+    /// How long one member is waited for: a third of the lease, half of that where there is another to ask; at most 5 s.
+    pub(super) fn patience(&self) -> Duration {
+        let part = if self.settings.endpoints.len() > 1 { 6 } else { 3 };
+        (self.settings.lease_ttl / part).min(TRY_MAX)
+    }
+
+    /// The endpoint that is asked first.
+    pub(super) fn preferred(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed)
+    }
+
+    /// Asks members in turn until one answers, each at most once.
+    pub(super) async fn call<T, F>(&self, op: impl Fn(Client) -> F) -> Result<Answer<T>, EtcdError>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let (count, first) = (self.settings.endpoints.len(), self.preferred());
+        let mut tried = Vec::new();
+        for n in 0..count {
+            let index = (first + n) % count;
+            match self.on(index, &op).await? {
+                Ok(value) => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    return Ok(Answer { value, tries: n + 1 });
+                }
+                Err(why) => tried.push(format!("{}: {why}", self.settings.endpoints[index])),
+            }
+        }
+        // Whoever asks next begins with another one.
+        self.preferred.store((first + 1) % count, Ordering::Relaxed);
+        Err(EtcdError::Unreachable { tried })
+    }
+
+    /// Asks one member. The outer error is an answer, the inner one is none.
+    pub(super) async fn on<T, F>(&self, index: usize, op: impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let endpoint = &self.settings.endpoints[index];
+        let asked = tokio::time::timeout(self.patience(), async {
+            let client = match self.client(index).await? {
+                Ok(client) => client,
+                Err(error) => return Ok(Err(error)),
+            };
+            Ok(op(client).await)
+        });
+        let Ok(answer) = asked.await else {
+            self.forget(index);
+            return Ok(Err(format!("no answer within {}", humantime::format_duration(self.patience()))));
+        };
+        match answer? {
+            Ok(value) => Ok(Ok(value)),
+            Err(Error::GRpcStatus(status)) if is_answer(status.code().into()) => Err(EtcdError::Refused {
+                endpoint: endpoint.clone(),
+                code: status.code().into(),
+                message: status.message().to_owned(),
+            }),
+            Err(error) => {
+                self.forget(index);
+                Ok(Err(said(&error)))
+            }
+        }
+    }
+
+    /// The client of an endpoint, connected if it is not there yet. The outer error is a file that cannot be read.
+    pub(super) async fn client(&self, index: usize) -> Result<Result<Client, Error>, EtcdError> {
+        if let Some(Slot(client)) = &self.slots()[index] {
+            return Ok(Ok(client.clone()));
+        }
+        let options = self.options().await?;
+        match Client::connect([&self.settings.endpoints[index]], Some(options)).await {
+            Ok(client) => {
+                self.slots()[index] = Some(Slot(client.clone()));
+                Ok(Ok(client))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Forgets a client that did not answer: the next one connects anew, with the certificates and passwords of then.
+    pub(super) fn forget(&self, index: usize) {
+        self.slots()[index] = None;
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, Vec<Option<Slot>>> {
+        // Each slot is replaced as a whole.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn options(&self) -> Result<ConnectOptions, EtcdError> {
+        let settings = &self.settings;
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(self.patience())
+            .with_keep_alive(PING, TRY_MAX)
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        if settings.endpoints.iter().any(|url| url.starts_with("https:")) {
+            let mut tls = TlsOptions::new();
+            tls = match &settings.ca_file {
+                Some(path) => tls.ca_certificate(Certificate::from_pem(read(path).await?)),
+                None => tls.with_native_roots(),
+            };
+            if let (Some(cert), Some(key)) = (&settings.cert_file, &settings.key_file) {
+                tls = tls.identity(Identity::from_pem(read(cert).await?, read(key).await?));
+            }
+            options = options.with_tls(tls);
+        }
+        if let (Some(user), Some(path)) = (&settings.user, &settings.password_file) {
+            let bytes = read(path).await?;
+            let text =
+                std::str::from_utf8(&bytes).map_err(|e| EtcdError::File { path: path.clone(), why: e.to_string() })?;
+            options = options.with_user(user, text.strip_suffix('\n').unwrap_or(text));
+        }
+        Ok(options)
+    }
+}
+
+async fn read(path: &PathBuf) -> Result<Zeroizing<Vec<u8>>, EtcdError> {
+    match tokio::fs::read(path).await {
+        Ok(bytes) => Ok(Zeroizing::new(bytes)),
+        Err(e) => Err(EtcdError::File { path: path.clone(), why: e.to_string() }),
+    }
+}
+
+/// Whether a status is etcd's own word, the same from every member: a wrong argument, something missing, somebody not
+/// allowed. Everything else may be one member's trouble: gone, too slow, without a leader.
+fn is_answer(code: i32) -> bool {
+    const INVALID_ARGUMENT: i32 = 3;
+    const ALREADY_EXISTS: i32 = 6;
+    const PERMISSION_DENIED: i32 = 7;
+    const FAILED_PRECONDITION: i32 = 9;
+    const UNAUTHENTICATED: i32 = 16;
+    matches!(
+        code,
+        INVALID_ARGUMENT | NOT_FOUND | ALREADY_EXISTS | PERMISSION_DENIED | FAILED_PRECONDITION | UNAUTHENTICATED
+    )
+}
+
+/// The error, and what is behind it: gRPC says "transport error" of everything.
+fn said(error: &Error) -> String {
+    let mut text = match error {
+        Error::GRpcStatus(status) => status.message().to_owned(),
+        error => error.to_string(),
+    };
+    let mut cause = match error {
+        Error::GRpcStatus(status) => std::error::Error::source(status),
+        Error::TransportError(error) => std::error::Error::source(error),
+        _ => None,
+    };
+    while let Some(source) = cause {
+        let more = source.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = source.source();
+    }
+    text
+}

@@ -1,0 +1,501 @@
+//! One lease in etcd for a whole process: it says that the process lives, and every role's key hangs on it.
+//!
+//! The invariants that live here: a keep-alive is dated from its send; one that came back with a TTL of 0, or not at all, vouches
+//! for nothing; and a request of an earlier claim that arrives late finds its badge changed and does nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{
+    Compare, CompareOp, Error, GetOptions, KeyValue, LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper, PutOptions,
+    Txn, TxnOp, TxnOpResponse,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::claim::{Claim, FORMAT, Found};
+use super::peer::Peer;
+use super::pool::{EtcdError, NOT_FOUND, Pool};
+use crate::config::EtcdSettings;
+use crate::env::Env;
+use crate::ids::RepoId;
+use crate::moment::Moment;
+use crate::role::identity::{Machine, Node, boot};
+use crate::role::permit::Grant;
+
+/// A keep-alive that is younger than this part of the lease serves for every role that asks.
+const SHARED_PART: u32 = 6;
+
+/// The most registrations that are read: more processes than that share no etcd prefix.
+const PEERS_MAX: i64 = 10_000;
+
+/// What etcd says of a lease whose number is taken.
+const LEASE_EXISTS: &str = "lease already exists";
+
+/// How long the end of a session may take: etcd ends the lease by itself, only later.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// This process's session with etcd. Clones are the same session. Nothing is sent before the first role asks.
+#[derive(Debug, Clone)]
+pub struct EtcdSession(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    env: Env,
+    me: Peer,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    life: Option<Life>,
+    closed: bool,
+    /// The last attempt that failed, and when: who waited for it meanwhile need not wait as long again.
+    failed: Option<(Duration, EtcdError)>,
+}
+
+/// A lease that etcd granted.
+struct Life {
+    lease: i64,
+    /// The revision of this process's registration. A claim names it; changed, it stops those that are still under way.
+    badge: i64,
+    beat: Beat,
+    stream: Option<Stream>,
+}
+
+impl std::fmt::Debug for Life {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Life")
+            .field("lease", &self.lease)
+            .field("badge", &self.badge)
+            .field("beat", &self.beat)
+            .finish()
+    }
+}
+
+/// The newest answer that vouches for the lease.
+#[derive(Debug, Clone, Copy)]
+struct Beat {
+    grant: Grant,
+    /// The raft term of whoever answered.
+    term: u64,
+}
+
+/// Keep-alives go through one stream as long as its member answers.
+struct Stream {
+    index: usize,
+    keeper: LeaseKeeper,
+    answers: LeaseKeepAliveStream,
+}
+
+/// What vouches for a role's key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Vouched {
+    pub(super) lease: i64,
+    pub(super) badge: i64,
+    pub(super) grant: Grant,
+    pub(super) term: u64,
+}
+
+/// What a claim came to.
+#[derive(Debug)]
+pub(super) enum Claimed {
+    /// The key is this process's.
+    Done { created: i64, term: u64 },
+    /// It was there already, or the badge had changed.
+    Not { found: Option<Found>, badge: i64, term: u64 },
+    /// The lease has ended.
+    LeaseGone,
+}
+
+/// What can be seen of an etcd without asking for anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdStatus {
+    /// Who answered.
+    pub endpoint: String,
+    /// Its member ID.
+    pub member: u64,
+    /// The leader's member ID; 0 for none.
+    pub leader: u64,
+    /// The term of raft.
+    pub raft_term: u64,
+    /// The server's version.
+    pub version: String,
+}
+
+impl EtcdSession {
+    /// A session for `node`; `config_hash` is what its peers are told.
+    pub fn new(settings: EtcdSettings, env: Env, node: &Node, config_hash: &str) -> Self {
+        let me = Peer {
+            v: FORMAT,
+            node: node.id,
+            instance: node.instance,
+            name: node.label.clone(),
+            hostname: node.hostname.clone(),
+            machine: Machine::here(),
+            boot: boot(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_hash: config_hash.to_owned(),
+        };
+        Self::of(settings, env, me)
+    }
+
+    /// A session of exactly this process.
+    pub fn of(settings: EtcdSettings, env: Env, me: Peer) -> Self {
+        Self(Arc::new(Inner { pool: Pool::new(settings), env, me, state: Mutex::default() }))
+    }
+
+    /// This process, as its peers see it.
+    pub fn me(&self) -> &Peer {
+        &self.0.me
+    }
+
+    /// How long the lease lasts.
+    pub fn ttl(&self) -> Duration {
+        self.0.pool.settings().lease_ttl
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    /// The key of a role. By its repository, so that two deployments that share an etcd do not shut each other out.
+    pub(super) fn key(&self, repository: RepoId) -> String {
+        format!("{}/{repository}/holder", self.0.pool.settings().prefix)
+    }
+
+    pub(super) fn claim_value(&self) -> Claim {
+        let me = &self.0.me;
+        Claim {
+            v: FORMAT,
+            node: me.node,
+            name: me.name.clone(),
+            instance: me.instance,
+            version: me.version.clone(),
+            config_hash: me.config_hash.clone(),
+        }
+    }
+
+    fn nodes_prefix(&self) -> String {
+        format!("{}/nodes/", self.0.pool.settings().prefix)
+    }
+
+    fn registration(&self) -> String {
+        format!("{}{}/{}", self.nodes_prefix(), self.0.me.node, self.0.me.instance)
+    }
+
+    /// What vouches for this process now, by a keep-alive that is young and of raft term `term` at least; granted anew if
+    /// there is no lease, or none any more.
+    pub(super) async fn vouch(&self, term: u64) -> Result<Vouched, EtcdError> {
+        let began = self.0.env.clock.boottime();
+        let mut state = self.0.state.lock().await;
+        if state.closed {
+            return Err(EtcdError::Closed);
+        }
+        if let Some((at, error)) = &state.failed
+            && *at > began
+        {
+            return Err(error.clone());
+        }
+        let outcome = self.try_vouch(&mut state, term).await;
+        state.failed = match &outcome {
+            Ok(_) => None,
+            Err(error) => Some((self.0.env.clock.boottime(), error.clone())),
+        };
+        outcome
+    }
+
+    async fn try_vouch(&self, state: &mut MutexGuard<'_, State>, term: u64) -> Result<Vouched, EtcdError> {
+        if let Some(life) = &mut state.life {
+            let now = self.0.env.clock.boottime();
+            let age = now.saturating_sub(life.beat.grant.asked.boot);
+            if age >= self.ttl() / SHARED_PART || life.beat.term < term {
+                match self.beat(life).await {
+                    Ok(beat) => life.beat = beat,
+                    Err(EtcdError::LeaseGone) => {
+                        tracing::warn!("etcd ended the lease of this process; it asks for another");
+                        state.life = None;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let life = match state.life.take() {
+            Some(life) => life,
+            None => self.begin().await?,
+        };
+        let vouched = Vouched { lease: life.lease, badge: life.badge, grant: life.beat.grant, term: life.beat.term };
+        state.life = Some(life);
+        Ok(vouched)
+    }
+
+    /// Asks for a lease, and registers this process on it.
+    async fn begin(&self) -> Result<Life, EtcdError> {
+        let (env, pool) = (&self.0.env, &self.0.pool);
+        // Named here, so that a request which reaches etcd twice grants one lease. Etcd takes positive numbers.
+        let lease = (i64::from_le_bytes(env.random_bytes()) & i64::MAX).max(1);
+        let seconds = self.ttl().as_secs() as i64;
+        let asked = env.clock.moment();
+        let granted = pool
+            .call(|mut client| async move {
+                let answer = client.lease_grant(seconds, Some(LeaseGrantOptions::new().with_id(lease))).await?;
+                Ok((answer.ttl(), answer.header().map_or(0, etcd_client::ResponseHeader::raft_term)))
+            })
+            .await;
+        let (ttl, term) = match granted {
+            Ok(answer) => answer.value,
+            // An earlier try of the same call got through: nobody else draws this number.
+            Err(EtcdError::Refused { message, .. }) if message.contains(LEASE_EXISTS) => (seconds, 0),
+            Err(error) => return Err(error),
+        };
+        let badge = self.register(lease).await?;
+        let grant = Grant { asked, ttl: Duration::from_secs(ttl.max(0) as u64) };
+        tracing::debug!(lease = format!("{lease:x}"), ttl, "etcd granted a lease");
+        Ok(Life { lease, badge, beat: Beat { grant, term }, stream: None })
+    }
+
+    /// Writes this process's registration; returns its revision.
+    async fn register(&self, lease: i64) -> Result<i64, EtcdError> {
+        let key = self.registration();
+        let value = serde_json::to_vec(&self.0.me).expect("plain data becomes JSON");
+        let put = self
+            .0
+            .pool
+            .call(|mut client| {
+                let (key, value) = (key.clone(), value.clone());
+                async move {
+                    let answer = client.put(key, value, Some(PutOptions::new().with_lease(lease))).await?;
+                    Ok(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
+                }
+            })
+            .await;
+        match put {
+            Ok(answer) if answer.tries == 1 => Ok(answer.value),
+            // An earlier try may arrive after this one: what stands there is looked up, and if it changes again, claims fail
+            // and look again.
+            Ok(_) => Ok(self.get(&key).await?.0.map_or(0, |kv| kv.mod_revision())),
+            Err(EtcdError::Refused { code: NOT_FOUND, .. }) => Err(EtcdError::LeaseGone),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends one keep-alive: through the stream there is, else through a new one of the next member that answers.
+    async fn beat(&self, life: &mut Life) -> Result<Beat, EtcdError> {
+        let pool = &self.0.pool;
+        if let Some(mut stream) = life.stream.take() {
+            match tokio::time::timeout(pool.patience(), self.ping(&mut stream)).await {
+                Ok(Ok(beat)) => {
+                    life.stream = Some(stream);
+                    return beat.ok_or(EtcdError::LeaseGone);
+                }
+                // The others are asked; the lease may well be alive.
+                Ok(Err(error)) => tracing::debug!("etcd's keep-alive stream: {error}"),
+                Err(_) => tracing::debug!("etcd's keep-alive stream: no answer"),
+            }
+            pool.forget(stream.index);
+        }
+        let lease = life.lease;
+        let count = pool.settings().endpoints.len();
+        let (first, mut tried) = (pool.preferred(), Vec::new());
+        for n in 0..count {
+            let index = (first + n) % count;
+            let open = move |mut client: etcd_client::Client| async move {
+                match client.lease_keep_alive(lease).await {
+                    Ok((keeper, answers)) => {
+                        let mut stream = Stream { index, keeper, answers };
+                        // Opening it is a keep-alive whose answer is not shown; the second one is dated and read.
+                        let beat = self.ping(&mut stream).await?;
+                        Ok(beat.map(|beat| (stream, beat)))
+                    }
+                    // What the client makes of a TTL of 0.
+                    Err(Error::LeaseKeepAliveError(_)) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            };
+            match pool.on(index, open).await {
+                Ok(Ok(Some((stream, beat)))) => {
+                    life.stream = Some(stream);
+                    return Ok(beat);
+                }
+                Ok(Ok(None)) | Err(EtcdError::Refused { code: NOT_FOUND, .. }) => return Err(EtcdError::LeaseGone),
+                Ok(Err(why)) => tried.push(format!("{}: {why}", pool.settings().endpoints[index])),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(EtcdError::Unreachable { tried })
+    }
+
+    /// One keep-alive; `None`: the lease is gone.
+    async fn ping(&self, stream: &mut Stream) -> Result<Option<Beat>, Error> {
+        let asked: Moment = self.0.env.clock.moment();
+        stream.keeper.keep_alive().await?;
+        let Some(answer) = stream.answers.message().await? else {
+            return Err(Error::LeaseKeepAliveError("the stream ended".to_owned()));
+        };
+        let term = answer.header().map_or(0, etcd_client::ResponseHeader::raft_term);
+        let ttl = Duration::from_secs(answer.ttl().max(0) as u64);
+        Ok((!ttl.is_zero()).then_some(Beat { grant: Grant { asked, ttl }, term }))
+    }
+
+    /// Forgets a lease that etcd says is gone, unless another one has taken its place.
+    pub(super) async fn lost(&self, lease: i64) {
+        let mut state = self.0.state.lock().await;
+        if state.life.as_ref().is_some_and(|life| life.lease == lease) {
+            state.life = None;
+        }
+    }
+
+    /// Registers anew if the badge is still `seen`, so that claims which named it come to nothing.
+    pub(super) async fn rebadge(&self, seen: i64) -> Result<(), EtcdError> {
+        let mut state = self.0.state.lock().await;
+        let Some(life) = state.life.as_mut().filter(|life| life.badge == seen) else { return Ok(()) };
+        match self.register(life.lease).await {
+            Ok(badge) => life.badge = badge,
+            Err(EtcdError::LeaseGone) => state.life = None,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// A linearizable read of one key, and the raft term of whoever answered.
+    pub(super) async fn get(&self, key: &str) -> Result<(Option<KeyValue>, u64), EtcdError> {
+        let answer = self
+            .0
+            .pool
+            .call(|mut client| async move {
+                let mut answer = client.get(key, None).await?;
+                let term = answer.header().map_or(0, etcd_client::ResponseHeader::raft_term);
+                Ok((answer.take_kvs().pop(), term))
+            })
+            .await?;
+        Ok(answer.value)
+    }
+
+    /// Puts the role's key there if nobody's is, on the lease and under the badge that `vouched` names. The number of tries
+    /// tells whether another one may be under way.
+    pub(super) async fn claim(&self, key: &str, vouched: Vouched) -> Result<(Claimed, usize), EtcdError> {
+        let badge = self.registration();
+        let value = serde_json::to_vec(&self.claim_value()).expect("plain data becomes JSON");
+        let answer = self
+            .0
+            .pool
+            .call(|mut client| {
+                let txn = Txn::new()
+                    .when([
+                        Compare::create_revision(key, CompareOp::Equal, 0),
+                        Compare::mod_revision(badge.as_str(), CompareOp::Equal, vouched.badge),
+                    ])
+                    .and_then([TxnOp::put(key, value.clone(), Some(PutOptions::new().with_lease(vouched.lease)))])
+                    .or_else([TxnOp::get(key, None), TxnOp::get(badge.as_str(), None)]);
+                async move { client.txn(txn).await }
+            })
+            .await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(EtcdError::Refused { code: NOT_FOUND, .. }) => return Ok((Claimed::LeaseGone, 1)),
+            Err(error) => return Err(error),
+        };
+        let term = answer.value.header().map_or(0, etcd_client::ResponseHeader::raft_term);
+        let revision = answer.value.header().map_or(0, etcd_client::ResponseHeader::revision);
+        if answer.value.succeeded() {
+            return Ok((Claimed::Done { created: revision, term }, answer.tries));
+        }
+        let mut read = answer.value.op_responses().into_iter().map(|response| match response {
+            TxnOpResponse::Get(mut got) => got.take_kvs().pop(),
+            _ => None,
+        });
+        let found = read.next().flatten().map(|kv| found(&kv));
+        let badge = read.next().flatten().map_or(0, |kv| kv.mod_revision());
+        Ok((Claimed::Not { found, badge, term }, answer.tries))
+    }
+
+    /// Hangs this process's own key, which hangs on another lease, on the one that `vouched` names.
+    pub(super) async fn adopt(&self, key: &str, created: i64, from: i64, vouched: Vouched) -> Result<(), EtcdError> {
+        let badge = self.registration();
+        let value = serde_json::to_vec(&self.claim_value()).expect("plain data becomes JSON");
+        self.0
+            .pool
+            .call(|mut client| {
+                let txn = Txn::new()
+                    .when([
+                        Compare::create_revision(key, CompareOp::Equal, created),
+                        Compare::lease(key, CompareOp::Equal, from),
+                        Compare::mod_revision(badge.as_str(), CompareOp::Equal, vouched.badge),
+                    ])
+                    .and_then([TxnOp::put(key, value.clone(), Some(PutOptions::new().with_lease(vouched.lease)))]);
+                async move { client.txn(txn).await.map(drop) }
+            })
+            .await
+            .map(drop)
+    }
+
+    /// Deletes exactly the key that revision `created` created: one of the same name that came after it stays.
+    pub(super) async fn delete(&self, key: &str, created: i64) -> Result<(), EtcdError> {
+        self.0
+            .pool
+            .call(|mut client| {
+                let txn = Txn::new()
+                    .when([Compare::create_revision(key, CompareOp::Equal, created)])
+                    .and_then([TxnOp::delete(key, None)]);
+                async move { client.txn(txn).await.map(drop) }
+            })
+            .await
+            .map(drop)
+    }
+
+    /// Every living process that shares this prefix, this one included once a role has asked for its lease.
+    ///
+    /// # Errors
+    /// Etcd does not answer.
+    pub async fn peers(&self) -> Result<Vec<Peer>, EtcdError> {
+        let prefix = self.nodes_prefix();
+        let answer = self
+            .0
+            .pool
+            .call(|mut client| {
+                let prefix = prefix.clone();
+                let options = GetOptions::new().with_prefix().with_limit(PEERS_MAX);
+                async move { Ok(client.get(prefix, Some(options)).await?.take_kvs()) }
+            })
+            .await?;
+        let parse = |kv: &KeyValue| serde_json::from_slice::<Peer>(kv.value()).ok().filter(|peer| peer.v == FORMAT);
+        Ok(answer.value.iter().filter_map(parse).collect())
+    }
+
+    /// How etcd itself is.
+    ///
+    /// # Errors
+    /// Etcd does not answer.
+    pub async fn status(&self) -> Result<EtcdStatus, EtcdError> {
+        let answer = self.0.pool.call(|mut client| async move { client.status().await }).await?;
+        let status = answer.value;
+        Ok(EtcdStatus {
+            endpoint: self.0.pool.settings().endpoints[self.0.pool.preferred()].clone(),
+            member: status.header().map_or(0, etcd_client::ResponseHeader::member_id),
+            leader: status.leader(),
+            raft_term: status.raft_term(),
+            version: status.version().to_owned(),
+        })
+    }
+
+    /// Ends it: the lease is revoked, and every key that hangs on it goes. All work that it guarded has ended.
+    pub async fn close(&self) {
+        let life = {
+            let mut state = self.0.state.lock().await;
+            state.closed = true;
+            state.life.take()
+        };
+        let Some(life) = life else { return };
+        let lease = life.lease;
+        let revoked = self.0.pool.call(|mut client| async move { client.lease_revoke(lease).await.map(drop) });
+        match tokio::time::timeout(CLOSE_PATIENCE, revoked).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!("etcd's lease was not revoked, and runs out: {error}"),
+            Err(_) => tracing::debug!("etcd's lease was not revoked, and runs out: no answer"),
+        }
+    }
+}
+
+pub(super) fn found(kv: &KeyValue) -> Found {
+    Found { claim: Claim::parse(kv.value()), lease: kv.lease(), created: kv.create_revision() }
+}
