@@ -143,13 +143,11 @@ impl Pool {
             };
             Ok(op(client).await)
         });
-        let answer = match asked.await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                self.forget(index);
-                return Ok(Err(format!("no answer within {}", humantime::format_duration(self.patience()))));
-            }
+        let Ok(answer) = asked.await else {
+            self.forget(index);
+            return Ok(Err(format!("no answer within {}", humantime::format_duration(self.patience()))));
         };
+        let answer = answer?;
         match answer {
             Ok(value) => Ok(Ok(value)),
             Err(Error::GRpcStatus(status)) if is_answer(status.code().into()) => Err(EtcdError::Refused {
