@@ -403,7 +403,7 @@ async fn is_active(session: &mut Session, args: &verbs::IsActive) -> Exit {
     let asked: Result<State, Error> = async {
         let context = session.context(settings::from_file(&session.globals)?);
         let role = settings::role(&context.settings, &args.role)?;
-        until_cancelled(&context.cancel, async { Ok(wire::is_active(&context, role).await) }).await
+        until_cancelled(&context.cancel, async { Ok(Box::pin(wire::is_active(&context, role)).await) }).await
     }
     .await;
     match asked {

@@ -27,7 +27,7 @@ fn app() -> String {
 async fn a_lease_that_dies_between_grant_and_claim_is_no_lease() {
     let etcd = Etcd::single();
     let mut raw = raw(&etcd).await;
-    let ttl = Duration::from_secs(60);
+    let ttl = Duration::from_mins(1);
     let one = session(&etcd, 1, ttl);
     let (mut app_1, mut db_1) = (EtcdLease::new(one.clone(), APP), EtcdLease::new(one, DB));
     held(&app_1.ask().await);
@@ -68,12 +68,12 @@ async fn a_keep_alive_of_a_dead_lease_is_no_grant() {
 async fn giving_up_twice_leaves_a_newer_holder_alone() {
     let etcd = Etcd::single();
     let mut raw = raw(&etcd).await;
-    let one = session(&etcd, 1, Duration::from_secs(60));
+    let one = session(&etcd, 1, Duration::from_mins(1));
     let mut east = EtcdLease::new(one, APP);
     held(&east.ask().await);
     // It believes that it holds the key; the key of now is another's.
     raw.delete(app(), None).await.unwrap();
-    let mut west = EtcdLease::new(session(&etcd, 2, Duration::from_secs(60)), APP);
+    let mut west = EtcdLease::new(session(&etcd, 2, Duration::from_mins(1)), APP);
     held(&west.ask().await);
     east.release().await;
     assert_eq!(says(&east.look().await), "node2 has it");
@@ -218,7 +218,7 @@ async fn an_etcd_that_forgot_everything_is_claimed_anew() {
 async fn a_key_that_is_ours_on_another_lease_is_hung_on_the_living_one() {
     let etcd = Etcd::single();
     let mut raw = raw(&etcd).await;
-    let one = session(&etcd, 1, Duration::from_secs(60));
+    let one = session(&etcd, 1, Duration::from_mins(1));
     let mut lease = EtcdLease::new(one, APP);
     held(&lease.ask().await);
     let [living] = leases(&mut raw).await[..] else { panic!("one process, one lease") };
