@@ -69,7 +69,7 @@ pub async fn whoami(
     let node = id.unwrap_or_else(|| NodeId(asker.env.random_bytes()));
     let connected = connect.boxed().shared();
     let sessions = Sessions::looking(asker.settings, asker.env, asker.patience);
-    let etcd = etcd_status(asker, sessions.clone()).shared();
+    let etcd = etcd_status(asker, sessions.clone()).boxed().shared();
     let statuses = roles.iter().map(|role| {
         let (connected, label, sessions, etcd) = (connected.clone(), &label, &sessions, etcd.clone());
         async move {
@@ -100,7 +100,7 @@ pub async fn is_active(
     connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
 ) -> State {
     if role.lease != Lease::None {
-        let report = whoami(asker, &[role], connect).await;
+        let report = Box::pin(whoami(asker, &[role], connect)).await;
         return report.roles.first().map_or(State::Unknown, |role| role.state);
     }
     let (_, label) = identity::peek(asker.state_dir, asker.name);
@@ -189,7 +189,7 @@ async fn look(asker: &Asker<'_>, role: &RoleSettings, connecting: Connecting, se
     } else if let Some(archive) = &looked.archive {
         let spent = asker.env.clock.boottime().saturating_sub(began);
         let left = (asker.patience + asker.patience / ETCD_AFTER_PART).saturating_sub(spent);
-        let asked = sessions.look_in_etcd(archive.repository.keys.repo());
+        let asked = Box::pin(sessions.look_in_etcd(archive.repository.keys.repo()));
         looked.lease = tokio::time::timeout(left, asked).await.ok().flatten();
     }
     looked

@@ -147,7 +147,8 @@ impl Pool {
             self.forget(index);
             return Ok(Err(format!("no answer within {}", humantime::format_duration(self.patience()))));
         };
-        match answer? {
+        let answer = answer?;
+        match answer {
             Ok(value) => Ok(Ok(value)),
             Err(Error::GRpcStatus(status)) if is_answer(status.code().into()) => Err(EtcdError::Refused {
                 endpoint: endpoint.clone(),
