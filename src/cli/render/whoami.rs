@@ -106,7 +106,8 @@ fn why(role: &RoleStatus, view: &View) -> String {
             let until = until.map_or("until somebody says 'runner resume'".to_owned(), |until| {
                 format!("until {} ({})", minute(until, &view.zone), relative(until, view.now))
             });
-            let why = why.as_deref().map(|why| format!(": {}", super::inside::escaped(why.as_bytes()))).unwrap_or_default();
+            let why =
+                why.as_deref().map(|why| format!(": {}", super::inside::escaped(why.as_bytes()))).unwrap_or_default();
             format!("No backups anywhere: paused on {by} at {} {until}{why}.", minute(*since, &view.zone))
         }
         Reason::TakenOver { by, term } => format!(
