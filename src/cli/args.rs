@@ -113,8 +113,8 @@ pub enum Command {
     IsActive(verbs::IsActive),
     /// Run a command only while this node is active for a role
     #[command(after_help = "The command gets RUNNER_ROLE, RUNNER_TERM and RUNNER_DEADLINE, and is ended when\n\
-        this node is no longer active. Its exit code is passed on; where it is not run: 3,\n\
-        or 4 if it cannot be told whether this node is active.\n\n\
+        this node is no longer active. Its exit code is passed on. Where it is not run,\n\
+        that is 3, or 4 if it cannot be told whether this node is active.\n\n\
         Examples:\n  runner exec db -- /usr/local/bin/nightly-report\n  \
         runner exec --scheduled --skip-exit 0 db -- pgbackrest backup")]
     Exec(verbs::Exec),

@@ -12,6 +12,7 @@ use super::exit::Exit;
 use super::render::inside::escaped;
 use crate::config::ConfigError;
 use crate::job::backup::BackupError;
+use crate::job::guard::GuardError;
 use crate::job::init::InitError;
 use crate::job::inside::{Hint, InsideError};
 use crate::job::keys::KeysError;
@@ -51,6 +52,11 @@ pub fn judge(error: &(dyn StdError + 'static)) -> (Exit, Option<String>) {
 fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     if error.is::<Interrupted>() {
         return Some((Exit::Interrupted, None));
+    }
+    if let Some(GuardError::LeaseProof { .. }) = error.downcast_ref::<GuardError>() {
+        return Some(failed(
+            "set eligible and lease = \"none\" in the role: the probe decides then, and the journal fences.",
+        ));
     }
     if error.is::<ConfigError>() {
         // Each problem says itself what to do about it.

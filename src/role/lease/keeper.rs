@@ -37,13 +37,13 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
     }
 }
 
-/// A lease that is kept by a task of its own.
+/// A lease that is kept by a task of its own. Dropped without [`Keeper::release`] it is kept no longer, and runs out.
 #[derive(Debug)]
 pub struct Keeper {
     deadline: Deadline,
     lost: watch::Receiver<Option<LostTo>>,
     stop: Arc<Notify>,
-    task: JoinHandle<Box<dyn LeaseService>>,
+    task: Option<JoinHandle<Box<dyn LeaseService>>>,
 }
 
 /// Who has the lease now; `None`: it cannot be told.
@@ -56,7 +56,7 @@ impl Keeper {
         let (tell, lost) = watch::channel(None);
         let stop = Arc::new(Notify::new());
         let task = tokio::spawn(keep(lease, grant, deadline.clone(), tell, Arc::clone(&stop), env));
-        Self { deadline, lost, stop, task }
+        Self { deadline, lost, stop, task: Some(task) }
     }
 
     /// Until when work may go on; it moves while the lease is renewed.
@@ -75,13 +75,20 @@ impl Keeper {
     }
 
     /// Gives the lease up. The work that it guarded has ended.
-    pub async fn release(self) {
+    pub async fn release(mut self) {
         self.deadline.end();
         self.stop.notify_one();
-        match self.task.await {
+        match self.task.take().expect("only release takes it").await {
             Ok(mut lease) => lease.release().await,
             Err(e) => tracing::warn!("the lease's keeper: {e}"),
         }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.deadline.end();
+        self.stop.notify_one();
     }
 }
 
