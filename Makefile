@@ -36,8 +36,8 @@ fmt: ## formats the code
 lint: ## clippy, with and without the clients of S3 and etcd
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
-	$(CARGO) clippy --locked --all-targets --no-default-features --features s3 -- -D warnings
-	$(CARGO) clippy --locked --all-targets --no-default-features --features etcd -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features s3 -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features etcd -- -D warnings
 
 deny: ## licences, banned crates, sources
 	@scripts/cargo-tool deny
