@@ -237,8 +237,14 @@ mod tests {
         let (ended, why) = run(&sh(&deaf), &BTreeMap::new(), POLL, stop()).await.unwrap();
         assert_eq!((ended, why), (Ended::Signal(9), Some("over")));
         let child: i32 = std::fs::read_to_string(&child).unwrap().trim().parse().unwrap();
-        // Killed with the group; it may be a zombie until init reaps it.
-        let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // Killed with the group. It dies when the kernel gets to it, and is then a zombie until init reaps it.
+        let state = || std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        for _ in 0..1000 {
+            if state().is_empty() || state().contains(") Z ") {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        panic!("it lives on: {}", state());
     }
 }
