@@ -18,5 +18,6 @@ pub mod render;
 pub mod run;
 pub mod settings;
 pub mod signal;
+mod speaker;
 pub mod units;
 pub mod wire;

@@ -118,6 +118,11 @@ pub enum Command {
         Examples:\n  runner exec db -- /usr/local/bin/nightly-report\n  \
         runner exec --scheduled --skip-exit 0 db -- pgbackrest backup")]
     Exec(verbs::Exec),
+    /// Hold every role's election, run its schedule, take over when it is time
+    #[command(after_help = "What systemd starts. It runs until SIGTERM; SIGHUP reads the config again, and so does\n\
+        a change of its files. Roles that this node is not active for are followed.\n\n\
+        Examples:\n  runner daemon\n  runner daemon --observe")]
+    Daemon(verbs::Daemon),
     /// Give a role to this node
     #[command(after_help = "Recorded in the role's journal. What the other node is doing for the role cannot\n\
         commit any more.\n\nExample: runner takeover app")]
@@ -147,7 +152,7 @@ pub enum Command {
 }
 
 /// Commands that the design promises for later versions: the error says so instead of guessing a typing mistake.
-const LATER: [&str; 8] = ["daemon", "status", "prune", "audit", "point", "repair", "demo", "adopt"];
+const LATER: [&str; 7] = ["status", "prune", "audit", "point", "repair", "demo", "adopt"];
 
 /// The whole tree as clap sees it.
 pub fn command() -> clap::Command {

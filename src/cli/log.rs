@@ -10,10 +10,11 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Overrides `-v` and `-q`: the filter syntax of `tracing_subscriber`, `runner::journal=trace`.
 pub const LOG_VARIABLE: &str = "RUNNER_LOG";
 
-/// What is logged with this many `-v`, or with `-q`.
-pub fn level(verbose: u8, quiet: bool) -> &'static str {
+/// What is logged with this many `-v`, or with `-q`. Whoever runs for long says what it does without being asked.
+pub fn level(verbose: u8, quiet: bool, long_running: bool) -> &'static str {
     match (quiet, verbose) {
         (true, _) => "error",
+        (false, 0) if long_running => "warn,runner=info",
         (false, 0) => "warn",
         (false, 1) => "info",
         (false, 2) => "runner=debug,info",
@@ -28,8 +29,9 @@ pub fn under_journald(variable: Option<&str>, device: u64, inode: u64) -> bool {
 }
 
 /// Starts logging. Lines and progress share the terminal, so lines are written while `bars` are hidden.
-pub fn start(verbose: u8, quiet: bool, bars: MultiProgress) {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level(verbose, quiet)));
+pub fn start(verbose: u8, quiet: bool, long_running: bool, bars: MultiProgress) {
+    let filter =
+        EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level(verbose, quiet, long_running)));
     let variable = std::env::var("JOURNAL_STREAM").ok();
     let stream = std::fs::metadata("/proc/self/fd/2").map(|m| (m.dev(), m.ino())).unwrap_or_default();
     let color = rustix::termios::isatty(io::stderr()) && std::env::var_os("NO_COLOR").is_none();
@@ -81,7 +83,9 @@ mod tests {
     #[test]
     fn every_level_is_a_filter() {
         for (verbose, quiet) in [(0, true), (0, false), (1, false), (2, false), (9, false)] {
-            assert!(EnvFilter::try_new(level(verbose, quiet)).is_ok(), "{verbose} {quiet}");
+            for long_running in [false, true] {
+                assert!(EnvFilter::try_new(level(verbose, quiet, long_running)).is_ok(), "{verbose} {quiet}");
+            }
         }
     }
 }

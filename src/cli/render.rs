@@ -3,6 +3,7 @@
 
 pub mod backup;
 pub mod config;
+pub mod daemon;
 pub mod executed;
 pub mod inside;
 pub mod journal;

@@ -99,7 +99,8 @@ pub async fn run(cli: Cli) -> Exit {
     let globals = cli.globals;
     let style = progress::style(globals.json, globals.quiet, rustix::termios::isatty(io::stderr()));
     let bars = progress::bars(style);
-    log::start(globals.verbose, globals.quiet, bars.clone());
+    let long_running = matches!(cli.command, Command::Daemon(_));
+    log::start(globals.verbose, globals.quiet, long_running, bars.clone());
     let cancel = Cancel::new();
     let mut session =
         Session { globals, env: Env::host(), cancel: cancel.clone(), style, bars, out: Output::new(io::stdout()) };
@@ -110,7 +111,8 @@ pub async fn run(cli: Cli) -> Exit {
         Err(e) => Err(e.into()),
     };
     let exit = finish(&mut session, result);
-    if cancel.is_cancelled() { exit.interrupted() } else { exit }
+    // To be told to end is how a daemon ends.
+    if cancel.is_cancelled() && !long_running { exit.interrupted() } else { exit }
 }
 
 /// Says what went wrong, if something did.
@@ -144,6 +146,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::Whoami(args) => whoami(session, &args).await,
         Command::IsActive(args) => Ok(is_active(session, &args).await),
         Command::Exec(args) => exec(session, &args).await,
+        Command::Daemon(args) => daemon(session, &args).await,
         Command::Takeover(args) => operate(session, &args.role, &wire::Act::Takeover).await,
         Command::Pause(args) => {
             operate(session, &args.role, &wire::Act::Pause { lasts: args.lasts, why: args.why }).await
@@ -426,6 +429,12 @@ async fn exec(session: &mut Session, args: &verbs::Exec) -> Result<Exit, Error> 
         let _ = io::stderr().write_all(text.as_bytes());
     }
     Ok(exit::of_exec(&executed, args.skip_exit))
+}
+
+async fn daemon(session: &mut Session, args: &verbs::Daemon) -> Result<Exit, Error> {
+    let context = session.context(settings::from_file(&session.globals)?);
+    wire::daemon(&context, session.globals.clone(), args.observe).await?;
+    Ok(Exit::Done)
 }
 
 async fn operate(session: &mut Session, role: &RoleName, act: &wire::Act) -> Result<Exit, Error> {

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::args::verbs;
+use super::args::{Globals, verbs};
 use super::error::{Error, Interrupted, UsageError};
 use super::render::journal::JournalLine;
 use super::run::Context;
+use super::speaker::Speaker;
 use super::{open, render};
 use crate::config::{KeySource, RoleSettings};
+use crate::daemon::{self, Start};
 use crate::ids::RoleName;
 use crate::job;
 use crate::job::backup::{BackupError, Runner};
@@ -71,6 +73,10 @@ pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup
 
 /// This node as a worker, its identity made if there is none.
 fn runner(context: &Context, progress: Arc<Progress>) -> Result<Runner, Error> {
+    Ok(worker(context, progress)?.0)
+}
+
+fn worker(context: &Context, progress: Arc<Progress>) -> Result<(Runner, Node), Error> {
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
     let node = Node::open(&state_dir, context.node.as_deref(), &context.env)?;
     if let Origin::OtherMachine { was } = node.origin {
@@ -80,15 +86,16 @@ fn runner(context: &Context, progress: Arc<Progress>) -> Result<Runner, Error> {
         );
     }
     let sessions = Sessions::new(&context.settings, &context.env, &node);
-    Ok(Runner {
+    let runner = Runner {
         sessions,
         env: context.env.clone(),
-        node: NodeRef { id: node.id, name: node.label },
+        node: NodeRef { id: node.id, name: node.label.clone() },
         instance: node.instance,
         state_dir,
         cancel: context.cancel.clone(),
         progress,
-    })
+    };
+    Ok((runner, node))
 }
 
 /// A role without a schedule cannot be asked to keep to it.
@@ -111,6 +118,13 @@ pub async fn exec(context: &Context, role: &RoleSettings, args: &verbs::Exec) ->
         Err(ExecError::Guard(GuardError::NoSchedule { role })) => Err(no_schedule(&role)),
         result => Ok(result?),
     }
+}
+
+/// Holds every role until the operator's signal.
+pub async fn daemon(context: &Context, globals: Globals, observe: bool) -> Result<(), Error> {
+    let (runner, node) = worker(context, Arc::default())?;
+    let voice = Arc::new(Speaker::new(globals, context.settings.timezone.clone(), context.env.clone()));
+    Ok(daemon::run(Start { runner, node, settings: context.settings.clone(), voice, observe }).await?)
 }
 
 /// What an operator does to a role.

@@ -41,6 +41,7 @@ use crate::journal::log::Journal;
 use crate::journal::record::{NodeRef, TakeoverWhy};
 use crate::journal::state::{Holder, Snapshot, View};
 use crate::repo::names;
+use crate::repo::reader::load_index;
 use crate::role::election::{History, Holding, Pause};
 use crate::role::permit::Candidacy;
 use crate::store::proof;
@@ -136,6 +137,20 @@ impl<'a> Opening<'a> {
     /// What the election wants to know of it.
     pub fn history(&self) -> History {
         history(&self.view, &self.memory)
+    }
+
+    /// Remembers what was read, and fetches what the index of the newest snapshot needs: a node that stands by does it, so that
+    /// its first run after a takeover starts at once.
+    pub async fn keep(self) -> Result<History, BackupError> {
+        let Self { local, memory, view, repository, .. } = self;
+        if memory.view.as_ref() == Some(&view) {
+            return Ok(history(&view, &memory));
+        }
+        let (store, keys) = (repository.store.as_ref(), &repository.keys);
+        load_index(store, keys, &view.state.indexes, Some(&local.index_dir())).await?;
+        let memory = Memory { view: Some(view.clone()), ..memory };
+        local.save(&memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
+        Ok(history(&view, &memory))
     }
 
     /// Backs the role up, as the node that the election named.

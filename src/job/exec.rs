@@ -112,7 +112,7 @@ pub async fn exec(
     }
     let store = connect().await.map_err(GuardError::from)?;
     let repository = Repository::open(store, &role.name, &role.key).await.map_err(GuardError::from)?;
-    let guard = Guard { runner, role, repository: &repository, plan };
+    let guard = Guard { runner, role, repository: &repository, plan, occasion: None };
     match Box::pin(guard.admit(assessment)).await? {
         Admission::Refused(refused) => Ok(Executed::Refused(refused)),
         Admission::Active(admitted) => {

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::job::backup::{Ask, BackupError, Committed, Opening, Runner};
 use crate::job::lease;
-use crate::job::report::{Outcome, RoleReport};
+use crate::job::report::{ByteCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
 use crate::journal::log::AppendError;
 use crate::journal::state::View;
@@ -25,7 +25,7 @@ use crate::role::lease::{LeaseHolder, Reply};
 use crate::role::permit::Candidacy;
 use crate::role::probe::{self, Assessment, Context};
 use crate::role::slot::{Plan, Slot};
-use crate::store::counting::Counting;
+use crate::store::counting::{Counting, Counts};
 use crate::store::proof::ProofFailure;
 use crate::store::{Store, StoreError};
 
@@ -140,21 +140,26 @@ pub async fn backup(
     let store: Arc<dyn Store> = Arc::new(counting);
     let repository =
         until_cancelled(runner, async { Ok(Repository::open(store, &role.name, &role.key).await?) }).await?;
-    let guard = Guard { runner, role, repository: &repository, plan };
-    let (mut report, reason) = match Box::pin(guard.admit(assessment)).await? {
+    let guard = Guard { runner, role, repository: &repository, plan, occasion: None };
+    let (report, reason) = match Box::pin(guard.admit(assessment)).await? {
         Admission::Refused(refused) => *refused,
         Admission::Active(admitted) => {
-            let slot = admitted.slot.map(|slot| slot.at);
+            let Admitted { opening, candidacy, slot, keeper } = *admitted;
+            let slot = slot.map(|slot| slot.at);
             let ask = Ask { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
-            Box::pin(guard.back_up(admitted, &ask)).await?
+            let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lost(keeper.as_ref()))).await;
+            release(keeper).await;
+            done?
         }
     };
-    report.duration = runner.env.clock.boottime().saturating_sub(started);
-    report.requests = counters.read().requests();
-    if report.snapshot.is_some() {
-        report.bytes.uploaded = counters.read().bytes_up;
-    }
-    Ok((report, reason))
+    let duration = runner.env.clock.boottime().saturating_sub(started);
+    Ok((measured(report, duration, &counters.read()), reason))
+}
+
+/// A report with what the run took.
+pub fn measured(report: RoleReport, duration: Duration, counts: &Counts) -> RoleReport {
+    let uploaded = if report.snapshot.is_some() { counts.bytes_up } else { report.bytes.uploaded };
+    RoleReport { duration, requests: counts.requests(), bytes: ByteCounts { uploaded, ..report.bytes }, ..report }
 }
 
 /// Leave to work, with everything that was opened on the way to it.
@@ -190,6 +195,8 @@ pub struct Guard<'a> {
     pub repository: &'a Repository,
     /// The schedule that is to be caught up with; `None`: somebody asks by hand.
     pub plan: Option<Plan>,
+    /// What speaks for taking the role back; `None`: the slot, or the hand.
+    pub occasion: Option<Occasion>,
 }
 
 impl<'a> Guard<'a> {
@@ -236,10 +243,37 @@ impl<'a> Guard<'a> {
             verdict = self.decide(&opening, slot, assessment.as_ref(), view);
             keeper = asked.ok();
         }
+        match self.conclude(opening, slot, verdict) {
+            Admission::Active(admitted) => Ok(Admission::Active(Box::new(Admitted { keeper, ..*admitted }))),
+            refused @ Admission::Refused(_) => {
+                release(keeper).await;
+                Ok(refused)
+            }
+        }
+    }
+
+    /// The same for a process that keeps the role's lease all the time, and knows how it stands.
+    pub async fn admit_under(
+        &self,
+        assessment: Option<&Assessment>,
+        lease: LeaseView<'_>,
+    ) -> Result<Admission<'a>, GuardError> {
+        let opening =
+            until_cancelled(self.runner, async { Ok(Opening::open(self.runner, self.repository).await?) }).await?;
+        let slot = match self.slot(opening.view()) {
+            Ok(slot) => slot,
+            Err(done) => return Ok(Admission::Refused(done)),
+        };
+        let verdict = self.decide(&opening, slot, assessment, lease);
+        Ok(self.conclude(opening, slot, verdict))
+    }
+
+    /// What a verdict means for somebody who wants to work.
+    fn conclude(&self, opening: Opening<'a>, slot: Option<Slot>, verdict: Verdict) -> Admission<'a> {
         let Verdict { state, evidence } = verdict;
         let (outcome, reason) = match state {
             State::Active { candidacy, .. } => {
-                return Ok(Admission::Active(Box::new(Admitted { opening, candidacy, slot, keeper })));
+                return Admission::Active(Box::new(Admitted { opening, candidacy, slot, keeper: None }));
             }
             State::Standby(why) => (Outcome::Standby, Reason::Standby(why, evidence)),
             State::Candidate => (Outcome::Standby, Reason::Standby(StandbyReason::LeaseTaken(None), evidence)),
@@ -247,8 +281,7 @@ impl<'a> Guard<'a> {
             State::Conflict { holder } => (Outcome::Standby, Reason::Conflict { holder: holder.label }),
             State::Paused(pause) => (Outcome::Skipped, Reason::Paused(pause)),
         };
-        release(keeper).await;
-        Ok(Admission::Refused(Box::new((nothing(self.role, outcome), Some(reason)))))
+        Admission::Refused(Box::new((nothing(self.role, outcome), Some(reason))))
     }
 
     /// The slot to run; `Err`: there is none, and why.
@@ -284,7 +317,7 @@ impl<'a> Guard<'a> {
             assessment,
             lease,
             history: Some(&opening.history()),
-            occasion: slot.map_or(Occasion::ByHand, |slot| Occasion::Slot(slot.at)),
+            occasion: self.occasion.unwrap_or(slot.map_or(Occasion::ByHand, |slot| Occasion::Slot(slot.at))),
         })
     }
 
@@ -312,19 +345,23 @@ impl<'a> Guard<'a> {
         })
     }
 
-    /// Backs up until it is done, or until the lease is somebody else's.
-    async fn back_up(&self, admitted: Box<Admitted<'a>>, ask: &Ask) -> Result<Guarded, GuardError> {
-        let Admitted { opening, candidacy, keeper, .. } = *admitted;
-        let mut work = Box::pin(opening.back_up(self.role, &candidacy, ask));
+    /// Backs up until it is done, or until the lease is `lost` to somebody else.
+    pub async fn back_up(
+        &self,
+        opening: Opening<'a>,
+        candidacy: &Candidacy,
+        ask: &Ask,
+        lost: impl Future<Output = LostTo>,
+    ) -> Result<Guarded, GuardError> {
+        let mut work = Box::pin(opening.back_up(self.role, candidacy, ask));
         let (result, lost_to) = tokio::select! {
             result = &mut work => (result, None),
-            to = lost(keeper.as_ref()) => {
+            to = lost => {
                 self.runner.cancel.cancel();
                 ((&mut work).await, Some(to))
             }
         };
         drop(work);
-        release(keeper).await;
         match (result, lost_to) {
             (Ok(done), _) => Ok((committed(self.role, done, ask.slot), None)),
             (Err(BackupError::Interrupted), Some(to)) => {
@@ -373,7 +410,7 @@ async fn until_cancelled<T>(
 }
 
 /// A store in a directory, and what this node remembers: both may lie inside a source.
-fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
+pub fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
     let store = match &settings.store.url {
         StoreUrl::Dir(path) => Some(path.clone()),
         StoreUrl::S3 { .. } => None,

@@ -97,6 +97,8 @@ pub enum Occasion {
     None,
     /// A person started the run, and answers for it.
     ByHand,
+    /// This node's own eligibility had gone, and has come back.
+    Returned,
     /// A run for this slot. It counts while the slot is not committed, so once for each slot.
     Slot(Timestamp),
 }
@@ -284,7 +286,7 @@ pub fn by_operator(role: &RoleSettings) -> Candidacy {
 fn counts(occasion: Occasion, history: &History) -> bool {
     match occasion {
         Occasion::None => false,
-        Occasion::ByHand => true,
+        Occasion::ByHand | Occasion::Returned => true,
         Occasion::Slot(at) => history.last_slot.is_none_or(|last| last < at),
     }
 }

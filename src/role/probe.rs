@@ -287,8 +287,12 @@ pub struct Assessment {
 pub async fn assess(probe: &Probe, context: &Context, env: &Env) -> Assessment {
     let mut leaves = Vec::new();
     collect(probe, &mut leaves);
-    let evidence: Vec<Evidence> =
-        stream::iter(leaves).map(|leaf| ask(leaf, context, env)).buffered(CONCURRENT_MAX).collect().await;
+    // Made one by one: a closure over a borrowing future could not be sent to another thread.
+    let mut asked = Vec::new();
+    for leaf in leaves {
+        asked.push(ask(leaf, context, env));
+    }
+    let evidence: Vec<Evidence> = stream::iter(asked).buffered(CONCURRENT_MAX).collect().await;
     let answer = combine(probe, &mut evidence.iter().map(|e| e.answer));
     Assessment { answer, evidence }
 }

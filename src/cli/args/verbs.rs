@@ -52,6 +52,14 @@ pub struct Backup {
     pub direct: Direct,
 }
 
+/// `runner daemon`
+#[derive(Debug, Args)]
+pub struct Daemon {
+    /// Decide and report, but take no role and run nothing
+    #[arg(long)]
+    pub observe: bool,
+}
+
 /// `runner snapshots`
 #[derive(Debug, Args)]
 pub struct Snapshots {

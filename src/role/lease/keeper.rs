@@ -65,12 +65,15 @@ impl Keeper {
     }
 
     /// Resolves when another process has the lease.
-    pub async fn lost(&self) -> LostTo {
+    pub fn lost(&self) -> impl Future<Output = LostTo> + Send + use<> {
         let mut lost = self.lost.clone();
-        match lost.wait_for(Option::is_some).await {
-            Ok(to) => to.clone().flatten(),
-            // The task has ended without losing it.
-            Err(_) => std::future::pending().await,
+        async move {
+            let to = lost.wait_for(Option::is_some).await.ok().map(|to| to.clone().flatten());
+            match to {
+                Some(to) => to,
+                // The task has ended without losing it.
+                None => std::future::pending().await,
+            }
         }
     }
 

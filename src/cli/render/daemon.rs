@@ -1,0 +1,79 @@
+//! What the daemon says: a line a happening, for the log and for systemd's status.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+
+use super::reason;
+use crate::cli::units;
+use crate::ids::RoleName;
+use crate::job::guard::Reason;
+use crate::role::duty::Stand;
+use crate::role::probe::Evidence;
+use crate::role::slot::Slot;
+
+/// How this node stands for a role, after the role's name.
+pub fn stand(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
+    let evidence = evidence.to_vec();
+    let (state, why) = match stand {
+        Stand::Active { term: Some(term) } => return format!("active, term {term}"),
+        Stand::Active { term: None } => return "would be active: it only observes".to_owned(),
+        Stand::Candidate => return "nobody holds the lease, would take it: it only observes".to_owned(),
+        Stand::Standby(why) => ("standby", Reason::Standby(why.clone(), evidence)),
+        Stand::Unknown(why) => ("unknown", Reason::Unknown(*why, evidence)),
+        Stand::Conflict(holder) => ("CONFLICT", Reason::Conflict { holder: holder.label.clone() }),
+        Stand::Paused(pause) => return reason::text(&Reason::Paused(pause.clone()), zone),
+    };
+    format!("{state}: {}", reason::text(&why, zone))
+}
+
+/// A slot that somebody who only observes leaves alone.
+pub fn would_run(slot: Slot, zone: &TimeZone) -> String {
+    format!("would back up for the slot {}: it only observes", units::minute(slot.at, zone))
+}
+
+/// How all roles stand, in one line: what is not as it should be first.
+pub fn summary(stands: &BTreeMap<RoleName, Option<Stand>>) -> String {
+    let names = |wanted: &dyn Fn(&Option<Stand>) -> bool| {
+        stands.iter().filter(|(_, stand)| wanted(stand)).map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+    };
+    let parts = [
+        ("CONFLICT", names(&|s| matches!(s, Some(Stand::Conflict(_))))),
+        ("unknown", names(&|s| matches!(s, Some(Stand::Unknown(_))))),
+        ("active", names(&|s| matches!(s, Some(Stand::Active { .. })))),
+        ("standby", names(&|s| matches!(s, Some(Stand::Standby(_) | Stand::Candidate)))),
+        ("paused", names(&|s| matches!(s, Some(Stand::Paused(_))))),
+        ("starting", names(&Option::is_none)),
+    ];
+    let named = |(state, names): (&str, Vec<&str>)| match names.len() {
+        0 => None,
+        1..=4 => Some(format!("{state}: {}", names.join(", "))),
+        many => Some(format!("{state}: {many} roles")),
+    };
+    let parts: Vec<String> = parts.into_iter().filter_map(named).collect();
+    if parts.is_empty() { "no roles are configured".to_owned() } else { parts.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Term;
+    use crate::role::election::{StandbyReason, UnknownReason};
+
+    #[test]
+    fn what_needs_somebody_comes_first() {
+        let role = |name: &str| name.parse::<RoleName>().unwrap();
+        let active = || Some(Stand::Active { term: Some(Term(3)) });
+        let mut stands = BTreeMap::from([
+            (role("app"), active()),
+            (role("db"), Some(Stand::Unknown(UnknownReason::Probes))),
+            (role("web"), None),
+        ]);
+        assert_eq!(summary(&stands), "unknown: db; active: app; starting: web");
+        stands.extend((0..9).map(|n| (role(&format!("more{n}")), Some(Stand::Standby(StandbyReason::NotEligible)))));
+        assert_eq!(summary(&stands), "unknown: db; active: app; standby: 9 roles; starting: web");
+        assert_eq!(summary(&BTreeMap::new()), "no roles are configured");
+        let says = stand(&Stand::Standby(StandbyReason::NotListed), &[], &TimeZone::UTC);
+        assert_eq!(says, "standby: the config's nodes do not list this one");
+    }
+}

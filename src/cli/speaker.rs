@@ -1,0 +1,79 @@
+//! The daemon's words, in the log.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+
+use super::args::Globals;
+use super::render::{self, View};
+use super::{error, settings};
+use crate::config::Settings;
+use crate::daemon::{Failure, Voice};
+use crate::env::Env;
+use crate::ids::RoleName;
+use crate::job::guard::{GuardError, Reason};
+use crate::job::report::{Outcome, RoleReport};
+use crate::role::duty::Stand;
+use crate::role::probe::Evidence;
+use crate::role::slot::Slot;
+
+/// Speaks in the time zone of the config that the daemon was started with.
+#[derive(Debug)]
+pub(super) struct Speaker {
+    globals: Globals,
+    zone: TimeZone,
+    env: Env,
+}
+
+impl Speaker {
+    pub(super) fn new(globals: Globals, zone: TimeZone, env: Env) -> Self {
+        Self { globals, zone, env }
+    }
+}
+
+impl Voice for Speaker {
+    fn load(&self) -> Result<Settings, Failure> {
+        settings::from_file(&self.globals)
+    }
+
+    fn stands(&self, role: &RoleName, stand: &Stand, evidence: &[Evidence]) {
+        let text = render::daemon::stand(stand, evidence, &self.zone);
+        match stand {
+            Stand::Conflict(_) | Stand::Unknown(_) => tracing::warn!("{role}: {text}"),
+            _ => tracing::info!("{role}: {text}"),
+        }
+    }
+
+    fn ran(&self, _: &RoleName, report: &RoleReport, reason: Option<&Reason>) {
+        let reason = reason.map(|reason| render::reason::text(reason, &self.zone));
+        let report = RoleReport { reason, ..report.clone() };
+        let view = View { zone: self.zone.clone(), now: self.env.clock.now() };
+        // A report is made for a terminal's width; a log has lines.
+        let text = render::backup::role(&report, &view).split_whitespace().collect::<Vec<_>>().join(" ");
+        match report.outcome {
+            Outcome::Fenced | Outcome::Failed | Outcome::Unknown => tracing::error!("{text}"),
+            _ if report.problem_count > 0 => tracing::warn!("{text}"),
+            _ => tracing::info!("{text}"),
+        }
+    }
+
+    fn failed(&self, role: &RoleName, failure: &GuardError) {
+        let (_, hint) = error::judge(failure);
+        let mut text = failure.to_string();
+        for cause in error::causes(failure) {
+            text += &format!(": {cause}");
+        }
+        if let Some(hint) = hint {
+            text += &format!(". To do: {hint}");
+        }
+        tracing::error!("{role}: {text}");
+    }
+
+    fn would_run(&self, role: &RoleName, slot: Slot) {
+        tracing::info!("{role}: {}", render::daemon::would_run(slot, &self.zone));
+    }
+
+    fn summary(&self, stands: &BTreeMap<RoleName, Option<Stand>>) -> String {
+        render::daemon::summary(stands)
+    }
+}

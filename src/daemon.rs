@@ -1,0 +1,251 @@
+//! The long-running node: every configured role elected, backed up on its schedule, and given up in good order.
+//!
+//! Each role has a task of its own that performs what its [`Duty`](crate::role::duty::Duty) decides; nothing that one role
+//! does can hold up another's, beyond the bounded number of runs at a time. This room starts and stops those tasks, follows the config, and
+//! tells systemd how it goes.
+
+mod limits;
+mod notify;
+mod post;
+mod stores;
+mod work;
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::limits::Limits;
+use self::notify::Notifier;
+use self::post::Post;
+use self::stores::Stores;
+use crate::config::{RoleSettings, Settings};
+use crate::ids::RoleName;
+use crate::job::backup::Runner;
+use crate::job::guard::{GuardError, Reason};
+use crate::job::lease::Sessions;
+use crate::job::report::RoleReport;
+use crate::role::duty::Stand;
+use crate::role::identity::Node;
+use crate::role::probe::Evidence;
+use crate::role::slot::Slot;
+
+/// How often the config's files are looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the roles may take to stop: their work is told to end at once.
+const STOP_PATIENCE: Duration = Duration::from_secs(80);
+
+/// Something that went wrong, with its causes.
+pub type Failure = Box<dyn StdError + Send + Sync>;
+
+/// What the daemon needs of whoever started it: the config, and words. Sentences are made in one place only.
+pub trait Voice: Send + Sync + 'static {
+    /// Reads the config again.
+    ///
+    /// # Errors
+    /// It is not valid.
+    fn load(&self) -> Result<Settings, Failure>;
+    /// A node stands differently for a role now.
+    fn stands(&self, role: &RoleName, stand: &Stand, evidence: &[Evidence]);
+    /// A run has ended.
+    fn ran(&self, role: &RoleName, report: &RoleReport, reason: Option<&Reason>);
+    /// A run, or something on the way to one, failed.
+    fn failed(&self, role: &RoleName, error: &GuardError);
+    /// Who only observes would run this slot now.
+    fn would_run(&self, role: &RoleName, slot: Slot);
+    /// One line on how all roles stand.
+    fn summary(&self, stands: &BTreeMap<RoleName, Option<Stand>>) -> String;
+}
+
+/// What a daemon is started with.
+pub struct Start {
+    /// Who works, and with what. Its `cancel` ends the daemon.
+    pub runner: Runner,
+    /// This node.
+    pub node: Node,
+    /// The settings to begin with.
+    pub settings: Settings,
+    /// Its words.
+    pub voice: Arc<dyn Voice>,
+    /// Decides and reports, and runs nothing.
+    pub observe: bool,
+}
+
+/// Runs until it is told to stop, and all roles have stopped.
+///
+/// # Errors
+/// The signal handlers cannot be installed.
+pub async fn run(start: Start) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let cancel = start.runner.cancel.clone();
+    let mut office = Office::new(start);
+    office.settle();
+    let notifier = Notifier::new();
+    notifier.ready(&office.summary());
+    let mut reload = tokio::time::interval(RELOAD_INTERVAL);
+    let mut beat = tokio::time::interval(notifier.interval());
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            _ = hangup.recv() => {
+                notifier.reloading();
+                office.reload(true).await;
+                notifier.ready(&office.summary());
+            }
+            _ = reload.tick() => office.reload(false).await,
+            _ = beat.tick() => {
+                notifier.status(&office.summary());
+                // A role's task that answers to nothing any more must not look alive.
+                if office.all_alive() {
+                    notifier.alive();
+                }
+            }
+        }
+    }
+    notifier.stopping();
+    office.close().await;
+    Ok(())
+}
+
+/// All roles of this node.
+struct Office {
+    runner: Runner,
+    node: Node,
+    settings: Arc<Settings>,
+    voice: Arc<dyn Voice>,
+    observe: bool,
+    stores: Arc<Stores>,
+    limits: Arc<Limits>,
+    posts: BTreeMap<RoleName, Manned>,
+    /// What was wrong with the config when it was last read.
+    refused: Option<String>,
+}
+
+/// A role's task.
+struct Manned {
+    role: RoleSettings,
+    stop: watch::Sender<bool>,
+    stand: watch::Receiver<Option<Stand>>,
+    /// Counts the turns of its loop.
+    turns: watch::Receiver<u64>,
+    seen: u64,
+    task: JoinHandle<()>,
+}
+
+impl Office {
+    fn new(start: Start) -> Self {
+        let Start { runner, node, settings, voice, observe } = start;
+        let settings = Arc::new(settings);
+        let stores = Arc::new(Stores::new(settings.store.clone(), runner.env.clone()));
+        let limits = Arc::new(Limits::new());
+        Self { runner, node, settings, voice, observe, stores, limits, posts: BTreeMap::new(), refused: None }
+    }
+
+    /// Starts every role that has no task.
+    fn settle(&mut self) {
+        for (name, role) in &self.settings.roles {
+            if self.posts.contains_key(name) {
+                continue;
+            }
+            let (stop, stopped) = watch::channel(false);
+            let (tell, stand) = watch::channel(None);
+            let (count, turns) = watch::channel(0);
+            let post = Post {
+                runner: Runner { cancel: crate::job::cancel::Cancel::new(), ..self.runner.clone() },
+                settings: Arc::clone(&self.settings),
+                role: role.clone(),
+                stores: Arc::clone(&self.stores),
+                limits: Arc::clone(&self.limits),
+                voice: Arc::clone(&self.voice),
+                observe: self.observe,
+            };
+            let task = tokio::spawn(post.hold(stopped, tell, count));
+            self.posts.insert(name.clone(), Manned { role: role.clone(), stop, stand, turns, seen: 0, task });
+        }
+    }
+
+    /// Reads the config again, and changes what has changed. One that is not valid changes nothing.
+    async fn reload(&mut self, asked: bool) {
+        let settings = match self.voice.load() {
+            Ok(settings) => settings,
+            Err(error) => {
+                let text = error.to_string();
+                if asked || self.refused.as_ref() != Some(&text) {
+                    tracing::error!("the config is not valid, the one before stays in force:\n{text}");
+                }
+                self.refused = Some(text);
+                return;
+            }
+        };
+        self.refused = None;
+        if settings.hash == self.settings.hash {
+            return;
+        }
+        tracing::info!("the config has changed");
+        let was = Arc::clone(&self.settings);
+        let all = settings.store != was.store || settings.etcd != was.etcd || settings.timezone != was.timezone;
+        let kept = |name: &RoleName, manned: &Manned| !all && settings.roles.get(name) == Some(&manned.role);
+        let gone: Vec<RoleName> =
+            self.posts.iter().filter(|(name, manned)| !kept(name, manned)).map(|(name, _)| name.clone()).collect();
+        self.stop(gone).await;
+        if all {
+            self.runner.sessions.close().await;
+            self.runner.sessions = Sessions::new(&settings, &self.runner.env, &self.node);
+            self.stores = Arc::new(Stores::new(settings.store.clone(), self.runner.env.clone()));
+        }
+        self.settings = Arc::new(settings);
+        self.settle();
+    }
+
+    /// Stops roles, all at the same time.
+    async fn stop(&mut self, names: Vec<RoleName>) {
+        let leaving: Vec<(RoleName, Manned)> =
+            names.into_iter().filter_map(|name| self.posts.remove_entry(&name)).collect();
+        for (_, manned) in &leaving {
+            manned.stop.send_replace(true);
+        }
+        let all = async {
+            for (name, manned) in leaving {
+                if let Err(error) = manned.task.await {
+                    tracing::error!("role {name}: {error}");
+                }
+            }
+        };
+        if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
+            tracing::error!("some work did not end in time; its lease runs out by itself");
+        }
+    }
+
+    async fn close(&mut self) {
+        let names = self.posts.keys().cloned().collect();
+        self.stop(names).await;
+        self.runner.sessions.close().await;
+    }
+
+    fn summary(&self) -> String {
+        let stands = self.posts.iter().map(|(name, manned)| (name.clone(), manned.stand.borrow().clone())).collect();
+        let summary = self.voice.summary(&stands);
+        if self.refused.is_some() {
+            format!("config not valid, the one before is in force; {summary}")
+        } else {
+            summary
+        }
+    }
+
+    /// Whether every role's loop has turned since the last time that this was asked.
+    fn all_alive(&mut self) -> bool {
+        let mut alive = true;
+        for manned in self.posts.values_mut() {
+            let turns = *manned.turns.borrow();
+            alive &= turns != manned.seen && !manned.task.is_finished();
+            manned.seen = turns;
+        }
+        alive
+    }
+}

@@ -1,0 +1,57 @@
+//! What systemd is told: ready, how it goes, that it lives. Without systemd nobody is told anything.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// How often, where systemd does not say.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Speaks the protocol of `sd_notify(3)`.
+#[derive(Debug)]
+pub(super) struct Notifier {
+    watchdog: Option<Duration>,
+}
+
+impl Notifier {
+    pub(super) fn new() -> Self {
+        Self { watchdog: sd_notify::watchdog_enabled() }
+    }
+
+    /// A third of what systemd gives: two more come before it loses patience.
+    pub(super) fn interval(&self) -> Duration {
+        self.watchdog.map_or(INTERVAL, |given| (given / 3).clamp(Duration::from_millis(100), INTERVAL))
+    }
+
+    pub(super) fn ready(&self, status: &str) {
+        self.send(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    pub(super) fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.send(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::debug!("systemd is not told of the reload: {error}"),
+        }
+    }
+
+    pub(super) fn status(&self, status: &str) {
+        self.send(&[NotifyState::Status(status)]);
+    }
+
+    pub(super) fn alive(&self) {
+        if self.watchdog.is_some() {
+            self.send(&[NotifyState::Watchdog]);
+        }
+    }
+
+    pub(super) fn stopping(&self) {
+        self.send(&[NotifyState::Stopping]);
+    }
+
+    #[allow(clippy::unused_self, reason = "whoever has no notifier tells nobody anything")]
+    fn send(&self, state: &[NotifyState<'_>]) {
+        if let Err(error) = sd_notify::notify(state) {
+            tracing::debug!("systemd is not told: {error}");
+        }
+    }
+}

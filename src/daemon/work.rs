@@ -1,0 +1,174 @@
+//! What a role's duty asks for, done: the probes, the lease, the journal, a run.
+
+use std::sync::Arc;
+
+use crate::config::{Lease, RoleSettings, Settings};
+use crate::job::backup::{Ask, BackupError, Opening, Runner};
+use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
+use crate::job::lease;
+use crate::job::repository::Repository;
+use crate::role::duty::{Journal, LeaseAnswer};
+use crate::role::election::{LeaseView, Occasion};
+use crate::role::lease::keeper::{Keeper, LostTo};
+use crate::role::lease::{LeaseService, Reply};
+use crate::role::permit::Deadline;
+use crate::role::probe::Assessment;
+use crate::store::Store;
+use crate::store::counting::Counting;
+
+use super::limits::Limits;
+use super::stores::Stores;
+
+/// Everything that one role's work needs. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Work {
+    pub(super) runner: Runner,
+    pub(super) settings: Arc<Settings>,
+    pub(super) role: Arc<RoleSettings>,
+    pub(super) stores: Arc<Stores>,
+    pub(super) limits: Arc<Limits>,
+    /// Opened once; dropped when something goes wrong with it.
+    pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
+}
+
+/// What the work rests on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Footing {
+    pub(super) assessment: Option<Assessment>,
+    /// Until when the lease is held, where it is.
+    pub(super) deadline: Option<Deadline>,
+}
+
+impl Work {
+    pub(super) async fn assess(&self) -> Option<Assessment> {
+        guard::assess(&self.runner, &self.role, None).await
+    }
+
+    async fn repository(&self) -> Result<Repository, GuardError> {
+        let mut opened = self.repository.lock().await;
+        if let Some(repository) = &*opened {
+            return Ok(repository.clone());
+        }
+        let store = self.stores.store().await?;
+        let repository = Repository::open(store, &self.role.name, &self.role.key).await?;
+        *opened = Some(repository.clone());
+        Ok(repository)
+    }
+
+    /// The role's lease, to be asked for.
+    pub(super) async fn lease(&self) -> Result<Box<dyn LeaseService>, GuardError> {
+        lease::of_role(&self.runner, &self.role, &self.repository().await?).await
+    }
+
+    /// Asks for the lease; whoever only observes looks.
+    pub(super) async fn ask(
+        &self,
+        lease: &mut dyn LeaseService,
+        observe: bool,
+    ) -> (LeaseAnswer, Option<crate::role::permit::Grant>) {
+        let reply = if observe { lease.look().await } else { lease.ask().await };
+        match reply {
+            Reply::Held(grant) => (LeaseAnswer::Free, Some(grant)),
+            Reply::Taken { by, .. } => (LeaseAnswer::Taken(by), None),
+            Reply::Free => (LeaseAnswer::Free, None),
+            Reply::Unknown { why } => {
+                tracing::warn!("role {}: the lease: {why}", self.role.name);
+                (LeaseAnswer::Unreachable, None)
+            }
+        }
+    }
+
+    /// Reads the journal on, and keeps what a first run after a takeover needs.
+    pub(super) async fn read(&self) -> Journal {
+        let _turn = self.limits.reads.acquire().await;
+        self.try_read().await.unwrap_or_else(|error| self.unread(&error))
+    }
+
+    async fn try_read(&self) -> Result<Journal, GuardError> {
+        let repository = self.repository().await?;
+        let opening = Opening::open(&self.runner, &repository).await?;
+        Ok(Journal { history: Some(opening.keep().await?), term: None, failed: false })
+    }
+
+    fn unread(&self, error: &GuardError) -> Journal {
+        tracing::warn!("role {}: {error}", self.role.name);
+        Journal { history: None, term: None, failed: true }
+    }
+
+    /// Appends a takeover, or goes on under this node's own.
+    pub(super) async fn take_over(&self, footing: &Footing, occasion: Occasion) -> Result<Journal, GuardError> {
+        let _turn = self.limits.takeovers.acquire().await;
+        let repository = self.repository().await?;
+        let runner = &self.runner;
+        let guard = Guard { runner, role: &self.role, repository: &repository, plan: None, occasion: Some(occasion) };
+        let view = self.lease_view(footing);
+        let term = match Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? {
+            Admission::Active(admitted) => {
+                let Admitted { opening, candidacy, .. } = *admitted;
+                Some(Box::pin(opening.take(&candidacy)).await?.permit().term())
+            }
+            Admission::Refused(_) => None,
+        };
+        Ok(Journal { term, ..self.try_read().await? })
+    }
+
+    /// One run, for the due slot or because somebody wants it.
+    pub(super) async fn back_up(
+        &self,
+        footing: &Footing,
+        request: guard::Request,
+        occasion: Option<Occasion>,
+        lost: impl Future<Output = LostTo>,
+    ) -> Result<Guarded, GuardError> {
+        let _turn = self.limits.runs.acquire().await;
+        let runner = &self.runner;
+        let started = runner.env.clock.boottime();
+        let plan = if request.scheduled { Some(guard::plan(&self.role, &self.settings)?) } else { None };
+        let repository = self.repository().await?;
+        let (counting, counters) = Counting::new(Arc::clone(&repository.store));
+        let store: Arc<dyn Store> = Arc::new(counting);
+        let repository = Repository { store, ..repository };
+        let guard = Guard { runner, role: &self.role, repository: &repository, plan, occasion };
+        let view = self.lease_view(footing);
+        let (report, reason) = match Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? {
+            Admission::Refused(refused) => *refused,
+            Admission::Active(admitted) => {
+                let Admitted { opening, candidacy, slot, .. } = *admitted;
+                let own_places = guard::own_places(runner, &self.settings);
+                let ask = Ask { slot: slot.map(|slot| slot.at), rehash: request.rehash, own_places };
+                Box::pin(guard.back_up(opening, &candidacy, &ask, lost)).await?
+            }
+        };
+        let duration = runner.env.clock.boottime().saturating_sub(started);
+        Ok((guard::measured(report, duration, &counters.read()), reason))
+    }
+
+    /// What the journal says after a run that came to this.
+    pub(super) async fn after(&self, result: &Result<Guarded, GuardError>) -> Journal {
+        if !matches!(result, Ok(_) | Err(GuardError::Backup(BackupError::Interrupted))) {
+            // Whatever was wrong may have to do with it.
+            *self.repository.lock().await = None;
+        }
+        let term = result.as_ref().ok().and_then(|(report, _)| report.term);
+        Journal { term, failed: result.is_err(), ..self.read().await }
+    }
+
+    fn lease_view<'a>(&self, footing: &'a Footing) -> LeaseView<'a> {
+        match &footing.deadline {
+            Some(deadline) if !deadline.passed(self.runner.env.clock.moment()) => LeaseView::Held(deadline),
+            _ if self.role.lease == Lease::None => LeaseView::Unasked,
+            _ => LeaseView::Unreachable,
+        }
+    }
+}
+
+/// Resolves when the lease is somebody else's; never where there is none.
+pub(super) fn lost(keeper: Option<&Keeper>) -> impl Future<Output = LostTo> + Send + use<> {
+    let lost = keeper.map(Keeper::lost);
+    async move {
+        match lost {
+            Some(lost) => lost.await,
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,589 @@
+//! One role on one long-running node: what to do next, from what was seen. Pure: it is told events with the time at which
+//! they happened, and answers with effects that somebody else performs.
+//!
+//! The invariants that live here: a role's journal is worked on by one effect at a time; nothing is started on an answer that
+//! was not a clear yes; a lease is given up only when the work that it guarded has ended; and whoever stops for good stops
+//! its work first.
+//!
+//! What the election cannot see in one look is remembered here: whether this node's eligibility has gone and come back since
+//! another node took the role, since when the probes cannot tell, and when this node took the role over, so that a due slot is
+//! not run on a machine that is still finding its feet.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::election::{
+    self, History, Holding, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason,
+};
+use super::lease::LeaseHolder;
+use super::permit::Deadline;
+use super::probe::{Answer, Assessment};
+use super::slot::{Plan, Slot};
+use crate::config::{Lease, RoleSettings};
+use crate::ids::{NodeId, Term};
+use crate::moment::Moment;
+
+/// How often the probes are asked. An event of the machine makes it sooner.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often the journal is read where nothing else reads it: a standby follows it, a holder sees pauses and takeovers.
+pub const READ_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The pause after something failed, and what it grows to by doubling.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
+
+/// The longest that nothing is looked at: time may be set, and leases pass without an event.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// What has happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The time that [`Duty::wake`] named has come, or any other.
+    Tick,
+    /// Something on this machine changed that the probes may see.
+    Changed,
+    /// The probes answered; `None`: the role has none.
+    Assessed(Option<Assessment>),
+    /// The lease may have come free.
+    LeaseHint,
+    /// The lease service answered.
+    Lease(LeaseAnswer),
+    /// Another process has the lease now.
+    LeaseLost(Option<LeaseHolder>),
+    /// The lease was given up.
+    Released,
+    /// Work on the journal ended.
+    Journal(Journal),
+    /// Somebody asks for a run now.
+    Wanted,
+    /// This node stops working for the role.
+    Stop,
+}
+
+/// What asking for the lease came to.
+#[derive(Debug)]
+pub enum LeaseAnswer {
+    /// This process holds it, until then; the deadline moves while it is renewed.
+    Held(Deadline),
+    /// Another process holds it.
+    Taken(Option<LeaseHolder>),
+    /// Nobody does: only somebody who observes is told this.
+    Free,
+    /// It cannot be told.
+    Unreachable,
+}
+
+/// What work on the journal came to.
+#[derive(Debug)]
+pub struct Journal {
+    /// What it says now; `None`: it could not be read.
+    pub history: Option<History>,
+    /// The term under which this process works now.
+    pub term: Option<Term>,
+    /// Whether what was tried is to be tried again.
+    pub failed: bool,
+}
+
+/// What is to be done. Each effect is answered by the event of the same matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask the probes: [`Event::Assessed`].
+    Probe,
+    /// Ask for the lease: [`Event::Lease`].
+    AskLease,
+    /// Give the lease up: [`Event::Released`].
+    ReleaseLease,
+    /// Read the journal on: [`Event::Journal`].
+    Read,
+    /// Append a takeover, or go on under this node's own: [`Event::Journal`].
+    TakeOver {
+        /// What speaks for it where another node took the role meanwhile.
+        occasion: Occasion,
+    },
+    /// Back up for this slot: [`Event::Journal`].
+    BackUp(Slot),
+    /// Say that this slot would be backed up now; no answer is awaited.
+    WouldBackUp(Slot),
+    /// Do the run that was wanted: [`Event::Journal`].
+    BackUpNow,
+    /// Tell whoever wanted a run that this node does not work for the role; no answer is awaited.
+    RefuseWanted,
+    /// End the work that is under way; its own event tells when it has.
+    Cancel,
+    /// This node stands differently than before; no answer is awaited.
+    Tell,
+    /// All work has ended and nothing is held: nothing more comes.
+    End,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// Nobody asked, or it was given up.
+    No,
+    Mine(Deadline),
+    Taken(Option<LeaseHolder>),
+    Free,
+    Unreachable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    Reading,
+    TakingOver,
+    Working,
+}
+
+/// How a node stands for a role, in words that last longer than the proof that goes with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stand {
+    /// It works for the role; without a term: it would, and only observes.
+    Active {
+        /// Its term.
+        term: Option<Term>,
+    },
+    /// It would take a lease that nobody holds, and only observes.
+    Candidate,
+    /// It should not.
+    Standby(StandbyReason),
+    /// It cannot tell.
+    Unknown(UnknownReason),
+    /// Another node took the role while this one was eligible as well.
+    Conflict(Holding),
+    /// A person said that nobody runs it.
+    Paused(Pause),
+}
+
+/// What a [`Duty`] is about.
+#[derive(Debug)]
+pub struct Terms {
+    /// The role.
+    pub role: RoleSettings,
+    /// This node.
+    pub node: NodeId,
+    /// Its label.
+    pub label: String,
+    /// The role's schedule, if it has one.
+    pub plan: Option<Plan>,
+    /// How often the lease is asked for while another process has it.
+    pub ask_interval: Duration,
+    /// Asks and decides, and takes nothing.
+    pub observe: bool,
+}
+
+/// Tries that failed, and until when the next one waits.
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+    until: Duration,
+}
+
+impl Backoff {
+    fn failed(&mut self, now: Duration) {
+        self.until = now + RETRY.0.saturating_mul(1 << self.failures.min(16)).min(RETRY.1);
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Duty {
+    role: RoleSettings,
+    node: NodeId,
+    label: String,
+    plan: Option<Plan>,
+    ask_interval: Duration,
+    observe: bool,
+    assessment: Option<Assessment>,
+    untold_since: Option<Duration>,
+    history: Option<History>,
+    lease: Held,
+    term: Option<Term>,
+    /// The probes said no since this node last had the role.
+    was_away: bool,
+    /// The boot time before which a slot that another node did not run is left alone.
+    settled: Duration,
+    busy: Option<Busy>,
+    probing: bool,
+    asking: bool,
+    releasing: bool,
+    cancelled: bool,
+    wanted: bool,
+    stopping: bool,
+    ended: bool,
+    next_probe: Duration,
+    next_ask: Duration,
+    next_read: Duration,
+    reading: Backoff,
+    working: Backoff,
+    would: Option<Timestamp>,
+    told: Option<Stand>,
+}
+
+impl Duty {
+    /// Before anything has happened.
+    pub fn new(terms: Terms) -> Self {
+        let Terms { role, node, label, plan, ask_interval, observe } = terms;
+        Self {
+            role,
+            node,
+            label,
+            plan,
+            ask_interval,
+            observe,
+            assessment: None,
+            untold_since: None,
+            history: None,
+            lease: Held::No,
+            term: None,
+            was_away: false,
+            settled: Duration::ZERO,
+            busy: None,
+            probing: false,
+            asking: false,
+            releasing: false,
+            cancelled: false,
+            wanted: false,
+            stopping: false,
+            ended: false,
+            next_probe: Duration::ZERO,
+            next_ask: Duration::ZERO,
+            next_read: Duration::ZERO,
+            reading: Backoff::default(),
+            working: Backoff::default(),
+            would: None,
+            told: None,
+        }
+    }
+
+    /// How this node stands, as last told.
+    pub fn stand(&self) -> Option<&Stand> {
+        self.told.as_ref()
+    }
+
+    /// Whether it has been told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// The newest answer of the probes.
+    pub fn assessment(&self) -> Option<&Assessment> {
+        self.assessment.as_ref()
+    }
+
+    /// Takes note of an event, and says what follows.
+    pub fn on(&mut self, now: Moment, event: Event) -> Vec<Effect> {
+        self.note(now, event);
+        let mut effects = Vec::new();
+        self.decide(now, &mut effects);
+        effects
+    }
+
+    /// When to come back with a tick, as boot time.
+    pub fn wake(&self, now: Moment) -> Duration {
+        let in_time = |at: Option<Timestamp>| {
+            let left = at.map(|at| at.duration_since(now.wall)).unwrap_or(SignedDuration::MAX);
+            now.boot.saturating_add(Duration::try_from(left).unwrap_or_default())
+        };
+        let due = self.plan.as_ref().and_then(|plan| plan.next(now.wall)).map(|slot| slot.starts);
+        let paused = self.history.as_ref().and_then(|h| h.paused.as_ref()).and_then(|p| p.until);
+        let timers = [
+            (!self.probing && !self.stopping).then_some(self.next_probe),
+            (!self.asking && !self.stopping && self.role.lease != Lease::None).then_some(self.next_ask),
+            (self.busy.is_none() && !self.stopping).then_some(self.reads_at()),
+            Some(self.working.until),
+            Some(self.settled),
+            Some(in_time(due)),
+            Some(in_time(paused)),
+        ];
+        let next = timers.into_iter().flatten().filter(|at| *at > now.boot).min();
+        next.unwrap_or(Duration::MAX).min(now.boot + IDLE_MAX)
+    }
+
+    fn note(&mut self, now: Moment, event: Event) {
+        match event {
+            Event::Tick => {}
+            Event::Changed => self.next_probe = now.boot,
+            Event::Assessed(assessment) => {
+                self.probing = false;
+                self.next_probe = now.boot + PROBE_INTERVAL;
+                match assessment.as_ref().map(|a| a.answer) {
+                    Some(Answer::Unknown) => {
+                        self.untold_since.get_or_insert(now.boot);
+                    }
+                    answer => {
+                        self.untold_since = None;
+                        self.was_away |= answer == Some(Answer::No);
+                    }
+                }
+                self.assessment = assessment;
+            }
+            Event::LeaseHint => {
+                self.next_ask = now.boot;
+            }
+            Event::Lease(answer) => {
+                self.asking = false;
+                self.next_ask = now.boot + self.ask_interval;
+                self.lease = match answer {
+                    LeaseAnswer::Held(deadline) => Held::Mine(deadline),
+                    LeaseAnswer::Taken(by) => Held::Taken(by),
+                    LeaseAnswer::Free => Held::Free,
+                    LeaseAnswer::Unreachable => Held::Unreachable,
+                };
+            }
+            Event::LeaseLost(to) => {
+                self.lease = Held::Taken(to);
+                self.term = None;
+            }
+            Event::Released => {
+                (self.releasing, self.lease, self.term) = (false, Held::No, None);
+                // Whoever waits for it goes first.
+                self.next_ask = now.boot + self.ask_interval;
+            }
+            Event::Journal(done) => self.note_journal(now, done),
+            Event::Wanted => self.wanted = true,
+            Event::Stop => self.stopping = true,
+        }
+    }
+
+    fn note_journal(&mut self, now: Moment, done: Journal) {
+        let was = self.busy.take();
+        self.cancelled = false;
+        self.next_read = now.boot + READ_INTERVAL;
+        if done.term.is_some() {
+            if self.term != done.term {
+                let moved = self.history.as_ref().and_then(|h| h.holder.as_ref()).is_some_and(|h| h.node != self.node);
+                self.settled = if moved { now.boot + self.role.takeover_delay } else { now.boot };
+            }
+            self.was_away = false;
+            self.term = done.term;
+        }
+        // What cannot be read is not known any more.
+        self.history = done.history;
+        let holder = self.history.as_ref().and_then(|h| h.holder.as_ref());
+        if self.term.is_some_and(|term| holder.is_none_or(|h| h.node != self.node || h.term != term)) {
+            self.term = None;
+        }
+        if self.history.is_none() {
+            self.reading.failed(now.boot);
+        } else {
+            self.reading = Backoff::default();
+        }
+        match was {
+            _ if done.failed => self.working.failed(now.boot),
+            Some(Busy::TakingOver | Busy::Working) => self.working = Backoff::default(),
+            Some(Busy::Reading) | None => {}
+        }
+    }
+
+    fn decide(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if self.ended {
+            return;
+        }
+        if self.stopping {
+            self.wind_up(effects);
+            return;
+        }
+        if !self.probing && now.boot >= self.next_probe {
+            self.probing = true;
+            effects.push(Effect::Probe);
+        }
+        let state = self.state(now, self.occasion());
+        self.tell(&state, effects);
+        if self.gives_up(now, &state) {
+            self.give_up(&state, effects);
+        }
+        if matches!(state, State::Candidate) && !self.asking && !self.releasing && now.boot >= self.next_ask {
+            self.asking = true;
+            effects.push(Effect::AskLease);
+        }
+        if self.wanted {
+            self.serve(now, effects);
+        }
+        if self.observe {
+            self.watch_slots(now, &state, effects);
+        }
+        if self.busy.is_some() || self.releasing {
+            return;
+        }
+        if let Some(effect) = self.work(now, &state) {
+            self.busy = Some(match effect {
+                Effect::TakeOver { .. } => Busy::TakingOver,
+                Effect::Read => Busy::Reading,
+                _ => Busy::Working,
+            });
+            effects.push(effect);
+        }
+    }
+
+    /// What to do with the journal now.
+    fn work(&self, now: Moment, state: &State) -> Option<Effect> {
+        let read = (now.boot >= self.reads_at()).then_some(Effect::Read);
+        let State::Active { .. } = state else {
+            // A node that probes and list exclude needs no store; one that never read the journal cannot tell anything else.
+            return read.filter(|_| !self.is_excluded());
+        };
+        if self.observe || now.boot < self.working.until {
+            return read;
+        }
+        if self.term.is_none() {
+            return Some(Effect::TakeOver { occasion: self.occasion() });
+        }
+        self.pending(now).filter(|_| now.boot >= self.settled).map(Effect::BackUp).or(read)
+    }
+
+    fn pending(&self, now: Moment) -> Option<Slot> {
+        let committed = self.history.as_ref().and_then(|history| history.last_slot);
+        self.plan.as_ref().and_then(|plan| plan.pending(committed, now.wall))
+    }
+
+    fn reads_at(&self) -> Duration {
+        if self.history.is_none() { self.reading.until } else { self.next_read }
+    }
+
+    /// A run that somebody wants starts as soon as nothing else goes on, if this node has the role.
+    fn serve(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        // It is not clear yet whether it has.
+        let settling = self.is_settling()
+            || matches!(self.state(now, Occasion::ByHand), State::Candidate) && !matches!(self.lease, Held::Taken(_));
+        if settling && !self.is_excluded() {
+            return;
+        }
+        if !matches!(self.state(now, Occasion::ByHand), State::Active { .. }) || self.observe {
+            self.wanted = false;
+            effects.push(Effect::RefuseWanted);
+        } else if self.busy.is_none() && !self.releasing {
+            self.wanted = false;
+            self.busy = Some(Busy::Working);
+            effects.push(Effect::BackUpNow);
+        }
+    }
+
+    /// Whoever only observes says once for each slot what it would do.
+    fn watch_slots(&mut self, now: Moment, state: &State, effects: &mut Vec<Effect>) {
+        let would = matches!(state, State::Active { .. }) || self.told == Some(Stand::Candidate);
+        let slot = self.pending(now).filter(|slot| would && self.would != Some(slot.at));
+        if let Some(slot) = slot {
+            self.would = Some(slot.at);
+            effects.push(Effect::WouldBackUp(slot));
+        }
+    }
+
+    fn wind_up(&mut self, effects: &mut Vec<Effect>) {
+        if self.wanted {
+            self.wanted = false;
+            effects.push(Effect::RefuseWanted);
+        }
+        if self.busy.is_some() {
+            self.cancel(effects);
+        } else if self.releasing || self.asking {
+            // Its answer comes.
+        } else if let Held::Mine(_) = self.lease {
+            self.releasing = true;
+            effects.push(Effect::ReleaseLease);
+        } else {
+            self.ended = true;
+            effects.push(Effect::End);
+        }
+    }
+
+    /// Whether the lease goes to whoever wants it: this node should not have it, or has not been able to tell for as long as
+    /// a due slot is left to the node that had the role last.
+    fn gives_up(&self, now: Moment, state: &State) -> bool {
+        let Held::Mine(_) = &self.lease else { return self.role.lease == Lease::None && self.loses_work(state) };
+        self.loses_work(state) || self.untold_since.is_some_and(|since| now.boot >= since + self.role.takeover_delay)
+    }
+
+    /// A state in which work must not go on. A pause lets it end, and what cannot be told is the lease's business.
+    fn loses_work(&self, state: &State) -> bool {
+        matches!(state, State::Standby(_))
+    }
+
+    fn give_up(&mut self, state: &State, effects: &mut Vec<Effect>) {
+        if self.busy.is_some() {
+            if self.loses_work(state) {
+                self.cancel(effects);
+            }
+        } else if let Held::Mine(_) = self.lease
+            && !self.releasing
+        {
+            self.releasing = true;
+            effects.push(Effect::ReleaseLease);
+        }
+    }
+
+    fn cancel(&mut self, effects: &mut Vec<Effect>) {
+        if self.busy == Some(Busy::Working) && !self.cancelled {
+            self.cancelled = true;
+            effects.push(Effect::Cancel);
+        }
+    }
+
+    fn tell(&mut self, state: &State, effects: &mut Vec<Effect>) {
+        let stand = match (state, &self.lease) {
+            (State::Candidate, Held::Taken(by)) => Stand::Standby(StandbyReason::LeaseTaken(by.clone())),
+            (State::Candidate, Held::Free) if self.observe => Stand::Candidate,
+            // It stands as it did until the lease has been asked for, and the takeover is in the journal.
+            (State::Candidate, _) => return,
+            (State::Active { .. }, _) if self.term.is_none() && !self.observe => return,
+            (State::Active { .. }, _) => Stand::Active { term: self.term },
+            (State::Unknown(_), _) if self.is_settling() => return,
+            (State::Unknown(reason), _) => Stand::Unknown(*reason),
+            (State::Standby(reason), _) => Stand::Standby(reason.clone()),
+            (State::Conflict { holder }, _) => Stand::Conflict(holder.clone()),
+            (State::Paused(pause), _) => Stand::Paused(pause.clone()),
+        };
+        if self.told.as_ref() != Some(&stand) {
+            self.told = Some(stand);
+            effects.push(Effect::Tell);
+        }
+    }
+
+    fn state(&self, now: Moment, occasion: Occasion) -> State {
+        let lease = match &self.lease {
+            Held::No => LeaseView::Unasked,
+            Held::Mine(deadline) if deadline.passed(now) => LeaseView::Unreachable,
+            Held::Mine(deadline) => LeaseView::Held(deadline),
+            // A lease that was taken is asked for again and again.
+            Held::Taken(_) | Held::Free => LeaseView::Unasked,
+            Held::Unreachable => LeaseView::Unreachable,
+        };
+        let asked = Inputs {
+            role: &self.role,
+            node: self.node,
+            label: &self.label,
+            now: now.wall,
+            assessment: self.assessment.as_ref(),
+            lease,
+            history: self.history.as_ref(),
+            occasion,
+        };
+        match election::decide(asked).state {
+            // The next ask may well be answered.
+            State::Unknown(UnknownReason::Lease(_))
+                if matches!(self.lease, Held::Unreachable) && !self.asking && now.boot >= self.next_ask =>
+            {
+                State::Candidate
+            }
+            state => state,
+        }
+    }
+
+    /// What speaks for taking the role back from a node that took it.
+    fn occasion(&self) -> Occasion {
+        if self.was_away { Occasion::Returned } else { Occasion::None }
+    }
+
+    fn is_excluded(&self) -> bool {
+        matches!(
+            election::eligibility(&self.role, &self.label, self.assessment.as_ref()),
+            election::Eligibility::No(StandbyReason::NotListed)
+        )
+    }
+
+    /// Whether what it would stand on has not been asked for yet.
+    fn is_settling(&self) -> bool {
+        let unasked = self.role.eligible.is_some() && self.assessment.is_none();
+        unasked || (self.history.is_none() && self.reading.failures == 0)
+    }
+}
