@@ -4,25 +4,31 @@
 //! does can hold up another's, beyond the bounded number of runs at a time. This room starts and stops those tasks, follows the config, and
 //! tells systemd how it goes.
 
+pub mod client;
 mod limits;
+mod message;
 mod notify;
 mod post;
+pub mod socket;
 mod stores;
 mod work;
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::limits::Limits;
 use self::notify::Notifier;
-use self::post::Post;
+use self::post::{Command, Post};
+pub use self::socket::SocketError;
+use self::socket::{Directory, Socket};
 use self::stores::Stores;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::RoleName;
@@ -37,6 +43,9 @@ use crate::role::slot::Slot;
 
 /// How often the config's files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Callers that wait to be heard by one role.
+const COMMANDS_MAX: usize = 16;
 
 /// How long the roles may take to stop: their work is told to end at once.
 const STOP_PATIENCE: Duration = Duration::from_secs(80);
@@ -55,6 +64,12 @@ pub trait Voice: Send + Sync + 'static {
     fn stands(&self, role: &RoleName, stand: &Stand, evidence: &[Evidence]);
     /// A run has ended.
     fn ran(&self, role: &RoleName, report: &RoleReport, reason: Option<&Reason>);
+    /// The report with its reason in words.
+    fn explained(&self, report: &RoleReport, reason: Option<&Reason>) -> RoleReport;
+    /// A report on a run that failed, and its exit code.
+    fn report_failure(&self, role: &RoleName, error: &GuardError) -> (RoleReport, u8);
+    /// Why this node, which stands like this, does not work for the role.
+    fn refusal(&self, role: &RoleName, stand: Option<&Stand>) -> String;
     /// A run, or something on the way to one, failed.
     fn failed(&self, role: &RoleName, error: &GuardError);
     /// Who only observes would run this slot now.
@@ -75,19 +90,35 @@ pub struct Start {
     pub voice: Arc<dyn Voice>,
     /// Decides and reports, and runs nothing.
     pub observe: bool,
+    /// Where the socket is put.
+    pub runtime_dir: PathBuf,
+}
+
+/// Why a daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Its socket.
+    #[error("{0}")]
+    Socket(#[from] SocketError),
+    /// Its signals.
+    #[error("{0}")]
+    Signals(#[from] io::Error),
 }
 
 /// Runs until it is told to stop, and all roles have stopped.
 ///
 /// # Errors
-/// The signal handlers cannot be installed.
-pub async fn run(start: Start) -> io::Result<()> {
+/// The signal handlers cannot be installed, or another daemon runs on this node.
+pub async fn run(start: Start) -> Result<(), DaemonError> {
+    let socket = Socket::open(&start.runtime_dir)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let cancel = start.runner.cancel.clone();
     let mut office = Office::new(start);
     office.settle();
     let notifier = Notifier::new();
     notifier.ready(&office.summary());
+    let directory = Arc::clone(&office.directory);
+    let served = tokio::spawn(async move { socket.serve(directory).await });
     let mut reload = tokio::time::interval(RELOAD_INTERVAL);
     let mut beat = tokio::time::interval(notifier.interval());
     loop {
@@ -110,6 +141,9 @@ pub async fn run(start: Start) -> io::Result<()> {
     }
     notifier.stopping();
     office.close().await;
+    // Guests hung up; whoever calls now finds nobody.
+    served.abort();
+    let _ = served.await;
     Ok(())
 }
 
@@ -123,6 +157,8 @@ struct Office {
     stores: Arc<Stores>,
     limits: Arc<Limits>,
     posts: BTreeMap<RoleName, Manned>,
+    /// Where each role's task is spoken to.
+    directory: Directory,
     /// What was wrong with the config when it was last read.
     refused: Option<String>,
 }
@@ -140,11 +176,12 @@ struct Manned {
 
 impl Office {
     fn new(start: Start) -> Self {
-        let Start { runner, node, settings, voice, observe } = start;
+        let Start { runner, node, settings, voice, observe, .. } = start;
         let settings = Arc::new(settings);
         let stores = Arc::new(Stores::new(settings.store.clone(), runner.env.clone()));
         let limits = Arc::new(Limits::new());
-        Self { runner, node, settings, voice, observe, stores, limits, posts: BTreeMap::new(), refused: None }
+        let (posts, directory) = (BTreeMap::new(), Directory::default());
+        Self { runner, node, settings, voice, observe, stores, limits, posts, directory, refused: None }
     }
 
     /// Starts every role that has no task.
@@ -156,6 +193,8 @@ impl Office {
             let (stop, stopped) = watch::channel(false);
             let (tell, stand) = watch::channel(None);
             let (count, turns) = watch::channel(0);
+            let (commander, commands) = mpsc::channel(COMMANDS_MAX);
+            self.listed().insert(name.clone(), commander);
             let post = Post {
                 runner: Runner { cancel: crate::job::cancel::Cancel::new(), ..self.runner.clone() },
                 settings: Arc::clone(&self.settings),
@@ -165,7 +204,7 @@ impl Office {
                 voice: Arc::clone(&self.voice),
                 observe: self.observe,
             };
-            let task = tokio::spawn(post.hold(stopped, tell, count));
+            let task = tokio::spawn(post.hold(stopped, commands, tell, count));
             self.posts.insert(name.clone(), Manned { role: role.clone(), stop, stand, turns, seen: 0, task });
         }
     }
@@ -207,7 +246,8 @@ impl Office {
     async fn stop(&mut self, names: Vec<RoleName>) {
         let leaving: Vec<(RoleName, Manned)> =
             names.into_iter().filter_map(|name| self.posts.remove_entry(&name)).collect();
-        for (_, manned) in &leaving {
+        for (name, manned) in &leaving {
+            self.listed().remove(name);
             manned.stop.send_replace(true);
         }
         let all = async {
@@ -220,6 +260,11 @@ impl Office {
         if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
             tracing::error!("some work did not end in time; its lease runs out by itself");
         }
+    }
+
+    fn listed(&self) -> MutexGuard<'_, BTreeMap<RoleName, mpsc::Sender<Command>>> {
+        // It is changed in one step.
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn close(&mut self) {

@@ -77,6 +77,7 @@ const DECISIONS: &[&str] = &[
     "repo/pack.rs",
     "repo/segment.rs",
     "role/duty.rs",
+    "role/duty/tests.rs",
     "role/election.rs",
     "role/lease/bucket/paper.rs",
     "role/lease/etcd/claim.rs",

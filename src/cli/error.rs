@@ -2,7 +2,10 @@
 
 use std::error::Error as StdError;
 
+use super::exit::Exit;
 pub use super::policy::judge;
+use crate::ids::RoleName;
+use crate::job::report::{Outcome, RoleReport};
 
 /// Any room's error on its way out.
 pub type Error = Box<dyn StdError + Send + Sync>;
@@ -36,6 +39,25 @@ pub fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
         next = cause.source();
     }
     causes
+}
+
+/// One role's error does not keep the others from being backed up: it becomes that role's report.
+pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport, Exit) {
+    let (exit, hint) = judge(error);
+    let outcome = match exit {
+        Exit::Unknown => Outcome::Unknown,
+        Exit::Fenced => Outcome::Fenced,
+        _ => Outcome::Failed,
+    };
+    let mut reason = error.to_string();
+    for cause in causes(error) {
+        reason += &format!(": {cause}");
+    }
+    if let Some(hint) = hint {
+        reason += &format!(". To do: {hint}");
+    }
+    let report = RoleReport { reason: Some(reason), ..RoleReport::nothing(role.clone(), outcome) };
+    (report, exit)
 }
 
 /// The text for standard error.

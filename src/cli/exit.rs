@@ -72,6 +72,20 @@ impl Health {
 }
 
 impl Exit {
+    /// The exit code that another process of this program named; what it cannot name is a failure.
+    pub fn of_code(code: u8) -> Self {
+        let named = [
+            Exit::Done,
+            Exit::Usage,
+            Exit::NotActive,
+            Exit::Unknown,
+            Exit::Fenced,
+            Exit::Unreadable,
+            Exit::Interrupted,
+        ];
+        named.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Failed)
+    }
+
     /// The number.
     pub fn code(self) -> u8 {
         match self {

@@ -21,10 +21,10 @@ use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
 use crate::job::progress::Progress;
+use crate::job::report::Outcome;
 use crate::job::report::inside::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
 use crate::job::report::whoami::State;
-use crate::job::report::{Outcome, RoleReport};
 use crate::journal::state::Snapshot;
 
 /// The role of `backup --source` without `--role`.
@@ -59,8 +59,24 @@ impl Context {
         (progress, display)
     }
 
+    /// Where a daemon on this node has its socket.
+    pub fn runtime_dir(&self) -> PathBuf {
+        let variable = |name| std::env::var_os(name).map(PathBuf::from);
+        let root = rustix::process::geteuid().is_root();
+        runtime_dir(self.state_dir.as_deref(), root, variable("XDG_RUNTIME_DIR"))
+    }
+
     fn view(&self) -> View {
         View { zone: self.settings.timezone.clone(), now: self.env.clock.now() }
+    }
+}
+
+/// A node that has its state where somebody says has its socket there as well: several may share a host.
+fn runtime_dir(state_dir: Option<&Path>, root: bool, of_user: Option<PathBuf>) -> PathBuf {
+    match (state_dir, root, of_user) {
+        (Some(dir), _, _) => dir.to_owned(),
+        (None, false, Some(dir)) => dir.join("runner"),
+        (None, _, _) => PathBuf::from("/run/runner"),
     }
 }
 
@@ -172,7 +188,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
 }
 
 /// Work that changes nothing and may end anywhere: it ends with the operator's signal.
-async fn until_cancelled<T>(cancel: &Cancel, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub async fn until_cancelled<T>(cancel: &Cancel, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::select! {
         result = work => result,
         () = cancel.cancelled() => Err(Interrupted.into()),
@@ -244,11 +260,11 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
             break;
         }
         let (report, exit) = match wire::backup(&context, role, args).await {
-            Ok(report) => {
-                let exit = exit::of_backup_role(&report, args.require_active);
+            Ok((report, exit)) => {
+                let exit = exit.unwrap_or_else(|| exit::of_backup_role(&report, args.require_active));
                 (report, exit)
             }
-            Err(error) => failed(&role.name, &error),
+            Err(error) => error::report(&role.name, error.as_ref()),
         };
         worst = worst.or_worse(exit);
         // Each role at once: an operator who stops the run later still knows about the first.
@@ -267,25 +283,6 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
         session.out.print(&json::backup(&created, &reports))?;
     }
     Ok(worst)
-}
-
-/// One role's error does not keep the others from being backed up: it becomes that role's report.
-fn failed(role: &RoleName, error: &Error) -> (RoleReport, Exit) {
-    let (exit, hint) = error::judge(error.as_ref());
-    let outcome = match exit {
-        Exit::Unknown => Outcome::Unknown,
-        Exit::Fenced => Outcome::Fenced,
-        _ => Outcome::Failed,
-    };
-    let mut reason = error.to_string();
-    for cause in error::causes(error.as_ref()) {
-        reason += &format!(": {cause}");
-    }
-    if let Some(hint) = hint {
-        reason += &format!(". To do: {hint}");
-    }
-    let report = RoleReport { reason: Some(reason), ..RoleReport::nothing(role.clone(), outcome) };
-    (report, exit)
 }
 
 async fn snapshots(session: &mut Session, args: &verbs::Snapshots) -> Result<Exit, Error> {

@@ -45,8 +45,7 @@ impl Voice for Speaker {
     }
 
     fn ran(&self, _: &RoleName, report: &RoleReport, reason: Option<&Reason>) {
-        let reason = reason.map(|reason| render::reason::text(reason, &self.zone));
-        let report = RoleReport { reason, ..report.clone() };
+        let report = self.explained(report, reason);
         let view = View { zone: self.zone.clone(), now: self.env.clock.now() };
         // A report is made for a terminal's width; a log has lines.
         let text = render::backup::role(&report, &view).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -57,16 +56,26 @@ impl Voice for Speaker {
         }
     }
 
+    fn explained(&self, report: &RoleReport, reason: Option<&Reason>) -> RoleReport {
+        let reason = reason.map(|reason| render::reason::text(reason, &self.zone));
+        RoleReport { reason, ..report.clone() }
+    }
+
+    fn report_failure(&self, role: &RoleName, failure: &GuardError) -> (RoleReport, u8) {
+        let (report, exit) = error::report(role, failure);
+        (report, exit.code())
+    }
+
+    fn refusal(&self, role: &RoleName, stand: Option<&Stand>) -> String {
+        match stand {
+            Some(stand) => render::daemon::stand(stand, &[], &self.zone),
+            None => format!("the daemon has not found out yet how this node stands for role {role}"),
+        }
+    }
+
     fn failed(&self, role: &RoleName, failure: &GuardError) {
-        let (_, hint) = error::judge(failure);
-        let mut text = failure.to_string();
-        for cause in error::causes(failure) {
-            text += &format!(": {cause}");
-        }
-        if let Some(hint) = hint {
-            text += &format!(". To do: {hint}");
-        }
-        tracing::error!("{role}: {text}");
+        let (report, _) = error::report(role, failure);
+        tracing::error!("{role}: {}", report.reason.unwrap_or_default());
     }
 
     fn would_run(&self, role: &RoleName, slot: Slot) {

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use super::args::{Globals, verbs};
 use super::error::{Error, Interrupted, UsageError};
+use super::exit::Exit;
 use super::render::journal::JournalLine;
-use super::run::Context;
+use super::run::{Context, until_cancelled};
 use super::speaker::Speaker;
 use super::{open, render};
 use crate::config::{KeySource, RoleSettings};
+use crate::daemon::client::Client;
 use crate::daemon::{self, Start};
 use crate::ids::RoleName;
 use crate::job;
@@ -52,18 +54,35 @@ pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Er
 }
 
 /// Backs one role up, if this node is active for it.
-pub async fn backup(context: &Context, role: &RoleSettings, args: &verbs::Backup) -> Result<RoleReport, Error> {
+///
+/// A daemon that runs on this node does it; it has the role's lease. The exit code is given where the report alone does not tell.
+pub async fn backup(
+    context: &Context,
+    role: &RoleSettings,
+    args: &verbs::Backup,
+) -> Result<(RoleReport, Option<Exit>), Error> {
     let (progress, display) = context.progress(role.name.as_str());
+    let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
+    if args.source.is_empty()
+        && let Some(daemon) = Client::find(&context.runtime_dir()).await?
+    {
+        if args.scheduled && role.schedule.is_none() {
+            return Err(no_schedule(&role.name));
+        }
+        let done =
+            until_cancelled(&context.cancel, async { Ok(daemon.back_up(&role.name, request, &progress).await?) });
+        let (report, exit) = done.await?;
+        return Ok((report, exit.map(Exit::of_code)));
+    }
     let runner = runner(context, progress)?;
     let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
     let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request)).await;
     runner.sessions.close().await;
     drop(display);
     match done {
         Ok((report, reason)) => {
             let reason = reason.map(|r| render::reason::text(&r, &context.settings.timezone));
-            Ok(RoleReport { reason, ..report })
+            Ok((RoleReport { reason, ..report }, None))
         }
         Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
         Err(GuardError::NoSchedule { role }) => Err(no_schedule(&role)),
@@ -109,7 +128,10 @@ fn no_schedule(role: &RoleName) -> Error {
 
 /// Runs a command, if this node is active for the role.
 pub async fn exec(context: &Context, role: &RoleSettings, args: &verbs::Exec) -> Result<Executed, Error> {
-    let runner = runner(context, Arc::default())?;
+    let mut runner = runner(context, Arc::default())?;
+    if let Some(daemon) = Client::find(&context.runtime_dir()).await? {
+        runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
+    }
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let request = exec::Request { command: args.command.clone(), scheduled: args.scheduled };
     let executed = Box::pin(exec::exec(&runner, &context.settings, role, connect, &request)).await;
@@ -124,7 +146,8 @@ pub async fn exec(context: &Context, role: &RoleSettings, args: &verbs::Exec) ->
 pub async fn daemon(context: &Context, globals: Globals, observe: bool) -> Result<(), Error> {
     let (runner, node) = worker(context, Arc::default())?;
     let voice = Arc::new(Speaker::new(globals, context.settings.timezone.clone(), context.env.clone()));
-    Ok(daemon::run(Start { runner, node, settings: context.settings.clone(), voice, observe }).await?)
+    let (settings, runtime_dir) = (context.settings.clone(), context.runtime_dir());
+    Ok(daemon::run(Start { runner, node, settings, voice, observe, runtime_dir }).await?)
 }
 
 /// What an operator does to a role.

@@ -3,25 +3,30 @@
 //! Everything that takes time runs beside the loop and comes back as an event, so that a store or a probe that hangs keeps
 //! nothing else of the role from being decided.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::Voice;
 use super::limits::Limits;
+use super::message::Answer;
 use super::stores::Stores;
 use super::work::{Footing, Work, lost};
 use crate::config::{Lease, RoleSettings, Settings};
 use crate::job::backup::{BackupError, Runner};
 use crate::job::cancel::Cancel;
 use crate::job::guard::{self, GuardError};
+use crate::job::progress::Progress;
+use crate::job::report::{Outcome, RoleReport};
+use crate::moment::Moment;
 use crate::role::duty::{Duty, Effect, Event, Journal, LeaseAnswer, Stand, Terms};
-use crate::role::election::Occasion;
+use crate::role::election::{Occasion, StandbyReason};
 use crate::role::lease::LeaseService;
 use crate::role::lease::keeper::{self, Keeper};
 use crate::role::permit::{Deadline, Grant};
-use crate::role::slot::{Plan, Slot};
+use crate::role::slot::Plan;
 
 /// Events that wait to be looked at: the loop takes them at once.
 const EVENTS_MAX: usize = 64;
@@ -35,6 +40,41 @@ pub(super) struct Post {
     pub(super) limits: Arc<Limits>,
     pub(super) voice: Arc<dyn Voice>,
     pub(super) observe: bool,
+}
+
+/// What another process of this node wants of the role.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// A run.
+    BackUp {
+        request: guard::Request,
+        /// Set when nobody waits for it any more.
+        cancel: Cancel,
+        progress: Arc<Progress>,
+        reply: oneshot::Sender<Ended>,
+    },
+    /// To work under the lease, from now on. Told when something changes about it, gone when nobody listens.
+    Enter { tell: mpsc::Sender<()> },
+    /// How the lease stands.
+    Lease { reply: oneshot::Sender<Answer> },
+    /// Somebody who had entered has gone.
+    Left,
+}
+
+/// How a run that somebody wanted ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) report: RoleReport,
+    /// The exit code, where the report alone does not tell it.
+    pub(super) exit: Option<u8>,
+}
+
+/// A run that somebody wants.
+struct Wanted {
+    request: guard::Request,
+    cancel: Cancel,
+    progress: Arc<Progress>,
+    reply: oneshot::Sender<Ended>,
 }
 
 /// What comes back from what runs beside the loop.
@@ -55,6 +95,13 @@ struct Loop {
     keeper: Option<Keeper>,
     /// What is running, to be ended.
     running: Option<Cancel>,
+    wanted: VecDeque<Wanted>,
+    guests: Vec<mpsc::Sender<()>>,
+    /// How many of them the duty knows of.
+    counted: usize,
+    /// When guests that were told to end are not waited for any more, as boot time.
+    patience: Option<Duration>,
+    ttl: Duration,
     back: mpsc::Sender<Back>,
     stand: watch::Sender<Option<Stand>>,
 }
@@ -64,6 +111,7 @@ impl Post {
     pub(super) async fn hold(
         self,
         mut stop: watch::Receiver<bool>,
+        mut commands: mpsc::Receiver<Command>,
         stand: watch::Sender<Option<Stand>>,
         turns: watch::Sender<u64>,
     ) {
@@ -76,30 +124,53 @@ impl Post {
                 None
             }
         };
-        let ask_interval = keeper::pause(ttl(&role, &settings));
+        let ttl = ttl(&role, &settings);
+        let ask_interval = keeper::pause(ttl);
         let (node, label) = (runner.node.id, runner.node.name.clone());
         let duty = Duty::new(Terms { role: role.clone(), node, label, plan, ask_interval, observe });
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
         let work = Work { runner, settings, role: Arc::new(role), stores, limits, repository };
-        let mut this =
-            Loop { work, voice, observe, duty, lease: None, hints: None, keeper: None, running: None, back, stand };
+        let mut this = Loop {
+            work,
+            voice,
+            observe,
+            duty,
+            lease: None,
+            hints: None,
+            keeper: None,
+            running: None,
+            wanted: VecDeque::new(),
+            guests: Vec::new(),
+            counted: 0,
+            patience: None,
+            ttl,
+            back,
+            stand,
+        };
         let mut event = Event::Tick;
         loop {
             turns.send_modify(|turns| *turns += 1);
-            if this.turn(event).await {
+            if this.turn(event) {
                 return;
             }
+            // Those that wait are served one after the other, and guests are counted when they come and go.
+            if let Some(more) = this.more() {
+                event = more;
+                continue;
+            }
             let now = this.work.runner.env.clock.moment();
-            let wait = this.duty.wake(now).saturating_sub(now.boot);
+            let wake = this.patience.map_or(this.duty.wake(now), |patience| patience.min(this.duty.wake(now)));
+            let wait = wake.saturating_sub(now.boot);
             event = tokio::select! {
                 back = events.recv() => match back {
                     Some(back) => this.came_back(back),
                     // The loop itself has a sender.
                     None => return,
                 },
+                Some(command) = commands.recv() => this.command(command),
                 () = tokio::time::sleep(wait) => Event::Tick,
-                () = hinted(this.hints.as_ref()) => Event::LeaseHint,
+                () = keeper::hinted(this.hints.as_ref()) => Event::LeaseHint,
                 to = lost(this.keeper.as_ref()) => {
                     this.keeper = None;
                     Event::LeaseLost(to)
@@ -112,7 +183,7 @@ impl Post {
 
 impl Loop {
     /// Performs what follows from an event. True: that was all.
-    async fn turn(&mut self, event: Event) -> bool {
+    fn turn(&mut self, event: Event) -> bool {
         let now = self.work.runner.env.clock.moment();
         for effect in self.duty.on(now, event) {
             match effect {
@@ -121,9 +192,13 @@ impl Loop {
                 Effect::ReleaseLease => self.release(),
                 Effect::Read => self.beside(|work| async move { Back::Journal { journal: work.read().await } }),
                 Effect::TakeOver { occasion } => self.take_over(occasion),
-                Effect::BackUp(slot) => self.back_up(Some(slot)),
-                Effect::BackUpNow => self.back_up(None),
-                Effect::RefuseWanted => {}
+                Effect::BackUp(_) => self.back_up(None),
+                Effect::BackUpNow => {
+                    let wanted = self.wanted.pop_front();
+                    self.back_up(wanted);
+                }
+                Effect::RefuseWanted => self.refuse(),
+                Effect::Dismiss => self.dismiss(now),
                 Effect::Cancel => self.running.iter().for_each(Cancel::cancel),
                 Effect::WouldBackUp(slot) => self.voice.would_run(&self.work.role.name, slot),
                 Effect::Tell => self.tell(),
@@ -215,25 +290,110 @@ impl Loop {
         });
     }
 
-    fn back_up(&mut self, slot: Option<Slot>) {
+    /// A run for the due slot, or the one that somebody wants.
+    fn back_up(&mut self, wanted: Option<Wanted>) {
         let (footing, voice, lost) = (self.footing(), Arc::clone(&self.voice), lost(self.keeper.as_ref()));
-        let cancel = Cancel::new();
+        let cancel = wanted.as_ref().map_or_else(Cancel::new, |wanted| wanted.cancel.clone());
+        let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
         self.running = Some(cancel.clone());
-        let request = guard::Request { scheduled: slot.is_some(), rehash: false };
-        // By then this node has the role: nothing speaks for taking it back once more.
-        let occasion = slot.map(|_| Occasion::None);
+        // By the time of a slot this node has the role: nothing speaks for taking it back once more. A person answers for a run.
+        let (request, occasion) = match &wanted {
+            Some(wanted) => (wanted.request, None),
+            None => (guard::Request { scheduled: true, rehash: false }, Some(Occasion::None)),
+        };
         self.beside(move |work| async move {
-            let work = Work { runner: Runner { cancel, ..work.runner.clone() }, ..work };
+            let runner = Runner { cancel, progress, ..work.runner.clone() };
+            let work = Work { runner, ..work };
             let result = work.back_up(&footing, request, occasion, lost).await;
-            match &result {
-                Ok((report, reason)) => voice.ran(&work.role.name, report, reason.as_ref()),
-                Err(GuardError::Backup(BackupError::Interrupted)) => {
-                    tracing::info!("role {}: the run was ended", work.role.name);
+            let role = &work.role.name;
+            let ended = match &result {
+                Ok((report, reason)) => {
+                    voice.ran(role, report, reason.as_ref());
+                    Ended { report: voice.explained(report, reason.as_ref()), exit: None }
                 }
-                Err(error) => voice.failed(&work.role.name, error),
+                Err(error) => {
+                    if !matches!(error, GuardError::Backup(BackupError::Interrupted)) {
+                        voice.failed(role, error);
+                    }
+                    let (report, exit) = voice.report_failure(role, error);
+                    Ended { report, exit: Some(exit) }
+                }
+            };
+            if let Some(wanted) = wanted {
+                // Whoever wanted it may have gone.
+                let _ = wanted.reply.send(ended);
             }
             Back::Journal { journal: work.after(&result).await }
         });
+    }
+
+    /// What another process of this node wants.
+    fn command(&mut self, command: Command) -> Event {
+        match command {
+            Command::BackUp { request, cancel, progress, reply } => {
+                self.wanted.push_back(Wanted { request, cancel, progress, reply });
+                Event::Wanted
+            }
+            Command::Enter { tell } => {
+                self.guests.push(tell);
+                Event::Tick
+            }
+            Command::Lease { reply } => {
+                let _ = reply.send(self.lend());
+                Event::Tick
+            }
+            Command::Left => Event::Tick,
+        }
+    }
+
+    /// How the lease stands, for another process of this node.
+    fn lend(&self) -> Answer {
+        let grant = self.keeper.as_ref().and_then(|keeper| keeper.deadline().grant());
+        match (grant, self.duty.stand()) {
+            (Some(grant), _) if self.duty.takes_guests() => Answer::Held(grant),
+            (_, Some(Stand::Standby(StandbyReason::LeaseTaken(by)))) => Answer::Taken(by.clone()),
+            (_, stand) => Answer::Unknown { why: self.voice.refusal(&self.work.role.name, stand) },
+        }
+    }
+
+    /// What the duty has to be told before anything else happens.
+    fn more(&mut self) -> Option<Event> {
+        let now = self.work.runner.env.clock.boottime();
+        if self.patience.is_some_and(|patience| now >= patience) {
+            tracing::warn!("role {}: a process that works under this one's lease did not end", self.work.role.name);
+            self.guests.clear();
+        }
+        self.guests.retain(|guest| !guest.is_closed());
+        if self.guests.is_empty() {
+            self.patience = None;
+        }
+        if self.counted != self.guests.len() {
+            self.counted = self.guests.len();
+            return Some(Event::Guests(self.counted));
+        }
+        (!self.wanted.is_empty() && !self.duty.is_wanted()).then_some(Event::Wanted)
+    }
+
+    /// Guests end in the time that their last grant leaves them.
+    fn dismiss(&mut self, now: Moment) {
+        self.patience = Some(now.boot + self.ttl);
+        for guest in &self.guests {
+            // One that has not read the last word yet reads it now.
+            let _ = guest.try_send(());
+        }
+    }
+
+    fn refuse(&mut self) {
+        let Some(wanted) = self.wanted.pop_front() else { return };
+        let role = &self.work.role.name;
+        let (outcome, exit) = match self.duty.stand() {
+            Some(Stand::Unknown(_)) | None => (Outcome::Unknown, None),
+            Some(Stand::Paused(_)) => (Outcome::Skipped, None),
+            Some(_) => (Outcome::Standby, None),
+        };
+        let reason = Some(self.voice.refusal(role, self.duty.stand()));
+        let report = RoleReport { reason, ..RoleReport::nothing(role.clone(), outcome) };
+        let _ = wanted.reply.send(Ended { report, exit });
     }
 
     fn footing(&self) -> Footing {
@@ -247,14 +407,6 @@ impl Loop {
             self.voice.stands(&self.work.role.name, stand, evidence);
             self.stand.send_replace(Some(stand.clone()));
         }
-    }
-}
-
-/// Resolves when the lease may have come free; never where nobody tells.
-async fn hinted(hints: Option<&Arc<Notify>>) {
-    match hints {
-        Some(hints) => hints.notified().await,
-        None => std::future::pending().await,
     }
 }
 

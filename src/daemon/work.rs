@@ -6,6 +6,7 @@ use crate::config::{Lease, RoleSettings, Settings};
 use crate::job::backup::{Ask, BackupError, Opening, Runner};
 use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
 use crate::job::lease;
+use crate::job::local::LockError;
 use crate::job::repository::Repository;
 use crate::role::duty::{Journal, LeaseAnswer};
 use crate::role::election::{LeaseView, Occasion};
@@ -86,8 +87,13 @@ impl Work {
 
     async fn try_read(&self) -> Result<Journal, GuardError> {
         let repository = self.repository().await?;
-        let opening = Opening::open(&self.runner, &repository).await?;
-        Ok(Journal { history: Some(opening.keep().await?), term: None, failed: false })
+        let history = match Opening::open(&self.runner, &repository).await {
+            Ok(opening) => opening.keep().await?,
+            // Another process of this node works on it, and will keep what it finds.
+            Err(BackupError::Lock(LockError::Busy { .. })) => Opening::look(&self.runner, &repository).await?,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Journal { history: Some(history), term: None, failed: false })
     }
 
     fn unread(&self, error: &GuardError) -> Journal {

@@ -123,6 +123,15 @@ impl<'a> Opening<'a> {
         Ok(Self { runner, repository, journal, local, lock, memory, view, started })
     }
 
+    /// The journal as it is now, for somebody who waits for no lock and remembers nothing.
+    pub async fn look(runner: &Runner, repository: &Repository) -> Result<History, BackupError> {
+        let keys = repository.keys.clone();
+        let memory = Local::peek(&runner.state_dir, keys.repo()).load();
+        let (store, env) = (repository.store.clone(), runner.env.clone());
+        let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
+        Ok(history(&journal.read(memory.view.as_ref()).await?, &memory))
+    }
+
     /// Reads the journal on.
     pub async fn refresh(&mut self) -> Result<(), BackupError> {
         self.view = self.journal.read(Some(&self.view)).await?;
@@ -196,7 +205,7 @@ impl<'a> Opening<'a> {
         memory.own = boot.map(|boot| Own { boot, takeover: permit.takeover(), term: permit.term() });
         memory.view = Some(view.clone());
         let session =
-            Session { runner, repository, journal, local, _lock: lock, memory, permit, view, takeover, started };
+            Session { runner, repository, journal, local, lock: Some(lock), memory, permit, view, takeover, started };
         session.remember(&session.memory)?;
         Ok(session)
     }

@@ -140,6 +140,7 @@ async fn run(
     if request.scheduled {
         session.append(Body::Begin(BeginBody {}), slot).await?;
     }
+    session.unlock();
     let variables = variables(runner, role, term, slot, &deadline);
     let grace = keeper.map_or(GRACE, |_| margin(role.bucket_lease_ttl) / 2);
     let started = runner.env.clock.boottime();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::job::backup::{Ask, BackupError, Committed, Opening, Runner};
@@ -33,7 +34,7 @@ use crate::store::{Store, StoreError};
 pub const CLOCK_OFFSET_MAX: SignedDuration = SignedDuration::from_mins(5);
 
 /// What the operator asked for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Request {
     /// Only if a slot is due and not committed.
     pub scheduled: bool,

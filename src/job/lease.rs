@@ -1,5 +1,6 @@
 //! Which lease a role has, ready to be asked.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use std::time::Duration;
 use crate::config::EtcdSettings;
 use crate::config::{Lease, RoleSettings, Settings};
 use crate::env::Env;
-use crate::ids::{InstanceId, NodeId, RepoId};
+use crate::ids::{InstanceId, NodeId, RepoId, RoleName};
 use crate::job::backup::Runner;
 use crate::job::guard::GuardError;
 use crate::job::report::whoami::EtcdStatus;
@@ -35,9 +36,16 @@ pub async fn prove(role: &RoleSettings, repository: &Repository, env: &Env) -> R
         .map_err(|error| GuardError::LeaseProof { role: role.name.clone(), error })
 }
 
+/// Another process of this node that holds its roles' leases all the time, and lets this one work under them.
+pub trait Lender: Debug + Send + Sync {
+    /// The lease of a role.
+    fn lease(&self, role: &RoleName) -> Box<dyn LeaseService>;
+}
+
 /// What this process's leases have in common: one session with etcd, where there is one. Clones are the same.
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
+    lender: Option<Arc<dyn Lender>>,
     #[cfg(feature = "etcd")]
     etcd: Option<EtcdSession>,
 }
@@ -47,13 +55,18 @@ impl Sessions {
     #[cfg(feature = "etcd")]
     pub fn new(settings: &Settings, env: &Env, node: &Node) -> Self {
         let open = |etcd: &EtcdSettings| EtcdSession::new(etcd.clone(), env.clone(), node, &settings.hash);
-        Self { etcd: settings.etcd.as_ref().map(open) }
+        Self { etcd: settings.etcd.as_ref().map(open), ..Self::default() }
     }
 
     /// None: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
     pub fn new(_: &Settings, _: &Env, _: &Node) -> Self {
         Self::default()
+    }
+
+    /// With every lease from there.
+    pub fn borrowing(self, lender: Arc<dyn Lender>) -> Self {
+        Self { lender: Some(lender), ..self }
     }
 
     /// The session with etcd.
@@ -85,7 +98,7 @@ impl Sessions {
             let etcd = EtcdSettings { lease_ttl: patience * 2, ..etcd.clone() };
             EtcdSession::new(etcd, env.clone(), &node, &settings.hash)
         };
-        Self { etcd: settings.etcd.as_ref().map(open) }
+        Self { etcd: settings.etcd.as_ref().map(open), ..Self::default() }
     }
 
     /// Nothing to look at: this program was built without etcd.
@@ -142,6 +155,9 @@ pub async fn of_role(
     role: &RoleSettings,
     repository: &Repository,
 ) -> Result<Box<dyn LeaseService>, GuardError> {
+    if let Some(lender) = &runner.sessions.lender {
+        return Ok(lender.lease(&role.name));
+    }
     if role.lease == Lease::Etcd {
         let lease = runner.sessions.etcd_lease(repository.keys.repo());
         return lease.ok_or_else(|| GuardError::NoEtcd { role: role.name.clone() });

@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// What a job is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Phase {
     /// Opening the repository, reading journal and index.
@@ -43,7 +46,54 @@ pub struct Progress {
     pub total_bytes: AtomicU64,
 }
 
+/// The numbers of a [`Progress`] at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// What the job is doing.
+    pub phase: Phase,
+    /// [`Progress::entries`].
+    pub entries: u64,
+    /// [`Progress::files`].
+    pub files: u64,
+    /// [`Progress::bytes_read`].
+    pub bytes_read: u64,
+    /// [`Progress::bytes_uploaded`].
+    pub bytes_uploaded: u64,
+    /// [`Progress::bytes_fetched`].
+    pub bytes_fetched: u64,
+    /// [`Progress::total_bytes`].
+    pub total_bytes: u64,
+}
+
 impl Progress {
+    /// All numbers, each a moment old.
+    pub fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            phase: self.phase(),
+            entries: read(&self.entries),
+            files: read(&self.files),
+            bytes_read: read(&self.bytes_read),
+            bytes_uploaded: read(&self.bytes_uploaded),
+            bytes_fetched: read(&self.bytes_fetched),
+            total_bytes: read(&self.total_bytes),
+        }
+    }
+
+    /// Takes over the numbers of a job that another process runs.
+    pub fn set(&self, counts: &Counts) {
+        self.enter(counts.phase);
+        let numbers = [
+            (&self.entries, counts.entries),
+            (&self.files, counts.files),
+            (&self.bytes_read, counts.bytes_read),
+            (&self.bytes_uploaded, counts.bytes_uploaded),
+            (&self.bytes_fetched, counts.bytes_fetched),
+            (&self.total_bytes, counts.total_bytes),
+        ];
+        numbers.iter().for_each(|(counter, n)| counter.store(*n, Ordering::Relaxed));
+    }
+
     /// The current phase.
     pub fn phase(&self) -> Phase {
         Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default()
@@ -72,5 +122,9 @@ mod tests {
             progress.enter(phase);
             assert_eq!(progress.phase(), phase);
         }
+        Progress::add(&progress.files, 3);
+        let copy = Progress::default();
+        copy.set(&progress.counts());
+        assert_eq!((copy.phase(), copy.counts().files), (Phase::Done, 3));
     }
 }

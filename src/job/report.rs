@@ -11,13 +11,13 @@ pub mod whoami;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, RoleName, Term};
 pub use crate::tree::problem::{Problem, ProblemKind};
 
 /// How a run over one role ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A snapshot with changes was committed.
@@ -37,7 +37,7 @@ pub enum Outcome {
 }
 
 /// Files by what became of them, compared with the snapshot before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FileCounts {
     /// Not there before.
     pub new: u64,
@@ -52,7 +52,7 @@ pub struct FileCounts {
 }
 
 /// Bytes by where they went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ByteCounts {
     /// Size of all regular files of the snapshot.
     pub source: u64,
@@ -65,7 +65,7 @@ pub struct ByteCounts {
 }
 
 /// How a backup of one role went.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RoleReport {
     /// Which role.
     pub role: RoleName,

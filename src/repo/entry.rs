@@ -6,6 +6,8 @@
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::ids::ChunkId;
 
 /// A path below `/`, without the leading slash: components separated by `/`, any byte in a name but `/` and NUL. The
@@ -83,6 +85,18 @@ impl TreePath {
             }
         }
         text
+    }
+}
+
+impl Serialize for TreePath {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for TreePath {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        TreePath::new(Vec::<u8>::deserialize(d)?).ok_or_else(|| serde::de::Error::custom("not a path"))
     }
 }
 

@@ -57,6 +57,8 @@ pub enum Event {
     Journal(Journal),
     /// Somebody asks for a run now.
     Wanted,
+    /// So many other processes of this node work under this one's lease now.
+    Guests(usize),
     /// This node stops working for the role.
     Stop,
 }
@@ -111,6 +113,8 @@ pub enum Effect {
     RefuseWanted,
     /// End the work that is under way; its own event tells when it has.
     Cancel,
+    /// Tell the processes that work under this one's lease to end; they are gone when [`Event::Guests`] says so.
+    Dismiss,
     /// This node stands differently than before; no answer is awaited.
     Tell,
     /// All work has ended and nothing is held: nothing more comes.
@@ -209,6 +213,8 @@ pub struct Duty {
     releasing: bool,
     cancelled: bool,
     wanted: bool,
+    guests: usize,
+    dismissed: bool,
     stopping: bool,
     ended: bool,
     next_probe: Duration,
@@ -244,6 +250,8 @@ impl Duty {
             releasing: false,
             cancelled: false,
             wanted: false,
+            guests: 0,
+            dismissed: false,
             stopping: false,
             ended: false,
             next_probe: Duration::ZERO,
@@ -264,6 +272,16 @@ impl Duty {
     /// Whether it has been told to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping
+    }
+
+    /// Whether a run is wanted that has neither begun nor been refused.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Whether another process of this node may work under this one's lease.
+    pub fn takes_guests(&self) -> bool {
+        self.term.is_some() && !self.dismissed && !self.stopping && matches!(self.told, Some(Stand::Active { .. }))
     }
 
     /// The newest answer of the probes.
@@ -342,6 +360,10 @@ impl Duty {
             }
             Event::Journal(done) => self.note_journal(now, done),
             Event::Wanted => self.wanted = true,
+            Event::Guests(guests) => {
+                self.guests = guests;
+                self.dismissed &= guests > 0;
+            }
             Event::Stop => self.stopping = true,
         }
     }
@@ -474,9 +496,10 @@ impl Duty {
             self.wanted = false;
             effects.push(Effect::RefuseWanted);
         }
+        self.dismiss(effects);
         if self.busy.is_some() {
             self.cancel(effects);
-        } else if self.releasing || self.asking {
+        } else if self.releasing || self.asking || self.guests > 0 {
             // Its answer comes.
         } else if let Held::Mine(_) = self.lease {
             self.releasing = true;
@@ -500,15 +523,24 @@ impl Duty {
     }
 
     fn give_up(&mut self, state: &State, effects: &mut Vec<Effect>) {
-        if self.busy.is_some() {
-            if self.loses_work(state) {
-                self.cancel(effects);
-            }
-        } else if let Held::Mine(_) = self.lease
+        if self.loses_work(state) {
+            self.dismiss(effects);
+            self.cancel(effects);
+        }
+        if let Held::Mine(_) = self.lease
+            && self.busy.is_none()
+            && self.guests == 0
             && !self.releasing
         {
             self.releasing = true;
             effects.push(Effect::ReleaseLease);
+        }
+    }
+
+    fn dismiss(&mut self, effects: &mut Vec<Effect>) {
+        if self.guests > 0 && !self.dismissed {
+            self.dismissed = true;
+            effects.push(Effect::Dismiss);
         }
     }
 
@@ -587,3 +619,6 @@ impl Duty {
         unasked || (self.history.is_none() && self.reading.failures == 0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,13 +12,14 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::permit::Grant;
 use crate::ids::{InstanceId, NodeId};
 
 /// A process that holds a lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseHolder {
     /// Its node.
     pub node: NodeId,
@@ -61,8 +62,8 @@ pub trait LeaseService: Debug + Send {
     /// Gives it up, if this process holds it, so that another may have it at once. Work that it guarded has ended.
     async fn release(&mut self);
 
-    /// Is notified when the lease may have come free, so that who waits for it asks at once. Only a hint: it may be missing,
-    /// late or wrong. `None` where there is no such thing.
+    /// Is notified when something may have changed about the lease, so that who waits for it, or has it, asks at once. Only a
+    /// hint: it may be missing, late or wrong. `None` where there is no such thing.
     fn hints(&mut self) -> Option<Arc<Notify>> {
         None
     }

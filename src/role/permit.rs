@@ -7,6 +7,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{Digest, RoleName, Term};
 use crate::moment::Moment;
 
@@ -20,7 +22,7 @@ pub fn margin(ttl: Duration) -> Duration {
 }
 
 /// A lease as it was granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// When it was asked for.
     pub asked: Moment,
@@ -102,6 +104,14 @@ impl Deadline {
             Span::Endless => None,
             Span::Granted(grant) => Some(grant.until()),
             Span::Ended => Some(Duration::ZERO),
+        }
+    }
+
+    /// The newest grant that it rests on, for another process of this host; `None`: there is none, or it is over.
+    pub fn grant(&self) -> Option<Grant> {
+        match *self.span() {
+            Span::Granted(grant) => Some(grant),
+            Span::Endless | Span::Ended => None,
         }
     }
 

@@ -3,11 +3,12 @@
 use std::io;
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::repo::entry::TreePath;
 
 /// Something about one path that a person should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Which path.
     pub path: TreePath,
@@ -16,7 +17,7 @@ pub struct Problem {
 }
 
 /// The kinds of [`Problem`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProblemKind {
     /// It could not be read, and is not in the snapshot (or only by name). Counts as unreadable: exit 6.
     Unreadable(String),

@@ -51,7 +51,7 @@ pub(crate) struct Session<'a> {
     pub(crate) repository: &'a Repository,
     pub(crate) journal: Journal,
     pub(crate) local: Local,
-    pub(crate) _lock: LocalLock,
+    pub(crate) lock: Option<LocalLock>,
     pub(crate) memory: Memory,
     pub(crate) permit: Permit,
     pub(crate) view: View,
@@ -68,7 +68,16 @@ impl Session<'_> {
     /// Appends a record of its own.
     pub(crate) async fn append(&mut self, body: Body, slot: Option<Timestamp>) -> Result<(), BackupError> {
         self.view = self.append_to(self.view.clone(), &body, slot).await?;
+        if self.lock.is_none() {
+            // Another run may be remembering something else.
+            return Ok(());
+        }
         self.remember(&Memory { view: Some(self.view.clone()), ..self.memory.clone() })
+    }
+
+    /// Lets other runs of this host at the repository, for as long as something goes on that does not touch it.
+    pub(crate) fn unlock(&mut self) {
+        self.lock = None;
     }
 
     /// Who took the role over meanwhile, if anybody did.

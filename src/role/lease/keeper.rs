@@ -106,8 +106,10 @@ async fn keep(
     let ttl = first.ttl;
     let mut wait = (first.asked.boot + ttl / RENEW_PART).saturating_sub(env.clock.boottime());
     loop {
+        let hints = lease.hints();
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = hinted(hints.as_ref()) => {}
             () = stop.notified() => return lease,
         }
         let asked = tokio::select! {
@@ -128,5 +130,13 @@ async fn keep(
             // Nobody can be named: it may be a race, or damage. The deadline decides.
             Ok(Reply::Taken { by: None, .. } | Reply::Free | Reply::Unknown { .. }) | Err(_) => pause(ttl),
         };
+    }
+}
+
+/// Resolves when something may have changed about the lease; never where nobody tells.
+pub async fn hinted(hints: Option<&Arc<Notify>>) {
+    match hints {
+        Some(hints) => hints.notified().await,
+        None => std::future::pending().await,
     }
 }

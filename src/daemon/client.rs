@@ -1,0 +1,187 @@
+//! Another process of this node, which has the daemon back up or works under its lease.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::BufReader;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use super::message::{Answer, Ask, Question, VERSION};
+use super::socket::{self, line, say};
+use crate::ids::RoleName;
+use crate::job::guard::Request;
+use crate::job::lease::Lender;
+use crate::job::progress::Progress;
+use crate::job::report::RoleReport;
+use crate::role::lease::{LeaseService, Reply};
+
+/// How long the daemon's answer about a lease is waited for: it has it at hand.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a daemon that is there did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It will not.
+    #[error("the daemon on this node refuses: {0}")]
+    Refused(String),
+    /// It hung up. A run that it was doing for us may have been committed.
+    #[error("the daemon on this node stopped before it said how the run ended")]
+    HungUp,
+    /// The socket.
+    #[error("the daemon's socket: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A daemon that answers.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    /// The daemon whose socket is in this runtime directory; `None`: there is none.
+    ///
+    /// # Errors
+    /// There is a socket, and it cannot be connected to.
+    pub async fn find(runtime_dir: &Path) -> Result<Option<Self>, ClientError> {
+        let path = socket::path(runtime_dir);
+        match UnixStream::connect(&path).await {
+            Ok(_) => Ok(Some(Self { path })),
+            // Nobody listens: a daemon that was killed leaves its socket.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn ask(&self, ask: Ask) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
+        let (reader, mut writer) = UnixStream::connect(&self.path).await?.into_split();
+        say(&mut writer, &Question { v: VERSION, ask }).await?;
+        Ok((BufReader::new(reader), writer))
+    }
+
+    /// Has a role backed up; `progress` follows what the daemon counts. Dropping the future ends the run. The exit code is given
+    /// where the report alone does not tell it.
+    ///
+    /// # Errors
+    /// It is not known how the run ended, or there was none.
+    pub async fn back_up(
+        &self,
+        role: &RoleName,
+        request: Request,
+        progress: &Progress,
+    ) -> Result<(RoleReport, Option<u8>), ClientError> {
+        let (mut reader, _writer) = self.ask(Ask::Backup { role: role.clone(), request }).await?;
+        loop {
+            match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
+                Answer::Progress(counts) => progress.set(&counts),
+                Answer::Report { report, exit } => return Ok((*report, exit)),
+                Answer::Refused { why } => return Err(ClientError::Refused(why)),
+                _ => return Err(ClientError::HungUp),
+            }
+        }
+    }
+}
+
+async fn answer(reader: &mut BufReader<OwnedReadHalf>) -> Option<Answer> {
+    serde_json::from_slice(&line(reader).await?).ok()
+}
+
+#[async_trait]
+impl Lender for Client {
+    fn lease(&self, role: &RoleName) -> Box<dyn LeaseService> {
+        Box::new(Borrowed { path: self.path.clone(), role: role.clone(), call: None, changed: Arc::default() })
+    }
+}
+
+/// The daemon's lease, as another process of its node has it.
+#[derive(Debug)]
+struct Borrowed {
+    path: PathBuf,
+    role: RoleName,
+    call: Option<Call>,
+    changed: Arc<Notify>,
+}
+
+/// A conversation about it. As long as it lasts, the daemon knows that somebody works under its lease.
+#[derive(Debug)]
+struct Call {
+    writer: OwnedWriteHalf,
+    answers: mpsc::Receiver<Answer>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Borrowed {
+    async fn call(&self) -> io::Result<Call> {
+        let client = Client { path: self.path.clone() };
+        let (mut reader, writer) = client.ask(Ask::Lease { role: self.role.clone() }).await?;
+        let (tell, answers) = mpsc::channel(1);
+        let changed = Arc::clone(&self.changed);
+        let task = tokio::spawn(async move {
+            while let Some(answer) = answer(&mut reader).await {
+                if matches!(answer, Answer::Changed) {
+                    changed.notify_one();
+                } else if tell.send(answer).await.is_err() {
+                    break;
+                }
+            }
+            changed.notify_one();
+        });
+        Ok(Call { writer, answers, task })
+    }
+
+    async fn try_ask(&mut self) -> Result<Reply, ClientError> {
+        // The first answer comes without being asked for.
+        let call = match self.call.take() {
+            Some(mut call) => {
+                say(&mut call.writer, &()).await?;
+                call
+            }
+            None => self.call().await?,
+        };
+        let call = self.call.insert(call);
+        let answered = tokio::time::timeout(PATIENCE, call.answers.recv()).await;
+        match answered.ok().flatten().ok_or(ClientError::HungUp)? {
+            Answer::Held(grant) => Ok(Reply::Held(grant)),
+            Answer::Taken(by) => Ok(Reply::Taken { by, alive: true }),
+            Answer::Unknown { why } => Ok(Reply::Unknown { why }),
+            Answer::Refused { why } => Err(ClientError::Refused(why)),
+            Answer::Progress(_) | Answer::Report { .. } | Answer::Changed => Err(ClientError::HungUp),
+        }
+    }
+}
+
+#[async_trait]
+impl LeaseService for Borrowed {
+    async fn ask(&mut self) -> Reply {
+        self.try_ask().await.unwrap_or_else(|error| {
+            self.call = None;
+            Reply::Unknown { why: error.to_string() }
+        })
+    }
+
+    async fn look(&mut self) -> Reply {
+        self.ask().await
+    }
+
+    async fn release(&mut self) {
+        self.call = None;
+    }
+
+    fn hints(&mut self) -> Option<Arc<Notify>> {
+        Some(Arc::clone(&self.changed))
+    }
+}

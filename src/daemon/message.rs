@@ -1,0 +1,55 @@
+//! What is said over the daemon's socket: lines of JSON, a question first. Both ends are the same program on the same host; a
+//! line that is not understood ends the conversation.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::RoleName;
+use crate::job::guard::Request;
+use crate::job::progress::Counts;
+use crate::job::report::RoleReport;
+use crate::role::lease::LeaseHolder;
+use crate::role::permit::Grant;
+
+/// The version of these lines.
+pub(super) const VERSION: u32 = 1;
+
+/// The longest line that is read: a report names at most a thousand problems.
+pub(super) const LINE_MAX: usize = 16 << 20;
+
+/// The question.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Question {
+    pub(super) v: u32,
+    #[serde(flatten)]
+    pub(super) ask: Ask,
+}
+
+/// What is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(super) enum Ask {
+    /// A run now. Answers: progress, then a report. Hanging up ends the run.
+    Backup { role: RoleName, request: Request },
+    /// To work under the daemon's lease, until hanging up. An answer to this line, and to each empty line after it.
+    Lease { role: RoleName },
+}
+
+/// The daemon's lines.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Answer {
+    /// How far the run is.
+    Progress(Counts),
+    /// How it ended. `exit` is there where the report alone does not tell the exit code.
+    Report { report: Box<RoleReport>, exit: Option<u8> },
+    /// The lease is held, and whoever asked may work under it.
+    Held(Grant),
+    /// Another process holds it.
+    Taken(Option<LeaseHolder>),
+    /// It cannot be told, or not now.
+    Unknown { why: String },
+    /// Something has changed about the lease: ask again at once. Comes unasked.
+    Changed,
+    /// There is no such role in the daemon's config, or the question is of another version.
+    Refused { why: String },
+}

@@ -1,0 +1,407 @@
+//! Stories of one role on one node, told event by event.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{KeySource, Probe, Schedule};
+use crate::ids::InstanceId;
+use crate::role::permit::Grant;
+use crate::role::probe::{Detail, Evidence, Subject};
+
+const ME: NodeId = NodeId([1; 16]);
+const OTHER: NodeId = NodeId([2; 16]);
+/// Longer than any story: whether a lease has run out is the permit's business.
+const TTL: Duration = Duration::from_hours(10);
+const ASK: Duration = Duration::from_secs(5);
+
+/// A node, and the time.
+struct Stage {
+    duty: Duty,
+    now: Moment,
+}
+
+impl Stage {
+    /// A role with a slot every hour; it is ten minutes past one.
+    fn new(change: impl FnOnce(&mut RoleSettings)) -> Self {
+        let probe = Probe::Vip { address: "192.0.2.1".parse().unwrap(), interface: None };
+        let mut role = RoleSettings {
+            eligible: Some(probe),
+            lease: Lease::Bucket,
+            schedule: Some(Schedule::Every(Duration::from_hours(1))),
+            ..RoleSettings::new("app".parse().unwrap(), KeySource::None, vec!["/srv".into()])
+        };
+        change(&mut role);
+        let plan = Plan::new(&role, &jiff::tz::TimeZone::UTC).unwrap();
+        let terms = Terms { role, node: ME, label: "east".into(), plan, ask_interval: ASK, observe: false };
+        let now = Moment { boot: Duration::from_hours(5), wall: at("2026-11-21T01:10:00Z") };
+        Self { duty: Duty::new(terms), now }
+    }
+
+    fn on(&mut self, event: Event) -> Vec<Effect> {
+        self.duty.on(self.now, event)
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<Effect> {
+        self.now.boot += time;
+        self.now.wall += time;
+        self.on(Event::Tick)
+    }
+
+    fn probes(&mut self, answer: Answer) -> Vec<Effect> {
+        let evidence = Evidence {
+            subject: Subject::Vip("192.0.2.1".parse().unwrap()),
+            answer,
+            detail: Detail::Absent,
+            latency: Duration::ZERO,
+            taken: self.now.boot,
+        };
+        self.on(Event::Assessed(Some(Assessment { answer, evidence: vec![evidence] })))
+    }
+
+    fn grant(&mut self) -> (Deadline, Vec<Effect>) {
+        let deadline = Deadline::granted(Grant { asked: self.now, ttl: TTL });
+        let effects = self.on(Event::Lease(LeaseAnswer::Held(deadline.clone())));
+        (deadline, effects)
+    }
+
+    /// From the start to the first run, with a journal whose newest takeover is this.
+    fn begin(&mut self, holder: Option<Holding>) -> Vec<Effect> {
+        assert_eq!(self.on(Event::Tick), [Effect::Probe, Effect::Read]);
+        assert_eq!(self.probes(Answer::Yes), []);
+        assert_eq!(self.on(read(holder)), [Effect::AskLease]);
+        let (_, effects) = self.grant();
+        assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }]);
+        self.on(taken(7))
+    }
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn holding(node: NodeId, term: u64) -> Holding {
+    let label = if node == ME { "east" } else { "west" }.into();
+    Holding { node, label, term: Term(term), since: Timestamp::UNIX_EPOCH, by_operator: false }
+}
+
+fn history(holder: Option<Holding>) -> History {
+    let own_term = holder.as_ref().map(|_| Term(1));
+    History { holder, own_term, last_slot: Some(at("2026-11-21T00:00:00Z")), paused: None }
+}
+
+fn read(holder: Option<Holding>) -> Event {
+    Event::Journal(Journal { history: Some(history(holder)), term: None, failed: false })
+}
+
+fn taken(term: u64) -> Event {
+    let history = Some(history(Some(holding(ME, term))));
+    Event::Journal(Journal { history, term: Some(Term(term)), failed: false })
+}
+
+/// A run that committed the slot.
+fn committed(slot: &str) -> Event {
+    let history = History { last_slot: Some(at(slot)), ..history(Some(holding(ME, 7))) };
+    Event::Journal(Journal { history: Some(history), term: Some(Term(7)), failed: false })
+}
+
+fn slot(text: &str) -> Slot {
+    Slot { at: at(text), starts: at(text) }
+}
+
+const ONE: &str = "2026-11-21T01:00:00Z";
+
+#[test]
+fn from_the_first_question_to_the_first_run_and_the_next() {
+    let mut stage = Stage::new(|_| {});
+    assert_eq!(stage.begin(None), [Effect::Tell, Effect::BackUp(slot(ONE))], "the slot that is due, once");
+    assert_eq!(stage.duty.stand(), Some(&Stand::Active { term: Some(Term(7)) }));
+    assert_eq!(stage.on(committed(ONE)), []);
+    let wake = stage.duty.wake(stage.now);
+    assert!(wake > stage.now.boot && wake <= stage.now.boot + IDLE_MAX);
+    assert_eq!(stage.pass(Duration::from_mins(49)), [Effect::Probe, Effect::Read]);
+    stage.on(committed(ONE));
+    stage.probes(Answer::Yes);
+    let effects = stage.pass(Duration::from_mins(1));
+    assert_eq!(effects, [Effect::Probe, Effect::BackUp(slot("2026-11-21T02:00:00Z"))]);
+}
+
+#[test]
+fn another_nodes_lease_is_asked_for_again_and_a_hint_makes_it_sooner() {
+    let mut stage = Stage::new(|_| {});
+    stage.on(Event::Tick);
+    stage.probes(Answer::Yes);
+    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [Effect::AskLease]);
+    let west = LeaseHolder { node: OTHER, label: "west".into(), instance: InstanceId([1; 8]) };
+    assert_eq!(stage.on(Event::Lease(LeaseAnswer::Taken(Some(west)))), [Effect::Tell]);
+    assert!(matches!(stage.duty.stand(), Some(Stand::Standby(StandbyReason::LeaseTaken(Some(_))))));
+    assert_eq!(stage.pass(ASK.checked_sub(Duration::from_millis(1)).unwrap()), []);
+    assert!(stage.pass(Duration::from_millis(1)).contains(&Effect::AskLease));
+    stage.on(Event::Lease(LeaseAnswer::Taken(None)));
+    assert_eq!(stage.on(Event::LeaseHint), [Effect::AskLease]);
+    assert_eq!(stage.on(Event::LeaseHint), [], "one question at a time");
+    let (_, effects) = stage.grant();
+    assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }]);
+    assert_eq!(stage.on(taken(7)), [Effect::Tell], "the due slot waits for this node to settle");
+    assert_eq!(stage.pass(Duration::from_secs(59)), [Effect::Read], "the probes have not answered yet");
+    stage.on(read(Some(holding(ME, 7))));
+    let effects = stage.pass(Duration::from_secs(1));
+    assert!(effects.contains(&Effect::BackUp(slot(ONE))), "takeover_delay is a minute: {effects:?}");
+}
+
+#[test]
+fn work_ends_before_the_lease_is_given_up() {
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    assert_eq!(stage.probes(Answer::No), [Effect::Tell, Effect::Cancel]);
+    assert_eq!(stage.pass(PROBE_INTERVAL), [Effect::Probe], "told once");
+    let ended = Journal { history: Some(history(Some(holding(ME, 7)))), term: None, failed: true };
+    assert_eq!(stage.on(Event::Journal(ended)), [Effect::ReleaseLease]);
+    assert_eq!(stage.on(Event::Released), []);
+    assert_eq!(stage.probes(Answer::No), []);
+    assert!(stage.pass(Duration::from_mins(1)).iter().all(|effect| matches!(effect, Effect::Probe | Effect::Read)));
+}
+
+#[test]
+fn guests_end_before_the_lease_is_given_up_as_well() {
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    stage.on(committed(ONE));
+    assert!(stage.duty.takes_guests());
+    assert_eq!(stage.on(Event::Guests(2)), []);
+    assert_eq!(stage.on(Event::Stop), [Effect::Dismiss]);
+    assert!(!stage.duty.takes_guests());
+    assert_eq!(stage.on(Event::Guests(1)), []);
+    assert_eq!(stage.on(Event::Guests(0)), [Effect::ReleaseLease]);
+    assert_eq!(stage.on(Event::Released), [Effect::End]);
+    assert_eq!(stage.on(Event::Tick), []);
+}
+
+#[test]
+fn who_stops_ends_its_work_first() {
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    assert_eq!(stage.on(Event::Stop), [Effect::Cancel]);
+    assert_eq!(stage.on(Event::Tick), []);
+    assert_eq!(stage.on(read(None)), [Effect::ReleaseLease]);
+    assert_eq!(stage.on(Event::Released), [Effect::End]);
+
+    let mut idle = Stage::new(|_| {});
+    idle.on(Event::Tick);
+    assert_eq!(idle.on(Event::Stop), [], "the journal is being read");
+    assert_eq!(idle.on(read(None)), [Effect::End]);
+}
+
+#[test]
+fn what_cannot_be_told_starts_nothing_and_keeps_the_lease_for_a_while() {
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    stage.on(committed(ONE));
+    assert_eq!(stage.probes(Answer::Unknown), [Effect::Tell]);
+    assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Probes)));
+    let effects = stage.pass(Duration::from_secs(55));
+    assert!(!effects.contains(&Effect::ReleaseLease), "{effects:?}");
+    let effects = stage.pass(Duration::from_secs(5));
+    assert!(!effects.contains(&Effect::ReleaseLease), "the journal is being read");
+    assert_eq!(stage.on(read(Some(holding(ME, 7)))), [Effect::ReleaseLease], "takeover_delay is over");
+}
+
+#[test]
+fn a_pause_keeps_the_lease_and_starts_nothing() {
+    let mut stage = Stage::new(|_| {});
+    stage.on(Event::Tick);
+    stage.probes(Answer::Yes);
+    stage.on(read(None));
+    stage.grant();
+    let pause = Pause { by: "west".into(), since: stage.now.wall, until: Some(at("2026-11-21T01:30:00Z")), why: None };
+    let paused = History { paused: Some(pause), ..history(Some(holding(ME, 7))) };
+    let journal = || Journal { history: Some(paused.clone()), term: Some(Term(7)), failed: false };
+    assert_eq!(stage.on(Event::Journal(journal())), [Effect::Tell]);
+    assert_eq!(stage.pass(Duration::from_mins(19)), [Effect::Probe, Effect::Read]);
+    assert_eq!(stage.on(Event::Journal(journal())), []);
+    assert_eq!(stage.pass(Duration::from_mins(1)), [Effect::Tell, Effect::BackUp(slot(ONE))], "it is over by itself");
+}
+
+#[test]
+fn a_run_that_failed_is_tried_again_later_and_later() {
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        let failed = Journal { history: Some(history(Some(holding(ME, 7)))), term: None, failed: true };
+        let before = stage.now.boot;
+        let mut effects = stage.on(Event::Journal(failed));
+        while !effects.contains(&Effect::BackUp(slot(ONE))) {
+            if effects.contains(&Effect::Read) {
+                stage.on(read(Some(holding(ME, 7))));
+            }
+            effects = stage.pass(Duration::from_millis(500));
+        }
+        pauses.push((stage.now.boot - before).as_secs());
+    }
+    assert_eq!(pauses[..6], [1, 2, 4, 8, 16, 32]);
+    assert_eq!(pauses[10..], [300, 300]);
+}
+
+#[test]
+fn without_a_lease_only_a_node_that_was_away_takes_the_role_back() {
+    let mut stage = Stage::new(|role| role.lease = Lease::None);
+    stage.on(Event::Tick);
+    stage.probes(Answer::Yes);
+    assert_eq!(stage.on(read(Some(holding(ME, 6)))), [Effect::TakeOver { occasion: Occasion::None }]);
+    stage.on(taken(7));
+    stage.on(committed(ONE));
+    stage.pass(READ_INTERVAL);
+    assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), [Effect::Tell]);
+    assert!(matches!(stage.duty.stand(), Some(Stand::Conflict(_))), "both are eligible");
+    stage.pass(Duration::from_hours(1));
+    assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), [], "a new slot is no occasion for who is there all the time");
+    assert_eq!(stage.probes(Answer::No), [Effect::Tell]);
+    assert_eq!(stage.probes(Answer::Yes), [Effect::TakeOver { occasion: Occasion::Returned }]);
+}
+
+#[test]
+fn whoever_wants_a_run_gets_one_or_is_told_why_not() {
+    let mut stage = Stage::new(|_| {});
+    stage.on(Event::Tick);
+    assert_eq!(stage.on(Event::Wanted), [], "it is not clear yet");
+    stage.probes(Answer::Yes);
+    assert_eq!(stage.on(read(None)), [Effect::AskLease]);
+    let (_, effects) = stage.grant();
+    assert_eq!(effects, [Effect::BackUpNow], "a run takes the role over by itself");
+    assert_eq!(stage.on(Event::Wanted), [], "one at a time");
+    assert!(stage.on(committed(ONE)).contains(&Effect::BackUpNow));
+    stage.on(committed(ONE));
+    stage.probes(Answer::No);
+    assert_eq!(stage.on(Event::Wanted), [Effect::RefuseWanted]);
+}
+
+#[test]
+fn who_observes_asks_and_takes_nothing() {
+    let mut stage = Stage::new(|_| {});
+    stage.duty.observe = true;
+    stage.on(Event::Tick);
+    stage.probes(Answer::Yes);
+    assert_eq!(stage.on(read(None)), [Effect::AskLease]);
+    let effects = stage.on(Event::Lease(LeaseAnswer::Free));
+    assert_eq!(effects, [Effect::Tell, Effect::WouldBackUp(slot(ONE))]);
+    assert_eq!(stage.duty.stand(), Some(&Stand::Candidate));
+    assert_eq!(stage.pass(Duration::from_secs(1)), [], "said once");
+}
+
+/// What the world may do next; effects that are under way are answered among it.
+#[derive(Debug, Clone, Copy)]
+enum World {
+    Pass(u16),
+    Probes(u8),
+    Answer(u8),
+    Hint,
+    Lost,
+    Wanted,
+    Guests(u8),
+    Stop,
+}
+
+fn world() -> impl Strategy<Value = World> {
+    prop_oneof![
+        6 => (1u16..2000).prop_map(World::Pass),
+        4 => (0u8..3).prop_map(World::Probes),
+        10 => any::<u8>().prop_map(World::Answer),
+        1 => Just(World::Hint),
+        1 => Just(World::Lost),
+        2 => Just(World::Wanted),
+        1 => (0u8..3).prop_map(World::Guests),
+        1 => Just(World::Stop),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: one thing at a time, nothing on less than a yes, and everything that was begun is
+    /// ended before the lease goes and before the end.
+    #[test]
+    fn in_every_order(steps in prop::collection::vec(world(), 1..200), exclusive: bool) {
+        let mut stage = Stage::new(|role| if !exclusive { role.lease = Lease::None });
+        let (mut probing, mut asking, mut releasing, mut busy) = (false, false, false, false);
+        let (mut says, mut held, mut guests, mut ended, mut stopped) = (None, false, 0, false, false);
+        let mut events = vec![Event::Tick];
+        for step in steps {
+            match step {
+                World::Pass(ms) => {
+                    let time = Duration::from_millis(u64::from(ms) * 10);
+                    stage.now.boot += time;
+                    stage.now.wall += time;
+                    events.push(Event::Tick);
+                }
+                World::Probes(answer) if probing => {
+                    probing = false;
+                    let answer = [Answer::Yes, Answer::No, Answer::Unknown][usize::from(answer)];
+                    says = Some(answer);
+                    let evidence = Vec::new();
+                    events.push(Event::Assessed(Some(Assessment { answer, evidence })));
+                }
+                World::Answer(n) if asking && n % 2 == 0 => {
+                    asking = false;
+                    held = n % 4 == 0;
+                    let deadline = Deadline::granted(Grant { asked: stage.now, ttl: TTL });
+                    let answer = if held { LeaseAnswer::Held(deadline) } else { LeaseAnswer::Taken(None) };
+                    events.push(Event::Lease(answer));
+                }
+                World::Answer(n) if releasing && n % 2 == 1 => {
+                    (releasing, held) = (false, false);
+                    events.push(Event::Released);
+                }
+                World::Answer(n) if busy => {
+                    busy = false;
+                    let holder = [None, Some(holding(ME, 7)), Some(holding(OTHER, 8))][usize::from(n % 3)].clone();
+                    let term = (n % 3 == 1).then_some(Term(7));
+                    let history = (n % 5 > 0).then(|| history(holder));
+                    events.push(Event::Journal(Journal { term, failed: history.is_none() || n % 7 == 0, history }));
+                }
+                World::Hint => events.push(Event::LeaseHint),
+                World::Lost if held && !releasing => {
+                    held = false;
+                    events.push(Event::LeaseLost(None));
+                }
+                World::Wanted => events.push(Event::Wanted),
+                World::Guests(n) if held || n == 0 => {
+                    guests = usize::from(n);
+                    events.push(Event::Guests(guests));
+                }
+                World::Stop => events.push(Event::Stop),
+                _ => {}
+            }
+            for event in events.drain(..) {
+                stopped |= matches!(event, Event::Stop);
+                for effect in stage.duty.on(stage.now, event) {
+                    prop_assert!(!ended, "{effect:?} after the end");
+                    match effect {
+                        Effect::Probe => prop_assert!(!std::mem::replace(&mut probing, true)),
+                        Effect::AskLease => {
+                            prop_assert!(!std::mem::replace(&mut asking, true) && !releasing && exclusive && !stopped);
+                        }
+                        Effect::Read | Effect::TakeOver { .. } | Effect::BackUp(_) | Effect::BackUpNow => {
+                            prop_assert!(!std::mem::replace(&mut busy, true), "{effect:?} beside other work");
+                            prop_assert!(!stopped && !releasing);
+                            if effect != Effect::Read {
+                                prop_assert_eq!(says, Some(Answer::Yes));
+                                prop_assert!(held || !exclusive, "{:?} without the lease", effect);
+                            }
+                        }
+                        Effect::ReleaseLease => {
+                            prop_assert!(!std::mem::replace(&mut releasing, true) && held);
+                            prop_assert!(!busy && guests == 0, "work goes on under it");
+                        }
+                        Effect::Cancel => prop_assert!(busy),
+                        Effect::Dismiss => prop_assert!(guests > 0),
+                        Effect::End => {
+                            ended = true;
+                            prop_assert!(!busy && !held && !releasing && !asking && guests == 0);
+                        }
+                        Effect::RefuseWanted | Effect::Tell | Effect::WouldBackUp(_) => {}
+                    }
+                }
+            }
+            let wake = stage.duty.wake(stage.now);
+            prop_assert!(wake > stage.now.boot && wake <= stage.now.boot + IDLE_MAX);
+        }
+    }
+}
