@@ -206,6 +206,8 @@ impl Lan {
 
     /// SIGKILL to all of it: nobody takes the address away.
     pub fn kill_keepalived(&mut self, side: Side) {
+        // Otherwise the second one takes the address away when it sees the first one die.
+        self.signal(side, Signal::SIGSTOP);
         self.signal(side, Signal::SIGKILL);
         self.reap(side);
     }
