@@ -247,3 +247,65 @@ fn runs_of_the_program_are_told_apart_by_exit_code_and_files_are_counted() {
     assert_eq!(support::cli::count_files(dir.path(), "/packs/"), 1);
     assert_eq!(support::cli::count_files(&dir.path().join("missing"), ""), 0);
 }
+
+mod promises {
+    use serde_json::{Value, json};
+
+    use crate::support::promises::{Kept, check};
+
+    fn record(seq: u64, term: u64, kind: &str, node: &str, slot: Option<u32>) -> Value {
+        let slot = slot.map(|second| format!("2026-11-20T01:00:{second:02}Z"));
+        let body = if kind == "end" { json!({ "exit": 0 }) } else { json!({}) };
+        json!({ "seq": seq, "term": term, "kind": kind, "node": { "id": node, "name": node }, "slot": slot, "body": body })
+    }
+
+    fn good() -> Vec<Value> {
+        vec![
+            record(1, 1, "takeover", "east", None),
+            record(2, 1, "snapshot", "east", Some(2)),
+            record(3, 1, "pause", "west", None),
+            record(4, 1, "snapshot", "east", None),
+            record(5, 2, "takeover", "west", None),
+            record(6, 2, "begin", "west", Some(8)),
+            record(7, 2, "end", "west", Some(8)),
+        ]
+    }
+
+    /// Plants something, and returns what is found.
+    fn broken(plant: impl FnOnce(&mut Vec<Value>)) -> Vec<String> {
+        let mut records = good();
+        plant(&mut records);
+        check(&records).expect_err("it must be seen")
+    }
+
+    #[test]
+    fn a_good_journal_is_summed_up() {
+        let slot = |second: u32, by: &str| (format!("2026-11-20T01:00:{second:02}Z"), by.to_owned());
+        let takeovers = vec!["east".to_owned(), "west".to_owned()];
+        let kept = check(&good()).unwrap();
+        assert_eq!(kept, Kept { slots: vec![slot(2, "east"), slot(8, "west")], takeovers, records: 7 });
+        assert_eq!((kept.missed(2).len(), kept.missed(6).len(), kept.by("east")), (2, 0, 1));
+        assert_eq!(check(&[]).unwrap(), Kept::default());
+    }
+
+    #[test]
+    fn each_broken_promise_is_seen() {
+        assert_eq!(broken(|r| drop(r.remove(3)))[0], "record 5 (takeover): its place is 4");
+        assert_eq!(broken(|r| r[3]["seq"] = json!(3)), ["record 3 (snapshot): its place is 4"]);
+        let late = record(8, 1, "snapshot", "east", None);
+        let fenced =
+            ["term 1, not 2", "by east, who has not taken term 1"].map(|w| format!("record 8 (snapshot): {w}"));
+        assert_eq!(broken(|r| r.push(late)), fenced);
+        let foreign = record(8, 2, "snapshot", "east", None);
+        assert_eq!(broken(|r| r.push(foreign)), ["record 8 (snapshot): by east, who has not taken term 2"]);
+        let jump = record(8, 4, "takeover", "east", None);
+        assert_eq!(broken(|r| r.push(jump)), ["record 8 (takeover): term 4, not 3"]);
+        for kind in ["snapshot", "end"] {
+            let twice = record(8, 2, kind, "west", Some(8));
+            let what = format!("record 8 ({kind}): slot 2026-11-20T01:00:08Z was committed by record 7");
+            assert_eq!(broken(|r| r.push(twice)), [what]);
+        }
+        let back = record(8, 2, "snapshot", "west", Some(4));
+        assert_eq!(broken(|r| r.push(back)).len(), 1);
+    }
+}

@@ -23,10 +23,11 @@ use crate::journal::state::Holder;
 use crate::role::lease::LeaseHolder;
 use crate::role::lease::keeper::Keeper;
 use crate::role::permit::{Deadline, margin};
+use crate::role::probe::vip::events::Hints;
 use crate::role::probe::{Answer, Evidence};
 use crate::store::{Store, StoreError};
 
-/// How often the probes and the journal are asked again while the command runs.
+/// How often the probes and the journal are asked again while the command runs; the probes also when an address changes.
 const WATCH: Duration = Duration::from_secs(10);
 
 /// How often the deadline is looked at.
@@ -199,12 +200,23 @@ async fn passed(runner: &Runner, deadline: &Deadline) {
 /// Resolves when the probes or the journal say that the role is not here any more. What cannot be told is no reason: that is
 /// what the lease is for.
 async fn watch(runner: &Runner, role: &RoleSettings, session: &Session<'_>) -> Cause {
+    let mut hints = Hints::of(role.eligible.as_ref());
+    let mut poll = tokio::time::interval(WATCH);
+    // The first one is now.
+    poll.tick().await;
     loop {
-        tokio::time::sleep(WATCH).await;
+        let polled = tokio::select! {
+            _ = poll.tick() => true,
+            () = hints.changed() => false,
+        };
         if let Some(assessment) = guard::assess(runner, role, None).await
             && assessment.answer == Answer::No
         {
             return Cause::NotEligible(assessment.evidence);
+        }
+        // What the kernel tells is about this node alone.
+        if !polled {
+            continue;
         }
         match session.overtaken().await {
             Ok(Some(holder)) => return Cause::Fenced(Box::new(holder)),

@@ -54,6 +54,8 @@ pub struct Node {
     pub state_dir: PathBuf,
     /// Further environment.
     pub env: Vec<(String, String)>,
+    /// A command that starts the program in its place, in a network namespace for example.
+    pub behind: Vec<String>,
 }
 
 impl Node {
@@ -64,7 +66,14 @@ impl Node {
             config: Some(dir.join("runner.toml")),
             state_dir: dir.join(format!("state-{name}")),
             env: Vec::new(),
+            behind: Vec::new(),
         }
+    }
+
+    /// The same node, started by this command.
+    pub fn started_by(mut self, command: Vec<String>) -> Self {
+        self.behind = command;
+        self
     }
 
     /// The same node without config file.
@@ -81,7 +90,9 @@ impl Node {
 
     /// The command, ready to be changed or started. Nothing of the tester's environment that the program reads gets in.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
+        let words = self.behind.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_runner")]).collect::<Vec<_>>();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("RUNNER_") || text.starts_with("AWS_") {

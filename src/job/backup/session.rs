@@ -308,6 +308,10 @@ impl Session<'_> {
                     if !self.view.state.indexes.iter().all(|id| now.state.indexes.contains(id)) {
                         return Err(BackupError::Pruned);
                     }
+                    // Another process under the same permit, on a copy of this node's state, had the same slot.
+                    if slot.is_some_and(|slot| now.state.last_slot.is_some_and(|last| last >= slot)) {
+                        return Err(AppendError::Moved(now).into());
+                    }
                     view = *now;
                 }
                 result => return Ok(result?),

@@ -4,6 +4,8 @@
 //! keepalived). That is what leases and the journal are for. And a process in another network namespace sees that
 //! namespace's addresses.
 
+pub mod events;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -201,14 +203,10 @@ mod tests {
         assert_eq!(decide(&list, "192.0.2.77".parse().unwrap(), None), (Answer::No, Detail::Absent));
     }
 
-    /// The states that a network really goes through, in a namespace of its own with two ends of a cable. Runs the test
-    /// below in there, because a namespace cannot be entered without privileges or another process.
-    #[test]
-    fn a_real_network_is_judged() {
-        let setup = "set -e; ip link set lo up; ip link add v0 type veth peer name v1; ip link set v0 up
-            ip addr add 10.9.8.7/32 dev v0 label v0:vip; ip addr add 10.9.8.8/32 dev lo
-            ip -6 addr add 2001:db8::51/64 dev v0 nodad; ip -6 addr add 2001:db8::52/64 dev v0
-            ip addr add 10.9.8.9/32 dev v1; exec \"$0\" --exact role::probe::vip::tests::inside_a_network --ignored";
+    /// Runs `setup` in a network namespace, and there the test of that name below this module: a namespace cannot be entered
+    /// without privileges or another process.
+    pub(super) fn inside_a_network_of_its_own(setup: &str, test: &str) {
+        let script = format!("set -e; {setup}; exec \"$0\" --exact role::probe::vip::{test} --ignored");
         let mut refusals = Vec::new();
         for enter in [&["unshare", "-rn"][..], &["sudo", "-n", "unshare", "-n"]] {
             let probe = Command::new(enter[0]).args(&enter[1..]).arg("true").output();
@@ -217,13 +215,23 @@ mod tests {
                 continue;
             }
             let me = std::env::current_exe().unwrap();
-            let output = Command::new(enter[0]).args(&enter[1..]).args(["sh", "-c", setup]).arg(me).output().unwrap();
+            let output = Command::new(enter[0]).args(&enter[1..]).args(["sh", "-c", &script]).arg(me).output().unwrap();
             let text =
                 format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert!(output.status.success() && text.contains("1 passed"), "{text}");
             return;
         }
         panic!("no way into a network namespace; run the tests as root, or allow user namespaces: {refusals:#?}");
+    }
+
+    /// The states that a network really goes through, with two ends of a cable.
+    #[test]
+    fn a_real_network_is_judged() {
+        let setup = "ip link set lo up; ip link add v0 type veth peer name v1; ip link set v0 up
+            ip addr add 10.9.8.7/32 dev v0 label v0:vip; ip addr add 10.9.8.8/32 dev lo
+            ip -6 addr add 2001:db8::51/64 dev v0 nodad; ip -6 addr add 2001:db8::52/64 dev v0
+            ip addr add 10.9.8.9/32 dev v1";
+        inside_a_network_of_its_own(setup, "tests::inside_a_network");
     }
 
     #[test]

@@ -1,0 +1,67 @@
+//! The virtual IP for real: network namespaces, keepalived, and the program on both hosts. Needs root.
+
+mod support;
+
+#[path = "vip/doubled.rs"]
+mod doubled;
+#[path = "vip/following.rs"]
+mod following;
+#[path = "support/netns.rs"]
+mod netns;
+#[path = "program/site.rs"]
+mod site;
+#[path = "vip/story.rs"]
+mod story;
+#[path = "vip/traps.rs"]
+mod traps;
+
+use netns::{Lan, Side, VIP};
+use serde_json::Value;
+use site::{Site, role};
+use support::cli::{Node, Run};
+
+/// A role whose duty is where the virtual IP is, on two hosts.
+struct Pair {
+    lan: Lan,
+    site: Site,
+}
+
+impl Pair {
+    /// The address is on the east host, and keepalived runs on both. These lines are in the role's section too.
+    fn with_vip(lines: &str) -> Self {
+        let pair = Self { lan: Lan::with_vip(), site: Site::new(&format!("eligible = {{ vip = {VIP:?} }}\n{lines}")) };
+        pair.site.write("file", "content");
+        pair.site.init();
+        pair
+    }
+
+    fn node(&self, side: Side) -> Node {
+        self.lan.on(side, self.site.node(side.name()))
+    }
+
+    fn run(&self, side: Side, arguments: &[&str]) -> Run {
+        self.node(side).run(arguments)
+    }
+
+    /// What the guard for scripts says.
+    fn is_active(&self, side: Side) -> i32 {
+        self.run(side, &["is-active", "app"]).code.expect("no signal")
+    }
+
+    #[track_caller]
+    fn backup(&self, side: Side) -> Value {
+        role(&self.run(side, &["backup", "app", "--json"]).expect(0))
+    }
+
+    #[track_caller]
+    fn whoami(&self, side: Side) -> Value {
+        role(&self.run(side, &["whoami", "--json"]).expect(0))
+    }
+}
+
+/// Whether a cron line ended as it should: 0 for committed, skipped or standby, 5 for fenced. And 1 for who came in the very
+/// moment of another's commit, committed nothing, and is told to run again, as cron does.
+fn ended_well(code: i32, said: &str) -> bool {
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    code == 0 || code == 5 || (code == 1 && said.contains("the journal moved on meanwhile"))
+}
