@@ -26,6 +26,7 @@ use crate::role::election::{Occasion, StandbyReason};
 use crate::role::lease::LeaseService;
 use crate::role::lease::keeper::{self, Keeper};
 use crate::role::permit::{Deadline, Grant};
+use crate::role::probe::vip::events::Hints;
 use crate::role::slot::Plan;
 
 /// Events that wait to be looked at: the loop takes them at once.
@@ -148,6 +149,7 @@ impl Post {
             back,
             stand,
         };
+        let mut addresses = Hints::of(this.work.role.eligible.as_ref());
         let mut event = Event::Tick;
         loop {
             turns.send_modify(|turns| *turns += 1);
@@ -171,6 +173,7 @@ impl Post {
                 Some(command) = commands.recv() => this.command(command),
                 () = tokio::time::sleep(wait) => Event::Tick,
                 () = keeper::hinted(this.hints.as_ref()) => Event::LeaseHint,
+                () = addresses.changed() => Event::Changed,
                 to = lost(this.keeper.as_ref()) => {
                     this.keeper = None;
                     Event::LeaseLost(to)

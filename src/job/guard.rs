@@ -33,6 +33,9 @@ use crate::store::{Store, StoreError};
 /// A node whose clock is further than this from the store's runs no slots: it would run the wrong ones.
 pub const CLOCK_OFFSET_MAX: SignedDuration = SignedDuration::from_mins(5);
 
+/// How often a run decides at most: each time but the first because somebody else wrote before it could.
+const DECISIONS_MAX: u32 = 4;
+
 /// What the operator asked for.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Request {
@@ -131,7 +134,7 @@ pub async fn backup(
     let runner = &Runner { cancel: runner.cancel.child(), ..runner.clone() };
     let plan = if request.scheduled { Some(plan(role, settings)?) } else { None };
     let due = plan.as_ref().and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
-    let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
+    let mut assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
     // What is clear without lease and journal needs no store.
     if let Some((report, reason)) = ineligible(runner, role, assessment.as_ref()) {
         let duration = runner.env.clock.boottime().saturating_sub(started);
@@ -142,15 +145,24 @@ pub async fn backup(
     let repository =
         until_cancelled(runner, async { Ok(Repository::open(store, &role.name, &role.key).await?) }).await?;
     let guard = Guard { runner, role, repository: &repository, plan, occasion: None };
-    let (report, reason) = match Box::pin(guard.admit(assessment)).await? {
-        Admission::Refused(refused) => *refused,
-        Admission::Active(admitted) => {
-            let Admitted { opening, candidacy, slot, keeper } = *admitted;
-            let slot = slot.map(|slot| slot.at);
-            let ask = Ask { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
-            let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lost(keeper.as_ref()))).await;
-            release(keeper).await;
-            done?
+    let mut decisions = 0;
+    let (report, reason) = loop {
+        let admitted = match Box::pin(guard.admit(assessment)).await? {
+            Admission::Refused(refused) => break *refused,
+            Admission::Active(admitted) => admitted,
+        };
+        let Admitted { opening, candidacy, slot, keeper } = *admitted;
+        let slot = slot.map(|slot| slot.at);
+        let ask = Ask { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
+        let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lost(keeper.as_ref()))).await;
+        release(keeper).await;
+        decisions += 1;
+        match done {
+            // Somebody else wrote first, without a takeover: the slot may be committed by now, or the role paused.
+            Err(GuardError::Backup(BackupError::Append(AppendError::Moved(_)))) if decisions < DECISIONS_MAX => {
+                assessment = until_cancelled(runner, async { Ok(assess(runner, role, slot).await) }).await?;
+            }
+            done => break done?,
         }
     };
     let duration = runner.env.clock.boottime().saturating_sub(started);
