@@ -107,11 +107,11 @@ pub enum Command {
         Example: runner whoami app")]
     Whoami(verbs::Whoami),
     /// Show every role in one table
-    #[command(after_help = "Who holds it, how old its last snapshot is, how its last 10 slots stand, and what\n\
-        needs a person. Answers within 2 seconds also where the store does not.\n\n\
+    #[command(after_help = "Who holds it, how old its last snapshot is, how its last 10 slots stand, and\n\
+        what needs a person. Answers within 2 seconds also where the store does not.\n\n\
         Example: runner status")]
     Status,
-    /// Tell what the journal says of past slots: missed, late, doubled; holes; anomalies
+    /// Find missed, late and doubled slots, and damage, in the journal
     #[command(after_help = "Exit code 7 with findings, 4 if it cannot be told. docs/AUDIT.md says what each\n\
         finding means and what to do.\n\n\
         Examples:\n  runner audit\n  runner audit app --since 7d")]

@@ -77,8 +77,19 @@ fn snapshots_restore_verify_and_whoami_say_what_the_contract_names() {
 
     let whoami = east.run(["whoami", "--json"]).expect(0).json();
     assert_fields(&whoami["node"], &["id", "hostname", "instance", "version", "config_hash"]);
-    let fields =
-        ["role", "state", "reason", "evidence", "term", "last_backup", "next_slot", "slots", "store", "etcd", "warnings"];
+    let fields = [
+        "role",
+        "state",
+        "reason",
+        "evidence",
+        "term",
+        "last_backup",
+        "next_slot",
+        "slots",
+        "store",
+        "etcd",
+        "warnings",
+    ];
     assert_has(&whoami["roles"][0], &fields);
     assert_fields(&whoami["roles"][0]["term"], &["mine", "current", "holder"]);
     assert_eq!(whoami["roles"][0]["state"], "active");

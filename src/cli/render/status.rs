@@ -3,7 +3,7 @@
 use super::whoami::{warning, word};
 use super::{View, wrap};
 use crate::cli::units::relative;
-use crate::job::report::whoami::{RoleStatus, State, Warning, WhoamiReport};
+use crate::job::report::whoami::{RoleStatus, Warning, WhoamiReport};
 
 /// What stands where there is nothing to say.
 const NONE: &str = "-";
@@ -35,18 +35,13 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
 
 /// In a word each; the lines below the table tell more.
 fn risks(role: &RoleStatus) -> String {
-    let state = match role.state {
-        State::Conflict => Some("conflict"),
-        State::Unknown => Some("unknown"),
-        State::Active | State::Standby | State::Paused => None,
-    };
-    let warnings = role.warnings.iter().map(|warning| match warning {
+    let word = |warning: &Warning| match warning {
         Warning::SlotsMissed { .. } => "missed",
         Warning::ClockOff(_) => "clock",
         Warning::StoreUnreadable => "store",
         Warning::StoreRolledBack => "rollback",
-    });
-    let all: Vec<&str> = state.into_iter().chain(warnings).collect();
+    };
+    let all: Vec<&str> = role.warnings.iter().map(word).collect();
     if all.is_empty() { NONE.to_owned() } else { all.join(",") }
 }
 
@@ -54,7 +49,7 @@ fn risks(role: &RoleStatus) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples::{self, active, all, blind};
-    use crate::job::report::whoami::{Reason, TermInfo};
+    use crate::job::report::whoami::{Reason, State, TermInfo};
 
     #[test]
     fn one_line_a_role_and_what_needs_a_person() {

@@ -284,6 +284,7 @@ mod tests {
             evidence: Vec::new(),
             term: TermInfo::default(),
             last_backup: None,
+            slots: None,
             store: StoreState { status: StoreStatus::NotInitialised, ..active().store },
             ..active()
         };

@@ -101,7 +101,7 @@ mod tests {
             [],
             "the first is a day old when the seventh comes"
         );
-        assert_eq!(told(&[0, 1, 2, 3, 4, 5, 23, 24, 30], 0), [(0, 23, 7)], "at 24 the first no longer counts");
+        assert_eq!(told(&[0, 1, 2, 3, 4, 5, 23, 24, 30], 0), [(0, 24, 8)], "at 30 only three count");
         assert_eq!(told(&[0, 1, 2, 3, 4, 5, 6, 7, 8], 0), [(0, 8, 9)]);
         assert_eq!(told(&[0, 1, 2, 3, 4, 5, 6, 100, 101, 102, 103, 104, 105, 106], 0), [(0, 6, 7), (100, 106, 7)]);
         assert_eq!(told(&[0, 1, 2, 3, 4, 5, 6], 7), [], "before the time in question");
