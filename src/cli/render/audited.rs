@@ -91,14 +91,11 @@ fn finding(finding: &Finding, view: &View) -> (&'static str, String) {
         Finding::Missed { first, last, count, attempts } => ("MISSED", missed(*first, *last, *count, attempts, view)),
         Finding::Late { slot, commit } => {
             let began = time(commit.began, &view.zone);
-            ("LATE", format!("the slot {} was begun at {began}; {}", minute(*slot, &view.zone), by(commit, view)))
+            ("LATE", format!("the slot {} was begun at {began}; {}", instant(*slot, view), by(commit, view)))
         }
         Finding::Duplicate { slot, commits } => {
             let all: Vec<String> = commits.iter().map(|commit| by(commit, view)).collect();
-            (
-                "DUPLICATE",
-                format!("the slot {} has more than one commit: {}", minute(*slot, &view.zone), all.join("; ")),
-            )
+            ("DUPLICATE", format!("the slot {} has more than one commit: {}", instant(*slot, view), all.join("; ")))
         }
         Finding::Hole { record } => ("HOLE", format!("{record} is gone")),
         Finding::Broken { record, what } => ("BROKEN", format!("{record}: {what}")),
@@ -146,8 +143,13 @@ fn missed(first: Timestamp, last: Timestamp, n: u64, attempts: &[Attempt], view:
 
 /// `the slot … had`, `3 slots from … to … had`.
 fn slot_or_slots(first: Timestamp, last: Timestamp, n: u64, view: &View) -> String {
-    let (first, last) = (minute(first, &view.zone), minute(last, &view.zone));
+    let (first, last) = (instant(first, view), instant(last, view));
     if n == 1 { format!("the slot {first} had") } else { format!("{} slots from {first} to {last} had", count(n)) }
+}
+
+/// A slot's instant; seconds only where the schedule has them.
+fn instant(slot: Timestamp, view: &View) -> String {
+    if slot.as_second() % 60 == 0 { minute(slot, &view.zone) } else { time(slot, &view.zone) }
 }
 
 fn by(commit: &Commit, view: &View) -> String {

@@ -92,7 +92,7 @@ impl Sequence {
             Some(streak) => streak.add(seen, body, same_tree),
             None => {
                 self.everything =
-                    Some(Streak { same_tree, new_bytes: body.cost.new_bytes, ..Streak::first(seen, body) })
+                    Some(Streak { same_tree, new_bytes: body.cost.new_bytes, ..Streak::first(seen, body) });
             }
         }
     }

@@ -52,24 +52,21 @@ impl Ledger {
         let Verdict { counts: c, findings, notes, .. } = self.judge(plan, at(since), at(now));
         assert_eq!(c.expected, c.committed + c.missed + c.paused + c.open, "{c:?}");
         let hour = |at: &Timestamp| at.as_second() / 3600;
-        let mut text = format!("{}/{}", c.committed, c.expected);
-        for finding in &findings {
-            text += &match finding {
-                Finding::Missed { first, last, count, attempts } => {
-                    format!(" missed {}-{} {count} tried {}", hour(first), hour(last), attempts.len())
-                }
-                Finding::Late { slot, .. } => format!(" late {}", hour(slot)),
-                other => panic!("{other:?}"),
-            };
-        }
-        for note in &notes {
+        let finding = |finding: &Finding| match finding {
+            Finding::Missed { first, last, count, attempts } => {
+                format!("missed {}-{} {count} tried {}", hour(first), hour(last), attempts.len())
+            }
+            Finding::Late { slot, .. } => format!("late {}", hour(slot)),
+            other => panic!("{other:?}"),
+        };
+        let note = |note: &Note| {
             let Note::Paused { first, last, count, .. } = note else { panic!("{note:?}") };
-            text += &format!(" paused {}-{} {count}", hour(first), hour(last));
-        }
-        if c.unplanned > 0 {
-            text += &format!(" unplanned {}", c.unplanned);
-        }
-        text
+            format!("paused {}-{} {count}", hour(first), hour(last))
+        };
+        let unplanned = (c.unplanned > 0).then(|| format!("unplanned {}", c.unplanned));
+        let all = [format!("{}/{}", c.committed, c.expected)].into_iter();
+        let all = all.chain(findings.iter().map(finding)).chain(notes.iter().map(note)).chain(unplanned);
+        all.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -209,6 +206,15 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+/// What has happened for the slot at this minute.
+struct Happened {
+    slot: i64,
+    /// Begun, committed.
+    commits: Vec<(i64, i64)>,
+    /// Begun, and ended badly.
+    fails: Vec<i64>,
+}
+
 /// How a slot stands, in the model.
 #[derive(Debug, PartialEq, Eq)]
 enum Stands {
@@ -242,7 +248,7 @@ proptest! {
             }
         }
         // What comes after `now` has not happened.
-        let mut happened: Vec<(i64, Vec<(i64, i64)>, Vec<i64>)> = Vec::new();
+        let mut happened: Vec<Happened> = Vec::new();
         for (n, act) in (0..).zip(&acts) {
             let slot = n * 60;
             let (commits, fails) = match *act {
@@ -259,12 +265,12 @@ proptest! {
             for began in &fails {
                 ledger = ledger.tried(slot, *began);
             }
-            happened.push((slot, commits, fails));
+            happened.push(Happened { slot, commits, fails });
         }
-        let first = happened.iter().find(|(_, commits, fails)| !commits.is_empty() || !fails.is_empty()).map(|h| h.0);
+        let first = happened.iter().find(|h| !h.commits.is_empty() || !h.fails.is_empty()).map(|h| h.slot);
         let mut stands = Vec::new();
         for slot in (0..=now).step_by(60).filter(|slot| *slot >= since && first.is_some_and(|first| *slot >= first)) {
-            let (commits, fails) = happened.iter().find(|h| h.0 == slot).map(|h| (h.1.clone(), h.2.clone())).unwrap_or_default();
+            let (commits, fails) = happened.iter().find(|h| h.slot == slot).map(|h| (h.commits.clone(), h.fails.clone())).unwrap_or_default();
             let all_paused = (slot..=slot + 30).all(|minute| is_paused[minute as usize]);
             stands.push(match commits.first() {
                 Some((began, time)) => Stands::Committed { late: !all_paused && (*began > slot + 30 || *time >= slot + 60) },
