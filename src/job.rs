@@ -1,5 +1,6 @@
 //! One verb a file: what a command does, from the first request to its report. No prose here; `cli` renders.
 
+pub mod audit;
 pub mod backup;
 pub mod cache;
 pub mod cancel;

@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "program/auditing.rs"]
+mod auditing;
 #[path = "program/documents.rs"]
 mod documents;
 #[path = "program/dumps.rs"]

@@ -28,7 +28,7 @@ pub const STATE_DIR: &str = "/var/lib/runner";
     arg_required_else_help = true,
     after_help = "Exit codes: 0 done or not our turn, 1 failed, 2 wrong usage or config,\n\
         3 not active, 4 cannot tell, 5 fenced, 6 committed but files unreadable,\n\
-        7 verify found damage, 130 interrupted.\n\n\
+        7 verify or audit found something, 130 interrupted.\n\n\
         Environment: RUNNER_CONFIG, RUNNER_NODE and RUNNER_STATE_DIR stand for --config,\n\
         --node and --state-dir; RUNNER_LOG=debug logs more.",
 )]
@@ -106,6 +106,16 @@ pub enum Command {
         healthy standby), 1 warning, 2 critical, 3 unknown.\n\n\
         Example: runner whoami app")]
     Whoami(verbs::Whoami),
+    /// Show every role in one table
+    #[command(after_help = "Who holds it, how old its last snapshot is, how its last 10 slots stand, and\n\
+        what needs a person. Answers within 2 seconds also where the store does not.\n\n\
+        Example: runner status")]
+    Status,
+    /// Find missed, late and doubled slots, and damage, in the journal
+    #[command(after_help = "Exit code 7 with findings, 4 if it cannot be told. docs/AUDIT.md says what each\n\
+        finding means and what to do.\n\n\
+        Examples:\n  runner audit\n  runner audit app --since 7d")]
+    Audit(verbs::Audit),
     /// Guard for scripts: exit 0 active, 3 not active, 4 cannot tell
     #[command(after_help = "It asks the config and the probes alone, so it answers without the store too.\n\
         'runner whoami' also reads the journal, and says unknown if it cannot.\n\n\
@@ -152,7 +162,7 @@ pub enum Command {
 }
 
 /// Commands that the design promises for later versions: the error says so instead of guessing a typing mistake.
-const LATER: [&str; 7] = ["status", "prune", "audit", "point", "repair", "demo", "adopt"];
+const LATER: [&str; 5] = ["prune", "point", "repair", "demo", "adopt"];
 
 /// The whole tree as clap sees it.
 pub fn command() -> clap::Command {

@@ -43,21 +43,26 @@ pub fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
 
 /// One role's error does not keep the others from being backed up: it becomes that role's report.
 pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport, Exit) {
-    let (exit, hint) = judge(error);
+    let (exit, _) = judge(error);
     let outcome = match exit {
         Exit::Unknown => Outcome::Unknown,
         Exit::Fenced => Outcome::Fenced,
         _ => Outcome::Failed,
     };
-    let mut reason = error.to_string();
-    for cause in causes(error) {
-        reason += &format!(": {cause}");
-    }
-    if let Some(hint) = hint {
-        reason += &format!(". To do: {hint}");
-    }
-    let report = RoleReport { reason: Some(reason), ..RoleReport::nothing(role.clone(), outcome) };
+    let report = RoleReport { reason: Some(explained(error)), ..RoleReport::nothing(role.clone(), outcome) };
     (report, exit)
+}
+
+/// An error with its causes and what to do, in one paragraph.
+pub fn explained(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in causes(error) {
+        text += &format!(": {cause}");
+    }
+    if let (_, Some(hint)) = judge(error) {
+        text += &format!(". To do: {hint}");
+    }
+    text
 }
 
 /// The text for standard error.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::render::audited::Audited;
 use crate::job::exec::{Cause, Executed};
 use crate::job::report::restored::RestoreReport;
 use crate::job::report::verified::VerifyReport;
@@ -25,7 +26,7 @@ pub enum Exit {
     Fenced,
     /// 6: committed, but some source files could not be read.
     Unreadable,
-    /// 7: `verify` found something.
+    /// 7: `verify` or `audit` found something.
     Findings,
     /// 130: interrupted.
     Interrupted,
@@ -166,6 +167,15 @@ pub fn of_verify(report: &VerifyReport) -> Exit {
     if report.damage_count == 0 { Exit::Done } else { Exit::Findings }
 }
 
+/// The code of one role's audit. Whatever kept it from being told, it cannot be told.
+pub fn of_audit(audited: &Audited) -> Exit {
+    match &audited.result {
+        Ok(audit) if audit.finding_count == 0 => Exit::Done,
+        Ok(_) => Exit::Findings,
+        Err(_) => Exit::Unknown,
+    }
+}
+
 /// The code of `is-active`.
 pub fn of_is_active(state: State) -> Exit {
     match state {
@@ -192,6 +202,7 @@ pub fn of_exec(executed: &Executed, skip: u8) -> Exit {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
+    use crate::job::report::audited::RoleAudit;
 
     /// The contract's table, written down a second time.
     #[test]
@@ -220,6 +231,19 @@ mod tests {
                 .map(|state| of_is_active(state).code()),
             [0, 3, 3, 3, 4]
         );
+    }
+
+    #[test]
+    fn an_audit_that_cannot_be_told_is_neither_clean_nor_a_finding() {
+        let audit = samples::audit();
+        let code = |result| of_audit(&Audited { role: audit.role.clone(), since: audit.since, result }).code();
+        assert_eq!(code(Ok(audit.clone())), 7);
+        assert_eq!(
+            code(Ok(RoleAudit { finding_count: 0, findings: Vec::new(), ..audit.clone() })),
+            0,
+            "notes are none"
+        );
+        assert_eq!(code(Err("connection refused".to_owned())), 4);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Reports as JSON documents: part of the outside contract, versioned by `"schema"`. Paths are absolute and escaped as
 //! people see them (`\xNN` for what is not UTF-8, `\\` for a backslash), times are RFC 3339 in UTC, durations seconds.
 
+pub mod audit;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, Write};
@@ -172,6 +174,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
     json!({
         "role": role.role, "state": role.state, "reason": reason, "evidence": evidence, "term": role.term,
         "last_backup": role.last_backup.as_ref().map(snapshot), "next_slot": role.next_slot.map(utc),
+        "slots": role.slots,
         "store": {
             "url": role.store.url, "status": status, "error": error,
             "clock_offset_seconds": role.store.clock_offset_seconds,
@@ -468,7 +471,7 @@ mod tests {
         for field in "id hostname instance version config_hash".split(' ') {
             assert!(document["node"][field].is_string(), "{field}");
         }
-        for field in "role state reason evidence term last_backup next_slot store etcd warnings".split(' ') {
+        for field in "role state reason evidence term last_backup next_slot slots store etcd warnings".split(' ') {
             assert!(document["roles"][0].get(field).is_some(), "{field}");
         }
         for field in ["mine", "current", "holder"] {

@@ -20,6 +20,7 @@ use crate::job::local::LockError;
 use crate::job::repository::{OpenError, SecretFileError};
 use crate::job::restore::{RestoreError, SourceErrorKind};
 use crate::job::select::SelectError;
+use crate::job::verify::VerifyError;
 use crate::journal::log::{AppendError, JournalError};
 use crate::journal::record::RecordError;
 use crate::repo::entry::Kind;
@@ -72,6 +73,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     let restore = || error.downcast_ref::<RestoreError>().map(restore);
     let select = || error.downcast_ref::<SelectError>().map(select);
     let keys = || error.downcast_ref::<KeysError>().map(keys);
+    let verify = || error.downcast_ref::<VerifyError>().map(verify);
     store
         .or_else(journal)
         .or_else(append)
@@ -82,6 +84,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
         .or_else(restore)
         .or_else(select)
         .or_else(keys)
+        .or_else(verify)
 }
 
 /// Failed, with this advice.
@@ -261,6 +264,16 @@ fn keys(error: &KeysError) -> Policy {
         KeysError::ExportedKey(_) => failed("name a file that does not exist yet: a new key is made in it."),
         KeysError::File { .. } => failed("name a file that does not exist yet, where this user may write."),
         KeysError::NotEncrypted | KeysError::AlreadyThere { .. } | KeysError::NoSuchKey { .. } => PLAIN,
+    }
+}
+
+fn verify(error: &VerifyError) -> Policy {
+    match error {
+        VerifyError::Open(error) => open(error),
+        VerifyError::Store(error) => store(error),
+        // Their own text says to update.
+        VerifyError::Newer { .. } | VerifyError::NotUnderstood(_) => PLAIN,
+        VerifyError::Broken(_) => failed("run it again with -vv and report what it logs."),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reports as text for people: pure functions, a file per kind of report. Lines fit 80 columns where the words in them
 //! allow it; the first line is the verdict.
 
+pub mod audited;
 pub mod backup;
 pub mod config;
 pub mod daemon;
@@ -12,6 +13,7 @@ pub mod reason;
 pub mod restored;
 pub mod setup;
 pub mod snapshots;
+pub mod status;
 pub mod verified;
 pub mod whoami;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::MultiProgress;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::args::{Cli, Command, Globals, verbs};
@@ -14,6 +15,7 @@ use super::error::{self, Error, Interrupted, UsageError};
 use super::exit::{self, Exit};
 use super::output::{Listing, Output};
 use super::progress::{self, Display, Style};
+use super::render::audited::Audited;
 use super::render::{self, View};
 use super::{generate, json, log, open, settings, signal, wire};
 use crate::config::{RoleSettings, Settings, starter};
@@ -160,6 +162,8 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::Restore(args) => restore(session, &args).await,
         Command::Verify(args) => verify(session, &args).await,
         Command::Whoami(args) => whoami(session, &args).await,
+        Command::Status => status(session).await,
+        Command::Audit(args) => audit(session, &args).await,
         Command::IsActive(args) => Ok(is_active(session, &args).await),
         Command::Exec(args) => exec(session, &args).await,
         Command::Daemon(args) => daemon(session, &args).await,
@@ -396,6 +400,33 @@ async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Err
     session
         .report(|| if args.check { line } else { render::whoami::report(&report, &view) }, || json::whoami(&report))?;
     Ok(if args.check { Exit::Plugin(health) } else { Exit::Done })
+}
+
+async fn status(session: &mut Session) -> Result<Exit, Error> {
+    let context = session.context(settings::from_file(&session.globals)?);
+    let roles = settings::roles(&context.settings, &[])?;
+    let report = until_cancelled(&context.cancel, wire::whoami(&context, &roles)).await?;
+    session.report(|| render::status::text(&report, &context.view()), || json::whoami(&report))?;
+    Ok(Exit::Done)
+}
+
+async fn audit(session: &mut Session, args: &verbs::Audit) -> Result<Exit, Error> {
+    let context = session.context(settings::from_file(&session.globals)?);
+    let roles = settings::roles(&context.settings, &args.roles)?;
+    let back = SignedDuration::try_from(args.since).unwrap_or(SignedDuration::MAX);
+    let since = context.env.clock.now().checked_sub(back).unwrap_or(Timestamp::MIN);
+    let mut all = Vec::new();
+    for role in roles {
+        // One role's error does not keep the others from being told.
+        let result = until_cancelled(&context.cancel, wire::audit(&context, role, since)).await;
+        let result = match result {
+            Err(error) if error.is::<Interrupted>() => return Err(error),
+            result => result.map_err(|error| error::explained(error.as_ref())),
+        };
+        all.push(Audited { role: role.name.clone(), since, result });
+    }
+    session.report(|| render::audited::report(&all, &context.view()), || json::audit::report(&all))?;
+    Ok(all.iter().map(exit::of_audit).fold(Exit::Done, Exit::or_worse))
 }
 
 /// Prints nothing but errors. A script must never take "cannot tell" for an answer, so every failure but wrong usage is that.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::args::{Globals, verbs};
 use super::error::{Error, Interrupted, UsageError};
 use super::exit::Exit;
@@ -29,6 +31,7 @@ use crate::job::local::Local;
 use crate::job::operate::{Acted, Operator};
 use crate::job::progress::Progress;
 use crate::job::report::RoleReport;
+use crate::job::report::audited::RoleAudit;
 use crate::job::report::inside::{DiffLine, Found};
 use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitRole, KeyReport};
@@ -42,6 +45,7 @@ use crate::journal::record::NodeRef;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::Entry;
 use crate::role::identity::{Node, Origin, find_state_dir, open_state_dir};
+use crate::role::slot::Plan;
 use crate::store::{Store, StoreError};
 
 /// Creates one role's repository, or finds it.
@@ -266,6 +270,16 @@ pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify
     let remembered = move |repo| Local::peek(state_dir.as_ref()?, repo).load().view;
     let percent = args.read_data.unwrap_or(0);
     Ok(verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env).await?)
+}
+
+/// What a role's journal tells of the time from `since` on.
+pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> Result<RoleAudit, Error> {
+    let plan = Plan::new(role, &context.settings.timezone)?;
+    let store = open::store(context).await?;
+    let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
+    let remembered = move |repo| Local::peek(state_dir.as_ref()?, repo).load().view;
+    let period = (since, context.env.clock.now());
+    Ok(job::audit::audit(store, role, plan.as_ref(), period, &remembered).await?)
 }
 
 /// Who this node is, and where it stands for these roles.

@@ -1,6 +1,7 @@
 //! What jobs report: plain data, no sentences. `cli` makes prose and JSON of it, and the JSON is part of the outside
 //! contract.
 
+pub mod audited;
 pub mod inside;
 pub mod restored;
 pub mod setup;

@@ -87,6 +87,10 @@ impl Rig {
     }
 
     pub(crate) async fn backup_by(&self, runner: &Runner) -> Committed {
+        self.backup_as(runner, &Ask::default()).await
+    }
+
+    pub(crate) async fn backup_as(&self, runner: &Runner, ask: &Ask) -> Committed {
         let history = History::default();
         // Whatever its probes would say.
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
@@ -103,7 +107,7 @@ impl Rig {
         };
         let State::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
         let opening = Opening::open(runner, &self.repository).await.unwrap();
-        opening.back_up(role, &candidacy, &Ask::default()).await.unwrap()
+        opening.back_up(role, &candidacy, ask).await.unwrap()
     }
 
     /// As a host sees it that has nothing but the store and the key.

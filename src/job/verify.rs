@@ -10,8 +10,8 @@
 
 mod affected;
 mod content;
-mod found;
-mod history;
+pub(crate) mod found;
+pub(crate) mod history;
 mod inventory;
 mod manifests;
 
@@ -105,7 +105,8 @@ async fn check(
     found: &mut Found,
 ) -> Result<VerifyCounts, VerifyError> {
     check_slots(repository.store.as_ref(), repository.role(), found).await?;
-    let history = history::read(repository, known, found).await?;
+    let extent = history::extent(repository, known).await?;
+    let history = history::read(repository, known, &extent, None, found, &mut |_, _| ()).await?;
     let snapshots = &history.state.snapshots;
     let Inventory { index, packs, unreferenced } = inventory::take(repository, &history, found).await?;
     let pack_count = packs.len() as u64;
@@ -171,7 +172,8 @@ async fn holds_data(store: &dyn Store, role: &RoleName) -> Result<bool, StoreErr
     Ok(false)
 }
 
-const MISSING: &str = "is missing";
+/// What is said of an object that is not there.
+pub(crate) const MISSING: &str = "is missing";
 
 /// What an error of the store says about this one object; other errors say something about the store, and end it all.
 fn object_trouble(error: StoreError) -> Result<String, VerifyError> {

@@ -20,6 +20,7 @@ use crate::config::{Lease, Probe, RoleSettings, Settings};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId};
 use crate::job;
+use crate::job::audit::ledger::recent;
 use crate::job::backup::history;
 use crate::job::guard::CLOCK_OFFSET_MAX;
 use crate::job::inside::{Archive, info};
@@ -273,6 +274,7 @@ fn status(
         },
         last_backup: view.and_then(|view| view.state.snapshots.last()).map(|snapshot| info(&role.name, snapshot)),
         next_slot: plan.as_ref().and_then(|plan| plan.next(now)).map(|slot| slot.at),
+        slots: plan.as_ref().zip(view).and_then(|(plan, view)| recent(plan, &view.state, now)),
         store: looked.state.clone(),
         etcd: etcd.map(|status| EtcdState {
             endpoints: asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.clone()).unwrap_or_default(),

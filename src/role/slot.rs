@@ -109,6 +109,22 @@ impl Plan {
         self.earliest(slot.at).and_then(|at| self.slot(at))
     }
 
+    /// The slot before this one.
+    pub fn preceding(&self, slot: Slot) -> Option<Slot> {
+        let before = slot.at.checked_sub(SignedDuration::from_nanos(1)).ok()?;
+        self.latest(before).and_then(|at| self.slot(at))
+    }
+
+    /// The slot at exactly this instant, if the schedule has one there.
+    pub fn exactly(&self, at: Timestamp) -> Option<Slot> {
+        self.latest(at).filter(|found| *found == at).and_then(|at| self.slot(at))
+    }
+
+    /// The earliest slot at this instant or after it, started or not.
+    pub fn from_on(&self, at: Timestamp) -> Option<Slot> {
+        self.exactly(at).or_else(|| self.earliest(at).and_then(|at| self.slot(at)))
+    }
+
     /// The due slot, unless it or a later one is committed: what a scheduled run would do now.
     pub fn pending(&self, committed: Option<Timestamp>, now: Timestamp) -> Option<Slot> {
         self.due(now).filter(|slot| committed.is_none_or(|committed| committed < slot.at))
@@ -475,6 +491,10 @@ mod tests {
                 let before = plan.due(next.at - SignedDuration::from_nanos(1)).unwrap();
                 prop_assert!(before.at < next.at);
                 prop_assert_eq!(plan.following(before), Some(next));
+                prop_assert_eq!(plan.preceding(next), Some(before));
+                prop_assert_eq!((plan.exactly(next.at), plan.from_on(next.at)), (Some(next), Some(next)));
+                let between = before.at + SignedDuration::from_nanos(1);
+                prop_assert_eq!((plan.exactly(between), plan.from_on(between)), (None, Some(next)));
                 now = next.at;
             }
         }

@@ -77,11 +77,23 @@ fn snapshots_restore_verify_and_whoami_say_what_the_contract_names() {
 
     let whoami = east.run(["whoami", "--json"]).expect(0).json();
     assert_fields(&whoami["node"], &["id", "hostname", "instance", "version", "config_hash"]);
-    let fields =
-        ["role", "state", "reason", "evidence", "term", "last_backup", "next_slot", "store", "etcd", "warnings"];
+    let fields = [
+        "role",
+        "state",
+        "reason",
+        "evidence",
+        "term",
+        "last_backup",
+        "next_slot",
+        "slots",
+        "store",
+        "etcd",
+        "warnings",
+    ];
     assert_has(&whoami["roles"][0], &fields);
     assert_fields(&whoami["roles"][0]["term"], &["mine", "current", "holder"]);
     assert_eq!(whoami["roles"][0]["state"], "active");
+    assert_eq!(east.run(["status", "--json"]).expect(0).json()["roles"][0]["term"], whoami["roles"][0]["term"]);
     assert_eq!(site.node("west").run(["whoami", "--json"]).expect(0).json()["roles"][0]["state"], "standby");
     // It works when the store does not.
     std::fs::rename(site.path("store"), site.path("unmounted")).unwrap();

@@ -72,7 +72,7 @@ fn on_both(double: impl FnOnce(&mut Pair)) -> Pair {
         let before = pair.site.snapshots().len();
         while pair.site.snapshots().len() == before {
             for (code, said) in at_once(&pair) {
-                assert!(ended_well(code, &said), "exit {code}: {said}");
+                assert!(ended_well(code), "exit {code}: {said}");
             }
         }
     }

@@ -213,6 +213,17 @@ pub struct Whoami {
     pub check: bool,
 }
 
+/// `runner audit`
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// Only these roles [default: all of the config]
+    #[arg(value_name = "ROLE")]
+    pub roles: Vec<RoleName>,
+    /// How far back, like 7d or 12h
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = humantime::parse_duration)]
+    pub since: std::time::Duration,
+}
+
 /// `runner is-active`
 #[derive(Debug, Args)]
 pub struct IsActive {

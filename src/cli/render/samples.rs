@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::View;
-use crate::ids::{Digest, InstanceId, NodeId, RoleName, Term};
+use crate::ids::{Digest, InstanceId, NodeId, RoleName, Seq, Term};
+use crate::job::report::audited::{
+    Attempt, AttemptEnd, Commit, Finding, NodeShare, Note, RoleAudit, SlotCounts, Streak,
+};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::whoami::{
-    Answer, Evidence, NodeInfo, Reason, RoleStatus, State, StoreState, StoreStatus, TermInfo, Warning, WhoamiReport,
+    Answer, Evidence, NodeInfo, Reason, RecentSlots, RoleStatus, State, StoreState, StoreStatus, TermInfo, Warning,
+    WhoamiReport,
 };
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
 
@@ -89,6 +93,10 @@ pub(crate) fn active() -> RoleStatus {
         term: TermInfo { mine: Some(Term(7)), current: Some(Term(7)), holder: Some("app01".to_owned()) },
         last_backup: Some(snapshot(0x3f, "2026-11-20T01:00:00Z")),
         next_slot: Some(at("2026-11-21T01:00:00Z")),
+        slots: Some(RecentSlots {
+            since: at("2026-11-11T01:00:00Z"),
+            counts: SlotCounts { expected: 10, committed: 10, ..SlotCounts::default() },
+        }),
         store: StoreState {
             url: "s3://backups/prod".to_owned(),
             status: StoreStatus::Ok,
@@ -107,6 +115,7 @@ pub(crate) fn blind() -> RoleStatus {
         term: TermInfo::default(),
         last_backup: None,
         next_slot: None,
+        slots: None,
         store: StoreState {
             url: "s3://backups/prod".to_owned(),
             status: StoreStatus::Failed("cannot be reached: orders-db/format (connection refused)".to_owned()),
@@ -127,4 +136,94 @@ pub(crate) fn all(roles: Vec<RoleStatus>) -> WhoamiReport {
         config_hash: "4be01c22a90d77f3".to_owned(),
     };
     WhoamiReport { node, roles }
+}
+
+fn committed(seq: u64, node: &str, time: &str) -> Commit {
+    Commit {
+        seq: Seq(seq),
+        node: node.to_owned(),
+        term: Term(7),
+        began: at(time) - SignedDuration::from_mins(2),
+        time: at(time),
+    }
+}
+
+pub(crate) fn audit() -> RoleAudit {
+    let attempt = |minute: &str, end| Attempt {
+        node: "app01".to_owned(),
+        term: Term(7),
+        began: at(&format!("2026-11-12T01:{minute}:02Z")),
+        end,
+    };
+    let streak = Streak {
+        first: at("2026-11-14T01:00:00Z"),
+        last: at("2026-11-19T01:00:00Z"),
+        snapshot: digest(0x3f),
+        runs: 6,
+        changes: 9,
+        new_bytes: 0,
+        same_tree: true,
+    };
+    let slot = at("2026-11-11T01:00:00Z");
+    let missed = |first: &str, last: &str, count, attempts| Finding::Missed {
+        first: at(first),
+        last: at(last),
+        count,
+        attempts,
+    };
+    RoleAudit {
+        role: app(),
+        since: at("2026-10-21T01:05:00Z"),
+        records: 128,
+        slots: Some(SlotCounts { expected: 30, committed: 23, missed: 4, late: 1, paused: 2, open: 1, unplanned: 3 }),
+        nodes: vec![
+            NodeShare { node: "app01".to_owned(), commits: 20, attempts: 2 },
+            NodeShare { node: "app02".to_owned(), commits: 1, attempts: 0 },
+        ],
+        findings: vec![
+            Finding::Hole { record: "app/journal/0000000000000007".to_owned() },
+            Finding::Broken {
+                record: "app/journal/0000000000000012".to_owned(),
+                what: "does not continue the record before it".to_owned(),
+            },
+            Finding::Duplicate {
+                slot,
+                commits: vec![
+                    committed(70, "app01", "2026-11-11T01:04:00Z"),
+                    committed(72, "app02", "2026-11-11T01:05:00Z"),
+                ],
+            },
+            missed("2026-11-01T01:00:00Z", "2026-11-03T01:00:00Z", 3, Vec::new()),
+            missed(
+                "2026-11-12T01:00:00Z",
+                "2026-11-12T01:00:00Z",
+                1,
+                vec![
+                    attempt("00", Some(AttemptEnd { exit: 2, stopped: false })),
+                    attempt("10", Some(AttemptEnd { exit: 143, stopped: true })),
+                    attempt("20", None),
+                ],
+            ),
+            Finding::Late { slot: at("2026-11-13T01:00:00Z"), commit: committed(80, "app01", "2026-11-13T02:04:00Z") },
+            Finding::SameChanges(streak.clone()),
+            Finding::EverythingChanged(Streak { runs: 1, ..streak.clone() }),
+            Finding::Flapping {
+                first: at("2026-11-14T01:00:00Z"),
+                last: at("2026-11-14T09:00:00Z"),
+                count: 12,
+                nodes: vec!["app01".to_owned(), "app02".to_owned()],
+            },
+        ],
+        finding_count: 9,
+        notes: vec![
+            Note::Paused {
+                first: at("2026-11-05T01:00:00Z"),
+                last: at("2026-11-06T01:00:00Z"),
+                count: 2,
+                by: "app01".to_owned(),
+                why: Some("disk swap".to_owned()),
+            },
+            Note::SameFiles(Streak { same_tree: false, changes: 1, new_bytes: 31 << 20, ..streak }),
+        ],
+    }
 }

@@ -3,6 +3,7 @@
 use super::{View, short, wrap};
 use crate::cli::exit::Health;
 use crate::cli::units::{count, duration, minute, relative};
+use crate::job::report::audited::SlotCounts;
 use crate::job::report::whoami::{
     Answer, EtcdState, EtcdStatus, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport,
 };
@@ -42,6 +43,9 @@ fn role(role: &RoleStatus, view: &View) -> String {
     }
     out += &wrap("  fence   ", 10, &fence(role));
     out += &wrap("  last    ", 10, &last(role, view));
+    if let Some(slots) = &role.slots {
+        out += &wrap("  slots   ", 10, &self::slots(&slots.counts));
+    }
     let next = role
         .next_slot
         .map_or_else(|| "no schedule".to_owned(), |t| format!("{} ({})", minute(t, &view.zone), relative(t, view.now)));
@@ -56,7 +60,7 @@ fn role(role: &RoleStatus, view: &View) -> String {
     out
 }
 
-fn word(state: State) -> &'static str {
+pub(super) fn word(state: State) -> &'static str {
     match state {
         State::Active => "active",
         State::Standby => "standby",
@@ -151,6 +155,19 @@ fn last(role: &RoleStatus, view: &View) -> String {
     }
 }
 
+/// `9 of the last 10 committed, 1 missed`.
+fn slots(counts: &SlotCounts) -> String {
+    let mut text = format!("{} of the last {} committed", count(counts.committed), count(counts.expected));
+    for (n, word) in
+        [(counts.missed, "missed"), (counts.late, "late"), (counts.paused, "in a pause"), (counts.open, "open")]
+    {
+        if n > 0 {
+            text += &format!(", {} {word}", count(n));
+        }
+    }
+    text
+}
+
 fn etcd(etcd: &EtcdState) -> String {
     match &etcd.status {
         EtcdStatus::Ok { endpoint, member, leader, raft_term, version } => {
@@ -176,7 +193,7 @@ fn store(role: &RoleStatus) -> String {
     }
 }
 
-fn warning(warning: &Warning, view: &View) -> String {
+pub(super) fn warning(warning: &Warning, view: &View) -> String {
     match warning {
         Warning::SlotsMissed { last, count } => {
             let last = format!("{} ({})", minute(*last, &view.zone), relative(*last, view.now));
@@ -267,6 +284,7 @@ mod tests {
             evidence: Vec::new(),
             term: TermInfo::default(),
             last_backup: None,
+            slots: None,
             store: StoreState { status: StoreStatus::NotInitialised, ..active().store },
             ..active()
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::audited::SlotCounts;
 use super::snapshot::SnapshotInfo;
 use crate::ids::{InstanceId, NodeId, RoleName, Term};
 
@@ -49,12 +50,24 @@ pub struct RoleStatus {
     pub last_backup: Option<SnapshotInfo>,
     /// The next slot; `None` without a schedule.
     pub next_slot: Option<Timestamp>,
+    /// How the newest slots stand; `None` where the state of the journal does not tell.
+    pub slots: Option<RecentSlots>,
     /// The store.
     pub store: StoreState,
     /// Etcd, where the role's lease is there.
     pub etcd: Option<EtcdState>,
     /// What a person should look after.
     pub warnings: Vec<Warning>,
+}
+
+/// How the newest slots stand, those that have started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RecentSlots {
+    /// The first of them.
+    pub since: Timestamp,
+    /// How many stand how.
+    #[serde(flatten)]
+    pub counts: SlotCounts,
 }
 
 /// The verdict on one role.

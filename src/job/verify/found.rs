@@ -17,7 +17,7 @@ pub(super) type Number = usize;
 
 /// Everything found so far. Names [`PROBLEMS_MAX`] objects and counts the others.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     named: Vec<(Damage, Said)>,
     by_key: HashMap<String, Number>,
     packs: HashMap<PackId, Lost>,
@@ -125,7 +125,7 @@ impl Found {
     }
 
     /// The damages for the report, and how many there are.
-    pub(super) fn into_damages(self) -> (Vec<Damage>, u64) {
+    pub(crate) fn into_damages(self) -> (Vec<Damage>, u64) {
         let count = self.by_key.len() as u64;
         let finish = |(mut damage, said): (Damage, Said)| {
             damage.what = said.lines.join("; ");

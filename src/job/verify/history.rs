@@ -1,4 +1,4 @@
-//! The journal, from its first record on: MAC, chain, fold, checkpoints.
+//! The journal, from its first record or a checkpoint on: MAC, chain, fold, checkpoints. `audit` reads it the same way.
 //!
 //! After a damaged record the rest is still worth checking, so the fold is taken up again at the next sound record, from what was
 //! known before (and, at the next checkpoint, from what that says). Each damage is told once; nobody is told that the records
@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 
 use super::found::Found;
 use super::{MISSING, VerifyError, each_listed, object_trouble};
@@ -20,51 +21,87 @@ use crate::repo::names;
 /// Records fetched at once.
 const READ_AHEAD: usize = 16;
 
-/// What the journal says.
-pub(super) struct History {
-    /// Records read.
-    pub(super) records: u64,
-    /// What they add up to, as far as they can be read.
-    pub(super) state: State,
+/// How far the journal goes, as far as the store lists it and this node remembers it.
+pub(crate) struct Extent {
+    last: u64,
     /// Objects beside the records that are none.
-    pub(super) strangers: u64,
+    strangers: u64,
 }
 
-/// Reads it all.
-pub(super) async fn read(
-    repository: &Repository,
-    known: Option<&View>,
-    found: &mut Found,
-) -> Result<History, VerifyError> {
-    let (store, role) = (repository.store.as_ref(), repository.role());
+/// What the journal says.
+pub(crate) struct History {
+    /// Records read.
+    pub(crate) records: u64,
+    /// What they add up to, as far as they can be read.
+    pub(crate) state: State,
+    /// Objects beside the records that are none.
+    pub(crate) strangers: u64,
+}
+
+/// Where it ends.
+pub(crate) async fn extent(repository: &Repository, known: Option<&View>) -> Result<Extent, VerifyError> {
     let (mut last, mut strangers) = (0, 0);
-    let prefix = names::journal_prefix(role);
-    each_listed(store, &prefix, |object| match parse_seq(&object.key[prefix.len()..]) {
+    let prefix = names::journal_prefix(repository.role());
+    each_listed(repository.store.as_ref(), &prefix, |object| match parse_seq(&object.key[prefix.len()..]) {
         Some(seq) => last = last.max(seq),
         None => strangers += 1,
     })
     .await?;
     // The newest record that this node saw was there once, whatever the listing says.
     last = last.max(known.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0));
+    Ok(Extent { last, strangers })
+}
 
-    let get = |seq| async move {
-        match store.get(&names::record(role, seq)).await {
-            Ok(object) => Ok(Ok(object)),
-            Err(error) => object_trouble(error).map(Err),
+/// The view before the newest checkpoint that was written before `time`, to begin there. `None`: begin at the first record.
+pub(crate) async fn checkpoint_before(
+    repository: &Repository,
+    extent: &Extent,
+    time: Timestamp,
+) -> Result<Option<View>, VerifyError> {
+    let keys = &repository.keys;
+    for number in (1..=extent.last / record::CHECKPOINT_EVERY).rev() {
+        let seq = Seq(number * record::CHECKPOINT_EVERY);
+        // One that cannot be used is passed over here; whoever reads on from the one before it will find out why.
+        let Ok(object) = get(repository, seq).await? else { continue };
+        let Ok(record) = Record::decode(&object, Some(keys)) else { continue };
+        let own = record.seq == seq && record.role == *keys.role() && record.repo == keys.repo();
+        if own && record.time.max(record.store_time.unwrap_or(record.time)) < time {
+            return Ok(View::before_checkpoint(&record));
         }
-    };
-    let mut fold = Fold::new(&repository.keys, known, found);
-    let mut objects = stream::iter((1..=last).map(Seq))
-        .map(|seq| async move { Ok::<_, VerifyError>((seq, get(seq).await?)) })
+    }
+    Ok(None)
+}
+
+/// One record's object, or what is wrong with it.
+async fn get(repository: &Repository, seq: Seq) -> Result<Result<Bytes, String>, VerifyError> {
+    match repository.store.get(&names::record(repository.role(), seq)).await {
+        Ok(object) => Ok(Ok(object)),
+        Err(error) => object_trouble(error).map(Err),
+    }
+}
+
+/// Reads it all, or on from the view `from`. `each` sees the records that can be used, in their order.
+pub(crate) async fn read(
+    repository: &Repository,
+    known: Option<&View>,
+    extent: &Extent,
+    from: Option<View>,
+    found: &mut Found,
+    each: &mut (dyn FnMut(&Record, Digest) + Send),
+) -> Result<History, VerifyError> {
+    let first = from.as_ref().map_or(Seq::FIRST, View::next_seq);
+    let mut fold = Fold::new(&repository.keys, known, from, found, each);
+    let mut objects = stream::iter((first.0..=extent.last).map(Seq))
+        .map(|seq| async move { Ok::<_, VerifyError>((seq, get(repository, seq).await?)) })
         .buffered(READ_AHEAD);
     while let Some((seq, object)) = objects.try_next().await? {
         fold.take(seq, object)?;
     }
     drop(objects);
     // A listing may lag behind what was written.
-    let mut next = Seq(last + 1);
+    let mut next = Seq(extent.last + 1);
     loop {
-        match get(next).await? {
+        match get(repository, next).await? {
             Err(what) if what == MISSING => break,
             object => fold.take(next, object)?,
         }
@@ -75,7 +112,7 @@ pub(super) async fn read(
         let kinds = view.unknown_kinds.iter().chain(view.state.unknown.keys()).cloned().collect::<Vec<_>>();
         return Err(VerifyError::NotUnderstood(kinds.join(", ")));
     }
-    Ok(History { records, state: view.state, strangers })
+    Ok(History { records, state: view.state, strangers: extent.strangers })
 }
 
 /// The number that the last part of a record's key is.
@@ -89,6 +126,7 @@ struct Fold<'a> {
     /// The newest record that this node saw.
     known: Option<&'a Head>,
     found: &'a mut Found,
+    each: &'a mut (dyn FnMut(&Record, Digest) + Send),
     view: View,
     records: u64,
     /// The record before the next one was not used, so the next one cannot be held against it.
@@ -98,10 +136,16 @@ struct Fold<'a> {
 }
 
 impl<'a> Fold<'a> {
-    fn new(keys: &'a Keys, known: Option<&'a View>, found: &'a mut Found) -> Self {
-        let view = View::empty(keys.role().clone(), keys.repo());
+    fn new(
+        keys: &'a Keys,
+        known: Option<&'a View>,
+        from: Option<View>,
+        found: &'a mut Found,
+        each: &'a mut (dyn FnMut(&Record, Digest) + Send),
+    ) -> Self {
+        let view = from.unwrap_or_else(|| View::empty(keys.role().clone(), keys.repo()));
         let known = known.and_then(|view| view.head.as_ref());
-        Self { keys, known, found, view, records: 0, gap: false, partial: false }
+        Self { keys, known, found, each, view, records: 0, gap: false, partial: false }
     }
 
     fn take(&mut self, seq: Seq, object: Result<Bytes, String>) -> Result<(), VerifyError> {
@@ -138,7 +182,10 @@ impl<'a> Fold<'a> {
             self.partial = false;
         }
         match self.view.apply(record, digest) {
-            Ok(()) => self.gap = false,
+            Ok(()) => {
+                self.gap = false;
+                (self.each)(record, digest);
+            }
             Err(error @ (FoldError::Foreign { .. } | FoldError::Number { .. })) => {
                 self.broken(seq, &error.to_string());
             }
@@ -146,6 +193,7 @@ impl<'a> Fold<'a> {
                 self.damage(seq, &error.to_string());
                 self.anchor(seq, record);
                 self.gap = self.view.apply(record, digest).is_err();
+                (self.each)(record, digest);
             }
         }
     }

@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::config::{Schedule, StoreUrl};
+use crate::job::backup::Ask;
 use crate::job::testing::Rig;
 use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, StoreErrorKind, Version};
 
@@ -123,12 +124,17 @@ async fn what_needs_a_person_is_a_warning() {
     rig.write("a", "1");
     identify(&mut rig);
     rig.backup().await;
-    let newest = rig.backup().await.snapshot.seq;
+    rig.backup().await;
     rig.role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     assert_eq!(role.warnings, [], "a role that never committed a slot has missed none");
     let next = role.next_slot.unwrap();
     assert_eq!(next.as_second() % 3600, 0);
+    assert_eq!(role.slots, None);
+    let slot = Plan::new(&rig.role, &jiff::tz::TimeZone::UTC).unwrap().unwrap().due(rig.env.clock.now()).unwrap().at;
+    let newest = rig.backup_as(&rig.runner(), &Ask { slot: Some(slot), ..Ask::default() }).await.snapshot.seq;
+    let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
+    assert_eq!(role.slots.map(|slots| slots.counts.committed), Some(1));
 
     rig.memory.set_clock_offset(SignedDuration::from_mins(7));
     rig.memory.tamper(&crate::repo::names::record(&rig.role.name, newest), None);

@@ -1,0 +1,83 @@
+//! `audit`.
+
+use serde_json::{Value, json};
+
+use super::{document, utc};
+use crate::cli::render::audited::Audited;
+use crate::job::report::audited::{Finding, Note, Streak};
+
+/// The document: each role with its findings, or with the error that kept them from being told.
+pub fn report(all: &[Audited]) -> String {
+    document(json!({ "roles": all.iter().map(role).collect::<Vec<_>>() }))
+}
+
+fn role(audited: &Audited) -> Value {
+    let mut value = json!({
+        "role": audited.role, "since": utc(audited.since), "records": null, "slots": null, "nodes": [], "findings": [],
+        "finding_count": 0, "notes": [], "error": null,
+    });
+    match &audited.result {
+        Ok(audit) => {
+            value["records"] = json!(audit.records);
+            value["slots"] = json!(audit.slots);
+            value["nodes"] = json!(audit.nodes);
+            value["findings"] = audit.findings.iter().map(finding).collect();
+            value["finding_count"] = json!(audit.finding_count);
+            value["notes"] = audit.notes.iter().map(note).collect();
+        }
+        Err(why) => value["error"] = json!(why),
+    }
+    value
+}
+
+fn finding(finding: &Finding) -> Value {
+    match finding {
+        Finding::Missed { first, last, count, attempts } => json!({
+            "kind": "missed", "first": utc(*first), "last": utc(*last), "count": count, "attempts": attempts,
+        }),
+        Finding::Late { slot, commit } => json!({ "kind": "late", "slot": utc(*slot), "commit": commit }),
+        Finding::Duplicate { slot, commits } => json!({ "kind": "duplicate", "slot": utc(*slot), "commits": commits }),
+        Finding::Hole { record } => json!({ "kind": "hole", "record": record }),
+        Finding::Broken { record, what } => json!({ "kind": "broken", "record": record, "what": what }),
+        Finding::SameChanges(streak) => self::streak("same_changes", streak),
+        Finding::EverythingChanged(streak) => self::streak("everything_changed", streak),
+        Finding::Flapping { first, last, count, nodes } => json!({
+            "kind": "flapping", "first": utc(*first), "last": utc(*last), "count": count, "nodes": nodes,
+        }),
+    }
+}
+
+fn note(note: &Note) -> Value {
+    match note {
+        Note::Paused { first, last, count, by, why } => json!({
+            "kind": "paused", "first": utc(*first), "last": utc(*last), "count": count, "by": by, "why": why,
+        }),
+        Note::SameFiles(streak) => self::streak("same_files", streak),
+    }
+}
+
+fn streak(kind: &str, streak: &Streak) -> Value {
+    json!({
+        "kind": kind, "first": utc(streak.first), "last": utc(streak.last), "snapshot": streak.snapshot,
+        "runs": streak.runs, "changes": streak.changes, "new_bytes": streak.new_bytes, "same_tree": streak.same_tree,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples;
+
+    #[test]
+    fn every_kind_and_a_role_that_cannot_be_told() {
+        let audit = samples::audit();
+        let (role, since) = (audit.role.clone(), audit.since);
+        let all = [
+            Audited { role: role.clone(), since, result: Ok(audit) },
+            Audited { role, since, result: Err("connection refused".to_owned()) },
+        ];
+        let document: Value = serde_json::from_str(&report(&all)).unwrap();
+        assert_eq!(document["schema"], 1);
+        insta::assert_json_snapshot!("audit", document);
+    }
+}

@@ -1,0 +1,217 @@
+//! `audit`: the verdict on each role, how its slots stand, and each finding with what it rests on.
+
+use jiff::Timestamp;
+
+use super::inside::escaped;
+use super::{NAMED_MAX, View, more, short, wrap};
+use crate::cli::units::{bytes, count, counted, minute, time};
+use crate::ids::RoleName;
+use crate::job::report::audited::{Attempt, Commit, Finding, Note, RoleAudit, SlotCounts, Streak};
+
+/// One role's audit, or why nothing can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audited {
+    /// Which role.
+    pub role: RoleName,
+    /// From when on.
+    pub since: Timestamp,
+    /// What the journal tells.
+    pub result: Result<RoleAudit, String>,
+}
+
+/// A paragraph a role.
+pub fn report(all: &[Audited], view: &View) -> String {
+    all.iter().map(|audited| role(audited, view)).collect::<Vec<_>>().join("\n")
+}
+
+fn role(audited: &Audited, view: &View) -> String {
+    let (role, since) = (&audited.role, minute(audited.since, &view.zone));
+    let audit = match &audited.result {
+        Ok(audit) => audit,
+        Err(why) => return wrap(&format!("{role}: "), 2, &format!("CANNOT TELL: {why}")),
+    };
+    let verdict = match audit.finding_count {
+        0 => "no findings".to_owned(),
+        n => counted(n, "finding", "findings").to_uppercase(),
+    };
+    let read = counted(audit.records, "record", "records");
+    let mut out = wrap(&format!("{role}: "), 2, &format!("{verdict} since {since} ({read} read)"));
+    out +=
+        &wrap("  slots      ", 13, &audit.slots.map_or_else(|| "no schedule".to_owned(), |slots| self::slots(&slots)));
+    if !audit.nodes.is_empty() {
+        let nodes: Vec<String> = audit
+            .nodes
+            .iter()
+            .map(|node| match node.attempts {
+                0 => format!("{} ({})", node.node, counted(node.commits, "commit", "commits")),
+                n => format!(
+                    "{} ({}, {} begun)",
+                    node.node,
+                    counted(node.commits, "commit", "commits"),
+                    counted(n, "command", "commands")
+                ),
+            })
+            .collect();
+        out += &wrap("  nodes      ", 13, &nodes.join(", "));
+    }
+    for finding in audit.findings.iter().take(NAMED_MAX) {
+        let (word, text) = self::finding(finding, view);
+        out += &wrap(&format!("  {word:<10} "), 13, &text);
+    }
+    out += &more(audit.findings.len().min(NAMED_MAX), audit.finding_count);
+    for note in audit.notes.iter().take(NAMED_MAX) {
+        out += &wrap("  note       ", 13, &self::note(note, view));
+    }
+    out += &more(audit.notes.len().min(NAMED_MAX), audit.notes.len() as u64);
+    out
+}
+
+fn slots(counts: &SlotCounts) -> String {
+    let mut text = format!(
+        "{} expected: {} committed, {} missed",
+        count(counts.expected),
+        count(counts.committed),
+        count(counts.missed)
+    );
+    for (n, words) in [
+        (counts.late, "late"),
+        (counts.paused, "in a pause"),
+        (counts.open, "with time left"),
+        (counts.unplanned, "committed by another schedule"),
+    ] {
+        if n > 0 {
+            text += &format!(", {} {words}", count(n));
+        }
+    }
+    text
+}
+
+fn finding(finding: &Finding, view: &View) -> (&'static str, String) {
+    match finding {
+        Finding::Missed { first, last, count, attempts } => ("MISSED", missed(*first, *last, *count, attempts, view)),
+        Finding::Late { slot, commit } => {
+            let began = time(commit.began, &view.zone);
+            ("LATE", format!("the slot {} was begun at {began}; {}", instant(*slot, view), by(commit, view)))
+        }
+        Finding::Duplicate { slot, commits } => {
+            let all: Vec<String> = commits.iter().map(|commit| by(commit, view)).collect();
+            ("DUPLICATE", format!("the slot {} has more than one commit: {}", instant(*slot, view), all.join("; ")))
+        }
+        Finding::Hole { record } => ("HOLE", format!("{record} is gone")),
+        Finding::Broken { record, what } => ("BROKEN", format!("{record}: {what}")),
+        Finding::SameChanges(streak) => ("SAME", same(streak, view)),
+        Finding::EverythingChanged(streak) => (
+            "ALL",
+            format!(
+                "{} said that every file had changed, and brought no new content; the last is {} from {}",
+                counted(streak.runs, "run", "runs"),
+                short(streak.snapshot),
+                minute(streak.last, &view.zone)
+            ),
+        ),
+        Finding::Flapping { first, last, count: n, nodes } => (
+            "FLAPPING",
+            format!(
+                "{} takeovers from {} to {}, by {}",
+                count(*n),
+                minute(*first, &view.zone),
+                minute(*last, &view.zone),
+                nodes.join(", ")
+            ),
+        ),
+    }
+}
+
+fn missed(first: Timestamp, last: Timestamp, n: u64, attempts: &[Attempt], view: &View) -> String {
+    if attempts.is_empty() {
+        return format!("{} no run in time", slot_or_slots(first, last, n, view));
+    }
+    let tries: Vec<String> = attempts
+        .iter()
+        .map(|attempt| {
+            let end = match attempt.end {
+                None => "no end recorded".to_owned(),
+                Some(end) if end.stopped => "stopped, no longer active".to_owned(),
+                Some(end) => format!("exit code {}", end.exit),
+            };
+            format!("{} (term {}) at {}, {end}", attempt.node, attempt.term, time(attempt.began, &view.zone))
+        })
+        .collect();
+    let tried = counted(attempts.len() as u64, "attempt", "attempts");
+    format!("{} {tried} and no commit: {}", slot_or_slots(first, last, n, view), tries.join("; "))
+}
+
+/// `the slot … had`, `3 slots from … to … had`.
+fn slot_or_slots(first: Timestamp, last: Timestamp, n: u64, view: &View) -> String {
+    let (first, last) = (instant(first, view), instant(last, view));
+    if n == 1 { format!("the slot {first} had") } else { format!("{} slots from {first} to {last} had", count(n)) }
+}
+
+/// A slot's instant; seconds only where the schedule has them.
+fn instant(slot: Timestamp, view: &View) -> String {
+    if slot.as_second() % 60 == 0 { minute(slot, &view.zone) } else { time(slot, &view.zone) }
+}
+
+fn by(commit: &Commit, view: &View) -> String {
+    format!(
+        "committed at {} by {} (term {}, record {})",
+        time(commit.time, &view.zone),
+        commit.node,
+        commit.term,
+        commit.seq
+    )
+}
+
+fn same(streak: &Streak, view: &View) -> String {
+    let tree = if streak.same_tree { ", although the tree is the same" } else { "" };
+    format!(
+        "{} one after the other reported the same {}{tree}; {} of new content in all but the first, the last is {} \
+         from {}",
+        counted(streak.runs, "run", "runs"),
+        counted(streak.changes, "change", "changes"),
+        bytes(streak.new_bytes),
+        short(streak.snapshot),
+        minute(streak.last, &view.zone)
+    )
+}
+
+fn note(note: &Note, view: &View) -> String {
+    match note {
+        Note::Paused { first, last, count, by, why } => {
+            let why = why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
+            format!("{} no run, as the role was paused on {by}{why}", slot_or_slots(*first, *last, *count, view))
+        }
+        Note::SameFiles(streak) => {
+            format!("{}; each brought some: probably files that always change", same(streak, view))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples;
+
+    #[test]
+    fn every_kind_is_told_within_80_columns() {
+        let clean = RoleAudit {
+            role: "mail".parse().unwrap(),
+            slots: None,
+            nodes: Vec::new(),
+            findings: Vec::new(),
+            finding_count: 0,
+            notes: Vec::new(),
+            ..samples::audit()
+        };
+        let since = clean.since;
+        let failed = "s3://backups/prod: cannot be reached: orders-db/format (connection refused). To do: check the network and [store] endpoint, then try again: it is safe.";
+        let all = [
+            Audited { role: samples::app(), since, result: Ok(samples::audit()) },
+            Audited { role: clean.role.clone(), since, result: Ok(clean) },
+            Audited { role: "orders-db".parse().unwrap(), since, result: Err(failed.to_owned()) },
+        ];
+        let text = report(&all, &samples::view());
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text);
+    }
+}

@@ -1,0 +1,75 @@
+//! `status`: every role in one table, and below it what needs a person.
+
+use super::whoami::{warning, word};
+use super::{View, wrap};
+use crate::cli::units::relative;
+use crate::job::report::whoami::{RoleStatus, Warning, WhoamiReport};
+
+/// What stands where there is nothing to say.
+const NONE: &str = "-";
+
+/// A line a role, then a line a warning.
+pub fn text(report: &WhoamiReport, view: &View) -> String {
+    let rows = report.roles.iter().map(|role| {
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
+        [
+            role.role.to_string(),
+            word(role.state).to_owned(),
+            or_none(role.term.holder.clone()),
+            or_none(role.term.current.map(|term| term.to_string())),
+            or_none(role.last_backup.as_ref().map(|last| relative(last.time, view.now))),
+            or_none(role.slots.map(|slots| format!("{}/{}", slots.counts.committed, slots.counts.expected))),
+            or_none(role.next_slot.map(|next| relative(next, view.now))),
+            risks(role),
+        ]
+    });
+    let header = ["ROLE", "HERE", "HOLDER", "TERM", "LAST", "SLOTS", "NEXT", "RISKS"];
+    let mut out = super::table(header, [false, false, false, true, false, true, false, false], rows);
+    for role in &report.roles {
+        for warning in &role.warnings {
+            out += &wrap(&format!("{}: ", role.role), 2, &self::warning(warning, view));
+        }
+    }
+    out
+}
+
+/// In a word each; the lines below the table tell more.
+fn risks(role: &RoleStatus) -> String {
+    let word = |warning: &Warning| match warning {
+        Warning::SlotsMissed { .. } => "missed",
+        Warning::ClockOff(_) => "clock",
+        Warning::StoreUnreadable => "store",
+        Warning::StoreRolledBack => "rollback",
+    };
+    let all: Vec<&str> = role.warnings.iter().map(word).collect();
+    if all.is_empty() { NONE.to_owned() } else { all.join(",") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples::{self, active, all, blind};
+    use crate::job::report::whoami::{Reason, State, TermInfo};
+
+    #[test]
+    fn one_line_a_role_and_what_needs_a_person() {
+        let standby = RoleStatus {
+            role: "billing-db".parse().unwrap(),
+            state: State::Standby,
+            reason: Reason::ProbesNo,
+            term: TermInfo { mine: None, current: active().term.current, holder: Some("billing-db-02".to_owned()) },
+            ..active()
+        };
+        let mut late = RoleStatus {
+            role: "mail".parse().unwrap(),
+            warnings: vec![Warning::SlotsMissed { last: samples::at("2026-11-19T01:00:00Z"), count: 2 }],
+            ..active()
+        };
+        if let Some(slots) = &mut late.slots {
+            (slots.counts.committed, slots.counts.missed) = (8, 2);
+        }
+        let shown = text(&all(vec![active(), standby, late, blind()]), &samples::view());
+        assert!(shown.lines().all(|l| l.chars().count() <= 80), "{shown}");
+        insta::assert_snapshot!(shown);
+    }
+}

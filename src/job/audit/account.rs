@@ -1,0 +1,135 @@
+//! The judgement on a journal: takes its records one by one and says what is to be told. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::ids::{Digest, RoleName};
+use crate::job::audit::changes::{Seen, Sequence};
+use crate::job::audit::ledger::{Ledger, before};
+use crate::job::audit::takeovers::Takeovers;
+use crate::job::report::PROBLEMS_MAX;
+use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, NodeShare, RoleAudit};
+use crate::job::report::verified::Damage;
+use crate::job::verify::MISSING;
+use crate::journal::record::{Body, Record, TakeoverWhy};
+use crate::journal::state::{Paused, State};
+use crate::role::slot::Plan;
+
+/// The time in question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Period {
+    /// From then on.
+    pub(crate) since: Timestamp,
+    /// Until now.
+    pub(crate) now: Timestamp,
+}
+
+/// A journal on its way to a verdict.
+#[derive(Debug)]
+pub(crate) struct Account<'a> {
+    plan: Option<&'a Plan>,
+    period: Period,
+    ledger: Ledger,
+    snapshots: Sequence,
+    takeovers: Takeovers,
+    nodes: BTreeMap<String, NodeShare>,
+}
+
+impl<'a> Account<'a> {
+    /// An account of the records that come after the state `base`.
+    pub(crate) fn new(plan: Option<&'a Plan>, period: Period, base: &State) -> Self {
+        Self {
+            plan,
+            period,
+            ledger: Ledger::of_state(base),
+            snapshots: Sequence::new(period.since, base.snapshots.last().map(|snapshot| snapshot.root)),
+            takeovers: Takeovers::default(),
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// The next record, whose object has this digest.
+    pub(crate) fn take(&mut self, record: &Record, digest: Digest) {
+        let time = record.store_time.unwrap_or(record.time);
+        let commit = |began| Commit { seq: record.seq, node: record.node.name.clone(), term: record.term, began, time };
+        match &record.body {
+            Body::Snapshot(body) => {
+                self.share(record, time, |node| node.commits += 1);
+                self.snapshots.take(Seen { time, root: body.root, id: digest }, body);
+                if let Some(slot) = record.slot {
+                    self.ledger.commit(slot, commit(before(time, body.cost.duration_ms)));
+                }
+            }
+            Body::Begin(_) => {
+                self.share(record, time, |node| node.attempts += 1);
+                if let Some(slot) = record.slot {
+                    let (node, term) = (record.node.name.clone(), record.term);
+                    self.ledger.begin(slot, record.instance, Attempt { node, term, began: time, end: None });
+                }
+            }
+            Body::End(body) => {
+                let Some(slot) = record.slot else { return };
+                let end = AttemptEnd { exit: body.exit, stopped: body.stopped };
+                let began = self.ledger.end(slot, record.instance, end);
+                if body.exit == 0 && !body.stopped {
+                    self.share(record, time, |node| node.commits += 1);
+                    self.ledger.commit(slot, commit(began.unwrap_or_else(|| before(time, body.duration_ms))));
+                }
+            }
+            Body::Takeover(body) => match body.why {
+                TakeoverWhy::Moved | TakeoverWhy::Restart => self.takeovers.take(time, &record.node.name),
+                // A person's act is meant.
+                TakeoverWhy::First | TakeoverWhy::Operator => {}
+            },
+            Body::Pause(body) => self.ledger.pauses.begin(&Paused {
+                node: record.node.clone(),
+                time,
+                until: body.until,
+                why: body.why.clone(),
+            }),
+            Body::Resume => self.ledger.pauses.end(time),
+            Body::Unknown { .. } => {}
+        }
+    }
+
+    fn share(&mut self, record: &Record, time: Timestamp, add: impl FnOnce(&mut NodeShare)) {
+        if time >= self.period.since {
+            let name = &record.node.name;
+            add(self
+                .nodes
+                .entry(name.clone())
+                .or_insert_with(|| NodeShare { node: name.clone(), ..NodeShare::default() }));
+        }
+    }
+
+    /// The verdict, with the damages that were found on the way.
+    pub(crate) fn finish(self, role: RoleName, (damages, damage_count): (Vec<Damage>, u64)) -> RoleAudit {
+        let Period { since, now } = self.period;
+        let unnamed = damage_count - damages.len() as u64;
+        let mut findings: Vec<Finding> = damages.into_iter().map(of_damage).collect();
+        let verdict = self.plan.map(|plan| self.ledger.judge(plan, since, now));
+        let slots = verdict.as_ref().map(|verdict| verdict.counts);
+        let verdict = verdict.unwrap_or_default();
+        let (anomalies, more_notes) = self.snapshots.finish();
+        findings.extend(self.ledger.duplicates(since));
+        findings.extend(verdict.findings);
+        findings.extend(anomalies);
+        findings.extend(self.takeovers.finish(since));
+        let finding_count = findings.len() as u64 + unnamed;
+        findings.truncate(PROBLEMS_MAX);
+        let mut notes = verdict.notes;
+        notes.extend(more_notes);
+        notes.truncate(PROBLEMS_MAX);
+        let nodes = self.nodes.into_values().collect();
+        RoleAudit { role, since, records: 0, slots, nodes, findings, finding_count, notes }
+    }
+}
+
+fn of_damage(damage: Damage) -> Finding {
+    if damage.what == MISSING {
+        Finding::Hole { record: damage.object }
+    } else {
+        Finding::Broken { record: damage.object, what: damage.what }
+    }
+}

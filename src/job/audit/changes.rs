@@ -1,0 +1,246 @@
+//! What snapshots say changed, against what really did. Pure.
+//!
+//! A run that compares with something stale reports the same changes for ever; nobody looks twice at one such run, so it has to
+//! be the sequence that tells. Whether content was new is not recorded, only how many bytes were; those of the list of files, which any
+//! change rewrites in part, are among them.
+
+use jiff::Timestamp;
+
+use crate::ids::{ChunkId, Digest};
+use crate::job::report::audited::{Finding, Note, Streak};
+use crate::journal::record::{Changes, SnapshotBody};
+
+/// So many snapshots with the same changed set are no chance.
+const SAME_MIN: u64 = 3;
+
+/// A single file that was touched is nothing to talk about.
+const EVERYTHING_FILES_MIN: u64 = 2;
+
+/// More than this an entry does not take in the list of files, its chunks left aside.
+const ENTRY_BYTES_MAX: u64 = 1024;
+
+/// A chunk's part of the list of files is at most so much smaller than the chunk: 32 bytes of at least 256 KiB.
+const CHUNK_TO_LIST: u64 = 8192;
+
+/// A snapshot, as far as it matters here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// When.
+    pub(crate) time: Timestamp,
+    /// The digest of its manifest.
+    pub(crate) root: ChunkId,
+    /// Its own.
+    pub(crate) id: Digest,
+}
+
+/// Follows the snapshots, in the journal's order.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    since: Timestamp,
+    /// The tree of the snapshot before.
+    root: Option<ChunkId>,
+    same: Option<(ChunkId, Streak, bool)>,
+    everything: Option<Streak>,
+    findings: Vec<Finding>,
+    notes: Vec<Note>,
+}
+
+impl Sequence {
+    /// Snapshots after one with this tree; what ended before `since` is not told.
+    pub(crate) fn new(since: Timestamp, root: Option<ChunkId>) -> Self {
+        Self { since, root, same: None, everything: None, findings: Vec::new(), notes: Vec::new() }
+    }
+
+    /// The next one.
+    pub(crate) fn take(&mut self, seen: Seen, body: &SnapshotBody) {
+        self.same(seen, body);
+        self.everything(seen, body);
+        self.root = Some(seen.root);
+    }
+
+    fn same(&mut self, seen: Seen, body: &SnapshotBody) {
+        let continues =
+            reported(&body.changes) > 0 && self.same.as_ref().is_some_and(|(set, ..)| *set == body.changed_set);
+        if !continues {
+            self.end_same();
+        }
+        if reported(&body.changes) == 0 {
+            return;
+        }
+        let same_tree = self.root == Some(seen.root);
+        match &mut self.same {
+            Some((_, streak, all_new)) => {
+                *all_new &= surely_new(body) && !same_tree;
+                streak.add(seen, body, same_tree);
+            }
+            None => self.same = Some((body.changed_set, Streak::first(seen, body), true)),
+        }
+    }
+
+    fn everything(&mut self, seen: Seen, body: &SnapshotBody) {
+        let Changes { new, changed, .. } = body.changes;
+        let same_tree = self.root == Some(seen.root);
+        let all = new == 0 && changed >= body.files && body.files >= EVERYTHING_FILES_MIN;
+        // With less content than such a list takes nothing can be told.
+        let nothing_new =
+            same_tree || (body.cost.new_bytes <= list_bytes_max(body) && body.bytes > 2 * list_bytes_max(body));
+        if !(all && nothing_new && self.root.is_some()) {
+            self.end_everything();
+            return;
+        }
+        match &mut self.everything {
+            Some(streak) => streak.add(seen, body, same_tree),
+            None => {
+                self.everything =
+                    Some(Streak { same_tree, new_bytes: body.cost.new_bytes, ..Streak::first(seen, body) });
+            }
+        }
+    }
+
+    fn end_same(&mut self) {
+        let Some((_, streak, all_new)) = self.same.take() else { return };
+        if streak.runs < SAME_MIN || streak.last < self.since {
+            return;
+        }
+        // A database in one file changes every night, and nothing is wrong with that.
+        if all_new {
+            self.notes.push(Note::SameFiles(streak));
+        } else {
+            self.findings.push(Finding::SameChanges(streak));
+        }
+    }
+
+    fn end_everything(&mut self) {
+        self.findings
+            .extend(self.everything.take().filter(|streak| streak.last >= self.since).map(Finding::EverythingChanged));
+    }
+
+    /// What was found.
+    pub(crate) fn finish(mut self) -> (Vec<Finding>, Vec<Note>) {
+        self.end_same();
+        self.end_everything();
+        (self.findings, self.notes)
+    }
+}
+
+impl Streak {
+    fn first(seen: Seen, body: &SnapshotBody) -> Self {
+        let (first, changes) = (seen.time, reported(&body.changes));
+        // The first of equal runs may well have been right.
+        Self { first, last: first, snapshot: seen.id, runs: 1, changes, new_bytes: 0, same_tree: true }
+    }
+
+    fn add(&mut self, seen: Seen, body: &SnapshotBody, same_tree: bool) {
+        self.last = seen.time;
+        self.snapshot = seen.id;
+        self.runs += 1;
+        self.changes = reported(&body.changes);
+        self.new_bytes += body.cost.new_bytes;
+        self.same_tree &= same_tree;
+    }
+}
+
+fn reported(changes: &Changes) -> u64 {
+    changes.new + changes.changed + changes.removed
+}
+
+/// The most that writing the whole list of files anew can take.
+fn list_bytes_max(body: &SnapshotBody) -> u64 {
+    body.entries.saturating_mul(ENTRY_BYTES_MAX).saturating_add(body.bytes / CHUNK_TO_LIST)
+}
+
+fn surely_new(body: &SnapshotBody) -> bool {
+    body.cost.new_bytes > list_bytes_max(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::record::Cost;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A snapshot of 10 files, a mebibyte each.
+    fn snapshot(root: u8, set: u8, changed: u64, new_bytes: u64) -> SnapshotBody {
+        SnapshotBody {
+            root: ChunkId([root; 32]),
+            indexes: Vec::new(),
+            entries: 11,
+            files: 10,
+            bytes: 10 * MIB,
+            changes: Changes { changed, unchanged: 11 - changed, ..Changes::default() },
+            changed_set: ChunkId([set; 32]),
+            cost: Cost { new_bytes, ..Cost::default() },
+        }
+    }
+
+    /// What is told of these, one an hour: `same 3`, `files 5`, `all 1`.
+    fn told(since: i64, bodies: &[SnapshotBody]) -> Vec<String> {
+        let at = |hour: i64| Timestamp::from_second(hour * 3600).unwrap();
+        let mut sequence = Sequence::new(at(since), None);
+        for (hour, body) in (0..).zip(bodies) {
+            sequence.take(Seen { time: at(hour), root: body.root, id: Digest([hour as u8; 32]) }, body);
+        }
+        let (findings, notes) = sequence.finish();
+        let finding = |finding| match finding {
+            Finding::SameChanges(s) => {
+                format!("same {} of {}{}", s.runs, s.changes, if s.same_tree { ", one tree" } else { "" })
+            }
+            Finding::EverythingChanged(s) => format!("all {}", s.runs),
+            other => panic!("{other:?}"),
+        };
+        let note = |note| match note {
+            Note::SameFiles(s) => format!("files {}, {} MiB", s.runs, s.new_bytes / MIB),
+            other @ Note::Paused { .. } => panic!("{other:?}"),
+        };
+        findings.into_iter().map(finding).chain(notes.into_iter().map(note)).collect()
+    }
+
+    #[test]
+    fn a_hash_store_that_is_never_written_back_shows_itself() {
+        let run = snapshot(1, 7, 9, 0);
+        assert_eq!(told(0, &vec![run.clone(); 2]), [""; 0]);
+        assert_eq!(told(0, &vec![run.clone(); 5]), ["same 5 of 9, one tree"]);
+        // Also where it was the index that got lost, and all is stored again each time.
+        assert_eq!(told(0, &vec![snapshot(1, 7, 9, 9 * MIB); 4]), ["same 4 of 9, one tree"]);
+        // Two nodes whose copies have different times, in turns.
+        let turns: Vec<_> = (0..6).map(|n| snapshot(n % 2, 7, 4, 2_000)).collect();
+        assert_eq!(told(0, &turns), ["same 6 of 4"]);
+        assert_eq!(told(6, &turns), [""; 0], "it ended before the time in question");
+        assert_eq!(told(5, &turns), ["same 6 of 4"]);
+    }
+
+    #[test]
+    fn quiet_nights_and_other_changes_end_it() {
+        let quiet = snapshot(1, 0, 0, 0);
+        assert_eq!(told(0, &vec![quiet.clone(); 30]), [""; 0]);
+        let busy = |root| snapshot(root, 7, 2, 1_000);
+        assert_eq!(told(0, &[busy(1), busy(2), quiet, busy(3), busy(4)]), [""; 0]);
+        assert_eq!(told(0, &[busy(1), busy(2), snapshot(3, 8, 2, 1_000), busy(4)]), [""; 0]);
+    }
+
+    #[test]
+    fn a_database_that_changes_every_night_is_only_noted() {
+        let nights: Vec<_> = (0..30).map(|n| snapshot(n, 7, 1, MIB)).collect();
+        assert_eq!(told(0, &nights), ["files 30, 29 MiB"]);
+        let mut idle = nights.clone();
+        idle[10].cost.new_bytes = 500;
+        assert_eq!(
+            told(0, &idle),
+            ["same 30 of 1"],
+            "one of them brought nothing and reported it as changed all the same"
+        );
+    }
+
+    #[test]
+    fn everything_changed_and_nothing_new() {
+        let before = snapshot(1, 1, 1, MIB);
+        assert_eq!(told(0, &[before.clone(), snapshot(2, 2, 10, 3_000)]), ["all 1"], "only times differ");
+        assert_eq!(told(0, &[before.clone(), snapshot(1, 2, 11, 0), snapshot(1, 3, 11, 0)]), ["all 2"]);
+        assert_eq!(told(0, &[before.clone(), snapshot(2, 2, 10, 10 * MIB)]), [""; 0], "all of it is new");
+        assert_eq!(told(0, &[before.clone(), snapshot(2, 2, 9, 3_000)]), [""; 0]);
+        assert_eq!(told(0, &[snapshot(2, 2, 10, 3_000)]), [""; 0], "compared with what is not known");
+        let small = |root, new| SnapshotBody { bytes: 900, ..snapshot(root, root, 10, new) };
+        assert_eq!(told(0, &[small(1, 0), small(2, 1_800)]), [""; 0], "as small as the list of files");
+    }
+}

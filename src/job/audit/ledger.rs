@@ -1,0 +1,259 @@
+//! What happened for each slot, held against the schedule. Pure.
+//!
+//! The schedule is the one that the config has now. Where the journal shows that it was another one, that is between two commits one
+//! of which is for an instant that is no slot, nothing is called missed.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use jiff::Timestamp;
+
+use crate::ids::InstanceId;
+use crate::job::audit::pauses::Pauses;
+use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, Note, SlotCounts};
+use crate::job::report::whoami::RecentSlots;
+use crate::journal::state::State;
+use crate::role::slot::{Plan, Slot, Standing};
+
+/// So many slots are counted where somebody asks how a role stands.
+const RECENT_SLOTS: usize = 10;
+
+/// What happened for one slot.
+#[derive(Debug, Clone, Default)]
+struct Tries {
+    /// It has a commit of which no more is known.
+    vouched: bool,
+    commits: Vec<Commit>,
+    attempts: Vec<(InstanceId, Attempt)>,
+}
+
+impl Tries {
+    fn is_committed(&self) -> bool {
+        self.vouched || !self.commits.is_empty()
+    }
+}
+
+/// What happened for all slots that a record names.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ledger {
+    slots: BTreeMap<Timestamp, Tries>,
+    /// When nobody was to run.
+    pub(crate) pauses: Pauses,
+}
+
+/// How the slots of a period stand.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Verdict {
+    pub(crate) counts: SlotCounts,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) notes: Vec<Note>,
+    /// The last one's reason, for slots one after the other that have the same.
+    run: Option<Run>,
+}
+
+/// Slots one after the other without a commit.
+#[derive(Debug, Clone)]
+struct Run {
+    first: Timestamp,
+    last: Timestamp,
+    count: u64,
+    why: Why,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Why {
+    NobodyTried,
+    Paused { by: String, why: Option<String> },
+}
+
+impl Ledger {
+    /// What a state still knows of its slots.
+    pub(crate) fn of_state(state: &State) -> Self {
+        let mut ledger = Self::default();
+        for snapshot in &state.snapshots {
+            let Some(slot) = snapshot.slot else { continue };
+            let (time, cost) = (snapshot.time, snapshot.cost);
+            let began = before(time, cost.duration_ms);
+            let (seq, term, node) = (snapshot.seq, snapshot.term, snapshot.node.name.clone());
+            ledger.commit(slot, Commit { seq, node, term, began, time });
+        }
+        // A good end of a guarded command leaves no more than this.
+        if let Some(slot) = state.last_slot {
+            let tries = ledger.slots.entry(slot).or_default();
+            tries.vouched = tries.commits.is_empty();
+        }
+        if let Some(paused) = &state.paused {
+            ledger.pauses.begin(paused);
+        }
+        ledger
+    }
+
+    /// A slot got a commit.
+    pub(crate) fn commit(&mut self, slot: Timestamp, commit: Commit) {
+        self.slots.entry(slot).or_default().commits.push(commit);
+    }
+
+    /// A guarded command was begun by this process.
+    pub(crate) fn begin(&mut self, slot: Timestamp, instance: InstanceId, attempt: Attempt) {
+        self.slots.entry(slot).or_default().attempts.push((instance, attempt));
+    }
+
+    /// It has ended. Returns when it was begun, if that is known.
+    pub(crate) fn end(&mut self, slot: Timestamp, instance: InstanceId, end: AttemptEnd) -> Option<Timestamp> {
+        let attempts = &mut self.slots.entry(slot).or_default().attempts;
+        let open = attempts.iter_mut().rfind(|(by, attempt)| *by == instance && attempt.end.is_none());
+        open.map(|(_, attempt)| {
+            attempt.end = Some(end);
+            attempt.began
+        })
+    }
+
+    /// Slots with more than one commit, the last of them in the time from `since` on.
+    pub(crate) fn duplicates(&self, since: Timestamp) -> Vec<Finding> {
+        let twice = self.slots.iter().filter(|(_, tries)| tries.commits.len() + usize::from(tries.vouched) > 1);
+        twice
+            .filter(|(_, tries)| tries.commits.iter().any(|commit| commit.time >= since))
+            .map(|(slot, tries)| Finding::Duplicate { slot: *slot, commits: tries.commits.clone() })
+            .collect()
+    }
+
+    /// Holds the slots from `since` to `now` against the schedule.
+    pub(crate) fn judge(&self, plan: &Plan, since: Timestamp, now: Timestamp) -> Verdict {
+        let mut verdict = Verdict::default();
+        // Whether a role that never had a slot should have had one, nobody knows.
+        let Some((&first, _)) = self.slots.first_key_value() else { return verdict };
+        let known = self.slots.range(..since).next_back().map_or(since, |(slot, _)| *slot);
+        let planned: BTreeMap<Timestamp, bool> =
+            self.slots.range(known..).map(|(slot, _)| (*slot, plan.exactly(*slot).is_some())).collect();
+        let unplanned = |(slot, tries): &(&Timestamp, &Tries)| !planned[*slot] && tries.is_committed();
+        verdict.counts.unplanned = self.slots.range(since..).filter(unplanned).count() as u64;
+        let mut next = plan.from_on(since.max(first));
+        while let Some(slot) = next.filter(|slot| slot.starts <= now) {
+            self.judge_one(plan, slot, &planned, now, &mut verdict);
+            next = plan.following(slot);
+        }
+        verdict.flush();
+        verdict
+    }
+
+    fn judge_one(
+        &self,
+        plan: &Plan,
+        slot: Slot,
+        planned: &BTreeMap<Timestamp, bool>,
+        now: Timestamp,
+        verdict: &mut Verdict,
+    ) {
+        let tries = self.slots.get(&slot.at);
+        if let Some(tries) = tries.filter(|tries| tries.is_committed()) {
+            verdict.flush();
+            verdict.counts.expected += 1;
+            verdict.counts.committed += 1;
+            if let Some(commit) = tries.commits.first() {
+                self.judge_commit(plan, slot, commit, verdict);
+            }
+            return;
+        }
+        if tries.is_none() && !was_planned(planned, slot) {
+            verdict.flush();
+            return;
+        }
+        let attempts: Vec<Attempt> =
+            tries.map(|tries| tries.attempts.iter().map(|(_, attempt)| attempt.clone()).collect()).unwrap_or_default();
+        verdict.counts.expected += 1;
+        match plan.standing(slot, None, !attempts.is_empty(), now) {
+            Standing::Committed | Standing::Open { .. } => {
+                verdict.flush();
+                verdict.counts.open += 1;
+            }
+            Standing::NotStarted | Standing::NotFinished => self.missed(plan, slot, attempts, verdict),
+        }
+    }
+
+    fn missed(&self, plan: &Plan, slot: Slot, attempts: Vec<Attempt>, verdict: &mut Verdict) {
+        if let Some(span) = self.pauses.cover(slot.starts, start_by(plan, slot)) {
+            verdict.counts.paused += 1;
+            verdict.extend(slot.at, Why::Paused { by: span.by.clone(), why: span.why.clone() });
+        } else if attempts.is_empty() {
+            verdict.counts.missed += 1;
+            verdict.extend(slot.at, Why::NobodyTried);
+        } else {
+            verdict.flush();
+            verdict.counts.missed += 1;
+            verdict.findings.push(Finding::Missed { first: slot.at, last: slot.at, count: 1, attempts });
+        }
+    }
+
+    fn judge_commit(&self, plan: &Plan, slot: Slot, commit: &Commit, verdict: &mut Verdict) {
+        let begun_late = plan.standing(slot, None, false, commit.began) == Standing::NotStarted;
+        let ended_late = plan.standing(slot, None, true, commit.time) == Standing::NotFinished;
+        if (begun_late || ended_late) && self.pauses.cover(slot.starts, start_by(plan, slot)).is_none() {
+            verdict.counts.late += 1;
+            verdict.findings.push(Finding::Late { slot: slot.at, commit: commit.clone() });
+        }
+    }
+}
+
+impl Verdict {
+    /// One more slot without a commit.
+    fn extend(&mut self, slot: Timestamp, why: Why) {
+        match &mut self.run {
+            Some(run) if run.why == why => {
+                run.last = slot;
+                run.count += 1;
+            }
+            _ => {
+                self.flush();
+                self.run = Some(Run { first: slot, last: slot, count: 1, why });
+            }
+        }
+    }
+
+    /// The slots one after the other have come to an end.
+    fn flush(&mut self) {
+        let Some(Run { first, last, count, why }) = self.run.take() else { return };
+        match why {
+            Why::NobodyTried => self.findings.push(Finding::Missed { first, last, count, attempts: Vec::new() }),
+            Why::Paused { by, why } => self.notes.push(Note::Paused { first, last, count, by, why }),
+        }
+    }
+}
+
+/// Whether the schedule was this one when `slot` came, as far as the slots tell that records name before and after it.
+fn was_planned(planned: &BTreeMap<Timestamp, bool>, slot: Slot) -> bool {
+    let after = planned.range((Bound::Excluded(slot.at), Bound::Unbounded)).next();
+    let before = planned.range(..slot.at).next_back();
+    // What comes after the newest is owed to the schedule of today.
+    after.is_none_or(|(_, after)| *after && before.is_none_or(|(_, before)| *before))
+}
+
+/// How the newest slots stand, as far as a state tells: it has every snapshot, but no guarded command's good end and no pause
+/// that is over. `None`: nobody committed a slot yet, or a guarded command committed the last one.
+pub(crate) fn recent(plan: &Plan, state: &State, now: Timestamp) -> Option<RecentSlots> {
+    let ledger = Ledger::of_state(state);
+    if ledger.slots.is_empty() || ledger.slots.values().any(|tries| tries.vouched) {
+        return None;
+    }
+    let mut first = plan.due(now)?;
+    for _ in 1..RECENT_SLOTS {
+        first = plan.preceding(first)?;
+    }
+    Some(RecentSlots { since: first.at, counts: ledger.judge(plan, first.at, now).counts })
+}
+
+/// Until when a run for this slot may begin.
+fn start_by(plan: &Plan, slot: Slot) -> Timestamp {
+    match plan.standing(slot, None, false, slot.starts) {
+        Standing::Open { until } => until,
+        Standing::Committed | Standing::NotStarted | Standing::NotFinished => slot.starts,
+    }
+}
+
+/// So many milliseconds before.
+pub(crate) fn before(time: Timestamp, milliseconds: u64) -> Timestamp {
+    let span = jiff::SignedDuration::from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX));
+    time.checked_sub(span).unwrap_or(Timestamp::MIN)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Takeovers back and forth: a role that cannot stay where it is. Pure.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::job::report::audited::Finding;
+
+/// The most takeovers within [`WITHIN`] that are no finding: a planned switch there and back, and a bad night.
+const CALM_MAX: usize = 6;
+
+/// The time within which they are counted.
+const WITHIN: SignedDuration = SignedDuration::from_hours(24);
+
+/// Counts them, in the journal's order.
+#[derive(Debug, Default)]
+pub(crate) struct Takeovers {
+    /// Those within the time, and who took the role.
+    recent: VecDeque<(Timestamp, String)>,
+    /// The spell that goes on.
+    spell: Option<Spell>,
+    /// Those that are over.
+    over: Vec<Spell>,
+}
+
+#[derive(Debug)]
+struct Spell {
+    first: Timestamp,
+    last: Timestamp,
+    count: u64,
+    nodes: BTreeSet<String>,
+}
+
+impl Takeovers {
+    /// A node took the role.
+    pub(crate) fn take(&mut self, at: Timestamp, node: &str) {
+        self.recent.retain(|(before, _)| at.duration_since(*before) < WITHIN);
+        self.recent.push_back((at, node.to_owned()));
+        if self.recent.len() <= CALM_MAX {
+            self.over.extend(self.spell.take());
+            return;
+        }
+        match &mut self.spell {
+            Some(spell) => {
+                spell.last = spell.last.max(at);
+                spell.count += 1;
+                spell.nodes.insert(node.to_owned());
+            }
+            None => {
+                self.spell = Some(Spell {
+                    first: self.recent.iter().map(|(at, _)| *at).min().unwrap_or(at),
+                    last: at,
+                    count: self.recent.len() as u64,
+                    nodes: self.recent.iter().map(|(_, node)| node.clone()).collect(),
+                });
+            }
+        }
+    }
+
+    /// What was too much, as far as it reached into the time from `since` on.
+    pub(crate) fn finish(self, since: Timestamp) -> Vec<Finding> {
+        let spells = self.over.into_iter().chain(self.spell).filter(|spell| spell.last >= since);
+        spells
+            .map(|Spell { first, last, count, nodes }| Finding::Flapping {
+                first,
+                last,
+                count,
+                nodes: nodes.into_iter().collect(),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::from_second(hour * 3600).unwrap()
+    }
+
+    fn told(hours: &[i64], since: i64) -> Vec<(i64, i64, u64)> {
+        let mut takeovers = Takeovers::default();
+        for (n, hour) in hours.iter().enumerate() {
+            takeovers.take(at(*hour), ["east", "west"][n % 2]);
+        }
+        takeovers.finish(at(since)).iter().map(spell).collect()
+    }
+
+    fn spell(finding: &Finding) -> (i64, i64, u64) {
+        let Finding::Flapping { first, last, count, nodes } = finding else { panic!("{finding:?}") };
+        assert_eq!(nodes, &["east", "west"]);
+        (first.as_second() / 3600, last.as_second() / 3600, *count)
+    }
+
+    #[test]
+    fn more_than_six_within_a_day_are_told_once() {
+        assert_eq!(told(&[0, 1, 2, 3, 4, 5], 0), []);
+        assert_eq!(
+            told(&[0, 4, 8, 12, 16, 20, 24, 28, 32, 36], 0),
+            [],
+            "the first is a day old when the seventh comes"
+        );
+        assert_eq!(told(&[0, 1, 2, 3, 4, 5, 23, 24, 30], 0), [(0, 24, 8)], "at 30 only three count");
+        assert_eq!(told(&[0, 1, 2, 3, 4, 5, 6, 7, 8], 0), [(0, 8, 9)]);
+        assert_eq!(told(&[0, 1, 2, 3, 4, 5, 6, 100, 101, 102, 103, 104, 105, 106], 0), [(0, 6, 7), (100, 106, 7)]);
+        assert_eq!(told(&[0, 1, 2, 3, 4, 5, 6], 7), [], "before the time in question");
+    }
+}

@@ -1,0 +1,132 @@
+//! Over real repositories: what is read of a journal, and what of it is told.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::config::Schedule;
+use crate::ids::{InstanceId, NodeId, Seq};
+use crate::job::backup::{Ask, Runner};
+use crate::job::operate::Operator;
+use crate::job::report::audited::{Finding, Note};
+use crate::job::testing::Rig;
+use crate::journal::record::NodeRef;
+use crate::journal::state::View;
+use crate::repo::names;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+async fn told(rig: &Rig, since: SignedDuration, known: Option<View>) -> RoleAudit {
+    let now = rig.env.clock.now();
+    let plan = Plan::new(&rig.role, &TimeZone::UTC).unwrap();
+    audit(rig.store.clone(), &rig.role, plan.as_ref(), (now + since, now), &move |_| known.clone()).await.unwrap()
+}
+
+async fn backup(rig: &Rig, slot: Option<Timestamp>) {
+    let runner: Runner = rig.runner();
+    rig.backup_as(&runner, &Ask { slot, ..Ask::default() }).await;
+}
+
+fn key(rig: &Rig, seq: u64) -> String {
+    names::record(&rig.role.name, Seq(seq))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_journal_has_no_findings() {
+    let rig = Rig::new().await;
+    assert_eq!(told(&rig, -DAY, None).await.records, 0);
+    for content in ["1", "2", "3"] {
+        rig.write(content, content);
+        backup(&rig, None).await;
+    }
+    let audit = told(&rig, -DAY, None).await;
+    assert_eq!((audit.records, audit.slots, &audit.findings[..], &audit.notes[..]), (4, None, &[][..], &[][..]));
+    assert_eq!((audit.nodes[0].node.as_str(), audit.nodes[0].commits), ("east", 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missed_doubled_and_late_slots_are_told() {
+    let mut rig = Rig::new().await;
+    rig.role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
+    let plan = Plan::new(&rig.role, &TimeZone::UTC).unwrap().unwrap();
+    let now = rig.env.clock.now();
+    let due = plan.due(now).unwrap();
+    let three_before = due.at - SignedDuration::from_hours(3);
+    for _ in 0..2 {
+        backup(&rig, Some(three_before)).await;
+    }
+    let audit = audit(rig.store.clone(), &rig.role, Some(&plan), (now - DAY, now), &|_| None).await.unwrap();
+    let slots = audit.slots.unwrap();
+    assert_eq!((slots.expected, slots.committed, slots.missed + slots.open), (4, 1, 3));
+    // The run that commits it comes hours after it.
+    let [Finding::Duplicate { slot, commits }, Finding::Late { .. }, Finding::Missed { first, attempts, .. }] =
+        &audit.findings[..]
+    else {
+        panic!("{audit:?}")
+    };
+    assert_eq!((*slot, commits.len(), commits[0].node.as_str()), (three_before, 2, "east"));
+    assert_eq!((*first, attempts.len()), (three_before + SignedDuration::from_hours(1), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
+    let rig = Rig::new().await;
+    backup(&rig, None).await;
+    let node = NodeRef { id: NodeId([2; 16]), name: "west".to_owned() };
+    let operator = Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None };
+    for n in 0..70 {
+        // Takeover and snapshot, then these: the 64th record is a checkpoint.
+        if n % 2 == 0 {
+            operator.pause(&rig.repository, None, None).await.unwrap();
+        } else {
+            operator.resume(&rig.repository).await.unwrap();
+        }
+    }
+    let known = rig.archive().await.view;
+    assert_eq!(known.head.as_ref().unwrap().seq, Seq(72));
+    let (long, short) = (-DAY, SignedDuration::from_hours(2));
+    assert_eq!((told(&rig, long, None).await.records, told(&rig, short, None).await.records), (72, 9));
+
+    rig.store.delete(&[key(&rig, 5)]).await.unwrap();
+    assert_eq!(told(&rig, long, None).await.findings, [Finding::Hole { record: key(&rig, 5) }]);
+    assert_eq!(told(&rig, short, None).await.findings, [], "the checkpoint stands for all before it");
+    // The newest is gone: only who has seen it can tell.
+    rig.store.delete(&[key(&rig, 72)]).await.unwrap();
+    assert_eq!(told(&rig, short, None).await.findings, []);
+    assert_eq!(told(&rig, short, Some(known)).await.findings, [Finding::Hole { record: key(&rig, 72) }]);
+    // A record that somebody else's key made, or nobody's.
+    let object = rig.store.get(&key(&rig, 70)).await.unwrap();
+    let mut broken = object.to_vec();
+    broken[40] ^= 1;
+    rig.store.delete(&[key(&rig, 70)]).await.unwrap();
+    rig.store.put(&key(&rig, 70), broken.into()).await.unwrap();
+    let findings = told(&rig, short, None).await.findings;
+    assert!(matches!(&findings[..], [Finding::Broken { record, .. }] if *record == key(&rig, 70)), "{findings:?}");
+    // A checkpoint that cannot be read is no place to begin.
+    rig.store.delete(&[key(&rig, 64)]).await.unwrap();
+    let audit = told(&rig, short, None).await;
+    assert_eq!((audit.records, audit.finding_count), (69, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_before_the_checkpoint_still_explains() {
+    let mut rig = Rig::new().await;
+    rig.role.schedule = Some(Schedule::Every(Duration::from_secs(1)));
+    rig.role.missed_after = Duration::from_secs(1);
+    let plan = Plan::new(&rig.role, &TimeZone::UTC).unwrap().unwrap();
+    backup(&rig, plan.due(rig.env.clock.now()).map(|slot| slot.at)).await;
+    let node = NodeRef { id: NodeId([2; 16]), name: "west".to_owned() };
+    let operator = Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None };
+    for _ in 0..65 {
+        operator.pause(&rig.repository, None, Some("disk swap".to_owned())).await.unwrap();
+    }
+    let last = rig.archive().await.view.state.paused.unwrap().time;
+    let later = last + SignedDuration::from_hours(3);
+    let period = (later - SignedDuration::from_secs(100), later);
+    let audit = audit(rig.store.clone(), &rig.role, Some(&plan), period, &|_| None).await.unwrap();
+    assert!(audit.records < 10 && audit.findings.is_empty(), "{audit:?}");
+    let [Note::Paused { count, by, why, .. }] = &audit.notes[..] else { panic!("{audit:?}") };
+    assert!((98..=100).contains(count), "{count}");
+    assert_eq!((by.as_str(), why.as_deref()), ("west", Some("disk swap")));
+}
