@@ -10,3 +10,4 @@ pub mod lease;
 pub mod permit;
 pub mod probe;
 pub mod slot;
+pub mod twin;

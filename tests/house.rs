@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use; the types of `config` are settings that every
 /// room below may be given; a tree is scanned into and written back from `repo::entry`; an append asks for a
-/// `role::permit`, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
+/// `role::permit`, a view keeps what `role::twin` judges, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
 const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("moment", &[]),
@@ -20,7 +20,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("role", &["ids", "moment", "env", "config", "store"]),
     (
         "journal",
-        &["ids", "moment", "env", "config", "store", "role::permit", "repo::crypto", "repo::line", "repo::names"],
+        &[
+            "ids",
+            "moment",
+            "env",
+            "config",
+            "store",
+            "role::permit",
+            "role::twin",
+            "repo::crypto",
+            "repo::line",
+            "repo::names",
+        ],
     ),
     ("tree", &["ids", "moment", "env", "config", "store", "repo::entry"]),
     ("job", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree"]),
@@ -91,6 +102,7 @@ const DECISIONS: &[&str] = &[
     "role/lease/etcd/peer.rs",
     "role/permit.rs",
     "role/slot.rs",
+    "role/twin.rs",
     "store/key.rs",
     "tree/compare.rs",
     "tree/exclude.rs",

@@ -158,6 +158,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
         Reason::HandedOver { .. } => "handed_over",
         Reason::Paused { .. } => "paused",
         Reason::TakenOver { .. } => "taken_over",
+        Reason::Cloned => "cloned",
     };
     let warnings: Vec<Value> = role
         .warnings
@@ -201,7 +202,8 @@ fn etcd(etcd: &EtcdState) -> Value {
 
 /// `init`.
 pub fn init(report: &InitReport) -> String {
-    document(json!({ "roles": report.roles.iter().map(init_role).collect::<Vec<_>>() }))
+    let roles: Vec<Value> = report.roles.iter().map(init_role).collect();
+    document(json!({ "roles": roles, "new_identity": report.new_identity }))
 }
 
 fn init_role(role: &InitRole) -> Value {
@@ -513,7 +515,7 @@ mod tests {
             key: KeySource::KeyFile("/k".into()),
             key_file_created: true,
         };
-        let text = init(&InitReport { roles: vec![role.clone()] });
+        let text = init(&InitReport { roles: vec![role.clone()], new_identity: None });
         assert_eq!(read(&text)["roles"][0]["key"]["key_file"], "/k");
         assert_eq!(read(&backup(&[role], &[]))["created"][0]["role"], "app", "backup says it, too");
     }

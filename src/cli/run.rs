@@ -201,7 +201,10 @@ pub async fn until_cancelled<T>(cancel: &Cancel, work: impl Future<Output = Resu
 
 async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
-    let mut report = InitReport { roles: Vec::new() };
+    let mut report = InitReport { roles: Vec::new(), new_identity: None };
+    if args.new_identity {
+        report.new_identity = Some(wire::new_identity(&context)?);
+    }
     for role in settings::roles(&context.settings, &args.roles)? {
         match wire::init(&context, role).await {
             Ok(done) => report.roles.push(done),
@@ -253,7 +256,10 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
         }
         created.retain(|role| role.created);
         if !created.is_empty() && !session.globals.json {
-            session.out.print(&format!("{}\n", render::setup::init(&InitReport { roles: created.clone() })))?;
+            session.out.print(&format!(
+                "{}\n",
+                render::setup::init(&InitReport { roles: created.clone(), new_identity: None })
+            ))?;
         }
     }
     let mut reports = Vec::new();

@@ -19,7 +19,7 @@ use super::{open, render};
 use crate::config::{KeySource, RoleSettings};
 use crate::daemon::client::Client;
 use crate::daemon::{self, Start};
-use crate::ids::RoleName;
+use crate::ids::{NodeId, RoleName};
 use crate::job;
 use crate::job::backup::{BackupError, Runner};
 use crate::job::exec::{self, ExecError, Executed};
@@ -44,7 +44,7 @@ use crate::job::whoami::Asker;
 use crate::journal::record::NodeRef;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::Entry;
-use crate::role::identity::{Node, Origin, find_state_dir, open_state_dir};
+use crate::role::identity::{self, Node, Origin, find_state_dir, open_state_dir};
 use crate::role::slot::Plan;
 use crate::store::{Store, StoreError};
 
@@ -55,6 +55,12 @@ pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Er
     let (repository, report) = job::init::init(store, &role.name, &role.key, settings.journal, &context.env).await?;
     job::lease::prove(role, &repository, &context.env).await?;
     Ok(report)
+}
+
+/// Makes this node a new one.
+pub fn new_identity(context: &Context) -> Result<NodeId, Error> {
+    let state_dir = open_state_dir(context.state_dir.as_deref())?;
+    Ok(identity::renew(&state_dir, &context.env)?)
 }
 
 /// Backs one role up, if this node is active for it.

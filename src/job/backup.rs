@@ -26,7 +26,7 @@ use jiff::Timestamp;
 
 use crate::config::RoleSettings;
 use crate::env::Env;
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, NodeId};
 pub use crate::job::backup::dump::DumpError;
 pub use crate::job::backup::error::BackupError;
 pub(crate) use crate::job::backup::session::Session;
@@ -37,13 +37,14 @@ use crate::job::local::{self, Local, LocalLock, Memory, Own};
 use crate::job::progress::Progress;
 use crate::job::report::{ByteCounts, FileCounts};
 use crate::job::repository::Repository;
-use crate::journal::log::Journal;
-use crate::journal::record::{NodeRef, TakeoverWhy};
+use crate::journal::log::{Act, Journal};
+use crate::journal::record::{CloneBody, NodeRef, TakeoverWhy};
 use crate::journal::state::{Holder, Snapshot, View};
 use crate::repo::names;
 use crate::repo::reader::load_index;
 use crate::role::election::{History, Holding, Pause};
 use crate::role::permit::Candidacy;
+use crate::role::twin::{self, Suspicion};
 use crate::store::proof;
 use crate::tree::problem::Problem;
 
@@ -116,20 +117,47 @@ impl<'a> Opening<'a> {
         let keys = repository.keys.clone();
         let local = Local::open(&runner.state_dir, keys.repo())?;
         let lock = local.lock()?;
-        let memory = local.load();
+        let mut memory = remembered(&local, runner.node.id);
+        let state = |error| BackupError::State { path: local.memory_file(), error };
+        let mut instances = local.instances();
+        if !instances.contains(&runner.instance) {
+            local.enlist(runner.instance).map_err(state)?;
+            instances.push(runner.instance);
+            local.trim_instances(&instances).map_err(state)?;
+        }
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
-        let view = journal.read(memory.view.as_ref()).await?;
+        let mut view = journal.read(memory.view.as_ref()).await?;
+        // Who remembers nothing has nothing to compare with.
+        if memory.view.is_some() {
+            let newest = view.writers.get(&runner.node.id).copied();
+            match twin::judge(newest, &instances, memory.suspected) {
+                Suspicion::None | Suspicion::Known => {}
+                Suspicion::First(seq) => {
+                    tracing::warn!(
+                        "record {seq} of the journal has this node's ID, and no process of this node wrote it: either \
+                         this machine was set back to an earlier state, or it was cloned with its state directory"
+                    );
+                    memory.suspected = Some(seq);
+                    local.save(&memory).map_err(state)?;
+                }
+                Suspicion::Twin if view.state.clones.contains(&runner.node.id) => {}
+                Suspicion::Twin => {
+                    let other = newest.expect("it was judged").instance;
+                    view = journal.note(&view, Act::Clone(CloneBody { other })).await?;
+                }
+            }
+        }
         Ok(Self { runner, repository, journal, local, lock, memory, view, started })
     }
 
     /// The journal as it is now, for somebody who waits for no lock and remembers nothing.
     pub async fn look(runner: &Runner, repository: &Repository) -> Result<History, BackupError> {
         let keys = repository.keys.clone();
-        let memory = Local::peek(&runner.state_dir, keys.repo()).load();
+        let memory = remembered(&Local::peek(&runner.state_dir, keys.repo()), runner.node.id);
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
-        Ok(history(&journal.read(memory.view.as_ref()).await?, &memory))
+        Ok(history(&journal.read(memory.view.as_ref()).await?, &memory, runner.node.id))
     }
 
     /// Reads the journal on.
@@ -145,21 +173,21 @@ impl<'a> Opening<'a> {
 
     /// What the election wants to know of it.
     pub fn history(&self) -> History {
-        history(&self.view, &self.memory)
+        history(&self.view, &self.memory, self.runner.node.id)
     }
 
     /// Remembers what was read, and fetches what the index of the newest snapshot needs: a node that stands by does it, so that
     /// its first run after a takeover starts at once.
     pub async fn keep(self) -> Result<History, BackupError> {
-        let Self { local, memory, view, repository, .. } = self;
+        let Self { local, memory, view, repository, runner, .. } = self;
         if memory.view.as_ref() == Some(&view) {
-            return Ok(history(&view, &memory));
+            return Ok(history(&view, &memory, runner.node.id));
         }
         let (store, keys) = (repository.store.as_ref(), &repository.keys);
         load_index(store, keys, &view.state.indexes, Some(&local.index_dir())).await?;
         let memory = Memory { view: Some(view.clone()), ..memory };
         local.save(&memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
-        Ok(history(&view, &memory))
+        Ok(history(&view, &memory, runner.node.id))
     }
 
     /// Backs the role up, as the node that the election named.
@@ -211,8 +239,17 @@ impl<'a> Opening<'a> {
     }
 }
 
+/// What this node remembers; what another identity of it remembered of itself is none of its own.
+fn remembered(local: &Local, node: NodeId) -> Memory {
+    let memory = local.load();
+    match memory.node {
+        Some(was) if was != node => Memory { own: None, suspected: None, node: Some(node), ..memory },
+        _ => Memory { node: Some(node), ..memory },
+    }
+}
+
 /// What the election wants to know of a journal, and of what this node remembers of itself.
-pub fn history(view: &View, memory: &Memory) -> History {
+pub fn history(view: &View, memory: &Memory, node: NodeId) -> History {
     let holding = |h: &Holder| Holding {
         node: h.node.id,
         label: h.node.name.clone(),
@@ -231,5 +268,6 @@ pub fn history(view: &View, memory: &Memory) -> History {
         own_term: memory.own.map(|own| own.term),
         last_slot: view.state.last_slot,
         paused,
+        cloned: view.state.clones.contains(&node),
     }
 }

@@ -64,6 +64,8 @@ pub enum Reason {
     },
     /// No slot has been due yet.
     NothingDue,
+    /// This node exists twice.
+    Cloned,
     /// A person paused the role.
     Paused(Pause),
     /// Another process got the lease while this run went on, and has not written yet.
@@ -293,6 +295,7 @@ impl<'a> Guard<'a> {
             State::Unknown(why) => (Outcome::Unknown, Reason::Unknown(why, evidence)),
             State::Conflict { holder } => (Outcome::Standby, Reason::Conflict { holder: holder.label }),
             State::Paused(pause) => (Outcome::Skipped, Reason::Paused(pause)),
+            State::Cloned => (Outcome::Unknown, Reason::Cloned),
         };
         Admission::Refused(Box::new((nothing(self.role, outcome), Some(reason))))
     }

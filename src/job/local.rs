@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, RepoId, Term};
+use crate::ids::{Digest, InstanceId, NodeId, RepoId, Seq, Term};
 use crate::journal::state::View;
+
+/// How many of a node's processes are remembered: those that wrote since the journal was last read are looked for among them.
+const INSTANCES_KEPT: usize = 512;
 
 /// The local directory of one repository.
 #[derive(Debug, Clone)]
@@ -29,6 +32,12 @@ pub struct Memory {
     /// The snapshot after whose commit nothing was left unfinished in the store. Anything else, and the next run looks for
     /// packs that a broken run left.
     pub clean: Option<Digest>,
+    /// The node that remembers this: after it got a new identity, `own` is another's.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+    /// The first record that was written with this node's ID by nobody it knows.
+    #[serde(default)]
+    pub suspected: Option<Seq>,
 }
 
 /// A takeover of this node's own.
@@ -98,6 +107,32 @@ impl Local {
     /// The cache of the tree as this node saw it.
     pub fn tree_cache(&self) -> PathBuf {
         self.dir.join("tree")
+    }
+
+    /// Notes that this process may write as this node. Whoever writes without it is taken for a twin.
+    pub fn enlist(&self, instance: InstanceId) -> io::Result<()> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.instances_file());
+        // One write of a line: processes that append at the same time do not mix.
+        file?.write_all(format!("{instance}\n").as_bytes())
+    }
+
+    /// The processes that may have written as this node, of which only the newest are kept.
+    pub fn instances(&self) -> Vec<InstanceId> {
+        let text = fs::read_to_string(self.instances_file()).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Forgets the oldest of them. With the lock held; a process that enlists at this very moment may be lost, and is then suspected once.
+    pub fn trim_instances(&self, instances: &[InstanceId]) -> io::Result<()> {
+        if instances.len() <= 2 * INSTANCES_KEPT {
+            return Ok(());
+        }
+        let kept: String = instances[instances.len() - INSTANCES_KEPT..].iter().map(|id| format!("{id}\n")).collect();
+        replace(&self.instances_file(), kept.as_bytes())
+    }
+
+    fn instances_file(&self) -> PathBuf {
+        self.dir.join("instances")
     }
 
     /// Takes the lock, without waiting.

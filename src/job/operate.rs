@@ -66,7 +66,12 @@ pub enum Change {
 impl Operator<'_> {
     async fn open(&self, repository: &Repository) -> Result<(Journal, View), AppendError> {
         let keys = repository.keys.clone();
-        let known = self.state_dir.and_then(|dir| Local::peek(dir, keys.repo()).load().view);
+        let local = self.state_dir.map(|dir| Local::peek(dir, keys.repo()));
+        let known = local.as_ref().and_then(|local| local.load().view);
+        if let (Some(local), true) = (&local, known.is_some()) {
+            // Otherwise this node would take what is written here for a twin's.
+            local.enlist(self.instance).unwrap_or_else(|e| tracing::warn!("the local state cannot be written: {e}"));
+        }
         let store = repository.store.clone();
         let journal = Journal::new(store, keys, self.env.clone(), self.node.clone(), self.instance);
         let view = journal.read(known.as_ref()).await?;

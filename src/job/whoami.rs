@@ -239,7 +239,7 @@ fn status(
         StoreStatus::NotInitialised => Some(History::default()),
         // What it shows is not the history any more: nothing starts on it.
         _ if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) => None,
-        _ => view.map(|view| history(view, &looked.memory)),
+        _ => view.map(|view| history(view, &looked.memory, node)),
     };
     let inputs = Inputs {
         role,
@@ -342,6 +342,7 @@ fn verdict(role: &RoleSettings, state: election::State) -> (State, Reason) {
         election::State::Conflict { holder } => {
             (State::Conflict, Reason::TakenOver { by: holder.label, term: holder.term })
         }
+        election::State::Cloned => (State::Conflict, Reason::Cloned),
         election::State::Paused(pause) => {
             (State::Paused, Reason::Paused { by: pause.by, since: pause.since, until: pause.until, why: pause.why })
         }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, Seq, Term};
-use crate::journal::record::{self, Body, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy};
+use crate::journal::record::{self, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy};
 use crate::journal::state::{FoldError, Holder, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
@@ -102,13 +102,15 @@ pub enum AppendError {
     },
 }
 
-/// What an operator may append without a permit.
+/// What may be appended without a permit: what operators do, and what a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     /// Nobody runs the role.
     Pause(PauseBody),
     /// That is over.
     Resume,
+    /// This node exists twice.
+    Clone(CloneBody),
 }
 
 /// A role's journal in its store.
@@ -291,11 +293,12 @@ impl Journal {
         }
     }
 
-    /// Appends an operator's act, which needs no permit and changes no term: a pause or a resume.
+    /// Appends what needs no permit and changes no term.
     pub async fn note(&self, view: &View, act: Act) -> Result<View, AppendError> {
         let body = match act {
             Act::Pause(body) => Body::Pause(body),
             Act::Resume => Body::Resume,
+            Act::Clone(body) => Body::Clone(body),
         };
         self.create(view, view.term(), None, body, None).await
     }

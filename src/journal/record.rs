@@ -69,6 +69,8 @@ pub enum Body {
     Begin(BeginBody),
     /// It has ended. With a good end the slot is committed.
     End(EndBody),
+    /// The node that writes this exists twice, as a process of it has found out. Written without a permit.
+    Clone(CloneBody),
     /// An operator said that nobody runs the role. Written without a permit, as every operator's act.
     Pause(PauseBody),
     /// An operator ended that.
@@ -91,6 +93,7 @@ impl Body {
             Body::Snapshot(body) => ("snapshot", json(serde_json::to_value(body))),
             Body::Begin(body) => ("begin", json(serde_json::to_value(body))),
             Body::End(body) => ("end", json(serde_json::to_value(body))),
+            Body::Clone(body) => ("clone", json(serde_json::to_value(body))),
             Body::Pause(body) => ("pause", json(serde_json::to_value(body))),
             Body::Resume => ("resume", serde_json::Value::Object(serde_json::Map::default())),
             Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
@@ -132,6 +135,13 @@ pub struct EndBody {
     pub stopped: bool,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
+}
+
+/// The body of a clone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneBody {
+    /// The process that wrote with this node's ID and is none of its own.
+    pub other: InstanceId,
 }
 
 /// The body of a pause.
@@ -287,6 +297,7 @@ impl Record {
             "snapshot" => Body::Snapshot(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "begin" => Body::Begin(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "end" => Body::End(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "clone" => Body::Clone(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "pause" => Body::Pause(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "resume" => Body::Resume,
             _ => Body::Unknown { kind: raw.kind, body: raw.body },

@@ -4,13 +4,14 @@
 //! The promises "one lineage" and "terms never go back" are checked here for everything that is read: a record that does
 //! not follow is refused, whoever wrote it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChunkId, Digest, IndexId, InstanceId, RepoId, RoleName, Seq, Term};
+use crate::ids::{ChunkId, Digest, IndexId, InstanceId, NodeId, RepoId, RoleName, Seq, Term};
 use crate::journal::record::{Body, Changes, Cost, NodeRef, Record, TakeoverWhy};
+use crate::role::twin::Newest;
 
 /// Who may write: the newest takeover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +91,9 @@ pub struct State {
     /// An operator's pause, until another one's resume.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub paused: Option<Paused>,
+    /// Nodes that exist twice. Whoever has such an ID does not work until it has another.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub clones: BTreeSet<NodeId>,
     /// What a newer version keeps here. It is carried along, and keeps this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -122,6 +126,9 @@ pub struct View {
     /// Kinds of records that were read past without being understood.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unknown_kinds: Vec<String>,
+    /// Each node's newest record, of those that were read one by one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub writers: BTreeMap<NodeId, Newest>,
 }
 
 /// A record that does not follow the one before.
@@ -163,7 +170,7 @@ pub enum FoldError {
 impl View {
     /// A journal without records.
     pub fn empty(role: RoleName, repo: RepoId) -> Self {
-        Self { role, repo, head: None, state: State::default(), unknown_kinds: Vec::new() }
+        Self { role, repo, head: None, state: State::default(), unknown_kinds: Vec::new(), writers: BTreeMap::new() }
     }
 
     /// The number that the next record gets.
@@ -186,7 +193,8 @@ impl View {
         let state = record.state.clone()?;
         let before = record.seq.0.checked_sub(1).filter(|&seq| seq > 0)?;
         let head = Head { seq: Seq(before), digest: record.prev?, node: record.node.clone(), time: record.time };
-        Some(View { role: record.role.clone(), repo: record.repo, head: Some(head), state, unknown_kinds: Vec::new() })
+        let (role, repo) = (record.role.clone(), record.repo);
+        Some(View { role, repo, head: Some(head), state, unknown_kinds: Vec::new(), writers: BTreeMap::new() })
     }
 
     /// Adds the next record, whose object has this digest.
@@ -238,6 +246,9 @@ impl View {
                 self.state.last_slot = self.state.last_slot.max(record.slot);
             }
             Body::Begin(_) | Body::End(_) => {}
+            Body::Clone(_) => {
+                self.state.clones.insert(record.node.id);
+            }
             Body::Pause(body) => {
                 self.state.paused = Some(Paused {
                     node: record.node.clone(),
@@ -253,6 +264,7 @@ impl View {
                 }
             }
         }
+        self.writers.insert(record.node.id, Newest { seq: record.seq, instance: record.instance });
         self.head = Some(Head { seq: record.seq, digest, node: record.node.clone(), time: record.time });
         Ok(())
     }
@@ -263,8 +275,8 @@ impl View {
         match (&record.body, record.takeover) {
             (Body::Takeover(_), _) if before.0.checked_add(1) != Some(record.term.0) => wrong,
             (Body::Takeover(_), _) => Ok(()),
-            // Operators' acts need no permit, and change no term.
-            (Body::Pause(_) | Body::Resume, None) if record.term == before => Ok(()),
+            // Operators' acts, and what a clone says of itself, need no permit, and change no term.
+            (Body::Pause(_) | Body::Resume | Body::Clone(_), None) if record.term == before => Ok(()),
             // What a newer version does without a permit is for it to judge; terms still never go back.
             (Body::Unknown { .. }, None) if record.term >= before => Ok(()),
             _ if record.term != before => wrong,
@@ -278,7 +290,7 @@ impl View {
 pub(crate) mod tests {
     use super::*;
     use crate::ids::NodeId;
-    use crate::journal::record::{self, SnapshotBody, Takeover};
+    use crate::journal::record::{self, CloneBody, SnapshotBody, Takeover};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
 
@@ -362,6 +374,18 @@ pub(crate) mod tests {
         assert!(matches!(push(&mut view, &jump), Err(FoldError::Term { .. })));
         add(&mut view, 2, snapshot(1));
         assert_eq!(view.state.snapshots.len(), 1);
+    }
+
+    #[test]
+    fn a_clone_says_so_of_itself_and_everybody_remembers() {
+        let mut view = empty();
+        add(&mut view, 1, takeover());
+        let mut clone = next(&view, 2, Body::Clone(CloneBody { other: InstanceId([9; 8]) }));
+        (clone.term, clone.takeover) = (Term(1), None);
+        push(&mut view, &clone).unwrap();
+        assert_eq!(view.state.clones, BTreeSet::from([NodeId([2; 16])]));
+        assert_eq!(view.state.holder.as_ref().unwrap().node, node(1), "it changes nothing else");
+        assert_eq!(view.writers[&NodeId([2; 16])].seq, Seq(2));
     }
 
     #[test]

@@ -156,6 +156,8 @@ pub enum Stand {
     Conflict(Holding),
     /// A person said that nobody runs it.
     Paused(Pause),
+    /// This node exists twice.
+    Cloned,
 }
 
 /// What a [`Duty`] is about.
@@ -519,7 +521,7 @@ impl Duty {
 
     /// A state in which work must not go on. A pause lets it end, and what cannot be told is the lease's business.
     fn loses_work(&self, state: &State) -> bool {
-        matches!(state, State::Standby(_))
+        matches!(state, State::Standby(_) | State::Cloned)
     }
 
     fn give_up(&mut self, state: &State, effects: &mut Vec<Effect>) {
@@ -564,6 +566,7 @@ impl Duty {
             (State::Standby(reason), _) => Stand::Standby(reason.clone()),
             (State::Conflict { holder }, _) => Stand::Conflict(holder.clone()),
             (State::Paused(pause), _) => Stand::Paused(pause.clone()),
+            (State::Cloned, _) => Stand::Cloned,
         };
         if self.told.as_ref() != Some(&stand) {
             self.told = Some(stand);

@@ -60,6 +60,8 @@ pub struct History {
     pub last_slot: Option<Timestamp>,
     /// Somebody paused the role.
     pub paused: Option<Pause>,
+    /// This node exists twice: another machine has its ID.
+    pub cloned: bool,
 }
 
 /// One takeover.
@@ -135,6 +137,8 @@ pub enum State {
     },
     /// A person said that nobody runs it.
     Paused(Pause),
+    /// This node exists twice: which of the two has the role, nobody can tell.
+    Cloned,
 }
 
 /// What an active node's claim builds on.
@@ -227,6 +231,10 @@ fn state(inputs: Inputs<'_>) -> State {
         Eligibility::Yes => {}
         Eligibility::No(reason) => return State::Standby(reason),
         Eligibility::Unknown(reason) => return State::Unknown(reason),
+    }
+    // Probes and leases may say yes to both, and a permit fences neither.
+    if inputs.history.is_some_and(|history| history.cloned) {
+        return State::Cloned;
     }
     // What a person said comes before all that machines say.
     if let Some(pause) = inputs.history.and_then(|history| history.paused.as_ref())
@@ -330,7 +338,7 @@ mod tests {
 
     fn history(holder: Option<Holding>, own_term: Option<u64>) -> History {
         let last_slot = Some(at("2026-11-20T01:00:00Z"));
-        History { holder, own_term: own_term.map(Term), last_slot, paused: None }
+        History { holder, own_term: own_term.map(Term), last_slot, paused: None, cloned: false }
     }
 
     fn at(text: &str) -> Timestamp {
@@ -387,6 +395,7 @@ mod tests {
             State::Conflict { holder } => format!("conflict {}", holder.term),
             State::Candidate => "candidate".into(),
             State::Paused(pause) => format!("paused by {}", pause.by),
+            State::Cloned => "cloned".into(),
         }
     }
 
@@ -398,6 +407,9 @@ mod tests {
         let with = |answer| says(&role(true), answer, Some(&empty), Occasion::ByHand);
         assert_eq!(with(Some(Answer::Yes)), "active first");
         assert_eq!(with(Some(Answer::No)), "standby NotEligible");
+        let cloned = History { cloned: true, ..History::default() };
+        assert_eq!(says(&role(true), Some(Answer::Yes), Some(&cloned), Occasion::ByHand), "cloned");
+        assert_eq!(says(&role(true), Some(Answer::No), Some(&cloned), Occasion::ByHand), "standby NotEligible");
         assert_eq!(with(Some(Answer::Unknown)), "unknown Probes");
         assert_eq!(with(None), "unknown Probes", "a probe that nobody asked has not said yes");
         assert_eq!(says(&role(false), None, Some(&empty), Occasion::None), "active first", "always active");

@@ -236,6 +236,18 @@ fn decide(found: Found, here: &Machine) -> Decision {
     if known == *was { Decision::Keep(stored.id) } else { Decision::Complete(Stored { id: stored.id, machine: known }) }
 }
 
+/// Makes this node a new one. What it was stays the name of whoever else is that.
+///
+/// # Errors
+/// The state directory cannot be written.
+pub fn renew(state_dir: &Path, env: &Env) -> Result<NodeId, IdentityError> {
+    let id = NodeId(env.random_bytes());
+    let stored = Stored { id, machine: Machine::here() };
+    let path = state_dir.join(FILE);
+    write(state_dir, &stored, env).map_err(|source| IdentityError::File { path, source })?;
+    Ok(id)
+}
+
 /// Temporary file, fsync, rename, fsync of the directory: after a crash the old identity is there or the new one.
 fn write(state_dir: &Path, stored: &Stored, env: &Env) -> io::Result<()> {
     let temporary = state_dir.join(format!(".{FILE}.{}", hex::encode(env.random_bytes::<8>())));

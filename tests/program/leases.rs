@@ -13,16 +13,15 @@ use crate::support::tree;
 /// As short as a lease may be that stays alive on a machine full of other tests.
 const TTL: &str = "bucket_lease_ttl = \"4s\"\ntakeover_delay = \"0s\"\n";
 
-/// A role with a lease, and a dump that lasts until somebody writes into `DIR/pipe`; `DIR/begun` is there when it runs.
+/// A role with a lease, and a dump that lasts until there is a `DIR/go`; `DIR/begun` is there when it runs.
 fn slow(lines: &str) -> Site {
     let site = Site::leased(lines);
     let dump = format!(
-        "{lines}[role.app.dumps]\n\"slow\" = {{ command = [\"sh\", \"-c\", \"echo > {0}/begun; cat {0}/pipe\"] }}\n",
+        "{lines}[role.app.dumps]\n\"slow\" = {{ command = [\"sh\", \"-c\", \"echo > {0}/begun; until test -e {0}/go; do sleep 0.05; done\"] }}\n",
         site.dir().display()
     );
     site.config(&dump);
     site.write("file", "content");
-    rustix::fs::mkfifoat(rustix::fs::CWD, site.path("pipe"), rustix::fs::Mode::RWXU).unwrap();
     site.init();
     site
 }
@@ -60,7 +59,7 @@ fn while_one_node_works_the_others_leave_and_are_told_who() {
     let whoami = role(&site.node("west").run(["whoami", "--json"]).expect(0));
     assert_eq!((&whoami["state"], &whoami["reason"]), (&"standby".into(), &"lease_taken".into()), "{whoami}");
     site.node("west").run(["exec", "app", "--", "true"]).expect(3);
-    fs::write(site.path("pipe"), "dump").unwrap();
+    fs::write(site.path("go"), "").unwrap();
     assert_eq!(east.wait().unwrap().code(), Some(0));
     assert_eq!(site.snapshots().len(), 1);
 }
@@ -75,7 +74,7 @@ fn a_killed_holder_is_waited_out_and_the_next_goes_on() {
     fs::remove_file(site.path("begun")).unwrap();
     let west = site.node("west").start(["backup", "app"]);
     wait_for(|| site.path("begun").exists());
-    fs::write(site.path("pipe"), "dump").unwrap();
+    fs::write(site.path("go"), "").unwrap();
     assert_eq!(west.wait_with_output().unwrap().status.code(), Some(0));
     let records = site.records();
     let kinds: Vec<_> =
@@ -94,10 +93,9 @@ fn a_holder_that_was_frozen_for_longer_than_its_lease_commits_nothing() {
     fs::remove_file(site.path("begun")).unwrap();
     let west = site.node("west").start(["backup", "app"]);
     wait_for(|| site.path("begun").exists());
-    // East's dump waits at the same pipe; whoever reads, both dumps have their content.
     kill_process(pid, Signal::CONT).unwrap();
     assert_eq!(east.wait().unwrap().code(), Some(5), "fenced");
-    fs::write(site.path("pipe"), "dump").unwrap();
+    fs::write(site.path("go"), "").unwrap();
     assert_eq!(west.wait_with_output().unwrap().status.code(), Some(0));
     let snapshots = site.snapshots();
     assert_eq!(snapshots.iter().map(|s| &s["node"]["name"]).collect::<Vec<_>>(), ["west"], "{snapshots:?}");

@@ -21,6 +21,9 @@ pub struct Init {
     /// Only these roles [default: all of the config]
     #[arg(value_name = "ROLE")]
     pub roles: Vec<RoleName>,
+    /// Make this node a new one: after its machine was cloned
+    #[arg(long)]
+    pub new_identity: bool,
 }
 
 /// `runner backup`

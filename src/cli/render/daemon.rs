@@ -22,6 +22,7 @@ pub fn stand(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
         Stand::Standby(why) => ("standby", Reason::Standby(why.clone(), evidence)),
         Stand::Unknown(why) => ("unknown", Reason::Unknown(*why, evidence)),
         Stand::Conflict(holder) => ("CONFLICT", Reason::Conflict { holder: holder.label.clone() }),
+        Stand::Cloned => ("CONFLICT", Reason::Cloned),
         Stand::Paused(pause) => return reason::text(&Reason::Paused(pause.clone()), zone),
     };
     format!("{state}: {}", reason::text(&why, zone))
@@ -38,7 +39,7 @@ pub fn summary(stands: &BTreeMap<RoleName, Option<Stand>>) -> String {
         stands.iter().filter(|(_, stand)| wanted(stand)).map(|(name, _)| name.as_str()).collect::<Vec<_>>()
     };
     let parts = [
-        ("CONFLICT", names(&|s| matches!(s, Some(Stand::Conflict(_))))),
+        ("CONFLICT", names(&|s| matches!(s, Some(Stand::Conflict(_) | Stand::Cloned)))),
         ("unknown", names(&|s| matches!(s, Some(Stand::Unknown(_))))),
         ("active", names(&|s| matches!(s, Some(Stand::Active { .. })))),
         ("standby", names(&|s| matches!(s, Some(Stand::Standby(_) | Stand::Candidate)))),

@@ -52,6 +52,7 @@ fn what(record: &Record, view: &View) -> String {
             let why = pause.why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             format!("paused{until}{why}")
         }
+        Body::Clone(clone) => format!("this node exists twice: process {} is none of its own", clone.other),
         Body::Resume => "resumed".to_owned(),
         Body::Unknown { kind, .. } => format!("{kind}: not known to this version"),
     }

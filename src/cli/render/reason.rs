@@ -9,6 +9,10 @@ use crate::job::guard::Reason;
 use crate::role::election::{Pause, StandbyReason, UnknownReason};
 use crate::role::probe::{Answer, Evidence};
 
+/// A node that exists twice, and what to do.
+pub const CLONED: &str = "this node exists twice: a machine was cloned with its state directory. Neither of the two works; run \
+     'runner init --new-identity' on each of them";
+
 /// One sentence without a full stop.
 pub fn text(reason: &Reason, zone: &TimeZone) -> String {
     match reason {
@@ -35,6 +39,7 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
         Reason::Conflict { holder } => format!("conflict: node {holder} took the role from this one"),
         Reason::SlotCommitted { slot } => format!("the slot {} is committed already", units::minute(*slot, zone)),
         Reason::Paused(pause) => paused(pause, zone),
+        Reason::Cloned => CLONED.to_owned(),
         Reason::LeaseLost(Some(to)) => {
             format!("node {} got the lease while this run went on; nothing was committed", to.label)
         }

@@ -8,7 +8,11 @@ use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeyS
 
 /// One line a role, then what a person must do with each key, once.
 pub fn init(report: &InitReport) -> String {
-    let mut out: String = report.roles.iter().map(role).collect();
+    let mut out = match &report.new_identity {
+        Some(id) => format!("this node is a new one now: {id}\n"),
+        None => String::new(),
+    };
+    out += &report.roles.iter().map(role).collect::<String>();
     let mut seen: Vec<&KeySource> = Vec::new();
     for role in &report.roles {
         if !seen.contains(&&role.key) {
@@ -111,6 +115,7 @@ mod tests {
     fn init_says_once_which_key_to_copy() {
         let file = KeySource::KeyFile("/etc/runner/repository.key".into());
         let report = InitReport {
+            new_identity: None,
             roles: vec![
                 created("app", file.clone(), true),
                 created("orders-db", file, false),

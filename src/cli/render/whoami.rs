@@ -119,6 +119,7 @@ fn why(role: &RoleStatus, view: &View) -> String {
                 why.as_deref().map(|why| format!(": {}", super::inside::escaped(why.as_bytes()))).unwrap_or_default();
             format!("No backups anywhere: paused on {by} at {} {until}{why}.", minute(*since, &view.zone))
         }
+        Reason::Cloned => super::reason::CLONED.to_owned(),
         Reason::TakenOver { by, term } => format!(
             "No backups here: the probes say yes, but {by} took the role over with term {term}. Two nodes believe they \
              are active: find out which one should be."

@@ -88,6 +88,7 @@ impl<'a> Account<'a> {
                 until: body.until,
                 why: body.why.clone(),
             }),
+            Body::Clone(_) => {}
             Body::Resume => self.ledger.pauses.end(time),
             Body::Unknown { .. } => {}
         }

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use crate::config::{JournalPlace, KeySource};
-use crate::ids::{KeyId, RepoId, RoleName};
+use crate::ids::{KeyId, NodeId, RepoId, RoleName};
 
 /// What `init` came to, role by role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitReport {
     /// The roles that were asked for, in their order.
     pub roles: Vec<InitRole>,
+    /// The ID of the node that this one has become.
+    pub new_identity: Option<NodeId>,
 }
 
 /// One role's repository after `init`.

@@ -124,6 +124,8 @@ pub enum Reason {
         /// So long it has for showing itself.
         until: Timestamp,
     },
+    /// This node exists twice.
+    Cloned,
     /// An operator said that nobody runs the role.
     Paused {
         /// On which node.

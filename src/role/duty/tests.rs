@@ -86,7 +86,7 @@ fn holding(node: NodeId, term: u64) -> Holding {
 
 fn history(holder: Option<Holding>) -> History {
     let own_term = holder.as_ref().map(|_| Term(1));
-    History { holder, own_term, last_slot: Some(at("2026-11-21T00:00:00Z")), paused: None }
+    History { holder, own_term, last_slot: Some(at("2026-11-21T00:00:00Z")), paused: None, cloned: false }
 }
 
 fn read(holder: Option<Holding>) -> Event {
