@@ -4,6 +4,8 @@ mod support;
 
 #[path = "program/auditing.rs"]
 mod auditing;
+#[path = "program/clones.rs"]
+mod clones;
 #[path = "program/documents.rs"]
 mod documents;
 #[path = "program/dumps.rs"]

@@ -71,8 +71,8 @@ pub fn check(records: &[Value]) -> Result<Kept, Vec<String>> {
         if kind == "takeover" {
             taker = Some(node);
             kept.takeovers.push(label.clone());
-        } else if !matches!(kind, "pause" | "resume") && taker != Some(node) {
-            // Fencing: who writes is who took this term. Operators' acts need no permit.
+        } else if !matches!(kind, "pause" | "resume" | "clone") && taker != Some(node) {
+            // Fencing: who writes is who took this term. Operators' acts, and what a clone says of itself, need none.
             breaks(format!("by {label}, who has not taken term {now}"));
         }
         let commits = kind == "snapshot" || (kind == "end" && record["body"]["exit"] == 0);

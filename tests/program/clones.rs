@@ -1,0 +1,84 @@
+//! A machine cloned with its state directory: the same node ID, the same permit, the same cron line.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::site::{Site, role, words};
+use crate::support::cli::Node;
+
+/// A copy of a node's state directory, as a clone of its machine has it.
+fn clone_of(site: &Site, name: &str) -> Node {
+    let (from, to) = (site.path("state-east"), site.path(&format!("state-{name}")));
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    site.node(name)
+}
+
+fn identity(state: &Path) -> String {
+    std::fs::read_to_string(state.join("node.json")).unwrap()
+}
+
+#[test]
+fn both_sides_find_out_and_stop_until_each_is_a_node_of_its_own() {
+    let site = Site::leased("takeover_delay = \"0s\"\n");
+    site.write("file", "content");
+    site.init();
+    site.backup("east");
+    let (east, clone) = (site.node("east"), clone_of(&site, "clone"));
+    let run = |node: &Node| node.run(["backup", "app", "--json"]);
+
+    // Each sees the other's first record; that could be a machine that was set back.
+    run(&clone).expect(0);
+    let first = run(&east).expect(0);
+    assert!(words(&first).contains("cloned with its state directory"), "{}", first.stderr);
+    run(&clone).expect(0);
+    // The second one could not.
+    let found = run(&east).expect(4);
+    assert!(found.stdout.contains("--new-identity"), "{}", found.stdout);
+    let before = site.snapshots().len();
+    for node in [&east, &clone] {
+        let refused = role(&run(node).expect(4));
+        assert_eq!(refused["outcome"], "unknown", "{refused}");
+        let whoami = role(&node.run(["whoami", "--json"]).expect(0));
+        assert_eq!((&whoami["state"], &whoami["reason"]), (&"conflict".into(), &"cloned".into()), "{whoami}");
+        node.run(["whoami", "--check"]).expect(2);
+        node.run(["is-active", "app"]).expect(3);
+        node.run(["exec", "app", "--", "true"]).expect(4);
+    }
+    assert_eq!(site.snapshots().len(), before);
+    let kinds: Vec<_> = site.records().iter().map(|r| r["kind"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "clone").count(), 1, "{kinds:?}");
+    // A third node goes on with the role.
+    assert_eq!(site.backup("north")["outcome"], "unchanged");
+
+    let was = identity(&site.path("state-clone"));
+    for (node, name) in [(&east, "east"), (&clone, "clone")] {
+        let said = node.run(["init", "--new-identity"]).expect(0).stdout;
+        assert!(said.contains("new one"), "{said}");
+        assert_ne!(identity(&site.path(&format!("state-{name}"))), was);
+        assert_eq!(role(&run(node).expect(0))["takeover"], true, "a new node takes over");
+    }
+    assert_ne!(identity(&site.path("state-east")), identity(&site.path("state-clone")));
+    site.node("north").run(["verify", "app"]).expect(0);
+}
+
+#[test]
+fn a_machine_that_was_set_back_is_warned_once_and_goes_on() {
+    let site = Site::leased("takeover_delay = \"0s\"\n");
+    site.write("file", "content");
+    site.init();
+    site.backup("east");
+    clone_of(&site, "before");
+    site.backup("east");
+    std::fs::remove_dir_all(site.path("state-east")).unwrap();
+    std::fs::rename(site.path("state-before"), site.path("state-east")).unwrap();
+    let run = site.node("east").run(["backup", "app"]).expect(0);
+    assert!(words(&run).contains("set back"), "{}", run.stderr);
+    for _ in 0..3 {
+        let run = site.node("east").run(["backup", "app"]).expect(0);
+        assert_eq!(words(&run), "", "{}", run.stderr);
+    }
+    // Operators' acts are this node's own as well.
+    site.node("east").run(["pause", "app", "--for", "1ms"]).expect(0);
+    site.node("east").run(["resume", "app"]).expect(0);
+    assert_eq!(words(&site.node("east").run(["backup", "app"]).expect(0)), "");
+}
