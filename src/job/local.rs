@@ -127,8 +127,10 @@ impl Local {
         if instances.len() <= 2 * INSTANCES_KEPT {
             return Ok(());
         }
-        let kept: String = instances[instances.len() - INSTANCES_KEPT..].iter().map(|id| format!("{id}\n")).collect();
-        replace(&self.instances_file(), kept.as_bytes())
+        let newest = &instances[instances.len() - INSTANCES_KEPT..];
+        let mut lines = newest.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        lines.push('\n');
+        replace(&self.instances_file(), lines.as_bytes())
     }
 
     fn instances_file(&self) -> PathBuf {

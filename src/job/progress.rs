@@ -91,7 +91,9 @@ impl Progress {
             (&self.bytes_fetched, counts.bytes_fetched),
             (&self.total_bytes, counts.total_bytes),
         ];
-        numbers.iter().for_each(|(counter, n)| counter.store(*n, Ordering::Relaxed));
+        for (counter, n) in numbers {
+            counter.store(n, Ordering::Relaxed);
+        }
     }
 
     /// The current phase.

@@ -302,7 +302,7 @@ impl Duty {
     /// When to come back with a tick, as boot time.
     pub fn wake(&self, now: Moment) -> Duration {
         let in_time = |at: Option<Timestamp>| {
-            let left = at.map(|at| at.duration_since(now.wall)).unwrap_or(SignedDuration::MAX);
+            let left = at.map_or(SignedDuration::MAX, |at| at.duration_since(now.wall));
             now.boot.saturating_add(Duration::try_from(left).unwrap_or_default())
         };
         let due = self.plan.as_ref().and_then(|plan| plan.next(now.wall)).map(|slot| slot.starts);
@@ -515,17 +515,17 @@ impl Duty {
     /// Whether the lease goes to whoever wants it: this node should not have it, or has not been able to tell for as long as
     /// a due slot is left to the node that had the role last.
     fn gives_up(&self, now: Moment, state: &State) -> bool {
-        let Held::Mine(_) = &self.lease else { return self.role.lease == Lease::None && self.loses_work(state) };
-        self.loses_work(state) || self.untold_since.is_some_and(|since| now.boot >= since + self.role.takeover_delay)
+        let Held::Mine(_) = &self.lease else { return self.role.lease == Lease::None && Self::loses_work(state) };
+        Self::loses_work(state) || self.untold_since.is_some_and(|since| now.boot >= since + self.role.takeover_delay)
     }
 
     /// A state in which work must not go on. A pause lets it end, and what cannot be told is the lease's business.
-    fn loses_work(&self, state: &State) -> bool {
+    fn loses_work(state: &State) -> bool {
         matches!(state, State::Standby(_) | State::Cloned)
     }
 
     fn give_up(&mut self, state: &State, effects: &mut Vec<Effect>) {
-        if self.loses_work(state) {
+        if Self::loses_work(state) {
             self.dismiss(effects);
             self.cancel(effects);
         }
@@ -576,11 +576,10 @@ impl Duty {
 
     fn state(&self, now: Moment, occasion: Occasion) -> State {
         let lease = match &self.lease {
-            Held::No => LeaseView::Unasked,
             Held::Mine(deadline) if deadline.passed(now) => LeaseView::Unreachable,
             Held::Mine(deadline) => LeaseView::Held(deadline),
             // A lease that was taken is asked for again and again.
-            Held::Taken(_) | Held::Free => LeaseView::Unasked,
+            Held::No | Held::Taken(_) | Held::Free => LeaseView::Unasked,
             Held::Unreachable => LeaseView::Unreachable,
         };
         let asked = Inputs {

@@ -88,9 +88,8 @@ impl<'a> Account<'a> {
                 until: body.until,
                 why: body.why.clone(),
             }),
-            Body::Clone(_) => {}
             Body::Resume => self.ledger.pauses.end(time),
-            Body::Unknown { .. } => {}
+            Body::Clone(_) | Body::Unknown { .. } => {}
         }
     }
 
