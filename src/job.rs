@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod backup;
+pub mod beat;
 pub mod cache;
 pub mod cancel;
 pub mod exec;

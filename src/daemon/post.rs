@@ -193,7 +193,10 @@ impl Loop {
                 Effect::Probe => self.beside(|work| async move { Back::Event(Event::Assessed(work.assess().await)) }),
                 Effect::AskLease => self.ask(),
                 Effect::ReleaseLease => self.release(),
-                Effect::Read => self.beside(|work| async move { Back::Journal { journal: work.read().await } }),
+                Effect::Read => {
+                    let beat = matches!(self.duty.stand(), Some(Stand::Conflict(_)));
+                    self.beside(move |work| async move { Back::Journal { journal: work.read(beat).await } });
+                }
                 Effect::TakeOver { occasion } => self.take_over(occasion),
                 Effect::BackUp(_) => self.back_up(None),
                 Effect::BackUpNow => {

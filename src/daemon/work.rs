@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{Lease, RoleSettings, Settings};
 use crate::job::backup::{Ask, BackupError, Opening, Runner};
+use crate::job::beat;
 use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
 use crate::job::lease;
 use crate::job::local::LockError;
@@ -79,13 +80,13 @@ impl Work {
         }
     }
 
-    /// Reads the journal on, and keeps what a first run after a takeover needs.
-    pub(super) async fn read(&self) -> Journal {
+    /// Reads the journal on, and keeps what a first run after a takeover needs; looks for the holder's `beat` if asked to.
+    pub(super) async fn read(&self, beat: bool) -> Journal {
         let _turn = self.limits.reads.acquire().await;
-        self.try_read().await.unwrap_or_else(|error| self.unread(&error))
+        self.try_read(beat).await.unwrap_or_else(|error| self.unread(&error))
     }
 
-    async fn try_read(&self) -> Result<Journal, GuardError> {
+    async fn try_read(&self, beat: bool) -> Result<Journal, GuardError> {
         let repository = self.repository().await?;
         let history = match Opening::open(&self.runner, &repository).await {
             Ok(opening) => opening.keep().await?,
@@ -93,12 +94,13 @@ impl Work {
             Err(BackupError::Lock(LockError::Busy { .. })) => Opening::look(&self.runner, &repository).await?,
             Err(error) => return Err(error.into()),
         };
-        Ok(Journal { history: Some(history), term: None, failed: false })
+        let beat = if beat { Some(beat::look(repository.store.as_ref(), &self.role).await?) } else { None };
+        Ok(Journal { history: Some(history), term: None, failed: false, beat })
     }
 
     fn unread(&self, error: &GuardError) -> Journal {
         tracing::warn!("role {}: {error}", self.role.name);
-        Journal { history: None, term: None, failed: true }
+        Journal { history: None, term: None, failed: true, beat: None }
     }
 
     /// Appends a takeover, or goes on under this node's own.
@@ -115,7 +117,7 @@ impl Work {
             }
             Admission::Refused(_) => None,
         };
-        Ok(Journal { term, ..self.try_read().await? })
+        Ok(Journal { term, ..self.try_read(false).await? })
     }
 
     /// One run, for the due slot or because somebody wants it.
@@ -156,7 +158,7 @@ impl Work {
             *self.repository.lock().await = None;
         }
         let term = result.as_ref().ok().and_then(|(report, _)| report.term);
-        Journal { term, failed: result.is_err(), ..self.read().await }
+        Journal { term, failed: result.is_err(), ..self.read(false).await }
     }
 
     fn lease_view<'a>(&self, footing: &'a Footing) -> LeaseView<'a> {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::job::backup::{Ask, BackupError, Committed, Opening, Runner};
+use crate::job::beat::Beat;
 use crate::job::lease;
 use crate::job::report::{ByteCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
@@ -369,6 +370,7 @@ impl<'a> Guard<'a> {
         ask: &Ask,
         lost: impl Future<Output = LostTo>,
     ) -> Result<Guarded, GuardError> {
+        let _beat = Beat::start(self.runner, self.role, self.repository);
         let mut work = Box::pin(opening.back_up(self.role, candidacy, ask));
         let (result, lost_to) = tokio::select! {
             result = &mut work => (result, None),

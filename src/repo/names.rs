@@ -70,6 +70,11 @@ pub fn lease(role: &RoleName) -> String {
     format!("{role}/live/lease")
 }
 
+/// What changes while a node works without a lease.
+pub fn beat(role: &RoleName) -> String {
+    format!("{role}/live/beat")
+}
+
 /// Where the store's compare-and-set is proved.
 pub fn lease_probe(role: &RoleName) -> String {
     format!("{role}/live/lease-probe")

@@ -21,7 +21,7 @@ use super::permit::Deadline;
 use super::probe::{Answer, Assessment};
 use super::slot::{Plan, Slot};
 use crate::config::{Lease, RoleSettings};
-use crate::ids::{NodeId, Term};
+use crate::ids::{Digest, NodeId, Term};
 use crate::moment::Moment;
 
 /// How often the probes are asked. An event of the machine makes it sooner.
@@ -85,6 +85,8 @@ pub struct Journal {
     pub term: Option<Term>,
     /// Whether what was tried is to be tried again.
     pub failed: bool,
+    /// What changes while the holder works without a lease; `None`: nobody looked.
+    pub beat: Option<Digest>,
 }
 
 /// What is to be done. Each effect is answered by the event of the same matter.
@@ -225,6 +227,12 @@ pub struct Duty {
     reading: Backoff,
     working: Backoff,
     would: Option<Timestamp>,
+    /// The holder's beat, and the boot time at which it changed last.
+    beat: Option<(Digest, Duration)>,
+    /// How often this node took the role from a silent one: each time it waits twice as long.
+    retakes: u32,
+    /// What speaks for the takeover that is under way.
+    taking: Option<Occasion>,
     told: Option<Stand>,
 }
 
@@ -262,6 +270,9 @@ impl Duty {
             reading: Backoff::default(),
             working: Backoff::default(),
             would: None,
+            beat: None,
+            retakes: 0,
+            taking: None,
             told: None,
         }
     }
@@ -379,8 +390,14 @@ impl Duty {
                 let moved = self.history.as_ref().and_then(|h| h.holder.as_ref()).is_some_and(|h| h.node != self.node);
                 self.settled = if moved { now.boot + self.role.takeover_delay } else { now.boot };
             }
-            self.was_away = false;
+            self.retakes += u32::from(self.taking == Some(Occasion::Silent));
+            (self.was_away, self.beat) = (false, None);
             self.term = done.term;
+        }
+        if let Some(beat) = done.beat
+            && self.beat.is_none_or(|(before, _)| before != beat)
+        {
+            self.beat = Some((beat, now.boot));
         }
         // What cannot be read is not known any more.
         self.history = done.history;
@@ -412,7 +429,7 @@ impl Duty {
             self.probing = true;
             effects.push(Effect::Probe);
         }
-        let state = self.state(now, self.occasion());
+        let state = self.state(now, self.occasion(now));
         self.tell(&state, effects);
         if self.gives_up(now, &state) {
             self.give_up(&state, effects);
@@ -431,6 +448,7 @@ impl Duty {
             return;
         }
         if let Some(effect) = self.work(now, &state) {
+            self.taking = if let Effect::TakeOver { occasion } = effect { Some(occasion) } else { None };
             self.busy = Some(match effect {
                 Effect::TakeOver { .. } => Busy::TakingOver,
                 Effect::Read => Busy::Reading,
@@ -451,7 +469,7 @@ impl Duty {
             return read;
         }
         if self.term.is_none() {
-            return Some(Effect::TakeOver { occasion: self.occasion() });
+            return Some(Effect::TakeOver { occasion: self.occasion(now) });
         }
         self.pending(now).filter(|_| now.boot >= self.settled).map(Effect::BackUp).or(read)
     }
@@ -569,6 +587,10 @@ impl Duty {
             (State::Cloned, _) => Stand::Cloned,
         };
         if self.told.as_ref() != Some(&stand) {
+            if !matches!(stand, Stand::Conflict(_)) {
+                // What it was in an earlier conflict says nothing about the next.
+                self.beat = None;
+            }
             self.told = Some(stand);
             effects.push(Effect::Tell);
         }
@@ -604,8 +626,22 @@ impl Duty {
     }
 
     /// What speaks for taking the role back from a node that took it.
-    fn occasion(&self) -> Occasion {
-        if self.was_away { Occasion::Returned } else { Occasion::None }
+    fn occasion(&self, now: Moment) -> Occasion {
+        if self.was_away {
+            Occasion::Returned
+        } else if self.is_silent(now) {
+            Occasion::Silent
+        } else {
+            Occasion::None
+        }
+    }
+
+    /// Whether the node that took the role lets its slots pass, and its beat has not changed for long enough.
+    fn is_silent(&self, now: Moment) -> bool {
+        let committed = self.history.as_ref().and_then(|history| history.last_slot);
+        let missed = self.plan.as_ref().is_some_and(|plan| !plan.missed(committed, None, now.wall).slots.is_empty());
+        let wait = self.role.takeover_after.saturating_mul(1 << self.retakes.min(16));
+        missed && self.beat.is_some_and(|(_, since)| now.boot >= since + wait)
     }
 
     fn is_excluded(&self) -> bool {

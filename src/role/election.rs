@@ -101,6 +101,8 @@ pub enum Occasion {
     ByHand,
     /// This node's own eligibility had gone, and has come back.
     Returned,
+    /// Whoever took it lets slots pass and gives no sign of life.
+    Silent,
     /// A run for this slot. It counts while the slot is not committed, so once for each slot.
     Slot(Timestamp),
 }
@@ -294,7 +296,7 @@ pub fn by_operator(role: &RoleSettings) -> Candidacy {
 fn counts(occasion: Occasion, history: &History) -> bool {
     match occasion {
         Occasion::None => false,
-        Occasion::ByHand | Occasion::Returned => true,
+        Occasion::ByHand | Occasion::Returned | Occasion::Silent => true,
         Occasion::Slot(at) => history.last_slot.is_none_or(|last| last < at),
     }
 }
@@ -369,6 +371,7 @@ mod tests {
                 | State::Conflict { .. }
                 | State::Candidate
                 | State::Paused(_)
+                | State::Cloned
                 | State::Standby(StandbyReason::LeaseTaken(_) | StandbyReason::HandedOver { .. })
                 | State::Unknown(UnknownReason::Journal | UnknownReason::Lease(_)),
             ) => {}

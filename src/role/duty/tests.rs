@@ -90,18 +90,18 @@ fn history(holder: Option<Holding>) -> History {
 }
 
 fn read(holder: Option<Holding>) -> Event {
-    Event::Journal(Journal { history: Some(history(holder)), term: None, failed: false })
+    Event::Journal(Journal { history: Some(history(holder)), term: None, failed: false, beat: None })
 }
 
 fn taken(term: u64) -> Event {
     let history = Some(history(Some(holding(ME, term))));
-    Event::Journal(Journal { history, term: Some(Term(term)), failed: false })
+    Event::Journal(Journal { history, term: Some(Term(term)), failed: false, beat: None })
 }
 
 /// A run that committed the slot.
 fn committed(slot: &str) -> Event {
     let history = History { last_slot: Some(at(slot)), ..history(Some(holding(ME, 7))) };
-    Event::Journal(Journal { history: Some(history), term: Some(Term(7)), failed: false })
+    Event::Journal(Journal { history: Some(history), term: Some(Term(7)), failed: false, beat: None })
 }
 
 fn slot(text: &str) -> Slot {
@@ -154,7 +154,7 @@ fn work_ends_before_the_lease_is_given_up() {
     stage.begin(None);
     assert_eq!(stage.probes(Answer::No), [Effect::Tell, Effect::Cancel]);
     assert_eq!(stage.pass(PROBE_INTERVAL), [Effect::Probe], "told once");
-    let ended = Journal { history: Some(history(Some(holding(ME, 7)))), term: None, failed: true };
+    let ended = Journal { history: Some(history(Some(holding(ME, 7)))), term: None, failed: true, beat: None };
     assert_eq!(stage.on(Event::Journal(ended)), [Effect::ReleaseLease]);
     assert_eq!(stage.on(Event::Released), []);
     assert_eq!(stage.probes(Answer::No), []);
@@ -214,7 +214,7 @@ fn a_pause_keeps_the_lease_and_starts_nothing() {
     stage.grant();
     let pause = Pause { by: "west".into(), since: stage.now.wall, until: Some(at("2026-11-21T01:30:00Z")), why: None };
     let paused = History { paused: Some(pause), ..history(Some(holding(ME, 7))) };
-    let journal = || Journal { history: Some(paused.clone()), term: Some(Term(7)), failed: false };
+    let journal = || Journal { history: Some(paused.clone()), term: Some(Term(7)), failed: false, beat: None };
     assert_eq!(stage.on(Event::Journal(journal())), [Effect::Tell]);
     assert_eq!(stage.pass(Duration::from_mins(19)), [Effect::Probe, Effect::Read]);
     assert_eq!(stage.on(Event::Journal(journal())), []);
@@ -227,7 +227,7 @@ fn a_run_that_failed_is_tried_again_later_and_later() {
     stage.begin(None);
     let mut pauses = Vec::new();
     for _ in 0..12 {
-        let failed = Journal { history: Some(history(Some(holding(ME, 7)))), term: None, failed: true };
+        let failed = Journal { history: Some(history(Some(holding(ME, 7)))), term: None, failed: true, beat: None };
         let before = stage.now.boot;
         let mut effects = stage.on(Event::Journal(failed));
         while !effects.contains(&Effect::BackUp(slot(ONE))) {
@@ -257,6 +257,30 @@ fn without_a_lease_only_a_node_that_was_away_takes_the_role_back() {
     assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), [], "a new slot is no occasion for who is there all the time");
     assert_eq!(stage.probes(Answer::No), [Effect::Tell]);
     assert_eq!(stage.probes(Answer::Yes), [Effect::TakeOver { occasion: Occasion::Returned }]);
+}
+
+#[test]
+fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
+    let mut stage = Stage::new(|role| role.lease = Lease::None);
+    stage.on(Event::Tick);
+    stage.probes(Answer::Yes);
+    let beat = |stage: &mut Stage, beat| {
+        let mut journal = Journal { history: None, term: None, failed: false, beat: Some(Digest([beat; 32])) };
+        journal.history = Some(history(Some(holding(OTHER, 8))));
+        stage.on(Event::Journal(journal))
+    };
+    assert_eq!(beat(&mut stage, 1), [Effect::Tell], "conflict");
+    // The slot of one is missed at half past; the holder works on something long.
+    for n in 2..20 {
+        stage.pass(Duration::from_mins(5));
+        assert_eq!(beat(&mut stage, n), []);
+    }
+    let wait = Duration::from_mins(15);
+    stage.pass(wait.saturating_sub(Duration::from_secs(1)));
+    assert_eq!(beat(&mut stage, 19), []);
+    assert_eq!(stage.pass(Duration::from_secs(1)), [Effect::TakeOver { occasion: Occasion::Silent }]);
+    stage.on(taken(9));
+    assert_eq!(stage.duty.retakes, 1, "the next time it waits for half an hour");
 }
 
 #[test]
@@ -354,7 +378,7 @@ proptest! {
                     let holder = [None, Some(holding(ME, 7)), Some(holding(OTHER, 8))][usize::from(n % 3)].clone();
                     let term = (n % 3 == 1).then_some(Term(7));
                     let history = (n % 5 > 0).then(|| history(holder));
-                    events.push(Event::Journal(Journal { term, failed: history.is_none() || n % 7 == 0, history }));
+                    events.push(Event::Journal(Journal { term, failed: history.is_none() || n % 7 == 0, history, beat: None }));
                 }
                 World::Hint => events.push(Event::LeaseHint),
                 World::Lost if held && !releasing => {
