@@ -7,24 +7,27 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may name. `main → cli, daemon → job → role, journal, repo, tree → store`, and nothing points back.
 ///
-/// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use; the types of `config` are settings that every
+/// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use; `process` and `http` are what several rooms
+/// start commands and ask servers with; the types of `config` are settings that every
 /// room below may be given; a tree is scanned into and written back from `repo::entry`; an append asks for a
 /// `role::permit`, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
 const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("moment", &[]),
     ("env", &["moment"]),
+    ("process", &[]),
     ("config", &["ids"]),
+    ("http", &["config"]),
     ("store", &["ids", "moment", "env", "config"]),
     ("repo", &["ids", "moment", "env", "config", "store"]),
-    ("role", &["ids", "moment", "env", "config", "store"]),
+    ("role", &["ids", "moment", "env", "config", "store", "http"]),
     (
         "journal",
         &["ids", "moment", "env", "config", "store", "role::permit", "repo::crypto", "repo::line", "repo::names"],
     ),
     ("tree", &["ids", "moment", "env", "config", "store", "repo::entry"]),
-    ("job", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree"]),
-    ("notice", &["ids", "moment", "env", "config"]),
+    ("job", &["ids", "moment", "env", "process", "config", "store", "repo", "role", "journal", "tree"]),
+    ("notice", &["ids", "moment", "env", "process", "config", "http"]),
     ("daemon", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice"]),
     ("cli", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice", "daemon"]),
     ("main", &["cli", "daemon"]),
@@ -124,6 +127,8 @@ const EFFECTS: &[&str] = &[
     "tracing",
     "crate::env",
     "crate::store",
+    "crate::http",
+    "crate::process",
 ];
 const DATA_AMONG_EFFECTS: &[&str] =
     &["std::net::IpAddr", "std::net::Ipv4Addr", "std::net::Ipv6Addr", "std::os::unix::ffi"];
