@@ -12,6 +12,7 @@ pub mod ids;
 pub mod job;
 pub mod journal;
 pub mod moment;
+pub mod notice;
 pub mod process;
 pub mod repo;
 pub mod role;
