@@ -39,11 +39,17 @@ pub struct Watch {
     seen: Mutex<Seen>,
 }
 
+/// A run of this node.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    slot: Option<Timestamp>,
+}
+
 #[derive(Debug)]
 struct Seen {
     glimpse: Glimpse,
-    /// A run is under way; for which slot.
-    running: Option<Option<Timestamp>>,
+    /// The run that is under way.
+    running: Option<Running>,
     /// Before it another node had the role.
     moved: bool,
     paused_until: Option<Timestamp>,
@@ -114,9 +120,9 @@ impl Watch {
         let now = self.env.clock.now();
         let mut seen = self.seen();
         seen.note(Glimpse::of(view, now), now);
-        seen.running = Some(slot);
+        seen.running = Some(Running { slot });
         seen.moved = seen.glimpse.is_elsewhere(self.node);
-        self.teller.ping(&self.role, Ping::Start);
+        self.teller.ping(&self.role, &Ping::Start);
         self.judge(&seen, Watcher::Holder);
     }
 
@@ -125,7 +131,7 @@ impl Watch {
         let mut seen = self.seen();
         let running = seen.running.take();
         let event = |kind| Event {
-            slot: report.slot.or(running.flatten()),
+            slot: report.slot.or(running.and_then(|running| running.slot)),
             term: report.term,
             detail: report.reason.clone(),
             ..self.sight(&seen).event(kind)
@@ -140,14 +146,14 @@ impl Watch {
                 if report.slot.is_some() {
                     self.over(&[Kind::Missed]);
                 }
-                self.teller.ping(&self.role, Ping::Success);
+                self.teller.ping(&self.role, &Ping::Success);
             }
             Outcome::Failed | Outcome::Fenced => {
                 let kind = if report.outcome == Outcome::Failed { Kind::Failed } else { Kind::Fenced };
                 self.raise(event(kind), Watcher::Holder);
-                self.teller.ping(&self.role, Ping::Fail(why()));
+                self.teller.ping(&self.role, &Ping::Fail(why()));
             }
-            Outcome::Unknown if running.is_some() => self.teller.ping(&self.role, Ping::Fail(why())),
+            Outcome::Unknown if running.is_some() => self.teller.ping(&self.role, &Ping::Fail(why())),
             Outcome::Unknown => {}
             Outcome::Standby | Outcome::Skipped => match reason {
                 Some(Reason::Conflict { holder }) => {
@@ -245,7 +251,7 @@ impl Watch {
             label: &self.label,
             plan: self.plan.as_ref(),
             now: self.env.clock.now(),
-            running: seen.running.flatten(),
+            running: seen.running.and_then(|running| running.slot),
             paused_until: seen.paused_until,
         }
     }

@@ -32,7 +32,7 @@ use crate::process::{Ended, Group};
 use crate::role::permit::{Deadline, margin};
 
 /// How long a hook may go on when its process is to end: a service manager waits not much longer.
-pub const ENDING_MAX: Duration = Duration::from_secs(60);
+pub const ENDING_MAX: Duration = Duration::from_mins(1);
 
 /// The most lines of one stream of a hook that are logged, and the most of one line, in bytes.
 const LINES_MAX: usize = 1000;

@@ -145,7 +145,7 @@ impl Teller {
     }
 
     /// Tells whoever waits for runs how this one stands.
-    pub fn ping(&self, role: &RoleName, ping: Ping) {
+    pub fn ping(&self, role: &RoleName, ping: &Ping) {
         for channel in self.channels().iter().filter(|channel| channel.name == PINGED) {
             if channel.queue.try_send(Item::Ping(role.clone(), ping.clone())).is_err() {
                 tracing::warn!("{PINGED}: too many runs wait to be told of");
