@@ -42,6 +42,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// Etcd, where there is one.
     pub etcd: Option<EtcdSettings>,
+    /// Who is told when something is wrong.
+    pub notify: NotifySettings,
     /// The roles, by name.
     pub roles: BTreeMap<RoleName, RoleSettings>,
     /// Keys that are right but have no effect in this version.
@@ -90,13 +92,14 @@ impl Settings {
         check::for_flags(sources, store, role, key)
     }
 
-    /// The effective settings as TOML, defaults spelled out; reads back as the same settings.
+    /// The effective settings as TOML, defaults spelled out; reads back as the same settings, but for URLs that let whoever
+    /// knows them speak: of these only the server is shown.
     pub fn render(&self) -> String {
-        render::render(self)
+        render::render(self, render::Secrets::Hidden)
     }
 
     fn hashed(mut self) -> Self {
-        self.hash = hex::encode(&blake3::hash(self.render().as_bytes()).as_bytes()[..8]);
+        self.hash = hex::encode(&blake3::hash(render::render(&self, render::Secrets::Told).as_bytes()).as_bytes()[..8]);
         self
     }
 }
@@ -169,6 +172,30 @@ pub struct EtcdSettings {
     pub prefix: String,
     /// How long the lease of a process lasts without being renewed, in whole seconds.
     pub lease_ttl: Duration,
+}
+
+/// Who is told of alerts, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotifySettings {
+    /// Program and arguments; gets the event as JSON on its standard input.
+    pub command: Option<Vec<String>>,
+    /// Where the event is posted to as JSON.
+    pub webhook: Option<HttpUrl>,
+    /// What is told of every run, in the manner of healthchecks.io. `{role}` in it stands for the role's name.
+    pub healthchecks: Option<HttpUrl>,
+    /// How long one try may take.
+    pub timeout: Duration,
+}
+
+impl NotifySettings {
+    /// How long one try may take, where nothing is said.
+    pub const TIMEOUT: Duration = Duration::from_secs(10);
+}
+
+impl Default for NotifySettings {
+    fn default() -> Self {
+        Self { command: None, webhook: None, healthchecks: None, timeout: Self::TIMEOUT }
+    }
 }
 
 /// Where objects are kept.
@@ -251,6 +278,39 @@ pub struct RoleSettings {
     pub takeover_trust: TakeoverTrust,
     /// An empty source is believed.
     pub allow_empty: bool,
+    /// Commands around a run, and around the time in which this node has the role.
+    pub hooks: Hooks,
+}
+
+/// A role's commands: program and arguments, no shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hooks {
+    /// Before a run reads anything. The run fails if it does.
+    pub before: Option<Vec<String>>,
+    /// After a run for which `before` was started, however it ended.
+    pub after: Option<Vec<String>>,
+    /// When this node begins to work for the role.
+    pub on_takeover: Option<Vec<String>>,
+    /// When it no longer does.
+    pub on_lost: Option<Vec<String>>,
+    /// Each is killed after this long.
+    pub timeout: Duration,
+}
+
+impl Hooks {
+    /// How long each may take, where nothing is said.
+    pub const TIMEOUT: Duration = Duration::from_mins(10);
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        [&self.before, &self.after, &self.on_takeover, &self.on_lost].iter().all(|hook| hook.is_none())
+    }
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { before: None, after: None, on_takeover: None, on_lost: None, timeout: Self::TIMEOUT }
+    }
 }
 
 impl RoleSettings {
@@ -277,6 +337,7 @@ impl RoleSettings {
             on_lease_unreachable: LeaseUnreachable::default(),
             takeover_trust: TakeoverTrust::default(),
             allow_empty: false,
+            hooks: Hooks::default(),
         }
     }
 }

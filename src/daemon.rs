@@ -11,6 +11,8 @@ mod notify;
 mod post;
 pub mod socket;
 mod stores;
+mod tidings;
+pub mod watcher;
 mod work;
 
 use std::collections::BTreeMap;
@@ -36,6 +38,7 @@ use crate::job::backup::Runner;
 use crate::job::guard::{GuardError, Reason};
 use crate::job::lease::Sessions;
 use crate::job::report::RoleReport;
+use crate::notice::teller::Teller;
 use crate::role::duty::Stand;
 use crate::role::identity::Node;
 use crate::role::probe::Evidence;
@@ -49,6 +52,9 @@ const COMMANDS_MAX: usize = 16;
 
 /// How long the roles may take to stop: their work is told to end at once.
 const STOP_PATIENCE: Duration = Duration::from_secs(80);
+
+/// How long a process that ends goes on telling.
+pub const TELL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something that went wrong, with its causes.
 pub type Failure = Box<dyn StdError + Send + Sync>;
@@ -88,6 +94,8 @@ pub struct Start {
     pub settings: Settings,
     /// Its words.
     pub voice: Arc<dyn Voice>,
+    /// Who is told when something is wrong.
+    pub teller: Arc<Teller>,
     /// Decides and reports, and runs nothing.
     pub observe: bool,
     /// Where the socket is put.
@@ -153,6 +161,7 @@ struct Office {
     node: Node,
     settings: Arc<Settings>,
     voice: Arc<dyn Voice>,
+    teller: Arc<Teller>,
     observe: bool,
     stores: Arc<Stores>,
     limits: Arc<Limits>,
@@ -176,12 +185,12 @@ struct Manned {
 
 impl Office {
     fn new(start: Start) -> Self {
-        let Start { runner, node, settings, voice, observe, .. } = start;
+        let Start { runner, node, settings, voice, teller, observe, .. } = start;
         let settings = Arc::new(settings);
         let stores = Arc::new(Stores::new(settings.store.clone(), runner.env.clone()));
         let limits = Arc::new(Limits::new());
         let (posts, directory) = (BTreeMap::new(), Directory::default());
-        Self { runner, node, settings, voice, observe, stores, limits, posts, directory, refused: None }
+        Self { runner, node, settings, voice, teller, observe, stores, limits, posts, directory, refused: None }
     }
 
     /// Starts every role that has no task.
@@ -202,6 +211,7 @@ impl Office {
                 stores: Arc::clone(&self.stores),
                 limits: Arc::clone(&self.limits),
                 voice: Arc::clone(&self.voice),
+                teller: Arc::clone(&self.teller),
                 observe: self.observe,
             };
             let task = tokio::spawn(post.hold(stopped, commands, tell, count));
@@ -238,6 +248,9 @@ impl Office {
             self.runner.sessions = Sessions::new(&settings, &self.runner.env, &self.node);
             self.stores = Arc::new(Stores::new(settings.store.clone(), self.runner.env.clone()));
         }
+        if settings.notify != was.notify && !self.observe {
+            self.teller.configure(&settings.notify);
+        }
         self.settings = Arc::new(settings);
         self.settle();
     }
@@ -271,6 +284,7 @@ impl Office {
         let names = self.posts.keys().cloned().collect();
         self.stop(names).await;
         self.runner.sessions.close().await;
+        self.teller.close(TELL_PATIENCE).await;
     }
 
     fn summary(&self) -> String {

@@ -7,6 +7,7 @@ pub mod cache;
 pub mod cancel;
 pub mod exec;
 pub mod guard;
+pub mod hook;
 pub mod init;
 pub mod inside;
 pub mod keys;

@@ -115,7 +115,7 @@ impl Story {
             sessions: Sessions::default(),
         };
         let request = guard::Request::default();
-        let done = guard::backup(&runner, &self.settings, self.role(), async || Ok(store), request).await;
+        let done = guard::backup(&runner, &self.settings, self.role(), async || Ok(store), request, &|_, _| ()).await;
         done.unwrap_or_else(|e| panic!("{node}: {e}")).0
     }
 

@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may name. `main → cli, daemon → job → role, journal, repo, tree → store`, and nothing points back.
 ///
-/// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use; the types of `config` are settings that every
+/// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use; `process` and `http` are what several rooms
+/// start commands and ask servers with; the types of `config` are settings that every
 /// room below may be given; a tree is scanned into and written back from `repo::entry`; an append asks for a
 /// `role::permit`, a view keeps what `role::twin` judges, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
 const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("moment", &[]),
     ("env", &["moment"]),
+    ("process", &[]),
     ("config", &["ids"]),
+    ("http", &["config"]),
     ("store", &["ids", "moment", "env", "config"]),
     ("repo", &["ids", "moment", "env", "config", "store"]),
-    ("role", &["ids", "moment", "env", "config", "store"]),
+    ("role", &["ids", "moment", "env", "config", "store", "http"]),
     (
         "journal",
         &[
@@ -34,8 +37,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tree", &["ids", "moment", "env", "config", "store", "repo::entry"]),
-    ("job", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree"]),
-    ("notice", &["ids", "moment", "env", "config"]),
+    ("job", &["ids", "moment", "env", "process", "config", "store", "repo", "role", "journal", "tree"]),
+    ("notice", &["ids", "moment", "env", "process", "config", "http"]),
     ("daemon", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice"]),
     ("cli", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice", "daemon"]),
     ("main", &["cli", "daemon"]),
@@ -53,6 +56,7 @@ const DECISIONS: &[&str] = &[
     "cli/render/daemon.rs",
     "cli/render/inside.rs",
     "cli/render/journal.rs",
+    "cli/render/notice.rs",
     "cli/render/reason.rs",
     "cli/render/restored.rs",
     "cli/render/setup.rs",
@@ -63,6 +67,7 @@ const DECISIONS: &[&str] = &[
     "cli/units.rs",
     "config/check.rs",
     "config/check/etcd.rs",
+    "config/check/notify.rs",
     "config/check/probe.rs",
     "config/document.rs",
     "config/raw.rs",
@@ -70,6 +75,7 @@ const DECISIONS: &[&str] = &[
     "config/section.rs",
     "config/url.rs",
     "config/value.rs",
+    "daemon/tidings.rs",
     "job/audit/account.rs",
     "job/audit/changes.rs",
     "job/audit/ledger.rs",
@@ -84,6 +90,9 @@ const DECISIONS: &[&str] = &[
     "job/verify/found.rs",
     "journal/record.rs",
     "journal/state.rs",
+    "notice/event.rs",
+    "notice/ledger.rs",
+    "notice/ledger/tests.rs",
     "repo/codec.rs",
     "repo/crypto.rs",
     "repo/entry.rs",
@@ -136,6 +145,8 @@ const EFFECTS: &[&str] = &[
     "tracing",
     "crate::env",
     "crate::store",
+    "crate::http",
+    "crate::process",
 ];
 const DATA_AMONG_EFFECTS: &[&str] =
     &["std::net::IpAddr", "std::net::Ipv4Addr", "std::net::Ipv6Addr", "std::os::unix::ffi"];

@@ -14,6 +14,8 @@ mod dumps;
 mod executing;
 #[path = "program/first_failure.rs"]
 mod first_failure;
+#[path = "program/hooks.rs"]
+mod hooks;
 #[path = "program/leases.rs"]
 mod leases;
 #[path = "program/refusals.rs"]
@@ -24,5 +26,7 @@ mod restoring;
 mod site;
 #[path = "program/sources.rs"]
 mod sources;
+#[path = "program/telling.rs"]
+mod telling;
 #[path = "program/turns.rs"]
 mod turns;

@@ -215,6 +215,7 @@ fn backup(error: &BackupError) -> Policy {
         BackupError::Lock(LockError::Io { .. }) | BackupError::State { .. } => {
             failed("make the state directory writable, or name another with --state-dir.")
         }
+        BackupError::Hook(_) => failed("run the hook's command by hand, and see why it fails."),
         BackupError::Dump { .. } => failed("run the command by hand as that user, and see why it fails."),
         BackupError::Cache(_) | BackupError::Pruned => failed("run it again."),
         BackupError::Stopped | BackupError::Internal(_) => failed("run it again with -vv and report what it logs."),

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod executed;
 pub mod inside;
 pub mod journal;
+pub mod notice;
 pub mod operated;
 pub mod reason;
 pub mod restored;

@@ -13,6 +13,7 @@ use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::guard::{GuardError, Reason};
 use crate::job::report::{Outcome, RoleReport};
+use crate::notice::event::{Notice, Words};
 use crate::role::duty::Stand;
 use crate::role::probe::Evidence;
 use crate::role::slot::Slot;
@@ -28,6 +29,16 @@ pub(super) struct Speaker {
 impl Speaker {
     pub(super) fn new(globals: Globals, zone: TimeZone, env: Env) -> Self {
         Self { globals, zone, env }
+    }
+}
+
+/// The sentences of alerts, in this time zone.
+#[derive(Debug)]
+pub(super) struct Sentences(pub(super) TimeZone);
+
+impl Words for Sentences {
+    fn text(&self, notice: &Notice) -> String {
+        render::notice::text(notice, &self.0)
     }
 }
 

@@ -14,23 +14,24 @@ use super::error::{Error, Interrupted, UsageError};
 use super::exit::Exit;
 use super::render::journal::JournalLine;
 use super::run::{Context, until_cancelled};
-use super::speaker::Speaker;
+use super::speaker::{Sentences, Speaker};
 use super::{open, render};
-use crate::config::{KeySource, RoleSettings};
+use crate::config::{KeySource, NotifySettings, RoleSettings};
 use crate::daemon::client::Client;
-use crate::daemon::{self, Start};
+use crate::daemon::watcher::Watch;
+use crate::daemon::{self, Start, TELL_PATIENCE};
 use crate::ids::{NodeId, RoleName};
 use crate::job;
 use crate::job::backup::{BackupError, Runner};
 use crate::job::exec::{self, ExecError, Executed};
-use crate::job::guard::{self, GuardError};
+use crate::job::guard::{self, GuardError, Reason};
+use crate::job::hook::Hooks;
 use crate::job::inside::{self, Archive, Each};
 use crate::job::keys;
 use crate::job::lease::Sessions;
 use crate::job::local::Local;
 use crate::job::operate::{Acted, Operator};
 use crate::job::progress::Progress;
-use crate::job::report::RoleReport;
 use crate::job::report::audited::RoleAudit;
 use crate::job::report::inside::{DiffLine, Found};
 use crate::job::report::restored::Restored;
@@ -38,12 +39,16 @@ use crate::job::report::setup::{InitRole, KeyReport};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
+use crate::job::report::{Outcome, RoleReport};
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::job::verify;
 use crate::job::whoami::Asker;
+use crate::journal::log::AppendError;
 use crate::journal::record::NodeRef;
-use crate::journal::state::Snapshot;
+use crate::journal::state::{Snapshot, View};
+use crate::notice::teller::Teller;
 use crate::repo::entry::Entry;
+use crate::role::election::StandbyReason;
 use crate::role::identity::{self, Node, Origin, find_state_dir, open_state_dir};
 use crate::role::slot::Plan;
 use crate::store::{Store, StoreError};
@@ -86,18 +91,66 @@ pub async fn backup(
     }
     let runner = runner(context, progress)?;
     let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request)).await;
+    let teller = Arc::new(teller(context, &runner, &context.settings.notify));
+    let plan = Plan::new(role, &context.settings.timezone)?;
+    let watch = Watch::new(Arc::clone(&teller), context.env.clone(), role.name.clone(), &runner.node, plan);
+    let hooks = Hooks::new(&runner, role);
+    hooks.recover().await;
+    let begins = |view: &View, slot| watch.begins(view, slot);
+    let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request, &begins)).await;
     runner.sessions.close().await;
     drop(display);
-    match done {
-        Ok((report, reason)) => {
-            let reason = reason.map(|r| render::reason::text(&r, &context.settings.timezone));
-            Ok((RoleReport { reason, ..report }, None))
+    let done = done.map(|(report, reason)| {
+        let words = reason.as_ref().map(|r| render::reason::text(r, &context.settings.timezone));
+        (RoleReport { reason: words, ..report }, reason)
+    });
+    report_to(&watch, role, &done);
+    if is_elsewhere(&done, runner.node.id) {
+        hooks.lost(role.hooks.timeout).await;
+    }
+    // Who did nothing may be the only one who sees that nobody does.
+    let idle = done.as_ref().is_ok_and(|(report, _)| matches!(report.outcome, Outcome::Standby | Outcome::Unknown));
+    if args.scheduled && idle && !watch.is_silent() {
+        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::glance(&runner, role, connect))).await {
+            Ok(Ok(view)) => watch.saw(&view),
+            Ok(Err(error)) => tracing::warn!("whether slots were missed cannot be told: {error}"),
+            Err(_) => tracing::warn!("whether slots were missed cannot be told: the store does not answer"),
         }
+    }
+    teller.close(TELL_PATIENCE).await;
+    match done {
+        Ok((report, _)) => Ok((report, None)),
         Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
         Err(GuardError::NoSchedule { role }) => Err(no_schedule(&role)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Has told how a run without a daemon went.
+fn report_to(watch: &Watch, role: &RoleSettings, done: &Result<(RoleReport, Option<Reason>), GuardError>) {
+    match done {
+        Ok((report, reason)) => watch.ended(report, reason.as_ref()),
+        Err(GuardError::Backup(BackupError::Interrupted)) => watch.interrupted(),
+        // Wrong usage is told to whoever types.
+        Err(GuardError::NoSchedule { .. }) => {}
+        Err(error) => watch.ended(&super::error::report(&role.name, error).0, None),
+    }
+}
+
+/// Whether a run found that the role is not this node's.
+fn is_elsewhere(done: &Result<(RoleReport, Option<Reason>), GuardError>, node: NodeId) -> bool {
+    match done {
+        Ok((_, Some(Reason::Standby(StandbyReason::LeaseTaken(by), _)))) => {
+            by.as_ref().is_some_and(|by| by.node != node)
+        }
+        Ok((report, _)) => report.outcome == Outcome::Standby,
+        Err(error) => matches!(error, GuardError::Backup(BackupError::Append(AppendError::Fenced(_)))),
+    }
+}
+
+fn teller(context: &Context, runner: &Runner, settings: &NotifySettings) -> Teller {
+    let words = Arc::new(Sentences(context.settings.timezone.clone()));
+    Teller::new(settings, &runner.state_dir, context.env.clone(), words)
 }
 
 /// This node as a worker, its identity made if there is none.
@@ -157,7 +210,10 @@ pub async fn daemon(context: &Context, globals: Globals, observe: bool) -> Resul
     let (runner, node) = worker(context, Arc::default())?;
     let voice = Arc::new(Speaker::new(globals, context.settings.timezone.clone(), context.env.clone()));
     let (settings, runtime_dir) = (context.settings.clone(), context.runtime_dir());
-    Ok(daemon::run(Start { runner, node, settings, voice, observe, runtime_dir }).await?)
+    // Whoever only observes is heard in the log.
+    let notify = if observe { NotifySettings::default() } else { settings.notify.clone() };
+    let teller = Arc::new(teller(context, &runner, &notify));
+    Ok(daemon::run(Start { runner, node, settings, voice, teller, observe, runtime_dir }).await?)
 }
 
 /// What an operator does to a role.

@@ -1,6 +1,7 @@
 //! The document that fits the schema → settings that make sense. Pure: files and environment are passed in.
 
 mod etcd;
+mod notify;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +13,8 @@ use super::document::Table;
 use super::error::{ConfigError, Place, Problem};
 use super::section::{At, Section, accept};
 use super::{
-    Dump, Host, JournalPlace, KeySource, Lease, LeaseUnreachable, RoleSettings, Schedule, Settings, StoreSettings,
-    StoreUrl, TakeoverTrust, raw, value,
+    Dump, Hooks, Host, JournalPlace, KeySource, Lease, LeaseUnreachable, NotifySettings, RoleSettings, Schedule,
+    Settings, StoreSettings, StoreUrl, TakeoverTrust, raw, value,
 };
 use crate::ids::RoleName;
 
@@ -57,6 +58,7 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
     let mut roles = BTreeMap::new();
     let etcd = root.section("etcd").map(|section| check.etcd(&section));
     let has_etcd = root.has("etcd");
+    let notify = root.section("notify").map(|section| check.notify(&section)).unwrap_or_default();
     let names = root.section("role").map(|section| section.sections()).unwrap_or_default();
     if names.is_empty() && !root.has("role") {
         check.problems.push(
@@ -76,7 +78,8 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
         Some(store) if problems.is_empty() => {
             let timezone = timezone.unwrap_or(jiff::tz::TimeZone::UTC);
             let etcd = etcd.flatten();
-            Ok(Settings { files, hash: String::new(), timezone, store, etcd, roles, warnings: found.warnings }.hashed())
+            let (hash, warnings) = (String::new(), found.warnings);
+            Ok(Settings { files, hash, timezone, store, etcd, notify, roles, warnings }.hashed())
         }
         _ => {
             let order = |p: &Problem| {
@@ -286,6 +289,7 @@ impl Check<'_> {
                 _ => TakeoverTrust::Rehash,
             },
             allow_empty: section.flag("allow_empty").unwrap_or(false),
+            hooks: hooks(section),
             ..defaults
         })
     }
@@ -411,6 +415,16 @@ impl Check<'_> {
     }
 }
 
+fn hooks(section: &Section<'_>) -> Hooks {
+    Hooks {
+        before: section.strings("before"),
+        after: section.strings("after"),
+        on_takeover: section.strings("on_takeover"),
+        on_lost: section.strings("on_lost"),
+        timeout: section.duration("hook_timeout").map_or(Hooks::TIMEOUT, |at| at.value),
+    }
+}
+
 /// The keys that say how the repository is unlocked.
 const KEYS: [&str; 3] = ["key_file", "passphrase_file", "encryption"];
 
@@ -466,6 +480,7 @@ pub(super) fn for_flags(
         timezone: jiff::tz::TimeZone::UTC,
         store,
         etcd: None,
+        notify: NotifySettings::default(),
         roles: BTreeMap::from([(name, role)]),
         warnings: Vec::new(),
     };

@@ -60,15 +60,13 @@ const fn key(name: &'static str, form: Form, support: Support) -> Key {
 /// The deepest nesting of `all`, `any` and `not`: more is a mistake, and the recursion needs an end.
 const PROBE_DEPTH_MAX: usize = 16;
 
-const NO_HOOKS: &str = "remove it; until then freeze and thaw in a script around `runner backup`";
-
 /// The top of the file.
 pub(super) static ROOT: &[Key] = &[
     key("timezone", Form::Text, Ready),
     key("store", Form::Table(STORE), Ready),
     key("etcd", Form::Table(ETCD), Ready),
     key("role", Form::Named(ROLE), Ready),
-    key("notify", Form::Table(NOTIFY), Inert("nobody is notified yet")),
+    key("notify", Form::Table(NOTIFY), Ready),
     key("listen", Form::Table(LISTEN), Inert("nothing listens yet")),
 ];
 
@@ -124,8 +122,11 @@ static ROLE: &[Key] = &[
     key("on_lease_unreachable", Form::Word(&["stop", "holder_continues"]), Ready),
     key("allow_empty", Form::Flag, Ready),
     key("keep", Form::Counts(KEEP), Inert("nothing is pruned yet, every snapshot is kept")),
-    key("before", Form::Command, Missing(NO_HOOKS)),
-    key("after", Form::Command, Missing(NO_HOOKS)),
+    key("before", Form::Command, Ready),
+    key("after", Form::Command, Ready),
+    key("on_takeover", Form::Command, Ready),
+    key("on_lost", Form::Command, Ready),
+    key("hook_timeout", Form::Span, Ready),
     key("dumps", Form::Named(DUMP), Ready),
 ];
 
@@ -134,8 +135,12 @@ static KEEP: &[&str] = &["last", "hourly", "daily", "weekly", "monthly", "yearly
 static DUMP: &[Key] =
     &[key("command", Form::Command, Ready), key("user", Form::Text, Ready), key("timeout", Form::Span, Ready)];
 
-static NOTIFY: &[Key] =
-    &[key("command", Form::Command, Ready), key("webhook", Form::Text, Ready), key("healthchecks", Form::Text, Ready)];
+static NOTIFY: &[Key] = &[
+    key("command", Form::Command, Ready),
+    key("webhook", Form::Text, Ready),
+    key("healthchecks", Form::Text, Ready),
+    key("timeout", Form::Span, Ready),
+];
 
 static LISTEN: &[Key] = &[key("address", Form::Text, Ready)];
 

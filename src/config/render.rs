@@ -1,14 +1,15 @@
 //! Settings back to TOML: what `config show` prints, and the canonical form that the hash is over.
 //!
-//! It reads back as the same settings. Secrets are not in it, only the paths of their files.
+//! It reads back as the same settings. Secrets are not in it, only the paths of their files: of URLs that let whoever knows them
+//! speak, the server alone. (The hash is over these too: two nodes that tell different people are not configured alike.)
 
 use std::fmt::Write;
 use std::path::Path;
 
 use super::value::{format_duration, format_size};
 use super::{
-    EtcdSettings, JournalPlace, KeySource, Lease, LeaseUnreachable, Probe, RoleSettings, Schedule, Settings,
-    StoreSettings, TakeoverTrust,
+    EtcdSettings, HttpUrl, JournalPlace, KeySource, Lease, LeaseUnreachable, NotifySettings, Probe, RoleSettings,
+    Schedule, Settings, StoreSettings, TakeoverTrust,
 };
 
 /// A text as TOML writes it.
@@ -51,12 +52,22 @@ impl Lines {
     }
 }
 
-pub(super) fn render(settings: &Settings) -> String {
+/// Whether what must not be shown is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    Hidden,
+    Told,
+}
+
+pub(super) fn render(settings: &Settings, secrets: Secrets) -> String {
     let mut out = Lines(String::new());
     out.set("timezone", &quote(settings.timezone.iana_name().unwrap_or("UTC")));
     store(&mut out, &settings.store);
     if let Some(etcd) = &settings.etcd {
         self::etcd(&mut out, etcd);
+    }
+    if settings.notify != NotifySettings::default() {
+        notify(&mut out, &settings.notify, secrets);
     }
     for role in settings.roles.values() {
         self::role(&mut out, role, &settings.store);
@@ -97,6 +108,22 @@ fn etcd(out: &mut Lines, etcd: &EtcdSettings) {
     out.text("password_file", etcd.password_file.as_deref().map(Path::to_string_lossy).as_deref());
     out.text("prefix", Some(&etcd.prefix));
     out.text("lease_ttl", Some(&format_duration(etcd.lease_ttl)));
+}
+
+fn notify(out: &mut Lines, notify: &NotifySettings, secrets: Secrets) {
+    let url = |url: &HttpUrl| match secrets {
+        Secrets::Told => url.to_string(),
+        Secrets::Hidden if url.target == "/" => url.to_string(),
+        // No URL has such a character: what is shown is not taken for the whole.
+        Secrets::Hidden => HttpUrl { target: "/…".to_owned(), ..url.clone() }.to_string(),
+    };
+    out.header("notify");
+    if let Some(command) = &notify.command {
+        out.set("command", &list(command, |p| quote(p)));
+    }
+    out.text("webhook", notify.webhook.as_ref().map(url).as_deref());
+    out.text("healthchecks", notify.healthchecks.as_ref().map(url).as_deref());
+    out.text("timeout", Some(&format_duration(notify.timeout)));
 }
 
 fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {
@@ -143,6 +170,20 @@ fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {
     };
     out.text("takeover_trust", Some(trust));
     out.set("allow_empty", &role.allow_empty.to_string());
+    let hooks = &role.hooks;
+    for (key, hook) in [
+        ("before", &hooks.before),
+        ("after", &hooks.after),
+        ("on_takeover", &hooks.on_takeover),
+        ("on_lost", &hooks.on_lost),
+    ] {
+        if let Some(command) = hook {
+            out.set(key, &list(command, |p| quote(p)));
+        }
+    }
+    if !hooks.is_empty() {
+        out.text("hook_timeout", Some(&format_duration(hooks.timeout)));
+    }
     for (name, dump) in &role.dumps {
         out.header(&format!("{header}.dumps.{}", quote(name)));
         out.set("command", &list(&dump.command, |p| quote(p)));

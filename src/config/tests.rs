@@ -160,7 +160,7 @@ fn unknown_keys_name_the_nearest() {
         passphrase_file, encryption, sources, exclude, one_file_system,
         exclude_caches, exclude_larger_than, schedule, every, jitter, missed_after,
         takeover_delay, takeover_after, takeover_trust, on_lease_unreachable,
-        allow_empty, keep, before, after, dumps
+        allow_empty, keep, before, after, on_takeover, on_lost, hook_timeout, dumps
     runner.toml:10: role.app.keep.dayly: unknown key
         did you mean "daily"?
     runner.toml:11: role.app.dumps.x.comand: unknown key
@@ -197,17 +197,13 @@ fn what_is_missing_is_said_with_what_to_write() {
 #[test]
 fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     let all = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\njournal = \"etcd\"\n\
-        [role.a]\nlease = \"bucket\"\nsources = [\"/a\"]\nbefore = [\"x\"]\nafter = [\"y\"]\n\
+        [role.a]\nlease = \"bucket\"\nsources = [\"/a\"]\n\
         [role.b]\neligible = { vip = \"10.0.0.1\" }\nlease = \"bucket\"\nsources = [\"/b\"]\n\
         fallback = { any = [{ vip = \"10.0.0.1\" }], after = \"15m\" }\n";
     insta::assert_snapshot!(refused(all), @r#"
     runner.toml:4: store.journal: "etcd" is not in this version yet
         write journal = "auto", or remove the line
-    runner.toml:8: role.a.before: not in this version yet
-        remove it; until then freeze and thaw in a script around `runner backup`
-    runner.toml:9: role.a.after: not in this version yet
-        remove it; until then freeze and thaw in a script around `runner backup`
-    runner.toml:14: role.b.fallback: not in this version yet
+    runner.toml:12: role.b.fallback: not in this version yet
         remove it; only an eligible node runs the role
     "#);
     let plain = parse("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]").unwrap();
@@ -315,10 +311,37 @@ fn what_is_only_convenient_is_warned_about() {
     }
     insta::assert_snapshot!(shown, @r"
     runner.toml:10: listen: no effect: nothing listens yet
-    runner.toml:8: notify: no effect: nobody is notified yet
     runner.toml:7: role.app.keep:
         no effect: nothing is pruned yet, every snapshot is kept
     ");
+}
+
+#[test]
+fn who_is_told_is_shown_without_what_lets_others_speak() {
+    let text = role(
+        "before = [\"freeze\", \"-q\"]\nhook_timeout = \"1m\"\n[notify]\ncommand = [\"tell\"]\n\
+        webhook = \"https://ops.example.net/hook/s3cret?key=t0ken\"\n\
+        healthchecks = \"https://hc.example.net/ping/s3cret/{role}\"",
+    );
+    let settings = parse(&text).unwrap();
+    assert_eq!(settings.warnings, []);
+    let shown = settings.render();
+    assert!(!shown.contains("s3cret") && !shown.contains("t0ken"), "{shown}");
+    for line in [
+        "webhook = \"https://ops.example.net/…\"",
+        "healthchecks = \"https://hc.example.net/…\"",
+        "command = [\"tell\"]",
+        "before = [\"freeze\", \"-q\"]",
+        "hook_timeout = \"1m\"",
+    ] {
+        assert!(shown.lines().any(|l| l == line), "{line}: {shown}");
+    }
+    assert!(refused(&shown).contains("cannot be in a URL"), "what is shown is not taken for the whole");
+    let other = parse(&text.replace("t0ken", "other")).unwrap();
+    assert_ne!(other.hash, settings.hash, "two nodes that tell different people are not configured alike");
+    insta::assert_snapshot!(refused(&role(
+        "hook_timeout = \"0s\"\non_lost = []\n[notify]\ntimeout = \"1h\"\nwebhook = \"https://me:s3cret@h/\"\nhealthchecks = \"https://{role}.h/\""
+    )), @"");
 }
 
 #[test]

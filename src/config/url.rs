@@ -1,4 +1,4 @@
-//! The URL of an `http` probe, taken apart once, so that asking it cannot fail for how it is written.
+//! The URL of an `http` probe or of somebody who is told, taken apart once, so that asking it cannot fail for how it is written.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -52,8 +52,8 @@ impl FromStr for HttpUrl {
         if authority.contains('@') {
             // The text is not repeated: it holds a secret.
             return refuse(
-                "a probe's URL holds no credentials",
-                "write { command = [\"…\"] } with a script that has them",
+                "a URL here holds no credentials",
+                "name a command = [\"…\"] instead, with a script that has them",
             );
         }
         if target.contains('#') {

@@ -13,14 +13,18 @@ use super::Voice;
 use super::limits::Limits;
 use super::message::Answer;
 use super::stores::Stores;
+use super::watcher::Watch;
 use super::work::{Footing, Work, lost};
 use crate::config::{Lease, RoleSettings, Settings};
+use crate::ids::NodeId;
 use crate::job::backup::{BackupError, Runner};
 use crate::job::cancel::Cancel;
 use crate::job::guard::{self, GuardError};
+use crate::job::hook::Hooks;
 use crate::job::progress::Progress;
 use crate::job::report::{Outcome, RoleReport};
 use crate::moment::Moment;
+use crate::notice::teller::Teller;
 use crate::role::duty::{Duty, Effect, Event, Journal, LeaseAnswer, Stand, Terms};
 use crate::role::election::{Occasion, StandbyReason};
 use crate::role::lease::LeaseService;
@@ -40,6 +44,7 @@ pub(super) struct Post {
     pub(super) stores: Arc<Stores>,
     pub(super) limits: Arc<Limits>,
     pub(super) voice: Arc<dyn Voice>,
+    pub(super) teller: Arc<Teller>,
     pub(super) observe: bool,
 }
 
@@ -116,7 +121,7 @@ impl Post {
         stand: watch::Sender<Option<Stand>>,
         turns: watch::Sender<u64>,
     ) {
-        let Self { runner, settings, role, stores, limits, voice, observe } = self;
+        let Self { runner, settings, role, stores, limits, voice, teller, observe } = self;
         let plan = match Plan::new(&role, &settings.timezone) {
             Ok(plan) => plan,
             Err(error) => {
@@ -125,13 +130,15 @@ impl Post {
                 None
             }
         };
+        let watch = Arc::new(Watch::new(teller, runner.env.clone(), role.name.clone(), &runner.node, plan.clone()));
         let ttl = ttl(&role, &settings);
         let ask_interval = keeper::pause(ttl);
         let (node, label) = (runner.node.id, runner.node.name.clone());
         let duty = Duty::new(Terms { role: role.clone(), node, label, plan, ask_interval, observe });
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
-        let work = Work { runner, settings, role: Arc::new(role), stores, limits, repository };
+        let work =
+            Work { runner, settings, role: Arc::new(role), stores, limits, ending: Cancel::new(), watch, repository };
         let mut this = Loop {
             work,
             voice,
@@ -149,11 +156,22 @@ impl Post {
             back,
             stand,
         };
+        if !observe {
+            let work = this.work.clone();
+            tokio::spawn(async move { Hooks::new(&work.runner, &work.role).recover().await });
+        }
         let mut addresses = Hints::of(this.work.role.eligible.as_ref());
         let mut event = Event::Tick;
         loop {
             turns.send_modify(|turns| *turns += 1);
+            if matches!(event, Event::Stop) {
+                this.work.ending.cancel();
+            }
             if this.turn(event) {
+                // Where a lease was given up, it was done before.
+                if !observe {
+                    this.work.lose().await;
+                }
                 return;
             }
             // Those that wait are served one after the other, and guests are counted when they come and go.
@@ -275,7 +293,8 @@ impl Loop {
 
     fn release(&mut self) {
         let keeper = self.keeper.take();
-        self.beside(move |_| async move {
+        self.beside(move |work| async move {
+            work.lose().await;
             guard::release(keeper).await;
             Back::Event(Event::Released)
         });
@@ -315,13 +334,18 @@ impl Loop {
             let ended = match &result {
                 Ok((report, reason)) => {
                     voice.ran(role, report, reason.as_ref());
-                    Ended { report: voice.explained(report, reason.as_ref()), exit: None }
+                    let report = voice.explained(report, reason.as_ref());
+                    work.watch.ended(&report, reason.as_ref());
+                    Ended { report, exit: None }
                 }
                 Err(error) => {
-                    if !matches!(error, GuardError::Backup(BackupError::Interrupted)) {
-                        voice.failed(role, error);
-                    }
                     let (report, exit) = voice.report_failure(role, error);
+                    if let GuardError::Backup(BackupError::Interrupted) = error {
+                        work.watch.interrupted();
+                    } else {
+                        voice.failed(role, error);
+                        work.watch.ended(&report, None);
+                    }
                     Ended { report, exit: Some(exit) }
                 }
             };
@@ -411,8 +435,24 @@ impl Loop {
         if let Some(stand) = self.duty.stand() {
             let evidence = self.duty.assessment().map(|assessment| assessment.evidence.as_slice()).unwrap_or_default();
             self.voice.stands(&self.work.role.name, stand, evidence);
+            self.work.watch.stands(stand);
+            // Where there is a lease, it is given up after this.
+            if !self.observe && self.keeper.is_none() && is_elsewhere(stand, self.work.runner.node.id) {
+                let work = self.work.clone();
+                tokio::spawn(async move { work.lose().await });
+            }
             self.stand.send_replace(Some(stand.clone()));
         }
+    }
+}
+
+/// Whether the role is not this node's.
+fn is_elsewhere(stand: &Stand, node: NodeId) -> bool {
+    match stand {
+        // Another process of this node has the lease.
+        Stand::Standby(StandbyReason::LeaseTaken(by)) => by.as_ref().is_some_and(|by| by.node != node),
+        Stand::Standby(_) | Stand::Conflict(_) => true,
+        _ => false,
     }
 }
 

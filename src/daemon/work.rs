@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::config::{Lease, RoleSettings, Settings};
+use crate::job;
 use crate::job::backup::{Ask, BackupError, Opening, Runner};
 use crate::job::beat;
+use crate::job::cancel::Cancel;
 use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
+use crate::job::hook::{self, Hooks};
 use crate::job::lease;
-use crate::job::local::LockError;
+use crate::job::local::{Local, LockError};
 use crate::job::repository::Repository;
 use crate::role::duty::{Journal, LeaseAnswer};
 use crate::role::election::{LeaseView, Occasion};
@@ -20,6 +25,10 @@ use crate::store::counting::Counting;
 
 use super::limits::Limits;
 use super::stores::Stores;
+use super::watcher::Watch;
+
+/// How far back a long-running node audits: a week of nights shows what one does not.
+const AUDIT_SINCE: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 /// Everything that one role's work needs. Clones are the same.
 #[derive(Debug, Clone)]
@@ -29,6 +38,10 @@ pub(super) struct Work {
     pub(super) role: Arc<RoleSettings>,
     pub(super) stores: Arc<Stores>,
     pub(super) limits: Arc<Limits>,
+    /// Set when this node is to stop working for the role.
+    pub(super) ending: Cancel,
+    /// Whom its events are reported to.
+    pub(super) watch: Arc<Watch>,
     /// Opened once; dropped when something goes wrong with it.
     pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
 }
@@ -88,17 +101,34 @@ impl Work {
 
     async fn try_read(&self, beat: bool) -> Result<Journal, GuardError> {
         let repository = self.repository().await?;
-        let history = match Opening::open(&self.runner, &repository).await {
+        let (history, view) = match Opening::open(&self.runner, &repository).await {
             Ok(opening) => opening.keep().await?,
             // Another process of this node works on it, and will keep what it finds.
             Err(BackupError::Lock(LockError::Busy { .. })) => Opening::look(&self.runner, &repository).await?,
             Err(error) => return Err(error.into()),
         };
         let beat = if beat { Some(beat::look(repository.store.as_ref(), &self.role).await?) } else { None };
+        self.watch.saw(&view);
+        if self.watch.audit_is_due() {
+            tokio::spawn(self.clone().audit(repository));
+        }
         Ok(Journal { history: Some(history), term: None, failed: false, beat })
     }
 
+    /// Looks at the last days of the journal for what a single look does not show.
+    async fn audit(self, repository: Repository) {
+        let now = self.runner.env.clock.now();
+        let since = now.checked_sub(AUDIT_SINCE).unwrap_or(Timestamp::MIN);
+        let memory = |repo| Local::peek(&self.runner.state_dir, repo).load().view;
+        let (store, role) = (Arc::clone(&repository.store), &self.role);
+        match job::audit::audit(store, role, self.watch.plan(), (since, now), &memory).await {
+            Ok(audit) => self.watch.audited(&audit.findings),
+            Err(error) => tracing::warn!("role {}: the audit: {error}", role.name),
+        }
+    }
+
     fn unread(&self, error: &GuardError) -> Journal {
+        self.watch.blind();
         tracing::warn!("role {}: {error}", self.role.name);
         Journal { history: None, term: None, failed: true, beat: None }
     }
@@ -113,7 +143,9 @@ impl Work {
         let term = match Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? {
             Admission::Active(admitted) => {
                 let Admitted { opening, candidacy, .. } = *admitted;
-                Some(Box::pin(opening.take(&candidacy)).await?.permit().term())
+                let permit = Box::pin(opening.take(&candidacy)).await?.permit().clone();
+                Hooks::new(runner, &self.role).taken(permit.term(), permit.deadline(), &self.ending).await;
+                Some(permit.term())
             }
             Admission::Refused(_) => None,
         };
@@ -142,6 +174,7 @@ impl Work {
             Admission::Refused(refused) => *refused,
             Admission::Active(admitted) => {
                 let Admitted { opening, candidacy, slot, .. } = *admitted;
+                self.watch.begins(opening.view(), slot.map(|slot| slot.at));
                 let own_places = guard::own_places(runner, &self.settings);
                 let ask = Ask { slot: slot.map(|slot| slot.at), rehash: request.rehash, own_places };
                 Box::pin(guard.back_up(opening, &candidacy, &ask, lost)).await?
@@ -159,6 +192,12 @@ impl Work {
         }
         let term = result.as_ref().ok().and_then(|(report, _)| report.term);
         Journal { term, failed: result.is_err(), ..self.read(false).await }
+    }
+
+    /// This node no longer works for the role, or gives it up.
+    pub(super) async fn lose(&self) {
+        let limit = if self.ending.is_cancelled() { hook::ENDING_MAX } else { self.role.hooks.timeout };
+        Hooks::new(&self.runner, &self.role).lost(limit).await;
     }
 
     fn lease_view<'a>(&self, footing: &'a Footing) -> LeaseView<'a> {

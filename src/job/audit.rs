@@ -16,11 +16,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::RoleSettings;
 use crate::job::audit::account::{Account, Period};
-use crate::job::report::audited::RoleAudit;
+use crate::job::audit::ledger::Ledger;
+use crate::job::report::audited::{Finding, RoleAudit};
 use crate::job::repository::Repository;
 use crate::job::verify::found::Found;
 use crate::job::verify::{Remembered, VerifyError, history};
 use crate::journal::record::Record;
+use crate::journal::state::State;
 use crate::role::slot::Plan;
 use crate::store::Store;
 
@@ -50,6 +52,11 @@ pub async fn audit(
     let read = history::read(&repository, known.as_ref(), &extent, from, &mut found, &mut each).await?;
     let audit = account.finish(role.name.clone(), found.into_damages());
     Ok(RoleAudit { records: read.records, ..audit })
+}
+
+/// Slots with more than one commit, the last of them in the time from `since` on, as far as a state tells.
+pub(crate) fn duplicates(state: &State, since: Timestamp) -> Vec<Finding> {
+    Ledger::of_state(state).duplicates(since)
 }
 
 #[cfg(test)]

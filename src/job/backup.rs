@@ -32,6 +32,7 @@ pub use crate::job::backup::error::BackupError;
 pub(crate) use crate::job::backup::session::Session;
 pub(crate) use crate::job::backup::shared::Shared;
 use crate::job::cancel::Cancel;
+use crate::job::hook::Hooks;
 use crate::job::lease::Sessions;
 use crate::job::local::{self, Local, LocalLock, Memory, Own};
 use crate::job::progress::Progress;
@@ -152,12 +153,13 @@ impl<'a> Opening<'a> {
     }
 
     /// The journal as it is now, for somebody who waits for no lock and remembers nothing.
-    pub async fn look(runner: &Runner, repository: &Repository) -> Result<History, BackupError> {
+    pub async fn look(runner: &Runner, repository: &Repository) -> Result<(History, View), BackupError> {
         let keys = repository.keys.clone();
         let memory = remembered(&Local::peek(&runner.state_dir, keys.repo()), runner.node.id);
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
-        Ok(history(&journal.read(memory.view.as_ref()).await?, &memory, runner.node.id))
+        let view = journal.read(memory.view.as_ref()).await?;
+        Ok((history(&view, &memory, runner.node.id), view))
     }
 
     /// Reads the journal on.
@@ -178,16 +180,16 @@ impl<'a> Opening<'a> {
 
     /// Remembers what was read, and fetches what the index of the newest snapshot needs: a node that stands by does it, so that
     /// its first run after a takeover starts at once.
-    pub async fn keep(self) -> Result<History, BackupError> {
+    pub async fn keep(self) -> Result<(History, View), BackupError> {
         let Self { local, memory, view, repository, runner, .. } = self;
         if memory.view.as_ref() == Some(&view) {
-            return Ok(history(&view, &memory, runner.node.id));
+            return Ok((history(&view, &memory, runner.node.id), view));
         }
         let (store, keys) = (repository.store.as_ref(), &repository.keys);
         load_index(store, keys, &view.state.indexes, Some(&local.index_dir())).await?;
         let memory = Memory { view: Some(view.clone()), ..memory };
         local.save(&memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
-        Ok(history(&view, &memory, runner.node.id))
+        Ok((history(&view, &memory, runner.node.id), view))
     }
 
     /// Backs the role up, as the node that the election named.
@@ -197,17 +199,18 @@ impl<'a> Opening<'a> {
         candidacy: &Candidacy,
         ask: &Ask,
     ) -> Result<Committed, BackupError> {
+        let runner = self.runner;
         let session = self.take(candidacy).await?;
-        match session.back_up(role, ask).await {
-            Err(BackupError::Cache(error)) => {
-                // The cache is of no more use; everything else is still good.
-                tracing::warn!("{error}; reading everything again");
-                let path = session.local.tree_cache();
-                std::fs::remove_file(&path).map_err(|error| BackupError::State { path, error })?;
-                session.back_up(role, ask).await
-            }
-            result => result,
-        }
+        let hooks = Hooks::new(runner, role);
+        let (term, deadline) = (session.permit().term(), session.permit().deadline());
+        hooks.taken(term, deadline, &runner.cancel).await;
+        let Some(around) = hooks.open(term, ask.slot).await? else { return session.back_up_once_more(role, ask).await };
+        let result = match around.before(deadline).await {
+            Ok(()) => session.back_up_once_more(role, ask).await,
+            Err(error) => Err(error),
+        };
+        around.close(&result).await;
+        result
     }
 
     /// Goes on under this node's own takeover, if that is still the newest and of this boot; else takes the role over.

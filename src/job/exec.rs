@@ -191,7 +191,7 @@ fn variables(
 }
 
 /// Resolves when work must have stopped.
-async fn passed(runner: &Runner, deadline: &Deadline) {
+pub(crate) async fn passed(runner: &Runner, deadline: &Deadline) {
     while !deadline.passed(runner.env.clock.moment()) {
         tokio::time::sleep(TICK).await;
     }

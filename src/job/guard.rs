@@ -120,6 +120,9 @@ pub enum GuardError {
     },
 }
 
+/// Told when a run surely begins: what the journal said before, and for which slot it is.
+pub type Begins<'a> = &'a (dyn Fn(&View, Option<Timestamp>) + Sync);
+
 /// A report, and why there was no commit.
 pub type Guarded = (RoleReport, Option<Reason>);
 
@@ -131,6 +134,7 @@ pub async fn backup(
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     request: Request,
+    begins: Begins<'_>,
 ) -> Result<Guarded, GuardError> {
     let started = runner.env.clock.boottime();
     // Set by the operator's signal, and by the loss of the lease.
@@ -156,6 +160,7 @@ pub async fn backup(
         };
         let Admitted { opening, candidacy, slot, keeper } = *admitted;
         let slot = slot.map(|slot| slot.at);
+        begins(opening.view(), slot);
         let ask = Ask { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
         let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lost(keeper.as_ref()))).await;
         release(keeper).await;
@@ -170,6 +175,19 @@ pub async fn backup(
     };
     let duration = runner.env.clock.boottime().saturating_sub(started);
     Ok((measured(report, duration, &counters.read()), reason))
+}
+
+/// The role's journal as anybody sees it, for somebody who does not work.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn glance(
+    runner: &Runner,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+) -> Result<View, GuardError> {
+    let repository = Repository::open(connect().await?, &role.name, &role.key).await?;
+    Ok(Opening::look(runner, &repository).await?.1)
 }
 
 /// A report with what the run took.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::job::backup::dump::DumpError;
 use crate::job::cache::CacheError;
+use crate::job::hook::HookError;
 use crate::job::local::LockError;
 use crate::journal::log::{AppendError, JournalError};
 use crate::repo::entry::TreePath;
@@ -73,6 +74,9 @@ pub enum BackupError {
         /// Why.
         error: DumpError,
     },
+    /// A hook.
+    #[error("{0}")]
+    Hook(#[from] HookError),
     /// A prune came between the start of this run and its end.
     #[error("what this run counted on was pruned meanwhile; run it again")]
     Pruned,

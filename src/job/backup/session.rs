@@ -90,7 +90,21 @@ impl Session<'_> {
         self.local.save(memory).map_err(|error| BackupError::State { path: self.local.memory_file(), error })
     }
 
-    pub(crate) async fn back_up(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {
+    /// Backs up, and once more without the cache if that is of no use.
+    pub(crate) async fn back_up_once_more(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {
+        match self.back_up(role, ask).await {
+            Err(BackupError::Cache(error)) => {
+                // Everything else is still good.
+                tracing::warn!("{error}; reading everything again");
+                let path = self.local.tree_cache();
+                std::fs::remove_file(&path).map_err(|error| BackupError::State { path, error })?;
+                self.back_up(role, ask).await
+            }
+            result => result,
+        }
+    }
+
+    async fn back_up(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {
         let base = self.view.state.snapshots.last();
         let unfinished = self.memory.clean.is_none() || self.memory.clean != base.map(|b| b.id);
         // From here on something may be left in the store that no record names.

@@ -4,18 +4,18 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, IsTerminal as _};
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 use rustix::process::getpgrp;
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+
+pub use crate::process::Ended;
+use crate::process::Group;
 
 /// The signals that are passed on: those that people and service managers send. `SIGKILL` and `SIGSTOP` cannot be.
 const PASSED_ON: [Signal; 6] =
@@ -23,36 +23,6 @@ const PASSED_ON: [Signal; 6] =
 
 /// Signals that wait to be passed on. More of them at once are one.
 const SIGNALS_MAX: usize = 16;
-
-/// How often a command that was told to end is looked at.
-const POLL: Duration = Duration::from_millis(20);
-
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// With this exit code.
-    Exit(i32),
-    /// By this signal.
-    Signal(i32),
-}
-
-impl Ended {
-    /// What a shell would make of it: the exit code, or 128 and the signal's number.
-    pub fn code(self) -> u8 {
-        let code = match self {
-            Ended::Exit(code) => code,
-            Ended::Signal(signal) => 128 + signal,
-        };
-        u8::try_from(code).unwrap_or(u8::MAX)
-    }
-
-    fn of(status: ExitStatus) -> Self {
-        match (status.code(), status.signal()) {
-            (Some(code), _) => Ended::Exit(code),
-            (None, signal) => Ended::Signal(signal.unwrap_or_default()),
-        }
-    }
-}
 
 /// Runs `command` until it ends, or until `stop` says that it must: then it gets `SIGTERM`, and `SIGKILL` after `grace`.
 /// Tells how it ended, and what `stop` said.
@@ -70,19 +40,15 @@ pub(super) async fn run<T>(
     };
     // Before the command is there: a signal that comes in between must not be lost.
     let mut signals = signals()?;
-    let child = Command::new(program)
-        .args(arguments)
-        .envs(variables)
-        .process_group(0)
-        .spawn()
+    let mut command = Command::new(program);
+    let mut group = Group::spawn(command.args(arguments).envs(variables))
         .map_err(|e| io::Error::new(e.kind(), format!("{program}: {e}")))?;
-    let mut group = Group(child);
     let terminal = Terminal::hand_to(group.id());
     tokio::pin!(stop);
     let mut why = None;
     let ended = loop {
         tokio::select! {
-            status = group.0.wait() => break status?,
+            ended = group.wait() => break ended?,
             Some(signal) = signals.recv() => group.send(signal),
             said = &mut stop => {
                 why = Some(said);
@@ -91,7 +57,7 @@ pub(super) async fn run<T>(
         }
     };
     drop(terminal);
-    Ok((Ended::of(ended), why))
+    Ok((ended, why))
 }
 
 fn signals() -> io::Result<mpsc::Receiver<Signal>> {
@@ -109,51 +75,6 @@ fn signals() -> io::Result<mpsc::Receiver<Signal>> {
         });
     }
     Ok(told)
-}
-
-/// Kills the whole group if it is dropped while the command runs.
-struct Group(Child);
-
-impl Group {
-    /// Gone once the command is reaped, so that the number cannot belong to anybody else.
-    fn id(&self) -> Option<Pid> {
-        self.0.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
-    }
-
-    fn send(&self, signal: Signal) {
-        if let Some(id) = self.id() {
-            // An error means that all of it is gone already.
-            let _ = killpg(id, signal);
-        }
-    }
-
-    /// `SIGTERM`, time to end, then `SIGKILL` to whatever of the group is left.
-    async fn end(&mut self, grace: Duration) -> io::Result<ExitStatus> {
-        self.send(Signal::SIGTERM);
-        // A stopped process handles no signal but this and SIGKILL.
-        self.send(Signal::SIGCONT);
-        let left = async {
-            while !self.id().is_none_or(has_ended) {
-                tokio::time::sleep(POLL).await;
-            }
-        };
-        let _ = tokio::time::timeout(grace, left).await;
-        // Before the command is reaped: only as long is the group surely its own.
-        self.send(Signal::SIGKILL);
-        self.0.wait().await
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.send(Signal::SIGKILL);
-    }
-}
-
-/// Whether the process has ended, without reaping it.
-fn has_ended(id: Pid) -> bool {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    !matches!(waitid(Id::Pid(id), flags), Ok(WaitStatus::StillAlive))
 }
 
 /// The terminal, lent to the command's process group: a group in the background that reads from it would be stopped.
@@ -190,6 +111,9 @@ impl Drop for Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How often something that surely comes is looked for.
+    const POLL: Duration = Duration::from_millis(20);
 
     const LONG: Duration = Duration::from_mins(1);
 

@@ -1,0 +1,102 @@
+//! What an alert says: one sentence, for people who have nothing else before them.
+
+use jiff::tz::TimeZone;
+
+use crate::cli::units;
+use crate::notice::event::{Event, Kind, Notice, Phase};
+
+/// The sentence.
+pub fn text(notice: &Notice, zone: &TimeZone) -> String {
+    let Event { kind, role, node, .. } = &notice.event;
+    let since = units::minute(notice.since, zone);
+    match notice.phase {
+        Phase::Begun => format!("{role}: {}", what(&notice.event, zone)),
+        Phase::Lasts => format!("{role}: since {since}, and still so: {}", what(&notice.event, zone)),
+        Phase::Over => {
+            let over = match kind {
+                Kind::Failed | Kind::Fenced => "is backed up again",
+                Kind::Missed => "a slot is committed again",
+                Kind::Conflict => "no longer in conflict",
+                Kind::Clone => "its twin is no longer seen",
+                Kind::Drift => "the nodes are configured alike again",
+                Kind::PausedTooLong => "no longer paused",
+                Kind::Anomaly | Kind::Duplicate | Kind::Takeover => "over",
+            };
+            format!("{role}: {over} (seen by {node}; {}, since {since})", kind.name())
+        }
+    }
+}
+
+fn what(event: &Event, zone: &TimeZone) -> String {
+    let Event { kind, node, slot, term, count, mark, detail, .. } = event;
+    let behind = detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+    let slot = slot.map(|slot| units::minute(slot, zone)).unwrap_or_default();
+    let count = count.unwrap_or(1);
+    let term = term.map(|term| format!(" with term {term}")).unwrap_or_default();
+    match kind {
+        Kind::Failed => format!("the backup on {node} failed{behind}"),
+        Kind::Fenced => format!("{node} was fenced, nothing was committed{behind}"),
+        Kind::Missed if count == 1 => format!("nobody backed it up for the slot {slot} (seen by {node})"),
+        Kind::Missed => format!("nobody backed it up for {count} slots, the first {slot} (seen by {node})"),
+        Kind::Duplicate => format!("the slot {slot} was committed {count} times (seen by {node})"),
+        Kind::Takeover => format!("{node} took the role over{term}"),
+        Kind::Conflict => {
+            let other = detail.as_deref().unwrap_or("another node");
+            format!("{node} is eligible, and so was {other}, which took the role")
+        }
+        Kind::Clone => format!("another live node has the identity of {node}{behind}"),
+        Kind::Drift => format!("{node} is configured differently from its peer{behind}"),
+        Kind::Anomaly => {
+            let odd = match mark.as_str() {
+                "same_changes" => format!("the last {count} snapshots report the same changes"),
+                "everything_changed" => {
+                    format!("{count} snapshots report everything as changed, and had no new content")
+                }
+                "flapping" => format!("the role was taken over {count} times within a day"),
+                "hole" => format!("a journal record is missing{behind}"),
+                _ => format!("a journal record cannot be used{behind}"),
+            };
+            format!("{odd}. 'runner audit' tells more")
+        }
+        Kind::PausedTooLong => format!("paused for more than a day, without an end{behind}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+
+    #[test]
+    fn every_kind_has_its_sentence() {
+        let at = |hour: i64| Timestamp::from_second(hour * 3600).unwrap();
+        let event = |kind| Event {
+            slot: Some(at(1)),
+            count: Some(3),
+            term: Some(crate::ids::Term(7)),
+            detail: Some("west".to_owned()),
+            ..Event::new(kind, "app".parse().unwrap(), "east".to_owned(), at(2))
+        };
+        let mut shown = String::new();
+        for kind in [
+            Kind::Failed,
+            Kind::Fenced,
+            Kind::Missed,
+            Kind::Duplicate,
+            Kind::Takeover,
+            Kind::Conflict,
+            Kind::Clone,
+            Kind::Drift,
+            Kind::Anomaly,
+            Kind::PausedTooLong,
+        ] {
+            for phase in [Phase::Begun, Phase::Lasts, Phase::Over] {
+                if phase == Phase::Begun || kind.lasts() {
+                    shown += &text(&Notice { phase, since: at(2), event: event(kind) }, &TimeZone::UTC);
+                    shown.push('\n');
+                }
+            }
+        }
+        insta::assert_snapshot!(shown, @"");
+    }
+}

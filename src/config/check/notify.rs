@@ -1,0 +1,46 @@
+//! `[notify]`: who is told.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::super::section::{Section, accept};
+use super::super::{HttpUrl, NotifySettings};
+use super::Check;
+
+/// How long one try may take: a process that ends waits for it, and a server that takes longer is not there.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(2);
+
+impl Check<'_> {
+    pub(super) fn notify(&mut self, section: &Section<'_>) -> NotifySettings {
+        let timeout = section.duration("timeout");
+        if let Some(at) = timeout.as_ref().filter(|at| !TIMEOUT.contains(&at.value)) {
+            self.problems.push(at.problem("is not between 1s and 2m").hint("10s is the default"));
+        }
+        NotifySettings {
+            command: section.strings("command"),
+            webhook: self.url(section, "webhook"),
+            healthchecks: self.url(section, "healthchecks"),
+            timeout: timeout.map_or(NotifySettings::TIMEOUT, |at| at.value),
+        }
+    }
+
+    fn url(&mut self, section: &Section<'_>, key: &str) -> Option<HttpUrl> {
+        let at = section.text(key)?;
+        let Some((before, after)) = at.value.split_once(ROLE).filter(|_| key == "healthchecks") else {
+            return accept(&at, at.value.parse(), &mut self.problems);
+        };
+        // The place of the role's name is no part of a URL, what will stand there is.
+        let url: HttpUrl = accept(&at, format!("{before}{STAND_IN}{after}").parse(), &mut self.problems)?;
+        let target = url.target.replace(STAND_IN, ROLE);
+        if !target.contains(ROLE) {
+            self.problems.push(at.problem("has {role} in the server's name").hint("it stands in the path"));
+        }
+        Some(HttpUrl { target, ..url })
+    }
+}
+
+/// Where the role's name stands.
+const ROLE: &str = "{role}";
+
+/// A role's name.
+const STAND_IN: &str = "role-name-is-put-here";

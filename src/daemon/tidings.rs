@@ -1,0 +1,255 @@
+//! What there is to tell of a role, from its journal and from what an audit of it found. Pure: what is so now, kind by kind; the
+//! ledger knows what was told.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::ids::{NodeId, RoleName, Term};
+use crate::job::audit;
+use crate::job::report::audited::Finding;
+use crate::journal::record::TakeoverWhy;
+use crate::journal::state::{Paused, View};
+use crate::notice::event::{Event, Kind};
+use crate::notice::ledger::Watcher;
+use crate::role::slot::Plan;
+
+/// A pause without an end that is older than this was forgotten.
+const PAUSED_MAX: SignedDuration = SignedDuration::from_hours(24);
+
+/// A takeover that is older than this is no news, whoever has forgotten that it was told.
+const NEWS: SignedDuration = SignedDuration::from_hours(24);
+
+/// How far back slots are looked at for a second commit.
+const LOOK_BACK: SignedDuration = SignedDuration::from_hours(24 * 7);
+
+/// What matters of a journal here.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Glimpse {
+    holder: Option<(NodeId, Term, Timestamp, TakeoverWhy)>,
+    /// The number of the holder's newest record, as far as a state tells.
+    sign: u64,
+    last_slot: Option<Timestamp>,
+    /// When the newest snapshot was committed.
+    pub(super) committed: Option<Timestamp>,
+    pub(super) paused: Option<Paused>,
+    duplicates: Vec<(Timestamp, u64)>,
+}
+
+impl Glimpse {
+    pub(super) fn of(view: &View, now: Timestamp) -> Self {
+        let state = &view.state;
+        let by_holder = |id: NodeId| {
+            let head = view.head.as_ref().filter(|head| head.node.id == id).map(|head| head.seq.0);
+            let snapshot = state.snapshots.iter().rev().find(|snapshot| snapshot.node.id == id).map(|s| s.seq.0);
+            head.max(snapshot)
+        };
+        let sign = state.holder.as_ref().map_or(0, |h| h.seq.0.max(by_holder(h.node.id).unwrap_or_default()));
+        let since = now.checked_sub(LOOK_BACK).unwrap_or(Timestamp::MIN);
+        let duplicate = |finding| match finding {
+            Finding::Duplicate { slot, commits } => Some((slot, commits.len() as u64)),
+            _ => None,
+        };
+        Self {
+            holder: state.holder.as_ref().map(|h| (h.node.id, h.term, h.time, h.why)),
+            sign,
+            last_slot: state.last_slot,
+            committed: state.snapshots.last().map(|snapshot| snapshot.time),
+            paused: state.paused.clone(),
+            duplicates: audit::duplicates(state, since).into_iter().filter_map(duplicate).collect(),
+        }
+    }
+
+    /// How `node` stands to the role; `vouched`: it sees that the process of the holder lives.
+    pub(super) fn watcher(&self, node: NodeId, vouched: bool) -> Watcher {
+        match self.holder {
+            Some((holder, ..)) if holder == node => Watcher::Holder,
+            _ => Watcher::Standby { sign: self.sign, vouched },
+        }
+    }
+
+    /// Whether another node has the role.
+    pub(super) fn is_elsewhere(&self, node: NodeId) -> bool {
+        self.holder.is_some_and(|(holder, ..)| holder != node)
+    }
+}
+
+/// Who looks, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sight<'a> {
+    pub(super) role: &'a RoleName,
+    pub(super) node: NodeId,
+    pub(super) label: &'a str,
+    pub(super) plan: Option<&'a Plan>,
+    pub(super) now: Timestamp,
+    /// The slot of a run of this node that is under way.
+    pub(super) running: Option<Timestamp>,
+    /// Slots until then were paused.
+    pub(super) paused_until: Option<Timestamp>,
+}
+
+impl Sight<'_> {
+    pub(super) fn event(&self, kind: Kind) -> Event {
+        Event::new(kind, self.role.clone(), self.label.to_owned(), self.now)
+    }
+
+    /// What is so, for each kind of which that can be told now.
+    pub(super) fn see(&self, glimpse: &Glimpse) -> Vec<(Kind, Vec<Event>)> {
+        let mut seen = vec![
+            (Kind::Duplicate, self.duplicates(glimpse)),
+            (Kind::Takeover, self.takeover(glimpse).into_iter().collect()),
+            (Kind::PausedTooLong, self.paused_too_long(glimpse).into_iter().collect()),
+        ];
+        // In a pause nothing is missed, and what was missed before is not over.
+        if !self.is_paused(glimpse) {
+            seen.push((Kind::Missed, self.missed(glimpse).into_iter().collect()));
+        }
+        seen
+    }
+
+    fn is_paused(&self, glimpse: &Glimpse) -> bool {
+        glimpse.paused.as_ref().is_some_and(|paused| paused.until.is_none_or(|until| until > self.now))
+    }
+
+    /// Everything since the last committed slot is one event, however many slots it comes to.
+    pub(super) fn missed(&self, glimpse: &Glimpse) -> Option<Event> {
+        let missed = self.plan?.missed(glimpse.last_slot, self.running, self.now).slots;
+        let mut owed = missed.iter().filter(|slot| self.paused_until.is_none_or(|until| slot.starts > until));
+        let first = owed.next()?;
+        Some(Event { slot: Some(first.at), count: Some(1 + owed.count() as u64), ..self.event(Kind::Missed) })
+    }
+
+    fn duplicates(&self, glimpse: &Glimpse) -> Vec<Event> {
+        let duplicate = |(slot, count): &(Timestamp, u64)| Event {
+            slot: Some(*slot),
+            count: Some(*count),
+            mark: slot.to_string(),
+            ..self.event(Kind::Duplicate)
+        };
+        glimpse.duplicates.iter().map(duplicate).collect()
+    }
+
+    /// The node that took the role tells it.
+    fn takeover(&self, glimpse: &Glimpse) -> Option<Event> {
+        let (holder, term, time, why) = glimpse.holder?;
+        let moved = matches!(why, TakeoverWhy::Moved | TakeoverWhy::Operator);
+        (holder == self.node && moved && self.now.duration_since(time) < NEWS).then(|| self.took_over(term))
+    }
+
+    pub(super) fn took_over(&self, term: Term) -> Event {
+        Event { term: Some(term), mark: term.to_string(), ..self.event(Kind::Takeover) }
+    }
+
+    fn paused_too_long(&self, glimpse: &Glimpse) -> Option<Event> {
+        let paused = glimpse.paused.as_ref().filter(|paused| paused.until.is_none())?;
+        (self.now.duration_since(paused.time) >= PAUSED_MAX).then(|| Event {
+            detail: paused.why.clone(),
+            time: paused.time,
+            ..self.event(Kind::PausedTooLong)
+        })
+    }
+
+    /// What an audit found, as far as it is not seen in the state.
+    pub(super) fn anomalies(&self, findings: &[Finding]) -> Vec<Event> {
+        let anomaly = |finding: &Finding| {
+            let (mark, count, detail) = match finding {
+                Finding::SameChanges(streak) => ("same_changes", streak.runs, None),
+                Finding::EverythingChanged(streak) => ("everything_changed", streak.runs, None),
+                Finding::Flapping { count, .. } => ("flapping", *count, None),
+                Finding::Hole { record } => ("hole", 1, Some(record.clone())),
+                Finding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
+                Finding::Missed { .. } | Finding::Late { .. } | Finding::Duplicate { .. } => return None,
+            };
+            Some(Event { mark: mark.to_owned(), count: Some(count), detail, ..self.event(Kind::Anomaly) })
+        };
+        let mut events: Vec<Event> = Vec::new();
+        for event in findings.iter().filter_map(anomaly) {
+            // Of several of one kind the first is told.
+            if events.iter().all(|other| other.mark != event.mark) {
+                events.push(event);
+            }
+        }
+        events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KeySource, RoleSettings, Schedule};
+    use crate::ids::RepoId;
+    use crate::journal::record::NodeRef;
+    use std::time::Duration;
+
+    const ME: NodeId = NodeId([1; 16]);
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_second(minutes * 60).unwrap()
+    }
+
+    fn plan() -> Plan {
+        let mut role = RoleSettings::new("app".parse().unwrap(), KeySource::None, Vec::new());
+        role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
+        Plan::new(&role, &jiff::tz::TimeZone::UTC).unwrap().unwrap()
+    }
+
+    fn seen(glimpse: &Glimpse, now: i64, change: impl FnOnce(&mut Sight<'_>)) -> Vec<String> {
+        let (role, plan) = ("app".parse().unwrap(), plan());
+        let mut sight = Sight {
+            role: &role,
+            node: ME,
+            label: "east",
+            plan: Some(&plan),
+            now: at(now),
+            running: None,
+            paused_until: None,
+        };
+        change(&mut sight);
+        let events = sight.see(glimpse).into_iter().flat_map(|(_, events)| events);
+        events.map(|e| format!("{} {}", e.kind.name(), e.count.unwrap_or_default())).collect()
+    }
+
+    #[test]
+    fn slots_are_missed_unless_they_run_or_were_paused() {
+        let glimpse = Glimpse { last_slot: Some(at(60)), ..Glimpse::default() };
+        assert_eq!(seen(&glimpse, 150, |_| ()), [""; 0], "there is still time");
+        assert_eq!(seen(&glimpse, 151, |_| ()), ["missed 1"]);
+        assert_eq!(seen(&glimpse, 151, |sight| sight.running = Some(at(120))), [""; 0]);
+        assert_eq!(seen(&glimpse, 400, |_| ()), ["missed 5"], "one event");
+        assert_eq!(seen(&glimpse, 400, |sight| sight.paused_until = Some(at(350))), ["missed 1"]);
+        assert_eq!(seen(&glimpse, 400, |sight| sight.plan = None), [""; 0]);
+        assert_eq!(seen(&Glimpse::default(), 400, |_| ()), [""; 0], "a role that never had a slot");
+    }
+
+    #[test]
+    fn a_pause_excuses_and_one_without_an_end_is_told_after_a_day() {
+        let node = NodeRef { id: ME, name: "east".to_owned() };
+        let paused = |until| Glimpse {
+            last_slot: Some(at(60)),
+            paused: Some(Paused { node: node.clone(), time: at(100), until, why: None }),
+            ..Glimpse::default()
+        };
+        assert_eq!(seen(&paused(None), 400, |_| ()), [""; 0]);
+        assert_eq!(seen(&paused(None), 100 + 24 * 60, |_| ()), ["paused_too_long 0"]);
+        assert_eq!(seen(&paused(Some(at(5000))), 4000, |_| ()), [""; 0], "somebody said how long");
+    }
+
+    #[test]
+    fn the_node_that_took_the_role_tells_it_while_it_is_news() {
+        let holder = |node, why| Glimpse { holder: Some((node, Term(3), at(10), why)), ..Glimpse::default() };
+        assert_eq!(seen(&holder(ME, TakeoverWhy::Moved), 11, |_| ()), ["takeover 0"]);
+        assert_eq!(seen(&holder(ME, TakeoverWhy::Restart), 11, |_| ()), [""; 0], "it had it before");
+        assert_eq!(seen(&holder(NodeId([2; 16]), TakeoverWhy::Moved), 11, |_| ()), [""; 0]);
+        assert_eq!(seen(&holder(ME, TakeoverWhy::Moved), 10 + 24 * 60, |_| ()), [""; 0]);
+    }
+
+    #[test]
+    fn whoever_has_the_role_is_told_from_those_who_watch() {
+        let mut view = View::empty("app".parse().unwrap(), RepoId([1; 16]));
+        assert_eq!(
+            Glimpse::of(&view, at(0)).watcher(ME, true),
+            Watcher::Standby { sign: 0, vouched: true },
+            "nobody has it"
+        );
+        view.state.last_slot = Some(at(60));
+        assert!(!Glimpse::of(&view, at(0)).is_elsewhere(ME));
+    }
+}

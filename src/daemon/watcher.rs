@@ -1,0 +1,273 @@
+//! Watches one role on one node, and has told what there is to tell: what its own runs came to, how it stands, and what every node
+//! of the role sees in the journal. A run without a daemon uses the same.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::tidings::{Glimpse, Sight};
+use crate::env::Env;
+use crate::ids::{NodeId, RoleName};
+use crate::job::guard::Reason;
+use crate::job::report::audited::Finding;
+use crate::job::report::{Outcome, RoleReport};
+use crate::journal::record::NodeRef;
+use crate::journal::state::View;
+use crate::notice::event::{Event, Kind};
+use crate::notice::ledger::Watcher;
+use crate::notice::teller::{Ping, Teller};
+use crate::role::duty::Stand;
+use crate::role::election::StandbyReason;
+use crate::role::slot::Plan;
+
+/// How often a long-running node audits its journals; first so long after its start.
+const AUDIT_INTERVAL: Duration = Duration::from_hours(6);
+
+/// The same for the first time.
+const AUDIT_FIRST: Duration = Duration::from_mins(10);
+
+/// Whom a role's events are reported to.
+#[derive(Debug)]
+pub struct Watch {
+    teller: Arc<Teller>,
+    env: Env,
+    role: RoleName,
+    node: NodeId,
+    label: String,
+    plan: Option<Plan>,
+    seen: Mutex<Seen>,
+}
+
+/// A run of this node.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    slot: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    glimpse: Glimpse,
+    /// The run that is under way.
+    running: Option<Running>,
+    /// Before it another node had the role.
+    moved: bool,
+    paused_until: Option<Timestamp>,
+    /// The lease is in the hands of a process that lives.
+    vouched: bool,
+    audit_at: Duration,
+}
+
+impl Watch {
+    /// Watches `role` as this node.
+    pub fn new(teller: Arc<Teller>, env: Env, role: RoleName, node: &NodeRef, plan: Option<Plan>) -> Self {
+        let seen = Seen {
+            glimpse: Glimpse::default(),
+            running: None,
+            moved: false,
+            paused_until: None,
+            vouched: false,
+            audit_at: env.clock.boottime() + AUDIT_FIRST,
+        };
+        Self { teller, env, role, node: node.id, label: node.name.clone(), plan, seen: Mutex::new(seen) }
+    }
+
+    /// Whether nobody is told anything.
+    pub fn is_silent(&self) -> bool {
+        self.teller.is_silent()
+    }
+
+    /// The journal was read.
+    pub fn saw(&self, view: &View) {
+        if self.is_silent() {
+            return;
+        }
+        let now = self.env.clock.now();
+        let glimpse = Glimpse::of(view, now);
+        let mut seen = self.seen();
+        seen.note(glimpse, now);
+        let watcher = seen.glimpse.watcher(self.node, seen.vouched);
+        self.judge(&seen, watcher);
+    }
+
+    /// The journal cannot be read. What was not committed when it could is not committed as far as anybody here knows.
+    pub fn blind(&self) {
+        let seen = self.seen();
+        let watcher = seen.glimpse.watcher(self.node, seen.vouched);
+        let missed = |sight: Sight<'_>| sight.missed(&seen.glimpse);
+        if let Some(event) = missed(self.sight(&seen)) {
+            self.raise(event, watcher);
+        }
+    }
+
+    /// How this node stands for the role.
+    pub fn stands(&self, stand: &Stand) {
+        let mut seen = self.seen();
+        seen.vouched = matches!(stand, Stand::Standby(StandbyReason::LeaseTaken(Some(_))));
+        match stand {
+            Stand::Conflict(holder) => {
+                let event = self.sight(&seen).event(Kind::Conflict);
+                self.raise(Event { detail: Some(holder.label.clone()), ..event }, Watcher::Holder);
+            }
+            // It may well go on.
+            Stand::Unknown(_) => {}
+            _ => self.over(&[Kind::Conflict]),
+        }
+    }
+
+    /// A run begins. What was missed until now is told by whoever does it.
+    pub fn begins(&self, view: &View, slot: Option<Timestamp>) {
+        let now = self.env.clock.now();
+        let mut seen = self.seen();
+        seen.note(Glimpse::of(view, now), now);
+        seen.running = Some(Running { slot });
+        seen.moved = seen.glimpse.is_elsewhere(self.node);
+        self.teller.ping(&self.role, &Ping::Start);
+        self.judge(&seen, Watcher::Holder);
+    }
+
+    /// A run ended, or never began; the report has its reason in words.
+    pub fn ended(&self, report: &RoleReport, reason: Option<&Reason>) {
+        let mut seen = self.seen();
+        let running = seen.running.take();
+        let event = |kind| Event {
+            slot: report.slot.or(running.and_then(|running| running.slot)),
+            term: report.term,
+            detail: report.reason.clone(),
+            ..self.sight(&seen).event(kind)
+        };
+        let why = || report.reason.clone().unwrap_or_default();
+        match report.outcome {
+            Outcome::Committed | Outcome::Unchanged => {
+                if let (true, true, Some(term)) = (report.takeover, seen.moved, report.term) {
+                    self.raise(self.sight(&seen).took_over(term), Watcher::Holder);
+                }
+                self.over(&[Kind::Failed, Kind::Fenced, Kind::Conflict]);
+                if report.slot.is_some() {
+                    self.over(&[Kind::Missed]);
+                }
+                self.teller.ping(&self.role, &Ping::Success);
+            }
+            Outcome::Failed | Outcome::Fenced => {
+                let kind = if report.outcome == Outcome::Failed { Kind::Failed } else { Kind::Fenced };
+                self.raise(event(kind), Watcher::Holder);
+                self.teller.ping(&self.role, &Ping::Fail(why()));
+            }
+            Outcome::Unknown if running.is_some() => self.teller.ping(&self.role, &Ping::Fail(why())),
+            Outcome::Unknown => {}
+            Outcome::Standby | Outcome::Skipped => match reason {
+                Some(Reason::Conflict { holder }) => {
+                    self.raise(Event { detail: Some(holder.clone()), ..event(Kind::Conflict) }, Watcher::Holder);
+                }
+                Some(Reason::Standby(StandbyReason::LeaseTaken(Some(_)), _)) => {
+                    seen.vouched = true;
+                    self.over(&[Kind::Conflict]);
+                }
+                _ => self.over(&[Kind::Conflict]),
+            },
+        }
+    }
+
+    /// Somebody ended a run.
+    pub fn interrupted(&self) {
+        self.seen().running = None;
+    }
+
+    /// Something is so with this node itself that others detect: a twin, a config that differs.
+    pub fn concerns(&self, kind: Kind, detail: String) {
+        let event = Event { detail: Some(detail), ..self.sight(&self.seen()).event(kind) };
+        self.raise(event, Watcher::Holder);
+    }
+
+    /// That is over.
+    pub fn concerns_no_more(&self, kind: Kind) {
+        self.over(&[kind]);
+    }
+
+    /// Whether it is time for an audit; it is begun then.
+    pub fn audit_is_due(&self) -> bool {
+        let now = self.env.clock.boottime();
+        let mut seen = self.seen();
+        let due = !self.is_silent() && now >= seen.audit_at;
+        if due {
+            seen.audit_at = now + AUDIT_INTERVAL;
+        }
+        due
+    }
+
+    /// The schedule.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// An audit of the last days found this.
+    pub fn audited(&self, findings: &[Finding]) {
+        let seen = self.seen();
+        let watcher = seen.glimpse.watcher(self.node, seen.vouched);
+        let anomalies = self.sight(&seen).anomalies(findings);
+        self.told(watcher, vec![(Kind::Anomaly, anomalies)]);
+    }
+
+    fn judge(&self, seen: &Seen, watcher: Watcher) {
+        self.told(watcher, self.sight(seen).see(&seen.glimpse));
+        if let Some(committed) = seen.glimpse.committed {
+            let (role, label) = (&self.role, &self.label);
+            self.teller.tell(|ledger, now| {
+                // Whoever did it.
+                let since = [Kind::Failed, Kind::Fenced].map(|kind| (kind, ledger.since(role, kind)));
+                let over = since.into_iter().filter(|(_, since)| since.is_some_and(|since| committed > since));
+                over.flat_map(|(kind, _)| ledger.settle(role, kind, &[], label, now)).collect()
+            });
+        }
+    }
+
+    /// All that is so of these kinds.
+    fn told(&self, watcher: Watcher, kinds: Vec<(Kind, Vec<Event>)>) {
+        self.teller.tell(|ledger, now| {
+            let mut notices = Vec::new();
+            for (kind, events) in kinds {
+                let marks: Vec<String> = events.iter().map(|event| event.mark.clone()).collect();
+                notices.extend(ledger.settle(&self.role, kind, &marks, &self.label, now));
+                notices.extend(events.into_iter().filter_map(|event| ledger.raise(event, watcher, now)));
+            }
+            notices
+        });
+    }
+
+    fn raise(&self, event: Event, watcher: Watcher) {
+        self.teller.tell(|ledger, now| ledger.raise(event, watcher, now).into_iter().collect());
+    }
+
+    fn over(&self, kinds: &[Kind]) {
+        self.teller.tell(|ledger, now| {
+            kinds.iter().flat_map(|kind| ledger.settle(&self.role, *kind, &[], &self.label, now)).collect()
+        });
+    }
+
+    fn sight(&self, seen: &Seen) -> Sight<'_> {
+        Sight {
+            role: &self.role,
+            node: self.node,
+            label: &self.label,
+            plan: self.plan.as_ref(),
+            now: self.env.clock.now(),
+            running: seen.running.and_then(|running| running.slot),
+            paused_until: seen.paused_until,
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Each change is one step.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn note(&mut self, glimpse: Glimpse, now: Timestamp) {
+        if let Some(paused) = &glimpse.paused {
+            let until = paused.until.map_or(now, |until| until.min(now));
+            self.paused_until = self.paused_until.max(Some(until));
+        }
+        self.glimpse = glimpse;
+    }
+}

@@ -1,0 +1,401 @@
+//! A role's hooks: commands around a run, and around the time in which this node has the role.
+//!
+//! The invariants that live here: `after` is run for every run whose pair was opened, whatever became of it; that a pair is open is
+//! written down before `before` is started, so that the next start finds it after a crash; and no hook goes on for longer
+//! than its time. `before` and `on_takeover` end when the permit ends. `after` does not: it gives back what `before` took, on
+//! this node only, and a machine that stays frozen is worse than one that is thawed late.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::fcntl::{Flock, FlockArg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+
+use crate::config::RoleSettings;
+use crate::ids::Term;
+use crate::job::backup::{BackupError, Committed, Runner};
+use crate::job::cancel::Cancel;
+use crate::job::exec::passed;
+use crate::job::local::LockError;
+use crate::journal::log::AppendError;
+use crate::process::{Ended, Group};
+use crate::role::permit::{Deadline, margin};
+
+/// How long a hook may go on when its process is to end: a service manager waits not much longer.
+pub const ENDING_MAX: Duration = Duration::from_mins(1);
+
+/// The most lines of one stream of a hook that are logged, and the most of one line, in bytes.
+const LINES_MAX: usize = 1000;
+const LINE_MAX: usize = 1000;
+
+/// How long output is waited for after the hook ended: a child that it left behind may keep the pipe open.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// How often a lock that another process of this node has is asked for.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Why a hook failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// It could not be started, or not be written down that it was.
+    #[error("hook {hook}: {error}")]
+    Start {
+        /// Which.
+        hook: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+    /// It ended badly.
+    #[error("hook {hook}: {}", match ended { Ended::Exit(code) => format!("exit code {code}"), Ended::Signal(n) => format!("ended by signal {n}") })]
+    Failed {
+        /// Which.
+        hook: &'static str,
+        /// How.
+        ended: Ended,
+    },
+    /// It took too long.
+    #[error("hook {hook}: killed after {}", humantime::format_duration(*after))]
+    Timeout {
+        /// Which.
+        hook: &'static str,
+        /// How long it took.
+        after: Duration,
+    },
+    /// The run that it belongs to was to end.
+    #[error("hook {hook}: ended, because the run was to end")]
+    Stopped {
+        /// Which.
+        hook: &'static str,
+    },
+}
+
+/// What is written down of an open pair.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Open {
+    term: Term,
+    slot: Option<Timestamp>,
+}
+
+/// What is written down while this node has the role.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Taken {
+    term: Term,
+}
+
+/// One role's hooks on this node.
+#[derive(Debug, Clone, Copy)]
+pub struct Hooks<'a> {
+    runner: &'a Runner,
+    role: &'a RoleSettings,
+}
+
+/// A pair of `before` and `after` that is open. The kernel drops its lock with the process; what is written down stays.
+#[derive(Debug)]
+pub(crate) struct Around<'a> {
+    hooks: Hooks<'a>,
+    open: Open,
+    _lock: Flock<File>,
+}
+
+impl<'a> Hooks<'a> {
+    /// Those of `role`, as this node.
+    pub fn new(runner: &'a Runner, role: &'a RoleSettings) -> Self {
+        Self { runner, role }
+    }
+
+    /// Opens a pair; `None`: the role has none. One that a crash left open is closed first.
+    pub(crate) async fn open(self, term: Term, slot: Option<Timestamp>) -> Result<Option<Around<'a>>, BackupError> {
+        let hooks = &self.role.hooks;
+        if hooks.before.is_none() && hooks.after.is_none() {
+            return Ok(None);
+        }
+        let lock = tokio::select! {
+            lock = self.lock(OPEN) => lock?,
+            () = self.runner.cancel.cancelled() => return Err(BackupError::Interrupted),
+        };
+        self.close_left_open().await;
+        let open = Open { term, slot };
+        self.write(OPEN, &open).map_err(|error| BackupError::Hook(HookError::Start { hook: "before", error }))?;
+        Ok(Some(Around { hooks: self, open, _lock: lock }))
+    }
+
+    /// Runs the `after` of a run that a crash cut short, if there is one and nobody of this node sees to it.
+    pub async fn recover(self) {
+        if self.read::<Open>(OPEN).is_none() {
+            return;
+        }
+        // Whoever has the lock is at work, or at this.
+        if let Ok(Some(_lock)) = self.try_lock(OPEN) {
+            self.close_left_open().await;
+        }
+    }
+
+    async fn close_left_open(self) {
+        let Some(open) = self.read::<Open>(OPEN) else { return };
+        tracing::warn!("role {}: a run was cut short after its hook before; running after", self.role.name);
+        self.after(open, "unknown").await;
+    }
+
+    /// This node works for the role under this term now.
+    pub(crate) async fn taken(self, term: Term, deadline: &Deadline, ending: &Cancel) {
+        let hooks = &self.role.hooks;
+        if hooks.on_takeover.is_none() && hooks.on_lost.is_none() {
+            return;
+        }
+        let Ok(_lock) = self.lock(HELD).await.inspect_err(|error| tracing::error!("{error}")) else { return };
+        if self.read::<Taken>(HELD).is_some_and(|taken| taken.term == term) {
+            return;
+        }
+        if let Some(command) = &hooks.on_takeover {
+            let stop = async {
+                tokio::select! {
+                    () = passed(self.runner, deadline) => {}
+                    () = ending.cancelled() => {}
+                }
+            };
+            let variables = self.variables(term, None);
+            self.said(self.run("on_takeover", command, &variables, hooks.timeout, stop).await);
+        }
+        if let Err(error) = self.write(HELD, &Taken { term }) {
+            tracing::error!("role {}: on_lost will not be run: {error}", self.role.name);
+        }
+    }
+
+    /// This node no longer works for the role, or gives it up. Takes no longer than `limit`.
+    pub async fn lost(self, limit: Duration) {
+        if self.read::<Taken>(HELD).is_none() {
+            return;
+        }
+        let work = async {
+            let _lock = self.lock(HELD).await.inspect_err(|error| tracing::error!("{error}"));
+            // Somebody else may have seen to it meanwhile.
+            let Some(taken) = self.read::<Taken>(HELD) else { return };
+            self.remove(HELD);
+            if let Some(command) = &self.role.hooks.on_lost {
+                let variables = self.variables(taken.term, None);
+                let limit = limit.min(self.role.hooks.timeout);
+                self.said(self.run("on_lost", command, &variables, limit, std::future::pending()).await);
+            }
+        };
+        // The hook ends by itself before that; a lock may be held by one that does not.
+        let _ = tokio::time::timeout(limit + ENDING_MAX, work).await;
+    }
+
+    async fn after(self, open: Open, outcome: &str) {
+        if let Some(command) = &self.role.hooks.after {
+            let mut variables = self.variables(open.term, open.slot);
+            variables.insert("RUNNER_OUTCOME", outcome.to_owned());
+            let stop = async {
+                self.runner.cancel.cancelled().await;
+                tokio::time::sleep(ENDING_MAX).await;
+            };
+            let ended = self.run("after", command, &variables, self.role.hooks.timeout, stop).await;
+            let stopped = matches!(ended, Err(HookError::Stopped { .. }));
+            self.said(ended);
+            if stopped {
+                // It is run again at the next start.
+                return;
+            }
+        }
+        self.remove(OPEN);
+    }
+
+    /// A hook whose failure changes nothing else is loud in the log.
+    fn said(self, ended: Result<(), HookError>) {
+        if let Err(error) = ended {
+            tracing::error!("role {}: {error}", self.role.name);
+        }
+    }
+
+    /// Runs one hook to its end, or until its time is over or `stop` says so.
+    async fn run(
+        self,
+        hook: &'static str,
+        command: &[String],
+        variables: &BTreeMap<&'static str, String>,
+        limit: Duration,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), HookError> {
+        let start = |error| HookError::Start { hook, error };
+        let [program, arguments @ ..] = command else {
+            return Err(start(io::Error::new(io::ErrorKind::InvalidInput, "names no program")));
+        };
+        let grace = margin(self.role.bucket_lease_ttl) / 2;
+        let mut command = Command::new(program);
+        command.args(arguments).envs(variables);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut group = Group::spawn(&mut command)
+            .map_err(|error| start(io::Error::new(error.kind(), format!("{program}: {error}"))))?;
+        let (_, out, err) = group.pipes();
+        let label = format!("role {}, {hook}", self.role.name);
+        let streams = [out.map(|out| log(out, label.clone())), err.map(|err| log(err, label))];
+        let ended = tokio::select! {
+            ended = group.wait() => match ended.map_err(start)? {
+                Ended::Exit(0) => Ok(()),
+                ended => Err(HookError::Failed { hook, ended }),
+            },
+            () = tokio::time::sleep(limit) => {
+                group.end(grace).await.map_err(start)?;
+                Err(HookError::Timeout { hook, after: limit })
+            }
+            () = stop => {
+                group.end(grace).await.map_err(start)?;
+                Err(HookError::Stopped { hook })
+            }
+        };
+        for mut stream in streams.into_iter().flatten() {
+            // What came so far is logged.
+            let _ = tokio::time::timeout(DRAIN, &mut stream).await;
+            stream.abort();
+        }
+        ended
+    }
+
+    fn variables(self, term: Term, slot: Option<Timestamp>) -> BTreeMap<&'static str, String> {
+        let mut variables = BTreeMap::from([
+            ("RUNNER_NODE", self.runner.node.name.clone()),
+            ("RUNNER_ROLE", self.role.name.to_string()),
+            ("RUNNER_TERM", term.to_string()),
+        ]);
+        variables.extend(slot.map(|slot| ("RUNNER_SLOT", slot.to_string())));
+        variables
+    }
+
+    fn dir(self) -> PathBuf {
+        self.runner.state_dir.join("hooks")
+    }
+
+    /// By the role's name, because whoever stands by need not know the repository.
+    fn file(self, what: &str, kind: &str) -> PathBuf {
+        self.dir().join(format!("{}.{what}.{kind}", self.role.name))
+    }
+
+    async fn lock(self, what: &str) -> Result<Flock<File>, LockError> {
+        loop {
+            if let Some(lock) = self.try_lock(what)? {
+                return Ok(lock);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// `None`: another process has it.
+    fn try_lock(self, what: &str) -> Result<Option<Flock<File>>, LockError> {
+        let path = self.file(what, "lock");
+        let io = |error: io::Error| LockError::Io { path: path.clone(), error };
+        DirBuilder::new().recursive(true).mode(0o700).create(self.dir()).map_err(io)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        match Flock::lock(file.map_err(io)?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(lock)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(io(errno.into())),
+        }
+    }
+
+    /// `None`: there is none, or none that can be read.
+    fn read<T: DeserializeOwned>(self, what: &str) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.file(what, "json")).ok()?).ok()
+    }
+
+    fn write(self, what: &str, value: &impl Serialize) -> io::Result<()> {
+        let (path, temporary) = (self.file(what, "json"), self.file(what, "new"));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        // A hook may stop the machine's disk or the machine.
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+
+    fn remove(self, what: &str) {
+        if let Err(error) = fs::remove_file(self.file(what, "json"))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!("role {}: {error}", self.role.name);
+        }
+    }
+}
+
+/// What is open.
+const OPEN: &str = "open";
+
+/// What is held.
+const HELD: &str = "held";
+
+impl Around<'_> {
+    /// Runs `before`. Whatever it says, [`Around::close`] follows.
+    pub(crate) async fn before(&self, deadline: &Deadline) -> Result<(), BackupError> {
+        let Hooks { runner, role } = self.hooks;
+        let Some(command) = &role.hooks.before else { return Ok(()) };
+        let stop = async {
+            tokio::select! {
+                () = passed(runner, deadline) => {}
+                () = runner.cancel.cancelled() => {}
+            }
+        };
+        let variables = self.hooks.variables(self.open.term, self.open.slot);
+        match self.hooks.run("before", command, &variables, role.hooks.timeout, stop).await {
+            Err(HookError::Stopped { .. }) if runner.cancel.is_cancelled() => Err(BackupError::Interrupted),
+            Err(HookError::Stopped { .. }) => Err(AppendError::Expired.into()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Runs `after`.
+    pub(crate) async fn close(self, result: &Result<Committed, BackupError>) {
+        self.hooks.after(self.open, outcome(result)).await;
+    }
+}
+
+/// A run's end in a word, for `after`.
+fn outcome(result: &Result<Committed, BackupError>) -> &'static str {
+    match result {
+        Ok(done) if done.previous.as_ref().is_some_and(|previous| previous.root == done.snapshot.root) => "unchanged",
+        Ok(_) => "committed",
+        Err(BackupError::Append(AppendError::Fenced(_))) => "fenced",
+        Err(BackupError::Append(AppendError::Unknown { .. } | AppendError::Expired)) => "unknown",
+        Err(_) => "failed",
+    }
+}
+
+/// Logs a stream line by line. What is too much is read all the same, so that the command never blocks on a full pipe.
+fn log(mut stream: impl AsyncRead + Unpin + Send + 'static, label: String) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let (mut line, mut lines, mut buffer) = (Vec::new(), 0, [0; 4096]);
+        let mut flush = |line: &mut Vec<u8>| {
+            lines += 1;
+            match lines {
+                ..=LINES_MAX => tracing::info!("{label}: {}", shown(line)),
+                _ if lines == LINES_MAX + 1 => tracing::info!("{label}: more lines follow, which are not logged"),
+                _ => {}
+            }
+            line.clear();
+        };
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            for byte in &buffer[..count] {
+                match byte {
+                    b'\n' => flush(&mut line),
+                    byte if line.len() < LINE_MAX => line.push(*byte),
+                    _ => {}
+                }
+            }
+        }
+        if !line.is_empty() {
+            flush(&mut line);
+        }
+    })
+}
+
+fn shown(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect()
+}

@@ -1,0 +1,154 @@
+//! What can be told. Pure data.
+
+use std::fmt::Debug;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{RoleName, Term};
+
+/// What has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A run failed. Over when the role is backed up again, by any node.
+    Failed,
+    /// A newer takeover ended a run. Over when the role is backed up again.
+    Fenced,
+    /// Slots that nobody will commit in time any more. Over when one after them is committed.
+    Missed,
+    /// A slot has more than one commit.
+    Duplicate,
+    /// The role went to another node.
+    Takeover,
+    /// This node is eligible, and another one took the role. Over when it stands clear again.
+    Conflict,
+    /// Another live node has this one's identity. Over when it is no longer seen.
+    Clone,
+    /// The nodes are configured differently. Over when they are not.
+    Drift,
+    /// The journal shows what it should not: the same changes run after run, a hole, a role that cannot stay where it is. Over
+    /// when an audit of the last days finds it no longer.
+    Anomaly,
+    /// The role is paused, without an end, for a long time. Over when it is resumed.
+    PausedTooLong,
+}
+
+impl Kind {
+    /// Who tells it.
+    pub fn teller(self) -> Who {
+        match self {
+            Kind::Failed | Kind::Fenced | Kind::Takeover | Kind::Conflict | Kind::Clone | Kind::Drift => Who::Concerned,
+            Kind::Missed | Kind::PausedTooLong => Who::Holder,
+            Kind::Duplicate | Kind::Anomaly => Who::HolderByRecord,
+        }
+    }
+
+    /// Whether it goes on until something ends it; else it has happened, and is told once.
+    pub fn lasts(self) -> bool {
+        !matches!(self, Kind::Duplicate | Kind::Takeover)
+    }
+
+    /// Its name in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Failed => "failed",
+            Kind::Fenced => "fenced",
+            Kind::Missed => "missed",
+            Kind::Duplicate => "duplicate",
+            Kind::Takeover => "takeover",
+            Kind::Conflict => "conflict",
+            Kind::Clone => "clone",
+            Kind::Drift => "drift",
+            Kind::Anomaly => "anomaly",
+            Kind::PausedTooLong => "paused_too_long",
+        }
+    }
+}
+
+/// Which node of a role tells something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The node that it happened to.
+    Concerned,
+    /// The node that has the role; another one when that one gives no sign of life.
+    Holder,
+    /// The same for what a record of that node shows: it lived when it wrote it, so the others wait longer.
+    HolderByRecord,
+}
+
+/// Something that happened to a role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// What.
+    pub kind: Kind,
+    /// To which role.
+    pub role: RoleName,
+    /// The label of the node that it happened to, or that saw it.
+    pub node: String,
+    /// When, by that node's clock.
+    pub time: Timestamp,
+    /// For which slot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slot: Option<Timestamp>,
+    /// Under which term.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub term: Option<Term>,
+    /// How many, where there may be several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub count: Option<u64>,
+    /// What tells it from others of its kind: two duplicates are of two slots.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub mark: String,
+    /// More of it, in words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+}
+
+impl Event {
+    /// An event of which no more is known.
+    pub fn new(kind: Kind, role: RoleName, node: String, time: Timestamp) -> Self {
+        Self { kind, role, node, time, slot: None, term: None, count: None, mark: String::new(), detail: None }
+    }
+}
+
+/// Where in its course an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It is told for the first time.
+    Begun,
+    /// It goes on since a day or more.
+    Lasts,
+    /// It is over.
+    Over,
+}
+
+/// An event that is to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Where in its course it is.
+    pub phase: Phase,
+    /// When it began, by this node's clock.
+    pub since: Timestamp,
+    /// The event.
+    pub event: Event,
+}
+
+impl Notice {
+    /// The JSON document that is handed on, with its sentence.
+    pub fn document(&self, text: &str) -> String {
+        let Event { kind, role, node, time, slot, term, count, detail, .. } = &self.event;
+        let document = serde_json::json!({
+            "schema": 1, "event": kind, "phase": self.phase, "role": role, "node": node, "slot": slot, "term": term,
+            "count": count, "time": time, "since": self.since, "detail": detail, "text": text,
+        });
+        document.to_string()
+    }
+}
+
+/// Makes sentences of notices. They are made in one place only.
+pub trait Words: Debug + Send + Sync {
+    /// One sentence.
+    fn text(&self, notice: &Notice) -> String;
+}

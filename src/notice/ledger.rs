@@ -1,0 +1,214 @@
+//! What was told, what is to be told, and by whom. Pure.
+//!
+//! Of a pair one node tells. What happens to a node itself, it tells itself. What everybody sees in the journal is told by the node
+//! that has the role; another node tells it when [`SILENCE`] has passed since it saw it without a newer sign of life of the
+//! holder: a record of its own, or the lease in its hands. A holder that lives, writes nothing and has no lease is not told from
+//! a dead one, so that both may tell: that is the side to err on.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, Kind, Notice, Phase, Who};
+use crate::ids::RoleName;
+
+/// After this long something that lasts is told again.
+pub const REPEAT: SignedDuration = SignedDuration::from_hours(24);
+
+/// How long a node that has not the role waits for a sign of life of the one that has.
+pub const SILENCE: SignedDuration = SignedDuration::from_mins(2);
+
+/// The same for what a record shows: whoever wrote it lived then. By this time a holder has had a slot.
+pub const SILENCE_AFTER_RECORD: SignedDuration = SignedDuration::from_hours(24);
+
+/// How long something that happened once is remembered as told: longer than anybody looks back for it.
+const MEMORY: SignedDuration = SignedDuration::from_hours(24 * 30);
+
+/// The most letters that wait. More of them are a storm, and the oldest tell what is no longer new.
+pub const OUTBOX_MAX: usize = 256;
+
+/// How often one letter is tried.
+pub const ATTEMPTS_MAX: u32 = 8;
+
+/// How this node stands to the role that it watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watcher {
+    /// It has the role.
+    Holder,
+    /// Another node has it, or nobody.
+    Standby {
+        /// The number of the newest record of the node that has it.
+        sign: u64,
+        /// The lease shows that its process lives.
+        vouched: bool,
+    },
+}
+
+/// Something that is, or was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    event: Event,
+    /// When it was first seen.
+    since: Timestamp,
+    /// When it was last told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    told: Option<Timestamp>,
+    /// The holder's newest sign of life, and when this node first saw that it was this one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    sign: Option<(u64, Timestamp)>,
+}
+
+/// A document on its way to one of those who are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// Its number.
+    pub id: u64,
+    /// By which way.
+    pub channel: String,
+    /// What it says.
+    pub document: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Until then a process sees to it; after that it has died, and another one may.
+    pub claimed: Timestamp,
+}
+
+/// What this node remembers about telling. It is kept in a file; where that is lost, everything that lasts is told once more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    #[serde(default)]
+    entries: Vec<Entry>,
+    #[serde(default)]
+    outbox: Vec<Letter>,
+    #[serde(default)]
+    next: u64,
+}
+
+impl Ledger {
+    /// Something is so. Says whether to tell it now.
+    pub fn raise(&mut self, event: Event, watcher: Watcher, now: Timestamp) -> Option<Notice> {
+        let same = |e: &Entry| e.event.kind == event.kind && e.event.role == event.role && e.event.mark == event.mark;
+        let at = self.entries.iter().position(same).unwrap_or_else(|| {
+            self.entries.push(Entry { since: event.time, event: event.clone(), told: None, sign: None });
+            self.entries.len() - 1
+        });
+        let entry = &mut self.entries[at];
+        // The newest words, under the old date.
+        entry.event = event;
+        if !entry.is_mine(watcher, now) {
+            return None;
+        }
+        let phase = match entry.told {
+            None => Phase::Begun,
+            Some(told) if entry.event.kind.lasts() && now.duration_since(told) >= REPEAT => Phase::Lasts,
+            Some(_) => return None,
+        };
+        entry.told = Some(now);
+        Some(Notice { phase, since: entry.since, event: entry.event.clone() })
+    }
+
+    /// Something is not so any more, but for what is in `still`. What was told is told to be over, once for each.
+    pub fn settle(&mut self, role: &RoleName, kind: Kind, still: &[String], by: &str, now: Timestamp) -> Vec<Notice> {
+        let mut over = Vec::new();
+        self.entries.retain(|entry| {
+            let event = &entry.event;
+            let gone = event.kind == kind && event.role == *role && !still.contains(&event.mark);
+            if !gone {
+                return true;
+            }
+            if !kind.lasts() {
+                // It has happened, whether it can still be seen or not.
+                return now.duration_since(entry.since) < MEMORY;
+            }
+            if entry.told.is_some() {
+                let event = Event { node: by.to_owned(), time: now, ..event.clone() };
+                over.push(Notice { phase: Phase::Over, since: entry.since, event });
+            }
+            false
+        });
+        over
+    }
+
+    /// Since when something of this kind is so; the oldest, if there are several.
+    pub fn since(&self, role: &RoleName, kind: Kind) -> Option<Timestamp> {
+        let same = self.entries.iter().filter(|e| e.event.kind == kind && e.event.role == *role);
+        same.map(|e| e.since).min()
+    }
+
+    /// Puts a document into the outbox, once for each channel. Returns the letters, which the caller sees to until `claimed`.
+    pub fn post(&mut self, document: &str, channels: &[&str], claimed: Timestamp) -> Vec<Letter> {
+        let mut letters = Vec::new();
+        for channel in channels {
+            let (id, channel, document) = (self.next, (*channel).to_owned(), document.to_owned());
+            letters.push(Letter { id, channel, document, attempts: 0, claimed });
+            self.next += 1;
+        }
+        self.outbox.extend(letters.iter().cloned());
+        let excess = self.outbox.len().saturating_sub(OUTBOX_MAX);
+        self.outbox.drain(..excess);
+        letters
+    }
+
+    /// The letters that nobody sees to, for these channels; now the caller does until `claimed`. Those for channels that are no
+    /// longer configured are dropped.
+    pub fn claim(&mut self, channels: &[&str], now: Timestamp, claimed: Timestamp) -> Vec<Letter> {
+        self.outbox.retain(|letter| letter.claimed > now || channels.contains(&letter.channel.as_str()));
+        let free = self.outbox.iter_mut().filter(|letter| letter.claimed <= now);
+        free.map(|letter| {
+            letter.claimed = claimed;
+            letter.clone()
+        })
+        .collect()
+    }
+
+    /// A letter has arrived.
+    pub fn delivered(&mut self, id: u64) {
+        self.outbox.retain(|letter| letter.id != id);
+    }
+
+    /// A try came to nothing. `None`: it was the last one, and the letter is given up; else how long to wait for the next.
+    pub fn failed(&mut self, id: u64) -> Option<Duration> {
+        let letter = self.outbox.iter_mut().find(|letter| letter.id == id)?;
+        letter.attempts += 1;
+        if letter.attempts >= ATTEMPTS_MAX {
+            self.delivered(id);
+            return None;
+        }
+        Some(pause(letter.attempts))
+    }
+
+    /// Nobody sees to these any more: the process ends.
+    pub fn release(&mut self, ids: &[u64], now: Timestamp) {
+        for letter in self.outbox.iter_mut().filter(|letter| ids.contains(&letter.id)) {
+            letter.claimed = now;
+        }
+    }
+}
+
+/// The pause after so many tries: doubled each time, a minute at most.
+pub fn pause(attempts: u32) -> Duration {
+    Duration::from_secs(1 << attempts.saturating_sub(1).min(6)).min(Duration::from_mins(1))
+}
+
+impl Entry {
+    /// Whether this node is the one of the pair to tell it.
+    fn is_mine(&mut self, watcher: Watcher, now: Timestamp) -> bool {
+        let Watcher::Standby { sign, vouched } = watcher else { return true };
+        let silence = match self.event.kind.teller() {
+            Who::Concerned => return true,
+            Who::Holder => SILENCE,
+            Who::HolderByRecord => SILENCE_AFTER_RECORD,
+        };
+        match self.sign {
+            Some((before, since)) if before >= sign && !vouched => now.duration_since(since) >= silence,
+            _ => {
+                self.sign = Some((sign, now));
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! Sends what the ledger says, in a task for each way of telling. Whoever reports an event waits for nothing: a queue that is full
+//! leaves the letter in the outbox, from which it is taken later, by this process or the next one of this node.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::book::Book;
+use super::event::{Notice, Words};
+use super::ledger::{Ledger, Letter, pause};
+use super::{command, webhook};
+use crate::config::{HttpUrl, NotifySettings};
+use crate::env::Env;
+use crate::ids::RoleName;
+
+/// Letters that wait for one way of telling. What does not fit waits in the outbox.
+const QUEUE_MAX: usize = 64;
+
+/// How long a process sees to a letter before another one may: longer than all its tries take.
+const CLAIM: SignedDuration = SignedDuration::from_mins(30);
+
+/// How often a ping is tried. It is not kept: the next run pings again.
+const PING_ATTEMPTS_MAX: u32 = 3;
+
+/// The most of a failure that is told in a ping, in bytes.
+const PING_BODY_MAX: usize = 10_000;
+
+/// Where a run stands, for those who wait for its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ping {
+    /// It begins.
+    Start,
+    /// It ended well.
+    Success,
+    /// It ended badly; why.
+    Fail(String),
+}
+
+/// One way of telling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
+    Command(Vec<String>),
+    Webhook(HttpUrl),
+    Healthchecks(HttpUrl),
+}
+
+/// What goes one way.
+#[derive(Debug)]
+enum Item {
+    Letter(Letter),
+    Ping(RoleName, Ping),
+}
+
+/// A way, with the task that goes it.
+struct Channel {
+    name: &'static str,
+    queue: mpsc::Sender<Item>,
+    task: JoinHandle<()>,
+}
+
+/// Letters that this process sees to.
+type Mine = Arc<Mutex<BTreeSet<u64>>>;
+
+/// Tells.
+pub struct Teller {
+    book: Arc<Book>,
+    env: Env,
+    words: Arc<dyn Words>,
+    channels: Mutex<Vec<Channel>>,
+    mine: Mine,
+}
+
+impl fmt::Debug for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Teller").field("book", &self.book).finish()
+    }
+}
+
+impl Teller {
+    /// Tells whom `settings` name, and remembers it in the state directory.
+    pub fn new(settings: &NotifySettings, state_dir: &Path, env: Env, words: Arc<dyn Words>) -> Self {
+        let (book, channels) = (Arc::new(Book::new(state_dir)), Mutex::default());
+        let teller = Self { book, env, words, channels, mine: Mine::default() };
+        teller.configure(settings);
+        teller
+    }
+
+    /// From now on whom these settings name. What is on its way goes on.
+    pub fn configure(&self, settings: &NotifySettings) {
+        let ways = [
+            settings.command.clone().map(Way::Command),
+            settings.webhook.clone().map(Way::Webhook),
+            settings.healthchecks.clone().map(Way::Healthchecks),
+        ];
+        let start = |way: Way| {
+            let (queue, items) = mpsc::channel(QUEUE_MAX);
+            let name = way.name();
+            let (book, mine) = (Arc::clone(&self.book), Arc::clone(&self.mine));
+            let task = tokio::spawn(deliver(way, settings.timeout, items, book, mine));
+            Channel { name, queue, task }
+        };
+        // Without its sender a task ends when its queue is empty.
+        *self.channels() = ways.into_iter().flatten().map(start).collect();
+    }
+
+    /// Whether nobody is told anything.
+    pub fn is_silent(&self) -> bool {
+        self.channels().is_empty()
+    }
+
+    /// Sends what `note` says is to be told, and what a process that is gone has left.
+    pub fn tell(&self, note: impl FnOnce(&mut Ledger, Timestamp) -> Vec<Notice>) {
+        let channels = self.channels();
+        if channels.is_empty() {
+            return;
+        }
+        // A ping is no letter.
+        let names: Vec<&str> = channels.iter().map(|channel| channel.name).filter(|name| *name != PINGED).collect();
+        let now = self.env.clock.now();
+        let claimed = now.checked_add(CLAIM).unwrap_or(Timestamp::MAX);
+        let letters = self.book.change(|ledger| {
+            let mut letters = ledger.claim(&names, now, claimed);
+            for notice in note(ledger, now) {
+                let text = self.words.text(&notice);
+                tracing::debug!("telling: {text}");
+                letters.extend(ledger.post(&notice.document(&text), &names, claimed));
+            }
+            letters
+        });
+        for letter in letters {
+            let Some(channel) = channels.iter().find(|channel| channel.name == letter.channel) else { continue };
+            let id = letter.id;
+            locked(&self.mine).insert(id);
+            if channel.queue.try_send(Item::Letter(letter)).is_err() {
+                locked(&self.mine).remove(&id);
+                self.book.change(|ledger| ledger.release(&[id], now));
+            }
+        }
+    }
+
+    /// Tells whoever waits for runs how this one stands.
+    pub fn ping(&self, role: &RoleName, ping: &Ping) {
+        for channel in self.channels().iter().filter(|channel| channel.name == PINGED) {
+            if channel.queue.try_send(Item::Ping(role.clone(), ping.clone())).is_err() {
+                tracing::warn!("{PINGED}: too many runs wait to be told of");
+            }
+        }
+    }
+
+    /// Sends what is on its way, for no longer than `patience`. What is left is sent by the next process of this node.
+    pub async fn close(&self, patience: Duration) {
+        let channels = std::mem::take(&mut *self.channels());
+        let mut tasks: Vec<JoinHandle<()>> = channels.into_iter().map(|channel| channel.task).collect();
+        let all = async {
+            for task in &mut tasks {
+                // A panic was reported where it happened.
+                let _ = task.await;
+            }
+        };
+        if tokio::time::timeout(patience, all).await.is_err() {
+            tasks.iter().for_each(JoinHandle::abort);
+        }
+        let left: Vec<u64> = locked(&self.mine).iter().copied().collect();
+        if !left.is_empty() {
+            tracing::warn!(
+                "{} alerts were not heard yet, and are sent again when runner starts the next time",
+                left.len()
+            );
+            let now = self.env.clock.now();
+            self.book.change(|ledger| ledger.release(&left, now));
+        }
+    }
+
+    fn channels(&self) -> MutexGuard<'_, Vec<Channel>> {
+        locked(&self.channels)
+    }
+}
+
+/// The way of those who wait for runs.
+const PINGED: &str = "healthchecks";
+
+impl Way {
+    fn name(&self) -> &'static str {
+        match self {
+            Way::Command(_) => "command",
+            Way::Webhook(_) => "webhook",
+            Way::Healthchecks(_) => PINGED,
+        }
+    }
+
+    async fn send(&self, item: &Item, timeout: Duration) -> Result<(), String> {
+        match (self, item) {
+            (Way::Command(command), Item::Letter(letter)) => command::send(command, &letter.document, timeout).await,
+            (Way::Webhook(url), Item::Letter(letter)) => {
+                webhook::send(url, Some((&letter.document, "application/json")), timeout).await
+            }
+            (Way::Healthchecks(url), Item::Ping(role, ping)) => {
+                let (behind, body) = match ping {
+                    Ping::Start => ("/start", None),
+                    Ping::Success => ("", None),
+                    Ping::Fail(why) => ("/fail", Some(&why[..why.floor_char_boundary(PING_BODY_MAX)])),
+                };
+                let url = webhook::ping(url, role.as_str(), behind);
+                webhook::send(&url, body.map(|body| (body, "text/plain; charset=utf-8")), timeout).await
+            }
+            // Nobody puts these together.
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Sends one thing after the other, in their order, until nobody has more.
+async fn deliver(way: Way, timeout: Duration, mut items: mpsc::Receiver<Item>, book: Arc<Book>, mine: Mine) {
+    while let Some(item) = items.recv().await {
+        let mut pings = 0;
+        loop {
+            let Err(why) = way.send(&item, timeout).await else {
+                if let Item::Letter(letter) = &item {
+                    book.change(|ledger| ledger.delivered(letter.id));
+                }
+                break;
+            };
+            let wait = match &item {
+                Item::Letter(letter) => book.change(|ledger| ledger.failed(letter.id)),
+                Item::Ping(..) => {
+                    pings += 1;
+                    (pings < PING_ATTEMPTS_MAX).then(|| pause(pings))
+                }
+            };
+            let Some(wait) = wait else {
+                tracing::error!("{}: {why}; given up", way.name());
+                break;
+            };
+            tracing::warn!("{}: {why}; again in {}", way.name(), humantime::format_duration(wait));
+            tokio::time::sleep(wait).await;
+        }
+        if let Item::Letter(letter) = &item {
+            locked(&mine).remove(&letter.id);
+        }
+    }
+}
+
+/// Nothing that holds these locks can fail in between.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

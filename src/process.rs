@@ -1,0 +1,113 @@
+//! A command in a process group of its own, which does not outlive whoever started it: what is told to end ends with all its
+//! children, and what is dropped is killed.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+/// How often a command that was told to end is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With this exit code.
+    Exit(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Ended {
+    /// What a shell would make of it: the exit code, or 128 and the signal's number.
+    pub fn code(self) -> u8 {
+        let code = match self {
+            Ended::Exit(code) => code,
+            Ended::Signal(signal) => 128 + signal,
+        };
+        u8::try_from(code).unwrap_or(u8::MAX)
+    }
+
+    fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Ended::Exit(code),
+            (None, signal) => Ended::Signal(signal.unwrap_or_default()),
+        }
+    }
+}
+
+/// Kills the whole group if it is dropped while the command runs.
+#[derive(Debug)]
+pub struct Group(Child);
+
+impl Group {
+    /// Starts the command.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        Ok(Self(command.process_group(0).spawn()?))
+    }
+
+    /// Its pipes, where they were asked for.
+    pub fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
+        (self.0.stdin.take(), self.0.stdout.take(), self.0.stderr.take())
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub async fn wait(&mut self) -> io::Result<Ended> {
+        self.0.wait().await.map(Ended::of)
+    }
+
+    /// Gone once the command is reaped, so that the number cannot belong to anybody else.
+    pub fn id(&self) -> Option<Pid> {
+        self.0.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
+    }
+
+    /// Sends a signal to all of it.
+    pub fn send(&self, signal: Signal) {
+        if let Some(id) = self.id() {
+            // An error means that all of it is gone already.
+            let _ = killpg(id, signal);
+        }
+    }
+
+    /// `SIGTERM`, time to end, then `SIGKILL` to whatever of the group is left.
+    ///
+    /// # Errors
+    /// The kernel does not tell how it ended.
+    pub async fn end(&mut self, grace: Duration) -> io::Result<Ended> {
+        self.send(Signal::SIGTERM);
+        // A stopped process handles no signal but this and SIGKILL.
+        self.send(Signal::SIGCONT);
+        let left = async {
+            while !self.id().is_none_or(has_ended) {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, left).await;
+        // Before the command is reaped: only as long is the group surely its own.
+        self.send(Signal::SIGKILL);
+        self.wait().await
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.send(Signal::SIGKILL);
+    }
+}
+
+/// Whether the process has ended, without reaping it.
+fn has_ended(id: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    !matches!(waitid(Id::Pid(id), flags), Ok(WaitStatus::StillAlive))
+}
