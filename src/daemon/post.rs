@@ -451,7 +451,7 @@ fn is_elsewhere(stand: &Stand, node: NodeId) -> bool {
     match stand {
         // Another process of this node has the lease.
         Stand::Standby(StandbyReason::LeaseTaken(by)) => by.as_ref().is_some_and(|by| by.node != node),
-        Stand::Standby(_) | Stand::Conflict(_) => true,
+        Stand::Standby(_) | Stand::Conflict(_) | Stand::Cloned => true,
         _ => false,
     }
 }

@@ -109,9 +109,10 @@ impl Watch {
                 let event = self.sight(&seen).event(Kind::Conflict);
                 self.raise(Event { detail: Some(holder.label.clone()), ..event }, Watcher::Holder);
             }
+            Stand::Cloned => self.raise(self.sight(&seen).event(Kind::Clone), Watcher::Holder),
             // It may well go on.
             Stand::Unknown(_) => {}
-            _ => self.over(&[Kind::Conflict]),
+            _ => self.over(&[Kind::Conflict, Kind::Clone]),
         }
     }
 
@@ -142,7 +143,7 @@ impl Watch {
                 if let (true, true, Some(term)) = (report.takeover, seen.moved, report.term) {
                     self.raise(self.sight(&seen).took_over(term), Watcher::Holder);
                 }
-                self.over(&[Kind::Failed, Kind::Fenced, Kind::Conflict]);
+                self.over(&[Kind::Failed, Kind::Fenced, Kind::Conflict, Kind::Clone]);
                 if report.slot.is_some() {
                     self.over(&[Kind::Missed]);
                 }
@@ -153,6 +154,7 @@ impl Watch {
                 self.raise(event(kind), Watcher::Holder);
                 self.teller.ping(&self.role, &Ping::Fail(why()));
             }
+            Outcome::Unknown if reason == Some(&Reason::Cloned) => self.raise(event(Kind::Clone), Watcher::Holder),
             Outcome::Unknown if running.is_some() => self.teller.ping(&self.role, &Ping::Fail(why())),
             Outcome::Unknown => {}
             Outcome::Standby | Outcome::Skipped => match reason {

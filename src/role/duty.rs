@@ -38,6 +38,7 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// What has happened.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time is made, handed over and taken apart")]
 pub enum Event {
     /// The time that [`Duty::wake`] named has come, or any other.
     Tick,
