@@ -89,7 +89,6 @@ enum Back {
 struct Loop {
     work: Work,
     voice: Arc<dyn Voice>,
-    observe: bool,
     duty: Duty,
     lease: Option<Box<dyn LeaseService>>,
     hints: Option<Arc<Notify>>,
@@ -131,11 +130,10 @@ impl Post {
         let duty = Duty::new(Terms { role: role.clone(), node, label, plan, ask_interval, observe });
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
-        let work = Work { runner, settings, role: Arc::new(role), stores, limits, repository };
+        let work = Work { runner, settings, role: Arc::new(role), stores, limits, observe, repository };
         let mut this = Loop {
             work,
             voice,
-            observe,
             duty,
             lease: None,
             hints: None,
@@ -251,7 +249,7 @@ impl Loop {
     }
 
     fn ask(&mut self) {
-        let (lease, observe, voice) = (self.lease.take(), self.observe, Arc::clone(&self.voice));
+        let (lease, voice) = (self.lease.take(), Arc::clone(&self.voice));
         self.beside(move |work| async move {
             let opened = match lease {
                 Some(lease) => Ok(lease),
@@ -259,7 +257,7 @@ impl Loop {
             };
             match opened {
                 Ok(mut lease) => {
-                    let (answer, grant) = work.ask(lease.as_mut(), observe).await;
+                    let (answer, grant) = work.ask(lease.as_mut()).await;
                     Back::Asked { lease: Some(lease), answer, grant }
                 }
                 Err(error) => {
