@@ -8,13 +8,21 @@ mod support;
 mod beside;
 #[path = "pair/bucket.rs"]
 mod bucket;
+#[path = "pair/crowd.rs"]
+mod crowd;
+#[path = "pair/cuts.rs"]
+mod cuts;
 #[path = "support/etcd.rs"]
 mod etcd;
 #[path = "pair/following.rs"]
 mod following;
 #[path = "pair/rig.rs"]
 mod rig;
+#[path = "support/s3_server.rs"]
+mod s3_server;
 #[path = "program/site.rs"]
 mod site;
+#[path = "pair/slots.rs"]
+mod slots;
 #[path = "pair/takeover.rs"]
 mod takeover;

@@ -43,7 +43,7 @@ fn a_config_that_is_not_valid_changes_nothing_and_a_valid_one_is_followed() {
     site.node("east").run(["init", "more"]).expect(0);
     east.signal(Signal::HUP);
     east.waits_to_say(" more: active, term 1");
-    assert_eq!(site.records().len(), 1, "the other one was not touched");
+    assert_eq!(kept(&site.node("looker"), "app").records, 1, "the other one was not touched");
     assert_eq!(site.node("east").run(["exec", "more", "--", "sh", "-c", "echo $RUNNER_TERM"]).expect(0).stdout, "1\n");
 
     // It changes: it has a schedule now.

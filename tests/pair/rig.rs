@@ -9,7 +9,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use runner::env::Env;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -150,11 +150,6 @@ impl Daemon {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Whether it has not ended.
-    pub fn lives(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-
     /// Waits for its end.
     #[track_caller]
     pub fn ends(&mut self) -> ExitStatus {
@@ -274,12 +269,7 @@ pub fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64()
 }
 
-/// An instant that long after this one.
-pub fn after(at: Timestamp, by: Duration) -> Timestamp {
-    at + SignedDuration::try_from(by).unwrap()
-}
-
-/// Commits a last snapshot through whoever is active, and looks whether everything that was ever committed is whole.
+/// Everything that was ever committed is whole.
 #[track_caller]
 pub fn all_is_whole(site: &Site) {
     let looker = site.node("looker");
