@@ -118,7 +118,8 @@ pub enum DaemonError {
 /// # Errors
 /// The signal handlers cannot be installed, or another daemon runs on this node.
 pub async fn run(start: Start) -> Result<(), DaemonError> {
-    let socket = Socket::open(&start.runtime_dir)?;
+    // Who only observes does nothing for anybody: the cron job that it is tried beside goes its own way.
+    let socket = if start.observe { None } else { Some(Socket::open(&start.runtime_dir)?) };
     let mut hangup = signal(SignalKind::hangup())?;
     let cancel = start.runner.cancel.clone();
     let mut office = Office::new(start);
@@ -126,7 +127,11 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
     let notifier = Notifier::new();
     notifier.ready(&office.summary());
     let directory = Arc::clone(&office.directory);
-    let served = tokio::spawn(async move { socket.serve(directory).await });
+    let served = tokio::spawn(async move {
+        if let Some(socket) = socket {
+            socket.serve(directory).await;
+        }
+    });
     let mut reload = tokio::time::interval(RELOAD_INTERVAL);
     let mut beat = tokio::time::interval(notifier.interval());
     loop {

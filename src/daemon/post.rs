@@ -94,7 +94,6 @@ enum Back {
 struct Loop {
     work: Work,
     voice: Arc<dyn Voice>,
-    observe: bool,
     duty: Duty,
     lease: Option<Box<dyn LeaseService>>,
     hints: Option<Arc<Notify>>,
@@ -137,12 +136,11 @@ impl Post {
         let duty = Duty::new(Terms { role: role.clone(), node, label, plan, ask_interval, observe });
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
-        let work =
-            Work { runner, settings, role: Arc::new(role), stores, limits, ending: Cancel::new(), watch, repository };
+        let (role, ending) = (Arc::new(role), Cancel::new());
+        let work = Work { runner, settings, role, stores, limits, ending, watch, observe, repository };
         let mut this = Loop {
             work,
             voice,
-            observe,
             duty,
             lease: None,
             hints: None,
@@ -272,7 +270,7 @@ impl Loop {
     }
 
     fn ask(&mut self) {
-        let (lease, observe, voice) = (self.lease.take(), self.observe, Arc::clone(&self.voice));
+        let (lease, voice) = (self.lease.take(), Arc::clone(&self.voice));
         self.beside(move |work| async move {
             let opened = match lease {
                 Some(lease) => Ok(lease),
@@ -280,7 +278,7 @@ impl Loop {
             };
             match opened {
                 Ok(mut lease) => {
-                    let (answer, grant) = work.ask(lease.as_mut(), observe).await;
+                    let (answer, grant) = work.ask(lease.as_mut()).await;
                     Back::Asked { lease: Some(lease), answer, grant }
                 }
                 Err(error) => {
@@ -437,7 +435,7 @@ impl Loop {
             self.voice.stands(&self.work.role.name, stand, evidence);
             self.work.watch.stands(stand);
             // Where there is a lease, it is given up after this.
-            if !self.observe && self.keeper.is_none() && is_elsewhere(stand, self.work.runner.node.id) {
+            if !self.work.observe && self.keeper.is_none() && is_elsewhere(stand, self.work.runner.node.id) {
                 let work = self.work.clone();
                 tokio::spawn(async move { work.lose().await });
             }

@@ -42,6 +42,8 @@ pub(super) struct Work {
     pub(super) ending: Cancel,
     /// Whom its events are reported to.
     pub(super) watch: Arc<Watch>,
+    /// Writes nothing, not even into this node's own state.
+    pub(super) observe: bool,
     /// Opened once; dropped when something goes wrong with it.
     pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
 }
@@ -76,12 +78,8 @@ impl Work {
     }
 
     /// Asks for the lease; whoever only observes looks.
-    pub(super) async fn ask(
-        &self,
-        lease: &mut dyn LeaseService,
-        observe: bool,
-    ) -> (LeaseAnswer, Option<crate::role::permit::Grant>) {
-        let reply = if observe { lease.look().await } else { lease.ask().await };
+    pub(super) async fn ask(&self, lease: &mut dyn LeaseService) -> (LeaseAnswer, Option<crate::role::permit::Grant>) {
+        let reply = if self.observe { lease.look().await } else { lease.ask().await };
         match reply {
             Reply::Held(grant) => (LeaseAnswer::Free, Some(grant)),
             Reply::Taken { by, .. } => (LeaseAnswer::Taken(by), None),
@@ -101,6 +99,11 @@ impl Work {
 
     async fn try_read(&self, beat: bool) -> Result<Journal, GuardError> {
         let repository = self.repository().await?;
+        if self.observe {
+            // A run beside it must find nothing in its way.
+            let (history, _) = Opening::look(&self.runner, &repository).await?;
+            return Ok(Journal { history: Some(history), term: None, failed: false, beat: None });
+        }
         let (history, view) = match Opening::open(&self.runner, &repository).await {
             Ok(opening) => opening.keep().await?,
             // Another process of this node works on it, and will keep what it finds.

@@ -105,7 +105,7 @@ pub struct Opening<'a> {
     repository: &'a Repository,
     journal: Journal,
     local: Local,
-    lock: LocalLock,
+    lock: Option<LocalLock>,
     memory: Memory,
     view: View,
     started: Duration,
@@ -114,23 +114,41 @@ pub struct Opening<'a> {
 impl<'a> Opening<'a> {
     /// Takes the lock and reads the journal on from what this node knew.
     pub async fn open(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
+        let local = Local::open(&runner.state_dir, repository.keys.repo())?;
+        let lock = local.lock()?;
+        Self::read(runner, repository, local, Some(lock)).await
+    }
+
+    /// The same without the lock, for a process that works under the takeover of another one of this host: that one may be
+    /// backing up, and neither is to stand in the other's way.
+    pub async fn join(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
+        let local = Local::open(&runner.state_dir, repository.keys.repo())?;
+        Self::read(runner, repository, local, None).await
+    }
+
+    async fn read(
+        runner: &'a Runner,
+        repository: &'a Repository,
+        local: Local,
+        lock: Option<LocalLock>,
+    ) -> Result<Self, BackupError> {
         let started = runner.env.clock.boottime();
         let keys = repository.keys.clone();
-        let local = Local::open(&runner.state_dir, keys.repo())?;
-        let lock = local.lock()?;
         let mut memory = remembered(&local, runner.node.id);
         let state = |error| BackupError::State { path: local.memory_file(), error };
         let mut instances = local.instances();
         if !instances.contains(&runner.instance) {
             local.enlist(runner.instance).map_err(state)?;
             instances.push(runner.instance);
-            local.trim_instances(&instances).map_err(state)?;
+            if lock.is_some() {
+                local.trim_instances(&instances).map_err(state)?;
+            }
         }
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
         let mut view = journal.read(memory.view.as_ref()).await?;
-        // Who remembers nothing has nothing to compare with.
-        if memory.view.is_some() {
+        // Who remembers nothing has nothing to compare with; who has not the lock leaves it to who has.
+        if memory.view.is_some() && lock.is_some() {
             let newest = view.writers.get(&runner.node.id).copied();
             match twin::judge(newest, &instances, memory.suspected) {
                 Suspicion::None | Suspicion::Known => {}
@@ -215,7 +233,7 @@ impl<'a> Opening<'a> {
 
     /// Goes on under this node's own takeover, if that is still the newest and of this boot; else takes the role over.
     pub(crate) async fn take(self, candidacy: &Candidacy) -> Result<Session<'a>, BackupError> {
-        let Self { runner, repository, journal, local, lock, mut memory, view, started } = self;
+        let Self { runner, repository, journal, local, mut lock, mut memory, view, started } = self;
         let probe = names::probe(repository.role());
         proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
         let boot = local::boot();
@@ -225,6 +243,11 @@ impl<'a> Opening<'a> {
         let (permit, view, takeover) = if let Some(holder) = inherited {
             (candidacy.permit(holder.term, holder.takeover), view, false)
         } else {
+            if lock.is_none() {
+                // There is no takeover to work under: this process's own is remembered.
+                lock = Some(local.lock()?);
+                memory = local.load();
+            }
             let why = match &holder {
                 None => TakeoverWhy::First,
                 Some(h) if h.node.id == runner.node.id => TakeoverWhy::Restart,
@@ -235,9 +258,10 @@ impl<'a> Opening<'a> {
         };
         memory.own = boot.map(|boot| Own { boot, takeover: permit.takeover(), term: permit.term() });
         memory.view = Some(view.clone());
-        let session =
-            Session { runner, repository, journal, local, lock: Some(lock), memory, permit, view, takeover, started };
-        session.remember(&session.memory)?;
+        let session = Session { runner, repository, journal, local, lock, memory, permit, view, takeover, started };
+        if session.lock.is_some() {
+            session.remember(&session.memory)?;
+        }
         Ok(session)
     }
 }

@@ -143,7 +143,8 @@ async fn run(
     }
     session.unlock();
     let variables = variables(runner, role, term, slot, &deadline);
-    let grace = keeper.map_or(GRACE, |_| margin(role.bucket_lease_ttl) / 2);
+    // What is kept back of the lease, wherever that is, is all the time there is to end in.
+    let grace = deadline.grant().map_or(GRACE, |grant| margin(grant.ttl) / 2);
     let started = runner.env.clock.boottime();
     let stop = async {
         tokio::select! {

@@ -236,8 +236,14 @@ pub struct Guard<'a> {
 impl<'a> Guard<'a> {
     /// Decides whether this node may work for the role now, and gets the lease if it takes one.
     pub async fn admit(&self, mut assessment: Option<Assessment>) -> Result<Admission<'a>, GuardError> {
-        let mut opening =
-            until_cancelled(self.runner, async { Ok(Opening::open(self.runner, self.repository).await?) }).await?;
+        let mut opening = until_cancelled(self.runner, async {
+            Ok(if self.runner.sessions.are_borrowed() {
+                Opening::join(self.runner, self.repository).await?
+            } else {
+                Opening::open(self.runner, self.repository).await?
+            })
+        })
+        .await?;
         let mut slot = match self.slot(opening.view()) {
             Ok(slot) => slot,
             Err(done) => return Ok(Admission::Refused(done)),

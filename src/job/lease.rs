@@ -69,6 +69,11 @@ impl Sessions {
         Self { lender: Some(lender), ..self }
     }
 
+    /// Whether they are another process's, which has the roles.
+    pub fn are_borrowed(&self) -> bool {
+        self.lender.is_some()
+    }
+
     /// The session with etcd.
     #[cfg(feature = "etcd")]
     pub fn etcd(&self) -> Option<&EtcdSession> {

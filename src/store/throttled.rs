@@ -1,7 +1,8 @@
 //! The bandwidth limit: `limit_upload`, over everything that is sent through one [`Limiter`].
 //!
 //! A whole object goes out at line speed and is paid for before the next one may start, so the limit holds over seconds,
-//! not over each moment.
+//! not over each moment. Conditional puts are paid for like all others, but they never wait: they are small, and a lease that
+//! waited for the debt of a pack would run out in the middle of its holder's own upload.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,13 +33,16 @@ impl Limiter {
     }
 
     async fn pass(&self, bytes: usize) {
-        let wait = {
-            let now = self.env.clock.boottime();
-            self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now, bytes as u64)
-        };
+        let wait = self.take(bytes);
         if wait > Duration::ZERO {
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Counts, and tells how long whoever waits has to.
+    fn take(&self, bytes: usize) -> Duration {
+        let now = self.env.clock.boottime();
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now, bytes as u64)
     }
 }
 
@@ -93,17 +97,17 @@ impl Store for Throttled {
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.limiter.pass(body.len()).await;
+        self.limiter.take(body.len());
         self.inner.put_if_absent(key, body).await
     }
 
     async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
-        self.limiter.pass(body.len()).await;
+        self.limiter.take(body.len());
         self.inner.put_if_absent_held(key, body, hold).await
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
-        self.limiter.pass(body.len()).await;
+        self.limiter.take(body.len());
         self.inner.replace(key, body, expected).await
     }
 
@@ -146,6 +150,23 @@ mod tests {
         assert_eq!(bucket.take(100 * S, 0), 5 * S);
         assert_eq!(bucket.take(103 * S, 2000), 2 * S);
         assert_eq!(bucket.take(107 * S, 1), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_lease_and_a_record_do_not_wait_for_the_debt_of_a_pack() {
+        let env = Env::host();
+        let limiter = Limiter::new(1000, &env);
+        let store = Throttled::new(Arc::new(crate::store::memory::MemoryStore::new(&env)), limiter);
+        store.put("pack", Bytes::from(vec![0; 100_000])).await.unwrap();
+        let put = store.put("another", Bytes::from_static(b"x"));
+        assert!(tokio::time::timeout(Duration::from_millis(50), put).await.is_err(), "it waits for 99 s");
+        let small = async {
+            store.put_if_absent("lease", Bytes::from_static(b"1")).await.unwrap();
+            let (_, version) = store.get_versioned("lease").await.unwrap();
+            store.replace("lease", Bytes::from_static(b"2"), &version).await.unwrap()
+        };
+        let replaced = tokio::time::timeout(10 * S, small).await.expect("they go at once");
+        assert!(matches!(replaced, ReplaceOutcome::Replaced(_)));
     }
 
     #[test]

@@ -19,6 +19,9 @@ use tempfile::TempDir;
 const READY_PAUSE: Duration = Duration::from_millis(50);
 const READY_ASKS: u32 = 600;
 
+/// How often it is looked whether a cut wire is whole again.
+const CUT_POLL: Duration = Duration::from_millis(5);
+
 /// The members of one cluster; they end with it.
 pub struct Etcd {
     dir: TempDir,
@@ -267,6 +270,8 @@ pub enum Mode {
     Hold,
     /// Requests arrive, answers do not.
     LoseAnswers,
+    /// Nothing gets through in either direction. What is on its way arrives when the wire is whole again, as TCP has it.
+    Cut,
 }
 
 /// A way to a member that a test can spoil.
@@ -284,6 +289,16 @@ impl Shared {
     fn mode(&self) -> Mode {
         *self.mode.lock().unwrap()
     }
+
+    /// The mode for what came just now; it waits here as long as the wire is cut.
+    fn through(&self) -> Mode {
+        loop {
+            match self.mode() {
+                Mode::Cut => thread::sleep(CUT_POLL),
+                mode => return mode,
+            }
+        }
+    }
 }
 
 impl Wire {
@@ -299,8 +314,8 @@ impl Wire {
                 let (client_2, server_2) = (client.try_clone().expect("a copy"), server.try_clone().expect("a copy"));
                 let (up, down) = (Arc::clone(&to_all), Arc::clone(&to_all));
                 thread::spawn(move || {
-                    pump(client, |bytes| match up.mode() {
-                        Mode::Pass | Mode::LoseAnswers => (&server).write_all(bytes),
+                    pump(client, |bytes| match up.through() {
+                        Mode::Pass | Mode::LoseAnswers | Mode::Cut => (&server).write_all(bytes),
                         Mode::Hold => {
                             let copy = server.try_clone().expect("a copy");
                             up.held.lock().unwrap().push((copy, bytes.to_vec()));
@@ -309,9 +324,9 @@ impl Wire {
                     });
                 });
                 thread::spawn(move || {
-                    pump(server_2, |bytes| match down.mode() {
+                    pump(server_2, |bytes| match down.through() {
                         Mode::LoseAnswers => Ok(()),
-                        Mode::Pass | Mode::Hold => (&client_2).write_all(bytes),
+                        Mode::Pass | Mode::Hold | Mode::Cut => (&client_2).write_all(bytes),
                     });
                 });
             }

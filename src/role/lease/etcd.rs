@@ -48,6 +48,8 @@ pub struct EtcdLease {
     created: Option<i64>,
     /// The badge of a claim that may still be under way.
     doubt: Option<i64>,
+    /// Somebody else's key was there. A claim is written to etcd's log even where it comes to nothing, so that whoever waits looks first.
+    taken: bool,
     hints: Option<Hints>,
 }
 
@@ -55,7 +57,7 @@ impl EtcdLease {
     /// The lease of the role with this repository.
     pub fn new(session: EtcdSession, repository: RepoId) -> Self {
         let key = session.key(repository);
-        Self { session, key, created: None, doubt: None, hints: None }
+        Self { session, key, created: None, doubt: None, taken: false, hints: None }
     }
 
     async fn try_ask(&mut self) -> Result<Reply, EtcdError> {
@@ -63,7 +65,7 @@ impl EtcdLease {
         let mut term = 0;
         for _ in 0..ROUNDS {
             let vouched = self.session.vouch(term).await?;
-            let (found, read_in) = if self.created.is_some() {
+            let (found, read_in) = if self.created.is_some() || std::mem::take(&mut self.taken) {
                 let (kv, read_in) = self.session.get(&self.key).await?;
                 (kv.as_ref().map(found), read_in)
             } else {
@@ -111,7 +113,7 @@ impl EtcdLease {
                     self.created = Some(created);
                 }
                 Step::Leave { by } => {
-                    self.created = None;
+                    (self.created, self.taken) = (None, true);
                     return Ok(Reply::Taken { by, alive: true });
                 }
             }

@@ -1,0 +1,28 @@
+//! Two daemons, as two nodes run them: killed, stopped, frozen and cut off; and what a person does beside a running one. Every
+//! story ends with the journal checked from outside.
+#![cfg(all(feature = "s3", feature = "etcd"))]
+
+mod support;
+
+#[path = "pair/beside.rs"]
+mod beside;
+#[path = "pair/bucket.rs"]
+mod bucket;
+#[path = "pair/crowd.rs"]
+mod crowd;
+#[path = "pair/cuts.rs"]
+mod cuts;
+#[path = "support/etcd.rs"]
+mod etcd;
+#[path = "pair/following.rs"]
+mod following;
+#[path = "pair/rig.rs"]
+mod rig;
+#[path = "support/s3_server.rs"]
+mod s3_server;
+#[path = "program/site.rs"]
+mod site;
+#[path = "pair/slots.rs"]
+mod slots;
+#[path = "pair/takeover.rs"]
+mod takeover;

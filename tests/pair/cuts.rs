@@ -1,0 +1,173 @@
+//! Two daemons, a bucket and an etcd, and what comes between them: cuts, a dead member, a frozen leader, an etcd that has
+//! forgotten everything. East is reached through wires that can be cut; West stands beside etcd and the bucket.
+//!
+//! When a fault is over, exactly one of them is active within [`RECOVERY`], slots are committed again, and every snapshot restores.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::etcd::{Etcd, Mode, Wire};
+use crate::rig::{Daemon, TTL, etcd_lines, stays, wait, within};
+use crate::s3_server::{BUCKET, S3Server, environment};
+use crate::site::Site;
+use crate::support::cli::Node;
+use crate::support::promises::{Kept, kept};
+
+/// How long after the end of a fault exactly one is active at the latest.
+const RECOVERY: Duration = Duration::from_secs(TTL.as_secs() * 4);
+
+/// How long a fault lasts: the lease runs out in it, and the other one has it for a while.
+const FAULT: Duration = Duration::from_secs(TTL.as_secs() * 3);
+
+const SLOTS: &str = "every = \"2s\"\njitter = \"0s\"\n";
+
+struct Stage {
+    etcd: Etcd,
+    to_etcd: Vec<Wire>,
+    to_store: Wire,
+    site: Site,
+    east: Daemon,
+    west: Daemon,
+    _server: S3Server,
+}
+
+impl Stage {
+    /// Both run, and East is active.
+    fn new() -> Self {
+        let (etcd, server) = (Etcd::cluster(), S3Server::start());
+        let to_etcd: Vec<Wire> = (0..3).map(|n| Wire::to(etcd.port(n))).collect();
+        let to_store = Wire::to(server.endpoint.rsplit(':').next().unwrap().parse().unwrap());
+        let objects = server.root.join(BUCKET).join("prod");
+        let url = format!("s3://{BUCKET}/prod");
+        let site = Site::on_s3(&url, &server.endpoint, objects, environment(), &etcd_lines(&etcd.endpoints(), SLOTS));
+        let text = fs::read_to_string(site.path("runner.toml")).unwrap().replace("lease = \"none\"\n", "");
+        fs::write(site.path("runner.toml"), &text).unwrap();
+        let wires: Vec<String> = to_etcd.iter().map(Wire::endpoint).collect();
+        let text = text
+            .replace(&format!("{:?}", etcd.endpoints()), &format!("{wires:?}"))
+            .replace(&server.endpoint, &to_store.endpoint());
+        fs::write(site.path("runner-east.toml"), text).unwrap();
+        site.write("file", "content");
+        site.init();
+        let node = Node { config: Some(site.path("runner-east.toml")), ..site.node("east") };
+        let east = Daemon::of(&site, &node, &[]);
+        east.waits_to_say("committed");
+        let west = Daemon::settled(&site, "west", "standby");
+        Self { etcd, to_etcd, to_store, site, east, west, _server: server }
+    }
+
+    fn etcd_is(&self, mode: Mode) {
+        self.to_etcd.iter().for_each(|wire| wire.set(mode));
+    }
+
+    /// How both stand.
+    fn stands(&self) -> [Option<String>; 2] {
+        [self.east.stand(), self.west.stand()]
+    }
+
+    fn exactly_one(&self) -> bool {
+        let mut stands = self.stands();
+        stands.sort();
+        stands == [Some("active".to_owned()), Some("standby".to_owned())]
+    }
+
+    fn commits(&self, by: &str) -> usize {
+        self.site.snapshots().iter().filter(|s| s["node"]["name"] == by).count()
+    }
+
+    /// The fault is over: one is active, goes on, and all that was committed is whole.
+    #[track_caller]
+    fn recovers(mut self) -> Kept {
+        let start = crate::rig::boottime();
+        let one = || self.exactly_one().then_some(());
+        within(RECOVERY, format!("exactly one is active\n{}\n{}", self.east.log(), self.west.log()), one);
+        println!("recovered after {:?}: {:?}", crate::rig::boottime() - start, self.stands());
+        let active = if self.east.stand().as_deref() == Some("active") { "east" } else { "west" };
+        let before = self.commits(active);
+        wait(format!("{active} goes on"), || (self.commits(active) > before + 1).then_some(()));
+        stays(TTL, "it stays like that", || self.exactly_one());
+        self.east.stop();
+        self.west.stop();
+        let kept = kept(&self.site.node("looker"), "app");
+        println!("{} slots, missed {:?}, takeovers {:?}", kept.slots.len(), kept.missed(2), kept.takeovers);
+        crate::rig::all_is_whole(&self.site);
+        kept
+    }
+}
+
+/// West has the role, and commits.
+#[track_caller]
+fn west_goes_on(stage: &Stage) {
+    within(TTL * 3, "west takes over", || (stage.west.stand().as_deref() == Some("active")).then_some(()));
+    let before = stage.commits("west");
+    wait("west commits", || (stage.commits("west") > before).then_some(()));
+}
+
+#[test]
+fn cut_off_from_etcd_alone_it_stops_and_the_other_goes_on() {
+    let stage = Stage::new();
+    stage.etcd_is(Mode::Cut);
+    west_goes_on(&stage);
+    stage.east.waits_to_be("unknown");
+    let commits = stage.commits("east");
+    stays(FAULT, "east commits nothing", || stage.commits("east") == commits);
+    stage.etcd_is(Mode::Pass);
+    let kept = stage.recovers();
+    assert_eq!(kept.takeovers, ["east", "west"], "who comes back stands by");
+}
+
+#[test]
+fn cut_off_from_the_store_alone_nothing_is_lost_but_time() {
+    let stage = Stage::new();
+    stage.to_store.set(Mode::Cut);
+    let commits = stage.commits("east");
+    std::thread::sleep(FAULT);
+    assert!(stage.commits("east") <= commits + 1, "one was under way at most");
+    stage.to_store.set(Mode::Pass);
+    stage.recovers();
+}
+
+#[test]
+fn cut_off_from_both_it_stops_and_the_other_goes_on() {
+    let stage = Stage::new();
+    stage.etcd_is(Mode::Cut);
+    stage.to_store.set(Mode::Cut);
+    west_goes_on(&stage);
+    std::thread::sleep(FAULT);
+    stage.etcd_is(Mode::Pass);
+    stage.to_store.set(Mode::Pass);
+    let kept = stage.recovers();
+    assert_eq!(kept.takeovers, ["east", "west"], "who comes back stands by");
+}
+
+#[test]
+fn a_member_that_is_killed_moves_nothing() {
+    let mut stage = Stage::new();
+    let leader = stage.etcd.leader();
+    // Whom both asked last, unless that one leads.
+    let member = if leader == 0 { 1 } else { 0 };
+    stage.etcd.kill(member);
+    let commits = stage.commits("east");
+    wait("east goes on", || (stage.commits("east") > commits + 2).then_some(()));
+    stage.etcd.restart(member);
+    let kept = stage.recovers();
+    assert_eq!(kept.takeovers, ["east"], "a lease outlives a member");
+}
+
+#[test]
+fn a_leader_that_freezes_is_replaced_and_one_goes_on() {
+    let stage = Stage::new();
+    let leader = stage.etcd.leader();
+    stage.etcd.stop(leader);
+    let commits = stage.site.snapshots().len();
+    wait("slots are committed without it", || (stage.site.snapshots().len() > commits + 2).then_some(()));
+    stage.etcd.cont(leader);
+    stage.recovers();
+}
+
+#[test]
+fn an_etcd_that_has_forgotten_everything_is_asked_anew() {
+    let mut stage = Stage::new();
+    stage.etcd.restart_empty();
+    stage.recovers();
+}
