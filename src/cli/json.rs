@@ -170,6 +170,9 @@ fn whoami_role(role: &RoleStatus) -> Value {
             Warning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
             Warning::StoreUnreadable => json!({ "kind": "store_unreadable" }),
             Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
+            Warning::Drift { node, version, config } => {
+                json!({ "kind": "drift", "node": node, "version": version, "config": config })
+            }
         })
         .collect();
     json!({
@@ -188,9 +191,10 @@ fn etcd(etcd: &EtcdState) -> Value {
     let mut state = json!({ "endpoints": etcd.endpoints, "holder": etcd.holder });
     // IDs of etcd are hexadecimal wherever else it shows them, and too large for numbers in JSON.
     let more = match &etcd.status {
-        EtcdStatus::Ok { endpoint, member, leader, raft_term, version } => json!({
+        EtcdStatus::Ok { endpoint, member, leader, raft_term, version, nodes } => json!({
             "status": "ok", "error": null, "endpoint": endpoint, "member": format!("{member:x}"),
             "leader": (*leader != 0).then(|| format!("{leader:x}")), "raft_term": raft_term, "version": version,
+            "nodes": nodes,
         }),
         EtcdStatus::Failed(why) => json!({ "status": "failed", "error": why }),
     };

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use indicatif::MultiProgress;
 use jiff::{SignedDuration, Timestamp};
@@ -31,6 +32,9 @@ use crate::journal::state::Snapshot;
 
 /// The role of `backup --source` without `--role`.
 const DIRECT_ROLE: &str = crate::config::DEFAULT_ROLE;
+
+/// How often `whoami --watch` looks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The `--snapshot` of `find` that means every one.
 const ALL: &str = "all";
@@ -400,12 +404,36 @@ async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Err
 async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, args.role.as_slice())?;
+    if args.watch {
+        return watch(session, &context, &roles).await;
+    }
     let report = until_cancelled(&context.cancel, wire::whoami(&context, &roles)).await?;
     let view = context.view();
     let (line, health) = render::whoami::check(&report, &view);
     session
         .report(|| if args.check { line } else { render::whoami::report(&report, &view) }, || json::whoami(&report))?;
     Ok(if args.check { Exit::Plugin(health) } else { Exit::Done })
+}
+
+/// The same again and again, on a terminal in the same place. To be interrupted is how it ends.
+async fn watch(session: &mut Session, context: &Context, roles: &[&RoleSettings]) -> Result<Exit, Error> {
+    if session.globals.json {
+        return Err(UsageError {
+            what: "--watch together with --json".to_owned(),
+            todo: "a document ends: leave one of them out.".to_owned(),
+        }
+        .into());
+    }
+    let home = if rustix::termios::isatty(io::stdout()) { "\x1b[H\x1b[2J" } else { "\n" };
+    loop {
+        let report = until_cancelled(&context.cancel, wire::whoami(context, roles)).await?;
+        session.out.print(&format!("{home}{}", render::whoami::report(&report, &context.view())))?;
+        until_cancelled(&context.cancel, async {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            Ok(())
+        })
+        .await?;
+    }
 }
 
 async fn status(session: &mut Session) -> Result<Exit, Error> {

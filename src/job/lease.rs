@@ -1,5 +1,7 @@
 //! Which lease a role has, ready to be asked.
 
+#[cfg(feature = "etcd")]
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,8 @@ use crate::ids::{InstanceId, NodeId, RepoId, RoleName};
 use crate::job::backup::Runner;
 use crate::job::guard::GuardError;
 use crate::job::report::whoami::EtcdStatus;
+#[cfg(feature = "etcd")]
+use crate::job::report::whoami::PeerInfo;
 use crate::job::repository::Repository;
 use crate::repo::names;
 use crate::role::identity::Node;
@@ -19,7 +23,7 @@ use crate::role::identity::Node;
 use crate::role::identity::Origin;
 use crate::role::lease::bucket::BucketLease;
 #[cfg(feature = "etcd")]
-use crate::role::lease::etcd::{EtcdLease, EtcdSession};
+use crate::role::lease::etcd::{EtcdLease, EtcdSession, Peer};
 use crate::role::lease::{LeaseHolder, LeaseService, Reply};
 use crate::store::{Store, proof};
 
@@ -123,8 +127,11 @@ impl Sessions {
     /// How etcd itself is; `None`: there is none.
     #[cfg(feature = "etcd")]
     pub async fn etcd_status(&self) -> Option<EtcdStatus> {
-        match self.etcd.as_ref()?.status().await {
+        let etcd = self.etcd.as_ref()?;
+        let (status, peers) = tokio::join!(etcd.status(), etcd.peers());
+        match status {
             Ok(status) => Some(EtcdStatus::Ok {
+                nodes: nodes(peers.unwrap_or_default()),
                 endpoint: status.endpoint,
                 member: status.member,
                 leader: status.leader,
@@ -149,6 +156,18 @@ impl Sessions {
             etcd.close().await;
         }
     }
+}
+
+/// One process of each node: a daemon and the commands beside it have the same config.
+#[cfg(feature = "etcd")]
+fn nodes(peers: Vec<Peer>) -> Vec<PeerInfo> {
+    let info = |peer: Peer| {
+        let Peer { node, name, version, config_hash, .. } = peer;
+        (node, PeerInfo { id: node, name, version, config_hash })
+    };
+    let mut nodes: Vec<PeerInfo> = peers.into_iter().map(info).collect::<BTreeMap<_, _>>().into_values().collect();
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    nodes
 }
 
 /// The lease of `role`, to be asked for by this process.

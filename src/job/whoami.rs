@@ -27,8 +27,8 @@ use crate::job::inside::{Archive, info};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
 use crate::job::report::whoami::{
-    Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, Reason, RoleStatus, State, StoreState, StoreStatus, TermInfo,
-    Warning, WhoamiReport,
+    Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, PeerInfo, Reason, RoleStatus, State, StoreState, StoreStatus,
+    TermInfo, Warning, WhoamiReport,
 };
 use crate::job::repository::{OpenError, Repository};
 use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion, StandbyReason, UnknownReason};
@@ -262,6 +262,10 @@ fn status(
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
     let plan = Plan::new(role, &asker.settings.timezone).ok().flatten();
     let last_slot = view.and_then(|view| view.state.last_slot);
+    let mut warnings = warnings(looked, plan.as_ref(), last_slot, now);
+    if let Some(EtcdStatus::Ok { nodes, .. }) = &etcd {
+        warnings.extend(nodes.iter().filter(|peer| peer.id != node).filter_map(|peer| drift(peer, asker.settings)));
+    }
     RoleStatus {
         role: role.name.clone(),
         state,
@@ -284,8 +288,15 @@ fn status(
                 _ => None,
             },
         }),
-        warnings: warnings(looked, plan.as_ref(), last_slot, now),
+        warnings,
     }
+}
+
+/// What another node has otherwise than this one: two nodes with two configs take turns at doing two different things.
+fn drift(peer: &PeerInfo, settings: &Settings) -> Option<Warning> {
+    let version = (peer.version != env!("CARGO_PKG_VERSION")).then(|| peer.version.clone());
+    let config = peer.config_hash != settings.hash;
+    (version.is_some() || config).then(|| Warning::Drift { node: peer.name.clone(), version, config })
 }
 
 fn warnings(looked: &Looked, plan: Option<&Plan>, last_slot: Option<Timestamp>, now: Timestamp) -> Vec<Warning> {

@@ -214,6 +214,9 @@ pub struct Whoami {
     /// One line and an exit code for monitoring
     #[arg(long)]
     pub check: bool,
+    /// Show it anew every two seconds, until interrupted
+    #[arg(long, conflicts_with = "check")]
+    pub watch: bool,
 }
 
 /// `runner audit`

@@ -46,10 +46,7 @@ fn role(role: &RoleStatus, view: &View) -> String {
     if let Some(slots) = &role.slots {
         out += &wrap("  slots   ", 10, &self::slots(&slots.counts));
     }
-    let next = role
-        .next_slot
-        .map_or_else(|| "no schedule".to_owned(), |t| format!("{} ({})", minute(t, &view.zone), relative(t, view.now)));
-    out += &format!("  next    {next}\n");
+    out += &wrap("  next    ", 10, &next(role, view));
     out += &wrap("  store   ", 10, &store(role));
     if let Some(etcd) = &role.etcd {
         out += &wrap("  etcd    ", 10, &self::etcd(etcd));
@@ -58,6 +55,19 @@ fn role(role: &RoleStatus, view: &View) -> String {
         out += &wrap("  WARNING ", 10, &self::warning(warning, view));
     }
     out
+}
+
+/// The next slot, and who will run it as things are.
+fn next(role: &RoleStatus, view: &View) -> String {
+    let Some(slot) = role.next_slot else { return "no schedule".to_owned() };
+    let by = match (role.state, &role.reason) {
+        (State::Active, _) => ", here".to_owned(),
+        (State::Paused, _) => ", unless the pause lasts until then".to_owned(),
+        (_, Reason::LeaseTaken { by: Some(by) } | Reason::LeaseFree { last: Some(by) }) => format!(", on {by}"),
+        (State::Standby, _) => ", on the node that is active then".to_owned(),
+        (State::Unknown | State::Conflict, _) => String::new(),
+    };
+    format!("{} ({}){by}", minute(slot, &view.zone), relative(slot, view.now))
 }
 
 pub(super) fn word(state: State) -> &'static str {
@@ -171,14 +181,16 @@ fn slots(counts: &SlotCounts) -> String {
 
 fn etcd(etcd: &EtcdState) -> String {
     match &etcd.status {
-        EtcdStatus::Ok { endpoint, member, leader, raft_term, version } => {
+        EtcdStatus::Ok { endpoint, member, leader, raft_term, version, nodes } => {
             let leader = match leader {
                 0 => "NO LEADER".to_owned(),
                 leader if leader == member => "the leader".to_owned(),
                 leader => format!("the leader is {leader:x}"),
             };
             let holder = etcd.holder.as_ref().map(|holder| format!("; {holder} holds the lease")).unwrap_or_default();
-            format!("{endpoint}: {version}, member {member:x}, {leader}, raft term {raft_term}{holder}")
+            let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+            let alive = if names.is_empty() { String::new() } else { format!("; alive: {}", names.join(", ")) };
+            format!("{endpoint}: {version}, member {member:x}, {leader}, raft term {raft_term}{holder}{alive}")
         }
         EtcdStatus::Failed(why) => format!("CANNOT BE REACHED: {why}"),
     }
@@ -211,6 +223,15 @@ pub(super) fn warning(warning: &Warning, view: &View) -> String {
         Warning::StoreUnreadable => {
             "without the store neither the newest snapshot nor the term is known, and no backup can be made".to_owned()
         }
+        Warning::Drift { node, version, config } => {
+            let version = version.as_ref().map(|version| format!("runner {version}"));
+            let config = config.then(|| "another config".to_owned());
+            let what: Vec<String> = version.into_iter().chain(config).collect();
+            format!(
+                "{node} runs {} than this node has: what it does after a takeover is something else",
+                what.join(" and ")
+            )
+        }
         Warning::StoreRolledBack => {
             "the store shows less than this node has seen already: it was rolled back. Stop backups and find out by \
              whom"
@@ -223,7 +244,7 @@ pub(super) fn warning(warning: &Warning, view: &View) -> String {
 fn health(role: &RoleStatus) -> Health {
     let warnings = role.warnings.iter().map(|w| match w {
         Warning::SlotsMissed { .. } | Warning::StoreRolledBack => Health::Critical,
-        Warning::ClockOff(_) | Warning::StoreUnreadable => Health::Warning,
+        Warning::ClockOff(_) | Warning::StoreUnreadable | Warning::Drift { .. } => Health::Warning,
     });
     let state = match role.state {
         // An operator's pause is meant; it turns into missed slots when it lasts too long.
@@ -308,6 +329,7 @@ mod tests {
             leader,
             raft_term: 12,
             version: "3.4.23".to_owned(),
+            nodes: Vec::new(),
         };
         let with = |status: EtcdStatus, holder: Option<&str>| {
             let endpoints = vec!["https://etcd1:2379".to_owned(), "https://etcd2:2379".to_owned()];

@@ -217,6 +217,19 @@ pub struct EtcdState {
     pub holder: Option<String>,
 }
 
+/// A node that lives, as it registered itself in etcd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerInfo {
+    /// Its ID.
+    pub id: NodeId,
+    /// Its label.
+    pub name: String,
+    /// Its program's version.
+    pub version: String,
+    /// Its config's hash.
+    pub config_hash: String,
+}
+
 /// How an etcd is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EtcdStatus {
@@ -232,6 +245,8 @@ pub enum EtcdStatus {
         raft_term: u64,
         /// The server's version.
         version: String,
+        /// The processes that have a lease there, one for each node, by label.
+        nodes: Vec<PeerInfo>,
     },
     /// It does not; the error's own words.
     Failed(String),
@@ -253,4 +268,13 @@ pub enum Warning {
     StoreUnreadable,
     /// The store shows less than this node has already seen: it was rolled back.
     StoreRolledBack,
+    /// Another node runs with another config or program than this one has.
+    Drift {
+        /// Its label.
+        node: String,
+        /// Its program's version, where that is another.
+        version: Option<String>,
+        /// Whether its config is another.
+        config: bool,
+    },
 }
