@@ -18,7 +18,7 @@ use super::speaker::{Sentences, Speaker};
 use super::{open, render};
 use crate::config::{KeySource, NotifySettings, RoleSettings};
 use crate::daemon::client::Client;
-use crate::daemon::watcher::Watch;
+use crate::daemon::watcher::{Watch, is_failure};
 use crate::daemon::{self, Start, TELL_PATIENCE};
 use crate::ids::{NodeId, RoleName};
 use crate::job;
@@ -130,10 +130,8 @@ pub async fn backup(
 fn report_to(watch: &Watch, role: &RoleSettings, done: &Result<(RoleReport, Option<Reason>), GuardError>) {
     match done {
         Ok((report, reason)) => watch.ended(report, reason.as_ref()),
-        Err(GuardError::Backup(BackupError::Interrupted)) => watch.interrupted(),
-        // Wrong usage is told to whoever types.
-        Err(GuardError::NoSchedule { .. }) => {}
-        Err(error) => watch.ended(&super::error::report(&role.name, error).0, None),
+        Err(error) if is_failure(error) => watch.ended(&super::error::report(&role.name, error).0, None),
+        Err(_) => watch.gave_up(),
     }
 }
 

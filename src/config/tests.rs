@@ -341,7 +341,18 @@ fn who_is_told_is_shown_without_what_lets_others_speak() {
     assert_ne!(other.hash, settings.hash, "two nodes that tell different people are not configured alike");
     insta::assert_snapshot!(refused(&role(
         "hook_timeout = \"0s\"\non_lost = []\n[notify]\ntimeout = \"1h\"\nwebhook = \"https://me:s3cret@h/\"\nhealthchecks = \"https://{role}.h/\""
-    )), @"");
+    )), @r#"
+    runner.toml:7: role.app.hook_timeout: must be longer than nothing
+        write it like "30s" or "5m"
+    runner.toml:8: role.app.on_lost: names no program
+        write it like ["pg_dump", "app"]
+    runner.toml:10: notify.timeout: is not between 1s and 2m
+        10s is the default
+    runner.toml:11: notify.webhook: a URL here holds no credentials
+        name a command = ["…"] instead, with a script that has them
+    runner.toml:12: notify.healthchecks: has {role} in the server's name
+        it stands in the path
+    "#);
 }
 
 #[test]
@@ -474,8 +485,8 @@ fn probes_are_one_thing_each() {
     runner.toml:7: role.app.eligible.any.http:
         "127.0.0.1:8008/primary" is not an HTTP URL
         write it like "http://127.0.0.1:8008/primary"
-    runner.toml:7: role.app.eligible.any.http: a probe's URL holds no credentials
-        write { command = ["…"] } with a script that has them
+    runner.toml:7: role.app.eligible.any.http: a URL here holds no credentials
+        name a command = ["…"] instead, with a script that has them
     runner.toml:8: role.app.eligible.any.status: expected a status, found a text
         write status = 200, or a list like [200, 429]
     runner.toml:8: role.app.eligible.any.status: 700 is not the status of an answer

@@ -13,7 +13,7 @@ use super::Voice;
 use super::limits::Limits;
 use super::message::Answer;
 use super::stores::Stores;
-use super::watcher::Watch;
+use super::watcher::{Watch, is_failure};
 use super::work::{Footing, Work, lost};
 use crate::config::{Lease, RoleSettings, Settings};
 use crate::ids::NodeId;
@@ -338,11 +338,13 @@ impl Loop {
                 }
                 Err(error) => {
                     let (report, exit) = voice.report_failure(role, error);
-                    if let GuardError::Backup(BackupError::Interrupted) = error {
-                        work.watch.interrupted();
-                    } else {
+                    if !matches!(error, GuardError::Backup(BackupError::Interrupted)) {
                         voice.failed(role, error);
+                    }
+                    if is_failure(error) {
                         work.watch.ended(&report, None);
+                    } else {
+                        work.watch.gave_up();
                     }
                     Ended { report, exit: Some(exit) }
                 }
@@ -434,8 +436,9 @@ impl Loop {
             let evidence = self.duty.assessment().map(|assessment| assessment.evidence.as_slice()).unwrap_or_default();
             self.voice.stands(&self.work.role.name, stand, evidence);
             self.work.watch.stands(stand);
-            // Where there is a lease, it is given up after this.
-            if !self.work.observe && self.keeper.is_none() && is_elsewhere(stand, self.work.runner.node.id) {
+            // Where a lease is given up, it is done before that.
+            let keeps = self.keeper.is_some() && !matches!(stand, Stand::Conflict(_));
+            if !self.work.observe && !keeps && is_elsewhere(stand, self.work.runner.node.id) {
                 let work = self.work.clone();
                 tokio::spawn(async move { work.lose().await });
             }

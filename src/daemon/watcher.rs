@@ -9,9 +9,12 @@ use jiff::Timestamp;
 use super::tidings::{Glimpse, Sight};
 use crate::env::Env;
 use crate::ids::{NodeId, RoleName};
-use crate::job::guard::Reason;
+use crate::job::backup::BackupError;
+use crate::job::guard::{GuardError, Reason};
+use crate::job::local::LockError;
 use crate::job::report::audited::Finding;
 use crate::job::report::{Outcome, RoleReport};
+use crate::journal::log::AppendError;
 use crate::journal::record::NodeRef;
 use crate::journal::state::View;
 use crate::notice::event::{Event, Kind};
@@ -26,6 +29,20 @@ const AUDIT_INTERVAL: Duration = Duration::from_hours(6);
 
 /// The same for the first time.
 const AUDIT_FIRST: Duration = Duration::from_mins(10);
+
+/// Whether a run that ended like this failed. One that somebody ended did not, nor one that met another at work: that one goes on,
+/// or is tried again at once.
+pub fn is_failure(error: &GuardError) -> bool {
+    !matches!(
+        error,
+        GuardError::NoSchedule { .. }
+            | GuardError::Backup(
+                BackupError::Interrupted
+                    | BackupError::Lock(LockError::Busy { .. })
+                    | BackupError::Append(AppendError::Moved(_))
+            )
+    )
+}
 
 /// Whom a role's events are reported to.
 #[derive(Debug)]
@@ -170,8 +187,8 @@ impl Watch {
         }
     }
 
-    /// Somebody ended a run.
-    pub fn interrupted(&self) {
+    /// A run ended without having failed.
+    pub fn gave_up(&self) {
         self.seen().running = None;
     }
 

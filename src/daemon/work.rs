@@ -138,7 +138,7 @@ impl Work {
 
     /// Appends a takeover, or goes on under this node's own.
     pub(super) async fn take_over(&self, footing: &Footing, occasion: Occasion) -> Result<Journal, GuardError> {
-        let _turn = self.limits.takeovers.acquire().await;
+        let turn = self.limits.takeovers.acquire().await;
         let repository = self.repository().await?;
         let runner = &self.runner;
         let guard = Guard { runner, role: &self.role, repository: &repository, plan: None, occasion: Some(occasion) };
@@ -147,6 +147,8 @@ impl Work {
             Admission::Active(admitted) => {
                 let Admitted { opening, candidacy, .. } = *admitted;
                 let permit = Box::pin(opening.take(&candidacy)).await?.permit().clone();
+                // What paces takeovers is the store; a hook is this node's own affair.
+                drop(turn);
                 Hooks::new(runner, &self.role).taken(permit.term(), permit.deadline(), &self.ending).await;
                 Some(permit.term())
             }

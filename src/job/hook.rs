@@ -31,8 +31,9 @@ use crate::journal::log::AppendError;
 use crate::process::{Ended, Group};
 use crate::role::permit::{Deadline, margin};
 
-/// How long a hook may go on when its process is to end: a service manager waits not much longer.
-pub const ENDING_MAX: Duration = Duration::from_mins(1);
+/// How long a hook may go on when its process is to end: an `after` and an `on_lost` one after the other fit into what a service
+/// manager waits.
+pub const ENDING_MAX: Duration = Duration::from_secs(30);
 
 /// The most lines of one stream of a hook that are logged, and the most of one line, in bytes.
 const LINES_MAX: usize = 1000;

@@ -101,7 +101,7 @@ fn what_a_crash_left_open_is_closed_at_the_next_start_also_of_a_standby() {
     let site = Site::new("");
     let begun = site.path("begun");
     let slow = |site: &Site| {
-        let dump = format!("touch {}; sleep 1000", begun.display());
+        let dump = format!("touch {}; sleep 30", begun.display());
         let lines = site.probed(&hooks(site));
         site.config(&format!("{lines}[role.app.dumps]\n\"a\" = {{ command = [\"sh\", \"-c\", \"{dump}\"] }}"));
     };
@@ -174,4 +174,28 @@ fn a_daemon_says_when_it_has_the_role_and_when_it_gives_it_up() {
     assert_eq!(said.iter().filter(|line| line.starts_with("on_")).count(), 2, "{said:?}");
     let records: Vec<Value> = site.records();
     assert!(records.len() > 1, "{records:?}");
+}
+
+#[test]
+fn between_two_daemons_each_hears_of_its_part() {
+    let site = Site::new("");
+    let lines = format!("every = \"1s\"\ntakeover_delay = \"0s\"\n{}", site.probed(&hooks(&site)));
+    site.config(&lines);
+    site.write("file", "content");
+    site.init();
+    site.move_to("east");
+    let seen = |what: &str| fs::read_to_string(site.path("log")).unwrap_or_default().contains(what);
+    let mut east = site.node("east").start(["daemon"]);
+    wait_for(|| seen("after app 1 east"));
+    let mut west = site.node("west").start(["daemon"]);
+    site.move_to("west");
+    wait_for(|| seen("after app 2 west") && seen("on_lost"));
+    for run in [&mut east, &mut west] {
+        kill_process(Pid::from_child(run), Signal::TERM).unwrap();
+        assert!(run.wait().unwrap().success());
+    }
+    let told: Vec<String> = log(&site).into_iter().filter(|line| line.starts_with("on_")).collect();
+    let of = |node: &str| told.iter().filter(|line| line.contains(node)).map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(of("east"), ["on_takeover app 1 east none", "on_lost app 1 east none"]);
+    assert_eq!(of("west"), ["on_takeover app 2 west none", "on_lost app 2 west none"]);
 }

@@ -116,7 +116,7 @@ fn a_webhook_hears_it_when_it_answers_again_and_holds_nobody_up() {
     let started = Env::host().clock.boottime();
     site.backup("east");
     let elapsed = Env::host().clock.boottime().saturating_sub(started);
-    assert!(elapsed < Duration::from_secs(30), "{:?}", elapsed);
+    assert!(elapsed < Duration::from_secs(30), "{elapsed:?}");
     site.config(&webhook(&hearer.url));
     site.backup("east");
     let phases: Vec<Value> =

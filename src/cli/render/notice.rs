@@ -97,6 +97,33 @@ mod tests {
                 }
             }
         }
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @r"
+        app: the backup on east failed: west
+        app: since 1970-01-01 02:00 +00:00, and still so: the backup on east failed: west
+        app: is backed up again (seen by east; failed, since 1970-01-01 02:00 +00:00)
+        app: east was fenced, nothing was committed: west
+        app: since 1970-01-01 02:00 +00:00, and still so: east was fenced, nothing was committed: west
+        app: is backed up again (seen by east; fenced, since 1970-01-01 02:00 +00:00)
+        app: nobody backed it up for 3 slots, the first 1970-01-01 01:00 +00:00 (seen by east)
+        app: since 1970-01-01 02:00 +00:00, and still so: nobody backed it up for 3 slots, the first 1970-01-01 01:00 +00:00 (seen by east)
+        app: a slot is committed again (seen by east; missed, since 1970-01-01 02:00 +00:00)
+        app: the slot 1970-01-01 01:00 +00:00 was committed 3 times (seen by east)
+        app: east took the role over with term 7
+        app: east is eligible, and so was west, which took the role
+        app: since 1970-01-01 02:00 +00:00, and still so: east is eligible, and so was west, which took the role
+        app: no longer in conflict (seen by east; conflict, since 1970-01-01 02:00 +00:00)
+        app: another live node has the identity of east: west
+        app: since 1970-01-01 02:00 +00:00, and still so: another live node has the identity of east: west
+        app: its twin is no longer seen (seen by east; clone, since 1970-01-01 02:00 +00:00)
+        app: east is configured differently from its peer: west
+        app: since 1970-01-01 02:00 +00:00, and still so: east is configured differently from its peer: west
+        app: the nodes are configured alike again (seen by east; drift, since 1970-01-01 02:00 +00:00)
+        app: a journal record cannot be used: west. 'runner audit' tells more
+        app: since 1970-01-01 02:00 +00:00, and still so: a journal record cannot be used: west. 'runner audit' tells more
+        app: over (seen by east; anomaly, since 1970-01-01 02:00 +00:00)
+        app: paused for more than a day, without an end: west
+        app: since 1970-01-01 02:00 +00:00, and still so: paused for more than a day, without an end: west
+        app: no longer paused (seen by east; paused_too_long, since 1970-01-01 02:00 +00:00)
+        ");
     }
 }
