@@ -10,7 +10,7 @@ SOURCE ?=
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: help build demo test check-large fmt lint deny bench fuzz install clean
+.PHONY: help build demo test check-large check-pair check-slots fmt lint deny bench fuzz install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-11s %s\n' "$$t" "$$d"; done
@@ -29,6 +29,12 @@ test: ## installs what the tests need and is missing, then runs them all
 
 check-large: ## the core story on 100,000 real files, to a directory and to S3; minutes, and some 10 GB in TMPDIR
 	@scripts/check-large
+
+check-pair: ## how fast a killed holder is followed, 20 times over: prints the distribution; minutes
+	@scripts/campaign campaign_of_kills
+
+check-slots: ## 200 slots with random failovers, as daemons and as crons; a quarter of an hour
+	@scripts/campaign campaign_of_daemons campaign_of_crons
 
 fmt: ## formats the code
 	$(CARGO) fmt --all

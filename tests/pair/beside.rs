@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::{Child, Stdio};
 use std::thread;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::etcd::Etcd;
 use crate::rig::{
-    AT_ONCE, Daemon, ONE_SLOT, TTL, begun, bucket_site, let_go, slow_dump, stays, takeovers, wait, within,
+    AT_ONCE, Daemon, ONE_SLOT, TTL, alive, begun, bucket_site, etcd_site, let_go, now, seconds, slow_dump, stays,
+    taken_by, takeovers, wait, within,
 };
 use crate::site::{Site, role, words};
 use crate::support::promises::kept;
@@ -76,7 +80,7 @@ fn who_hangs_up_ends_the_run() {
     let dump = wait("the dump begins", || begun(&site).first().copied());
     caller.kill().unwrap();
     caller.wait().unwrap();
-    within(TTL, "the dump ends", || (!crate::rig::alive(dump)).then_some(()));
+    within(TTL, "the dump ends", || (!alive(dump)).then_some(()));
     let_go(&site);
     assert_eq!(site.backup("east")["outcome"], "committed", "and nothing is in the way of the next");
     east.waits_to_be("active");
@@ -103,7 +107,7 @@ fn a_command_runs_under_its_term_and_a_backup_is_not_in_the_way() {
     let mut exec = site.node("east").start(["exec", "app", "--", "sh", "-c", &script]);
     stays(TTL * 2, "it goes on", || exec_lives(&site));
     assert_eq!(takeovers(&site).len(), 1, "nobody had to take anything over");
-    east.signal(rustix::process::Signal::TERM);
+    east.signal(Signal::TERM);
     let code = wait("it ends", || exec.try_wait().unwrap()).code();
     assert_eq!(code, Some(4));
     assert!(east.ends().success());
@@ -114,7 +118,7 @@ fn a_command_runs_under_its_term_and_a_backup_is_not_in_the_way() {
 fn exec_lives(site: &Site) -> bool {
     let pid = fs::read_to_string(site.path("command")).unwrap_or_default();
     // It has begun within the time it takes, and then it lives.
-    pid.trim().parse().map_or(true, crate::rig::alive)
+    pid.trim().parse().map_or(true, alive)
 }
 
 #[test]
@@ -136,6 +140,64 @@ fn many_commands_meet_it_at_any_moment() {
         });
     });
     assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east"]);
+}
+
+/// Starts a command that is deaf to SIGTERM under the lease of this node, and waits until it is there.
+fn deaf(site: &Site, node: &str) -> (Child, u32) {
+    let script = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.05; done", site.path("command").display());
+    let exec = site.node(node).start(["exec", "app", "--", "sh", "-c", &script]);
+    let pid = wait("the command begins", || fs::read_to_string(site.path("command")).ok()?.trim().parse().ok());
+    (exec, pid)
+}
+
+#[test]
+fn a_command_is_gone_before_the_lease_of_a_daemon_that_is_gone() {
+    for signal in [Signal::KILL, Signal::STOP] {
+        let etcd = Etcd::single();
+        let site = etcd_site(&etcd, "");
+        let east = Daemon::settled(&site, "east", "active");
+        let _west = Daemon::settled(&site, "west", "standby");
+        let (mut exec, command) = deaf(&site, "east");
+        let struck = now();
+        east.signal(signal);
+        let ended = wait("the command ends", || (!alive(command)).then(now));
+        let taken = taken_by(&site, "west", struck);
+        println!("{signal:?}: ended {:.3} s before the takeover", seconds(ended, taken));
+        assert!(ended < taken, "{signal:?}: it outlived its leave by {} s", seconds(taken, ended));
+        assert_eq!(exec.wait().unwrap().code(), Some(4));
+        assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east", "west"]);
+    }
+}
+
+#[test]
+fn a_deaf_command_without_a_daemon_is_gone_before_its_lease_in_etcd() {
+    let mut etcd = Etcd::single();
+    let site = etcd_site(&etcd, "");
+    let (mut exec, command) = deaf(&site, "east");
+    let struck = now();
+    etcd.kill(0);
+    let ended = wait("the command ends", || (!alive(command)).then(now));
+    assert!(seconds(struck, ended) < TTL.as_secs_f64() + 0.3, "{} s", seconds(struck, ended));
+    assert_eq!(exec.wait().unwrap().code(), Some(4));
+}
+
+#[test]
+fn who_waits_for_a_backup_is_told_when_the_daemon_ends() {
+    for (signal, code, words) in [(Signal::TERM, 130, "interrupted"), (Signal::KILL, 4, "stopped before it said")] {
+        let site = Site::leased("");
+        site.config(&format!("bucket_lease_ttl = \"{TTL:?}\"\n{AT_ONCE}{}", slow_dump(&site)));
+        site.init();
+        let mut east = Daemon::settled(&site, "east", "active");
+        let mut command = site.node("east").command(["backup", "app"]);
+        let caller = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        wait("the dump begins", || begun(&site).first().copied());
+        east.signal(signal);
+        let output = caller.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!((output.status.code(), said.contains(words)), (Some(code), true), "{signal:?}: {said}");
+        east.ends();
+        assert_eq!(site.snapshots().len(), 0);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::etcd::{Etcd, Mode, Wire};
-use crate::rig::{Daemon, TTL, etcd_lines, stays, wait, within};
+use crate::rig::{Daemon, TTL, boottime, etcd_lines, stays, wait, within};
 use crate::s3_server::{BUCKET, S3Server, environment};
 use crate::site::Site;
 use crate::support::cli::Node;
@@ -17,17 +17,18 @@ use crate::support::promises::{Kept, kept};
 const RECOVERY: Duration = Duration::from_secs(TTL.as_secs() * 4);
 
 /// How long a fault lasts: the lease runs out in it, and the other one has it for a while.
-const FAULT: Duration = Duration::from_secs(TTL.as_secs() * 3);
+const FAULT: Duration = Duration::from_secs(TTL.as_secs() * 2);
 
 const SLOTS: &str = "every = \"2s\"\njitter = \"0s\"\n";
 
+/// What is dropped first stands first: the daemons' logs are in the site.
 struct Stage {
-    etcd: Etcd,
-    to_etcd: Vec<Wire>,
-    to_store: Wire,
-    site: Site,
     east: Daemon,
     west: Daemon,
+    site: Site,
+    to_etcd: Vec<Wire>,
+    to_store: Wire,
+    etcd: Etcd,
     _server: S3Server,
 }
 
@@ -78,16 +79,18 @@ impl Stage {
     /// The fault is over: one is active, goes on, and all that was committed is whole.
     #[track_caller]
     fn recovers(mut self) -> Kept {
-        let start = crate::rig::boottime();
-        let one = || self.exactly_one().then_some(());
-        within(RECOVERY, format!("exactly one is active\n{}\n{}", self.east.log(), self.west.log()), one);
-        println!("recovered after {:?}: {:?}", crate::rig::boottime() - start, self.stands());
-        let active = if self.east.stand().as_deref() == Some("active") { "east" } else { "west" };
-        let before = self.commits(active);
-        wait(format!("{active} goes on"), || (self.commits(active) > before + 1).then_some(()));
-        stays(TTL, "it stays like that", || self.exactly_one());
-        self.east.stop();
-        self.west.stop();
+        let (start, before) = (boottime(), ["east", "west"].map(|node| self.commits(node)));
+        let goes_on = |n: usize, node| self.stands()[n].as_deref() == Some("active") && self.commits(node) > before[n];
+        let one = || (self.exactly_one() && (goes_on(0, "east") || goes_on(1, "west"))).then_some(());
+        within(RECOVERY, "exactly one is active, and commits", one);
+        println!("recovered after {:?}: {:?}", boottime() - start, self.stands());
+        stays(TTL * 2, "it stays like that", || self.exactly_one());
+        // The standby first: nothing moves.
+        let west_is_active = self.stands()[1].as_deref() == Some("active");
+        let [first, then] =
+            if west_is_active { [&mut self.east, &mut self.west] } else { [&mut self.west, &mut self.east] };
+        first.stop();
+        then.stop();
         let kept = kept(&self.site.node("looker"), "app");
         println!("{} slots, missed {:?}, takeovers {:?}", kept.slots.len(), kept.missed(2), kept.takeovers);
         crate::rig::all_is_whole(&self.site);

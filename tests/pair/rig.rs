@@ -101,7 +101,7 @@ impl Daemon {
 
     /// What it has said.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     pub fn said(&self, words: &str) -> bool {
