@@ -139,10 +139,10 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
             () = cancel.cancelled() => break,
             _ = hangup.recv() => {
                 notifier.reloading();
-                office.reload(true).await;
+                office.reload(true, &notifier).await;
                 notifier.ready(&office.summary());
             }
-            _ = reload.tick() => office.reload(false).await,
+            _ = reload.tick() => office.reload(false, &notifier).await,
             _ = beat.tick() => {
                 notifier.status(&office.summary());
                 // A role's task that answers to nothing any more must not look alive.
@@ -153,7 +153,7 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
         }
     }
     notifier.stopping();
-    office.close().await;
+    office.close(&notifier).await;
     // Guests hung up; whoever calls now finds nobody.
     served.abort();
     let _ = served.await;
@@ -225,7 +225,7 @@ impl Office {
     }
 
     /// Reads the config again, and changes what has changed. One that is not valid changes nothing.
-    async fn reload(&mut self, asked: bool) {
+    async fn reload(&mut self, asked: bool, notifier: &Notifier) {
         let settings = match self.voice.load() {
             Ok(settings) => settings,
             Err(error) => {
@@ -247,7 +247,7 @@ impl Office {
         let kept = |name: &RoleName, manned: &Manned| !all && settings.roles.get(name) == Some(&manned.role);
         let gone: Vec<RoleName> =
             self.posts.iter().filter(|(name, manned)| !kept(name, manned)).map(|(name, _)| name.clone()).collect();
-        self.stop(gone).await;
+        self.stop(gone, notifier).await;
         if all {
             self.runner.sessions.close().await;
             self.runner.sessions = Sessions::new(&settings, &self.runner.env, &self.node);
@@ -260,8 +260,8 @@ impl Office {
         self.settle();
     }
 
-    /// Stops roles, all at the same time.
-    async fn stop(&mut self, names: Vec<RoleName>) {
+    /// Stops roles, all at the same time. It may take a while, in which systemd must not take this process for dead.
+    async fn stop(&mut self, names: Vec<RoleName>, notifier: &Notifier) {
         let leaving: Vec<(RoleName, Manned)> =
             names.into_iter().filter_map(|name| self.posts.remove_entry(&name)).collect();
         for (name, manned) in &leaving {
@@ -275,8 +275,19 @@ impl Office {
                 }
             }
         };
-        if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
-            tracing::error!("some work did not end in time; its lease runs out by itself");
+        let alive = async {
+            let mut beat = tokio::time::interval(notifier.interval());
+            loop {
+                beat.tick().await;
+                notifier.alive();
+            }
+        };
+        tokio::select! {
+            () = all => {}
+            () = tokio::time::sleep(STOP_PATIENCE) => {
+                tracing::error!("some work did not end in time; its lease runs out by itself");
+            }
+            () = alive => {}
         }
     }
 
@@ -285,9 +296,9 @@ impl Office {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, notifier: &Notifier) {
         let names = self.posts.keys().cloned().collect();
-        self.stop(names).await;
+        self.stop(names, notifier).await;
         self.runner.sessions.close().await;
         self.teller.close(TELL_PATIENCE).await;
     }

@@ -11,6 +11,7 @@ use super::error::{Interrupted, UsageError};
 use super::exit::Exit;
 use super::render::inside::escaped;
 use crate::config::ConfigError;
+use crate::daemon::client::ClientError;
 use crate::job::backup::BackupError;
 use crate::job::guard::GuardError;
 use crate::job::init::InitError;
@@ -58,6 +59,9 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
         return Some(failed(
             "set eligible and lease = \"none\" in the role: the probe decides then, and the journal fences.",
         ));
+    }
+    if let Some(ClientError::HungUp) = error.downcast_ref::<ClientError>() {
+        return Some((Exit::Unknown, Some("run it again: what was committed is found, not repeated.")));
     }
     if error.is::<ConfigError>() {
         // Each problem says itself what to do about it.

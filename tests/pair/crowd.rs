@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::etcd::Etcd;
-use crate::rig::{Daemon, boottime, wait};
+use crate::rig::{Daemon, boottime, since, wait};
 use crate::site::Site;
 
 const ROLES: u64 = 100;
@@ -53,7 +53,7 @@ fn a_hundred_roles_have_one_lease() {
     let start = boottime();
     let mut east = Daemon::start(&site, "east");
     wait("all roles are active", || (roles(&east, "active, term 1") == ROLES).then_some(()));
-    println!("{ROLES} roles taken over in {:?}", boottime() - start);
+    println!("{ROLES} roles taken over in {:?}", since(start));
     assert_eq!(etcd.received("LeaseGrant"), 1, "one lease for the whole process");
     let [grants, keep_alives, ranges, txns, puts] = counted(&etcd);
     assert_eq!((grants, txns, puts), (0, 0, 0), "to hold a role nothing is written");
@@ -70,5 +70,5 @@ fn a_hundred_roles_have_one_lease() {
     let start = boottime();
     east.stop();
     wait("all roles are taken over", || (roles(&west, "active, term 2") == ROLES).then_some(()));
-    println!("{ROLES} roles given up and taken over in {:?}", boottime() - start);
+    println!("{ROLES} roles given up and taken over in {:?}", since(start));
 }

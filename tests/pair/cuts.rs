@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::etcd::{Etcd, Mode, Wire};
-use crate::rig::{Daemon, TTL, boottime, etcd_lines, stays, wait, within};
+use crate::rig::{Daemon, TTL, boottime, etcd_lines, since, stays, wait, within};
 use crate::s3_server::{BUCKET, S3Server, environment};
 use crate::site::Site;
 use crate::support::cli::Node;
@@ -83,7 +83,7 @@ impl Stage {
         let goes_on = |n: usize, node| self.stands()[n].as_deref() == Some("active") && self.commits(node) > before[n];
         let one = || (self.exactly_one() && (goes_on(0, "east") || goes_on(1, "west"))).then_some(());
         within(RECOVERY, "exactly one is active, and commits", one);
-        println!("recovered after {:?}: {:?}", boottime() - start, self.stands());
+        println!("recovered after {:?}: {:?}", since(start), self.stands());
         stays(TTL * 2, "it stays like that", || self.exactly_one());
         // The standby first: nothing moves.
         let west_is_active = self.stands()[1].as_deref() == Some("active");
@@ -148,7 +148,7 @@ fn a_member_that_is_killed_moves_nothing() {
     let mut stage = Stage::new();
     let leader = stage.etcd.leader();
     // Whom both asked last, unless that one leads.
-    let member = if leader == 0 { 1 } else { 0 };
+    let member = usize::from(leader == 0);
     stage.etcd.kill(member);
     let commits = stage.commits("east");
     wait("east goes on", || (stage.commits("east") > commits + 2).then_some(()));

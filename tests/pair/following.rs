@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use runner::role::duty::READ_INTERVAL;
 use rustix::process::Signal;
 
-use crate::rig::{Daemon, ONE_SLOT, TTL, boottime, bucket_site, stays, within};
+use crate::rig::{Daemon, ONE_SLOT, TTL, boottime, bucket_site, since, stays, within};
 use crate::site::Site;
+use crate::support::cli::Node;
 use crate::support::promises::kept;
 
 /// What a machine with other work may add to an interval.
@@ -88,7 +90,7 @@ fn a_pause_and_its_end_are_followed() {
     site.node("west").run(["resume", "app"]).expect(0);
     let resumed = boottime();
     within(READ_INTERVAL + SLACK, "slots are run again", || (site.snapshots().len() > commits).then_some(()));
-    println!("followed after {:?}", boottime() - resumed);
+    println!("followed after {:?}", since(resumed));
     kept(&site.node("looker"), "app");
 }
 
@@ -107,38 +109,81 @@ fn an_operators_takeover_is_followed() {
     assert!(kept.takeovers[1..].iter().all(|by| by == "west"), "{kept:?}");
 }
 
+/// What systemd would hear.
+struct Notified {
+    listener: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Notified {
+    fn new(site: &Site) -> Self {
+        let path = site.path("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        listener.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        Self { listener, path }
+    }
+
+    /// A node that tells it, and is to say every 3 s that it lives.
+    fn node(&self, site: &Site) -> Node {
+        let node = site.node("east").with_env("NOTIFY_SOCKET", self.path.to_str().unwrap());
+        node.with_env("WATCHDOG_USEC", "3000000")
+    }
+
+    #[track_caller]
+    fn next(&self) -> String {
+        let mut buffer = [0; 4096];
+        let read = self.listener.recv(&mut buffer).expect("systemd is told something");
+        String::from_utf8_lossy(&buffer[..read]).into_owned()
+    }
+
+    /// Everything up to these words.
+    #[track_caller]
+    fn until(&self, words: &str) -> String {
+        let mut all = String::new();
+        while !all.contains(words) {
+            all = all + &self.next() + "\n";
+        }
+        all
+    }
+}
+
 #[test]
 fn systemd_is_told() {
     let site = bucket_site("");
-    let socket = site.path("notify");
-    let listener = UnixDatagram::bind(&socket).unwrap();
-    listener.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let told = || {
-        let mut buffer = [0; 4096];
-        let read = listener.recv(&mut buffer).expect("systemd is told something");
-        String::from_utf8_lossy(&buffer[..read]).into_owned()
-    };
-    let until = |words: &str| {
-        let mut all = String::new();
-        while !all.contains(words) {
-            all = all + &told() + "\n";
-        }
-        all
-    };
-    let node =
-        site.node("east").with_env("NOTIFY_SOCKET", socket.to_str().unwrap()).with_env("WATCHDOG_USEC", "3000000");
-    let mut east = Daemon::of(&site, &node, &[]);
-    assert!(told().starts_with("READY=1"), "the first word");
-    until("STATUS=active: app");
-    until("WATCHDOG=1");
+    let told = Notified::new(&site);
+    let mut east = Daemon::of(&site, &told.node(&site), &[]);
+    assert!(told.next().starts_with("READY=1"), "the first word");
+    told.until("STATUS=active: app");
+    told.until("WATCHDOG=1");
     let good = fs::read_to_string(site.path("runner.toml")).unwrap();
     fs::write(site.path("runner.toml"), "nonsense").unwrap();
     east.signal(Signal::HUP);
-    let reloaded = until("READY=1");
+    let reloaded = told.until("READY=1");
     assert!(reloaded.contains("RELOADING=1\nMONOTONIC_USEC="), "{reloaded}");
     assert!(reloaded.contains("config not valid"), "{reloaded}");
     fs::write(site.path("runner.toml"), good).unwrap();
     east.signal(Signal::TERM);
-    until("STOPPING=1");
+    told.until("STOPPING=1");
     assert!(east.ends().success());
+}
+
+#[test]
+fn a_reload_that_waits_for_work_to_end_looks_alive() {
+    let site = Site::leased("bucket_lease_ttl = \"8s\"\n");
+    site.write("file", "content");
+    site.init();
+    let told = Notified::new(&site);
+    let east = Daemon::of(&site, &told.node(&site), &[]);
+    east.waits_to_be("active");
+    // It goes on for as long as its last grant says.
+    let script = format!("echo > {}; while :; do sleep 0.05; done", site.path("command").display());
+    let mut exec = site.node("east").start(["exec", "app", "--", "sh", "-c", &script]);
+    within(SLACK, "the command begins", || site.path("command").exists().then_some(()));
+    site.config("bucket_lease_ttl = \"8s\"\nexclude = [\"*.tmp\"]\n");
+    east.signal(Signal::HUP);
+    told.until("RELOADING=1");
+    let beats = told.until("READY=1").matches("WATCHDOG=1").count();
+    assert!(beats >= 3, "{beats} in the time that a command took to end");
+    assert_eq!(exec.wait().unwrap().code(), Some(4));
+    kept(&site.node("looker"), "app");
 }

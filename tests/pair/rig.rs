@@ -41,6 +41,11 @@ pub fn boottime() -> Duration {
     Env::host().clock.boottime()
 }
 
+/// How long it is since then.
+pub fn since(start: Duration) -> Duration {
+    boottime().saturating_sub(start)
+}
+
 /// Waits for what must come, and tells how long it took.
 #[track_caller]
 pub fn wait<T>(what: impl Display, come: impl FnMut() -> Option<T>) -> T {
@@ -55,7 +60,7 @@ pub fn within<T>(limit: Duration, what: impl Display, mut come: impl FnMut() -> 
         if let Some(come) = come() {
             return come;
         }
-        assert!(boottime() - start < limit, "not within {limit:?}: {what}");
+        assert!(since(start) < limit, "not within {limit:?}: {what}");
         thread::sleep(POLL);
     }
 }
@@ -64,8 +69,8 @@ pub fn within<T>(limit: Duration, what: impl Display, mut come: impl FnMut() -> 
 #[track_caller]
 pub fn stays(time: Duration, what: impl Display, so: impl Fn() -> bool) {
     let start = boottime();
-    while boottime() - start < time {
-        assert!(so(), "not so any more after {:?}: {what}", boottime() - start);
+    while since(start) < time {
+        assert!(so(), "not so any more after {:?}: {what}", since(start));
         thread::sleep(POLL);
     }
 }
@@ -93,7 +98,7 @@ impl Daemon {
 
     /// A daemon with these further arguments.
     pub fn of(site: &Site, node: &Node, args: &[&str]) -> Self {
-        let log = (0..).map(|n| site.path(&format!("{}-{n}.log", node.name))).find(|path| !path.exists()).unwrap();
+        let log = (0..1000).map(|n| site.path(&format!("{}-{n}.log", node.name))).find(|path| !path.exists()).unwrap();
         let mut command = node.command(["daemon"].iter().chain(args));
         let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         Self { name: node.name.clone(), child, log }
@@ -128,7 +133,7 @@ impl Daemon {
     pub fn stands_within(&self, limit: Duration, stand: &str) {
         let start = boottime();
         while self.stand().as_deref() != Some(stand) {
-            assert!(boottime() - start < limit, "{} is not {stand} within {limit:?}:\n{}", self.name, self.log());
+            assert!(since(start) < limit, "{} is not {stand} within {limit:?}:\n{}", self.name, self.log());
             thread::sleep(POLL);
         }
     }
@@ -137,7 +142,7 @@ impl Daemon {
     pub fn waits_to_say(&self, words: &str) {
         let start = boottime();
         while !self.said(words) {
-            assert!(boottime() - start < PATIENCE, "{} does not say {words:?}:\n{}", self.name, self.log());
+            assert!(since(start) < PATIENCE, "{} does not say {words:?}:\n{}", self.name, self.log());
             thread::sleep(POLL);
         }
     }
@@ -158,7 +163,7 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(boottime() - start < PATIENCE, "{} does not end:\n{}", self.name, self.log());
+            assert!(since(start) < PATIENCE, "{} does not end:\n{}", self.name, self.log());
             thread::sleep(POLL);
         }
     }
