@@ -134,7 +134,7 @@ fn names_and_ids_are_checked_at_once() {
 fn a_command_of_a_later_version_is_no_typing_mistake() {
     insta::assert_snapshot!(refused("runner prune app"));
     assert!(refused("runner snapshot app").contains("snapshots"), "a typing mistake is");
-    for word in ["daemon", "point", "repair", "demo"] {
+    for word in ["point", "repair", "demo"] {
         assert!(refused(&format!("runner {word}")).contains("in this version"), "{word}");
     }
 }
