@@ -29,7 +29,9 @@ pub(super) struct Glimpse {
     sign: u64,
     last_slot: Option<Timestamp>,
     /// When the newest snapshot was committed.
-    pub(super) committed: Option<Timestamp>,
+    committed: Option<Timestamp>,
+    /// The number of its record; 0: there is none. `None`: nobody has looked.
+    pub(super) snapshot: Option<u64>,
     pub(super) paused: Option<Paused>,
     duplicates: Vec<(Timestamp, u64)>,
 }
@@ -53,6 +55,7 @@ impl Glimpse {
             sign,
             last_slot: state.last_slot,
             committed: state.snapshots.last().map(|snapshot| snapshot.time),
+            snapshot: Some(state.snapshots.last().map_or(0, |snapshot| snapshot.seq.0)),
             paused: state.paused.clone(),
             duplicates: audit::duplicates(state, since).into_iter().filter_map(duplicate).collect(),
         }
@@ -63,6 +66,14 @@ impl Glimpse {
         match self.holder {
             Some((holder, ..)) if holder == node => Watcher::Holder,
             _ => Watcher::Standby { sign: self.sign, vouched },
+        }
+    }
+
+    /// Whether a snapshot was committed after this failure.
+    pub(super) fn is_after(&self, failure: &Event) -> bool {
+        match (failure.after, self.snapshot) {
+            (Some(after), Some(snapshot)) => snapshot > after,
+            _ => self.committed.is_some_and(|committed| committed > failure.time),
         }
     }
 
@@ -250,6 +261,10 @@ mod tests {
             "nobody has it"
         );
         view.state.last_slot = Some(at(60));
+        let failure = |after| Event { after, ..Event::new(Kind::Failed, view.role.clone(), "east".to_owned(), at(5)) };
+        let glimpse = Glimpse { committed: Some(at(9)), snapshot: Some(7), ..Glimpse::default() };
+        assert!(glimpse.is_after(&failure(None)) && glimpse.is_after(&failure(Some(6))));
+        assert!(!glimpse.is_after(&failure(Some(7))), "the store's clock is ahead: it was there before");
         assert!(!Glimpse::of(&view, at(0)).is_elsewhere(ME));
     }
 }

@@ -18,7 +18,7 @@ use crate::journal::log::AppendError;
 use crate::journal::record::NodeRef;
 use crate::journal::state::View;
 use crate::notice::event::{Event, Kind};
-use crate::notice::ledger::Watcher;
+use crate::notice::ledger::{Ledger, Watcher};
 use crate::notice::teller::{Ping, Teller};
 use crate::role::duty::Stand;
 use crate::role::election::StandbyReason;
@@ -151,6 +151,7 @@ impl Watch {
         let event = |kind| Event {
             slot: report.slot.or(running.and_then(|running| running.slot)),
             term: report.term,
+            after: seen.glimpse.snapshot,
             detail: report.reason.clone(),
             ..self.sight(&seen).event(kind)
         };
@@ -229,15 +230,14 @@ impl Watch {
 
     fn judge(&self, seen: &Seen, watcher: Watcher) {
         self.told(watcher, self.sight(seen).see(&seen.glimpse));
-        if let Some(committed) = seen.glimpse.committed {
-            let (role, label) = (&self.role, &self.label);
-            self.teller.tell(|ledger, now| {
-                // Whoever did it.
-                let since = [Kind::Failed, Kind::Fenced].map(|kind| (kind, ledger.since(role, kind)));
-                let over = since.into_iter().filter(|(_, since)| since.is_some_and(|since| committed > since));
-                over.flat_map(|(kind, _)| ledger.settle(role, kind, &[], label, now)).collect()
-            });
-        }
+        self.teller.tell(|ledger, now| {
+            // Whoever did it.
+            let is_over =
+                |ledger: &Ledger, kind| ledger.find(&self.role, kind).is_some_and(|e| seen.glimpse.is_after(e));
+            let over: Vec<Kind> =
+                [Kind::Failed, Kind::Fenced].into_iter().filter(|kind| is_over(ledger, *kind)).collect();
+            over.into_iter().flat_map(|kind| ledger.settle(&self.role, kind, &[], &self.label, now)).collect()
+        });
     }
 
     /// All that is so of these kinds.

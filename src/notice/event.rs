@@ -100,6 +100,10 @@ pub struct Event {
     /// What tells it from others of its kind: two duplicates are of two slots.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub mark: String,
+    /// The number of the newest snapshot's record when it happened, where that was known: a later one ends a failure, whatever the
+    /// clocks say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<u64>,
     /// More of it, in words.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
@@ -108,7 +112,8 @@ pub struct Event {
 impl Event {
     /// An event of which no more is known.
     pub fn new(kind: Kind, role: RoleName, node: String, time: Timestamp) -> Self {
-        Self { kind, role, node, time, slot: None, term: None, count: None, mark: String::new(), detail: None }
+        let mark = String::new();
+        Self { kind, role, node, time, slot: None, term: None, count: None, mark, after: None, detail: None }
     }
 }
 

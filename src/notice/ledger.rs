@@ -130,10 +130,9 @@ impl Ledger {
         over
     }
 
-    /// Since when something of this kind is so; the oldest, if there are several.
-    pub fn since(&self, role: &RoleName, kind: Kind) -> Option<Timestamp> {
-        let same = self.entries.iter().filter(|e| e.event.kind == kind && e.event.role == *role);
-        same.map(|e| e.since).min()
+    /// What is so of this kind, as it was last seen.
+    pub fn find(&self, role: &RoleName, kind: Kind) -> Option<&Event> {
+        self.entries.iter().map(|entry| &entry.event).find(|event| event.kind == kind && event.role == *role)
     }
 
     /// Puts a document into the outbox, once for each channel. Returns the letters, which the caller sees to until `claimed`.
