@@ -14,7 +14,7 @@ use crate::support::cli::Node;
 use crate::support::promises::{Kept, kept};
 
 /// How long after the end of a fault exactly one is active at the latest.
-const RECOVERY: Duration = Duration::from_secs(TTL.as_secs() * 4);
+const RECOVERY: Duration = Duration::from_secs(TTL.as_secs() * 3);
 
 /// How long a fault lasts: the lease runs out in it, and the other one has it for a while.
 const FAULT: Duration = Duration::from_secs(TTL.as_secs() * 2);
@@ -84,7 +84,7 @@ impl Stage {
         let one = || (self.exactly_one() && (goes_on(0, "east") || goes_on(1, "west"))).then_some(());
         within(RECOVERY, "exactly one is active, and commits", one);
         println!("recovered after {:?}: {:?}", since(start), self.stands());
-        stays(TTL * 2, "it stays like that", || self.exactly_one());
+        stays(TTL, "it stays like that", || self.exactly_one());
         // The standby first: nothing moves.
         let west_is_active = self.stands()[1].as_deref() == Some("active");
         let [first, then] =
