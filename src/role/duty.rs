@@ -205,6 +205,8 @@ pub struct Duty {
     observe: bool,
     assessment: Option<Assessment>,
     untold_since: Option<Duration>,
+    /// Since when the journal cannot be read.
+    blind_since: Option<Duration>,
     history: Option<History>,
     lease: Held,
     term: Option<Term>,
@@ -250,6 +252,7 @@ impl Duty {
             observe,
             assessment: None,
             untold_since: None,
+            blind_since: None,
             history: None,
             lease: Held::No,
             term: None,
@@ -408,8 +411,10 @@ impl Duty {
         }
         if self.history.is_none() {
             self.reading.failed(now.boot);
+            self.blind_since.get_or_insert(now.boot);
         } else {
             self.reading = Backoff::default();
+            self.blind_since = None;
         }
         match was {
             _ if done.failed => self.working.failed(now.boot),
@@ -518,7 +523,8 @@ impl Duty {
             effects.push(Effect::RefuseWanted);
         }
         self.dismiss(effects);
-        if self.busy.is_some() {
+        // A read guards nothing: a store that hangs must not keep the lease from the other node.
+        if self.busy.is_some_and(|busy| busy != Busy::Reading) {
             self.cancel(effects);
         } else if self.releasing || self.asking || self.guests > 0 {
             // Its answer comes.
@@ -531,11 +537,12 @@ impl Duty {
         }
     }
 
-    /// Whether the lease goes to whoever wants it: this node should not have it, or has not been able to tell for as long as
-    /// a due slot is left to the node that had the role last.
+    /// Whether the lease goes to whoever wants it: this node should not have it, or has not been able to ask its probes or to read
+    /// the journal for as long as a due slot is left to the node that had the role last. Another one may be able to.
     fn gives_up(&self, now: Moment, state: &State) -> bool {
         let Held::Mine(_) = &self.lease else { return self.role.lease == Lease::None && Self::loses_work(state) };
-        Self::loses_work(state) || self.untold_since.is_some_and(|since| now.boot >= since + self.role.takeover_delay)
+        let for_long = |since: Option<Duration>| since.is_some_and(|at| now.boot >= at + self.role.takeover_delay);
+        Self::loses_work(state) || for_long(self.untold_since) || for_long(self.blind_since)
     }
 
     /// A state in which work must not go on. A pause lets it end, and what cannot be told is the lease's business.

@@ -187,8 +187,7 @@ fn who_stops_ends_its_work_first() {
 
     let mut idle = Stage::new(|_| {});
     idle.on(Event::Tick);
-    assert_eq!(idle.on(Event::Stop), [], "the journal is being read");
-    assert_eq!(idle.on(read(None)), [Effect::End]);
+    assert_eq!(idle.on(Event::Stop), [Effect::End], "the journal is being read, which guards nothing");
 }
 
 #[test]
@@ -203,6 +202,32 @@ fn what_cannot_be_told_starts_nothing_and_keeps_the_lease_for_a_while() {
     let effects = stage.pass(Duration::from_secs(5));
     assert!(!effects.contains(&Effect::ReleaseLease), "the journal is being read");
     assert_eq!(stage.on(read(Some(holding(ME, 7)))), [Effect::ReleaseLease], "takeover_delay is over");
+}
+
+#[test]
+fn a_journal_that_cannot_be_read_is_left_to_who_can() {
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    stage.on(committed(ONE));
+    let unread = || Event::Journal(Journal { history: None, term: None, failed: true, beat: None });
+    stage.pass(READ_INTERVAL);
+    assert_eq!(stage.on(unread()), [Effect::Tell]);
+    assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Journal)));
+    let mut released = Duration::ZERO;
+    for second in 1..=70 {
+        let effects = stage.pass(Duration::from_secs(1));
+        if effects.contains(&Effect::ReleaseLease) {
+            released = Duration::from_secs(second);
+            break;
+        }
+        if effects.contains(&Effect::Read) {
+            assert!(!stage.on(unread()).contains(&Effect::ReleaseLease), "takeover_delay is a minute");
+        }
+    }
+    assert!(released >= Duration::from_mins(1), "{released:?}");
+    assert_eq!(stage.on(Event::Released), []);
+    let effects = stage.pass(Duration::from_secs(30));
+    assert!(!effects.contains(&Effect::AskLease), "what it cannot read it does not take");
 }
 
 #[test]
@@ -344,7 +369,7 @@ proptest! {
     #[test]
     fn in_every_order(steps in prop::collection::vec(world(), 1..200), exclusive: bool) {
         let mut stage = Stage::new(|role| if !exclusive { role.lease = Lease::None });
-        let (mut probing, mut asking, mut releasing, mut busy) = (false, false, false, false);
+        let (mut probing, mut asking, mut releasing, mut busy) = (false, false, false, None);
         let (mut says, mut held, mut guests, mut ended, mut stopped) = (None, false, 0, false, false);
         let mut events = vec![Event::Tick];
         for step in steps {
@@ -373,8 +398,8 @@ proptest! {
                     (releasing, held) = (false, false);
                     events.push(Event::Released);
                 }
-                World::Answer(n) if busy => {
-                    busy = false;
+                World::Answer(n) if busy.is_some() => {
+                    busy = None;
                     let holder = [None, Some(holding(ME, 7)), Some(holding(OTHER, 8))][usize::from(n % 3)].clone();
                     let term = (n % 3 == 1).then_some(Term(7));
                     let history = (n % 5 > 0).then(|| history(holder));
@@ -403,7 +428,7 @@ proptest! {
                             prop_assert!(!std::mem::replace(&mut asking, true) && !releasing && exclusive && !stopped);
                         }
                         Effect::Read | Effect::TakeOver { .. } | Effect::BackUp(_) | Effect::BackUpNow => {
-                            prop_assert!(!std::mem::replace(&mut busy, true), "{effect:?} beside other work");
+                            prop_assert!(busy.replace(effect).is_none(), "{effect:?} beside other work");
                             prop_assert!(!stopped && !releasing);
                             if effect != Effect::Read {
                                 prop_assert_eq!(says, Some(Answer::Yes));
@@ -412,13 +437,15 @@ proptest! {
                         }
                         Effect::ReleaseLease => {
                             prop_assert!(!std::mem::replace(&mut releasing, true) && held);
-                            prop_assert!(!busy && guests == 0, "work goes on under it");
+                            prop_assert!(matches!(busy, None | Some(Effect::Read)), "work goes on under it");
+                            prop_assert_eq!(guests, 0);
                         }
-                        Effect::Cancel => prop_assert!(busy),
+                        Effect::Cancel => prop_assert!(busy.is_some()),
                         Effect::Dismiss => prop_assert!(guests > 0),
                         Effect::End => {
                             ended = true;
-                            prop_assert!(!busy && !held && !releasing && !asking && guests == 0);
+                            prop_assert!(matches!(busy, None | Some(Effect::Read)));
+                            prop_assert!(!held && !releasing && !asking && guests == 0);
                         }
                         Effect::RefuseWanted | Effect::Tell | Effect::WouldBackUp(_) => {}
                     }
