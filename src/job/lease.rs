@@ -69,8 +69,9 @@ impl Sessions {
     }
 
     /// With every lease from there.
-    pub fn borrowing(self, lender: Arc<dyn Lender>) -> Self {
-        Self { lender: Some(lender), ..self }
+    pub fn borrowing(mut self, lender: Arc<dyn Lender>) -> Self {
+        self.lender = Some(lender);
+        self
     }
 
     /// Whether they are another process's, which has the roles.
