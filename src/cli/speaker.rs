@@ -79,7 +79,7 @@ impl Voice for Speaker {
 
     fn refusal(&self, role: &RoleName, stand: Option<&Stand>) -> String {
         match stand {
-            Some(stand) => render::daemon::stand(stand, &[], &self.zone),
+            Some(stand) => render::daemon::why(stand, &[], &self.zone),
             None => format!("the daemon has not found out yet how this node stands for role {role}"),
         }
     }

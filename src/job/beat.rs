@@ -33,6 +33,8 @@ impl Beat {
         let interval = (role.takeover_after / PART).clamp(INTERVAL.0, INTERVAL.1);
         Self(Some(tokio::spawn(async move {
             loop {
+                // A run that is shorter than that needs no beat.
+                tokio::time::sleep(interval).await;
                 let value = serde_json::json!({
                     "node": runner.node.id, "name": runner.node.name, "instance": runner.instance,
                     "time": runner.env.clock.now(), "n": hex::encode(runner.env.random_bytes::<8>()),
@@ -40,7 +42,6 @@ impl Beat {
                 if let Err(error) = store.put(&key, Bytes::from(format!("{value}\n"))).await {
                     tracing::debug!("the beat: {error}");
                 }
-                tokio::time::sleep(interval).await;
             }
         })))
     }

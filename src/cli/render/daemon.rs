@@ -14,18 +14,28 @@ use crate::role::slot::Slot;
 
 /// How this node stands for a role, after the role's name.
 pub fn stand(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
-    let evidence = evidence.to_vec();
-    let (state, why) = match stand {
+    let state = match stand {
+        Stand::Active { .. } | Stand::Candidate | Stand::Paused(_) => return why(stand, evidence, zone),
+        Stand::Standby(_) => "standby",
+        Stand::Unknown(_) => "unknown",
+        Stand::Conflict(_) | Stand::Cloned => "CONFLICT",
+    };
+    format!("{state}: {}", why(stand, evidence, zone))
+}
+
+/// Why it stands so.
+pub fn why(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
+    let why = match stand {
         Stand::Active { term: Some(term) } => return format!("active, term {term}"),
         Stand::Active { term: None } => return "would be active: it only observes".to_owned(),
         Stand::Candidate => return "nobody holds the lease, would take it: it only observes".to_owned(),
-        Stand::Standby(why) => ("standby", Reason::Standby(why.clone(), evidence)),
-        Stand::Unknown(why) => ("unknown", Reason::Unknown(*why, evidence)),
-        Stand::Conflict(holder) => ("CONFLICT", Reason::Conflict { holder: holder.label.clone() }),
-        Stand::Cloned => ("CONFLICT", Reason::Cloned),
-        Stand::Paused(pause) => return reason::text(&Reason::Paused(pause.clone()), zone),
+        Stand::Conflict(holder) => return format!("node {} took the role from this one", holder.label),
+        Stand::Standby(why) => Reason::Standby(why.clone(), evidence.to_vec()),
+        Stand::Unknown(why) => Reason::Unknown(*why, evidence.to_vec()),
+        Stand::Cloned => Reason::Cloned,
+        Stand::Paused(pause) => Reason::Paused(pause.clone()),
     };
-    format!("{state}: {}", reason::text(&why, zone))
+    reason::text(&why, zone)
 }
 
 /// A slot that somebody who only observes leaves alone.
@@ -76,5 +86,7 @@ mod tests {
         assert_eq!(summary(&BTreeMap::new()), "no roles are configured");
         let says = stand(&Stand::Standby(StandbyReason::NotListed), &[], &TimeZone::UTC);
         assert_eq!(says, "standby: the config's nodes do not list this one");
+        let unread = why(&Stand::Unknown(UnknownReason::Journal), &[], &TimeZone::UTC);
+        assert_eq!(unread, "the journal cannot be read");
     }
 }
