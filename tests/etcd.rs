@@ -18,7 +18,7 @@ use etcd::Etcd;
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use runner::config::EtcdSettings;
 use runner::env::Env;
-use runner::ids::{InstanceId, NodeId, RepoId};
+use runner::ids::{Digest, InstanceId, NodeId, RepoId};
 use runner::moment::Moment;
 use runner::role::identity::Machine;
 use runner::role::lease::etcd::{EtcdLease, EtcdSession, Peer, twins};
@@ -52,7 +52,7 @@ fn peer(n: u8) -> Peer {
         name: format!("node{n}"),
         hostname: format!("host{n}"),
         machine: Machine::default(),
-        boot: Some(format!("boot{n}")),
+        boot: Some(Digest([n; 32])),
         version: "1".into(),
         config_hash: "x".into(),
     }

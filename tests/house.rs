@@ -15,12 +15,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("moment", &[]),
     ("env", &["moment"]),
+    ("file", &[]),
     ("process", &[]),
     ("config", &["ids"]),
     ("http", &["config"]),
     ("store", &["ids", "moment", "env", "config"]),
     ("repo", &["ids", "moment", "env", "config", "store"]),
-    ("role", &["ids", "moment", "env", "config", "store", "http"]),
+    ("role", &["ids", "moment", "env", "file", "process", "config", "store", "http"]),
     (
         "journal",
         &[
@@ -37,9 +38,12 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tree", &["ids", "moment", "env", "config", "store", "repo::entry"]),
-    ("job", &["ids", "moment", "env", "process", "config", "store", "repo", "role", "journal", "tree"]),
-    ("notice", &["ids", "moment", "env", "process", "config", "http"]),
-    ("daemon", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice"]),
+    ("job", &["ids", "moment", "env", "file", "process", "config", "store", "repo", "role", "journal", "tree"]),
+    ("notice", &["ids", "moment", "env", "file", "process", "config", "http"]),
+    (
+        "daemon",
+        &["ids", "moment", "env", "file", "config", "store", "repo", "role", "journal", "tree", "job", "notice"],
+    ),
     ("cli", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice", "daemon"]),
     ("main", &["cli", "daemon"]),
 ];

@@ -1,14 +1,13 @@
 //! The daemon's socket: other processes of this node have it back up, or work under its lease.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -16,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::message::{Answer, Ask, LINE_MAX, Question, VERSION};
 use super::post::{Command, Ended};
+use crate::file::{self, Lock};
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
 use crate::job::guard::Request;
@@ -62,7 +62,7 @@ pub(super) type Directory = Arc<Mutex<BTreeMap<RoleName, mpsc::Sender<Command>>>
 pub(super) struct Socket {
     listener: UnixListener,
     path: PathBuf,
-    _lock: Flock<fs::File>,
+    _lock: Lock,
 }
 
 impl Socket {
@@ -74,18 +74,9 @@ impl Socket {
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at(dir))?;
         let lock_file = dir.join(LOCK);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock_file);
-        let lock = match Flock::lock(file.map_err(at(&lock_file))?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                let pid = fs::read_to_string(&lock_file).ok().filter(|pid| !pid.is_empty());
-                return Err(SocketError::Busy { pid });
-            }
-            Err((_, errno)) => return Err(at(&lock_file)(errno.into())),
-        };
-        // Only for the message above.
-        let _ = fs::write(&lock_file, std::process::id().to_string());
+        let lock = Lock::try_take(&lock_file).map_err(at(&lock_file))?;
+        let Some(lock) = lock else { return Err(SocketError::Busy { pid: file::signature(&lock_file) }) };
+        lock.sign();
         let path = path(dir);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),

@@ -122,7 +122,7 @@ impl Work {
     async fn audit(self, repository: Repository) {
         let now = self.runner.env.clock.now();
         let since = now.checked_sub(AUDIT_SINCE).unwrap_or(Timestamp::MIN);
-        let memory = |repo| Local::peek(&self.runner.state_dir, repo).load().view;
+        let memory = |repo| Local::peek(&self.runner.state_dir, repo).last_view();
         let (store, role) = (Arc::clone(&repository.store), &self.role);
         match job::audit::audit(store, role, self.watch.plan(), (since, now), &memory).await {
             Ok(audit) => self.watch.audited(&audit.findings),

@@ -34,7 +34,7 @@ pub(crate) use crate::job::backup::shared::Shared;
 use crate::job::cancel::Cancel;
 use crate::job::hook::Hooks;
 use crate::job::lease::Sessions;
-use crate::job::local::{self, Local, LocalLock, Memory, Own};
+use crate::job::local::{Local, LocalLock, Memory, Own};
 use crate::job::progress::Progress;
 use crate::job::report::{ByteCounts, FileCounts};
 use crate::job::repository::Repository;
@@ -44,6 +44,7 @@ use crate::journal::state::{Holder, Snapshot, View};
 use crate::repo::names;
 use crate::repo::reader::load_index;
 use crate::role::election::{History, Holding, Pause};
+use crate::role::identity;
 use crate::role::permit::Candidacy;
 use crate::role::twin::{self, Suspicion};
 use crate::store::proof;
@@ -134,7 +135,7 @@ impl<'a> Opening<'a> {
     ) -> Result<Self, BackupError> {
         let started = runner.env.clock.boottime();
         let keys = repository.keys.clone();
-        let mut memory = remembered(&local, runner.node.id);
+        let mut memory = local.load(runner.node.id);
         let state = |error| BackupError::State { path: local.memory_file(), error };
         let mut instances = local.instances();
         if !instances.contains(&runner.instance) {
@@ -173,7 +174,7 @@ impl<'a> Opening<'a> {
     /// The journal as it is now, for somebody who waits for no lock and remembers nothing.
     pub async fn look(runner: &Runner, repository: &Repository) -> Result<(History, View), BackupError> {
         let keys = repository.keys.clone();
-        let memory = remembered(&Local::peek(&runner.state_dir, keys.repo()), runner.node.id);
+        let memory = Local::peek(&runner.state_dir, keys.repo()).load(runner.node.id);
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
         let view = journal.read(memory.view.as_ref()).await?;
@@ -236,7 +237,7 @@ impl<'a> Opening<'a> {
         let Self { runner, repository, journal, local, mut lock, mut memory, view, started } = self;
         let probe = names::probe(repository.role());
         proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
-        let boot = local::boot();
+        let boot = identity::boot();
         let own = memory.own.filter(|own| Some(own.boot) == boot);
         let holder = view.state.holder.clone();
         let inherited = holder.as_ref().filter(|h| own.is_some_and(|own| own.takeover == h.takeover));
@@ -246,7 +247,7 @@ impl<'a> Opening<'a> {
             if lock.is_none() {
                 // There is no takeover to work under: this process's own is remembered.
                 lock = Some(local.lock()?);
-                memory = local.load();
+                memory = local.load(runner.node.id);
             }
             let why = match &holder {
                 None => TakeoverWhy::First,
@@ -263,15 +264,6 @@ impl<'a> Opening<'a> {
             session.remember(&session.memory)?;
         }
         Ok(session)
-    }
-}
-
-/// What this node remembers; what another identity of it remembered of itself is none of its own.
-fn remembered(local: &Local, node: NodeId) -> Memory {
-    let memory = local.load();
-    match memory.node {
-        Some(was) if was != node => Memory { own: None, suspected: None, node: Some(node), ..memory },
-        _ => Memory { node: Some(node), ..memory },
     }
 }
 

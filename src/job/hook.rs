@@ -6,15 +6,14 @@
 //! this node only, and a machine that stays frozen is worse than one that is thawed late.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -22,6 +21,7 @@ use tokio::process::Command;
 use tokio::task::JoinHandle;
 
 use crate::config::RoleSettings;
+use crate::file::{self, Lock};
 use crate::ids::Term;
 use crate::job::backup::{BackupError, Committed, Runner};
 use crate::job::cancel::Cancel;
@@ -105,7 +105,7 @@ pub struct Hooks<'a> {
 pub(crate) struct Around<'a> {
     hooks: Hooks<'a>,
     open: Open,
-    _lock: Flock<File>,
+    _lock: Lock,
 }
 
 impl<'a> Hooks<'a> {
@@ -281,7 +281,7 @@ impl<'a> Hooks<'a> {
         self.dir().join(format!("{}.{what}.{kind}", self.role.name))
     }
 
-    async fn lock(self, what: &str) -> Result<Flock<File>, LockError> {
+    async fn lock(self, what: &str) -> Result<Lock, LockError> {
         loop {
             if let Some(lock) = self.try_lock(what)? {
                 return Ok(lock);
@@ -291,16 +291,11 @@ impl<'a> Hooks<'a> {
     }
 
     /// `None`: another process has it.
-    fn try_lock(self, what: &str) -> Result<Option<Flock<File>>, LockError> {
+    fn try_lock(self, what: &str) -> Result<Option<Lock>, LockError> {
         let path = self.file(what, "lock");
         let io = |error: io::Error| LockError::Io { path: path.clone(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(self.dir()).map_err(io)?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        match Flock::lock(file.map_err(io)?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(lock)),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, errno)) => Err(io(errno.into())),
-        }
+        Lock::try_take(&path).map_err(io)
     }
 
     /// `None`: there is none, or none that can be read.
@@ -309,13 +304,8 @@ impl<'a> Hooks<'a> {
     }
 
     fn write(self, what: &str, value: &impl Serialize) -> io::Result<()> {
-        let (path, temporary) = (self.file(what, "json"), self.file(what, "new"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&serde_json::to_vec(value)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
         // A hook may stop the machine's disk or the machine.
-        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+        file::replace(&self.file(what, "json"), &serde_json::to_vec(value)?)
     }
 
     fn remove(self, what: &str) {

@@ -2,14 +2,14 @@
 //!
 //! Losing it costs time. It is keyed by the repository's ID, so that two stores with a role of the same name do not meet.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::file::{self, Lock};
 use crate::ids::{Digest, InstanceId, NodeId, RepoId, Seq, Term};
 use crate::journal::state::View;
 
@@ -54,7 +54,7 @@ pub struct Own {
 /// Held while a run works on a repository on this host; the kernel lets go of it when the process dies.
 #[derive(Debug)]
 pub struct LocalLock {
-    _file: Flock<File>,
+    _lock: Lock,
 }
 
 /// Why a lock was not given.
@@ -130,7 +130,7 @@ impl Local {
         let newest = &instances[instances.len() - INSTANCES_KEPT..];
         let mut lines = newest.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         lines.push('\n');
-        replace(&self.instances_file(), lines.as_bytes())
+        file::replace(&self.instances_file(), lines.as_bytes())
     }
 
     fn instances_file(&self) -> PathBuf {
@@ -140,24 +140,32 @@ impl Local {
     /// Takes the lock, without waiting.
     pub fn lock(&self) -> Result<LocalLock, LockError> {
         let path = self.dir.join("lock");
-        let io = |error: io::Error| LockError::Io { path: path.clone(), error };
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        match Flock::lock(file.map_err(io)?, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => {
-                // Only for the message that another process prints; what it says is not relied on.
-                let _ = file.set_len(0).and_then(|()| (&*file).write_all(std::process::id().to_string().as_bytes()));
-                Ok(LocalLock { _file: file })
+        match Lock::try_take(&path) {
+            Ok(Some(lock)) => {
+                lock.sign();
+                Ok(LocalLock { _lock: lock })
             }
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                let pid = fs::read_to_string(&path).ok().filter(|pid| !pid.is_empty());
-                Err(LockError::Busy { pid })
-            }
-            Err((_, errno)) => Err(io(errno.into())),
+            Ok(None) => Err(LockError::Busy { pid: file::signature(&path) }),
+            Err(error) => Err(LockError::Io { path, error }),
         }
     }
 
-    /// What was remembered; nothing where it cannot be read: it is a cache.
-    pub fn load(&self) -> Memory {
+    /// What `node` remembered; nothing where it cannot be read: it is a cache. What another identity of this node remembered of
+    /// itself is none of its own.
+    pub fn load(&self, node: NodeId) -> Memory {
+        let memory = self.read();
+        match memory.node {
+            Some(was) if was != node => Memory { own: None, suspected: None, node: Some(node), ..memory },
+            _ => Memory { node: Some(node), ..memory },
+        }
+    }
+
+    /// The journal as this host saw it last.
+    pub fn last_view(&self) -> Option<View> {
+        self.read().view
+    }
+
+    fn read(&self) -> Memory {
         let bytes = fs::read(self.memory_file()).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
@@ -165,23 +173,8 @@ impl Local {
     /// Remembers. The old memory stays whole if this is cut short.
     pub fn save(&self, memory: &Memory) -> io::Result<()> {
         let bytes = serde_json::to_vec(memory).map_err(io::Error::other)?;
-        replace(&self.memory_file(), &bytes)
+        file::replace(&self.memory_file(), &bytes)
     }
-}
-
-/// Replaces a file's content as a whole.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
-}
-
-/// This boot of this machine, as the kernel names it.
-pub fn boot() -> Option<Digest> {
-    let id = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(Digest(*blake3::hash(&id).as_bytes()))
 }
 
 #[cfg(test)]
@@ -196,10 +189,14 @@ mod tests {
         assert!(matches!(local.lock(), Err(LockError::Busy { pid: Some(_) })));
         drop(lock);
         local.lock().unwrap();
-        let memory = Memory { clean: Some(Digest([3; 32])), ..Memory::default() };
+        let (me, other) = (NodeId([1; 16]), NodeId([2; 16]));
+        let own = Own { boot: Digest([4; 32]), takeover: Digest([5; 32]), term: Term(6) };
+        let memory = Memory { clean: Some(Digest([3; 32])), own: Some(own), node: Some(me), ..Memory::default() };
         local.save(&memory).unwrap();
-        assert_eq!(local.load(), memory);
+        assert_eq!(local.load(me), memory);
+        let renewed = Memory { own: None, node: Some(other), ..memory };
+        assert_eq!(local.load(other), renewed, "the takeover was the former identity's");
         fs::write(dir.path().join("repositories").join(RepoId([1; 16]).to_string()).join("memory.json"), b"{").unwrap();
-        assert_eq!(local.load(), Memory::default());
+        assert_eq!(local.load(me), Memory { node: Some(me), ..Memory::default() });
     }
 }

@@ -67,7 +67,7 @@ impl Operator<'_> {
     async fn open(&self, repository: &Repository) -> Result<(Journal, View), AppendError> {
         let keys = repository.keys.clone();
         let local = self.state_dir.map(|dir| Local::peek(dir, keys.repo()));
-        let known = local.as_ref().and_then(|local| local.load().view);
+        let known = local.as_ref().and_then(Local::last_view);
         if let (Some(local), true) = (&local, known.is_some()) {
             // Otherwise this node would take what is written here for a twin's.
             local.enlist(self.instance).unwrap_or_else(|e| tracing::warn!("the local state cannot be written: {e}"));

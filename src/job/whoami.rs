@@ -76,7 +76,7 @@ pub async fn whoami(
         async move {
             let (assessment, looked, etcd) = tokio::join!(
                 assess(role, label, asker.env, Some(asker.patience)),
-                look(asker, role, connected, sessions),
+                look(asker, node, role, connected, sessions),
                 async { if role.lease == Lease::Etcd { etcd.await } else { None } }
             );
             status(asker, role, (node, label), assessment.as_ref(), &looked, etcd)
@@ -158,10 +158,16 @@ async fn etcd_status(asker: &Asker<'_>, sessions: Sessions) -> Option<EtcdStatus
 type Connecting = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
 
 /// Looks at a role's store, in a task of its own: one that blocks its thread keeps nobody waiting either.
-async fn look(asker: &Asker<'_>, role: &RoleSettings, connecting: Connecting, sessions: &Sessions) -> Looked {
+async fn look(
+    asker: &Asker<'_>,
+    node: NodeId,
+    role: &RoleSettings,
+    connecting: Connecting,
+    sessions: &Sessions,
+) -> Looked {
     let began = asker.env.clock.boottime();
     let (env, state_dir) = (asker.env.clone(), asker.state_dir.map(Path::to_owned));
-    let task = tokio::spawn(read(connecting, role.clone(), env, state_dir));
+    let task = tokio::spawn(read(connecting, role.clone(), env, state_dir, node));
     let abort = task.abort_handle();
     let failed = |why: String| Looked {
         state: StoreState {
@@ -201,6 +207,7 @@ async fn read(
     role: RoleSettings,
     env: Env,
     state_dir: Option<PathBuf>,
+    node: NodeId,
 ) -> Result<Looked, StoreError> {
     let store = connecting.await?;
     let mut memory = Memory::default();
@@ -213,7 +220,7 @@ async fn read(
         Err(error) => (StoreStatus::Failed(error.to_string()), None),
         Ok(repository) => {
             if let Some(dir) = &state_dir {
-                memory = Local::peek(dir, repository.keys.repo()).load();
+                memory = Local::peek(dir, repository.keys.repo()).load(node);
             }
             match Archive::open(repository, &env, state_dir.as_deref()).await {
                 Err(error) | Ok(Archive { damaged: Some(error), .. }) => (StoreStatus::Failed(error.to_string()), None),

@@ -1,15 +1,13 @@
 //! The ledger's file in the state directory. Several processes of a node may write it: each reads, changes and replaces it under a
 //! lock that the kernel drops with the process. Where it cannot be kept, this process goes on with what it knows.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use nix::fcntl::{Flock, FlockArg};
-
 use super::ledger::Ledger;
+use crate::file::{self, Lock};
 
 /// The ledger's file.
 const FILE: &str = "notices.json";
@@ -34,7 +32,7 @@ impl Book {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> T {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // Held until the new one is written.
-        let lock = self.lock();
+        let lock = Lock::take(&self.dir.join(LOCK));
         match lock.as_ref().map_err(ToString::to_string).and_then(|_| self.read().map_err(|e| e.to_string())) {
             Ok(Some(read)) => *last = read,
             Ok(None) => {}
@@ -43,17 +41,12 @@ impl Book {
         let before = last.clone();
         let result = change(&mut last);
         if *last != before
-            && let Err(error) = self.write(&last)
+            && let Err(error) =
+                serde_json::to_vec(&*last).map_err(Into::into).and_then(|b| file::replace(&self.dir.join(FILE), &b))
         {
             tracing::warn!("what was told is not remembered: {}: {error}", self.dir.join(FILE).display());
         }
         result
-    }
-
-    fn lock(&self) -> io::Result<Flock<File>> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.dir.join(LOCK))?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
     }
 
     /// `None`: there is none, or none that can be read. Then everything that lasts is told once more.
@@ -63,15 +56,6 @@ impl Book {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// The old one stays whole if this is cut short.
-    fn write(&self, ledger: &Ledger) -> io::Result<()> {
-        let (path, temporary) = (self.dir.join(FILE), self.dir.join(FILE).with_extension("new"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&serde_json::to_vec(ledger)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
     }
 }
 

@@ -2,15 +2,16 @@
 //! another machine finds a foreign fingerprint and becomes a node of its own: a standby that was cloned from its primary
 //! must not be taken for it. The hostname is only a label.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
-use crate::ids::{InstanceId, NodeId};
+use crate::file::{self, Lock};
+use crate::ids::{Digest, InstanceId, NodeId};
 
 /// The identity's file in the state directory.
 const FILE: &str = "node.json";
@@ -193,17 +194,16 @@ fn identity(state_dir: &Path, machine: &Machine, env: &Env) -> io::Result<(NodeI
         return Ok((id, Origin::Kept));
     }
     // Something is to be written: alone, and after another look.
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(state_dir.join(LOCK))?;
-    lock.lock()?;
+    let _lock = Lock::take(&state_dir.join(LOCK))?;
     match decide(read(&path)?, machine) {
         Decision::Keep(id) => Ok((id, Origin::Kept)),
         Decision::Complete(stored) => {
-            write(state_dir, &stored, env)?;
+            write(&path, &stored)?;
             Ok((stored.id, Origin::Kept))
         }
         Decision::Make(origin) => {
             let stored = Stored { id: NodeId(env.random_bytes()), machine: machine.clone() };
-            write(state_dir, &stored, env)?;
+            write(&path, &stored)?;
             Ok((stored.id, origin))
         }
     }
@@ -244,26 +244,16 @@ pub fn renew(state_dir: &Path, env: &Env) -> Result<NodeId, IdentityError> {
     let id = NodeId(env.random_bytes());
     let stored = Stored { id, machine: Machine::here() };
     let path = state_dir.join(FILE);
-    write(state_dir, &stored, env).map_err(|source| IdentityError::File { path, source })?;
+    let written = Lock::take(&state_dir.join(LOCK)).and_then(|_lock| write(&path, &stored));
+    written.map_err(|source| IdentityError::File { path, source })?;
     Ok(id)
 }
 
-/// Temporary file, fsync, rename, fsync of the directory: after a crash the old identity is there or the new one.
-fn write(state_dir: &Path, stored: &Stored, env: &Env) -> io::Result<()> {
-    let temporary = state_dir.join(format!(".{FILE}.{}", hex::encode(env.random_bytes::<8>())));
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        serde_json::to_writer(&mut file, stored)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, state_dir.join(FILE))?;
-        File::open(state_dir)?.sync_all()
-    })();
-    if written.is_err() {
-        // The first error is the one to tell; a temporary file left behind does no harm.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+/// With the lock held.
+fn write(path: &Path, stored: &Stored) -> io::Result<()> {
+    let mut line = serde_json::to_vec(stored)?;
+    line.push(b'\n');
+    file::replace(path, &line)
 }
 
 impl Machine {
@@ -278,8 +268,9 @@ impl Machine {
 }
 
 /// What tells this run of the kernel apart from every other, as a hash: a clone has another one, whatever else it copied.
-pub fn boot() -> Option<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().and_then(|text| fingerprint(&text))
+pub fn boot() -> Option<Digest> {
+    let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(Digest(*blake3::hash(&id).as_bytes()))
 }
 
 /// A hash, because a machine ID is confidential by its own specification. `None` for an ID that is not set.

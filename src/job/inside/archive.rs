@@ -42,7 +42,7 @@ impl Archive {
     /// left. [`Archive::rolled_back`] and [`Archive::damaged`] tell, and it is for the caller to say so.
     pub async fn open(repository: Repository, env: &Env, state_dir: Option<&Path>) -> Result<Self, JournalError> {
         let local = state_dir.map(|dir| Local::peek(dir, repository.keys.repo()));
-        let known = local.as_ref().and_then(|local| local.load().view);
+        let known = local.as_ref().and_then(Local::last_view);
         let journal = reading_journal(&repository, env);
         let (read, rolled_back) = match journal.read(known.as_ref()).await {
             Err(error @ JournalError::RolledBack { .. }) => (journal.read(None).await, Some(error)),

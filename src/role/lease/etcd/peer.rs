@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{InstanceId, NodeId};
+use crate::ids::{Digest, InstanceId, NodeId};
 use crate::role::identity::Machine;
 
 /// One living process: the value of its registration.
@@ -21,7 +21,7 @@ pub struct Peer {
     /// What tells its machine apart.
     pub machine: Machine,
     /// What tells this run of its kernel apart, as a hash.
-    pub boot: Option<String>,
+    pub boot: Option<Digest>,
     /// The program's version.
     pub version: String,
     /// [`crate::config::Settings::hash`].
@@ -33,7 +33,9 @@ pub struct Peer {
 /// believe it when it stays for longer than that.
 pub fn twins<'a>(me: &Peer, peers: &'a [Peer]) -> Vec<&'a Peer> {
     // What one side does not know speaks neither for nor against.
-    let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
+    fn differ<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {
+        a.is_some() && b.is_some() && a != b
+    }
     let elsewhere = |peer: &Peer| {
         peer.hostname != me.hostname
             || differ(&peer.boot, &me.boot)
@@ -55,7 +57,7 @@ mod tests {
             name: "east".into(),
             hostname: hostname.into(),
             machine: Machine { machine_id: Some("m".into()), product_uuid: None },
-            boot: Some(boot.into()),
+            boot: Some(Digest(*blake3::hash(boot.as_bytes()).as_bytes())),
             version: "1".into(),
             config_hash: "x".into(),
         }

@@ -1,0 +1,95 @@
+//! Small files that several processes of a node share: locks that the kernel drops with their process, and content that is
+//! replaced as a whole.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Held until it is dropped, at the latest by the kernel when this process dies.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Takes the lock at `path`, without waiting; `None`: another process has it, or this one has it elsewhere.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Waits for the lock at `path`, which nobody may hold for long.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn take(path: &Path) -> io::Result<Self> {
+        let file = open(path)?;
+        file.lock()?;
+        Ok(Self(file))
+    }
+
+    /// Leaves this process's number in the file, for whoever finds it locked and says so. Nothing relies on it.
+    pub fn sign(&self) {
+        let _ = self.0.set_len(0).and_then(|()| (&self.0).write_all(std::process::id().to_string().as_bytes()));
+    }
+}
+
+/// The number of the process that [signed](Lock::sign) the lock at `path` last.
+pub fn signature(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok().filter(|pid| !pid.is_empty())
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Replaces what the file at `path` holds: after a crash it is the old content or the new one. One process at a time.
+///
+/// # Errors
+/// It cannot be written; then the old content is still there.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_had_once_and_says_by_whom() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = Lock::try_take(&path).unwrap().unwrap();
+        assert_eq!(signature(&path), None);
+        lock.sign();
+        assert!(Lock::try_take(&path).unwrap().is_none());
+        assert_eq!(signature(&path), Some(std::process::id().to_string()));
+        drop(lock);
+        Lock::take(&path).unwrap();
+        assert!(Lock::try_take(&dir.path().join("none/lock")).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memory.json");
+        replace(&path, b"old").unwrap();
+        fs::create_dir(dir.path().join("memory.new")).unwrap();
+        assert!(replace(&path, b"new").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        fs::remove_dir(dir.path().join("memory.new")).unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+}
