@@ -2,18 +2,17 @@
 //!
 //! It runs in its own process group, so that a timeout ends the children of a shell script as well.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::task::JoinHandle;
 
 use super::{Answer, Context, Detail};
+use crate::process::{Ended, Group};
 
 /// How much output is kept to find its first line in.
 const OUTPUT_MAX: usize = 4096;
@@ -31,21 +30,17 @@ pub(super) async fn ask(command: &[String], timeout: Duration, context: &Context
         Err(e) => return (Answer::Unknown, Detail::NotRun(e.to_string())),
     };
     let answer = match finished.ended {
-        Ended::Exit(status) if status.code() == Some(0) => Answer::Yes,
-        Ended::Exit(status) if status.code() == Some(1) => Answer::No,
+        Some(Ended::Exit(0)) => Answer::Yes,
+        Some(Ended::Exit(1)) => Answer::No,
         _ => Answer::Unknown,
     };
     (answer, finished.detail(timeout))
 }
 
-pub(super) enum Ended {
-    Exit(ExitStatus),
-    TimedOut,
-}
-
 /// How a command ended, and the beginning of what it wrote.
 pub(super) struct Finished {
-    pub(super) ended: Ended,
+    /// `None`: its time was up.
+    pub(super) ended: Option<Ended>,
     pub(super) out: Vec<u8>,
     err: Vec<u8>,
 }
@@ -55,11 +50,9 @@ impl Finished {
     pub(super) fn detail(&self, timeout: Duration) -> Detail {
         let line = first_line(&self.err).or_else(|| first_line(&self.out));
         match self.ended {
-            Ended::TimedOut => Detail::TimedOut { after: timeout, line },
-            Ended::Exit(status) => match status.code() {
-                Some(code) => Detail::Exit { code, line },
-                None => Detail::Signal { signal: status.signal().unwrap_or_default(), line },
-            },
+            None => Detail::TimedOut { after: timeout, line },
+            Some(Ended::Exit(code)) => Detail::Exit { code, line },
+            Some(Ended::Signal(signal)) => Detail::Signal { signal, line },
         }
     }
 }
@@ -72,47 +65,22 @@ pub(super) async fn run(command: &[String], timeout: Duration, context: &Context
     let [program, arguments @ ..] = command else {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "names no program"));
     };
-    let child = Command::new(program)
-        .args(arguments)
-        .envs(context.variables())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|e| std::io::Error::new(e.kind(), format!("{program}: {e}")))?;
-    let mut group = Group(child);
-    let out = Head::of(group.0.stdout.take());
-    let err = Head::of(group.0.stderr.take());
-    let ended = if let Ok(status) = tokio::time::timeout(timeout, group.0.wait()).await {
-        Ended::Exit(status?)
+    let mut command = Command::new(program);
+    command.args(arguments).envs(context.variables());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut group = Group::spawn(&mut command).map_err(|e| std::io::Error::new(e.kind(), format!("{program}: {e}")))?;
+    let (_, out, err) = group.pipes();
+    let (out, err) = (Head::of(out), Head::of(err));
+    let ended = if let Ok(ended) = tokio::time::timeout(timeout, group.wait()).await {
+        Some(ended?)
     } else {
-        group.kill();
+        group.send(Signal::SIGKILL);
         // Reaped, so that no zombie is left. After SIGKILL this is a matter of the kernel only.
-        group.0.wait().await?;
-        Ended::TimedOut
+        group.wait().await?;
+        None
     };
     let (err, out) = (err.finish().await, out.finish().await);
     Ok(Finished { ended, out, err })
-}
-
-/// Kills the whole group if it is dropped while the command runs, for example when the program is interrupted.
-struct Group(Child);
-
-impl Group {
-    fn kill(&self) {
-        // `id` is gone once the command is reaped, so the number cannot belong to anybody else.
-        if let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
-            // An error means that it is gone already.
-            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
 
 /// The beginning of a stream. The rest is read and dropped, so that the command never blocks on a full pipe.

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::command::{Ended, Finished, run};
+use super::command::{Finished, run};
 use super::{Answer, Context, Detail};
+use crate::process::Ended;
 
 /// Asks systemd.
 pub(super) async fn ask(unit: &str, timeout: Duration, context: &Context) -> (Answer, Detail) {
@@ -16,9 +17,7 @@ async fn ask_of(systemctl: &str, unit: &str, timeout: Duration, context: &Contex
     // After "--" no name is taken for an option: "-.mount" is a unit.
     let command = [systemctl, "show", "--property=LoadState,ActiveState,SubState", "--", unit].map(str::to_owned);
     match run(&command, timeout, context).await {
-        Ok(Finished { ended: Ended::Exit(status), out, .. }) if status.success() => {
-            decide(&String::from_utf8_lossy(&out))
-        }
+        Ok(Finished { ended: Some(Ended::Exit(0)), out, .. }) => decide(&String::from_utf8_lossy(&out)),
         Ok(finished) => (Answer::Unknown, finished.detail(timeout)),
         Err(e) => (Answer::Unknown, Detail::NotRun(e.to_string())),
     }
