@@ -440,7 +440,7 @@ impl Duty {
         if self.gives_up(now, &state) {
             self.give_up(&state, effects);
         }
-        if matches!(state, State::Candidate) && !self.asking && !self.releasing && now.boot >= self.next_ask {
+        if self.asks_for_lease(&state) && !self.asking && !self.releasing && now.boot >= self.next_ask {
             self.asking = true;
             effects.push(Effect::AskLease);
         }
@@ -622,15 +622,7 @@ impl Duty {
             history: self.history.as_ref(),
             occasion,
         };
-        match election::decide(asked).state {
-            // The next ask may well be answered.
-            State::Unknown(UnknownReason::Lease(_))
-                if matches!(self.lease, Held::Unreachable) && !self.asking && now.boot >= self.next_ask =>
-            {
-                State::Candidate
-            }
-            state => state,
-        }
+        election::decide(asked).state
     }
 
     /// What speaks for taking the role back from a node that took it.
@@ -646,10 +638,21 @@ impl Duty {
 
     /// Whether the node that took the role lets its slots pass, and its beat has not changed for long enough.
     fn is_silent(&self, now: Moment) -> bool {
-        let committed = self.history.as_ref().and_then(|history| history.last_slot);
-        let missed = self.plan.as_ref().is_some_and(|plan| !plan.missed(committed, None, now.wall).slots.is_empty());
         let wait = self.role.takeover_after.saturating_mul(1 << self.retakes.min(16));
-        missed && self.beat.is_some_and(|(_, since)| now.boot >= since + wait)
+        if self.beat.is_none_or(|(_, since)| now.boot < since + wait) {
+            return false;
+        }
+        let committed = self.history.as_ref().and_then(|history| history.last_slot);
+        self.plan.as_ref().is_some_and(|plan| !plan.missed(committed, None, now.wall).slots.is_empty())
+    }
+
+    /// Whether the lease is to be asked for; a service that could not be reached is asked again, whatever this node does meanwhile.
+    fn asks_for_lease(&self, state: &State) -> bool {
+        match state {
+            State::Candidate => true,
+            State::Active { .. } | State::Unknown(UnknownReason::Lease(_)) => matches!(self.lease, Held::Unreachable),
+            _ => false,
+        }
     }
 
     fn is_excluded(&self) -> bool {

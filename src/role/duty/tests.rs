@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{KeySource, Probe, Schedule};
+use crate::config::{KeySource, LeaseUnreachable, Probe, Schedule};
 use crate::ids::InstanceId;
 use crate::role::permit::Grant;
 use crate::role::probe::{Detail, Evidence, Subject};
@@ -231,6 +231,32 @@ fn a_journal_that_cannot_be_read_is_left_to_who_can() {
 }
 
 #[test]
+fn a_lease_service_that_cannot_be_reached_is_asked_again_and_again() {
+    for continues in [false, true] {
+        let mut stage = Stage::new(|role| {
+            if continues {
+                role.on_lease_unreachable = LeaseUnreachable::HolderContinues;
+            }
+        });
+        stage.on(Event::Tick);
+        stage.probes(Answer::Yes);
+        assert_eq!(stage.on(read(Some(holding(ME, 7)))), [Effect::AskLease]);
+        let effects = stage.on(Event::Lease(LeaseAnswer::Unreachable));
+        if continues {
+            assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }], "it had the newest term");
+            assert_eq!(stage.on(taken(7)), [Effect::Tell, Effect::BackUp(slot(ONE))]);
+        } else {
+            assert_eq!(effects, [Effect::Tell]);
+            assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Lease(Lease::Bucket))));
+        }
+        let effects = stage.pass(ASK);
+        assert!(effects.contains(&Effect::AskLease), "{effects:?}");
+        let (_, effects) = stage.grant();
+        assert_eq!(effects.contains(&Effect::TakeOver { occasion: Occasion::None }), !continues, "{effects:?}");
+    }
+}
+
+#[test]
 fn a_pause_keeps_the_lease_and_starts_nothing() {
     let mut stage = Stage::new(|_| {});
     stage.on(Event::Tick);
@@ -391,7 +417,11 @@ proptest! {
                     asking = false;
                     held = n % 4 == 0;
                     let deadline = Deadline::granted(Grant { asked: stage.now, ttl: TTL });
-                    let answer = if held { LeaseAnswer::Held(deadline) } else { LeaseAnswer::Taken(None) };
+                    let answer = match n % 8 {
+                        0 | 4 => LeaseAnswer::Held(deadline),
+                        2 => LeaseAnswer::Taken(None),
+                        _ => LeaseAnswer::Unreachable,
+                    };
                     events.push(Event::Lease(answer));
                 }
                 World::Answer(n) if releasing && n % 2 == 1 => {
