@@ -4,6 +4,7 @@
 //! does can hold up another's, beyond the bounded number of runs at a time. This room starts and stops those tasks, follows the config, and
 //! tells systemd how it goes.
 
+mod callers;
 pub mod client;
 mod limits;
 mod message;
@@ -26,18 +27,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::callers::Command;
 use self::limits::Limits;
 use self::notify::Notifier;
-use self::post::{Command, Post};
+use self::post::Post;
 pub use self::socket::SocketError;
 use self::socket::{Directory, Socket};
 use self::stores::Stores;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::RoleName;
-use crate::job::backup::Runner;
+use crate::job::cancel::Cancel;
 use crate::job::guard::{GuardError, Reason};
 use crate::job::lease::Sessions;
 use crate::job::report::RoleReport;
+use crate::job::runner::Runner;
 use crate::notice::teller::Teller;
 use crate::role::duty::Stand;
 use crate::role::identity::Node;
@@ -68,10 +71,10 @@ pub trait Voice: Send + Sync + 'static {
     fn load(&self) -> Result<Settings, Failure>;
     /// A node stands differently for a role now.
     fn stands(&self, role: &RoleName, stand: &Stand, evidence: &[Evidence]);
-    /// A run has ended.
-    fn ran(&self, role: &RoleName, report: &RoleReport, reason: Option<&Reason>);
     /// The report with its reason in words.
     fn explained(&self, report: &RoleReport, reason: Option<&Reason>) -> RoleReport;
+    /// A run has ended; the report is explained.
+    fn ran(&self, report: &RoleReport);
     /// A report on a run that failed, and its exit code.
     fn report_failure(&self, role: &RoleName, error: &GuardError) -> (RoleReport, u8);
     /// Why this node, which stands like this, does not work for the role.
@@ -210,7 +213,7 @@ impl Office {
             let (commander, commands) = mpsc::channel(COMMANDS_MAX);
             self.listed().insert(name.clone(), commander);
             let post = Post {
-                runner: Runner { cancel: crate::job::cancel::Cancel::new(), ..self.runner.clone() },
+                runner: Runner { cancel: Cancel::new(), ..self.runner.clone() },
                 settings: Arc::clone(&self.settings),
                 role: role.clone(),
                 stores: Arc::clone(&self.stores),

@@ -55,11 +55,10 @@ impl Voice for Speaker {
         }
     }
 
-    fn ran(&self, _: &RoleName, report: &RoleReport, reason: Option<&Reason>) {
-        let report = self.explained(report, reason);
+    fn ran(&self, report: &RoleReport) {
         let view = View { zone: self.zone.clone(), now: self.env.clock.now() };
         // A report is made for a terminal's width; a log has lines.
-        let text = render::backup::role(&report, &view).split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = render::backup::role(report, &view).split_whitespace().collect::<Vec<_>>().join(" ");
         match report.outcome {
             Outcome::Fenced | Outcome::Failed | Outcome::Unknown => tracing::error!("{text}"),
             _ if report.problem_count > 0 => tracing::warn!("{text}"),

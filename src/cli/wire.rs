@@ -18,11 +18,11 @@ use super::speaker::{Sentences, Speaker};
 use super::{open, render};
 use crate::config::{KeySource, NotifySettings, RoleSettings};
 use crate::daemon::client::Client;
-use crate::daemon::watcher::{Watch, is_failure};
+use crate::daemon::watcher::Watch;
 use crate::daemon::{self, Start, TELL_PATIENCE};
 use crate::ids::{NodeId, RoleName};
 use crate::job;
-use crate::job::backup::{BackupError, Runner};
+use crate::job::backup::BackupError;
 use crate::job::exec::{self, ExecError, Executed};
 use crate::job::guard::{self, GuardError, Reason};
 use crate::job::hook::Hooks;
@@ -41,6 +41,7 @@ use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
 use crate::job::report::{Outcome, RoleReport};
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
+use crate::job::runner::Runner;
 use crate::job::verify;
 use crate::job::whoami::Asker;
 use crate::journal::log::AppendError;
@@ -48,7 +49,6 @@ use crate::journal::record::NodeRef;
 use crate::journal::state::{Snapshot, View};
 use crate::notice::teller::Teller;
 use crate::repo::entry::Entry;
-use crate::role::election::StandbyReason;
 use crate::role::identity::{self, Node, Origin, find_state_dir, open_state_dir};
 use crate::role::slot::Plan;
 use crate::store::{Store, StoreError};
@@ -130,17 +130,14 @@ pub async fn backup(
 fn report_to(watch: &Watch, role: &RoleSettings, done: &Result<(RoleReport, Option<Reason>), GuardError>) {
     match done {
         Ok((report, reason)) => watch.ended(report, reason.as_ref()),
-        Err(error) if is_failure(error) => watch.ended(&super::error::report(&role.name, error).0, None),
-        Err(_) => watch.gave_up(),
+        Err(error) => watch.failed(error, &super::error::report(&role.name, error).0),
     }
 }
 
 /// Whether a run found that the role is not this node's.
 fn is_elsewhere(done: &Result<(RoleReport, Option<Reason>), GuardError>, node: NodeId) -> bool {
     match done {
-        Ok((_, Some(Reason::Standby(StandbyReason::LeaseTaken(by), _)))) => {
-            by.as_ref().is_some_and(|by| by.node != node)
-        }
+        Ok((_, Some(Reason::Standby(reason, _)))) => reason.is_elsewhere(node),
         Ok((report, _)) => report.outcome == Outcome::Standby,
         Err(error) => matches!(error, GuardError::Backup(BackupError::Append(AppendError::Fenced(_)))),
     }

@@ -3,33 +3,32 @@
 //! Everything that takes time runs beside the loop and comes back as an event, so that a store or a probe that hangs keeps
 //! nothing else of the role from being decided.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::Voice;
+use super::callers::{Callers, Command, Ended, Wanted};
 use super::limits::Limits;
 use super::message::Answer;
 use super::stores::Stores;
-use super::watcher::{Watch, is_failure};
-use super::work::{Footing, Work, lost};
+use super::watcher::Watch;
+use super::work::{Footing, Work};
 use crate::config::{Lease, RoleSettings, Settings};
 use crate::ids::NodeId;
-use crate::job::backup::{BackupError, Runner};
+use crate::job::backup::BackupError;
 use crate::job::cancel::Cancel;
 use crate::job::guard::{self, GuardError};
 use crate::job::hook::Hooks;
-use crate::job::progress::Progress;
 use crate::job::report::{Outcome, RoleReport};
-use crate::moment::Moment;
+use crate::job::runner::Runner;
 use crate::notice::teller::Teller;
-use crate::role::duty::{Duty, Effect, Event, Journal, LeaseAnswer, Stand, Terms};
+use crate::role::duty::{Duty, Effect, Event, LeaseAnswer, Stand, Terms};
 use crate::role::election::{Occasion, StandbyReason};
-use crate::role::lease::LeaseService;
 use crate::role::lease::keeper::{self, Keeper};
-use crate::role::permit::{Deadline, Grant};
+use crate::role::lease::{LeaseService, Reply};
+use crate::role::permit::Deadline;
 use crate::role::probe::vip::events::Hints;
 use crate::role::slot::Plan;
 
@@ -48,46 +47,11 @@ pub(super) struct Post {
     pub(super) observe: bool,
 }
 
-/// What another process of this node wants of the role.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// A run.
-    BackUp {
-        request: guard::Request,
-        /// Set when nobody waits for it any more.
-        cancel: Cancel,
-        progress: Arc<Progress>,
-        reply: oneshot::Sender<Ended>,
-    },
-    /// To work under the lease, from now on. Told when something changes about it, gone when nobody listens.
-    Enter { tell: mpsc::Sender<()> },
-    /// How the lease stands.
-    Lease { reply: oneshot::Sender<Answer> },
-    /// Somebody who had entered has gone.
-    Left,
-}
-
-/// How a run that somebody wanted ended.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) report: RoleReport,
-    /// The exit code, where the report alone does not tell it.
-    pub(super) exit: Option<u8>,
-}
-
-/// A run that somebody wants.
-struct Wanted {
-    request: guard::Request,
-    cancel: Cancel,
-    progress: Arc<Progress>,
-    reply: oneshot::Sender<Ended>,
-}
-
 /// What comes back from what runs beside the loop.
 enum Back {
     Event(Event),
-    Asked { lease: Option<Box<dyn LeaseService>>, answer: LeaseAnswer, grant: Option<Grant> },
-    Journal { journal: Journal },
+    /// What asking for the lease came to; `None`: there is nobody to ask.
+    Asked(Option<(Box<dyn LeaseService>, Reply)>),
 }
 
 /// The loop.
@@ -100,12 +64,7 @@ struct Loop {
     keeper: Option<Keeper>,
     /// What is running, to be ended.
     running: Option<Cancel>,
-    wanted: VecDeque<Wanted>,
-    guests: Vec<mpsc::Sender<()>>,
-    /// How many of them the duty knows of.
-    counted: usize,
-    /// When guests that were told to end are not waited for any more, as boot time.
-    patience: Option<Duration>,
+    callers: Callers,
     ttl: Duration,
     back: mpsc::Sender<Back>,
     stand: watch::Sender<Option<Stand>>,
@@ -146,10 +105,7 @@ impl Post {
             hints: None,
             keeper: None,
             running: None,
-            wanted: VecDeque::new(),
-            guests: Vec::new(),
-            counted: 0,
-            patience: None,
+            callers: Callers::default(),
             ttl,
             back,
             stand,
@@ -172,13 +128,13 @@ impl Post {
                 }
                 return;
             }
+            let now = this.work.runner.env.clock.moment();
             // Those that wait are served one after the other, and guests are counted when they come and go.
-            if let Some(more) = this.more() {
-                event = more;
+            if let Some(news) = this.callers.news(&this.work.role.name, now.boot, this.duty.is_wanted()) {
+                event = news;
                 continue;
             }
-            let now = this.work.runner.env.clock.moment();
-            let wake = this.patience.map_or(this.duty.wake(now), |patience| patience.min(this.duty.wake(now)));
+            let wake = this.duty.wake(now).min(this.callers.patience().unwrap_or(Duration::MAX));
             let wait = wake.saturating_sub(now.boot);
             event = tokio::select! {
                 back = events.recv() => match back {
@@ -190,7 +146,7 @@ impl Post {
                 () = tokio::time::sleep(wait) => Event::Tick,
                 () = keeper::hinted(this.hints.as_ref()) => Event::LeaseHint,
                 () = addresses.changed() => Event::Changed,
-                to = lost(this.keeper.as_ref()) => {
+                to = guard::lost(this.keeper.as_ref()) => {
                     this.keeper = None;
                     Event::LeaseLost(to)
                 }
@@ -211,16 +167,17 @@ impl Loop {
                 Effect::ReleaseLease => self.release(),
                 Effect::Read => {
                     let beat = matches!(self.duty.stand(), Some(Stand::Conflict(_)));
-                    self.beside(move |work| async move { Back::Journal { journal: work.read(beat).await } });
+                    self.beside(move |work| async move { Back::Event(Event::Journal(work.read(beat).await)) });
                 }
                 Effect::TakeOver { occasion } => self.take_over(occasion),
                 Effect::BackUp(_) => self.back_up(None),
                 Effect::BackUpNow => {
-                    let wanted = self.wanted.pop_front();
+                    let wanted = self.callers.next();
                     self.back_up(wanted);
                 }
                 Effect::RefuseWanted => self.refuse(),
-                Effect::Dismiss => self.dismiss(now),
+                // Guests end in the time that their last grant leaves them.
+                Effect::Dismiss => self.callers.dismiss(now.boot + self.ttl),
                 Effect::Cancel => self.running.iter().for_each(Cancel::cancel),
                 Effect::WouldBackUp(slot) => self.voice.would_run(&self.work.role.name, slot),
                 Effect::Tell => self.tell(),
@@ -231,29 +188,32 @@ impl Loop {
     }
 
     fn came_back(&mut self, back: Back) -> Event {
-        match back {
-            Back::Event(event) => event,
-            Back::Journal { journal } => {
-                self.running = None;
-                Event::Journal(journal)
-            }
-            Back::Asked { lease, answer, grant } => {
-                self.lease = lease;
-                match (grant, self.lease.take()) {
-                    (Some(grant), Some(lease)) => {
-                        let keeper = Keeper::start(lease, grant, self.work.runner.env.clone());
-                        let deadline = keeper.deadline().clone();
-                        self.keeper = Some(keeper);
-                        Event::Lease(LeaseAnswer::Held(deadline))
-                    }
-                    (_, lease) => {
-                        self.lease = lease;
-                        self.hints = self.lease.as_mut().and_then(|lease| lease.hints());
-                        Event::Lease(answer)
-                    }
+        let (lease, reply) = match back {
+            Back::Event(event) => {
+                if let Event::Journal(_) = event {
+                    self.running = None;
                 }
+                return event;
             }
-        }
+            Back::Asked(None) => return Event::Lease(LeaseAnswer::Unreachable),
+            Back::Asked(Some(asked)) => asked,
+        };
+        let answer = match reply {
+            Reply::Held(grant) => {
+                let keeper = Keeper::start(lease, grant, self.work.runner.env.clone());
+                let deadline = keeper.deadline().clone();
+                self.keeper = Some(keeper);
+                return Event::Lease(LeaseAnswer::Held(deadline));
+            }
+            Reply::Taken { by, .. } => LeaseAnswer::Taken(by),
+            Reply::Free => LeaseAnswer::Free,
+            Reply::Unknown { why } => {
+                tracing::warn!("role {}: the lease: {why}", self.work.role.name);
+                LeaseAnswer::Unreachable
+            }
+        };
+        self.hints = self.lease.insert(lease).hints();
+        Event::Lease(answer)
     }
 
     /// Does something beside the loop; what comes back is an event.
@@ -278,12 +238,12 @@ impl Loop {
             };
             match opened {
                 Ok(mut lease) => {
-                    let (answer, grant) = work.ask(lease.as_mut()).await;
-                    Back::Asked { lease: Some(lease), answer, grant }
+                    let reply = work.ask(lease.as_mut()).await;
+                    Back::Asked(Some((lease, reply)))
                 }
                 Err(error) => {
                     voice.failed(&work.role.name, &error);
-                    Back::Asked { lease: None, answer: LeaseAnswer::Unreachable, grant: None }
+                    Back::Asked(None)
                 }
             }
         });
@@ -309,13 +269,13 @@ impl Loop {
                     work.after(&Err(error)).await
                 }
             };
-            Back::Journal { journal }
+            Back::Event(Event::Journal(journal))
         });
     }
 
     /// A run for the due slot, or the one that somebody wants.
     fn back_up(&mut self, wanted: Option<Wanted>) {
-        let (footing, voice, lost) = (self.footing(), Arc::clone(&self.voice), lost(self.keeper.as_ref()));
+        let (footing, voice, lost) = (self.footing(), Arc::clone(&self.voice), guard::lost(self.keeper.as_ref()));
         let cancel = wanted.as_ref().map_or_else(Cancel::new, |wanted| wanted.cancel.clone());
         let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
         self.running = Some(cancel.clone());
@@ -331,8 +291,8 @@ impl Loop {
             let role = &work.role.name;
             let ended = match &result {
                 Ok((report, reason)) => {
-                    voice.ran(role, report, reason.as_ref());
                     let report = voice.explained(report, reason.as_ref());
+                    voice.ran(&report);
                     work.watch.ended(&report, reason.as_ref());
                     Ended { report, exit: None }
                 }
@@ -341,11 +301,7 @@ impl Loop {
                     if !matches!(error, GuardError::Backup(BackupError::Interrupted)) {
                         voice.failed(role, error);
                     }
-                    if is_failure(error) {
-                        work.watch.ended(&report, None);
-                    } else {
-                        work.watch.gave_up();
-                    }
+                    work.watch.failed(error, &report);
                     Ended { report, exit: Some(exit) }
                 }
             };
@@ -353,19 +309,19 @@ impl Loop {
                 // Whoever wanted it may have gone.
                 let _ = wanted.reply.send(ended);
             }
-            Back::Journal { journal: work.after(&result).await }
+            Back::Event(Event::Journal(work.after(&result).await))
         });
     }
 
     /// What another process of this node wants.
     fn command(&mut self, command: Command) -> Event {
         match command {
-            Command::BackUp { request, cancel, progress, reply } => {
-                self.wanted.push_back(Wanted { request, cancel, progress, reply });
+            Command::BackUp(wanted) => {
+                self.callers.want(wanted);
                 Event::Wanted
             }
             Command::Enter { tell } => {
-                self.guests.push(tell);
+                self.callers.enter(tell);
                 Event::Tick
             }
             Command::Lease { reply } => {
@@ -386,44 +342,17 @@ impl Loop {
         }
     }
 
-    /// What the duty has to be told before anything else happens.
-    fn more(&mut self) -> Option<Event> {
-        let now = self.work.runner.env.clock.boottime();
-        if self.patience.is_some_and(|patience| now >= patience) {
-            tracing::warn!("role {}: a process that works under this one's lease did not end", self.work.role.name);
-            self.guests.clear();
-        }
-        self.guests.retain(|guest| !guest.is_closed());
-        if self.guests.is_empty() {
-            self.patience = None;
-        }
-        if self.counted != self.guests.len() {
-            self.counted = self.guests.len();
-            return Some(Event::Guests(self.counted));
-        }
-        (!self.wanted.is_empty() && !self.duty.is_wanted()).then_some(Event::Wanted)
-    }
-
-    /// Guests end in the time that their last grant leaves them.
-    fn dismiss(&mut self, now: Moment) {
-        self.patience = Some(now.boot + self.ttl);
-        for guest in &self.guests {
-            // One that has not read the last word yet reads it now.
-            let _ = guest.try_send(());
-        }
-    }
-
     fn refuse(&mut self) {
-        let Some(wanted) = self.wanted.pop_front() else { return };
+        let Some(wanted) = self.callers.next() else { return };
         let role = &self.work.role.name;
-        let (outcome, exit) = match self.duty.stand() {
-            Some(Stand::Unknown(_)) | None => (Outcome::Unknown, None),
-            Some(Stand::Paused(_)) => (Outcome::Skipped, None),
-            Some(_) => (Outcome::Standby, None),
+        let outcome = match self.duty.stand() {
+            Some(Stand::Unknown(_)) | None => Outcome::Unknown,
+            Some(Stand::Paused(_)) => Outcome::Skipped,
+            Some(_) => Outcome::Standby,
         };
         let reason = Some(self.voice.refusal(role, self.duty.stand()));
         let report = RoleReport { reason, ..RoleReport::nothing(role.clone(), outcome) };
-        let _ = wanted.reply.send(Ended { report, exit });
+        let _ = wanted.reply.send(Ended { report, exit: None });
     }
 
     fn footing(&self) -> Footing {
@@ -450,9 +379,8 @@ impl Loop {
 /// Whether the role is not this node's.
 fn is_elsewhere(stand: &Stand, node: NodeId) -> bool {
     match stand {
-        // Another process of this node has the lease.
-        Stand::Standby(StandbyReason::LeaseTaken(by)) => by.as_ref().is_some_and(|by| by.node != node),
-        Stand::Standby(_) | Stand::Conflict(_) | Stand::Cloned => true,
+        Stand::Standby(reason) => reason.is_elsewhere(node),
+        Stand::Conflict(_) | Stand::Cloned => true,
         _ => false,
     }
 }

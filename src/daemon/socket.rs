@@ -13,8 +13,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use super::callers::{Command, Ended, Wanted};
 use super::message::{Answer, Ask, LINE_MAX, Question, VERSION};
-use super::post::{Command, Ended};
 use crate::file::{self, Lock};
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
@@ -158,8 +158,8 @@ async fn backup(
 ) -> io::Result<()> {
     let (reply, mut replied) = oneshot::channel();
     let (cancel, progress) = (Cancel::new(), Arc::new(Progress::default()));
-    let wanted = Command::BackUp { request, cancel: cancel.clone(), progress: Arc::clone(&progress), reply };
-    if post.send(wanted).await.is_err() {
+    let wanted = Wanted { request, cancel: cancel.clone(), progress: Arc::clone(&progress), reply };
+    if post.send(Command::BackUp(wanted)).await.is_err() {
         return say(writer, &Answer::Refused { why: "the role was just given up".to_owned() }).await;
     }
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);

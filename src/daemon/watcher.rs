@@ -17,7 +17,7 @@ use crate::job::report::{Outcome, RoleReport};
 use crate::journal::log::AppendError;
 use crate::journal::record::NodeRef;
 use crate::journal::state::View;
-use crate::notice::event::{Event, Kind};
+use crate::notice::event::{Event, Kind, Notice};
 use crate::notice::ledger::{Ledger, Watcher};
 use crate::notice::teller::{Ping, Teller};
 use crate::role::duty::Stand;
@@ -29,20 +29,6 @@ const AUDIT_INTERVAL: Duration = Duration::from_hours(6);
 
 /// The same for the first time.
 const AUDIT_FIRST: Duration = Duration::from_mins(10);
-
-/// Whether a run that ended like this failed. One that somebody ended did not, nor one that met another at work: that one goes on,
-/// or is tried again at once.
-pub fn is_failure(error: &GuardError) -> bool {
-    !matches!(
-        error,
-        GuardError::NoSchedule { .. }
-            | GuardError::Backup(
-                BackupError::Interrupted
-                    | BackupError::Lock(LockError::Busy { .. })
-                    | BackupError::Append(AppendError::Moved(_))
-            )
-    )
-}
 
 /// Whom a role's events are reported to.
 #[derive(Debug)]
@@ -188,20 +174,13 @@ impl Watch {
         }
     }
 
-    /// A run ended without having failed.
-    pub fn gave_up(&self) {
-        self.seen().running = None;
-    }
-
-    /// Something is so with this node itself that others detect: a twin, a config that differs.
-    pub fn concerns(&self, kind: Kind, detail: String) {
-        let event = Event { detail: Some(detail), ..self.sight(&self.seen()).event(kind) };
-        self.raise(event, Watcher::Holder);
-    }
-
-    /// That is over.
-    pub fn concerns_no_more(&self, kind: Kind) {
-        self.over(&[kind]);
+    /// A run came to an error, which this report tells.
+    pub fn failed(&self, error: &GuardError, report: &RoleReport) {
+        if is_failure(error) {
+            self.ended(report, None);
+        } else {
+            self.seen().running = None;
+        }
     }
 
     /// Whether it is time for an audit; it is begun then.
@@ -225,32 +204,38 @@ impl Watch {
         let seen = self.seen();
         let watcher = seen.glimpse.watcher(self.node, seen.vouched);
         let anomalies = self.sight(&seen).anomalies(findings);
-        self.told(watcher, vec![(Kind::Anomaly, anomalies)]);
+        self.teller.tell(|ledger, now| self.settle(ledger, vec![(Kind::Anomaly, anomalies)], watcher, now));
     }
 
     fn judge(&self, seen: &Seen, watcher: Watcher) {
-        self.told(watcher, self.sight(seen).see(&seen.glimpse));
+        let kinds = self.sight(seen).see(&seen.glimpse);
         self.teller.tell(|ledger, now| {
+            let mut notices = self.settle(ledger, kinds, watcher, now);
             // Whoever did it.
-            let is_over =
-                |ledger: &Ledger, kind| ledger.find(&self.role, kind).is_some_and(|e| seen.glimpse.is_after(e));
-            let over: Vec<Kind> =
-                [Kind::Failed, Kind::Fenced].into_iter().filter(|kind| is_over(ledger, *kind)).collect();
-            over.into_iter().flat_map(|kind| ledger.settle(&self.role, kind, &[], &self.label, now)).collect()
-        });
-    }
-
-    /// All that is so of these kinds.
-    fn told(&self, watcher: Watcher, kinds: Vec<(Kind, Vec<Event>)>) {
-        self.teller.tell(|ledger, now| {
-            let mut notices = Vec::new();
-            for (kind, events) in kinds {
-                let marks: Vec<String> = events.iter().map(|event| event.mark.clone()).collect();
-                notices.extend(ledger.settle(&self.role, kind, &marks, &self.label, now));
-                notices.extend(events.into_iter().filter_map(|event| ledger.raise(event, watcher, now)));
+            for kind in [Kind::Failed, Kind::Fenced] {
+                if ledger.find(&self.role, kind).is_some_and(|event| seen.glimpse.is_after(event)) {
+                    notices.extend(ledger.settle(&self.role, kind, &[], &self.label, now));
+                }
             }
             notices
         });
+    }
+
+    /// Notes all that is so of these kinds: what is new is told, and what is no more is over.
+    fn settle(
+        &self,
+        ledger: &mut Ledger,
+        kinds: Vec<(Kind, Vec<Event>)>,
+        watcher: Watcher,
+        now: Timestamp,
+    ) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for (kind, events) in kinds {
+            let marks: Vec<String> = events.iter().map(|event| event.mark.clone()).collect();
+            notices.extend(ledger.settle(&self.role, kind, &marks, &self.label, now));
+            notices.extend(events.into_iter().filter_map(|event| ledger.raise(event, watcher, now)));
+        }
+        notices
     }
 
     fn raise(&self, event: Event, watcher: Watcher) {
@@ -289,4 +274,18 @@ impl Seen {
         }
         self.glimpse = glimpse;
     }
+}
+
+/// Whether a run that ended like this failed. One that somebody ended did not, nor one that met another at work: that one goes on,
+/// or is tried again at once.
+fn is_failure(error: &GuardError) -> bool {
+    !matches!(
+        error,
+        GuardError::NoSchedule { .. }
+            | GuardError::Backup(
+                BackupError::Interrupted
+                    | BackupError::Lock(LockError::Busy { .. })
+                    | BackupError::Append(AppendError::Moved(_))
+            )
+    )
 }

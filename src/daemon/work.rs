@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::{Lease, RoleSettings, Settings};
 use crate::job;
-use crate::job::backup::{Ask, BackupError, Opening, Runner};
+use crate::job::backup::{Ask, BackupError, Opening};
 use crate::job::beat;
 use crate::job::cancel::Cancel;
 use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
@@ -14,9 +14,10 @@ use crate::job::hook::{self, Hooks};
 use crate::job::lease;
 use crate::job::local::{Local, LockError};
 use crate::job::repository::Repository;
-use crate::role::duty::{Journal, LeaseAnswer};
+use crate::job::runner::Runner;
+use crate::role::duty::Journal;
 use crate::role::election::{LeaseView, Occasion};
-use crate::role::lease::keeper::{Keeper, LostTo};
+use crate::role::lease::keeper::LostTo;
 use crate::role::lease::{LeaseService, Reply};
 use crate::role::permit::Deadline;
 use crate::role::probe::Assessment;
@@ -78,17 +79,8 @@ impl Work {
     }
 
     /// Asks for the lease; whoever only observes looks.
-    pub(super) async fn ask(&self, lease: &mut dyn LeaseService) -> (LeaseAnswer, Option<crate::role::permit::Grant>) {
-        let reply = if self.observe { lease.look().await } else { lease.ask().await };
-        match reply {
-            Reply::Held(grant) => (LeaseAnswer::Free, Some(grant)),
-            Reply::Taken { by, .. } => (LeaseAnswer::Taken(by), None),
-            Reply::Free => (LeaseAnswer::Free, None),
-            Reply::Unknown { why } => {
-                tracing::warn!("role {}: the lease: {why}", self.role.name);
-                (LeaseAnswer::Unreachable, None)
-            }
-        }
+    pub(super) async fn ask(&self, lease: &mut dyn LeaseService) -> Reply {
+        if self.observe { lease.look().await } else { lease.ask().await }
     }
 
     /// Reads the journal on, and keeps what a first run after a takeover needs; looks for the holder's `beat` if asked to.
@@ -210,17 +202,6 @@ impl Work {
             Some(deadline) if !deadline.passed(self.runner.env.clock.moment()) => LeaseView::Held(deadline),
             _ if self.role.lease == Lease::None => LeaseView::Unasked,
             _ => LeaseView::Unreachable,
-        }
-    }
-}
-
-/// Resolves when the lease is somebody else's; never where there is none.
-pub(super) fn lost(keeper: Option<&Keeper>) -> impl Future<Output = LostTo> + Send + use<> {
-    let lost = keeper.map(Keeper::lost);
-    async move {
-        match lost {
-            Some(lost) => lost.await,
-            None => std::future::pending().await,
         }
     }
 }

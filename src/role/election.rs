@@ -183,6 +183,16 @@ pub enum StandbyReason {
     },
 }
 
+impl StandbyReason {
+    /// Whether the role is not that of `node`: another process of the same node may have the lease.
+    pub fn is_elsewhere(&self, node: NodeId) -> bool {
+        match self {
+            Self::LeaseTaken(by) => by.as_ref().is_some_and(|by| by.node != node),
+            Self::NotListed | Self::NotEligible | Self::HandedOver { .. } => true,
+        }
+    }
+}
+
 /// Why a node cannot tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownReason {
