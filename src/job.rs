@@ -18,6 +18,7 @@ pub mod progress;
 pub mod report;
 pub mod repository;
 pub mod restore;
+pub mod runner;
 pub mod select;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -19,27 +19,23 @@ mod stock;
 mod worker;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::config::RoleSettings;
-use crate::env::Env;
 use crate::ids::{InstanceId, NodeId};
 pub use crate::job::backup::dump::DumpError;
 pub use crate::job::backup::error::BackupError;
 pub(crate) use crate::job::backup::session::Session;
 pub(crate) use crate::job::backup::shared::Shared;
-use crate::job::cancel::Cancel;
 use crate::job::hook::Hooks;
-use crate::job::lease::Sessions;
 use crate::job::local::{Local, LocalLock, Memory, Own};
-use crate::job::progress::Progress;
 use crate::job::report::{ByteCounts, FileCounts};
 use crate::job::repository::Repository;
+use crate::job::runner::Runner;
 use crate::journal::log::{Act, Journal};
-use crate::journal::record::{CloneBody, NodeRef, TakeoverWhy};
+use crate::journal::record::{CloneBody, TakeoverWhy};
 use crate::journal::state::{Holder, Snapshot, View};
 use crate::repo::names;
 use crate::repo::reader::load_index;
@@ -49,25 +45,6 @@ use crate::role::permit::Candidacy;
 use crate::role::twin::{self, Suspicion};
 use crate::store::proof;
 use crate::tree::problem::Problem;
-
-/// Who runs it, and with what.
-#[derive(Debug, Clone)]
-pub struct Runner {
-    /// Clock and randomness.
-    pub env: Env,
-    /// This node.
-    pub node: NodeRef,
-    /// This process.
-    pub instance: InstanceId,
-    /// Where this node keeps what it remembers.
-    pub state_dir: PathBuf,
-    /// An operator's interrupt.
-    pub cancel: Cancel,
-    /// How far it is.
-    pub progress: Arc<Progress>,
-    /// What the leases of this process have in common.
-    pub sessions: Sessions,
-}
 
 /// What a run is asked to do beyond the role's settings.
 #[derive(Debug, Clone, Default)]
@@ -135,7 +112,7 @@ impl<'a> Opening<'a> {
     ) -> Result<Self, BackupError> {
         let started = runner.env.clock.boottime();
         let keys = repository.keys.clone();
-        let mut memory = local.load(runner.node.id);
+        let memory = local.load(runner.node.id);
         let state = |error| BackupError::State { path: local.memory_file(), error };
         let mut instances = local.instances();
         if !instances.contains(&runner.instance) {
@@ -147,28 +124,37 @@ impl<'a> Opening<'a> {
         }
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
-        let mut view = journal.read(memory.view.as_ref()).await?;
+        let view = journal.read(memory.view.as_ref()).await?;
+        let mut opening = Self { runner, repository, journal, local, lock, memory, view, started };
         // Who remembers nothing has nothing to compare with; who has not the lock leaves it to who has.
-        if memory.view.is_some() && lock.is_some() {
-            let newest = view.writers.get(&runner.node.id).copied();
-            match twin::judge(newest, &instances, memory.suspected) {
-                Suspicion::None | Suspicion::Known => {}
-                Suspicion::First(seq) => {
-                    tracing::warn!(
-                        "record {seq} of the journal has this node's ID, and no process of this node wrote it: either \
-                         this machine was set back to an earlier state, or it was cloned with its state directory"
-                    );
-                    memory.suspected = Some(seq);
-                    local.save(&memory).map_err(state)?;
-                }
-                Suspicion::Twin if view.state.clones.contains(&runner.node.id) => {}
-                Suspicion::Twin => {
-                    let other = newest.expect("it was judged").instance;
-                    view = journal.note(&view, Act::Clone(CloneBody { other })).await?;
-                }
-            }
+        if opening.memory.view.is_some() && opening.lock.is_some() {
+            opening.look_for_twin(&instances).await?;
         }
-        Ok(Self { runner, repository, journal, local, lock, memory, view, started })
+        Ok(opening)
+    }
+
+    /// Whether a record of this node's was written by none of its processes. Once may be a machine that was set back; twice is
+    /// another machine with its identity, and goes into the journal for both to see.
+    async fn look_for_twin(&mut self, instances: &[InstanceId]) -> Result<(), BackupError> {
+        let node = self.runner.node.id;
+        let newest = self.view.writers.get(&node).copied();
+        match (twin::judge(newest, instances, self.memory.suspected), newest) {
+            (Suspicion::First(seq), _) => {
+                tracing::warn!(
+                    "record {seq} of the journal has this node's ID, and no process of this node wrote it: either \
+                     this machine was set back to an earlier state, or it was cloned with its state directory"
+                );
+                self.memory.suspected = Some(seq);
+                let path = self.local.memory_file();
+                self.local.save(&self.memory).map_err(|error| BackupError::State { path, error })
+            }
+            (Suspicion::Twin, Some(newest)) if !self.view.state.clones.contains(&node) => {
+                let act = Act::Clone(CloneBody { other: newest.instance });
+                self.view = self.journal.note(&self.view, act).await?;
+                Ok(())
+            }
+            (Suspicion::None | Suspicion::Known | Suspicion::Twin, _) => Ok(()),
+        }
     }
 
     /// The journal as it is now, for somebody who waits for no lock and remembers nothing.

@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Lease, RoleSettings};
 use crate::ids::Digest;
-use crate::job::backup::Runner;
 use crate::job::repository::Repository;
+use crate::job::runner::Runner;
 use crate::repo::names;
 use crate::store::{Store, StoreError};
 

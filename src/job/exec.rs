@@ -6,7 +6,6 @@
 
 mod child;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +14,9 @@ use jiff::Timestamp;
 pub use self::child::Ended;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
-use crate::job::backup::{BackupError, Runner, Session};
-use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
-use crate::job::repository::Repository;
+use crate::job::backup::{BackupError, Session};
+use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded};
+use crate::job::runner::Runner;
 use crate::journal::record::{BeginBody, Body, EndBody};
 use crate::journal::state::Holder;
 use crate::role::lease::LeaseHolder;
@@ -106,13 +105,11 @@ pub async fn exec(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     request: &Request,
 ) -> Result<Executed, ExecError> {
-    let plan = if request.scheduled { Some(guard::plan(role, settings)?) } else { None };
-    let assessment = guard::assess(runner, role, None).await;
-    if let Some(refused) = guard::ineligible(runner, role, assessment.as_ref()) {
-        return Ok(Executed::Refused(Box::new(refused)));
-    }
-    let store = connect().await.map_err(GuardError::from)?;
-    let repository = Repository::open(store, &role.name, &role.key).await.map_err(GuardError::from)?;
+    let approach = match guard::approach(runner, settings, role, connect, request.scheduled).await? {
+        Ok(approach) => approach,
+        Err(refused) => return Ok(Executed::Refused(Box::new(refused))),
+    };
+    let Approach { repository, plan, assessment, .. } = approach;
     let guard = Guard { runner, role, repository: &repository, plan, occasion: None };
     match Box::pin(guard.admit(assessment)).await? {
         Admission::Refused(refused) => Ok(Executed::Refused(refused)),
@@ -177,15 +174,10 @@ fn variables(
     term: Term,
     slot: Option<Timestamp>,
     deadline: &Deadline,
-) -> BTreeMap<&'static str, String> {
+) -> Vec<(&'static str, String)> {
     let now = runner.env.clock.moment();
     let until = deadline.until().and_then(|until| now.wall.checked_add(until.saturating_sub(now.boot)).ok());
-    let mut variables = BTreeMap::from([
-        ("RUNNER_NODE", runner.node.name.clone()),
-        ("RUNNER_ROLE", role.name.to_string()),
-        ("RUNNER_TERM", term.to_string()),
-    ]);
-    variables.extend(slot.map(|slot| ("RUNNER_SLOT", slot.to_string())));
+    let mut variables = runner.context(&role.name, Some(term), slot).variables();
     // As it stands at the start; it moves on while the lease is renewed.
     variables.extend(until.map(|until| ("RUNNER_DEADLINE", until.to_string())));
     variables

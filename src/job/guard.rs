@@ -12,11 +12,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{RoleSettings, Settings, StoreUrl};
-use crate::job::backup::{Ask, BackupError, Committed, Opening, Runner};
+use crate::job::backup::{Ask, BackupError, Committed, Opening};
 use crate::job::beat::Beat;
 use crate::job::lease;
 use crate::job::report::{ByteCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
+use crate::job::runner::Runner;
 use crate::journal::log::AppendError;
 use crate::journal::state::View;
 use crate::role::election::{
@@ -25,9 +26,9 @@ use crate::role::election::{
 use crate::role::lease::keeper::{self, Keeper, LostTo};
 use crate::role::lease::{LeaseHolder, Reply};
 use crate::role::permit::Candidacy;
-use crate::role::probe::{self, Assessment, Context};
+use crate::role::probe::{self, Assessment};
 use crate::role::slot::{Plan, Slot};
-use crate::store::counting::{Counting, Counts};
+use crate::store::counting::{Counters, Counting, Counts};
 use crate::store::proof::ProofFailure;
 use crate::store::{Store, StoreError};
 
@@ -139,18 +140,14 @@ pub async fn backup(
     let started = runner.env.clock.boottime();
     // Set by the operator's signal, and by the loss of the lease.
     let runner = &Runner { cancel: runner.cancel.child(), ..runner.clone() };
-    let plan = if request.scheduled { Some(plan(role, settings)?) } else { None };
-    let due = plan.as_ref().and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
-    let mut assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
-    // What is clear without lease and journal needs no store.
-    if let Some((report, reason)) = ineligible(runner, role, assessment.as_ref()) {
-        let duration = runner.env.clock.boottime().saturating_sub(started);
-        return Ok((RoleReport { duration, ..report }, reason));
-    }
-    let (counting, counters) = Counting::new(connect().await?);
-    let store: Arc<dyn Store> = Arc::new(counting);
-    let repository =
-        until_cancelled(runner, async { Ok(Repository::open(store, &role.name, &role.key).await?) }).await?;
+    let approach = match approach(runner, settings, role, connect, request.scheduled).await? {
+        Ok(approach) => approach,
+        Err((report, reason)) => {
+            let duration = runner.env.clock.boottime().saturating_sub(started);
+            return Ok((RoleReport { duration, ..report }, reason));
+        }
+    };
+    let Approach { repository, plan, mut assessment, counters } = approach;
     let guard = Guard { runner, role, repository: &repository, plan, occasion: None };
     let mut decisions = 0;
     let (report, reason) = loop {
@@ -175,6 +172,38 @@ pub async fn backup(
     };
     let duration = runner.env.clock.boottime().saturating_sub(started);
     Ok((measured(report, duration, &counters.read()), reason))
+}
+
+/// A role's repository, and what is known before its journal is read.
+pub(crate) struct Approach {
+    pub(crate) repository: Repository,
+    /// The schedule that is to be kept to.
+    pub(crate) plan: Option<Plan>,
+    pub(crate) assessment: Option<Assessment>,
+    /// Counts what is asked of the store.
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// The way up to the journal; `Err`: there is no need to go further, and why. The store is connected to only then: what is
+/// clear without lease and journal needs none.
+pub(crate) async fn approach(
+    runner: &Runner,
+    settings: &Settings,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+    scheduled: bool,
+) -> Result<Result<Approach, Guarded>, GuardError> {
+    let plan = if scheduled { Some(plan(role, settings)?) } else { None };
+    let due = plan.as_ref().and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
+    let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
+    if let Some(refused) = ineligible(runner, role, assessment.as_ref()) {
+        return Ok(Err(refused));
+    }
+    let (counting, counters) = Counting::new(connect().await?);
+    let store: Arc<dyn Store> = Arc::new(counting);
+    let repository =
+        until_cancelled(runner, async { Ok(Repository::open(store, &role.name, &role.key).await?) }).await?;
+    Ok(Ok(Approach { repository, plan, assessment, counters }))
 }
 
 /// The role's journal as anybody sees it, for somebody who does not work.
@@ -236,7 +265,7 @@ pub struct Guard<'a> {
 impl<'a> Guard<'a> {
     /// Decides whether this node may work for the role now, and gets the lease if it takes one.
     pub async fn admit(&self, mut assessment: Option<Assessment>) -> Result<Admission<'a>, GuardError> {
-        let mut opening = until_cancelled(self.runner, async {
+        let opening = until_cancelled(self.runner, async {
             Ok(if self.runner.sessions.are_borrowed() {
                 Opening::join(self.runner, self.repository).await?
             } else {
@@ -244,52 +273,56 @@ impl<'a> Guard<'a> {
             })
         })
         .await?;
-        let mut slot = match self.slot(opening.view()) {
+        let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,
             Err(done) => return Ok(Admission::Refused(done)),
         };
-        let mut verdict = self.decide(&opening, slot, assessment.as_ref(), LeaseView::Unasked);
-        let mut keeper = None;
-        if let State::Candidate = verdict.state {
-            if let Some(wait) = self.turn(&opening, slot) {
-                // The node that had the role last goes first: a role that moves without need is read anew for nothing.
-                until_cancelled(self.runner, async {
-                    tokio::time::sleep(wait).await;
-                    Ok(())
-                })
-                .await?;
-                let due = slot.map(|slot| slot.at);
-                assessment =
-                    until_cancelled(self.runner, async { Ok(assess(self.runner, self.role, due).await) }).await?;
-            }
-            let asked = until_cancelled(self.runner, self.acquire()).await?;
-            // What was committed while this node waited counts.
-            until_cancelled(self.runner, async { Ok(opening.refresh().await?) }).await?;
-            slot = match self.slot(opening.view()) {
-                Ok(slot) => slot,
-                Err(done) => {
-                    release(asked.ok()).await;
-                    return Ok(Admission::Refused(done));
-                }
-            };
-            let view = match &asked {
-                Ok(keeper) => LeaseView::Held(keeper.deadline()),
-                Err(Refusal::Taken(by)) => LeaseView::Taken(by.as_ref()),
-                Err(Refusal::Unreachable(why)) => {
-                    tracing::warn!("the lease: {why}");
-                    LeaseView::Unreachable
-                }
-            };
-            verdict = self.decide(&opening, slot, assessment.as_ref(), view);
-            keeper = asked.ok();
+        let verdict = self.decide(&opening, slot, assessment.as_ref(), LeaseView::Unasked);
+        let State::Candidate = verdict.state else { return Ok(self.conclude(opening, slot, verdict)) };
+        if let Some(wait) = self.turn(&opening, slot) {
+            // The node that had the role last goes first: a role that moves without need is read anew for nothing.
+            until_cancelled(self.runner, async {
+                tokio::time::sleep(wait).await;
+                Ok(())
+            })
+            .await?;
+            let due = slot.map(|slot| slot.at);
+            assessment = until_cancelled(self.runner, async { Ok(assess(self.runner, self.role, due).await) }).await?;
         }
-        match self.conclude(opening, slot, verdict) {
-            Admission::Active(admitted) => Ok(Admission::Active(Box::new(Admitted { keeper, ..*admitted }))),
-            refused @ Admission::Refused(_) => {
-                release(keeper).await;
-                Ok(refused)
+        let asked = until_cancelled(self.runner, self.acquire()).await?;
+        match self.admit_with(opening, assessment.as_ref(), &asked).await {
+            Ok(Admission::Active(admitted)) => {
+                Ok(Admission::Active(Box::new(Admitted { keeper: asked.ok(), ..*admitted })))
+            }
+            refused => {
+                release(asked.ok()).await;
+                refused
             }
         }
+    }
+
+    /// Decides with what asking for the lease came to, and with what was committed while this node waited.
+    async fn admit_with(
+        &self,
+        mut opening: Opening<'a>,
+        assessment: Option<&Assessment>,
+        asked: &Result<Keeper, Refusal>,
+    ) -> Result<Admission<'a>, GuardError> {
+        until_cancelled(self.runner, async { Ok(opening.refresh().await?) }).await?;
+        let slot = match self.slot(opening.view()) {
+            Ok(slot) => slot,
+            Err(done) => return Ok(Admission::Refused(done)),
+        };
+        let lease = match asked {
+            Ok(keeper) => LeaseView::Held(keeper.deadline()),
+            Err(Refusal::Taken(by)) => LeaseView::Taken(by.as_ref()),
+            Err(Refusal::Unreachable(why)) => {
+                tracing::warn!("the lease: {why}");
+                LeaseView::Unreachable
+            }
+        };
+        let verdict = self.decide(&opening, slot, assessment, lease);
+        Ok(self.conclude(opening, slot, verdict))
     }
 
     /// The same for a process that keeps the role's lease all the time, and knows how it stands.
@@ -420,10 +453,13 @@ impl<'a> Guard<'a> {
 }
 
 /// Resolves when the lease is somebody else's; never where there is none.
-pub async fn lost(keeper: Option<&Keeper>) -> LostTo {
-    match keeper {
-        Some(keeper) => keeper.lost().await,
-        None => std::future::pending().await,
+pub fn lost(keeper: Option<&Keeper>) -> impl Future<Output = LostTo> + Send + use<> {
+    let lost = keeper.map(Keeper::lost);
+    async move {
+        match lost {
+            Some(lost) => lost.await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -463,8 +499,7 @@ pub fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
 /// What the probes say of `role` here; `None` for a role without any.
 pub(crate) async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Timestamp>) -> Option<Assessment> {
     let probe = role.eligible.as_ref()?;
-    let context = Context { node: runner.node.name.clone(), role: role.name.clone(), term: None, slot };
-    Some(probe::assess(probe, &context, &runner.env).await)
+    Some(probe::assess(probe, &runner.context(&role.name, None, slot), &runner.env).await)
 }
 
 /// Why this node is not even a candidate, as far as settings and probes tell.

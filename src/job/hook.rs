@@ -5,7 +5,6 @@
 //! than its time. `before` and `on_takeover` end when the permit ends. `after` does not: it gives back what `before` took, on
 //! this node only, and a machine that stays frozen is worse than one that is thawed late.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -23,10 +22,11 @@ use tokio::task::JoinHandle;
 use crate::config::RoleSettings;
 use crate::file::{self, Lock};
 use crate::ids::Term;
-use crate::job::backup::{BackupError, Committed, Runner};
+use crate::job::backup::{BackupError, Committed};
 use crate::job::cancel::Cancel;
 use crate::job::exec::passed;
 use crate::job::local::LockError;
+use crate::job::runner::Runner;
 use crate::journal::log::AppendError;
 use crate::process::{Ended, Group};
 use crate::role::permit::{Deadline, margin};
@@ -195,7 +195,7 @@ impl<'a> Hooks<'a> {
     async fn after(self, open: Open, outcome: &str) {
         if let Some(command) = &self.role.hooks.after {
             let mut variables = self.variables(open.term, open.slot);
-            variables.insert("RUNNER_OUTCOME", outcome.to_owned());
+            variables.push(("RUNNER_OUTCOME", outcome.to_owned()));
             let stop = async {
                 self.runner.cancel.cancelled().await;
                 tokio::time::sleep(ENDING_MAX).await;
@@ -223,7 +223,7 @@ impl<'a> Hooks<'a> {
         self,
         hook: &'static str,
         command: &[String],
-        variables: &BTreeMap<&'static str, String>,
+        variables: &[(&'static str, String)],
         limit: Duration,
         stop: impl Future<Output = ()>,
     ) -> Result<(), HookError> {
@@ -233,7 +233,7 @@ impl<'a> Hooks<'a> {
         };
         let grace = margin(self.role.bucket_lease_ttl) / 2;
         let mut command = Command::new(program);
-        command.args(arguments).envs(variables);
+        command.args(arguments).envs(variables.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut group = Group::spawn(&mut command)
             .map_err(|error| start(io::Error::new(error.kind(), format!("{program}: {error}"))))?;
@@ -262,14 +262,8 @@ impl<'a> Hooks<'a> {
         ended
     }
 
-    fn variables(self, term: Term, slot: Option<Timestamp>) -> BTreeMap<&'static str, String> {
-        let mut variables = BTreeMap::from([
-            ("RUNNER_NODE", self.runner.node.name.clone()),
-            ("RUNNER_ROLE", self.role.name.to_string()),
-            ("RUNNER_TERM", term.to_string()),
-        ]);
-        variables.extend(slot.map(|slot| ("RUNNER_SLOT", slot.to_string())));
-        variables
+    fn variables(self, term: Term, slot: Option<Timestamp>) -> Vec<(&'static str, String)> {
+        self.runner.context(&self.role.name, Some(term), slot).variables()
     }
 
     fn dir(self) -> PathBuf {

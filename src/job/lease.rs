@@ -11,12 +11,12 @@ use crate::config::EtcdSettings;
 use crate::config::{Lease, RoleSettings, Settings};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId, RepoId, RoleName};
-use crate::job::backup::Runner;
 use crate::job::guard::GuardError;
 use crate::job::report::whoami::EtcdStatus;
 #[cfg(feature = "etcd")]
 use crate::job::report::whoami::PeerInfo;
 use crate::job::repository::Repository;
+use crate::job::runner::Runner;
 use crate::repo::names;
 use crate::role::identity::Node;
 #[cfg(feature = "etcd")]

@@ -17,12 +17,13 @@ use crate::job::backup::orphans;
 use crate::job::backup::pipeline::{Gathered, Input, gather};
 use crate::job::backup::stock::{Ledger, Orphans, Stock};
 use crate::job::backup::worker::Counts;
-use crate::job::backup::{Ask, BackupError, Committed, Runner, Shared};
+use crate::job::backup::{Ask, BackupError, Committed, Shared};
 use crate::job::cache::{Bound, CacheReader, CacheWriter};
 use crate::job::local::{Local, LocalLock, Memory};
 use crate::job::progress::{Phase, Progress};
 use crate::job::report::{ByteCounts, FileCounts};
 use crate::job::repository::Repository;
+use crate::job::runner::Runner;
 use crate::journal::log::{AppendError, Journal, JournalError};
 use crate::journal::record::{Body, Changes, Cost, SnapshotBody};
 use crate::journal::state::{Holder, Snapshot, View};
@@ -185,7 +186,7 @@ impl Session<'_> {
             .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))
             .ok();
         let dumps: BTreeMap<String, Dump> = role.dumps.clone();
-        let environment = self.environment(ask.slot);
+        let environment = self.runner.context(self.repository.role(), Some(self.permit.term()), ask.slot).variables();
         let root = base.map(|b| b.root);
         let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
         let handle = Handle::current();
@@ -220,16 +221,6 @@ impl Session<'_> {
         })
         .await
         .map_err(|e| BackupError::Internal(e.to_string()))?
-    }
-
-    fn environment(&self, slot: Option<Timestamp>) -> Vec<(&'static str, String)> {
-        let mut variables = vec![
-            ("RUNNER_NODE", self.runner.node.name.clone()),
-            ("RUNNER_ROLE", self.repository.role().to_string()),
-            ("RUNNER_TERM", self.permit.term().to_string()),
-        ];
-        variables.extend(slot.map(|slot| ("RUNNER_SLOT", slot.to_string())));
-        variables
     }
 
     /// Puts the index of this run's packs, in objects of bounded size.

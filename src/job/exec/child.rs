@@ -1,7 +1,6 @@
 //! A guarded command: it runs in its own process group, gets the signals that this program gets, and does not outlive its
 //! leave.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -31,7 +30,7 @@ const SIGNALS_MAX: usize = 16;
 /// It cannot be started or waited for.
 pub(super) async fn run<T>(
     command: &[String],
-    variables: &BTreeMap<&str, String>,
+    variables: &[(&'static str, String)],
     grace: Duration,
     stop: impl Future<Output = T>,
 ) -> io::Result<(Ended, Option<T>)> {
@@ -41,7 +40,7 @@ pub(super) async fn run<T>(
     // Before the command is there: a signal that comes in between must not be lost.
     let mut signals = signals()?;
     let mut command = Command::new(program);
-    let mut group = Group::spawn(command.args(arguments).envs(variables))
+    let mut group = Group::spawn(command.args(arguments).envs(variables.iter().cloned()))
         .map_err(|e| io::Error::new(e.kind(), format!("{program}: {e}")))?;
     let terminal = Terminal::hand_to(group.id());
     tokio::pin!(stop);
@@ -124,14 +123,14 @@ mod tests {
     #[tokio::test]
     async fn the_exit_code_comes_back_as_a_shell_would_give_it() {
         let never = || std::future::pending::<()>();
-        let none = BTreeMap::new();
+        let none = [];
         let (ended, why) = run(&sh("exit 7"), &none, LONG, never()).await.unwrap();
         assert_eq!((ended, ended.code(), why), (Ended::Exit(7), 7, None));
         let (ended, _) = run(&sh("kill -KILL $$"), &none, LONG, never()).await.unwrap();
         assert_eq!((ended, ended.code()), (Ended::Signal(9), 137));
         let error = run(&["/no/such/program".to_owned()], &none, LONG, never()).await.unwrap_err();
         assert!(error.to_string().starts_with("/no/such/program: "), "{error}");
-        let role = BTreeMap::from([("RUNNER_ROLE", "app".to_owned())]);
+        let role = [("RUNNER_ROLE", "app".to_owned())];
         assert_eq!(run(&sh("test \"$RUNNER_ROLE\" = app"), &role, LONG, never()).await.unwrap().0, Ended::Exit(0));
     }
 
@@ -149,7 +148,7 @@ mod tests {
             }
         };
         let polite = format!("trap 'exit 3' TERM; touch {}; while :; do sleep 0.01; done", ready.display());
-        let (ended, why) = run(&sh(&polite), &BTreeMap::new(), LONG, stop()).await.unwrap();
+        let (ended, why) = run(&sh(&polite), &[], LONG, stop()).await.unwrap();
         assert_eq!((ended, why), (Ended::Exit(3), Some("over")));
 
         std::fs::remove_file(&ready).unwrap();
@@ -158,7 +157,7 @@ mod tests {
             child.display(),
             ready.display()
         );
-        let (ended, why) = run(&sh(&deaf), &BTreeMap::new(), POLL, stop()).await.unwrap();
+        let (ended, why) = run(&sh(&deaf), &[], POLL, stop()).await.unwrap();
         assert_eq!((ended, why), (Ended::Signal(9), Some("over")));
         let child: i32 = std::fs::read_to_string(&child).unwrap().trim().parse().unwrap();
         // Killed with the group. It dies when the kernel gets to it, and is then a zombie until init reaps it.

@@ -1,0 +1,40 @@
+//! Who does the work on this node, and with what.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::env::Env;
+use crate::ids::{InstanceId, RoleName, Term};
+use crate::job::cancel::Cancel;
+use crate::job::lease::Sessions;
+use crate::job::progress::Progress;
+use crate::journal::record::NodeRef;
+use crate::role::probe::Context;
+
+/// One process of this node, as it works for its roles.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    /// Clock and randomness.
+    pub env: Env,
+    /// This node.
+    pub node: NodeRef,
+    /// This process.
+    pub instance: InstanceId,
+    /// Where this node keeps what it remembers.
+    pub state_dir: PathBuf,
+    /// An operator's interrupt.
+    pub cancel: Cancel,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// What the leases of this process have in common.
+    pub sessions: Sessions,
+}
+
+impl Runner {
+    /// What every command that it starts for a role gets to know, as far as it is known.
+    pub fn context(&self, role: &RoleName, term: Option<Term>, slot: Option<Timestamp>) -> Context {
+        Context { node: self.node.name.clone(), role: role.clone(), term, slot }
+    }
+}
