@@ -246,6 +246,8 @@ pub struct RoleSettings {
     pub nodes: Option<Vec<String>>,
     /// When a node should be active.
     pub eligible: Option<Probe>,
+    /// Which node may stand in when no eligible one did it.
+    pub fallback: Option<Fallback>,
     /// What makes it exclusive.
     pub lease: Lease,
     /// What is backed up: absolute, none inside another, sorted.
@@ -280,6 +282,20 @@ pub struct RoleSettings {
     pub allow_empty: bool,
     /// Commands around a run, and around the time in which this node has the role.
     pub hooks: Hooks,
+}
+
+/// Who may do what no eligible node did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// Evidence that a node may.
+    pub probe: Probe,
+    /// How long a slot must have been due without a commit.
+    pub after: Duration,
+}
+
+impl Fallback {
+    /// How long eligible nodes have, where nothing is said: half of what makes a slot a missed one.
+    pub const AFTER: Duration = Duration::from_mins(15);
 }
 
 /// A role's commands: program and arguments, no shell.
@@ -321,6 +337,7 @@ impl RoleSettings {
             key,
             nodes: None,
             eligible: None,
+            fallback: None,
             lease: Lease::None,
             sources,
             exclude: Vec::new(),

@@ -178,7 +178,7 @@ async fn ask_within(url: &str, wanted: Wanted<'_>, timeout: Duration) -> (Answer
         ca_file: wanted.ca_file,
     };
     let context = Context { node: "east".into(), role: "app".parse().unwrap(), term: None, slot: None };
-    let assessment = assess(&probe, &context, &Env::host()).await;
+    let assessment = assess(&probe, None, &context, &Env::host()).await;
     let [evidence] = &assessment.evidence[..] else { panic!("{assessment:?}") };
     assert_eq!(evidence.answer, assessment.answer);
     assert_eq!(evidence.subject.to_string(), format!("http {url}"));

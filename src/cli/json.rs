@@ -134,7 +134,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
         .map(|e| {
             json!({
                 "probe": e.probe, "answer": e.answer, "detail": e.detail, "latency_seconds": seconds(e.latency),
-                "age_seconds": seconds(e.age),
+                "age_seconds": seconds(e.age), "fallback": e.fallback,
             })
         })
         .collect();
@@ -149,6 +149,8 @@ fn whoami_role(role: &RoleStatus) -> Value {
         Reason::ProbesYes => "probes_yes",
         Reason::ProbesNo => "probes_no",
         Reason::ProbesUnknown => "probes_unknown",
+        Reason::StandsIn => "stands_in",
+        Reason::Fallback { .. } => "fallback",
         Reason::JournalUnread => "journal_unread",
         Reason::LeaseHeld => "lease_held",
         Reason::LeaseFreeMine => "lease_free_mine",

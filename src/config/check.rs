@@ -13,8 +13,8 @@ use super::document::Table;
 use super::error::{ConfigError, Place, Problem};
 use super::section::{At, Section, accept};
 use super::{
-    Dump, Hooks, Host, JournalPlace, KeySource, Lease, LeaseUnreachable, NotifySettings, RoleSettings, Schedule,
-    Settings, StoreSettings, StoreUrl, TakeoverTrust, raw, value,
+    Dump, Fallback, Hooks, Host, JournalPlace, KeySource, Lease, LeaseUnreachable, NotifySettings, RoleSettings,
+    Schedule, Settings, StoreSettings, StoreUrl, TakeoverTrust, raw, value,
 };
 use crate::ids::RoleName;
 
@@ -236,6 +236,7 @@ impl Check<'_> {
         let own_key = self.key(section);
         let key = if KEYS.iter().any(|k| section.has(k)) { own_key } else { store.map(|s| s.key.clone()) };
         let eligible = section.section("eligible").map(|probe| self.probe(&probe));
+        let fallback = section.section("fallback").map(|fallback| self.fallback(section, &fallback));
         let lease = self.lease(section, has_etcd);
         let nodes = self.nodes(section);
         let sources = self.sources(section);
@@ -268,6 +269,10 @@ impl Check<'_> {
                 Some(probe) => Some(probe?),
                 None => None,
             },
+            fallback: match fallback {
+                Some(fallback) => Some(fallback?),
+                None => None,
+            },
             lease: lease?,
             exclude,
             one_file_system: section.flag("one_file_system").unwrap_or(false),
@@ -292,6 +297,31 @@ impl Check<'_> {
             hooks: hooks(section),
             ..defaults
         })
+    }
+
+    /// Who may stand in. It is told from the slots that nobody committed, so there must be slots, and somebody to stand in for.
+    fn fallback(&mut self, role: &Section<'_>, section: &Section<'_>) -> Option<Fallback> {
+        let mut sound = true;
+        for (given, what, hint) in [
+            (
+                role.has("eligible"),
+                "stands in for eligible nodes, and the role has no eligible",
+                "rename it to eligible",
+            ),
+            (
+                role.has("schedule") || role.has("every"),
+                "waits for slots that nobody commits, and the role has none",
+                "give the role a schedule, or remove fallback",
+            ),
+        ] {
+            if !given {
+                sound = false;
+                self.problems.push(section.problem(what).hint(hint));
+            }
+        }
+        let probe = self.probe(section)?;
+        let after = section.duration("after").map_or(Fallback::AFTER, |at| at.value);
+        sound.then_some(Fallback { probe, after })
     }
 
     /// The lease, by the contract: what is written; else etcd if configured, else none beside a probe, else the bucket.

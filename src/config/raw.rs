@@ -47,11 +47,9 @@ enum Support {
     Ready,
     /// It says that the key has no effect yet: convenience only, what is backed up and by whom is the same without it.
     Inert(&'static str),
-    /// It refuses: without the key somebody else would run, or something else would be in the backup.
-    Missing(&'static str),
 }
 
-use Support::{Inert, Missing, Ready};
+use Support::{Inert, Ready};
 
 const fn key(name: &'static str, form: Form, support: Support) -> Key {
     Key { name, form, support }
@@ -101,7 +99,7 @@ static ETCD: &[Key] = &[
 static ROLE: &[Key] = &[
     key("nodes", Form::Texts, Ready),
     key("eligible", Form::Probe(false), Ready),
-    key("fallback", Form::Probe(true), Missing("remove it; only an eligible node runs the role")),
+    key("fallback", Form::Probe(true), Ready),
     key("lease", Form::Word(&["etcd", "bucket", "none"]), Ready),
     key("bucket_lease_ttl", Form::Span, Ready),
     key("key_file", Form::Text, Ready),
@@ -212,12 +210,8 @@ impl Findings {
             };
             // The form first: a typo inside a part that is not there yet is worth hearing of now.
             self.form(&entry.node, &name, key.form);
-            match key.support {
-                Ready => {}
-                Inert(why) => self.warnings.push(Problem::new(&entry.place, name, format!("no effect: {why}"))),
-                Missing(instead) => {
-                    self.problem(Problem::new(&entry.place, name, "not in this version yet").hint(instead));
-                }
+            if let Inert(why) = key.support {
+                self.warnings.push(Problem::new(&entry.place, name, format!("no effect: {why}")));
             }
         }
     }

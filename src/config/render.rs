@@ -8,8 +8,8 @@ use std::path::Path;
 
 use super::value::{format_duration, format_size};
 use super::{
-    EtcdSettings, HttpUrl, JournalPlace, KeySource, Lease, LeaseUnreachable, NotifySettings, Probe, RoleSettings,
-    Schedule, Settings, StoreSettings, TakeoverTrust,
+    EtcdSettings, Fallback, HttpUrl, JournalPlace, KeySource, Lease, LeaseUnreachable, NotifySettings, Probe,
+    RoleSettings, Schedule, Settings, StoreSettings, TakeoverTrust,
 };
 
 /// A text as TOML writes it.
@@ -137,6 +137,11 @@ fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {
     }
     if let Some(eligible) = &role.eligible {
         out.set("eligible", &probe(eligible));
+    }
+    if let Some(Fallback { probe: of, after }) = &role.fallback {
+        let of = probe(of);
+        let open = of.strip_suffix(" }").expect("a probe is written in braces");
+        out.set("fallback", &format!("{open}, after = \"{}\" }}", format_duration(*after)));
     }
     let lease = match role.lease {
         Lease::Etcd => "etcd",

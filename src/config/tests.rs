@@ -78,6 +78,7 @@ fn a_full_config_reads_as_it_says_and_renders_to_itself() {
                                        timeout = "2s", ca_file = "/etc/ca.pem" },
                                      { http = "http://h", status = 204 }, { mounted = "/srv//it's here/" },
                                      { unit = 'a\x2db@1.service' }, { unit = "b.timer", timeout = "1m" }] }] }
+        fallback = { not = { mounted = "/srv/it" }, after = "20m" }
         sources = ["/srv/b//", "/srv/a"]
         exclude = ["*.tmp", "!keep.tmp"]
         one_file_system = true
@@ -198,13 +199,15 @@ fn what_is_missing_is_said_with_what_to_write() {
 fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     let all = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\njournal = \"etcd\"\n\
         [role.a]\nlease = \"bucket\"\nsources = [\"/a\"]\n\
-        [role.b]\neligible = { vip = \"10.0.0.1\" }\nlease = \"bucket\"\nsources = [\"/b\"]\n\
+        [role.b]\nlease = \"bucket\"\nsources = [\"/b\"]\n\
         fallback = { any = [{ vip = \"10.0.0.1\" }], after = \"15m\" }\n";
     insta::assert_snapshot!(refused(all), @r#"
     runner.toml:4: store.journal: "etcd" is not in this version yet
         write journal = "auto", or remove the line
-    runner.toml:12: role.b.fallback: not in this version yet
-        remove it; only an eligible node runs the role
+    runner.toml:11: role.b.fallback: stands in for eligible nodes, and the role has no eligible
+        rename it to eligible
+    runner.toml:11: role.b.fallback: waits for slots that nobody commits, and the role has none
+        give the role a schedule, or remove fallback
     "#);
     let plain = parse("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]").unwrap();
     assert_eq!(plain.roles[&"a".parse().unwrap()].lease, Lease::Bucket, "the default without a probe");

@@ -141,7 +141,7 @@ impl Sight<'_> {
     /// The node that took the role tells it.
     fn takeover(&self, glimpse: &Glimpse) -> Option<Event> {
         let (holder, term, time, why) = glimpse.holder?;
-        let moved = matches!(why, TakeoverWhy::Moved | TakeoverWhy::Operator);
+        let moved = matches!(why, TakeoverWhy::Moved | TakeoverWhy::Operator | TakeoverWhy::Fallback);
         (holder == self.node && moved && self.now.duration_since(time) < NEWS).then(|| self.took_over(term))
     }
 

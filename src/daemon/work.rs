@@ -133,7 +133,9 @@ impl Work {
         let turn = self.limits.takeovers.acquire().await;
         let repository = self.repository().await?;
         let runner = &self.runner;
-        let guard = Guard { runner, role: &self.role, repository: &repository, plan: None, occasion: Some(occasion) };
+        let plan = guard::plan(&self.role, &self.settings, false)?;
+        let (role, occasion) = (self.role.as_ref(), Some(occasion));
+        let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion };
         let view = self.lease_view(footing);
         let term = match Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? {
             Admission::Active(admitted) => {
@@ -160,12 +162,13 @@ impl Work {
         let _turn = self.limits.runs.acquire().await;
         let runner = &self.runner;
         let started = runner.env.clock.boottime();
-        let plan = if request.scheduled { Some(guard::plan(&self.role, &self.settings)?) } else { None };
+        let plan = guard::plan(&self.role, &self.settings, request.scheduled)?;
         let repository = self.repository().await?;
         let (counting, counters) = Counting::new(Arc::clone(&repository.store));
         let store: Arc<dyn Store> = Arc::new(counting);
         let repository = Repository { store, ..repository };
-        let guard = Guard { runner, role: &self.role, repository: &repository, plan, occasion };
+        let (role, scheduled) = (self.role.as_ref(), request.scheduled);
+        let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion };
         let view = self.lease_view(footing);
         let (report, reason) = match Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? {
             Admission::Refused(refused) => *refused,

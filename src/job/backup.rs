@@ -226,7 +226,11 @@ impl<'a> Opening<'a> {
         let boot = identity::boot();
         let own = memory.own.filter(|own| Some(own.boot) == boot);
         let holder = view.state.holder.clone();
-        let inherited = holder.as_ref().filter(|h| own.is_some_and(|own| own.takeover == h.takeover));
+        // Who stood in and is eligible now has the role in another way, which other nodes must see.
+        let inherited = holder.as_ref().filter(|h| {
+            own.is_some_and(|own| own.takeover == h.takeover)
+                && (h.why == TakeoverWhy::Fallback) == candidacy.stands_in()
+        });
         let (permit, view, takeover) = if let Some(holder) = inherited {
             (candidacy.permit(holder.term, holder.takeover), view, false)
         } else {
@@ -236,6 +240,7 @@ impl<'a> Opening<'a> {
                 memory = local.load(runner.node.id);
             }
             let why = match &holder {
+                _ if candidacy.stands_in() => TakeoverWhy::Fallback,
                 None => TakeoverWhy::First,
                 Some(h) if h.node.id == runner.node.id => TakeoverWhy::Restart,
                 Some(_) => TakeoverWhy::Moved,
@@ -261,6 +266,7 @@ pub fn history(view: &View, memory: &Memory, node: NodeId) -> History {
         term: h.term,
         since: h.time,
         by_operator: h.why == TakeoverWhy::Operator,
+        stood_in: h.why == TakeoverWhy::Fallback,
     };
     let paused = view.state.paused.as_ref().map(|p| Pause {
         by: p.node.name.clone(),

@@ -110,7 +110,8 @@ pub async fn exec(
         Err(refused) => return Ok(Executed::Refused(Box::new(refused))),
     };
     let Approach { repository, plan, assessment, .. } = approach;
-    let guard = Guard { runner, role, repository: &repository, plan, occasion: None };
+    let scheduled = request.scheduled;
+    let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion: None };
     match Box::pin(guard.admit(assessment)).await? {
         Admission::Refused(refused) => Ok(Executed::Refused(refused)),
         Admission::Active(admitted) => {
@@ -204,6 +205,7 @@ async fn watch(runner: &Runner, role: &RoleSettings, session: &Session<'_>) -> C
         };
         if let Some(assessment) = guard::assess(runner, role, None).await
             && assessment.answer == Answer::No
+            && !assessment.speaks_for()
         {
             return Cause::NotEligible(assessment.evidence);
         }

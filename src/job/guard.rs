@@ -148,7 +148,8 @@ pub async fn backup(
         }
     };
     let Approach { repository, plan, mut assessment, counters } = approach;
-    let guard = Guard { runner, role, repository: &repository, plan, occasion: None };
+    let scheduled = request.scheduled;
+    let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion: None };
     let mut decisions = 0;
     let (report, reason) = loop {
         let admitted = match Box::pin(guard.admit(assessment)).await? {
@@ -177,7 +178,7 @@ pub async fn backup(
 /// A role's repository, and what is known before its journal is read.
 pub(crate) struct Approach {
     pub(crate) repository: Repository,
-    /// The schedule that is to be kept to.
+    /// The role's schedule, if it has one.
     pub(crate) plan: Option<Plan>,
     pub(crate) assessment: Option<Assessment>,
     /// Counts what is asked of the store.
@@ -193,8 +194,8 @@ pub(crate) async fn approach(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     scheduled: bool,
 ) -> Result<Result<Approach, Guarded>, GuardError> {
-    let plan = if scheduled { Some(plan(role, settings)?) } else { None };
-    let due = plan.as_ref().and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
+    let plan = plan(role, settings, scheduled)?;
+    let due = plan.as_ref().filter(|_| scheduled).and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
     let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
     if let Some(refused) = ineligible(runner, role, assessment.as_ref()) {
         return Ok(Err(refused));
@@ -256,8 +257,10 @@ pub struct Guard<'a> {
     pub role: &'a RoleSettings,
     /// Where.
     pub repository: &'a Repository,
-    /// The schedule that is to be caught up with; `None`: somebody asks by hand.
+    /// The role's schedule, if it has one.
     pub plan: Option<Plan>,
+    /// It is to be caught up with; otherwise somebody asks by hand.
+    pub scheduled: bool,
     /// What speaks for taking the role back; `None`: the slot, or the hand.
     pub occasion: Option<Occasion>,
 }
@@ -360,7 +363,7 @@ impl<'a> Guard<'a> {
 
     /// The slot to run; `Err`: there is none, and why.
     fn slot(&self, view: &View) -> Result<Option<Slot>, Box<Guarded>> {
-        let Some(plan) = &self.plan else { return Ok(None) };
+        let Some(plan) = self.plan.as_ref().filter(|_| self.scheduled) else { return Ok(None) };
         let done = |report, reason| Err(Box::new((report, Some(reason))));
         if let Some(offset) = self.repository.store.clock_offset().filter(|o| o.abs() > CLOCK_OFFSET_MAX) {
             return done(nothing(self.role, Outcome::Unknown), Reason::ClockOff { offset });
@@ -391,6 +394,7 @@ impl<'a> Guard<'a> {
             assessment,
             lease,
             history: Some(&opening.history()),
+            plan: self.plan.as_ref(),
             occasion: self.occasion.unwrap_or(slot.map_or(Occasion::ByHand, |slot| Occasion::Slot(slot.at))),
         })
     }
@@ -498,25 +502,28 @@ pub fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
 
 /// What the probes say of `role` here; `None` for a role without any.
 pub(crate) async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Timestamp>) -> Option<Assessment> {
-    let probe = role.eligible.as_ref()?;
-    Some(probe::assess(probe, &runner.context(&role.name, None, slot), &runner.env).await)
+    let fallback = role.fallback.as_ref().map(|fallback| &fallback.probe);
+    Some(probe::assess(role.eligible.as_ref()?, fallback, &runner.context(&role.name, None, slot), &runner.env).await)
 }
 
 /// Why this node is not even a candidate, as far as settings and probes tell.
 pub(crate) fn ineligible(runner: &Runner, role: &RoleSettings, assessment: Option<&Assessment>) -> Option<Guarded> {
     let evidence = || assessment.map(|a| a.evidence.clone()).unwrap_or_default();
     match election::eligibility(role, &runner.node.name, assessment) {
-        Eligibility::Yes => None,
+        Eligibility::Yes | Eligibility::Fallback => None,
         Eligibility::No(why) => Some((nothing(role, Outcome::Standby), Some(Reason::Standby(why, evidence())))),
         Eligibility::Unknown(why) => Some((nothing(role, Outcome::Unknown), Some(Reason::Unknown(why, evidence())))),
     }
 }
 
-/// The role's schedule, for a run that keeps to it.
-pub(crate) fn plan(role: &RoleSettings, settings: &Settings) -> Result<Plan, GuardError> {
-    Plan::new(role, &settings.timezone)
-        .map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?
-        .ok_or_else(|| GuardError::NoSchedule { role: role.name.clone() })
+/// The role's schedule; one that is to be kept to must be there.
+pub(crate) fn plan(role: &RoleSettings, settings: &Settings, scheduled: bool) -> Result<Option<Plan>, GuardError> {
+    let plan = Plan::new(role, &settings.timezone)
+        .map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?;
+    match plan {
+        None if scheduled => Err(GuardError::NoSchedule { role: role.name.clone() }),
+        plan => Ok(plan),
+    }
 }
 
 /// A report on a run that committed nothing.

@@ -104,6 +104,7 @@ impl Rig {
             assessment: None,
             lease: LeaseView::Unasked,
             history: Some(&history),
+            plan: None,
             occasion,
         };
         let State::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };

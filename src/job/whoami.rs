@@ -100,7 +100,7 @@ pub async fn is_active(
     role: &RoleSettings,
     connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
 ) -> State {
-    if role.lease != Lease::None {
+    if role.lease != Lease::None || role.fallback.is_some() {
         let report = Box::pin(whoami(asker, &[role], connect)).await;
         return report.roles.first().map_or(State::Unknown, |role| role.state);
     }
@@ -108,7 +108,7 @@ pub async fn is_active(
     let assessment = assess(role, &label, asker.env, None).await;
     match election::eligibility(role, &label, assessment.as_ref()) {
         Eligibility::Yes => State::Active,
-        Eligibility::No(_) => State::Standby,
+        Eligibility::No(_) | Eligibility::Fallback => State::Standby,
         Eligibility::Unknown(_) => State::Unknown,
     }
 }
@@ -116,14 +116,15 @@ pub async fn is_active(
 /// What the probes say; `patience` cuts short those that may take longer.
 async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Duration>) -> Option<Assessment> {
     let mut probe = role.eligible.clone()?;
+    let mut fallback = role.fallback.as_ref().map(|fallback| fallback.probe.clone());
     if let Some(patience) = patience {
-        shorten(&mut probe, patience);
+        [Some(&mut probe), fallback.as_mut()].into_iter().flatten().for_each(|probe| shorten(probe, patience));
     }
     let context = probe::Context { node: label.to_owned(), role: role.name.clone(), term: None, slot: None };
-    let asked = probe::assess(&probe, &context, env);
+    let asked = probe::assess(&probe, fallback.as_ref(), &context, env);
     let Some(patience) = patience else { return Some(asked.await) };
     // Only so many commands run at once: with more of them the last may start when the time is up.
-    let unknown = Assessment { answer: probe::Answer::Unknown, evidence: Vec::new() };
+    let unknown = Assessment { answer: probe::Answer::Unknown, fallback: None, evidence: Vec::new() };
     Some(tokio::time::timeout(patience + patience / 10, asked).await.unwrap_or(unknown))
 }
 
@@ -248,6 +249,7 @@ fn status(
         _ if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) => None,
         _ => view.map(|view| history(view, &looked.memory, node)),
     };
+    let plan = Plan::new(role, &asker.settings.timezone).ok().flatten();
     let inputs = Inputs {
         role,
         node,
@@ -256,6 +258,7 @@ fn status(
         assessment,
         lease: LeaseView::Unasked,
         history: history.as_ref(),
+        plan: plan.as_ref(),
         occasion: Occasion::None,
     };
     let decided = election::decide(inputs);
@@ -267,7 +270,6 @@ fn status(
 
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
-    let plan = Plan::new(role, &asker.settings.timezone).ok().flatten();
     let last_slot = view.and_then(|view| view.state.last_slot);
     let mut warnings = warnings(looked, plan.as_ref(), last_slot, now);
     if let Some(EtcdStatus::Ok { nodes, .. }) = &etcd {
@@ -344,12 +346,14 @@ fn by_lease(node: NodeId, lease: Option<&Reply>, history: Option<&History>) -> (
 fn verdict(role: &RoleSettings, state: election::State) -> (State, Reason) {
     match state {
         election::State::Active { .. } if role.eligible.is_none() => (State::Active, Reason::AlwaysActive),
+        election::State::Active { candidacy, .. } if candidacy.stands_in() => (State::Active, Reason::StandsIn),
         election::State::Active { .. } => (State::Active, Reason::ProbesYes),
         election::State::Unknown(UnknownReason::Journal) => (State::Unknown, Reason::JournalUnread),
         election::State::Unknown(UnknownReason::Probes) => (State::Unknown, Reason::ProbesUnknown),
         election::State::Unknown(UnknownReason::Lease(_)) => (State::Unknown, Reason::LeaseUnread),
         election::State::Standby(StandbyReason::NotListed) => (State::Standby, Reason::NotListed),
         election::State::Standby(StandbyReason::NotEligible) => (State::Standby, Reason::ProbesNo),
+        election::State::Standby(StandbyReason::Fallback { from }) => (State::Standby, Reason::Fallback { from }),
         election::State::Standby(StandbyReason::LeaseTaken(by)) => {
             (State::Standby, Reason::LeaseTaken { by: by.map(|by| by.label) })
         }
@@ -378,6 +382,7 @@ fn describe(evidence: &probe::Evidence, env: &Env) -> Evidence {
         detail: evidence.detail.to_string(),
         latency: evidence.latency,
         age: evidence.age(env.clock.boottime()),
+        fallback: evidence.fallback,
     }
 }
 

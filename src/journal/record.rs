@@ -120,6 +120,8 @@ pub enum TakeoverWhy {
     Restart,
     /// A person gave it to this node.
     Operator,
+    /// No eligible node did what was due, and this one stands in.
+    Fallback,
 }
 
 /// The body of a guarded command's begin. Which command is not said: it may hold secrets.

@@ -620,6 +620,7 @@ impl Duty {
             assessment: self.assessment.as_ref(),
             lease,
             history: self.history.as_ref(),
+            plan: self.plan.as_ref(),
             occasion,
         };
         election::decide(asked).state

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::lease::LeaseHolder;
 use super::permit::{Candidacy, Deadline};
 use super::probe::{Answer, Assessment, Evidence};
+use super::slot::Plan;
 use crate::config::{Lease, LeaseUnreachable, RoleSettings};
 use crate::ids::{NodeId, Term};
 
@@ -32,6 +33,8 @@ pub struct Inputs<'a> {
     pub lease: LeaseView<'a>,
     /// What the journal says; `None` when it cannot be read.
     pub history: Option<&'a History>,
+    /// The role's schedule, if it has one.
+    pub plan: Option<&'a Plan>,
     /// What speaks for taking the role again after another node took it.
     pub occasion: Occasion,
 }
@@ -77,6 +80,8 @@ pub struct Holding {
     pub since: Timestamp,
     /// A person gave it the role.
     pub by_operator: bool,
+    /// No eligible node did what was due.
+    pub stood_in: bool,
 }
 
 /// A role that nobody runs, because a person said so.
@@ -172,6 +177,11 @@ pub enum StandbyReason {
     NotListed,
     /// The probes say no.
     NotEligible,
+    /// It is not eligible, and would stand in; eligible nodes have until then. `None`: nothing is due.
+    Fallback {
+        /// Until then.
+        from: Option<Timestamp>,
+    },
     /// Another process holds the lease; `None`: which one cannot be read.
     LeaseTaken(Option<LeaseHolder>),
     /// An operator gave the role to another node, and that one has until then to show itself.
@@ -188,7 +198,7 @@ impl StandbyReason {
     pub fn is_elsewhere(&self, node: NodeId) -> bool {
         match self {
             Self::LeaseTaken(by) => by.as_ref().is_some_and(|by| by.node != node),
-            Self::NotListed | Self::NotEligible | Self::HandedOver { .. } => true,
+            Self::NotListed | Self::NotEligible | Self::Fallback { .. } | Self::HandedOver { .. } => true,
         }
     }
 }
@@ -209,6 +219,8 @@ pub enum UnknownReason {
 pub enum Eligibility {
     /// It may stand for the role; whether it has it, lease and journal decide.
     Yes,
+    /// It may stand in, if the journal says that no eligible node did it.
+    Fallback,
     /// It should not.
     No(StandbyReason),
     /// It cannot tell.
@@ -223,6 +235,8 @@ pub fn eligibility(role: &RoleSettings, label: &str, assessment: Option<&Assessm
     if role.eligible.is_some() {
         match assessment.map_or(Answer::Unknown, |a| a.answer) {
             Answer::Yes => {}
+            // As in `any`: a clear yes outvotes what cannot be told.
+            _ if assessment.is_some_and(|a| a.fallback == Some(Answer::Yes)) => return Eligibility::Fallback,
             Answer::No => return Eligibility::No(StandbyReason::NotEligible),
             Answer::Unknown => return Eligibility::Unknown(UnknownReason::Probes),
         }
@@ -239,11 +253,12 @@ pub fn decide(inputs: Inputs<'_>) -> Verdict {
 fn state(inputs: Inputs<'_>) -> State {
     let role = inputs.role;
     // It comes before the journal: a standby knows that it is one also while the store cannot be reached.
-    match eligibility(role, inputs.label, inputs.assessment) {
-        Eligibility::Yes => {}
+    let stands_in = match eligibility(role, inputs.label, inputs.assessment) {
+        Eligibility::Yes => false,
+        Eligibility::Fallback => true,
         Eligibility::No(reason) => return State::Standby(reason),
         Eligibility::Unknown(reason) => return State::Unknown(reason),
-    }
+    };
     // Probes and leases may say yes to both, and a permit fences neither.
     if inputs.history.is_some_and(|history| history.cloned) {
         return State::Cloned;
@@ -255,6 +270,12 @@ fn state(inputs: Inputs<'_>) -> State {
         return State::Paused(pause.clone());
     }
     let Some(history) = inputs.history else { return State::Unknown(UnknownReason::Journal) };
+    if stands_in {
+        let from = stands_in_from(inputs, history);
+        if from.is_none_or(|from| inputs.now < from) {
+            return State::Standby(StandbyReason::Fallback { from });
+        }
+    }
     let deadline = match by_lease(inputs, history) {
         Ok(deadline) => deadline,
         Err(state) => return state,
@@ -264,12 +285,21 @@ fn state(inputs: Inputs<'_>) -> State {
         (None, _) => Claim::First,
         (Some(holder), _) if holder.node == inputs.node => Claim::Mine { term: holder.term },
         (Some(holder), None) => Claim::Moved { from: holder.clone() },
-        (Some(holder), Some(_)) if exclusive || counts(inputs.occasion, history) => {
+        // Whoever stands in does it for one slot, and whoever it stood in for is back: neither goes on for ever.
+        (Some(holder), Some(_)) if exclusive || stands_in || holder.stood_in || counts(inputs.occasion, history) => {
             Claim::Again { from: holder.clone() }
         }
         (Some(holder), Some(_)) => return State::Conflict { holder: holder.clone() },
     };
-    State::Active { candidacy: Candidacy::new(role.name.clone(), deadline), claim }
+    let candidacy = Candidacy::new(role.name.clone(), deadline);
+    State::Active { candidacy: if stands_in { candidacy.standing_in() } else { candidacy }, claim }
+}
+
+/// When the oldest slot that nobody committed has waited long enough for an eligible node.
+fn stands_in_from(inputs: Inputs<'_>, history: &History) -> Option<Timestamp> {
+    let fallback = inputs.role.fallback.as_ref()?;
+    let waiting = inputs.plan?.waiting(history.last_slot, inputs.now)?;
+    Some(waiting.starts.saturating_add(fallback.after).unwrap_or(Timestamp::MAX))
 }
 
 /// What the lease allows: until when to work, or why not at all.
@@ -316,7 +346,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{KeySource, Probe};
+    use crate::config::{Fallback, KeySource, Probe, Schedule};
     use crate::ids::InstanceId;
     use crate::moment::Moment;
     use crate::role::permit::Grant;
@@ -340,12 +370,20 @@ mod tests {
             detail: Detail::Absent,
             latency: Duration::ZERO,
             taken: Duration::ZERO,
+            fallback: false,
         };
-        Assessment { answer, evidence: vec![evidence] }
+        Assessment { answer, fallback: None, evidence: vec![evidence] }
     }
 
     fn holding(node: NodeId, term: u64) -> Holding {
-        Holding { node, label: "x".into(), term: Term(term), since: Timestamp::UNIX_EPOCH, by_operator: false }
+        Holding {
+            node,
+            label: "x".into(),
+            term: Term(term),
+            since: Timestamp::UNIX_EPOCH,
+            by_operator: false,
+            stood_in: false,
+        }
     }
 
     fn history(holder: Option<Holding>, own_term: Option<u64>) -> History {
@@ -371,7 +409,7 @@ mod tests {
     ) -> String {
         let assessment = answer.map(assessment);
         let (assessment, now): (Option<&Assessment>, _) = (assessment.as_ref(), at(AT));
-        let inputs = Inputs { role, node: ME, label: "east", now, assessment, lease, history, occasion };
+        let inputs = Inputs { role, node: ME, label: "east", now, assessment, lease, history, plan: None, occasion };
         let verdict = decide(inputs);
         assert_eq!(verdict.evidence.len(), usize::from(answer.is_some()), "evidence is shown whatever is decided");
         match (eligibility(role, "east", assessment), &verdict.state) {
@@ -516,6 +554,54 @@ mod tests {
         assert_eq!(with(history(Some(holding(ME, 5)), Some(5))), "active mine 5");
         assert_eq!(with(history(Some(holding(OTHER, 6)), None)), "active moved 6");
         assert_eq!(with(history(Some(holding(OTHER, 6)), Some(5))), "conflict 6");
+    }
+
+    #[test]
+    fn who_stands_in_waits_for_the_eligible_and_gives_way_to_them() {
+        let probe = Probe::Vip { address: "192.0.2.1".parse().unwrap(), interface: None };
+        let mut role = role(true);
+        role.fallback = Some(Fallback { probe, after: Duration::from_mins(15) });
+        role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
+        let plan = Plan::new(&role, &jiff::tz::TimeZone::UTC).unwrap();
+        let with = |answer, fallback, now: &str, history: &History| {
+            let assessment = Assessment { fallback: Some(fallback), ..assessment(answer) };
+            let inputs = Inputs {
+                role: &role,
+                node: ME,
+                label: "east",
+                now: at(now),
+                assessment: Some(&assessment),
+                lease: LeaseView::Unasked,
+                history: Some(history),
+                plan: plan.as_ref(),
+                occasion: Occasion::None,
+            };
+            match decide(inputs).state {
+                State::Active { candidacy, .. } => format!("active, stands in: {}", candidacy.stands_in()),
+                State::Standby(StandbyReason::Fallback { from: Some(from) }) => format!("from {from}"),
+                other => format!("{other:?}"),
+            }
+        };
+        let (no, yes) = (Answer::No, Answer::Yes);
+        let mut history = history(Some(holding(OTHER, 6)), Some(5));
+        assert_eq!(
+            with(no, yes, "2026-11-20T01:59:59Z", &history),
+            "Standby(Fallback { from: None })",
+            "nothing is due"
+        );
+        assert_eq!(with(no, yes, "2026-11-20T02:14:59Z", &history), "from 2026-11-20T02:15:00Z");
+        for answer in [no, Answer::Unknown] {
+            assert_eq!(with(answer, yes, "2026-11-20T02:15:00Z", &history), "active, stands in: true");
+            assert_eq!(with(answer, yes, AT, &history), "active, stands in: true", "the oldest slot counts");
+        }
+        assert_eq!(with(no, no, AT, &history), "Standby(NotEligible)");
+        assert_eq!(with(no, Answer::Unknown, AT, &history), "Standby(NotEligible)");
+        assert!(with(yes, yes, AT, &history).starts_with("Conflict"));
+        history.holder.as_mut().unwrap().stood_in = true;
+        assert_eq!(with(yes, yes, AT, &history), "active, stands in: false");
+        let pause = Pause { by: "west".into(), since: at(AT), until: None, why: None };
+        let paused = History { paused: Some(pause), ..history };
+        assert!(with(no, yes, AT, &paused).starts_with("Paused"));
     }
 
     #[test]

@@ -131,11 +131,21 @@ impl Deadline {
 pub struct Candidacy {
     role: RoleName,
     deadline: Deadline,
+    stands_in: bool,
 }
 
 impl Candidacy {
     pub(in crate::role) fn new(role: RoleName, deadline: Deadline) -> Self {
-        Self { role, deadline }
+        Self { role, deadline, stands_in: false }
+    }
+
+    pub(in crate::role) fn standing_in(self) -> Self {
+        Self { stands_in: true, ..self }
+    }
+
+    /// Whether no eligible node did what this one is to do.
+    pub fn stands_in(&self) -> bool {
+        self.stands_in
     }
 
     /// The role it is about.

@@ -73,6 +73,8 @@ pub struct Evidence {
     pub latency: Duration,
     /// When it was complete, as boot time.
     pub taken: Duration,
+    /// It speaks for standing in only.
+    pub fallback: bool,
 }
 
 impl Evidence {
@@ -277,24 +279,40 @@ impl Context {
 /// The answer to a whole probe, and what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assessment {
-    /// All of it together.
+    /// Whether this node is eligible: all of it together.
     pub answer: Answer,
+    /// Whether it may stand in where no eligible node does it; `None`: the role has no fallback.
+    pub fallback: Option<Answer>,
     /// Every simple probe in the order of the config.
     pub evidence: Vec<Evidence>,
 }
 
-/// Asks every simple probe in `probe` and combines the answers.
-pub async fn assess(probe: &Probe, context: &Context, env: &Env) -> Assessment {
+impl Assessment {
+    /// Whether this node may work for the role as far as probes tell, now or later.
+    pub fn speaks_for(&self) -> bool {
+        self.answer == Answer::Yes || self.fallback == Some(Answer::Yes)
+    }
+}
+
+/// Asks every simple probe of `eligible` and `fallback`, and combines the answers.
+pub async fn assess(eligible: &Probe, fallback: Option<&Probe>, context: &Context, env: &Env) -> Assessment {
     let mut leaves = Vec::new();
-    collect(probe, &mut leaves);
+    collect(eligible, &mut leaves);
+    let first = leaves.len();
+    if let Some(fallback) = fallback {
+        collect(fallback, &mut leaves);
+    }
     // Made one by one: a closure over a borrowing future could not be sent to another thread.
     let mut asked = Vec::new();
     for leaf in leaves {
         asked.push(ask(leaf, context, env));
     }
-    let evidence: Vec<Evidence> = stream::iter(asked).buffered(CONCURRENT_MAX).collect().await;
-    let answer = combine(probe, &mut evidence.iter().map(|e| e.answer));
-    Assessment { answer, evidence }
+    let mut evidence: Vec<Evidence> = stream::iter(asked).buffered(CONCURRENT_MAX).collect().await;
+    evidence.iter_mut().skip(first).for_each(|evidence| evidence.fallback = true);
+    let mut answers = evidence.iter().map(|e| e.answer);
+    let answer = combine(eligible, &mut answers);
+    let fallback = fallback.map(|fallback| combine(fallback, &mut answers));
+    Assessment { answer, fallback, evidence }
 }
 
 async fn ask(leaf: Leaf<'_>, context: &Context, env: &Env) -> Evidence {
@@ -309,7 +327,7 @@ async fn ask(leaf: Leaf<'_>, context: &Context, env: &Env) -> Evidence {
         Leaf::Unit { unit, timeout } => (Subject::Unit(unit.to_owned()), unit::ask(unit, timeout, context).await),
     };
     let taken = env.clock.boottime();
-    Evidence { subject, answer, detail, latency: taken.saturating_sub(start), taken }
+    Evidence { subject, answer, detail, latency: taken.saturating_sub(start), taken, fallback: false }
 }
 
 /// A probe that is not made of others.
@@ -406,7 +424,7 @@ mod tests {
         let probe = Probe::Any(vec![run("exit 0"), run("echo broken >&2; exit 7"), leaf()]);
         let context = Context { node: "east".into(), role: "app".parse().unwrap(), term: None, slot: None };
         let before = env.clock.boottime();
-        let assessment = assess(&probe, &context, &env).await;
+        let assessment = assess(&probe, Some(&Probe::Not(Box::new(leaf()))), &context, &env).await;
         assert_eq!(assessment.answer, Yes);
         assert_eq!(assessment.evidence.iter().map(|e| e.answer).collect::<Vec<_>>(), [Yes, Unknown, No]);
         assert_eq!(assessment.evidence[1].detail.to_string(), "exit 7: broken");

@@ -130,6 +130,14 @@ impl Plan {
         self.due(now).filter(|slot| committed.is_none_or(|committed| committed < slot.at))
     }
 
+    /// The first slot after the last committed one, once it has started. A role that never committed one waits for the due one.
+    pub fn waiting(&self, committed: Option<Timestamp>, now: Timestamp) -> Option<Slot> {
+        match committed {
+            Some(at) => self.earliest(at).and_then(|at| self.slot(at)).filter(|slot| slot.starts <= now),
+            None => self.due(now),
+        }
+    }
+
     /// How `slot` stands when `committed` is the last committed one and `started` tells of a run that is under way for it.
     pub fn standing(&self, slot: Slot, committed: Option<Timestamp>, started: bool, now: Timestamp) -> Standing {
         if committed.is_some_and(|committed| committed >= slot.at) {

@@ -164,6 +164,7 @@ impl Rig {
             assessment: None,
             lease: LeaseView::Unasked,
             history: Some(&history),
+            plan: None,
             occasion: Occasion::ByHand,
         };
         let State::Active { candidacy, .. } = decide(inputs).state else { panic!("by hand it is always active") };

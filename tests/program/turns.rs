@@ -35,6 +35,41 @@ fn a_standby_needs_no_store() {
 }
 
 #[test]
+fn a_node_stands_in_when_no_eligible_one_ran_the_slot() {
+    let standing_in = |after: &str| {
+        format!(
+            "every = \"36500d\"\n\
+             fallback = {{ command = [\"/bin/sh\", \"-c\", \"test $RUNNER_NODE = west\"], after = \"{after}\" }}\n"
+        )
+    };
+    let site = Site::pair(&standing_in("36400d"));
+    site.write("file", "content");
+    site.init();
+    site.move_to("east");
+    site.backup("east");
+    site.move_to("north");
+    let slot = |name: &str| role(&site.node(name).run(["backup", "app", "--scheduled", "--json"]).expect(0));
+    let waits = slot("west");
+    assert_eq!(waits["outcome"], "standby", "{waits}");
+    assert!(waits["reason"].as_str().unwrap().contains("stands in from 2069-"), "{waits}");
+    assert_eq!(role(&site.node("west").run(["whoami", "--json"]).expect(0))["reason"], "fallback");
+
+    site.config(&site.probed(&standing_in("1s")));
+    assert_eq!(slot("east")["outcome"], "standby", "its fallback says no");
+    assert_eq!(role(&site.node("west").run(["whoami", "--json"]).expect(0))["reason"], "stands_in");
+    let stood_in = slot("west");
+    assert_eq!((&stood_in["outcome"], &stood_in["takeover"]), (&"unchanged".into(), &true.into()), "{stood_in}");
+    assert_eq!(site.records().iter().filter(|r| r["body"]["why"] == "fallback").count(), 1);
+    assert_eq!(slot("west")["outcome"], "skipped", "the slot is committed");
+    let by_hand = role(&site.node("west").run(["backup", "app", "--json"]).expect(0));
+    assert_eq!(by_hand["outcome"], "standby", "nothing is due any more: {by_hand}");
+
+    site.move_to("east");
+    assert_eq!(role(&site.node("east").run(["whoami", "--json"]).expect(0))["state"], "active", "no conflict");
+    assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+#[test]
 fn a_node_that_the_config_does_not_list_stands_by() {
     let site = Site::new("nodes = [\"east\", \"west\"]");
     site.write("file", "content");

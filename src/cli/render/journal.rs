@@ -36,6 +36,7 @@ fn what(record: &Record, view: &View) -> String {
                 TakeoverWhy::Moved => "another node had it",
                 TakeoverWhy::Restart => "same node, new run",
                 TakeoverWhy::Operator => "by an operator",
+                TakeoverWhy::Fallback => "no eligible node ran the slot",
             };
             format!("takeover: {why}")
         }

@@ -18,6 +18,13 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
     match reason {
         Reason::Standby(StandbyReason::NotListed, _) => "the config's nodes do not list this one".to_owned(),
         Reason::Standby(StandbyReason::NotEligible, evidence) => not_eligible("not active here", evidence),
+        Reason::Standby(StandbyReason::Fallback { from: None }, _) => {
+            "not active here; stands in if no eligible node runs a slot".to_owned()
+        }
+        Reason::Standby(StandbyReason::Fallback { from: Some(from) }, _) => format!(
+            "not active here; stands in from {} on if no eligible node runs the due slot",
+            units::minute(*from, zone)
+        ),
         Reason::Standby(StandbyReason::LeaseTaken(Some(by)), _) => format!("node {} holds the lease", by.label),
         Reason::Standby(StandbyReason::LeaseTaken(None), _) => "another node holds the lease".to_owned(),
         Reason::Standby(StandbyReason::HandedOver { to, until }, _) => format!(
@@ -67,8 +74,11 @@ pub fn not_eligible(verdict: &str, evidence: &[Evidence]) -> String {
 
 /// The verdict with the probes that made it.
 fn probes(verdict: &str, evidence: &[Evidence], decisive: Answer) -> String {
-    let named: Vec<String> =
-        evidence.iter().filter(|e| e.answer == decisive).map(|e| format!("{}: {}", e.subject, e.detail)).collect();
+    let named: Vec<String> = evidence
+        .iter()
+        .filter(|e| e.answer == decisive && !e.fallback)
+        .map(|e| format!("{}: {}", e.subject, e.detail))
+        .collect();
     // Under `not` the decisive answer may be the opposite; then all of it is shown.
     let named = if named.is_empty() {
         evidence.iter().map(|e| format!("{}: {}", e.subject, e.detail)).collect()

@@ -81,6 +81,7 @@ pub(crate) fn active() -> RoleStatus {
                 detail: "on eth0".to_owned(),
                 latency: Duration::from_millis(1),
                 age: Duration::from_millis(900),
+                fallback: false,
             },
             Evidence {
                 probe: "command /usr/local/bin/is-primary --role app --strict".to_owned(),
@@ -88,6 +89,7 @@ pub(crate) fn active() -> RoleStatus {
                 detail: "exit 3: could not connect to 127.0.0.1:5432".to_owned(),
                 latency: Duration::from_millis(2_300),
                 age: Duration::from_secs(12),
+                fallback: false,
             },
         ],
         term: TermInfo { mine: Some(Term(7)), current: Some(Term(7)), holder: Some("app01".to_owned()) },

@@ -38,7 +38,8 @@ fn role(role: &RoleStatus, view: &View) -> String {
             0 => "just now".to_owned(),
             _ => relative(view.now - evidence.age, view.now),
         };
-        let text = format!("{}{detail} (took {}, {age})", evidence.probe, duration(evidence.latency));
+        let fallback = if evidence.fallback { "fallback " } else { "" };
+        let text = format!("{fallback}{}{detail} (took {}, {age})", evidence.probe, duration(evidence.latency));
         out += &wrap(&format!("  {answer:<7} "), 10, &text);
     }
     out += &wrap("  fence   ", 10, &fence(role));
@@ -92,6 +93,17 @@ fn why(role: &RoleStatus, view: &View) -> String {
         Reason::ProbesUnknown => {
             "No backups here: the probes cannot tell. Unknown is not yes, so nothing starts until they can.".to_owned()
         }
+        Reason::StandsIn => {
+            "Backups run here: no eligible node ran the slot that is due, and this one stands in.".to_owned()
+        }
+        Reason::Fallback { from: None } => {
+            "No backups here: another node makes them. If no eligible node runs a slot, this one stands in.".to_owned()
+        }
+        Reason::Fallback { from: Some(from) } => format!(
+            "No backups here for now: a slot is due that no eligible node has run. This one stands in from {} ({}) on.",
+            minute(*from, &view.zone),
+            relative(*from, view.now)
+        ),
         Reason::JournalUnread => {
             "No backups here for now: nothing speaks against this node, but the journal, which says who has the role, \
              cannot be read or is not what it was. Unknown is not yes, so nothing starts until it can."

@@ -99,6 +99,13 @@ pub enum Reason {
     ProbesNo,
     /// The probes cannot tell.
     ProbesUnknown,
+    /// No eligible node did what was due, and this one stands in.
+    StandsIn,
+    /// The probes do not say yes, and this node would stand in.
+    Fallback {
+        /// When, if nobody does what is due; `None`: nothing is.
+        from: Option<Timestamp>,
+    },
     /// Nothing speaks against this node, but the journal, which says who has the role, could not be read.
     JournalUnread,
     /// A process on this node holds the lease.
@@ -159,6 +166,8 @@ pub struct Evidence {
     pub latency: Duration,
     /// How long ago that was.
     pub age: Duration,
+    /// It speaks for standing in only.
+    pub fallback: bool,
 }
 
 /// What a probe says.

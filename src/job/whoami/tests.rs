@@ -180,6 +180,7 @@ fn evidence_has_an_age() {
         detail: probe::Detail::NoUnit,
         latency: Duration::from_millis(3),
         taken: env.clock.boottime().saturating_sub(ago),
+        fallback: false,
     };
     let described = describe(&evidence, &env);
     assert_eq!(

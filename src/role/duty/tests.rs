@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{KeySource, LeaseUnreachable, Probe, Schedule};
+use crate::config::{Fallback, KeySource, LeaseUnreachable, Probe, Schedule};
 use crate::ids::InstanceId;
 use crate::role::permit::Grant;
 use crate::role::probe::{Detail, Evidence, Subject};
@@ -54,8 +54,10 @@ impl Stage {
             detail: Detail::Absent,
             latency: Duration::ZERO,
             taken: self.now.boot,
+            fallback: false,
         };
-        self.on(Event::Assessed(Some(Assessment { answer, evidence: vec![evidence] })))
+        let fallback = self.duty.role.fallback.as_ref().map(|_| Answer::Yes);
+        self.on(Event::Assessed(Some(Assessment { answer, fallback, evidence: vec![evidence] })))
     }
 
     fn grant(&mut self) -> (Deadline, Vec<Effect>) {
@@ -81,7 +83,7 @@ fn at(text: &str) -> Timestamp {
 
 fn holding(node: NodeId, term: u64) -> Holding {
     let label = if node == ME { "east" } else { "west" }.into();
-    Holding { node, label, term: Term(term), since: Timestamp::UNIX_EPOCH, by_operator: false }
+    Holding { node, label, term: Term(term), since: Timestamp::UNIX_EPOCH, by_operator: false, stood_in: false }
 }
 
 fn history(holder: Option<Holding>) -> History {
@@ -257,6 +259,29 @@ fn a_lease_service_that_cannot_be_reached_is_asked_again_and_again() {
 }
 
 #[test]
+fn who_stands_in_does_it_for_the_slot_that_waited() {
+    let mut stage = Stage::new(|role| {
+        let probe = role.eligible.clone().unwrap();
+        role.fallback = Some(Fallback { probe, after: Duration::from_mins(15) });
+    });
+    assert_eq!(stage.on(Event::Tick), [Effect::Probe, Effect::Read]);
+    stage.probes(Answer::No);
+    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [Effect::Tell]);
+    let from = Some(at("2026-11-21T01:15:00Z"));
+    assert_eq!(stage.duty.stand(), Some(&Stand::Standby(StandbyReason::Fallback { from })));
+    assert!(stage.pass(Duration::from_mins(4)).contains(&Effect::Probe));
+    stage.probes(Answer::No);
+    stage.on(read(Some(holding(OTHER, 6))));
+    assert!(stage.pass(Duration::from_mins(1)).contains(&Effect::AskLease));
+    assert_eq!(stage.grant().1, [], "the journal is being read");
+    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [Effect::TakeOver { occasion: Occasion::Returned }]);
+    let effects = stage.on(taken(7));
+    assert!(!effects.contains(&Effect::BackUp(slot(ONE))), "another node had it: it has takeover_delay to show itself");
+    assert!(stage.pass(Duration::from_mins(1)).contains(&Effect::BackUp(slot(ONE))));
+    assert!(stage.on(committed(ONE)).contains(&Effect::ReleaseLease), "nothing is due any more");
+}
+
+#[test]
 fn a_pause_keeps_the_lease_and_starts_nothing() {
     let mut stage = Stage::new(|_| {});
     stage.on(Event::Tick);
@@ -411,7 +436,7 @@ proptest! {
                     let answer = [Answer::Yes, Answer::No, Answer::Unknown][usize::from(answer)];
                     says = Some(answer);
                     let evidence = Vec::new();
-                    events.push(Event::Assessed(Some(Assessment { answer, evidence })));
+                    events.push(Event::Assessed(Some(Assessment { answer, fallback: None, evidence })));
                 }
                 World::Answer(n) if asking && n % 2 == 0 => {
                     asking = false;
