@@ -12,6 +12,8 @@ mod bucket;
 mod crowd;
 #[path = "pair/cuts.rs"]
 mod cuts;
+#[path = "support/daemon.rs"]
+mod daemon;
 #[path = "support/etcd.rs"]
 mod etcd;
 #[path = "pair/following.rs"]
