@@ -208,6 +208,8 @@ pub struct Duty {
     /// Since when the journal cannot be read.
     blind_since: Option<Duration>,
     history: Option<History>,
+    /// When it was read.
+    read_at: Timestamp,
     lease: Held,
     term: Option<Term>,
     /// The probes said no since this node last had the role.
@@ -254,6 +256,7 @@ impl Duty {
             untold_since: None,
             blind_since: None,
             history: None,
+            read_at: Timestamp::MIN,
             lease: Held::No,
             term: None,
             was_away: false,
@@ -404,7 +407,7 @@ impl Duty {
             self.beat = Some((beat, now.boot));
         }
         // What cannot be read is not known any more.
-        self.history = done.history;
+        (self.history, self.read_at) = (done.history, now.wall);
         let holder = self.history.as_ref().and_then(|h| h.holder.as_ref());
         if self.term.is_some_and(|term| holder.is_none_or(|h| h.node != self.node || h.term != term)) {
             self.term = None;
@@ -644,10 +647,12 @@ impl Duty {
         }
     }
 
-    /// Whether the node that took the role lets its slots pass, and its beat has not changed for long enough.
+    /// Whether the node that took the role lets its slots pass, and its beat has not changed for long enough. A slot that passed
+    /// after the journal was read may well be committed by now.
     fn is_silent(&self, now: Moment) -> bool {
         let committed = self.history.as_ref().and_then(|history| history.last_slot);
-        let missed = self.plan.as_ref().is_some_and(|plan| !plan.missed(committed, None, now.wall).slots.is_empty());
+        let missed =
+            self.plan.as_ref().is_some_and(|plan| !plan.missed(committed, None, self.read_at).slots.is_empty());
         let wait = self.role.takeover_after.saturating_mul(1 << self.retakes.min(16));
         missed && self.beat.is_some_and(|(_, since)| now.boot >= since + wait)
     }

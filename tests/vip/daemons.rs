@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use runner::role::duty::READ_INTERVAL;
+
 use crate::Pair;
 use crate::daemon::{Daemon, stays, wait};
 use crate::netns::{East, Side, West};
@@ -14,8 +16,8 @@ const EVERY: i64 = 3;
 const SCHEDULE: &str =
     "every = \"3s\"\njitter = \"0s\"\nmissed_after = \"3s\"\ntakeover_delay = \"0s\"\ntakeover_after = \"6s\"";
 
-/// How long the address stays on both hosts: two slots, which one of them must commit.
-const DOUBLED: Duration = Duration::from_secs(6);
+/// How long the address stays on both hosts: longer than the one that lost the role goes without a look at the journal.
+const DOUBLED: Duration = Duration::from_secs(READ_INTERVAL.as_secs() + 1);
 
 /// What is dropped first stands first: the daemons' logs are in the pair.
 struct Stage {

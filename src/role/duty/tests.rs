@@ -309,6 +309,30 @@ fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
 }
 
 #[test]
+fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
+    let mut stage = Stage::new(|role| {
+        role.lease = Lease::None;
+        role.takeover_after = Duration::from_secs(5);
+    });
+    stage.on(Event::Tick);
+    stage.probes(Answer::Yes);
+    let look = |stage: &mut Stage, last_slot: &str| {
+        let history = History { last_slot: Some(at(last_slot)), ..history(Some(holding(OTHER, 8))) };
+        let beat = Some(Digest([1; 32]));
+        stage.on(Event::Journal(Journal { history: Some(history), term: None, failed: false, beat }))
+    };
+    assert_eq!(look(&mut stage, "2026-11-21T00:00:00Z"), [Effect::Tell], "conflict; the slot of one is due");
+    // Its time is over at half past. The holder may have committed it a second before.
+    stage.pass(Duration::from_mins(20).saturating_sub(Duration::from_secs(2)));
+    assert_eq!(look(&mut stage, "2026-11-21T00:00:00Z"), []);
+    assert_eq!(stage.pass(Duration::from_secs(9)), [], "who knows");
+    assert_eq!(stage.pass(Duration::from_secs(1)), [Effect::Read]);
+    assert_eq!(look(&mut stage, "2026-11-21T01:00:00Z"), [], "so it was");
+    stage.pass(Duration::from_hours(1));
+    assert_eq!(look(&mut stage, "2026-11-21T01:00:00Z"), [Effect::TakeOver { occasion: Occasion::Silent }]);
+}
+
+#[test]
 fn whoever_wants_a_run_gets_one_or_is_told_why_not() {
     let mut stage = Stage::new(|_| {});
     stage.on(Event::Tick);
