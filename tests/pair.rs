@@ -8,6 +8,10 @@ mod support;
 mod beside;
 #[path = "pair/bucket.rs"]
 mod bucket;
+#[path = "support/clock.rs"]
+mod clock;
+#[path = "pair/clocks.rs"]
+mod clocks;
 #[path = "pair/crowd.rs"]
 mod crowd;
 #[path = "pair/cuts.rs"]

@@ -160,6 +160,7 @@ impl Rig {
             node: id,
             label: "",
             now: self.env.clock.now(),
+            clock_offset: None,
             assessment: None,
             lease: LeaseView::Unasked,
             history: Some(&history),

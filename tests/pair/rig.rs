@@ -11,6 +11,7 @@ use serde_json::Value;
 
 pub use crate::daemon::{Daemon, boottime, since, stays, wait, within};
 use crate::etcd::Etcd;
+use crate::s3_server::{BUCKET, S3Server, environment};
 use crate::site::Site;
 
 /// The lease of all stories, in etcd and in the bucket: as short as one may be that stays alive on a busy machine.
@@ -42,6 +43,17 @@ pub fn etcd_lines(endpoints: &[String], lines: &str) -> String {
 /// A site whose role has its lease in etcd.
 pub fn etcd_site(etcd: &Etcd, lines: &str) -> Site {
     let site = Site::leased(&etcd_lines(&etcd.endpoints(), lines));
+    site.write("file", "content");
+    site.init();
+    site
+}
+
+/// The same with its objects on S3.
+pub fn s3_site(server: &S3Server, etcd: &Etcd, lines: &str) -> Site {
+    let (url, objects) = (format!("s3://{BUCKET}/prod"), server.root.join(BUCKET).join("prod"));
+    let site = Site::on_s3(&url, &server.endpoint, objects, environment(), &etcd_lines(&etcd.endpoints(), lines));
+    let config = site.path("runner.toml");
+    fs::write(&config, fs::read_to_string(&config).unwrap().replace("lease = \"none\"\n", "")).unwrap();
     site.write("file", "content");
     site.init();
     site
