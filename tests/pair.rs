@@ -8,10 +8,16 @@ mod support;
 mod beside;
 #[path = "pair/bucket.rs"]
 mod bucket;
+#[path = "support/clock.rs"]
+mod clock;
+#[path = "pair/clocks.rs"]
+mod clocks;
 #[path = "pair/crowd.rs"]
 mod crowd;
 #[path = "pair/cuts.rs"]
 mod cuts;
+#[path = "support/daemon.rs"]
+mod daemon;
 #[path = "support/etcd.rs"]
 mod etcd;
 #[path = "pair/following.rs"]

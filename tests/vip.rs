@@ -2,6 +2,10 @@
 
 mod support;
 
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "vip/daemons.rs"]
+mod daemons;
 #[path = "vip/doubled.rs"]
 mod doubled;
 #[path = "vip/following.rs"]
@@ -29,7 +33,8 @@ struct Pair {
 impl Pair {
     /// The address is on the east host, and keepalived runs on both. These lines are in the role's section too.
     fn with_vip(lines: &str) -> Self {
-        let pair = Self { lan: Lan::with_vip(), site: Site::new(&format!("eligible = {{ vip = {VIP:?} }}\n{lines}")) };
+        let pair = Self { lan: Lan::with_vip(), site: Site::new("") };
+        pair.site.config(&format!("eligible = {{ vip = {VIP:?} }}\n{lines}\n{}", pair.site.telling()));
         pair.site.write("file", "content");
         pair.site.init();
         pair

@@ -157,6 +157,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
         Reason::LeaseFree { .. } => "lease_free",
         Reason::LeaseTaken { .. } => "lease_taken",
         Reason::LeaseUnread => "lease_unread",
+        Reason::ClockOff => "clock_off",
         Reason::HandedOver { .. } => "handed_over",
         Reason::Paused { .. } => "paused",
         Reason::TakenOver { .. } => "taken_over",
@@ -459,6 +460,7 @@ mod tests {
         insta::assert_json_snapshot!("snapshots", read(&snapshots(&list)));
         let roles = vec![samples::active(), samples::blind()];
         insta::assert_json_snapshot!("whoami", read(&whoami(&samples::all(roles))));
+        insta::assert_json_snapshot!("whoami_cloned", read(&whoami(&samples::all(vec![samples::cloned()]))));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::job::local::{Local, LockError};
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::role::duty::Journal;
-use crate::role::election::{LeaseView, Occasion};
+use crate::role::election::{self, LeaseView, Occasion};
 use crate::role::lease::keeper::LostTo;
 use crate::role::lease::{LeaseService, Reply};
 use crate::role::permit::Deadline;
@@ -86,7 +86,13 @@ impl Work {
     /// Reads the journal on, and keeps what a first run after a takeover needs; looks for the holder's `beat` if asked to.
     pub(super) async fn read(&self, beat: bool) -> Journal {
         let _turn = self.limits.reads.acquire().await;
-        self.try_read(beat).await.unwrap_or_else(|error| self.unread(&error))
+        match self.try_read(beat).await {
+            Ok(journal) => journal,
+            Err(error) => {
+                let clock_offset = self.clock_offset().await;
+                self.unread(&error, clock_offset)
+            }
+        }
     }
 
     async fn try_read(&self, beat: bool) -> Result<Journal, GuardError> {
@@ -94,7 +100,8 @@ impl Work {
         if self.observe {
             // A run beside it must find nothing in its way.
             let (history, _) = Opening::look(&self.runner, &repository).await?;
-            return Ok(Journal { history: Some(history), term: None, failed: false, beat: None });
+            let clock_offset = repository.store.clock_offset();
+            return Ok(Journal { history: Some(history), term: None, failed: false, beat: None, clock_offset });
         }
         let (history, view) = match Opening::open(&self.runner, &repository).await {
             Ok(opening) => opening.keep().await?,
@@ -103,11 +110,14 @@ impl Work {
             Err(error) => return Err(error.into()),
         };
         let beat = if beat { Some(beat::look(repository.store.as_ref(), &self.role).await?) } else { None };
-        self.watch.saw(&view);
+        let clock_offset = repository.store.clock_offset();
+        if !clock_offset.is_some_and(election::is_off) {
+            self.watch.saw(&view);
+        }
         if self.watch.audit_is_due() {
             tokio::spawn(self.clone().audit(repository));
         }
-        Ok(Journal { history: Some(history), term: None, failed: false, beat })
+        Ok(Journal { history: Some(history), term: None, failed: false, beat, clock_offset })
     }
 
     /// Looks at the last days of the journal for what a single look does not show.
@@ -122,10 +132,18 @@ impl Work {
         }
     }
 
-    fn unread(&self, error: &GuardError) -> Journal {
-        self.watch.blind();
+    fn unread(&self, error: &GuardError, clock_offset: Option<SignedDuration>) -> Journal {
+        // Who has another time than the others does not know which slots are missed.
+        if !clock_offset.is_some_and(election::is_off) {
+            self.watch.blind();
+        }
         tracing::warn!("role {}: {error}", self.role.name);
-        Journal { history: None, term: None, failed: true, beat: None }
+        Journal { history: None, term: None, failed: true, beat: None, clock_offset }
+    }
+
+    /// As of the store's last answer.
+    async fn clock_offset(&self) -> Option<SignedDuration> {
+        self.repository.lock().await.as_ref().and_then(|repository| repository.store.clock_offset())
     }
 
     /// Appends a takeover, or goes on under this node's own.

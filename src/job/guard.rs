@@ -32,9 +32,6 @@ use crate::store::counting::{Counters, Counting, Counts};
 use crate::store::proof::ProofFailure;
 use crate::store::{Store, StoreError};
 
-/// A node whose clock is further than this from the store's runs no slots: it would run the wrong ones.
-pub const CLOCK_OFFSET_MAX: SignedDuration = SignedDuration::from_mins(5);
-
 /// How often a run decides at most: each time but the first because somebody else wrote before it could.
 const DECISIONS_MAX: u32 = 4;
 
@@ -353,6 +350,7 @@ impl<'a> Guard<'a> {
             }
             State::Standby(why) => (Outcome::Standby, Reason::Standby(why, evidence)),
             State::Candidate => (Outcome::Standby, Reason::Standby(StandbyReason::LeaseTaken(None), evidence)),
+            State::Unknown(UnknownReason::Clock { offset }) => (Outcome::Unknown, Reason::ClockOff { offset }),
             State::Unknown(why) => (Outcome::Unknown, Reason::Unknown(why, evidence)),
             State::Conflict { holder } => (Outcome::Standby, Reason::Conflict { holder: holder.label }),
             State::Paused(pause) => (Outcome::Skipped, Reason::Paused(pause)),
@@ -365,7 +363,7 @@ impl<'a> Guard<'a> {
     fn slot(&self, view: &View) -> Result<Option<Slot>, Box<Guarded>> {
         let Some(plan) = self.plan.as_ref().filter(|_| self.scheduled) else { return Ok(None) };
         let done = |report, reason| Err(Box::new((report, Some(reason))));
-        if let Some(offset) = self.repository.store.clock_offset().filter(|o| o.abs() > CLOCK_OFFSET_MAX) {
+        if let Some(offset) = self.repository.store.clock_offset().filter(|offset| election::is_off(*offset)) {
             return done(nothing(self.role, Outcome::Unknown), Reason::ClockOff { offset });
         }
         let (now, committed) = (self.runner.env.clock.now(), view.state.last_slot);
@@ -391,6 +389,7 @@ impl<'a> Guard<'a> {
             node: self.runner.node.id,
             label: &self.runner.node.name,
             now: self.runner.env.clock.now(),
+            clock_offset: self.repository.store.clock_offset(),
             assessment,
             lease,
             history: Some(&opening.history()),

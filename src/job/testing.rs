@@ -101,6 +101,7 @@ impl Rig {
             node: self.node,
             label: "east",
             now: self.env.clock.now(),
+            clock_offset: None,
             assessment: None,
             lease: LeaseView::Unasked,
             history: Some(&history),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, join_all};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::config::{Lease, Probe, RoleSettings, Settings};
 use crate::env::Env;
@@ -22,7 +22,6 @@ use crate::ids::{InstanceId, NodeId};
 use crate::job;
 use crate::job::audit::ledger::recent;
 use crate::job::backup::history;
-use crate::job::guard::CLOCK_OFFSET_MAX;
 use crate::job::inside::{Archive, info};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
@@ -255,6 +254,7 @@ fn status(
         node,
         label,
         now,
+        clock_offset: looked.state.clock_offset_seconds.map(SignedDuration::from_secs),
         assessment,
         lease: LeaseView::Unasked,
         history: history.as_ref(),
@@ -317,7 +317,7 @@ fn warnings(looked: &Looked, plan: Option<&Plan>, last_slot: Option<Timestamp>, 
         warnings.push(Warning::StoreRolledBack);
     }
     if let Some(seconds) = looked.state.clock_offset_seconds
-        && seconds.unsigned_abs() > CLOCK_OFFSET_MAX.as_secs().unsigned_abs()
+        && election::is_off(SignedDuration::from_secs(seconds))
     {
         warnings.push(Warning::ClockOff(seconds));
     }
@@ -351,6 +351,7 @@ fn verdict(role: &RoleSettings, state: election::State) -> (State, Reason) {
         election::State::Unknown(UnknownReason::Journal) => (State::Unknown, Reason::JournalUnread),
         election::State::Unknown(UnknownReason::Probes) => (State::Unknown, Reason::ProbesUnknown),
         election::State::Unknown(UnknownReason::Lease(_)) => (State::Unknown, Reason::LeaseUnread),
+        election::State::Unknown(UnknownReason::Clock { .. }) => (State::Unknown, Reason::ClockOff),
         election::State::Standby(StandbyReason::NotListed) => (State::Standby, Reason::NotListed),
         election::State::Standby(StandbyReason::NotEligible) => (State::Standby, Reason::ProbesNo),
         election::State::Standby(StandbyReason::Fallback { from }) => (State::Standby, Reason::Fallback { from }),

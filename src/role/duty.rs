@@ -33,6 +33,9 @@ pub const READ_INTERVAL: Duration = Duration::from_secs(10);
 /// The pause after something failed, and what it grows to by doubling.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 
+/// A clock that differs from what it was by less than this is where it was: the store's time comes in whole seconds.
+const CLOCK_MOVED_MIN: SignedDuration = SignedDuration::from_secs(10);
+
 /// The longest that nothing is looked at: time may be set, and leases pass without an event.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
@@ -88,6 +91,8 @@ pub struct Journal {
     pub failed: bool,
     /// What changes while the holder works without a lease; `None`: nobody looked.
     pub beat: Option<Digest>,
+    /// The store's clock minus this node's; `None`: the store has not told.
+    pub clock_offset: Option<SignedDuration>,
 }
 
 /// What is to be done. Each effect is answered by the event of the same matter.
@@ -208,6 +213,9 @@ pub struct Duty {
     /// Since when the journal cannot be read.
     blind_since: Option<Duration>,
     history: Option<History>,
+    /// When it was read.
+    read_at: Timestamp,
+    clock_offset: Option<SignedDuration>,
     lease: Held,
     term: Option<Term>,
     /// The probes said no since this node last had the role.
@@ -254,6 +262,8 @@ impl Duty {
             untold_since: None,
             blind_since: None,
             history: None,
+            read_at: Timestamp::MIN,
+            clock_offset: None,
             lease: Held::No,
             term: None,
             was_away: false,
@@ -403,8 +413,14 @@ impl Duty {
         {
             self.beat = Some((beat, now.boot));
         }
+        // The same skew is told once.
+        if let Some(offset) = done.clock_offset
+            && self.clock_offset.is_none_or(|was| offset.saturating_sub(was).abs() >= CLOCK_MOVED_MIN)
+        {
+            self.clock_offset = Some(offset);
+        }
         // What cannot be read is not known any more.
-        self.history = done.history;
+        (self.history, self.read_at) = (done.history, now.wall);
         let holder = self.history.as_ref().and_then(|h| h.holder.as_ref());
         if self.term.is_some_and(|term| holder.is_none_or(|h| h.node != self.node || h.term != term)) {
             self.term = None;
@@ -537,17 +553,22 @@ impl Duty {
         }
     }
 
-    /// Whether the lease goes to whoever wants it: this node should not have it, or has not been able to ask its probes or to read
+    /// Whether the lease goes to whoever wants it: this node should not have it, does not know the time, or has not been able to ask its probes or to read
     /// the journal for as long as a due slot is left to the node that had the role last. Another one may be able to.
     fn gives_up(&self, now: Moment, state: &State) -> bool {
         let Held::Mine(_) = &self.lease else { return self.role.lease == Lease::None && Self::loses_work(state) };
         let for_long = |since: Option<Duration>| since.is_some_and(|at| now.boot >= at + self.role.takeover_delay);
-        Self::loses_work(state) || for_long(self.untold_since) || for_long(self.blind_since)
+        Self::loses_work(state) || Self::has_no_time(state) || for_long(self.untold_since) || for_long(self.blind_since)
     }
 
     /// A state in which work must not go on. A pause lets it end, and what cannot be told is the lease's business.
     fn loses_work(state: &State) -> bool {
         matches!(state, State::Standby(_) | State::Cloned)
+    }
+
+    /// A state in which this node runs no slots, however long it waits. Another one may know what time it is.
+    fn has_no_time(state: &State) -> bool {
+        matches!(state, State::Unknown(UnknownReason::Clock { .. }))
     }
 
     fn give_up(&mut self, state: &State, effects: &mut Vec<Effect>) {
@@ -617,6 +638,7 @@ impl Duty {
             node: self.node,
             label: &self.label,
             now: now.wall,
+            clock_offset: self.clock_offset,
             assessment: self.assessment.as_ref(),
             lease,
             history: self.history.as_ref(),
@@ -637,14 +659,15 @@ impl Duty {
         }
     }
 
-    /// Whether the node that took the role lets its slots pass, and its beat has not changed for long enough.
+    /// Whether the node that took the role lets its slots pass, and its beat has not changed for long enough. A slot that passed
+    /// after the journal was read may well be committed by now.
     fn is_silent(&self, now: Moment) -> bool {
         let wait = self.role.takeover_after.saturating_mul(1 << self.retakes.min(16));
         if self.beat.is_none_or(|(_, since)| now.boot < since + wait) {
             return false;
         }
         let committed = self.history.as_ref().and_then(|history| history.last_slot);
-        self.plan.as_ref().is_some_and(|plan| !plan.missed(committed, None, now.wall).slots.is_empty())
+        self.plan.as_ref().is_some_and(|plan| !plan.missed(committed, None, self.read_at).slots.is_empty())
     }
 
     /// Whether the lease is to be asked for; a service that could not be reached is asked again, whatever this node does meanwhile.

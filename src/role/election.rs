@@ -7,7 +7,7 @@
 //! The node that lost it goes on only on an occasion that cannot repeat by itself, otherwise both would take the role from
 //! each other for ever: that is a [`State::Conflict`].
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::lease::LeaseHolder;
 use super::permit::{Candidacy, Deadline};
@@ -15,6 +15,9 @@ use super::probe::{Answer, Assessment, Evidence};
 use super::slot::Plan;
 use crate::config::{Lease, LeaseUnreachable, RoleSettings};
 use crate::ids::{NodeId, Term};
+
+/// A node whose clock is further than this from the store's runs no slots: it would run the wrong ones.
+pub const CLOCK_OFFSET_MAX: SignedDuration = SignedDuration::from_mins(5);
 
 /// Everything that a decision rests on.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +30,8 @@ pub struct Inputs<'a> {
     pub label: &'a str,
     /// This node's wall clock.
     pub now: Timestamp,
+    /// The store's clock minus that one; `None` when the store has not told.
+    pub clock_offset: Option<SignedDuration>,
     /// What the probes said; `None` when they were not asked.
     pub assessment: Option<&'a Assessment>,
     /// What the lease service said.
@@ -212,6 +217,11 @@ pub enum UnknownReason {
     Journal,
     /// The lease service cannot be reached.
     Lease(Lease),
+    /// This node's clock is too far from the store's, so it cannot tell which slot is due.
+    Clock {
+        /// Store minus own.
+        offset: SignedDuration,
+    },
 }
 
 /// What a node is for a role as far as that is told without lease and journal.
@@ -225,6 +235,11 @@ pub enum Eligibility {
     No(StandbyReason),
     /// It cannot tell.
     Unknown(UnknownReason),
+}
+
+/// Whether a clock is so far from the store's (the difference of the two) that it must not name slots.
+pub fn is_off(offset: SignedDuration) -> bool {
+    offset.abs() > CLOCK_OFFSET_MAX
 }
 
 /// What settings and probes alone say: enough to send a standby away without the store, never enough to change the repository.
@@ -268,6 +283,13 @@ fn state(inputs: Inputs<'_>) -> State {
         && pause.until.is_none_or(|until| inputs.now < until)
     {
         return State::Paused(pause.clone());
+    }
+    // Slots are instants. Who asks for a run by hand needs none.
+    if let Some(offset) = inputs.clock_offset.filter(|offset| is_off(*offset))
+        && role.schedule.is_some()
+        && inputs.occasion != Occasion::ByHand
+    {
+        return State::Unknown(UnknownReason::Clock { offset });
     }
     let Some(history) = inputs.history else { return State::Unknown(UnknownReason::Journal) };
     if stands_in {
@@ -409,7 +431,9 @@ mod tests {
     ) -> String {
         let assessment = answer.map(assessment);
         let (assessment, now): (Option<&Assessment>, _) = (assessment.as_ref(), at(AT));
-        let inputs = Inputs { role, node: ME, label: "east", now, assessment, lease, history, plan: None, occasion };
+        let clock_offset = Some(SignedDuration::from_secs(-2));
+        let (label, plan) = ("east", None);
+        let inputs = Inputs { role, node: ME, label, now, clock_offset, assessment, lease, history, plan, occasion };
         let verdict = decide(inputs);
         assert_eq!(verdict.evidence.len(), usize::from(answer.is_some()), "evidence is shown whatever is decided");
         match (eligibility(role, "east", assessment), &verdict.state) {
@@ -421,7 +445,7 @@ mod tests {
                 | State::Paused(_)
                 | State::Cloned
                 | State::Standby(StandbyReason::LeaseTaken(_) | StandbyReason::HandedOver { .. })
-                | State::Unknown(UnknownReason::Journal | UnknownReason::Lease(_)),
+                | State::Unknown(UnknownReason::Journal | UnknownReason::Lease(_) | UnknownReason::Clock { .. }),
             ) => {}
             (Eligibility::No(early), State::Standby(late)) => assert_eq!(early, *late),
             (Eligibility::Unknown(early), State::Unknown(late)) => assert_eq!(early, *late),
@@ -548,6 +572,43 @@ mod tests {
     }
 
     #[test]
+    fn a_node_with_another_time_than_the_store_has_no_word_on_slots() {
+        let asked = Moment { boot: Duration::ZERO, wall: at(AT) };
+        let deadline = Deadline::granted(Grant { asked, ttl: Duration::from_mins(1) });
+        let mine = history(Some(holding(ME, 5)), Some(5));
+        let slots = RoleSettings { schedule: Some(Schedule::Every(Duration::from_hours(1))), ..role(true) };
+        let with = |role: &RoleSettings, answer, seconds, occasion| {
+            let assessment = assessment(answer);
+            let state = decide(Inputs {
+                role,
+                node: ME,
+                label: "east",
+                now: at(AT),
+                clock_offset: Some(SignedDuration::from_secs(seconds)),
+                assessment: Some(&assessment),
+                lease: LeaseView::Held(&deadline),
+                history: Some(&mine),
+                plan: None,
+                occasion,
+            });
+            match state.state {
+                State::Active { .. } => "active".to_owned(),
+                State::Unknown(UnknownReason::Clock { offset }) => format!("off by {}", offset.as_secs()),
+                State::Standby(_) => "standby".to_owned(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let slot = Occasion::Slot(at(AT));
+        assert_eq!(with(&slots, Answer::Yes, 300, Occasion::None), "active");
+        assert_eq!(with(&slots, Answer::Yes, 301, Occasion::None), "off by 301");
+        assert_eq!(with(&slots, Answer::Yes, -3600, slot), "off by -3600", "whichever way, and with the lease in hand");
+        assert_eq!(with(&slots, Answer::Yes, -3600, Occasion::Silent), "off by -3600");
+        assert_eq!(with(&slots, Answer::Yes, -3600, Occasion::ByHand), "active", "a person needs no slot");
+        assert_eq!(with(&role(true), Answer::Yes, -3600, Occasion::None), "active", "nor does a role without any");
+        assert_eq!(with(&slots, Answer::No, -3600, Occasion::None), "standby", "no clock is needed for a no");
+    }
+
+    #[test]
     fn who_had_it_decides_what_the_claim_builds_on() {
         let role = role(true);
         let with = |history: History| says(&role, Some(Answer::Yes), Some(&history), Occasion::None);
@@ -570,6 +631,7 @@ mod tests {
                 node: ME,
                 label: "east",
                 now: at(now),
+                clock_offset: None,
                 assessment: Some(&assessment),
                 lease: LeaseView::Unasked,
                 history: Some(history),

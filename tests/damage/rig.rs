@@ -161,6 +161,7 @@ impl Rig {
             node: id,
             label: "",
             now: self.env.clock.now(),
+            clock_offset: None,
             assessment: None,
             lease: LeaseView::Unasked,
             history: Some(&history),

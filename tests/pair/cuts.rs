@@ -7,8 +7,8 @@ use std::fs;
 use std::time::Duration;
 
 use crate::etcd::{Etcd, Mode, Wire};
-use crate::rig::{Daemon, TTL, boottime, etcd_lines, since, stays, wait, within};
-use crate::s3_server::{BUCKET, S3Server, environment};
+use crate::rig::{Daemon, TTL, boottime, s3_site, since, stays, wait, within};
+use crate::s3_server::S3Server;
 use crate::site::Site;
 use crate::support::cli::Node;
 use crate::support::promises::{Kept, kept};
@@ -38,18 +38,13 @@ impl Stage {
         let (etcd, server) = (Etcd::cluster(), S3Server::start());
         let to_etcd: Vec<Wire> = (0..3).map(|n| Wire::to(etcd.port(n))).collect();
         let to_store = Wire::to(server.endpoint.rsplit(':').next().unwrap().parse().unwrap());
-        let objects = server.root.join(BUCKET).join("prod");
-        let url = format!("s3://{BUCKET}/prod");
-        let site = Site::on_s3(&url, &server.endpoint, objects, environment(), &etcd_lines(&etcd.endpoints(), SLOTS));
-        let text = fs::read_to_string(site.path("runner.toml")).unwrap().replace("lease = \"none\"\n", "");
-        fs::write(site.path("runner.toml"), &text).unwrap();
+        let site = s3_site(&server, &etcd, SLOTS);
+        let text = fs::read_to_string(site.path("runner.toml")).unwrap();
         let wires: Vec<String> = to_etcd.iter().map(Wire::endpoint).collect();
         let text = text
             .replace(&format!("{:?}", etcd.endpoints()), &format!("{wires:?}"))
             .replace(&server.endpoint, &to_store.endpoint());
         fs::write(site.path("runner-east.toml"), text).unwrap();
-        site.write("file", "content");
-        site.init();
         let node = Node { config: Some(site.path("runner-east.toml")), ..site.node("east") };
         let east = Daemon::of(&site, &node, &[]);
         east.waits_to_say("committed");

@@ -1,7 +1,6 @@
 //! A slot every two seconds on both nodes, and neither of them is spared: each slot is committed exactly once, or missed, and
 //! `audit` tells the same as the checker that reads the journal from outside.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::etcd::Etcd;
 use crate::rig::{AT_ONCE, Daemon, TTL, boottime, etcd_site};
 use crate::site::Site;
-use crate::support::promises::{Kept, kept};
+use crate::support::promises::{Kept, kept, missed_by_audit};
 use crate::support::tree::Dice;
 
 const EVERY: i64 = 2;
@@ -21,28 +20,6 @@ const SCHEDULE: &str = "every = \"2s\"\njitter = \"0s\"\n";
 /// What runs as a test, and what `make check-slots` runs.
 const FEW: u64 = 15;
 const MANY: u64 = 200;
-
-/// The slots that `audit` calls missed.
-fn missed_by_audit(site: &Site) -> BTreeSet<i64> {
-    let run = site.node("looker").run(["audit", "app", "--json"]);
-    assert!(matches!(run.code, Some(0 | 7)), "{}", run.stderr);
-    let document = run.json();
-    let findings = document["roles"][0]["findings"].as_array().unwrap();
-    let second = |text: &serde_json::Value| text.as_str().unwrap().parse::<Timestamp>().unwrap().as_second();
-    let mut missed = BTreeSet::new();
-    for finding in findings {
-        match finding["kind"].as_str().unwrap() {
-            "missed" => {
-                let (first, last) = (second(&finding["first"]), second(&finding["last"]));
-                missed.extend((first..=last).step_by(EVERY as usize));
-            }
-            // So it is: many takeovers, and a dump that is another one each time.
-            "late" | "flapping" | "same_changes" => {}
-            other => panic!("{other}: {finding}"),
-        }
-    }
-    missed
-}
 
 #[track_caller]
 fn judge(site: &Site, slots: u64) -> Kept {
@@ -57,7 +34,8 @@ fn judge(site: &Site, slots: u64) -> Kept {
         kept.takeovers.len()
     );
     let last = kept.slots.last().unwrap().0.parse::<Timestamp>().unwrap().as_second();
-    let told: Vec<i64> = missed_by_audit(site).into_iter().filter(|slot| *slot < last).collect();
+    let told: Vec<i64> =
+        missed_by_audit(&site.node("looker"), "app", EVERY).into_iter().filter(|slot| *slot < last).collect();
     assert_eq!(told, missed, "what nobody committed is reported, and nothing else");
     assert!(kept.slots.len() as u64 >= slots / 3, "{kept:?}");
     assert!(kept.by("east") > 0 && kept.by("west") > 0, "{kept:?}");

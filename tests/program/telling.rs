@@ -11,16 +11,9 @@ use runner::env::Env;
 use crate::site::{Site, wait_for, words};
 use crate::support::hearer::Hearer;
 
-/// Lines of a config whose alerts end in a file.
-fn to_file(site: &Site) -> String {
-    format!("[notify]\ncommand = [\"sh\", \"-c\", \"cat >> {}\"]\n", site.path("told").display())
-}
-
 /// What was told, as `event phase`.
 fn told(site: &Site) -> Vec<String> {
-    let text = fs::read_to_string(site.path("told")).unwrap_or_default();
-    let document = |line: &str| serde_json::from_str::<Value>(line).unwrap();
-    text.lines().map(document).map(|d| format!("{} {}", d["event"], d["phase"]).replace('"', "")).collect()
+    site.told().iter().map(|d| format!("{} {}", d["event"], d["phase"]).replace('"', "")).collect()
 }
 
 /// Makes backups fail, or no longer.
@@ -32,7 +25,7 @@ fn broken(site: &Site, broken: bool) {
 #[test]
 fn a_backup_that_fails_is_told_once_and_its_recovery_once() {
     let site = Site::new("");
-    site.config(&to_file(&site));
+    site.config(&site.telling());
     site.write("file", "content");
     site.init();
     site.backup("east");
@@ -42,8 +35,7 @@ fn a_backup_that_fails_is_told_once_and_its_recovery_once() {
         site.refused("east", 1);
         assert_eq!(told(&site), ["failed begun"], "also by the next process");
     }
-    let document: Value =
-        serde_json::from_str(fs::read_to_string(site.path("told")).unwrap().lines().next().unwrap()).unwrap();
+    let document = &site.told()[0];
     assert_eq!((&document["schema"], &document["role"], &document["node"]), (&1.into(), &"app".into(), &"east".into()));
     let text = document["text"].as_str().unwrap();
     assert!(text.starts_with("app: the backup on east failed: ") && text.contains("src"), "{text}");
@@ -63,7 +55,7 @@ fn a_backup_that_fails_is_told_once_and_its_recovery_once() {
 #[test]
 fn another_node_that_goes_on_ends_it() {
     let site = Site::new("");
-    let lines = format!("{}{}", site.probed(""), to_file(&site));
+    let lines = format!("{}{}", site.probed(""), site.telling());
     site.config(&lines);
     site.write("file", "content");
     site.init();
@@ -82,7 +74,7 @@ fn another_node_that_goes_on_ends_it() {
 #[test]
 fn slots_that_nobody_ran_are_told_by_the_next_run() {
     let site = Site::new("");
-    site.config(&format!("every = \"2s\"\nmissed_after = \"1s\"\n{}", to_file(&site)));
+    site.config(&format!("every = \"2s\"\nmissed_after = \"1s\"\n{}", site.telling()));
     site.write("file", "content");
     site.init();
     site.node("east").run(["backup", "--scheduled"]).expect(0);
@@ -150,7 +142,7 @@ fn a_daemon_tells_once_however_often_it_tries() {
     let fine = site.path("fine");
     let tries = site.path("tries");
     let before = format!("echo >> {}; test -e {}", tries.display(), fine.display());
-    let lines = format!("every = \"1s\"\nbefore = [\"sh\", \"-c\", \"{before}\"]\n{}", to_file(&site));
+    let lines = format!("every = \"1s\"\nbefore = [\"sh\", \"-c\", \"{before}\"]\n{}", site.telling());
     site.config(&lines);
     site.write("file", "content");
     site.init();

@@ -45,6 +45,27 @@ pub fn kept(node: &Node, role: &str) -> Kept {
     check(records).unwrap_or_else(|broken| panic!("{}\n{}", broken.join("\n"), table(records)))
 }
 
+/// The slots of an `every` of whole seconds that `audit` calls missed, as this node sees it. Fails when it finds anything that may
+/// not be.
+#[track_caller]
+pub fn missed_by_audit(node: &Node, role: &str, every: i64) -> BTreeSet<i64> {
+    let run = node.run(["audit", role, "--json"]);
+    assert!(matches!(run.code, Some(0 | 7)), "{}", run.stderr);
+    let document = run.json();
+    let findings = document["roles"][0]["findings"].as_array().expect("findings");
+    let second = |text: &Value| seconds(text.as_str().expect("a time"));
+    let mut missed = BTreeSet::new();
+    for finding in findings {
+        match finding["kind"].as_str().expect("a kind") {
+            "missed" => missed.extend((second(&finding["first"])..=second(&finding["last"])).step_by(every as usize)),
+            // So it is where nodes are not spared: many takeovers, and changes that are alike.
+            "late" | "flapping" | "same_changes" => {}
+            other => panic!("{other}: {finding}"),
+        }
+    }
+    missed
+}
+
 /// Checks records, oldest first; `Err` says of each broken promise which one and where.
 pub fn check(records: &[Value]) -> Result<Kept, Vec<String>> {
     let mut broken = Vec::new();

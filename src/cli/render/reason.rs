@@ -10,7 +10,7 @@ use crate::role::election::{Pause, StandbyReason, UnknownReason};
 use crate::role::probe::{Answer, Evidence};
 
 /// A node that exists twice, and what to do.
-pub const CLONED: &str = "this node exists twice: a machine was cloned with its state directory. Neither of the two works; run \
+pub const CLONED: &str = "this node exists twice, because a machine was cloned with its state directory. Neither of the two works; run \
      'runner init --new-identity' on each of them";
 
 /// One sentence without a full stop.
@@ -54,9 +54,10 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
             "another node got the lease while this run went on; nothing was committed".to_owned()
         }
         Reason::NothingDue => "no slot has been due yet".to_owned(),
-        Reason::ClockOff { offset } => format!(
-            "this node's clock and the store's are {} apart; slots are not run until it is set right",
-            units::duration(offset.unsigned_abs())
+        Reason::ClockOff { offset } | Reason::Unknown(UnknownReason::Clock { offset }, _) => format!(
+            "this node's clock is {} {} the store's; slots are not run here until it is set right",
+            units::duration(offset.unsigned_abs()),
+            if offset.is_negative() { "ahead of" } else { "behind" }
         ),
     }
 }

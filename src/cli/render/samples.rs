@@ -129,6 +129,11 @@ pub(crate) fn blind() -> RoleStatus {
     }
 }
 
+/// Its twin wrote the newest record, under the same name and term.
+pub(crate) fn cloned() -> RoleStatus {
+    RoleStatus { state: State::Conflict, reason: Reason::Cloned, evidence: Vec::new(), ..active() }
+}
+
 pub(crate) fn all(roles: Vec<RoleStatus>) -> WhoamiReport {
     let node = NodeInfo {
         id: Some(NodeId([0x9c; 16])),

@@ -128,6 +128,11 @@ fn why(role: &RoleStatus, view: &View) -> String {
             "No backups here: who holds the lease cannot be read. Unknown is not yes, so nothing starts until it can."
                 .to_owned()
         }
+        Reason::ClockOff => {
+            "No slots are run here: this node's clock is not the store's, so it cannot tell which one is due. Another \
+             node takes the role."
+                .to_owned()
+        }
         Reason::HandedOver { to, until } => format!(
             "No backups here: an operator gave the role to {to}. If it does not run, this node may take it back from {} \
              on.",
@@ -141,7 +146,7 @@ fn why(role: &RoleStatus, view: &View) -> String {
                 why.as_deref().map(|why| format!(": {}", super::inside::escaped(why.as_bytes()))).unwrap_or_default();
             format!("No backups anywhere: paused on {by} at {} {until}{why}.", minute(*since, &view.zone))
         }
-        Reason::Cloned => super::reason::CLONED.to_owned(),
+        Reason::Cloned => format!("No backups here: {}.", super::reason::CLONED),
         Reason::TakenOver { by, term } => format!(
             "No backups here: the probes say yes, but {by} took the role over with term {term}. Two nodes believe they \
              are active: find out which one should be."
@@ -328,7 +333,23 @@ mod tests {
         standby.evidence[0].detail = "on no interface of this node".to_owned();
         let unlisted = RoleStatus { reason: Reason::NotListed, evidence: Vec::new(), ..standby.clone() };
         let unread = RoleStatus { reason: Reason::JournalUnread, evidence: active().evidence, ..blind() };
-        let text = report(&all(vec![active(), standby, unlisted, fresh, conflict, blind(), unread]), &samples::view());
+        let skewed = RoleStatus {
+            state: State::Unknown,
+            reason: Reason::ClockOff,
+            evidence: Vec::new(),
+            store: StoreState { clock_offset_seconds: Some(3600), ..active().store },
+            warnings: vec![Warning::ClockOff(3600)],
+            ..active()
+        };
+        let roles = vec![active(), standby, unlisted, fresh, conflict, blind(), unread, skewed];
+        let text = report(&all(roles), &samples::view());
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_node_that_exists_twice_is_told_what_to_do() {
+        let text = report(&all(vec![samples::cloned()]), &samples::view());
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
         insta::assert_snapshot!(text);
     }

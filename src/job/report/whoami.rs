@@ -124,6 +124,8 @@ pub enum Reason {
     },
     /// Who holds the lease cannot be read.
     LeaseUnread,
+    /// This node's clock is too far from the store's; a warning has by how much.
+    ClockOff,
     /// An operator gave the role to another node.
     HandedOver {
         /// That node's label.

@@ -141,6 +141,7 @@ async fn what_needs_a_person_is_a_warning() {
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     let [Warning::StoreRolledBack, Warning::ClockOff(seconds)] = role.warnings[..] else { panic!("{role:?}") };
     assert!((415..=425).contains(&seconds), "{seconds}");
+    assert_eq!((role.state, role.reason), (State::Unknown, Reason::ClockOff));
 
     let plan = Plan::new(&rig.role, &jiff::tz::TimeZone::UTC).unwrap();
     let looked = Looked {

@@ -92,18 +92,30 @@ fn history(holder: Option<Holding>) -> History {
 }
 
 fn read(holder: Option<Holding>) -> Event {
-    Event::Journal(Journal { history: Some(history(holder)), term: None, failed: false, beat: None })
+    Event::Journal(Journal {
+        history: Some(history(holder)),
+        term: None,
+        failed: false,
+        beat: None,
+        clock_offset: None,
+    })
 }
 
 fn taken(term: u64) -> Event {
     let history = Some(history(Some(holding(ME, term))));
-    Event::Journal(Journal { history, term: Some(Term(term)), failed: false, beat: None })
+    Event::Journal(Journal { history, term: Some(Term(term)), failed: false, beat: None, clock_offset: None })
 }
 
 /// A run that committed the slot.
 fn committed(slot: &str) -> Event {
     let history = History { last_slot: Some(at(slot)), ..history(Some(holding(ME, 7))) };
-    Event::Journal(Journal { history: Some(history), term: Some(Term(7)), failed: false, beat: None })
+    Event::Journal(Journal {
+        history: Some(history),
+        term: Some(Term(7)),
+        failed: false,
+        beat: None,
+        clock_offset: None,
+    })
 }
 
 fn slot(text: &str) -> Slot {
@@ -156,7 +168,13 @@ fn work_ends_before_the_lease_is_given_up() {
     stage.begin(None);
     assert_eq!(stage.probes(Answer::No), [Effect::Tell, Effect::Cancel]);
     assert_eq!(stage.pass(PROBE_INTERVAL), [Effect::Probe], "told once");
-    let ended = Journal { history: Some(history(Some(holding(ME, 7)))), term: None, failed: true, beat: None };
+    let ended = Journal {
+        history: Some(history(Some(holding(ME, 7)))),
+        term: None,
+        failed: true,
+        beat: None,
+        clock_offset: None,
+    };
     assert_eq!(stage.on(Event::Journal(ended)), [Effect::ReleaseLease]);
     assert_eq!(stage.on(Event::Released), []);
     assert_eq!(stage.probes(Answer::No), []);
@@ -211,7 +229,7 @@ fn a_journal_that_cannot_be_read_is_left_to_who_can() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    let unread = || Event::Journal(Journal { history: None, term: None, failed: true, beat: None });
+    let unread = || Event::Journal(Journal { history: None, term: None, failed: true, beat: None, clock_offset: None });
     stage.pass(READ_INTERVAL);
     assert_eq!(stage.on(unread()), [Effect::Tell]);
     assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Journal)));
@@ -290,7 +308,13 @@ fn a_pause_keeps_the_lease_and_starts_nothing() {
     stage.grant();
     let pause = Pause { by: "west".into(), since: stage.now.wall, until: Some(at("2026-11-21T01:30:00Z")), why: None };
     let paused = History { paused: Some(pause), ..history(Some(holding(ME, 7))) };
-    let journal = || Journal { history: Some(paused.clone()), term: Some(Term(7)), failed: false, beat: None };
+    let journal = || Journal {
+        history: Some(paused.clone()),
+        term: Some(Term(7)),
+        failed: false,
+        beat: None,
+        clock_offset: None,
+    };
     assert_eq!(stage.on(Event::Journal(journal())), [Effect::Tell]);
     assert_eq!(stage.pass(Duration::from_mins(19)), [Effect::Probe, Effect::Read]);
     assert_eq!(stage.on(Event::Journal(journal())), []);
@@ -303,7 +327,13 @@ fn a_run_that_failed_is_tried_again_later_and_later() {
     stage.begin(None);
     let mut pauses = Vec::new();
     for _ in 0..12 {
-        let failed = Journal { history: Some(history(Some(holding(ME, 7)))), term: None, failed: true, beat: None };
+        let failed = Journal {
+            history: Some(history(Some(holding(ME, 7)))),
+            term: None,
+            failed: true,
+            beat: None,
+            clock_offset: None,
+        };
         let before = stage.now.boot;
         let mut effects = stage.on(Event::Journal(failed));
         while !effects.contains(&Effect::BackUp(slot(ONE))) {
@@ -341,7 +371,8 @@ fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
     stage.on(Event::Tick);
     stage.probes(Answer::Yes);
     let beat = |stage: &mut Stage, beat| {
-        let mut journal = Journal { history: None, term: None, failed: false, beat: Some(Digest([beat; 32])) };
+        let mut journal =
+            Journal { history: None, term: None, failed: false, beat: Some(Digest([beat; 32])), clock_offset: None };
         journal.history = Some(history(Some(holding(OTHER, 8))));
         stage.on(Event::Journal(journal))
     };
@@ -357,6 +388,69 @@ fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
     assert_eq!(stage.pass(Duration::from_secs(1)), [Effect::TakeOver { occasion: Occasion::Silent }]);
     stage.on(taken(9));
     assert_eq!(stage.duty.retakes, 1, "the next time it waits for half an hour");
+}
+
+#[test]
+fn a_clock_that_went_wrong_leaves_the_role_to_another_node_until_it_is_right() {
+    let at_offset = |offset, slot| {
+        let history = History { last_slot: Some(at(slot)), ..history(Some(holding(ME, 7))) };
+        let clock_offset = Some(SignedDuration::from_secs(offset));
+        Event::Journal(Journal { history: Some(history), term: None, failed: false, beat: None, clock_offset })
+    };
+    for offset in [3600, -3600] {
+        let mut stage = Stage::new(|_| {});
+        stage.begin(None);
+        assert_eq!(stage.on(at_offset(-1, ONE)), []);
+        // What is under way may end: the journal decides about it.
+        stage.now.wall = stage.now.wall.checked_sub(SignedDuration::from_secs(offset)).unwrap();
+        stage.on(at_offset(0, ONE));
+        stage.pass(Duration::from_secs(10));
+        assert_eq!(stage.on(at_offset(offset, ONE)), [Effect::Tell, Effect::ReleaseLease]);
+        let off = Stand::Unknown(UnknownReason::Clock { offset: SignedDuration::from_secs(offset) });
+        assert_eq!(stage.duty.stand(), Some(&off));
+        stage.on(Event::Released);
+        for n in 0..3 {
+            let effects = stage.pass(Duration::from_secs(10));
+            assert!(
+                effects.iter().all(|e| matches!(e, Effect::Probe | Effect::Read)),
+                "it asks for nothing: {effects:?}"
+            );
+            stage.probes(Answer::Yes);
+            assert_eq!(stage.on(at_offset(offset - n, ONE)), [], "told once");
+        }
+        stage.now.wall = stage.now.wall.checked_add(SignedDuration::from_secs(offset)).unwrap();
+        assert_eq!(stage.on(at_offset(0, ONE)), [Effect::AskLease]);
+    }
+}
+
+#[test]
+fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
+    let mut stage = Stage::new(|role| {
+        role.lease = Lease::None;
+        role.takeover_after = Duration::from_secs(5);
+    });
+    stage.on(Event::Tick);
+    stage.probes(Answer::Yes);
+    let look = |stage: &mut Stage, last_slot: &str| {
+        let history = History { last_slot: Some(at(last_slot)), ..history(Some(holding(OTHER, 8))) };
+        let beat = Some(Digest([1; 32]));
+        stage.on(Event::Journal(Journal {
+            history: Some(history),
+            term: None,
+            failed: false,
+            beat,
+            clock_offset: None,
+        }))
+    };
+    assert_eq!(look(&mut stage, "2026-11-21T00:00:00Z"), [Effect::Tell], "conflict; the slot of one is due");
+    // Its time is over at half past. The holder may have committed it a second before.
+    stage.pass(Duration::from_mins(20).saturating_sub(Duration::from_secs(2)));
+    assert_eq!(look(&mut stage, "2026-11-21T00:00:00Z"), []);
+    assert_eq!(stage.pass(Duration::from_secs(9)), [], "who knows");
+    assert_eq!(stage.pass(Duration::from_secs(1)), [Effect::Read]);
+    assert_eq!(look(&mut stage, "2026-11-21T01:00:00Z"), [], "so it was");
+    stage.pass(Duration::from_hours(1));
+    assert_eq!(look(&mut stage, "2026-11-21T01:00:00Z"), [Effect::TakeOver { occasion: Occasion::Silent }]);
 }
 
 #[test]
@@ -458,7 +552,7 @@ proptest! {
                     let holder = [None, Some(holding(ME, 7)), Some(holding(OTHER, 8))][usize::from(n % 3)].clone();
                     let term = (n % 3 == 1).then_some(Term(7));
                     let history = (n % 5 > 0).then(|| history(holder));
-                    events.push(Event::Journal(Journal { term, failed: history.is_none() || n % 7 == 0, history, beat: None }));
+                    events.push(Event::Journal(Journal { term, failed: history.is_none() || n % 7 == 0, history, beat: None, clock_offset: None }));
                 }
                 World::Hint => events.push(Event::LeaseHint),
                 World::Lost if held && !releasing => {

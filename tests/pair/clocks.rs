@@ -1,0 +1,131 @@
+//! One node's wall clock is set, an hour on and an hour back, while both daemons run: it says so, runs no slot and leaves the role to
+//! the other one; and when it is right again, one of the two goes on.
+
+use serde_json::Value;
+
+use crate::clock::NodeClock;
+use crate::etcd::Etcd;
+use crate::rig::{Daemon, TTL, now, s3_site, stays, wait};
+use crate::s3_server::S3Server;
+use crate::site::{Site, role};
+use crate::support::promises::{Kept, kept, missed_by_audit};
+
+const EVERY: i64 = 2;
+const SLOTS: &str = "every = \"2s\"\njitter = \"0s\"\n";
+
+const HOUR: i64 = 3600;
+
+/// A node with a clock of its own.
+struct Host {
+    daemon: Daemon,
+    clock: NodeClock,
+}
+
+/// What is dropped first stands first.
+struct Stage {
+    east: Host,
+    west: Host,
+    site: Site,
+    began: i64,
+    _server: S3Server,
+    _etcd: Etcd,
+}
+
+impl Stage {
+    /// Both run, and East is active.
+    fn new() -> Self {
+        let (began, etcd, server) = (now().as_second(), Etcd::single(), S3Server::start());
+        let site = s3_site(&server, &etcd, SLOTS);
+        let start = |name: &str, stand| {
+            let clock = NodeClock::new(site.dir(), name);
+            let daemon = Daemon::of(&site, &clock.on(site.node(name)), &[]);
+            daemon.waits_to_be(stand);
+            Host { daemon, clock }
+        };
+        let east = start("east", "active");
+        let west = start("west", "standby");
+        Self { east, west, site, began, _server: server, _etcd: etcd }
+    }
+
+    fn commits(&self, by: &Host) -> usize {
+        self.site.snapshots().iter().filter(|record| record["node"]["name"] == by.daemon.name).count()
+    }
+
+    #[track_caller]
+    fn commits_again(&self, host: &Host) {
+        host.daemon.waits_to_be("active");
+        let before = self.commits(host);
+        wait(format!("{} commits", host.daemon.name), || (self.commits(host) > before + 1).then_some(()));
+    }
+
+    /// The clock is set, and the node says so.
+    #[track_caller]
+    fn goes_wrong(&self, host: &Host, ahead: i64) {
+        let said = if ahead > 0 { " ahead of the store's" } else { " behind the store's" };
+        host.clock.set(ahead);
+        host.daemon.waits_to_say(said);
+        host.daemon.waits_to_be("unknown");
+        let whoami = role(&host.clock.on(self.site.node(&host.daemon.name)).run(["whoami", "--json"]).expect(0));
+        assert_eq!((&whoami["state"], &whoami["reason"]), (&"unknown".into(), &"clock_off".into()), "{whoami}");
+        let is_clock = |warning: &&Value| warning["kind"] == "clock_off";
+        let clock = whoami["warnings"].as_array().unwrap().iter().find(is_clock).expect("the skew is named");
+        assert!((clock["seconds"].as_i64().unwrap() + ahead).abs() <= 5, "{clock}");
+    }
+
+    #[track_caller]
+    fn is_right_again(&self, host: &Host) {
+        host.clock.set(0);
+        host.daemon.waits_to_be("standby");
+    }
+
+    /// One goes on, and every slot of the time was committed once, or is known to be missed.
+    #[track_caller]
+    fn ends(mut self) -> Kept {
+        let stands = || [&self.east, &self.west].map(|host| host.daemon.stand());
+        let mut first = stands();
+        stays(TTL, "one is active", || stands() == first);
+        first.sort();
+        assert_eq!(first, [Some("active".to_owned()), Some("standby".to_owned())]);
+        [&mut self.east, &mut self.west].into_iter().for_each(|host| host.daemon.stop());
+        let looker = self.site.node("looker");
+        let kept = kept(&looker, "app");
+        let missed = kept.missed(EVERY);
+        println!("{} slots, missed {missed:?}, takeovers {:?}", kept.slots.len(), kept.takeovers);
+        let at = |slot: &(String, String)| slot.0.parse::<jiff::Timestamp>().unwrap().as_second();
+        let (first, last) = (at(&kept.slots[0]), at(kept.slots.last().unwrap()));
+        assert!(first > self.began - EVERY && last <= now().as_second(), "slots of this hour: {kept:?}");
+        let told: Vec<i64> = missed_by_audit(&looker, "app", EVERY).into_iter().filter(|slot| *slot < last).collect();
+        assert_eq!(told, missed, "what nobody committed is reported, and nothing else");
+        crate::rig::all_is_whole(&self.site);
+        kept
+    }
+}
+
+#[test]
+fn a_standby_whose_clock_is_set_changes_nothing() {
+    let stage = Stage::new();
+    for ahead in [HOUR, -HOUR] {
+        stage.goes_wrong(&stage.west, ahead);
+        stage.commits_again(&stage.east);
+    }
+    stage.is_right_again(&stage.west);
+    stage.commits_again(&stage.east);
+    let kept = stage.ends();
+    assert_eq!(kept.by("west"), 0, "{kept:?}");
+}
+
+#[test]
+fn an_active_node_whose_clock_is_set_leaves_the_role_to_the_other_one() {
+    let stage = Stage::new();
+    stage.commits_again(&stage.east);
+    stage.goes_wrong(&stage.east, HOUR);
+    stage.commits_again(&stage.west);
+    stage.goes_wrong(&stage.east, -HOUR);
+    stage.is_right_again(&stage.east);
+    // By a clock that is an hour behind, nothing is due.
+    stage.goes_wrong(&stage.west, -HOUR);
+    stage.commits_again(&stage.east);
+    stage.is_right_again(&stage.west);
+    let kept = stage.ends();
+    assert!(kept.by("east") > 0 && kept.by("west") > 0, "{kept:?}");
+}
