@@ -259,6 +259,7 @@ impl Office {
         if settings.notify != was.notify && !self.observe {
             self.teller.configure(&settings.notify);
         }
+        self.runner.config_hash.clone_from(&settings.hash);
         self.settings = Arc::new(settings);
         self.settle();
     }

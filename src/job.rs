@@ -14,6 +14,7 @@ pub mod keys;
 pub mod lease;
 pub mod local;
 pub mod operate;
+pub mod presence;
 pub mod progress;
 pub mod report;
 pub mod repository;

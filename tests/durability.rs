@@ -112,6 +112,7 @@ impl Story {
             state_dir,
             cancel: Cancel::new(),
             progress: Arc::default(),
+            config_hash: String::new(),
             sessions: Sessions::default(),
         };
         let request = guard::Request::default();

@@ -23,7 +23,9 @@ use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::whoami::{EtcdState, EtcdStatus, Reason, RoleStatus, StoreStatus, Warning, WhoamiReport};
+use crate::job::report::whoami::{
+    EtcdState, EtcdStatus, PeerSeen, Reason, RoleStatus, StoreStatus, Warning, WhoamiReport,
+};
 use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
 use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
@@ -138,6 +140,16 @@ fn whoami_role(role: &RoleStatus) -> Value {
             })
         })
         .collect();
+    let peers: Vec<Value> = role
+        .peers
+        .iter()
+        .map(|PeerSeen { node, seen }| {
+            json!({
+                "id": node.id, "name": node.name, "version": node.version, "config_hash": node.config_hash,
+                "last_seen": utc(*seen),
+            })
+        })
+        .collect();
     let (status, error) = match &role.store.status {
         StoreStatus::Ok => ("ok", None),
         StoreStatus::NotInitialised => ("not_initialised", None),
@@ -186,7 +198,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
             "url": role.store.url, "status": status, "error": error,
             "clock_offset_seconds": role.store.clock_offset_seconds,
         },
-        "etcd": role.etcd.as_ref().map(etcd), "warnings": warnings,
+        "etcd": role.etcd.as_ref().map(etcd), "peers": peers, "warnings": warnings,
     })
 }
 

@@ -171,6 +171,7 @@ fn worker(context: &Context, progress: Arc<Progress>) -> Result<(Runner, Node), 
         state_dir,
         cancel: context.cancel.clone(),
         progress,
+        config_hash: context.settings.hash.clone(),
     };
     Ok((runner, node))
 }

@@ -204,9 +204,11 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     insta::assert_snapshot!(refused(all), @r#"
     runner.toml:4: store.journal: "etcd" is not in this version yet
         write journal = "auto", or remove the line
-    runner.toml:11: role.b.fallback: stands in for eligible nodes, and the role has no eligible
+    runner.toml:11: role.b.fallback:
+        stands in for eligible nodes, and the role has no eligible
         rename it to eligible
-    runner.toml:11: role.b.fallback: waits for slots that nobody commits, and the role has none
+    runner.toml:11: role.b.fallback:
+        waits for slots that nobody commits, and the role has none
         give the role a schedule, or remove fallback
     "#);
     let plain = parse("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]").unwrap();

@@ -207,6 +207,19 @@ impl Watch {
         self.teller.tell(|ledger, now| self.settle(ledger, vec![(Kind::Anomaly, anomalies)], watcher, now));
     }
 
+    /// These other nodes are not set up like this one; all others are.
+    pub(super) fn compared(&self, apart: &[String]) {
+        let seen = self.seen();
+        let watcher = seen.glimpse.watcher(self.node, seen.vouched);
+        let event = |name: &String| Event {
+            mark: name.clone(),
+            detail: Some(name.clone()),
+            ..self.sight(&seen).event(Kind::Drift)
+        };
+        let events = apart.iter().map(event).collect();
+        self.teller.tell(|ledger, now| self.settle(ledger, vec![(Kind::Drift, events)], watcher, now));
+    }
+
     fn judge(&self, seen: &Seen, watcher: Watcher) {
         let kinds = self.sight(seen).see(&seen.glimpse);
         self.teller.tell(|ledger, now| {

@@ -13,6 +13,8 @@ use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
 use crate::job::hook::{self, Hooks};
 use crate::job::lease;
 use crate::job::local::{Local, LockError};
+use crate::job::presence;
+use crate::job::report::whoami::PeerInfo;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::role::duty::Journal;
@@ -104,7 +106,12 @@ impl Work {
             return Ok(Journal { history: Some(history), term: None, failed: false, beat: None, clock_offset });
         }
         let (history, view) = match Opening::open(&self.runner, &repository).await {
-            Ok(opening) => opening.keep().await?,
+            Ok(mut opening) => {
+                if opening.announce().await? {
+                    tokio::spawn(self.clone().compare(Arc::clone(&repository.store)));
+                }
+                opening.keep().await?
+            }
             // Another process of this node works on it, and will keep what it finds.
             Err(BackupError::Lock(LockError::Busy { .. })) => Opening::look(&self.runner, &repository).await?,
             Err(error) => return Err(error.into()),
@@ -118,6 +125,24 @@ impl Work {
             tokio::spawn(self.clone().audit(repository));
         }
         Ok(Journal { history: Some(history), term: None, failed: false, beat, clock_offset })
+    }
+
+    /// Looks whether the other nodes are set up like this one.
+    async fn compare(self, store: Arc<dyn Store>) {
+        let (node, now) = (self.runner.node.id, self.runner.env.clock.now());
+        match presence::peers(store.as_ref(), &self.role.name, node, now).await {
+            Ok(peers) => {
+                let fresh = peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
+                let apart: Vec<String> =
+                    fresh.filter(|peer| self.is_apart(&peer.node)).map(|peer| peer.node.name).collect();
+                self.watch.compared(&apart);
+            }
+            Err(error) => tracing::debug!("role {}: the other nodes: {error}", self.role.name),
+        }
+    }
+
+    fn is_apart(&self, peer: &PeerInfo) -> bool {
+        peer.config_hash != self.runner.config_hash || peer.version != env!("CARGO_PKG_VERSION")
     }
 
     /// Looks at the last days of the journal for what a single look does not show.

@@ -31,6 +31,7 @@ pub(crate) use crate::job::backup::session::Session;
 pub(crate) use crate::job::backup::shared::Shared;
 use crate::job::hook::Hooks;
 use crate::job::local::{Local, LocalLock, Memory, Own};
+use crate::job::presence;
 use crate::job::report::{ByteCounts, FileCounts};
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
@@ -165,6 +166,25 @@ impl<'a> Opening<'a> {
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
         let view = journal.read(memory.view.as_ref()).await?;
         Ok((history(&view, &memory, runner.node.id), view))
+    }
+
+    /// Tells the other nodes that this one is here, if it is time. True: it was.
+    pub(crate) async fn announce(&mut self) -> Result<bool, BackupError> {
+        if self.lock.is_none() {
+            return Ok(false);
+        }
+        let Self { runner, repository, local, memory, .. } = self;
+        let (store, role) = (repository.store.as_ref(), repository.role());
+        let own = local.instances();
+        let Some(done) = presence::announce(runner, store, role, memory.announced, &own).await else {
+            return Ok(false);
+        };
+        memory.announced = Some(done.announced);
+        local.save(memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
+        if let Some(other) = done.twin.filter(|_| !self.view.state.clones.contains(&self.runner.node.id)) {
+            self.view = self.journal.note(&self.view, Act::Clone(CloneBody { other })).await?;
+        }
+        Ok(true)
     }
 
     /// Reads the journal on.

@@ -265,7 +265,7 @@ pub struct Guard<'a> {
 impl<'a> Guard<'a> {
     /// Decides whether this node may work for the role now, and gets the lease if it takes one.
     pub async fn admit(&self, mut assessment: Option<Assessment>) -> Result<Admission<'a>, GuardError> {
-        let opening = until_cancelled(self.runner, async {
+        let mut opening = until_cancelled(self.runner, async {
             Ok(if self.runner.sessions.are_borrowed() {
                 Opening::join(self.runner, self.repository).await?
             } else {
@@ -273,6 +273,7 @@ impl<'a> Guard<'a> {
             })
         })
         .await?;
+        until_cancelled(self.runner, async { Ok(opening.announce().await?) }).await?;
         let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,
             Err(done) => return Ok(Admission::Refused(done)),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::file::{self, Lock};
 use crate::ids::{Digest, InstanceId, NodeId, RepoId, Seq, Term};
+use crate::job::presence::Announced;
 use crate::journal::state::View;
 
 /// How many of a node's processes are remembered: those that wrote since the journal was last read are looked for among them.
@@ -38,6 +39,9 @@ pub struct Memory {
     /// The first record that was written with this node's ID by nobody it knows.
     #[serde(default)]
     pub suspected: Option<Seq>,
+    /// What the other nodes were told of this one.
+    #[serde(default)]
+    pub announced: Option<Announced>,
 }
 
 /// A takeover of this node's own.
@@ -155,7 +159,9 @@ impl Local {
     pub fn load(&self, node: NodeId) -> Memory {
         let memory = self.read();
         match memory.node {
-            Some(was) if was != node => Memory { own: None, suspected: None, node: Some(node), ..memory },
+            Some(was) if was != node => {
+                Memory { own: None, suspected: None, announced: None, node: Some(node), ..memory }
+            }
             _ => Memory { node: Some(node), ..memory },
         }
     }

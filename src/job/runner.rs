@@ -28,6 +28,8 @@ pub struct Runner {
     pub cancel: Cancel,
     /// How far it is.
     pub progress: Arc<Progress>,
+    /// [`Settings::hash`](crate::config::Settings::hash), for the other nodes.
+    pub config_hash: String,
     /// What the leases of this process have in common.
     pub sessions: Sessions,
 }

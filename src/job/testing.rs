@@ -83,6 +83,7 @@ impl Rig {
             state_dir: self.state_dir(),
             cancel: Cancel::new(),
             progress: Arc::default(),
+            config_hash: String::new(),
             sessions: Sessions::default(),
         }
     }

@@ -25,9 +25,10 @@ use crate::job::backup::history;
 use crate::job::inside::{Archive, info};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
+use crate::job::presence;
 use crate::job::report::whoami::{
-    Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, PeerInfo, Reason, RoleStatus, State, StoreState, StoreStatus,
-    TermInfo, Warning, WhoamiReport,
+    Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, PeerInfo, PeerSeen, Reason, RoleStatus, State, StoreState,
+    StoreStatus, TermInfo, Warning, WhoamiReport,
 };
 use crate::job::repository::{OpenError, Repository};
 use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion, StandbyReason, UnknownReason};
@@ -146,7 +147,11 @@ struct Looked {
     memory: Memory,
     /// What the lease's object says, where there is one.
     lease: Option<Reply>,
+    peers: Vec<PeerSeen>,
 }
+
+/// What another node told of itself longer ago may not be so any more: a daily cron job tells it once a day.
+const DRIFT_MAX: SignedDuration = SignedDuration::from_hours(25);
 
 /// How etcd itself is, within the patience.
 async fn etcd_status(asker: &Asker<'_>, sessions: Sessions) -> Option<EtcdStatus> {
@@ -178,6 +183,7 @@ async fn look(
         archive: None,
         memory: Memory::default(),
         lease: None,
+        peers: Vec::new(),
     };
     let mut looked = match tokio::time::timeout(asker.patience, task).await {
         Ok(Ok(looked)) => looked.unwrap_or_else(|e| failed(e.to_string())),
@@ -229,7 +235,10 @@ async fn read(
         }
     };
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
-    Ok(Looked { state: StoreState { url: store.describe(), status, clock_offset_seconds }, archive, memory, lease })
+    // What cannot be seen of them is left out: nothing rests on it.
+    let peers = presence::peers(store.as_ref(), &role.name, node, env.clock.now()).await.unwrap_or_default();
+    let state = StoreState { url: store.describe(), status, clock_offset_seconds };
+    Ok(Looked { state, archive, memory, lease, peers })
 }
 
 fn status(
@@ -272,9 +281,15 @@ fn status(
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
     let last_slot = view.and_then(|view| view.state.last_slot);
     let mut warnings = warnings(looked, plan.as_ref(), last_slot, now);
-    if let Some(EtcdStatus::Ok { nodes, .. }) = &etcd {
-        warnings.extend(nodes.iter().filter(|peer| peer.id != node).filter_map(|peer| drift(peer, asker.settings)));
-    }
+    // Who lives by etcd's word is taken at that.
+    let registered = match &etcd {
+        Some(EtcdStatus::Ok { nodes, .. }) => nodes.as_slice(),
+        _ => &[],
+    };
+    let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX).map(|peer| &peer.node);
+    let told = lately.filter(|peer| registered.iter().all(|other| other.id != peer.id));
+    let others = registered.iter().filter(|peer| peer.id != node).chain(told);
+    warnings.extend(others.filter_map(|peer| drift(peer, asker.settings)));
     RoleStatus {
         role: role.name.clone(),
         state,
@@ -298,6 +313,7 @@ fn status(
             },
         }),
         warnings,
+        peers: looked.peers.clone(),
     }
 }
 

@@ -38,9 +38,9 @@ impl Kind {
     /// Who tells it.
     pub fn teller(self) -> Who {
         match self {
-            Kind::Failed | Kind::Fenced | Kind::Takeover | Kind::Conflict | Kind::Clone | Kind::Drift => Who::Concerned,
+            Kind::Failed | Kind::Fenced | Kind::Takeover | Kind::Conflict | Kind::Clone => Who::Concerned,
             Kind::Missed | Kind::PausedTooLong => Who::Holder,
-            Kind::Duplicate | Kind::Anomaly => Who::HolderByRecord,
+            Kind::Duplicate | Kind::Anomaly | Kind::Drift => Who::HolderByRecord,
         }
     }
 

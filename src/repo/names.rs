@@ -1,6 +1,6 @@
 //! Key names: where in the store each object of a role is. All are below the role's own prefix.
 
-use crate::ids::{IndexId, KeyId, PackId, RoleName, Seq};
+use crate::ids::{IndexId, KeyId, NodeId, PackId, RoleName, Seq};
 
 /// What the repository is and how it is read; written once.
 pub fn format(role: &RoleName) -> String {
@@ -55,7 +55,7 @@ pub fn index_prefix(role: &RoleName) -> String {
     format!("{role}/index/")
 }
 
-/// The only keys that are ever overwritten: probes of the store's conditional puts, leases, beats.
+/// The only keys that are ever overwritten: probes of the store's conditional puts, leases, beats, nodes.
 pub fn live_prefix(role: &RoleName) -> String {
     format!("{role}/live/")
 }
@@ -73,6 +73,16 @@ pub fn lease(role: &RoleName) -> String {
 /// What changes while a node works without a lease.
 pub fn beat(role: &RoleName) -> String {
     format!("{role}/live/beat")
+}
+
+/// What a node tells of itself.
+pub fn node(role: &RoleName, node: NodeId) -> String {
+    format!("{role}/live/nodes/{node}")
+}
+
+/// Where the nodes tell of themselves.
+pub fn nodes_prefix(role: &RoleName) -> String {
+    format!("{role}/live/nodes/")
 }
 
 /// Where the store's compare-and-set is proved.

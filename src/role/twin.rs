@@ -42,6 +42,16 @@ pub fn judge(newest: Option<Newest>, own: &[InstanceId], suspected: Option<Seq>)
     }
 }
 
+/// Judges `found`, the process that wrote last where only this node writes. `met`: it was a stranger before as well, and this node
+/// wrote over it.
+pub fn judge_presence(found: Option<InstanceId>, own: &[InstanceId], met: bool) -> Suspicion {
+    match found {
+        Some(found) if !own.contains(&found) && met => Suspicion::Twin,
+        Some(found) if !own.contains(&found) => Suspicion::Known,
+        _ => Suspicion::None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +67,15 @@ mod tests {
         assert_eq!(judge(newest(6, 1), &own, Some(Seq(5))), Suspicion::None, "then it goes on by itself");
         assert_eq!(judge(newest(8, 9), &own, Some(Seq(5))), Suspicion::Twin);
         assert_eq!(judge(newest(8, 7), &own, Some(Seq(5))), Suspicion::Twin, "a twin's next process");
+    }
+
+    #[test]
+    fn who_writes_where_only_this_node_writes_is_a_twin_the_second_time() {
+        let own = [InstanceId([1; 8])];
+        let found = |instance| Some(InstanceId([instance; 8]));
+        assert_eq!(judge_presence(None, &own, true), Suspicion::None);
+        assert_eq!(judge_presence(found(1), &own, true), Suspicion::None);
+        assert_eq!(judge_presence(found(9), &own, false), Suspicion::Known, "a machine that was set back meets itself");
+        assert_eq!(judge_presence(found(8), &own, true), Suspicion::Twin);
     }
 }

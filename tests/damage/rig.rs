@@ -151,6 +151,7 @@ impl Rig {
             instance: InstanceId([node; 8]),
             cancel: Cancel::new(),
             progress: Arc::default(),
+            config_hash: String::new(),
             sessions: Sessions::default(),
         };
         let repository = self.open().await.unwrap();

@@ -122,6 +122,24 @@ fn two_crontabs_commit_each_slot_once() {
 }
 
 #[test]
+fn nodes_see_each_other_and_a_config_that_differs() {
+    let site = Site::leased("takeover_delay = \"0s\"\n");
+    site.write("file", "content");
+    site.init();
+    site.backup("east");
+    let whoami = |name: &str| role(&site.node(name).run(["whoami", "--json"]).expect(0));
+    let status = whoami("west");
+    assert_eq!(status["peers"].as_array().unwrap().len(), 1, "{status}");
+    assert_eq!((&status["peers"][0]["name"], &status["warnings"]), (&"east".into(), &serde_json::json!([])));
+    assert_eq!(whoami("east")["peers"], serde_json::json!([]), "west only looked");
+    site.config("takeover_delay = \"1s\"\n");
+    let warnings = whoami("west")["warnings"].clone();
+    assert_eq!(warnings, serde_json::json!([{"kind": "drift", "node": "east", "version": null, "config": true}]));
+    site.backup("east");
+    assert_eq!(whoami("west")["warnings"], serde_json::json!([]), "a new config is told at once");
+}
+
+#[test]
 fn a_pause_holds_on_every_node_until_it_ends() {
     let site = Site::leased(TTL);
     site.write("file", "content");

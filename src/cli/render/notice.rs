@@ -45,7 +45,10 @@ fn what(event: &Event, zone: &TimeZone) -> String {
             format!("{node} is eligible, and so was {other}, which took the role")
         }
         Kind::Clone => format!("another live node has the identity of {node}{behind}"),
-        Kind::Drift => format!("{node} is configured differently from its peer{behind}"),
+        Kind::Drift => {
+            let other = detail.as_deref().unwrap_or("another node");
+            format!("{node} and {other} run with different configs or versions of runner")
+        }
         Kind::Anomaly => {
             let odd = match mark.as_str() {
                 "same_changes" => format!("the last {count} snapshots report the same changes"),
@@ -115,8 +118,8 @@ mod tests {
         app: another live node has the identity of east: west
         app: since 1970-01-01 02:00 +00:00, and still so: another live node has the identity of east: west
         app: its twin is no longer seen (seen by east; clone, since 1970-01-01 02:00 +00:00)
-        app: east is configured differently from its peer: west
-        app: since 1970-01-01 02:00 +00:00, and still so: east is configured differently from its peer: west
+        app: east and west run with different configs or versions of runner
+        app: since 1970-01-01 02:00 +00:00, and still so: east and west run with different configs or versions of runner
         app: the nodes are configured alike again (seen by east; drift, since 1970-01-01 02:00 +00:00)
         app: a journal record cannot be used: west. 'runner audit' tells more
         app: since 1970-01-01 02:00 +00:00, and still so: a journal record cannot be used: west. 'runner audit' tells more

@@ -11,8 +11,8 @@ use crate::job::report::audited::{
 };
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::whoami::{
-    Answer, Evidence, NodeInfo, Reason, RecentSlots, RoleStatus, State, StoreState, StoreStatus, TermInfo, Warning,
-    WhoamiReport,
+    Answer, Evidence, NodeInfo, PeerInfo, PeerSeen, Reason, RecentSlots, RoleStatus, State, StoreState, StoreStatus,
+    TermInfo, Warning, WhoamiReport,
 };
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
 
@@ -105,6 +105,15 @@ pub(crate) fn active() -> RoleStatus {
             clock_offset_seconds: Some(0),
         },
         etcd: None,
+        peers: vec![PeerSeen {
+            node: PeerInfo {
+                id: NodeId([0x22; 16]),
+                name: "app02".to_owned(),
+                version: "0.1.0".to_owned(),
+                config_hash: "4be01c22a90d77f3".to_owned(),
+            },
+            seen: at("2026-11-20T00:40:00Z"),
+        }],
         warnings: Vec::new(),
     }
 }
@@ -124,6 +133,7 @@ pub(crate) fn blind() -> RoleStatus {
             clock_offset_seconds: None,
         },
         etcd: None,
+        peers: Vec::new(),
         warnings: vec![Warning::StoreUnreadable, Warning::ClockOff(-400)],
         ..active()
     }

@@ -5,7 +5,7 @@ use crate::cli::exit::Health;
 use crate::cli::units::{count, duration, minute, relative};
 use crate::job::report::audited::SlotCounts;
 use crate::job::report::whoami::{
-    Answer, EtcdState, EtcdStatus, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport,
+    Answer, EtcdState, EtcdStatus, PeerSeen, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport,
 };
 use crate::role::slot::MISSED_MAX;
 
@@ -51,6 +51,16 @@ fn role(role: &RoleStatus, view: &View) -> String {
     out += &wrap("  store   ", 10, &store(role));
     if let Some(etcd) = &role.etcd {
         out += &wrap("  etcd    ", 10, &self::etcd(etcd));
+    }
+    for PeerSeen { node, seen } in &role.peers {
+        let text = format!(
+            "{}: seen {}, runner {}, config {}",
+            node.name,
+            relative(*seen, view.now),
+            node.version,
+            node.config_hash
+        );
+        out += &wrap("  peer    ", 10, &text);
     }
     for warning in &role.warnings {
         out += &wrap("  WARNING ", 10, &self::warning(warning, view));
@@ -367,7 +377,7 @@ mod tests {
         let with = |status: EtcdStatus, holder: Option<&str>| {
             let endpoints = vec!["https://etcd1:2379".to_owned(), "https://etcd2:2379".to_owned()];
             let etcd = EtcdState { endpoints, status, holder: holder.map(str::to_owned) };
-            let role = RoleStatus { etcd: Some(etcd), evidence: Vec::new(), ..active() };
+            let role = RoleStatus { etcd: Some(etcd), evidence: Vec::new(), peers: Vec::new(), ..active() };
             let text = self::role(&role, &samples::view());
             text[text.find("  etcd").unwrap()..].to_owned()
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::audited::SlotCounts;
 use super::snapshot::SnapshotInfo;
@@ -58,6 +58,8 @@ pub struct RoleStatus {
     pub etcd: Option<EtcdState>,
     /// What a person should look after.
     pub warnings: Vec<Warning>,
+    /// The other nodes of the role, as far as they told of themselves in the store lately.
+    pub peers: Vec<PeerSeen>,
 }
 
 /// How the newest slots stand, those that have started.
@@ -228,8 +230,8 @@ pub struct EtcdState {
     pub holder: Option<String>,
 }
 
-/// A node that lives, as it registered itself in etcd.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A node, as it tells of itself in etcd or in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerInfo {
     /// Its ID.
     pub id: NodeId,
@@ -239,6 +241,16 @@ pub struct PeerInfo {
     pub version: String,
     /// Its config's hash.
     pub config_hash: String,
+}
+
+/// A node that told of itself in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerSeen {
+    /// Which, and how it is set up.
+    #[serde(flatten)]
+    pub node: PeerInfo,
+    /// When, by the store's clock.
+    pub seen: Timestamp,
 }
 
 /// How an etcd is.
