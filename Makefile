@@ -55,13 +55,16 @@ bench: build ## side by side with restic, rustic and borg: writes docs/BENCHMARK
 fuzz: ## each decoder's fuzz target for FUZZ_SECONDS (says which toolchain it uses)
 	@scripts/fuzz $(FUZZ_SECONDS)
 
-install: ## what `make build` built, into PREFIX (default /usr/local): program, units, man pages, completions
+install: ## what `make build` built, into PREFIX (default /usr/local): program, units, sysusers, tmpfiles, man pages, completions
 	@test -x target/release/runner || { echo "run \"make build\" first, as a normal user" >&2; exit 1; }
 	install -D -m 0755 target/release/runner "$(DESTDIR)$(PREFIX)/bin/runner"
 	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system" "$(DESTDIR)$(PREFIX)/share/man/man1" \
 	    "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
 	for unit in systemd/*.service systemd/*.timer; do \
 	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' "$$unit" > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}" || exit 1; \
+	done
+	for kind in sysusers tmpfiles; do \
+	    install -D -m 0644 "systemd/runner.$$kind" "$(DESTDIR)$(PREFIX)/lib/$$kind.d/runner.conf" || exit 1; \
 	done
 	target/release/runner man --dir "$(DESTDIR)$(PREFIX)/share/man/man1"
 	target/release/runner completions bash > "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/runner"

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Side by side the clocks show what neither shows alone: a machine that its hypervisor stopped finds its wall clock ahead of
@@ -13,4 +13,12 @@ pub struct Moment {
     pub boot: Duration,
     /// Wall time.
     pub wall: Timestamp,
+}
+
+impl Moment {
+    /// By how much more one of the clocks went on than the other since `then`.
+    pub fn apart(self, then: Moment) -> SignedDuration {
+        let boot = SignedDuration::try_from(self.boot.saturating_sub(then.boot)).unwrap_or(SignedDuration::MAX);
+        self.wall.duration_since(then.wall).saturating_sub(boot).abs()
+    }
 }

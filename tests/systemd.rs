@@ -1,6 +1,9 @@
-//! The units: systemd understands them, and the long-running service is shut in as well as it says.
+//! The units: systemd understands them, and the long-running service is shut in as well as it says. The group and the directory of
+//! the config are made for real, in another root. Needs root.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -54,4 +57,52 @@ fn the_service_is_shut_in() {
         &[&dir.path().join("runner-hook@.service")],
     );
     assert!(open.contains("UNSAFE"), "a unit without any fence is told from one with: {open}");
+}
+
+/// Has one of systemd's tools make what a file of ours says, in another root.
+fn make(tool: &[&str], root: &Path, file: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(file);
+    let mut command = Command::new(tool[0]);
+    command.arg(format!("--root={}", root.display())).args(&tool[1..]).arg(file);
+    let output = command.output().expect("systemd's tools are there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("runner.tmpfiles:"), "{tool:?}: {said}");
+}
+
+#[test]
+fn members_of_the_group_may_read_the_config_and_nobody_but_root_the_key() {
+    assert!(rustix::process::geteuid().is_root(), "groups are root's: run these tests as root, as CI does");
+    let dir = tempfile::tempdir().unwrap();
+    let (root, etc) = (dir.path(), dir.path().join("etc/runner"));
+    let (config, key) = (etc.join("runner.toml"), etc.join("repository.key"));
+    fs::set_permissions(root, Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(&etc).unwrap();
+    let role = "[role.app]\nsources = [\"/srv\"]\neligible = { command = [\"true\"] }\n";
+    let store = format!("[store]\nurl = \"file:///nowhere\"\nkey_file = \"{}\"\n", key.display());
+    for file in [&config, &key] {
+        fs::write(file, store.clone() + role).unwrap();
+        fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
+    }
+    make(&["systemd-sysusers"], root, "runner.sysusers");
+    make(&["systemd-tmpfiles", "--create"], root, "runner.tmpfiles");
+
+    let groups = fs::read_to_string(root.join("etc/group")).unwrap();
+    let group: u32 =
+        groups.lines().find_map(|line| line.strip_prefix("runner:x:")?.split(':').next()?.parse().ok()).unwrap();
+    let has = |path: &Path| fs::metadata(path).map(|meta| (meta.mode() & 0o7777, meta.uid(), meta.gid())).unwrap();
+    assert_eq!([&etc, &etc.join("conf.d")].map(|path| has(path)), [(0o750, 0, group); 2]);
+    assert_eq!(has(&key), (0o600, 0, 0), "whatever it was copied with");
+    assert!(!root.join("etc/passwd").exists(), "there is no user");
+
+    // The program as somebody else: where it was built may be root's own place.
+    let program = root.join("runner");
+    fs::copy(env!("CARGO_BIN_EXE_runner"), &program).unwrap();
+    const NOBODY: u32 = 65534;
+    let asked = |group| {
+        let mut command = Command::new(&program);
+        command.arg("--config").arg(&config).args(["is-active", "app"]).current_dir("/").uid(NOBODY).gid(group);
+        command.status().unwrap().code()
+    };
+    assert_eq!(asked(group), Some(0));
+    assert_eq!(asked(NOBODY), Some(2), "the config is not everybody's");
 }

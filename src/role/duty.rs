@@ -216,6 +216,8 @@ pub struct Duty {
     /// When it was read.
     read_at: Timestamp,
     clock_offset: Option<SignedDuration>,
+    /// The last event's time.
+    last: Option<Moment>,
     lease: Held,
     term: Option<Term>,
     /// The probes said no since this node last had the role.
@@ -264,6 +266,7 @@ impl Duty {
             history: None,
             read_at: Timestamp::MIN,
             clock_offset: None,
+            last: None,
             lease: Held::No,
             term: None,
             was_away: false,
@@ -318,6 +321,10 @@ impl Duty {
 
     /// Takes note of an event, and says what follows.
     pub fn on(&mut self, now: Moment, event: Event) -> Vec<Effect> {
+        // The clock was set, or the machine was stopped: what the store says of time, and of other nodes, is asked for at once.
+        if self.last.replace(now).is_some_and(|last| now.apart(last) >= CLOCK_MOVED_MIN) {
+            self.next_read = now.boot;
+        }
         self.note(now, event);
         let mut effects = Vec::new();
         self.decide(now, &mut effects);
