@@ -245,11 +245,19 @@ fn is_answer(code: i32) -> bool {
     const INVALID_ARGUMENT: i32 = 3;
     const ALREADY_EXISTS: i32 = 6;
     const PERMISSION_DENIED: i32 = 7;
+    // Its space is used up, or the request is larger than it takes: no member would do it.
+    const RESOURCE_EXHAUSTED: i32 = 8;
     const FAILED_PRECONDITION: i32 = 9;
     const UNAUTHENTICATED: i32 = 16;
     matches!(
         code,
-        INVALID_ARGUMENT | NOT_FOUND | ALREADY_EXISTS | PERMISSION_DENIED | FAILED_PRECONDITION | UNAUTHENTICATED
+        INVALID_ARGUMENT
+            | NOT_FOUND
+            | ALREADY_EXISTS
+            | PERMISSION_DENIED
+            | RESOURCE_EXHAUSTED
+            | FAILED_PRECONDITION
+            | UNAUTHENTICATED
     )
 }
 

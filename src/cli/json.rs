@@ -27,6 +27,7 @@ use crate::job::report::whoami::{EtcdState, EtcdStatus, Reason, RoleStatus, Stor
 use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
 use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::repo::format::JournalHome;
 use crate::tree::write::MetaKind;
 
 /// The version of all documents. It grows when a field goes away or changes its meaning, not when one comes.
@@ -180,11 +181,19 @@ fn whoami_role(role: &RoleStatus) -> Value {
         "last_backup": role.last_backup.as_ref().map(snapshot), "next_slot": role.next_slot.map(utc),
         "slots": role.slots,
         "store": {
-            "url": role.store.url, "status": status, "error": error,
+            "url": role.store.url, "status": status, "error": error, "journal": role.store.journal.map(home),
             "clock_offset_seconds": role.store.clock_offset_seconds,
         },
         "etcd": role.etcd.as_ref().map(etcd), "warnings": warnings,
     })
+}
+
+/// Where a journal lives; which cluster it is stands in `format`.
+fn home(home: JournalHome) -> &'static str {
+    match home {
+        JournalHome::Bucket => "bucket",
+        JournalHome::Etcd { .. } => "etcd",
+    }
 }
 
 fn etcd(etcd: &EtcdState) -> Value {
@@ -277,6 +286,8 @@ pub fn acted(acted: &Acted) -> String {
         Change::NotPaused => ("none", None, None, None),
         Change::TookOver { term, from } => ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None),
         Change::HadIt { term } => ("none", Some(*term), None, None),
+        Change::Adopted { term, .. } => ("adopted", Some(*term), None, None),
+        Change::Sound | Change::InStore => ("none", None, None, None),
     };
     document(json!({ "role": acted.role, "change": change, "term": term, "from": from, "pause": pause }))
 }

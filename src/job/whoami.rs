@@ -167,6 +167,7 @@ async fn look(asker: &Asker<'_>, role: &RoleSettings, connecting: Connecting, se
         state: StoreState {
             url: asker.settings.store.url.to_string(),
             status: StoreStatus::Failed(why),
+            journal: None,
             clock_offset_seconds: None,
         },
         archive: None,
@@ -208,10 +209,12 @@ async fn read(
         Lease::Bucket => Some(job::lease::in_bucket(&store, &role, &env, job::lease::nobody(&env)).look().await),
         Lease::Etcd | Lease::None => None,
     };
+    let mut journal = None;
     let (status, archive) = match Repository::open(store.clone(), &role.name, &role.key).await {
         Err(OpenError::NoRepository { .. }) => (StoreStatus::NotInitialised, None),
         Err(error) => (StoreStatus::Failed(error.to_string()), None),
         Ok(repository) => {
+            journal = Some(repository.format.journal);
             if let Some(dir) = &state_dir {
                 memory = Local::peek(dir, repository.keys.repo()).load();
             }
@@ -222,7 +225,8 @@ async fn read(
         }
     };
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
-    Ok(Looked { state: StoreState { url: store.describe(), status, clock_offset_seconds }, archive, memory, lease })
+    let state = StoreState { url: store.describe(), status, journal, clock_offset_seconds };
+    Ok(Looked { state, archive, memory, lease })
 }
 
 fn status(

@@ -304,6 +304,9 @@ pub enum Journal {
     /// List the newest records: takeovers, snapshots, operators' acts
     #[command(after_help = "Example: runner journal show app --last 5")]
     Show(JournalShow),
+    /// Let a journal go on whose head in etcd is lost, from the store's last record
+    #[command(after_help = "Example: runner journal adopt app")]
+    Adopt(OneRole),
 }
 
 /// `runner journal show`

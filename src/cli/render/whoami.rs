@@ -7,6 +7,7 @@ use crate::job::report::audited::SlotCounts;
 use crate::job::report::whoami::{
     Answer, EtcdState, EtcdStatus, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport,
 };
+use crate::repo::format::JournalHome;
 use crate::role::slot::MISSED_MAX;
 
 /// The whole report.
@@ -198,7 +199,10 @@ fn etcd(etcd: &EtcdState) -> String {
 
 fn store(role: &RoleStatus) -> String {
     match &role.store.status {
-        StoreStatus::Ok => format!("{}: readable", role.store.url),
+        StoreStatus::Ok => {
+            let etcd = matches!(role.store.journal, Some(JournalHome::Etcd { .. }));
+            format!("{}: readable{}", role.store.url, if etcd { "; the journal's head is in etcd" } else { "" })
+        }
         StoreStatus::NotInitialised => {
             format!("{}: no repository yet. To do: runner init {}", role.store.url, role.role)
         }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::audited::SlotCounts;
 use super::snapshot::SnapshotInfo;
 use crate::ids::{InstanceId, NodeId, RoleName, Term};
+use crate::repo::format::JournalHome;
 
 /// This node, and every role that was asked about.
 #[derive(Debug, Clone)]
@@ -191,6 +192,8 @@ pub struct StoreState {
     pub url: String,
     /// How the attempt ended.
     pub status: StoreStatus,
+    /// Where the journal lives, where `format` could be read.
+    pub journal: Option<JournalHome>,
     /// Store clock minus own clock, in seconds, where the store told.
     pub clock_offset_seconds: Option<i64>,
 }

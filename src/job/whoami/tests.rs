@@ -144,7 +144,7 @@ async fn what_needs_a_person_is_a_warning() {
 
     let plan = Plan::new(&rig.role, &jiff::tz::TimeZone::UTC).unwrap();
     let looked = Looked {
-        state: StoreState { url: String::new(), status: StoreStatus::Ok, clock_offset_seconds: None },
+        state: StoreState { url: String::new(), status: StoreStatus::Ok, journal: None, clock_offset_seconds: None },
         archive: None,
         memory: Memory::default(),
         lease: None,
