@@ -170,6 +170,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
             }
             Warning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
             Warning::StoreUnreadable => json!({ "kind": "store_unreadable" }),
+            Warning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),
             Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
             Warning::Drift { node, version, config } => {
                 json!({ "kind": "drift", "node": node, "version": version, "config": config })

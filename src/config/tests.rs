@@ -196,14 +196,12 @@ fn what_is_missing_is_said_with_what_to_write() {
 
 #[test]
 fn what_decides_who_backs_up_is_refused_until_it_is_there() {
-    let all = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\njournal = \"etcd\"\n\
+    let all = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\n\
         [role.a]\nlease = \"bucket\"\nsources = [\"/a\"]\n\
         [role.b]\neligible = { vip = \"10.0.0.1\" }\nlease = \"bucket\"\nsources = [\"/b\"]\n\
         fallback = { any = [{ vip = \"10.0.0.1\" }], after = \"15m\" }\n";
     insta::assert_snapshot!(refused(all), @r#"
-    runner.toml:4: store.journal: "etcd" is not in this version yet
-        write journal = "auto", or remove the line
-    runner.toml:12: role.b.fallback: not in this version yet
+    runner.toml:11: role.b.fallback: not in this version yet
         remove it; only an eligible node runs the role
     "#);
     let plain = parse("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]").unwrap();
@@ -213,6 +211,24 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     runner.toml:7: role.app.bucket_lease_ttl: is not between 1s and 1h
         60s is the default, and costs little
     ");
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn a_journal_in_etcd_needs_one_and_not_everything_goes_with_it() {
+    let with = |etcd: &str| {
+        format!(
+            "[store]\nurl = \"/b\"\nkey_file = \"/k\"\njournal = \"etcd\"\n[role.a]\nsources = [\"/a\"]\n\
+            [role.b]\nlease = \"bucket\"\nsources = [\"/b\"]\n\
+            [role.c]\non_lease_unreachable = \"holder_continues\"\nsources = [\"/c\"]\n{etcd}"
+        )
+    };
+    insta::assert_snapshot!(refused(&with("")), @"");
+    let etcd = "[etcd]\nendpoints = [\"https://e1\"]\n";
+    insta::assert_snapshot!(refused(&with(etcd)), @"");
+    let sound = with(etcd).replace("lease = \"bucket\"\n", "").replace("holder_continues", "stop");
+    let settings = parse(&sound).unwrap();
+    assert_eq!((settings.store.journal, settings.journal_at.line), (JournalPlace::Etcd, Some(4)));
 }
 
 #[cfg(feature = "etcd")]

@@ -65,7 +65,11 @@ impl Sessions {
     #[cfg(feature = "etcd")]
     pub fn new(settings: &Settings, env: &Env, node: &Node) -> Self {
         let open = |etcd: &EtcdSettings| EtcdSession::new(etcd.clone(), env.clone(), node, &settings.hash);
-        let etcd = settings.etcd.as_ref().map(open);
+        Self::of(settings, settings.etcd.as_ref().map(open))
+    }
+
+    #[cfg(feature = "etcd")]
+    fn of(settings: &Settings, etcd: Option<EtcdSession>) -> Self {
         let registers =
             |etcd: &EtcdSession| -> Arc<dyn Registers> { Arc::new(EtcdRegisters::new(etcd.pool().clone())) };
         let seats = Seats::new(settings, etcd.as_ref().map(registers));
@@ -128,13 +132,13 @@ impl Sessions {
             let etcd = EtcdSettings { lease_ttl: patience * 2, ..etcd.clone() };
             EtcdSession::new(etcd, env.clone(), &node, &settings.hash)
         };
-        Self { etcd: settings.etcd.as_ref().map(open), ..Self::default() }
+        Self::of(settings, settings.etcd.as_ref().map(open))
     }
 
     /// Nothing to look at: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
-    pub fn looking(_: &Settings, _: &Env, _: Duration) -> Self {
-        Self::default()
+    pub fn looking(settings: &Settings, _: &Env, _: Duration) -> Self {
+        Self { seats: Seats::new(settings, None), ..Self::default() }
     }
 
     /// Who holds the lease in etcd of the role with this repository; `None`: there is no etcd.

@@ -13,7 +13,7 @@ use crate::config::{JournalPlace, Place};
 use crate::ids::{ClusterId, RoleName, Seq, Term};
 use crate::journal::log::{self, AppendError, Journal, JournalError, RESOLVE_LIMIT, RESOLVE_PAUSE};
 use crate::journal::record::{Body, Record, Takeover, TakeoverWhy};
-use crate::journal::register::{Reading, Register, Swapped};
+use crate::journal::register::{Reading, Register, RegisterError, Swapped};
 use crate::journal::standing::{self, Rift, Standing};
 use crate::journal::state::View;
 use crate::repo::names;
@@ -220,6 +220,19 @@ impl Journal {
             Some(_) => Err(JournalError::Rift(Rift::Other(seq))),
             None => Ok(false),
         }
+    }
+
+    /// What is wrong with the head, for somebody who only looks and has read `view`. `None`: nothing that a look shows.
+    pub async fn look(&self, view: &View) -> Result<Option<Rift>, RegisterError> {
+        let Some(seat) = self.seat() else { return Ok(None) };
+        let reading = seat.register.read().await?;
+        let clusters = (reading.cluster, seat.home);
+        Ok(match standing::judge(view, reading.value.as_deref(), clusters, &self.keys) {
+            Ok(Standing::Torn(rift)) => Some(rift),
+            Ok(Standing::Behind(head)) => Some(Rift::Behind { head, store: Seq(view.next_seq().0 - 1) }),
+            // The last: records were appended after the store was read.
+            Ok(Standing::Even | Standing::Ahead(_)) | Err(_) => None,
+        })
     }
 
     /// Lets the journal go on from the store's last record, by a takeover that becomes the head; nothing if the head is sound.

@@ -236,6 +236,9 @@ pub(super) fn warning(warning: &Warning, view: &View) -> String {
                 what.join(" and ")
             )
         }
+        Warning::JournalHead { why, .. } => {
+            format!("no backup can be made, because the journal cannot be written: {why}")
+        }
         Warning::StoreRolledBack => {
             "the store shows less than this node has seen already: it was rolled back. Stop backups and find out by \
              whom"
@@ -247,8 +250,13 @@ pub(super) fn warning(warning: &Warning, view: &View) -> String {
 /// How a role stands, as monitoring sees it. A healthy standby is fine.
 fn health(role: &RoleStatus) -> Health {
     let warnings = role.warnings.iter().map(|w| match w {
-        Warning::SlotsMissed { .. } | Warning::StoreRolledBack => Health::Critical,
-        Warning::ClockOff(_) | Warning::StoreUnreadable | Warning::Drift { .. } => Health::Warning,
+        Warning::SlotsMissed { .. } | Warning::StoreRolledBack | Warning::JournalHead { lost: true, .. } => {
+            Health::Critical
+        }
+        Warning::ClockOff(_)
+        | Warning::StoreUnreadable
+        | Warning::Drift { .. }
+        | Warning::JournalHead { lost: false, .. } => Health::Warning,
     });
     let state = match role.state {
         // An operator's pause is meant; it turns into missed slots when it lasts too long.
@@ -301,6 +309,7 @@ mod tests {
             warnings: vec![
                 Warning::SlotsMissed { last: samples::at("2026-11-19T01:00:00Z"), count: 1 },
                 Warning::StoreRolledBack,
+                Warning::JournalHead { lost: true, why: "etcd has no head of this journal".to_owned() },
             ],
             ..active()
         };

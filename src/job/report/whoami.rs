@@ -271,6 +271,13 @@ pub enum Warning {
     StoreUnreadable,
     /// The store shows less than this node has already seen: it was rolled back.
     StoreRolledBack,
+    /// The journal cannot be written.
+    JournalHead {
+        /// Its head in etcd is lost, or the config has no way there; else etcd does not answer.
+        lost: bool,
+        /// The error's own words.
+        why: String,
+    },
     /// Another node runs with another config or program than this one has.
     Drift {
         /// Its label.

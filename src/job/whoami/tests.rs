@@ -148,6 +148,7 @@ async fn what_needs_a_person_is_a_warning() {
         archive: None,
         memory: Memory::default(),
         lease: None,
+        head: None,
     };
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
     let warned = warnings(&looked, plan.as_ref(), Some(at("2026-11-20T01:00:00Z")), at("2026-11-20T04:40:00Z"));
