@@ -284,11 +284,10 @@ pub fn acted(acted: &Acted) -> String {
     let (change, term, from, pause) = match &acted.change {
         Change::Paused(paused) => ("paused", None, None, Some(pause(paused))),
         Change::Resumed(paused) => ("resumed", None, None, Some(pause(paused))),
-        Change::NotPaused => ("none", None, None, None),
+        Change::NotPaused | Change::Sound | Change::InStore => ("none", None, None, None),
         Change::TookOver { term, from } => ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None),
         Change::HadIt { term } => ("none", Some(*term), None, None),
         Change::Adopted { term, .. } => ("adopted", Some(*term), None, None),
-        Change::Sound | Change::InStore => ("none", None, None, None),
     };
     document(json!({ "role": acted.role, "change": change, "term": term, "from": from, "pause": pause }))
 }

@@ -154,7 +154,7 @@ fn append(error: &AppendError) -> Policy {
         }
         AppendError::Expired => (Exit::Unknown, Some("run it again when this node is surely active.")),
         AppendError::Moved(_) => failed("run it again."),
-        AppendError::NotUnderstood(_) => PLAIN,
+        AppendError::NotUnderstood(_) | AppendError::TooLarge { .. } => PLAIN,
         AppendError::Journal(error) => journal(error),
         AppendError::Store { error, .. } => store(error),
         AppendError::Register { error, .. } => register(error),

@@ -223,9 +223,20 @@ fn a_journal_in_etcd_needs_one_and_not_everything_goes_with_it() {
             [role.c]\non_lease_unreachable = \"holder_continues\"\nsources = [\"/c\"]\n{etcd}"
         )
     };
-    insta::assert_snapshot!(refused(&with("")), @"");
+    insta::assert_snapshot!(refused(&with("")), @r#"
+    runner.toml:4: store.journal: "etcd" needs an [etcd] table
+        [etcd]
+        endpoints = ["https://etcd1:2379"]
+        Or write journal = "auto": most stores can hold it themselves.
+    "#);
     let etcd = "[etcd]\nendpoints = [\"https://e1\"]\n";
-    insta::assert_snapshot!(refused(&with(etcd)), @"");
+    insta::assert_snapshot!(refused(&with(etcd)), @r#"
+    runner.toml:8: role.b.lease: "bucket" does not go with store.journal = "etcd"
+        write lease = "etcd", or remove the line
+    runner.toml:11: role.c.on_lease_unreachable:
+        "holder_continues" does not go with store.journal = "etcd"
+        without etcd nothing can be committed: remove the line
+    "#);
     let sound = with(etcd).replace("lease = \"bucket\"\n", "").replace("holder_continues", "stop");
     let settings = parse(&sound).unwrap();
     assert_eq!((settings.store.journal, settings.journal_at.line), (JournalPlace::Etcd, Some(4)));

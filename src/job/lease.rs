@@ -73,7 +73,7 @@ impl Sessions {
         let registers =
             |etcd: &EtcdSession| -> Arc<dyn Registers> { Arc::new(EtcdRegisters::new(etcd.pool().clone())) };
         let seats = Seats::new(settings, etcd.as_ref().map(registers));
-        Self { etcd, seats, ..Self::default() }
+        Self { seats, etcd, ..Self::default() }
     }
 
     /// None: this program was built without etcd.

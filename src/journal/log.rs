@@ -113,6 +113,14 @@ pub enum AppendError {
         /// Why.
         error: StoreError,
     },
+    /// Etcd would not take it, or nothing after it.
+    #[error("journal record {seq} was not written: with {bytes} bytes it is too large for a journal in etcd")]
+    TooLarge {
+        /// Which.
+        seq: Seq,
+        /// Its length.
+        bytes: usize,
+    },
     /// The register refused.
     #[error("journal record {seq} was not written: {error}")]
     Register {
@@ -198,7 +206,7 @@ impl Journal {
     /// Reads on to the last record that the store has.
     pub(super) async fn read_store(&self, known: Option<&View>) -> Result<View, JournalError> {
         let start = self.check_known(known).await?;
-        let mut head = self.find_head(start.as_ref().map_or(0, |(seq, _)| seq.0)).await?;
+        let mut head = self.find_head(start.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0)).await?;
         while self.lists_after(Seq(head)).await? {
             // Either it was appended just now, or a record is gone: going on would fork the history at its number.
             let next = Seq(head).next();
@@ -207,7 +215,7 @@ impl Journal {
             }
             head = self.find_head(next.0).await?;
         }
-        self.fold(start.map(|(_, view)| view), Seq(head)).await
+        self.fold(start, Seq(head)).await
     }
 
     /// Reads up to record `until`, whatever comes after it: for a journal whose newest records are damaged.
@@ -215,11 +223,10 @@ impl Journal {
         self.fold(None, until).await
     }
 
-    async fn check_known(&self, known: Option<&View>) -> Result<Option<(Seq, View)>, JournalError> {
-        let Some(view) = known else { return Ok(None) };
-        let Some(head) = &view.head else { return Ok(None) };
+    async fn check_known<'a>(&self, known: Option<&'a View>) -> Result<Option<&'a View>, JournalError> {
+        let Some((view, head)) = known.and_then(|view| Some((view, view.head.as_ref()?))) else { return Ok(None) };
         self.known(head).await?;
-        Ok(Some((head.seq, view.clone())))
+        Ok(Some(view))
     }
 
     /// The object of a record that was seen, if the store still has it.
@@ -258,15 +265,21 @@ impl Journal {
     }
 
     /// The view at `head`: from `start`, or from the newest checkpoint that is nearer.
-    async fn fold(&self, start: Option<View>, head: Seq) -> Result<View, JournalError> {
-        let known = start.as_ref().and_then(|v| v.head.as_ref()).map_or(0, |h| h.seq.0);
-        let checkpoint = head.0 - head.0 % record::CHECKPOINT_EVERY;
-        let mut view = match start {
-            Some(view) if known + 1 >= checkpoint => view,
-            start => match self.checkpoint(Seq(checkpoint)).await? {
-                Some(view) => view,
-                None => start.unwrap_or_else(|| View::empty(self.keys.role().clone(), self.keys.repo())),
-            },
+    async fn fold(&self, start: Option<&View>, head: Seq) -> Result<View, JournalError> {
+        let known = start.and_then(|v| v.head.as_ref()).map_or(0, |h| h.seq.0);
+        let mut checkpoint = head.0 - head.0 % record::CHECKPOINT_EVERY;
+        let mut view = loop {
+            if let Some(view) = start.filter(|_| known + 1 >= checkpoint) {
+                break view.clone();
+            }
+            if checkpoint == 0 {
+                break View::empty(self.keys.role().clone(), self.keys.repo());
+            }
+            if let Some(view) = self.checkpoint(Seq(checkpoint)).await? {
+                break view;
+            }
+            // It would have been too large.
+            checkpoint -= record::CHECKPOINT_EVERY;
         };
         let first = view.next_seq().0;
         let mut objects = stream::iter((first..=head.0).map(Seq))
@@ -282,9 +295,6 @@ impl Journal {
     }
 
     async fn checkpoint(&self, seq: Seq) -> Result<Option<View>, JournalError> {
-        if seq.0 == 0 {
-            return Ok(None);
-        }
         let (record, _) = self.record(seq).await?.ok_or(JournalError::Hole(seq))?;
         let view = View::before_checkpoint(&record);
         if let Some(view) = &view
@@ -358,14 +368,16 @@ impl Journal {
         slot: Option<Timestamp>,
     ) -> Result<View, AppendError> {
         understand(view)?;
-        let (record, object) = self.compose(view, term, takeover, body, slot);
-        let seq = record.seq;
         // The last record is looked at once more: a store that was rolled back would accept the same number twice.
-        let ours = if let Some(seat) = &self.seat {
-            self.swap_until_known(seat, view, seq, &object).await?
-        } else {
-            self.check_known(Some(view)).await?;
-            self.put_until_known(seq, &object).await?
+        let before = match &view.head {
+            Some(head) => self.known(head).await?,
+            None => Bytes::new(),
+        };
+        let (record, object) = self.compose(view, &before, term, takeover, body, slot)?;
+        let seq = record.seq;
+        let ours = match &self.seat {
+            Some(seat) => self.swap_until_known(seat, seq, &before, &object).await?,
+            None => self.put_until_known(seq, &object).await?,
         };
         if !ours {
             return Err(AppendError::Moved(Box::new(self.read(Some(view)).await?)));
@@ -377,15 +389,16 @@ impl Journal {
         Ok(after)
     }
 
-    /// The record after `view`'s head, and its object.
+    /// The record after `view`'s head, which is compared with `before`, and its object.
     pub(super) fn compose(
         &self,
         view: &View,
+        before: &Bytes,
         term: Term,
         takeover: Option<Digest>,
         body: Body,
         slot: Option<Timestamp>,
-    ) -> (Record, Bytes) {
+    ) -> Result<(Record, Bytes), AppendError> {
         let seq = view.next_seq();
         let now = self.env.clock.now();
         let mut record = Record {
@@ -404,13 +417,16 @@ impl Journal {
             body,
             state: seq.0.is_multiple_of(record::CHECKPOINT_EVERY).then(|| view.state.clone()),
         };
-        let object = record.encode(&self.keys);
-        if self.seat.is_some() && object.len() > seat::CHECKPOINT_BYTES_MAX {
-            // A register takes only so much, and a checkpoint merely saves reading what comes before.
+        let mut object = record.encode(&self.keys);
+        if self.seat.is_some() && !seat::fits(before.len(), object.len()) && record.state.is_some() {
+            // A checkpoint merely saves reading what comes before it.
             record.state = None;
-            return (record.clone(), Bytes::from(record.encode(&self.keys)));
+            object = record.encode(&self.keys);
         }
-        (record, Bytes::from(object))
+        if self.seat.is_some() && !seat::fits(before.len(), object.len()) {
+            return Err(AppendError::TooLarge { seq, bytes: object.len() });
+        }
+        Ok((record, Bytes::from(object)))
     }
 
     /// Puts the object until its number is occupied. True: by our bytes. False: by others.

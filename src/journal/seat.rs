@@ -19,8 +19,11 @@ use crate::journal::state::View;
 use crate::repo::names;
 use crate::store::{PutOutcome, StoreError, StoreErrorKind, put_once};
 
-/// A larger record does not carry the state. Etcd takes requests of 1.5 MiB, in which this record and the one after it stand.
-pub(super) const CHECKPOINT_BYTES_MAX: usize = 1 << 20;
+/// The largest record. Etcd takes requests of 1.5 MiB, and a small record must always fit in one with the largest before it.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// The most that a record and the one before it may have together.
+const SWAP_BYTES_MAX: usize = RECORD_BYTES_MAX + (1 << 18);
 
 /// How long somebody who found a record missing in the store tries to put it there. Whoever appended it is at it as well.
 const MIRROR_LIMIT: Duration = Duration::from_secs(5);
@@ -35,6 +38,11 @@ pub struct Seat {
     pub register: Arc<dyn Register>,
     /// The cluster that the repository was made with.
     pub home: ClusterId,
+}
+
+/// Whether a register takes a record of so many bytes after one of so many.
+pub(super) fn fits(before: usize, bytes: usize) -> bool {
+    bytes <= RECORD_BYTES_MAX && before + bytes <= SWAP_BYTES_MAX
 }
 
 /// Why this process cannot write to where a journal is.
@@ -121,14 +129,10 @@ impl Journal {
     pub(super) async fn swap_until_known(
         &self,
         seat: &Seat,
-        view: &View,
         seq: Seq,
+        before: &Bytes,
         object: &Bytes,
     ) -> Result<bool, AppendError> {
-        let before = match &view.head {
-            None => Bytes::new(),
-            Some(head) => self.known(head).await?,
-        };
         // A record beyond the head that was read: another node was faster, or another cluster goes on with this journal.
         if self.object(seq).await.map_err(JournalError::Store)?.is_some() {
             return Ok(false);
@@ -136,7 +140,7 @@ impl Journal {
         let started = self.env.clock.boottime();
         let (mut pause, mut doubt) = (RESOLVE_PAUSE.0, false);
         loop {
-            let why = match seat.register.swap(Some(&before), object.clone()).await {
+            let why = match seat.register.swap(Some(before), object.clone()).await {
                 Ok(Swapped::Yes) => break,
                 // Nothing of ours was under way.
                 Ok(Swapped::No(_)) if !doubt => return Ok(false),
@@ -257,7 +261,8 @@ impl Journal {
             log::understand(&view)?;
             let takeover = Takeover { why: TakeoverWhy::Adopt, cluster: Some(reading.cluster) };
             let term = Term(view.term().0 + 1);
-            let (record, object) = self.compose(&view, term, None, Body::Takeover(takeover), None);
+            let before = reading.value.clone().unwrap_or_default();
+            let (record, object) = self.compose(&view, &before, term, None, Body::Takeover(takeover), None)?;
             last = record.seq;
             match seat.register.swap(reading.value.as_ref(), object.clone()).await {
                 Ok(Swapped::Yes | Swapped::No(_)) => {}

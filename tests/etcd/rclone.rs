@@ -62,6 +62,16 @@ impl Stage {
     }
 }
 
+/// It is killed when dropped.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_bucket_that_ignores_conditions_is_written_by_one_and_read_without_etcd() {
     let mut stage = Stage::new("every = \"36500d\"\njitter = \"0s\"");
@@ -115,6 +125,11 @@ fn an_etcd_that_lost_everything_is_adopted() {
         assert!(refused.contains("'runner journal adopt ROLE'"), "{refused}");
     }
     stage.site.node("west").run(["pause", "app"]).expect(1);
+    let whoami = role(&stage.site.node("west").run(["whoami", "app", "--json"]).expect(0));
+    let lost =
+        serde_json::json!([{ "kind": "journal_head", "lost": true, "detail": "etcd has no head of this journal" }]);
+    assert_eq!(whoami["warnings"], lost, "{whoami}");
+    stage.site.node("west").run(["whoami", "app", "--check"]).expect(2);
     assert_eq!(stage.site.listed().len(), 1, "nothing is lost, and nothing was written");
 
     let adopted = stage.site.node("east").run(["journal", "adopt", "app", "--json"]).expect(0).json();
@@ -155,8 +170,30 @@ fn a_writer_that_was_stopped_while_the_role_moved_is_fenced() {
     let output = east.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
     let kept = kept(&stage.site.node("looker"), "app");
-    assert_eq!(kept.takeovers, ["east", "west"]);
+    assert_eq!(kept.takeovers, ["east", "west", "west"], "by an operator, and by the run after it");
     assert_eq!(stage.site.listed().len(), 1);
+}
+
+#[test]
+fn daemons_keep_their_slots_and_a_lost_head_stops_them_only_until_it_is_adopted() {
+    let mut stage = Stage::new("every = \"2s\"\njitter = \"0s\"");
+    stage.site.write("file", "content");
+    stage.init();
+    let mut daemons = ["east", "west"].map(|node| Daemon(stage.site.node(node).start(["daemon"])));
+    wait_for(|| stage.site.listed().len() >= 2);
+    stage.etcd.restart_empty();
+    std::thread::sleep(Duration::from_secs(5));
+    let before = stage.site.listed().len();
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(stage.site.listed().len(), before, "slots have passed, and nobody could commit");
+    stage.site.node("north").run(["journal", "adopt", "app"]).expect(0);
+    wait_for(|| stage.site.listed().len() >= before + 2);
+    for daemon in &mut daemons {
+        kill(Pid::from_raw(daemon.0.id() as i32), Signal::SIGTERM).unwrap();
+        assert!(daemon.0.wait().unwrap().success());
+    }
+    let kept = kept(&stage.site.node("looker"), "app");
+    assert!(kept.takeovers.contains(&"north".to_owned()) && kept.slots.len() >= before + 2, "{kept:?}");
 }
 
 #[test]

@@ -58,13 +58,13 @@ impl Place {
 
     /// The journal as node `n` writes it.
     fn journal(&self, n: u8) -> Journal {
-        self.journal_over(n, &self.seats(), self.rig.store.clone(), self.rig.env.clone())
+        self.journal_over(n, &self.seats(), self.rig.store.clone(), &self.rig.env)
     }
 
-    fn journal_over(&self, n: u8, seats: &Seats, store: Arc<dyn Store>, env: Env) -> Journal {
+    fn journal_over(&self, n: u8, seats: &Seats, store: Arc<dyn Store>, env: &Env) -> Journal {
         let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
         let repository = Repository { store, ..self.rig.repository.clone() };
-        seats.journal(&repository, &env, &node, InstanceId([n; 8])).unwrap()
+        seats.journal(&repository, env, &node, InstanceId([n; 8])).unwrap()
     }
 
     fn operator(&self, n: u8) -> Operator<'_> {
@@ -171,7 +171,7 @@ async fn a_crash_before_the_store_has_the_record_is_made_good_by_the_next_writer
     append(&place.journal(1), 1).await;
     // It reads the head and its number, looks what is in the store, and would put it there for ever.
     let store = Faulty::new(place.rig.store.clone(), Plan::exactly([(4, Fault::Delay(Duration::from_hours(1)))]));
-    let journal = place.journal_over(1, &place.seats(), Arc::new(store), place.rig.env.clone());
+    let journal = place.journal_over(1, &place.seats(), Arc::new(store), &place.rig.env);
     let view = journal.read_until(Seq(1)).await.unwrap();
     let dying = tokio::spawn(async move { journal.note(&view, Act::Resume).await });
     while Record::decode(&place.head().await, None).unwrap().seq == Seq(1) {
@@ -210,7 +210,7 @@ async fn a_store_that_fails_after_the_swap_leaves_it_unknown() {
     // After the head and its number were read nothing gets through.
     let store = Faulty::new(place.rig.store.clone(), Plan::exactly((3..99).map(|call| (call, Fault::LostRequest))));
     let env = Env { clock: Arc::new(Hasty::default()), ..place.rig.env.clone() };
-    let journal = place.journal_over(1, &place.seats(), Arc::new(store), env);
+    let journal = place.journal_over(1, &place.seats(), Arc::new(store), &env);
     let view = journal.read_until(Seq(1)).await.unwrap();
     let appended = journal.note(&view, Act::Resume).await;
     assert!(matches!(appended, Err(AppendError::Unknown { seq: Seq(2), .. })), "{appended:?}");
@@ -310,16 +310,18 @@ async fn a_swap_without_answer_is_found_after_others_went_on() {
 async fn a_checkpoint_that_is_too_large_is_left_out() {
     let place = Place::new().await;
     let journal = place.journal(1);
-    // Twins make the state grow as snapshots do, only faster.
-    let why = "x".repeat(1 << 20);
-    let pause = record::PauseBody { until: None, why: Some(why) };
+    // A pause stands in the state, as snapshots do.
+    let pause = |bytes| Act::Pause(record::PauseBody { until: None, why: Some("x".repeat(bytes)) });
     append(&journal, 62).await;
     let view = journal.read(None).await.unwrap();
-    journal.note(&view, Act::Pause(pause)).await.unwrap();
-    append(&journal, 2).await;
+    let refused = journal.note(&view, pause(1 << 20)).await;
+    assert!(matches!(refused, Err(AppendError::TooLarge { seq: Seq(63), .. })), "{refused:?}");
+    let view = journal.note(&view, pause(700 << 10)).await.unwrap();
+    let view = journal.note(&view, pause(1)).await.unwrap();
     let at = |seq: u64| Record::decode(&place.mirror()[&seq], None).unwrap();
-    assert!(at(64).state.is_none() && place.mirror()[&64].len() < 2000, "its state alone is 1 MiB");
-    assert_eq!(place.check().await, 65, "it is read from the first record on");
+    assert!(at(64).state.is_none() && place.mirror()[&64].len() < 2000, "twice 700 KiB is too much");
+    journal.note(&view, pause(1)).await.unwrap();
+    assert_eq!(place.check().await, 65, "it is read from an earlier one on");
 }
 
 /// What is wrong, by who means to write.
