@@ -40,6 +40,8 @@ pub struct Settings {
     pub timezone: jiff::tz::TimeZone,
     /// Where roles without a store of their own are kept.
     pub store: StoreSettings,
+    /// Where the config says where journals live, if it does.
+    pub journal_at: Place,
     /// Etcd, where there is one.
     pub etcd: Option<EtcdSettings>,
     /// Who is told when something is wrong.

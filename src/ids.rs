@@ -112,6 +112,11 @@ byte_id!(
     InstanceId, 8, "instance ID"
 );
 
+byte_id!(
+    /// An etcd cluster, as it names itself in its answers. Clusters that were started alike have the same.
+    ClusterId, 8, "cluster ID"
+);
+
 /// The fencing token: grows by one at each takeover of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]

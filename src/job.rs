@@ -1,5 +1,6 @@
 //! One verb a file: what a command does, from the first request to its report. No prose here; `cli` renders.
 
+pub mod adopt;
 pub mod audit;
 pub mod backup;
 pub mod beat;
@@ -20,6 +21,7 @@ pub mod report;
 pub mod repository;
 pub mod restore;
 pub mod runner;
+pub mod seat;
 pub mod select;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,9 +1,13 @@
 //! A role's journal: the append-only sequence of records that is the single truth.
 //!
-//! [`record`] is what is stored, [`state`] what it adds up to (pure), [`log`] reads and appends. Everything that a role
+//! [`record`] is what is stored, [`state`] what it adds up to (pure), [`log`] reads and appends: to the store, or where that keeps no
+//! conditions to a [`register`] that decides, and from there into the store ([`seat`], [`standing`]). Everything that a role
 //! stores is live because a record says so, and nothing becomes visible before its record is in. A takeover record ends
 //! every older permit; that is all the fencing there is, and it needs no clock and no lease.
 
 pub mod log;
 pub mod record;
+pub mod register;
+pub mod seat;
+pub mod standing;
 pub mod state;

@@ -1,12 +1,14 @@
 //! `runner`: an HA-aware backup runner with leader election for active/standby pairs.
 //!
 //! Direction of the rooms: `main → cli, daemon → job → role, journal, repo, tree → store`. Nothing points back;
-//! `tests/house.rs` holds it. `ids`, `env`, `file`, `http` and `process` are leaves that every room may use.
+//! `tests/house.rs` holds it. `ids`, `env`, `file`, `http`, `etcd` and `process` are leaves that every room may use.
 
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod env;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod file;
 pub mod http;
 pub mod ids;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
+pub mod careless;
 mod connect;
 pub mod counting;
 pub mod dir;
@@ -211,6 +212,19 @@ pub trait Store: Debug + Send + Sync {
 
     /// Store clock minus own clock, as of the last answer that carried the store's time; `None` before the first.
     fn clock_offset(&self) -> Option<SignedDuration>;
+}
+
+/// [`Store::put_if_absent`], or a plain put where the store has no conditions: for a key of which all writers put the same.
+///
+/// # Errors
+/// As for either.
+pub async fn put_once(store: &dyn Store, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+    match store.put_if_absent(key, body.clone()).await {
+        Err(error) if error.kind == StoreErrorKind::Unsupported => {
+            store.put(key, body).await.map(|()| PutOutcome::Created)
+        }
+        put => put,
+    }
 }
 
 /// All objects under `prefix`, page after page.

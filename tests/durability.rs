@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crash_disk::{CrashDisk, Survival};
 use futures_util::{StreamExt as _, stream};
-use runner::config::{JournalPlace, KeySource, RoleSettings, Settings, StoreUrl};
+use runner::config::{KeySource, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
 use runner::job::cancel::Cancel;
@@ -29,6 +29,7 @@ use runner::job::report::{Outcome, RoleReport};
 use runner::job::repository::{OpenError, Repository};
 use runner::job::restore::{RepositorySource, RestoreOptions, restore};
 use runner::job::runner::Runner;
+use runner::job::seat::Seats;
 use runner::job::verify::verify;
 use runner::journal::record::NodeRef;
 use runner::journal::state::Snapshot;
@@ -62,7 +63,7 @@ impl Story {
     async fn tell() -> Self {
         let mut story = Self::begin();
         let (src, disk) = (story.src(), story.disk.clone());
-        init(story.store(&disk), &story.role().name, &story.role().key, JournalPlace::Auto, &story.env).await.unwrap();
+        init(story.store(&disk), &story.role().name, &story.role().key, &Seats::default(), &story.env).await.unwrap();
         story.born = disk.ops();
         story.keep();
 
@@ -170,7 +171,7 @@ impl Story {
                 if only_tried && !cut.is_multiple_of(PROOF_STRIDE) {
                     return;
                 }
-                init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &self.env)
+                init(store.clone(), &role.name, &role.key, &Seats::default(), &self.env)
                     .await
                     .unwrap_or_else(|e| panic!("{what}: the next init: {e}"));
             }
@@ -284,7 +285,7 @@ async fn a_store_that_leaves_out_its_fsyncs_would_be_found_out() {
     let lazy = Arc::new(Lazy(story.disk.clone()));
     let store = || Arc::new(DirStore::with_disk(&story.path("store"), &story.env, lazy.clone()).unwrap());
     let role = story.role();
-    init(store(), &role.name, &role.key, JournalPlace::Auto, &story.env).await.unwrap();
+    init(store(), &role.name, &role.key, &Seats::default(), &story.env).await.unwrap();
     let report = story.run("east", store(), &story.path("states")).await;
     assert_eq!(report.outcome, Outcome::Committed, "it works as long as the power is there");
     let wreck = story.path("wreck");

@@ -169,7 +169,7 @@ fn a_record() {
         slot: None,
         last_slot: None,
         prev: None,
-        body: Body::Takeover(Takeover { why: TakeoverWhy::First }),
+        body: Body::Takeover(Takeover::new(TakeoverWhy::First)),
         state: None,
     };
     let text = String::from_utf8(record.encode(&keys())).unwrap();

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may name. `main → cli, daemon → job → role, journal, repo, tree → store`, and nothing points back.
 ///
-/// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use; `process` and `http` are what several rooms
-/// start commands and ask servers with; the types of `config` are settings that every
+/// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use; `process`, `http` and `etcd` are what several
+/// rooms start commands and ask servers with; the types of `config` are settings that every
 /// room below may be given; a tree is scanned into and written back from `repo::entry`; an append asks for a
 /// `role::permit`, a view keeps what `role::twin` judges, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -19,9 +19,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("process", &[]),
     ("config", &["ids"]),
     ("http", &["config"]),
+    ("etcd", &["config"]),
     ("store", &["ids", "moment", "env", "config"]),
     ("repo", &["ids", "moment", "env", "config", "store"]),
-    ("role", &["ids", "moment", "env", "file", "process", "config", "store", "http"]),
+    ("role", &["ids", "moment", "env", "file", "process", "config", "store", "http", "etcd"]),
     (
         "journal",
         &[
@@ -30,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "env",
             "config",
             "store",
+            "etcd",
             "role::permit",
             "role::twin",
             "repo::crypto",
@@ -93,6 +95,7 @@ const DECISIONS: &[&str] = &[
     "job/select.rs",
     "job/verify/found.rs",
     "journal/record.rs",
+    "journal/standing.rs",
     "journal/state.rs",
     "notice/event.rs",
     "notice/ledger.rs",
@@ -150,6 +153,7 @@ const EFFECTS: &[&str] = &[
     "crate::env",
     "crate::store",
     "crate::http",
+    "crate::etcd",
     "crate::process",
 ];
 const DATA_AMONG_EFFECTS: &[&str] =

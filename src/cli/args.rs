@@ -147,7 +147,7 @@ pub enum Command {
     /// Export, add and remove repository keys
     #[command(subcommand)]
     Key(verbs::Key),
-    /// Look at a role's journal
+    /// Look at a role's journal, or adopt it
     #[command(subcommand)]
     Journal(verbs::Journal),
     /// Start, check and show the config

@@ -29,6 +29,7 @@ use crate::job::report::whoami::{
 use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
 use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::repo::format::JournalHome;
 use crate::tree::write::MetaKind;
 
 /// The version of all documents. It grows when a field goes away or changes its meaning, not when one comes.
@@ -184,6 +185,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
             }
             Warning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
             Warning::StoreUnreadable => json!({ "kind": "store_unreadable" }),
+            Warning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),
             Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
             Warning::Drift { node, version, config } => {
                 json!({ "kind": "drift", "node": node, "version": version, "config": config })
@@ -195,11 +197,19 @@ fn whoami_role(role: &RoleStatus) -> Value {
         "last_backup": role.last_backup.as_ref().map(snapshot), "next_slot": role.next_slot.map(utc),
         "slots": role.slots,
         "store": {
-            "url": role.store.url, "status": status, "error": error,
+            "url": role.store.url, "status": status, "error": error, "journal": role.store.journal.map(home),
             "clock_offset_seconds": role.store.clock_offset_seconds,
         },
         "etcd": role.etcd.as_ref().map(etcd), "peers": peers, "warnings": warnings,
     })
+}
+
+/// Where a journal lives; which cluster it is stands in `format`.
+fn home(home: JournalHome) -> &'static str {
+    match home {
+        JournalHome::Bucket => "bucket",
+        JournalHome::Etcd { .. } => "etcd",
+    }
 }
 
 fn etcd(etcd: &EtcdState) -> Value {
@@ -289,9 +299,10 @@ pub fn acted(acted: &Acted) -> String {
     let (change, term, from, pause) = match &acted.change {
         Change::Paused(paused) => ("paused", None, None, Some(pause(paused))),
         Change::Resumed(paused) => ("resumed", None, None, Some(pause(paused))),
-        Change::NotPaused => ("none", None, None, None),
+        Change::NotPaused | Change::Sound | Change::InStore => ("none", None, None, None),
         Change::TookOver { term, from } => ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None),
         Change::HadIt { term } => ("none", Some(*term), None, None),
+        Change::Adopted { term, .. } => ("adopted", Some(*term), None, None),
     };
     document(json!({ "role": acted.role, "change": change, "term": term, "from": from, "pause": pause }))
 }

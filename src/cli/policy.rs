@@ -24,6 +24,8 @@ use crate::job::select::SelectError;
 use crate::job::verify::VerifyError;
 use crate::journal::log::{AppendError, JournalError};
 use crate::journal::record::RecordError;
+use crate::journal::register::RegisterError;
+use crate::journal::seat::SeatError;
 use crate::repo::entry::Kind;
 use crate::repo::format::FormatError;
 use crate::repo::reader::RepoError;
@@ -58,6 +60,12 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     if let Some(GuardError::LeaseProof { .. }) = error.downcast_ref::<GuardError>() {
         return Some(failed(
             "set eligible and lease = \"none\" in the role: the probe decides then, and the journal fences.",
+        ));
+    }
+    if let Some(GuardError::LeaseInBucket { .. }) = error.downcast_ref::<GuardError>() {
+        return Some((
+            Exit::Usage,
+            Some("write lease = \"etcd\" in the role: its store ignores the conditions of a lease."),
         ));
     }
     if let Some(ClientError::HungUp) = error.downcast_ref::<ClientError>() {
@@ -128,6 +136,12 @@ fn journal(error: &JournalError) -> Policy {
         JournalError::RolledBack { .. } => {
             failed("find out who rolled the store back before anything is written to it again.")
         }
+        JournalError::Seat(error) => seat(error),
+        JournalError::Register(error) => register(error),
+        JournalError::Rift(_) => failed(
+            "the store has every backup, and restoring needs nothing else. Bring the etcd back that has the newest head; if there \
+             is none, 'runner journal adopt ROLE' lets the journal go on from the store's last record.",
+        ),
     }
 }
 
@@ -140,9 +154,28 @@ fn append(error: &AppendError) -> Policy {
         }
         AppendError::Expired => (Exit::Unknown, Some("run it again when this node is surely active.")),
         AppendError::Moved(_) => failed("run it again."),
-        AppendError::NotUnderstood(_) => PLAIN,
+        AppendError::NotUnderstood(_) | AppendError::TooLarge { .. } => PLAIN,
         AppendError::Journal(error) => journal(error),
         AppendError::Store { error, .. } => store(error),
+        AppendError::Register { error, .. } => register(error),
+    }
+}
+
+fn seat(error: &SeatError) -> Policy {
+    match error {
+        SeatError::NoEtcd { .. } => (Exit::Usage, Some("write [etcd] and its endpoints into the config.")),
+        SeatError::Disagrees { .. } => (Exit::Usage, Some("write journal = \"auto\", or remove the line.")),
+    }
+}
+
+fn register(error: &RegisterError) -> Policy {
+    match error {
+        RegisterError::Unreachable(_) => {
+            (Exit::Unknown, Some("check the network and [etcd] endpoints, then try again: it is safe."))
+        }
+        RegisterError::Refused(_) => failed(
+            "see what etcd says: who may write there, how much space it has (alarms), how large a request may be.",
+        ),
     }
 }
 
@@ -188,10 +221,12 @@ fn init(error: &InitError) -> Policy {
         InitError::Open(error) => open(error),
         InitError::Store(error) => store(error),
         InitError::NotEmpty { .. } => failed("choose another prefix in [store] url, or empty this one yourself."),
-        InitError::Proof { .. } => {
-            failed("nothing was created. Use a server that keeps conditional writes, or a directory (file://).")
-        }
-        InitError::JournalInEtcd => failed("set journal = \"bucket\" or leave it out."),
+        InitError::Proof { .. } => failed(
+            "nothing was created. Use a server that keeps conditional writes, or a directory (file://), or configure \
+                 [etcd]: the journal can live there.",
+        ),
+        InitError::Seat(error) => seat(error),
+        InitError::Register(error) => register(error),
         InitError::KeyFile { .. } => {
             failed("make the file's directory writable for this user, or name another key_file.")
         }

@@ -22,6 +22,7 @@ use crate::daemon::watcher::Watch;
 use crate::daemon::{self, Start, TELL_PATIENCE};
 use crate::ids::{NodeId, RoleName};
 use crate::job;
+use crate::job::adopt::adopt;
 use crate::job::backup::BackupError;
 use crate::job::exec::{self, ExecError, Executed};
 use crate::job::guard::{self, GuardError, Reason};
@@ -42,6 +43,7 @@ use crate::job::report::whoami::{State, WhoamiReport};
 use crate::job::report::{Outcome, RoleReport};
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::job::runner::Runner;
+use crate::job::seat::Seats;
 use crate::job::verify;
 use crate::job::whoami::Asker;
 use crate::journal::log::AppendError;
@@ -57,7 +59,8 @@ use crate::store::{Store, StoreError};
 pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Error> {
     let settings = &context.settings.store;
     let store = crate::store::create(settings, &context.env).await?;
-    let (repository, report) = job::init::init(store, &role.name, &role.key, settings.journal, &context.env).await?;
+    let seats = Seats::connect(&context.settings);
+    let (repository, report) = job::init::init(store, &role.name, &role.key, &seats, &context.env).await?;
     job::lease::prove(role, &repository, &context.env).await?;
     Ok(report)
 }
@@ -226,14 +229,17 @@ pub enum Act {
     },
     /// Ends that.
     Resume,
+    /// Lets the journal go on from the store's last record.
+    Adopt,
 }
 
 /// Does it.
 pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Result<Acted, Error> {
     let runner = runner(context, Arc::default())?;
     let repository = open::repository(context, role).await?;
-    let Runner { node, instance, state_dir, .. } = runner;
-    let operator = Operator { node, instance, env: &context.env, state_dir: Some(&state_dir) };
+    let Runner { node, instance, state_dir, sessions, .. } = runner;
+    let seats = sessions.seats().clone();
+    let operator = Operator { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
     Ok(match act {
         Act::Takeover => operator.take_over(&repository, role).await?,
         Act::Pause { lasts, why } => {
@@ -241,6 +247,7 @@ pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Resul
             operator.pause(&repository, until, why.clone()).await?
         }
         Act::Resume => operator.resume(&repository).await?,
+        Act::Adopt => adopt(&operator, &repository).await?,
     })
 }
 

@@ -43,7 +43,7 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
         None => None,
     };
     let store = if let Some(section) = root.section("store") {
-        check.store(&section)
+        check.store(&section, root.has("etcd"))
     } else {
         if !root.has("store") {
             check.problems.push(
@@ -55,6 +55,7 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
         }
         None
     };
+    let journal_at = root.section("store").and_then(|section| Some(section.text("journal")?.place));
     let mut roles = BTreeMap::new();
     let etcd = root.section("etcd").map(|section| check.etcd(&section));
     let has_etcd = root.has("etcd");
@@ -79,7 +80,8 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
             let timezone = timezone.unwrap_or(jiff::tz::TimeZone::UTC);
             let etcd = etcd.flatten();
             let (hash, warnings) = (String::new(), found.warnings);
-            Ok(Settings { files, hash, timezone, store, etcd, notify, roles, warnings }.hashed())
+            let journal_at = journal_at.unwrap_or_else(Place::nowhere);
+            Ok(Settings { files, hash, timezone, store, journal_at, etcd, notify, roles, warnings }.hashed())
         }
         _ => {
             let order = |p: &Problem| {
@@ -99,7 +101,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn store(&mut self, section: &Section<'_>) -> Option<StoreSettings> {
+    fn store(&mut self, section: &Section<'_>, has_etcd: bool) -> Option<StoreSettings> {
         let url = if let Some(at) = section.text("url") {
             accept(&at, at.value.parse::<StoreUrl>(), &mut self.problems)
         } else {
@@ -140,13 +142,11 @@ impl Check<'_> {
             self.problems.push(at.problem("goes with sse = \"aws:kms\"").hint("add that line, or remove this one"));
         }
         let journal = match section.text("journal") {
-            Some(at) if at.value == "etcd" => {
-                self.problems.push(
-                    at.problem("\"etcd\" is not in this version yet")
-                        .hint("write journal = \"auto\", or remove the line"),
-                );
+            Some(at) if at.value == "etcd" && !has_etcd => {
+                self.problems.push(etcd::missing(&at, "journal = \"auto\": most stores can hold it themselves"));
                 None
             }
+            Some(at) if at.value == "etcd" => Some(JournalPlace::Etcd),
             Some(at) if at.value == "bucket" => Some(JournalPlace::Bucket),
             _ => Some(JournalPlace::Auto),
         };
@@ -238,6 +238,9 @@ impl Check<'_> {
         let eligible = section.section("eligible").map(|probe| self.probe(&probe));
         let fallback = section.section("fallback").map(|fallback| self.fallback(section, &fallback));
         let lease = self.lease(section, has_etcd);
+        if store.is_some_and(|store| store.journal == JournalPlace::Etcd) {
+            self.beside_etcd(section);
+        }
         let nodes = self.nodes(section);
         let sources = self.sources(section);
         let dumps = self.dumps(section);
@@ -341,15 +344,7 @@ impl Check<'_> {
             None => (Lease::Bucket, None),
         };
         let (Lease::Etcd, Some(at), false) = (lease, at, has_etcd) else { return Some(lease) };
-        self.problems.push(if cfg!(feature = "etcd") {
-            at.problem("\"etcd\" needs an [etcd] table")
-                .hint("[etcd]")
-                .hint("endpoints = [\"https://etcd1:2379\"]")
-                .hint("Or write lease = \"bucket\": a pair needs nothing but its store.")
-        } else {
-            at.problem("this program was built without etcd")
-                .hint("build it with the feature \"etcd\" (a default one), or write lease = \"bucket\"")
-        });
+        self.problems.push(etcd::missing(&at, "lease = \"bucket\": a pair needs nothing but its store"));
         None
     }
 
@@ -509,6 +504,7 @@ pub(super) fn for_flags(
         hash: String::new(),
         timezone: jiff::tz::TimeZone::UTC,
         store,
+        journal_at: Place::nowhere(),
         etcd: None,
         notify: NotifySettings::default(),
         roles: BTreeMap::from([(name, role)]),

@@ -197,17 +197,15 @@ fn what_is_missing_is_said_with_what_to_write() {
 
 #[test]
 fn what_decides_who_backs_up_is_refused_until_it_is_there() {
-    let all = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\njournal = \"etcd\"\n\
+    let all = "[store]\nurl = \"/b\"\nkey_file = \"/k\"\n\
         [role.a]\nlease = \"bucket\"\nsources = [\"/a\"]\n\
         [role.b]\nlease = \"bucket\"\nsources = [\"/b\"]\n\
         fallback = { any = [{ vip = \"10.0.0.1\" }], after = \"15m\" }\n";
     insta::assert_snapshot!(refused(all), @r#"
-    runner.toml:4: store.journal: "etcd" is not in this version yet
-        write journal = "auto", or remove the line
-    runner.toml:11: role.b.fallback:
+    runner.toml:10: role.b.fallback:
         stands in for eligible nodes, and the role has no eligible
         rename it to eligible
-    runner.toml:11: role.b.fallback:
+    runner.toml:10: role.b.fallback:
         waits for slots that nobody commits, and the role has none
         give the role a schedule, or remove fallback
     "#);
@@ -218,6 +216,35 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     runner.toml:7: role.app.bucket_lease_ttl: is not between 1s and 1h
         60s is the default, and costs little
     ");
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn a_journal_in_etcd_needs_one_and_not_everything_goes_with_it() {
+    let with = |etcd: &str| {
+        format!(
+            "[store]\nurl = \"/b\"\nkey_file = \"/k\"\njournal = \"etcd\"\n[role.a]\nsources = [\"/a\"]\n\
+            [role.b]\nlease = \"bucket\"\nsources = [\"/b\"]\n\
+            [role.c]\non_lease_unreachable = \"holder_continues\"\nsources = [\"/c\"]\n{etcd}"
+        )
+    };
+    insta::assert_snapshot!(refused(&with("")), @r#"
+    runner.toml:4: store.journal: "etcd" needs an [etcd] table
+        [etcd]
+        endpoints = ["https://etcd1:2379"]
+        Or write journal = "auto": most stores can hold it themselves.
+    "#);
+    let etcd = "[etcd]\nendpoints = [\"https://e1\"]\n";
+    insta::assert_snapshot!(refused(&with(etcd)), @r#"
+    runner.toml:8: role.b.lease: "bucket" does not go with store.journal = "etcd"
+        write lease = "etcd", or remove the line
+    runner.toml:11: role.c.on_lease_unreachable:
+        "holder_continues" does not go with store.journal = "etcd"
+        without etcd nothing can be committed: remove the line
+    "#);
+    let sound = with(etcd).replace("lease = \"bucket\"\n", "").replace("holder_continues", "stop");
+    let settings = parse(&sound).unwrap();
+    assert_eq!((settings.store.journal, settings.journal_at.line), (JournalPlace::Etcd, Some(4)));
 }
 
 #[cfg(feature = "etcd")]

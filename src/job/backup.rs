@@ -38,6 +38,7 @@ use crate::job::runner::Runner;
 use crate::journal::log::{Act, Journal};
 use crate::journal::record::{CloneBody, TakeoverWhy};
 use crate::journal::state::{Holder, Snapshot, View};
+use crate::repo::format::JournalHome;
 use crate::repo::names;
 use crate::repo::reader::load_index;
 use crate::role::election::{History, Holding, Pause};
@@ -112,7 +113,6 @@ impl<'a> Opening<'a> {
         lock: Option<LocalLock>,
     ) -> Result<Self, BackupError> {
         let started = runner.env.clock.boottime();
-        let keys = repository.keys.clone();
         let memory = local.load(runner.node.id);
         let state = |error| BackupError::State { path: local.memory_file(), error };
         let mut instances = local.instances();
@@ -123,8 +123,8 @@ impl<'a> Opening<'a> {
                 local.trim_instances(&instances).map_err(state)?;
             }
         }
-        let (store, env) = (repository.store.clone(), runner.env.clone());
-        let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
+        let seats = runner.sessions.seats();
+        let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
         let view = journal.read(memory.view.as_ref()).await?;
         let mut opening = Self { runner, repository, journal, local, lock, memory, view, started };
         // Who remembers nothing has nothing to compare with; who has not the lock leaves it to who has.
@@ -241,8 +241,10 @@ impl<'a> Opening<'a> {
     /// Goes on under this node's own takeover, if that is still the newest and of this boot; else takes the role over.
     pub(crate) async fn take(self, candidacy: &Candidacy) -> Result<Session<'a>, BackupError> {
         let Self { runner, repository, journal, local, mut lock, mut memory, view, started } = self;
-        let probe = names::probe(repository.role());
-        proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
+        if repository.format.journal == JournalHome::Bucket {
+            let probe = names::probe(repository.role());
+            proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
+        }
         let boot = identity::boot();
         let own = memory.own.filter(|own| Some(own.boot) == boot);
         let holder = view.state.holder.clone();

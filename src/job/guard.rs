@@ -96,6 +96,12 @@ pub enum GuardError {
         /// What it did.
         error: ProofFailure,
     },
+    /// `lease = "bucket"` where the journal is in etcd.
+    #[error("role {role} has its journal in etcd, so its lease cannot be in the bucket")]
+    LeaseInBucket {
+        /// Which.
+        role: crate::ids::RoleName,
+    },
     /// `lease = "etcd"` without an etcd.
     #[error("role {role} has its lease in etcd, and none is configured")]
     NoEtcd {

@@ -2,13 +2,14 @@
 //!
 //! `format` is written last and only if absent: before it is there nothing reads the prefix as a repository, so an `init` that
 //! was cut short is simply done again. A prefix that holds anything else is refused: a second repository over the remains of a
-//! first would make both unreadable.
+//! first would make both unreadable. Where the store ignores conditions, etcd chooses the one `format` of those that are put at once.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -17,15 +18,21 @@ use crate::env::Env;
 use crate::ids::{RepoId, RoleName};
 use crate::job::report::setup::InitRole;
 use crate::job::repository::{OpenError, Repository, SecretFileError, read_secret};
+use crate::job::seat::Seats;
+use crate::journal::register::{self, Register, RegisterError, Swapped};
+use crate::journal::seat::SeatError;
 use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
 use crate::repo::format::{self, ChunkerParams, Format, JournalHome};
 use crate::repo::keyslot::{KeySlot, Secret};
 use crate::repo::names;
 use crate::store::proof::{self, ProofFailure};
-use crate::store::{PutOutcome, Store, StoreError};
+use crate::store::{PutOutcome, Store, StoreError, StoreErrorKind, put_once};
 
 /// How often a put of unknown outcome is looked at again before `init` gives up.
 const PUT_ATTEMPTS: u32 = 5;
+
+/// The pause before etcd is asked again.
+const ASK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why `init` did not make a repository.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +59,12 @@ pub enum InitError {
         /// How it failed.
         failure: ProofFailure,
     },
+    /// The journal cannot be where it is, or shall be.
+    #[error("{0}")]
+    Seat(#[from] SeatError),
     /// Etcd.
-    #[error("a journal in etcd is not part of this version")]
-    JournalInEtcd,
+    #[error("{0}")]
+    Register(#[from] RegisterError),
     /// The key file could not be made.
     #[error("{}: {error}", path.display())]
     KeyFile {
@@ -81,7 +91,7 @@ pub async fn init(
     store: Arc<dyn Store>,
     role: &RoleName,
     key: &KeySource,
-    journal: JournalPlace,
+    seats: &Seats,
     env: &Env,
 ) -> Result<(Repository, InitRole), InitError> {
     let mut report = InitRole {
@@ -96,20 +106,18 @@ pub async fn init(
     };
     match Repository::open(store.clone(), role, key).await {
         Ok(repository) => {
-            report.repository = repository.format.repo;
+            seats.agree(&repository)?;
+            (report.repository, report.journal) = (repository.format.repo, place(repository.format.journal));
             return Ok((repository, report));
         }
         Err(OpenError::NoRepository { .. }) => {}
         Err(e) => return Err(e.into()),
     }
-    if journal == JournalPlace::Etcd {
-        return Err(InitError::JournalInEtcd);
-    }
     refuse_remains(store.as_ref(), role).await?;
-    proof::prove(store.as_ref(), &names::probe(role), env)
-        .await
-        .map_err(|failure| InitError::Proof { store: store.describe(), failure })?;
-    report.proof_rounds = proof::ROUNDS as u32;
+    let journal = settle(store.as_ref(), role, seats, env).await?;
+    if journal == JournalHome::Bucket {
+        report.proof_rounds = proof::ROUNDS as u32;
+    }
 
     let (secret, created) = make_secret(key, env)?;
     report.key_file_created = created;
@@ -132,15 +140,110 @@ pub async fn init(
         repo,
         created: env.clock.now(),
         cipher,
-        journal: JournalHome::Bucket,
+        journal,
         chunker: ChunkerParams::default(),
         clear_key: secret.is_none().then(|| hex::encode(&master.0[..])),
     };
     // Of two nodes that do this at once one wins; both end up with the winner's repository.
-    report.created = put_new(store.as_ref(), &names::format(role), format.encode(&keys)).await?;
+    let object = format.encode(&keys);
+    report.created = match journal {
+        JournalHome::Bucket => put_new(store.as_ref(), &names::format(role), object).await?,
+        JournalHome::Etcd { .. } => put_chosen(store.as_ref(), role, seats, Bytes::from(object)).await?,
+    };
     let repository = Repository::open(store, role, key).await?;
-    report.repository = repository.format.repo;
+    seats.agree(&repository)?;
+    (report.repository, report.journal) = (repository.format.repo, place(repository.format.journal));
     Ok((repository, report))
+}
+
+/// Where a journal lives, in the config's words.
+fn place(home: JournalHome) -> JournalPlace {
+    match home {
+        JournalHome::Bucket => JournalPlace::Bucket,
+        JournalHome::Etcd { .. } => JournalPlace::Etcd,
+    }
+}
+
+/// Decides where the journal lives: once, since `format` says so from then on.
+async fn settle(store: &dyn Store, role: &RoleName, seats: &Seats, env: &Env) -> Result<JournalHome, InitError> {
+    let claim = seats.claim(role);
+    if seats.said() != JournalPlace::Etcd {
+        let failure = match proof::prove(store, &names::probe(role), env).await {
+            Ok(()) => return Ok(JournalHome::Bucket),
+            Err(failure) => failure,
+        };
+        if seats.said() == JournalPlace::Bucket || claim.is_none() || !ignores_conditions(&failure) {
+            return Err(InitError::Proof { store: store.describe(), failure });
+        }
+        tracing::info!("{} cannot hold a journal ({failure}): it goes to etcd", store.describe());
+    }
+    let claim = claim.ok_or_else(|| SeatError::NoEtcd { role: role.clone() })?;
+    Ok(JournalHome::Etcd { cluster: claim.read().await?.cluster })
+}
+
+/// Whether a proof failed because of what the store is, and not of what befell it.
+fn ignores_conditions(failure: &ProofFailure) -> bool {
+    match failure {
+        ProofFailure::SeveralWinners { .. } | ProofFailure::Overwritten { .. } | ProofFailure::NobodyWon { .. } => true,
+        ProofFailure::CannotTell { .. } => false,
+        ProofFailure::Store(error) => error.kind == StoreErrorKind::Unsupported,
+    }
+}
+
+/// Puts the one `format` that etcd lets through of those that are put at the same time, whoever made it. True: it is `ours`.
+///
+/// The claim is a register that is empty but while somebody is at this: whoever finds a `format` in it puts that one into the store,
+/// unless there is one already. So an `init` that is late, or was cut short, changes nothing that others have begun to use.
+async fn put_chosen(store: &dyn Store, role: &RoleName, seats: &Seats, ours: Bytes) -> Result<bool, InitError> {
+    let claim = seats.claim(role).ok_or_else(|| SeatError::NoEtcd { role: role.clone() })?;
+    let chosen = claimed(claim.as_ref(), &ours).await?;
+    let key = names::format(role);
+    if let Err(error) = store.get(&key).await {
+        if !error.is_not_found() {
+            return Err(error.into());
+        }
+        let format = Format::parse(&chosen, role).map_err(|error| OpenError::Format { role: role.clone(), error })?;
+        let head = seats.register(&register::head(format.repo));
+        let head = head.ok_or_else(|| SeatError::NoEtcd { role: role.clone() })?;
+        // Whoever opens the repository finds a journal without records.
+        written(head.as_ref()).await?;
+        put_new(store, &key, chosen.to_vec()).await?;
+    }
+    if let Err(error) = claim.swap(Some(&chosen), Bytes::new()).await {
+        tracing::warn!("the claim of this init stays in etcd: {error}");
+    }
+    Ok(store.get(&key).await? == ours)
+}
+
+/// The `format` in the claim: `ours`, if nobody else's is there.
+async fn claimed(claim: &dyn Register, ours: &Bytes) -> Result<Bytes, InitError> {
+    let mut last = String::new();
+    for _ in 0..PUT_ATTEMPTS {
+        let there = claim.read().await?.value;
+        match there {
+            Some(chosen) if !chosen.is_empty() => return Ok(chosen),
+            free => {
+                if let Swapped::Unknown { why } = claim.swap(free.as_ref(), ours.clone()).await? {
+                    last = why;
+                    tokio::time::sleep(ASK_PAUSE).await;
+                }
+            }
+        }
+    }
+    Err(InitError::Unknown { key: "the claim in etcd".to_owned(), why: last })
+}
+
+/// Makes the head of a journal without records, if there is none.
+async fn written(head: &dyn Register) -> Result<(), InitError> {
+    let mut last = String::new();
+    for _ in 0..PUT_ATTEMPTS {
+        match head.swap(None, Bytes::new()).await? {
+            Swapped::Yes | Swapped::No(_) => return Ok(()),
+            Swapped::Unknown { why } => last = why,
+        }
+        tokio::time::sleep(ASK_PAUSE).await;
+    }
+    Err(InitError::Unknown { key: "the head in etcd".to_owned(), why: last })
 }
 
 /// Key slots and probes without a `format` are an `init` that was cut short; anything else is somebody's data.
@@ -159,7 +262,7 @@ pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8
     let object = Bytes::from(object);
     let mut last = String::new();
     for _ in 0..PUT_ATTEMPTS {
-        match store.put_if_absent(key, object.clone()).await? {
+        match put_once(store, key, object.clone()).await? {
             PutOutcome::Created => return Ok(true),
             PutOutcome::Exists => return Ok(store.get(key).await? == object),
             PutOutcome::Unknown { why } => last = why,

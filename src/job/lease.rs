@@ -17,6 +17,10 @@ use crate::job::report::whoami::EtcdStatus;
 use crate::job::report::whoami::PeerInfo;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
+use crate::job::seat::Seats;
+#[cfg(feature = "etcd")]
+use crate::journal::register::{Registers, etcd::EtcdRegisters};
+use crate::repo::format::JournalHome;
 use crate::repo::names;
 use crate::role::identity::Node;
 #[cfg(feature = "etcd")]
@@ -35,6 +39,7 @@ pub async fn prove(role: &RoleSettings, repository: &Repository, env: &Env) -> R
     if role.lease != Lease::Bucket {
         return Ok(());
     }
+    refuse_in_bucket(repository)?;
     proof::prove_replace(repository.store.as_ref(), &names::lease_probe(&role.name), env)
         .await
         .map_err(|error| GuardError::LeaseProof { role: role.name.clone(), error })
@@ -50,6 +55,7 @@ pub trait Lender: Debug + Send + Sync {
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
     lender: Option<Arc<dyn Lender>>,
+    seats: Seats,
     #[cfg(feature = "etcd")]
     etcd: Option<EtcdSession>,
 }
@@ -59,13 +65,31 @@ impl Sessions {
     #[cfg(feature = "etcd")]
     pub fn new(settings: &Settings, env: &Env, node: &Node) -> Self {
         let open = |etcd: &EtcdSettings| EtcdSession::new(etcd.clone(), env.clone(), node, &settings.hash);
-        Self { etcd: settings.etcd.as_ref().map(open), ..Self::default() }
+        Self::of(settings, settings.etcd.as_ref().map(open))
+    }
+
+    #[cfg(feature = "etcd")]
+    fn of(settings: &Settings, etcd: Option<EtcdSession>) -> Self {
+        let registers =
+            |etcd: &EtcdSession| -> Arc<dyn Registers> { Arc::new(EtcdRegisters::new(etcd.pool().clone())) };
+        let seats = Seats::new(settings, etcd.as_ref().map(registers));
+        Self { seats, etcd, ..Self::default() }
     }
 
     /// None: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
-    pub fn new(_: &Settings, _: &Env, _: &Node) -> Self {
-        Self::default()
+    pub fn new(settings: &Settings, _: &Env, _: &Node) -> Self {
+        Self { seats: Seats::new(settings, None), ..Self::default() }
+    }
+
+    /// With journals written there.
+    pub fn with_seats(self, seats: Seats) -> Self {
+        Self { seats, ..self }
+    }
+
+    /// Where journals are written.
+    pub fn seats(&self) -> &Seats {
+        &self.seats
     }
 
     /// With every lease from there.
@@ -108,13 +132,13 @@ impl Sessions {
             let etcd = EtcdSettings { lease_ttl: patience * 2, ..etcd.clone() };
             EtcdSession::new(etcd, env.clone(), &node, &settings.hash)
         };
-        Self { etcd: settings.etcd.as_ref().map(open), ..Self::default() }
+        Self::of(settings, settings.etcd.as_ref().map(open))
     }
 
     /// Nothing to look at: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
-    pub fn looking(_: &Settings, _: &Env, _: Duration) -> Self {
-        Self::default()
+    pub fn looking(settings: &Settings, _: &Env, _: Duration) -> Self {
+        Self { seats: Seats::new(settings, None), ..Self::default() }
     }
 
     /// Who holds the lease in etcd of the role with this repository; `None`: there is no etcd.
@@ -192,12 +216,21 @@ pub async fn of_role(
         let lease = runner.sessions.etcd_lease(repository.keys.repo());
         return lease.ok_or_else(|| GuardError::NoEtcd { role: role.name.clone() });
     }
+    refuse_in_bucket(repository)?;
     let (store, probe) = (&repository.store, names::lease_probe(&role.name));
     proof::check_replace(store.as_ref(), &probe, &runner.env)
         .await
         .map_err(|error| GuardError::LeaseProof { role: role.name.clone(), error })?;
     let me = LeaseHolder { node: runner.node.id, label: runner.node.name.clone(), instance: runner.instance };
     Ok(Box::new(in_bucket(store, role, &runner.env, me)))
+}
+
+/// A lease in the store needs the very conditions for whose want the journal is in etcd.
+fn refuse_in_bucket(repository: &Repository) -> Result<(), GuardError> {
+    match repository.format.journal {
+        JournalHome::Bucket => Ok(()),
+        JournalHome::Etcd { .. } => Err(GuardError::LeaseInBucket { role: repository.role().clone() }),
+    }
 }
 
 /// The lease object in the role's bucket.

@@ -7,11 +7,13 @@ use jiff::Timestamp;
 
 use crate::config::RoleSettings;
 use crate::env::Env;
-use crate::ids::{InstanceId, RoleName, Term};
+use crate::ids::{InstanceId, RoleName, Seq, Term};
 use crate::job::local::Local;
 use crate::job::repository::Repository;
-use crate::journal::log::{Act, AppendError, Journal};
+use crate::job::seat::Seats;
+use crate::journal::log::{Act, AppendError, Journal, JournalError};
 use crate::journal::record::{NodeRef, PauseBody, TakeoverWhy};
+use crate::journal::standing::Rift;
 use crate::journal::state::{Holder, Paused, View};
 use crate::role::election;
 
@@ -29,6 +31,8 @@ pub struct Operator<'a> {
     pub env: &'a Env,
     /// What this node remembers: a store that was rolled back takes no acts.
     pub state_dir: Option<&'a Path>,
+    /// Where journals are written.
+    pub seats: Seats,
 }
 
 /// What was asked for, and how the role stands now.
@@ -61,19 +65,35 @@ pub enum Change {
         /// The term.
         term: Term,
     },
+    /// The journal goes on from the store's last record.
+    Adopted {
+        /// What was wrong with its head.
+        was: Rift,
+        /// The record that is the head now.
+        seq: Seq,
+        /// The term of this node.
+        term: Term,
+    },
+    /// Its head in etcd is sound; nothing was written.
+    Sound,
+    /// The journal is in the store: there is no head to adopt.
+    InStore,
 }
 
 impl Operator<'_> {
-    async fn open(&self, repository: &Repository) -> Result<(Journal, View), AppendError> {
-        let keys = repository.keys.clone();
-        let local = self.state_dir.map(|dir| Local::peek(dir, keys.repo()));
+    /// The journal to act on, and what this node remembers of it.
+    pub(crate) fn journal(&self, repository: &Repository) -> Result<(Journal, Option<View>), JournalError> {
+        let local = self.state_dir.map(|dir| Local::peek(dir, repository.keys.repo()));
         let known = local.as_ref().and_then(Local::last_view);
         if let (Some(local), true) = (&local, known.is_some()) {
             // Otherwise this node would take what is written here for a twin's.
             local.enlist(self.instance).unwrap_or_else(|e| tracing::warn!("the local state cannot be written: {e}"));
         }
-        let store = repository.store.clone();
-        let journal = Journal::new(store, keys, self.env.clone(), self.node.clone(), self.instance);
+        Ok((self.seats.journal(repository, self.env, &self.node, self.instance)?, known))
+    }
+
+    async fn open(&self, repository: &Repository) -> Result<(Journal, View), AppendError> {
+        let (journal, known) = self.journal(repository)?;
         let view = journal.read(known.as_ref()).await?;
         Ok((journal, view))
     }
@@ -160,7 +180,7 @@ mod tests {
 
     fn operator(rig: &Rig, n: u8) -> Operator<'_> {
         let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
-        Operator { node, instance: InstanceId([n; 8]), env: &rig.env, state_dir: None }
+        Operator { node, instance: InstanceId([n; 8]), env: &rig.env, state_dir: None, seats: Seats::default() }
     }
 
     #[tokio::test]

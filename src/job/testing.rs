@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{JournalPlace, KeySource, RoleSettings};
+use crate::config::{KeySource, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId};
 use crate::job::backup::{Ask, Committed, Opening};
@@ -14,6 +14,7 @@ use crate::job::inside::Archive;
 use crate::job::lease::Sessions;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
+use crate::job::seat::Seats;
 use crate::journal::record::NodeRef;
 use crate::repo::entry::TreePath;
 use crate::role::election::{History, Inputs, LeaseView, Occasion, State, decide};
@@ -40,7 +41,7 @@ impl Rig {
         std::fs::create_dir(&src).unwrap();
         let key = KeySource::KeyFile(dir.path().join("key"));
         let role = RoleSettings::new("app".parse().unwrap(), key, vec![src]);
-        let (repository, _) = init(store.clone(), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
+        let (repository, _) = init(store.clone(), &role.name, &role.key, &Seats::default(), &env).await.unwrap();
         Self { env, dir, memory, store, role, repository, node: NodeId([1; 16]) }
     }
 

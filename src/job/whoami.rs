@@ -31,6 +31,7 @@ use crate::job::report::whoami::{
     StoreStatus, TermInfo, Warning, WhoamiReport,
 };
 use crate::job::repository::{OpenError, Repository};
+use crate::journal::record::NodeRef;
 use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion, StandbyReason, UnknownReason};
 use crate::role::identity;
 use crate::role::lease::{LeaseService as _, Reply};
@@ -148,6 +149,8 @@ struct Looked {
     /// What the lease's object says, where there is one.
     lease: Option<Reply>,
     peers: Vec<PeerSeen>,
+    /// That the journal cannot be written, where its head is in etcd.
+    head: Option<Warning>,
 }
 
 /// What another node told of itself longer ago may not be so any more: a daily cron job tells it once a day.
@@ -178,12 +181,14 @@ async fn look(
         state: StoreState {
             url: asker.settings.store.url.to_string(),
             status: StoreStatus::Failed(why),
+            journal: None,
             clock_offset_seconds: None,
         },
         archive: None,
         memory: Memory::default(),
         lease: None,
         peers: Vec::new(),
+        head: None,
     };
     let mut looked = match tokio::time::timeout(asker.patience, task).await {
         Ok(Ok(looked)) => looked.unwrap_or_else(|e| failed(e.to_string())),
@@ -194,18 +199,39 @@ async fn look(
         }
     };
     // The key in etcd is named after the repository, so the store has to be read first. A store that took its time leaves little.
-    if role.lease != Lease::Etcd {
+    let spent = asker.env.clock.boottime().saturating_sub(began);
+    let left = (asker.patience + asker.patience / ETCD_AFTER_PART).saturating_sub(spent);
+    let Some(archive) = &looked.archive else {
+        if role.lease == Lease::Etcd && looked.state.status == StoreStatus::NotInitialised {
+            looked.lease = Some(Reply::Free);
+        }
         return looked;
-    }
-    if looked.state.status == StoreStatus::NotInitialised {
-        looked.lease = Some(Reply::Free);
-    } else if let Some(archive) = &looked.archive {
-        let spent = asker.env.clock.boottime().saturating_sub(began);
-        let left = (asker.patience + asker.patience / ETCD_AFTER_PART).saturating_sub(spent);
+    };
+    let lease = async {
         let asked = Box::pin(sessions.look_in_etcd(archive.repository.keys.repo()));
-        looked.lease = tokio::time::timeout(left, asked).await.ok().flatten();
-    }
+        if role.lease == Lease::Etcd { tokio::time::timeout(left, asked).await.ok().flatten() } else { None }
+    };
+    let head = async {
+        let looked = tokio::time::timeout(left, Box::pin(look_at_head(asker.env, archive, sessions))).await;
+        let silent = || format!("etcd: no answer within {}", humantime::format_duration(left));
+        looked.unwrap_or_else(|_| Some(Warning::JournalHead { lost: false, why: silent() }))
+    };
+    (looked.lease, looked.head) = tokio::join!(lease, head);
     looked
+}
+
+/// That the journal of `archive` cannot be written, if that can be seen.
+async fn look_at_head(env: &Env, archive: &Archive, sessions: &Sessions) -> Option<Warning> {
+    let nobody = NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() };
+    let journal = sessions.seats().journal(&archive.repository, env, &nobody, InstanceId([0; InstanceId::LEN]));
+    let warning = |lost, why| Some(Warning::JournalHead { lost, why });
+    match journal {
+        Err(error) => warning(true, error.to_string()),
+        Ok(journal) => match journal.look(&archive.view).await {
+            Ok(rift) => rift.and_then(|rift| warning(true, rift.to_string())),
+            Err(error) => warning(false, error.to_string()),
+        },
+    }
 }
 
 async fn read(
@@ -221,10 +247,12 @@ async fn read(
         Lease::Bucket => Some(job::lease::in_bucket(&store, &role, &env, job::lease::nobody(&env)).look().await),
         Lease::Etcd | Lease::None => None,
     };
+    let mut journal = None;
     let (status, archive) = match Repository::open(store.clone(), &role.name, &role.key).await {
         Err(OpenError::NoRepository { .. }) => (StoreStatus::NotInitialised, None),
         Err(error) => (StoreStatus::Failed(error.to_string()), None),
         Ok(repository) => {
+            journal = Some(repository.format.journal);
             if let Some(dir) = &state_dir {
                 memory = Local::peek(dir, repository.keys.repo()).load(node);
             }
@@ -237,8 +265,8 @@ async fn read(
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
     // What cannot be seen of them is left out: nothing rests on it.
     let peers = presence::peers(store.as_ref(), &role.name, node, env.clock.now()).await.unwrap_or_default();
-    let state = StoreState { url: store.describe(), status, clock_offset_seconds };
-    Ok(Looked { state, archive, memory, lease, peers })
+    let state = StoreState { url: store.describe(), status, journal, clock_offset_seconds };
+    Ok(Looked { state, archive, memory, lease, peers, head: None })
 }
 
 fn status(
@@ -332,6 +360,7 @@ fn warnings(looked: &Looked, plan: Option<&Plan>, last_slot: Option<Timestamp>, 
     if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) {
         warnings.push(Warning::StoreRolledBack);
     }
+    warnings.extend(looked.head.clone());
     if let Some(seconds) = looked.state.clock_offset_seconds
         && election::is_off(SignedDuration::from_secs(seconds))
     {

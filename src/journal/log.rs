@@ -2,7 +2,8 @@
 //!
 //! The invariant: a record is created at exactly the number after the head that its writer had read, by a conditional put
 //! that is never retried blindly. Whoever loses reads what is there and decides again; whoever does not know keeps putting the
-//! same bytes until the number is occupied, and never calls that a failure.
+//! same bytes until the number is occupied, and never calls that a failure. Where the store keeps no conditions a register takes their
+//! place; [`super::seat`] is about that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,10 @@ use jiff::Timestamp;
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, Seq, Term};
 use crate::journal::record::{self, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy};
-use crate::journal::state::{FoldError, Holder, View};
+use crate::journal::register::RegisterError;
+use crate::journal::seat::{self, Seat, SeatError};
+use crate::journal::standing::Rift;
+use crate::journal::state::{FoldError, Head, Holder, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
 use crate::role::permit::{Candidacy, Permit};
@@ -24,10 +28,10 @@ use crate::store::{PutOutcome, Store, StoreError};
 const READ_AHEAD: usize = 16;
 
 /// How long an append of unknown outcome is pursued before it is given up as unknown.
-const RESOLVE_LIMIT: Duration = Duration::from_mins(1);
+pub(super) const RESOLVE_LIMIT: Duration = Duration::from_mins(1);
 
 /// The pause before an append of unknown outcome is looked at again; doubled each time up to the second value.
-const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+pub(super) const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// Why a journal cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -64,6 +68,15 @@ pub enum JournalError {
         /// What it was.
         seen: Digest,
     },
+    /// This process cannot write to where the journal is.
+    #[error(transparent)]
+    Seat(#[from] SeatError),
+    /// The register that has the journal's head.
+    #[error("the head of the journal cannot be read: {0}")]
+    Register(#[from] RegisterError),
+    /// The head and the store do not fit together.
+    #[error("nothing is written to this journal: {0}")]
+    Rift(Rift),
 }
 
 /// Why a record was not appended.
@@ -100,6 +113,22 @@ pub enum AppendError {
         /// Why.
         error: StoreError,
     },
+    /// Etcd would not take it, or nothing after it.
+    #[error("journal record {seq} was not written: with {bytes} bytes it is too large for a journal in etcd")]
+    TooLarge {
+        /// Which.
+        seq: Seq,
+        /// Its length.
+        bytes: usize,
+    },
+    /// The register refused.
+    #[error("journal record {seq} was not written: {error}")]
+    Register {
+        /// Which.
+        seq: Seq,
+        /// Why.
+        error: RegisterError,
+    },
 }
 
 /// What may be appended without a permit: what operators do, and what a node says of itself.
@@ -116,17 +145,30 @@ pub enum Act {
 /// A role's journal in its store.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    store: Arc<dyn Store>,
-    keys: Keys,
-    env: Env,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) keys: Keys,
+    pub(super) env: Env,
     node: NodeRef,
     instance: InstanceId,
+    /// Where it is decided who appends; `None`: in the store.
+    seat: Option<Seat>,
 }
 
 impl Journal {
-    /// The journal of the repository that `keys` belong to, written as this node and process.
+    /// The journal of the repository that `keys` belong to, written as this node and process. Where it lives in a register this
+    /// reads what is in the store, and must not append.
     pub fn new(store: Arc<dyn Store>, keys: Keys, env: Env, node: NodeRef, instance: InstanceId) -> Self {
-        Self { store, keys, env, node, instance }
+        Self { store, keys, env, node, instance, seat: None }
+    }
+
+    /// With its head in a register.
+    pub fn seated(self, seat: Seat) -> Self {
+        Self { seat: Some(seat), ..self }
+    }
+
+    /// Where its head is, if that is not the store.
+    pub(super) fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
     }
 
     /// Who writes here.
@@ -150,13 +192,21 @@ impl Journal {
         Ok(Some((record, record::digest(&object))))
     }
 
-    /// Reads on from what this node knew (`None`: from nothing) to the head.
+    /// Reads on from what this node knew (`None`: from nothing) to the head. What it shows is in the store.
     ///
     /// # Errors
     /// [`JournalError::RolledBack`] if the store no longer has the record that was known.
     pub async fn read(&self, known: Option<&View>) -> Result<View, JournalError> {
+        match &self.seat {
+            Some(seat) => self.read_settled(seat, known).await,
+            None => self.read_store(known).await,
+        }
+    }
+
+    /// Reads on to the last record that the store has.
+    pub(super) async fn read_store(&self, known: Option<&View>) -> Result<View, JournalError> {
         let start = self.check_known(known).await?;
-        let mut head = self.find_head(start.as_ref().map_or(0, |(seq, _)| seq.0)).await?;
+        let mut head = self.find_head(start.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0)).await?;
         while self.lists_after(Seq(head)).await? {
             // Either it was appended just now, or a record is gone: going on would fork the history at its number.
             let next = Seq(head).next();
@@ -165,7 +215,7 @@ impl Journal {
             }
             head = self.find_head(next.0).await?;
         }
-        self.fold(start.map(|(_, view)| view), Seq(head)).await
+        self.fold(start, Seq(head)).await
     }
 
     /// Reads up to record `until`, whatever comes after it: for a journal whose newest records are damaged.
@@ -173,14 +223,16 @@ impl Journal {
         self.fold(None, until).await
     }
 
-    async fn check_known(&self, known: Option<&View>) -> Result<Option<(Seq, View)>, JournalError> {
-        let Some(view) = known else { return Ok(None) };
-        let Some(head) = &view.head else { return Ok(None) };
-        let found = self.object(head.seq).await?.map(|object| record::digest(&object));
-        if found != Some(head.digest) {
-            return Err(JournalError::RolledBack { seq: head.seq, seen: head.digest });
-        }
-        Ok(Some((head.seq, view.clone())))
+    async fn check_known<'a>(&self, known: Option<&'a View>) -> Result<Option<&'a View>, JournalError> {
+        let Some((view, head)) = known.and_then(|view| Some((view, view.head.as_ref()?))) else { return Ok(None) };
+        self.known(head).await?;
+        Ok(Some(view))
+    }
+
+    /// The object of a record that was seen, if the store still has it.
+    pub(super) async fn known(&self, head: &Head) -> Result<Bytes, JournalError> {
+        let found = self.object(head.seq).await?.filter(|object| record::digest(object) == head.digest);
+        found.ok_or(JournalError::RolledBack { seq: head.seq, seen: head.digest })
     }
 
     /// The highest occupied number, by doubling from one that is known to be occupied and bisecting.
@@ -213,15 +265,21 @@ impl Journal {
     }
 
     /// The view at `head`: from `start`, or from the newest checkpoint that is nearer.
-    async fn fold(&self, start: Option<View>, head: Seq) -> Result<View, JournalError> {
-        let known = start.as_ref().and_then(|v| v.head.as_ref()).map_or(0, |h| h.seq.0);
-        let checkpoint = head.0 - head.0 % record::CHECKPOINT_EVERY;
-        let mut view = match start {
-            Some(view) if known + 1 >= checkpoint => view,
-            start => match self.checkpoint(Seq(checkpoint)).await? {
-                Some(view) => view,
-                None => start.unwrap_or_else(|| View::empty(self.keys.role().clone(), self.keys.repo())),
-            },
+    async fn fold(&self, start: Option<&View>, head: Seq) -> Result<View, JournalError> {
+        let known = start.and_then(|v| v.head.as_ref()).map_or(0, |h| h.seq.0);
+        let mut checkpoint = head.0 - head.0 % record::CHECKPOINT_EVERY;
+        let mut view = loop {
+            if let Some(view) = start.filter(|_| known + 1 >= checkpoint) {
+                break view.clone();
+            }
+            if checkpoint == 0 {
+                break View::empty(self.keys.role().clone(), self.keys.repo());
+            }
+            if let Some(view) = self.checkpoint(Seq(checkpoint)).await? {
+                break view;
+            }
+            // It would have been too large.
+            checkpoint -= record::CHECKPOINT_EVERY;
         };
         let first = view.next_seq().0;
         let mut objects = stream::iter((first..=head.0).map(Seq))
@@ -237,9 +295,6 @@ impl Journal {
     }
 
     async fn checkpoint(&self, seq: Seq) -> Result<Option<View>, JournalError> {
-        if seq.0 == 0 {
-            return Ok(None);
-        }
         let (record, _) = self.record(seq).await?.ok_or(JournalError::Hole(seq))?;
         let view = View::before_checkpoint(&record);
         if let Some(view) = &view
@@ -260,7 +315,7 @@ impl Journal {
     ) -> Result<(Permit, View), AppendError> {
         let term = Term(view.term().0 + 1);
         let before = view.state.holder.as_ref().map(|h| h.takeover);
-        let view = match self.create(view, term, None, Body::Takeover(Takeover { why }), None).await {
+        let view = match self.create(view, term, None, Body::Takeover(Takeover::new(why)), None).await {
             // Another node was faster: it has the role now.
             Err(AppendError::Moved(now)) => match now.state.holder.clone().filter(|h| Some(h.takeover) != before) {
                 Some(holder) => return Err(AppendError::Fenced(Box::new(holder))),
@@ -312,15 +367,41 @@ impl Journal {
         body: Body,
         slot: Option<Timestamp>,
     ) -> Result<View, AppendError> {
-        if !view.understood() {
-            let kinds = view.unknown_kinds.iter().chain(view.state.unknown.keys()).cloned().collect::<Vec<_>>();
-            return Err(AppendError::NotUnderstood(kinds.join(", ")));
-        }
+        understand(view)?;
         // The last record is looked at once more: a store that was rolled back would accept the same number twice.
-        self.check_known(Some(view)).await?;
+        let before = match &view.head {
+            Some(head) => self.known(head).await?,
+            None => Bytes::new(),
+        };
+        let (record, object) = self.compose(view, &before, term, takeover, body, slot)?;
+        let seq = record.seq;
+        let ours = match &self.seat {
+            Some(seat) => self.swap_until_known(seat, seq, &before, &object).await?,
+            None => self.put_until_known(seq, &object).await?,
+        };
+        if !ours {
+            return Err(AppendError::Moved(Box::new(self.read(Some(view)).await?)));
+        }
+        let mut after = view.clone();
+        after
+            .apply(&record, record::digest(&object))
+            .map_err(|error| AppendError::Journal(JournalError::Fold { seq, error }))?;
+        Ok(after)
+    }
+
+    /// The record after `view`'s head, which is compared with `before`, and its object.
+    pub(super) fn compose(
+        &self,
+        view: &View,
+        before: &Bytes,
+        term: Term,
+        takeover: Option<Digest>,
+        body: Body,
+        slot: Option<Timestamp>,
+    ) -> Result<(Record, Bytes), AppendError> {
         let seq = view.next_seq();
         let now = self.env.clock.now();
-        let record = Record {
+        let mut record = Record {
             role: view.role.clone(),
             repo: view.repo,
             seq,
@@ -336,15 +417,16 @@ impl Journal {
             body,
             state: seq.0.is_multiple_of(record::CHECKPOINT_EVERY).then(|| view.state.clone()),
         };
-        let object = Bytes::from(record.encode(&self.keys));
-        if !self.put_until_known(seq, &object).await? {
-            return Err(AppendError::Moved(Box::new(self.read(Some(view)).await?)));
+        let mut object = record.encode(&self.keys);
+        if self.seat.is_some() && !seat::fits(before.len(), object.len()) && record.state.is_some() {
+            // A checkpoint merely saves reading what comes before it.
+            record.state = None;
+            object = record.encode(&self.keys);
         }
-        let mut after = view.clone();
-        after
-            .apply(&record, record::digest(&object))
-            .map_err(|error| AppendError::Journal(JournalError::Fold { seq, error }))?;
-        Ok(after)
+        if self.seat.is_some() && !seat::fits(before.len(), object.len()) {
+            return Err(AppendError::TooLarge { seq, bytes: object.len() });
+        }
+        Ok((record, Bytes::from(object)))
     }
 
     /// Puts the object until its number is occupied. True: by our bytes. False: by others.
@@ -375,6 +457,15 @@ impl Journal {
             pause = (pause * 2).min(RESOLVE_PAUSE.1);
         }
     }
+}
+
+/// Nobody appends to what it cannot read.
+pub(super) fn understand(view: &View) -> Result<(), AppendError> {
+    if view.understood() {
+        return Ok(());
+    }
+    let kinds = view.unknown_kinds.iter().chain(view.state.unknown.keys()).cloned().collect::<Vec<_>>();
+    Err(AppendError::NotUnderstood(kinds.join(", ")))
 }
 
 /// Whether the newest takeover is still the permit's own.

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChunkId, Digest, IndexId, InstanceId, NodeId, RepoId, RoleName, Seq, Term};
+use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, RepoId, RoleName, Seq, Term};
 use crate::journal::state::State;
 use crate::repo::crypto::Keys;
 use crate::repo::line;
@@ -106,6 +106,16 @@ impl Body {
 pub struct Takeover {
     /// Why.
     pub why: TakeoverWhy,
+    /// The etcd cluster that has the journal's head from here on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cluster: Option<ClusterId>,
+}
+
+impl Takeover {
+    /// One that leaves the journal where it is.
+    pub fn new(why: TakeoverWhy) -> Self {
+        Self { why, cluster: None }
+    }
 }
 
 /// Why a node took a role over.
@@ -122,6 +132,8 @@ pub enum TakeoverWhy {
     Operator,
     /// No eligible node did what was due, and this one stands in.
     Fallback,
+    /// A person let the journal go on from the store's last record, because etcd no longer has its head.
+    Adopt,
 }
 
 /// The body of a guarded command's begin. Which command is not said: it may hold secrets.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChunkId, Digest, IndexId, InstanceId, NodeId, RepoId, RoleName, Seq, Term};
+use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, RepoId, RoleName, Seq, Term};
 use crate::journal::record::{Body, Changes, Cost, NodeRef, Record, TakeoverWhy};
 use crate::role::twin::Newest;
 
@@ -94,6 +94,9 @@ pub struct State {
     /// Nodes that exist twice. Whoever has such an ID does not work until it has another.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub clones: BTreeSet<NodeId>,
+    /// The etcd cluster that has the head, if it is not the one that `format` names.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cluster: Option<ClusterId>,
     /// What a newer version keeps here. It is carried along, and keeps this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -214,6 +217,7 @@ impl View {
         self.apply_term(record)?;
         match &record.body {
             Body::Takeover(takeover) => {
+                self.state.cluster = takeover.cluster.or(self.state.cluster);
                 self.state.holder = Some(Holder {
                     term: record.term,
                     takeover: digest,
@@ -299,7 +303,7 @@ pub(crate) mod tests {
     }
 
     /// The record that continues `view`.
-    fn next(view: &View, by: u8, body: Body) -> Record {
+    pub(crate) fn next(view: &View, by: u8, body: Body) -> Record {
         let takeover = match body {
             Body::Takeover(_) => None,
             _ => view.state.holder.as_ref().map(|h| h.takeover),
@@ -324,8 +328,8 @@ pub(crate) mod tests {
         }
     }
 
-    fn takeover() -> Body {
-        Body::Takeover(Takeover { why: TakeoverWhy::Moved })
+    pub(crate) fn takeover() -> Body {
+        Body::Takeover(Takeover::new(TakeoverWhy::Moved))
     }
 
     fn snapshot(n: u8) -> Body {
@@ -352,7 +356,7 @@ pub(crate) mod tests {
         push(view, &record).unwrap();
     }
 
-    fn empty() -> View {
+    pub(crate) fn empty() -> View {
         View::empty("app".parse().unwrap(), RepoId([7; 16]))
     }
 

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{RepoId, RoleName};
+use crate::ids::{ClusterId, RepoId, RoleName};
 use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
 use crate::repo::line::{self, LineError};
 
@@ -41,6 +41,11 @@ pub struct Format {
 pub enum JournalHome {
     /// In the store itself.
     Bucket,
+    /// In etcd, and mirrored into the store.
+    Etcd {
+        /// The cluster at `init`; the journal names a later one.
+        cluster: ClusterId,
+    },
 }
 
 /// FastCDC parameters, in bytes.

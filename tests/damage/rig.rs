@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use runner::config::{JournalPlace, KeySource, RoleSettings};
+use runner::config::{KeySource, RoleSettings};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
 use runner::job::backup::{Ask, Opening};
@@ -17,6 +17,7 @@ use runner::job::progress::Progress;
 use runner::job::report::verified::VerifyReport;
 use runner::job::repository::Repository;
 use runner::job::runner::Runner;
+use runner::job::seat::Seats;
 use runner::job::verify::{VerifyError, verify};
 use runner::journal::log::Journal;
 use runner::journal::record::NodeRef;
@@ -80,7 +81,7 @@ impl Rig {
         let key = if encrypted { KeySource::KeyFile(dir.path().join("key")) } else { KeySource::None };
         let memory = MemoryStore::new(&env);
         let role = settings("app", key, &source);
-        init(Arc::new(memory.clone()), &role.name, &role.key, JournalPlace::Auto, &env).await.unwrap();
+        init(Arc::new(memory.clone()), &role.name, &role.key, &Seats::default(), &env).await.unwrap();
         let mut rig = Self {
             view: View::empty(role.name.clone(), runner::ids::RepoId([0; 16])),
             env,
@@ -125,7 +126,7 @@ impl Rig {
     pub(crate) async fn other_role(&self) -> BTreeMap<String, Bytes> {
         let role = settings("db", self.role.key.clone(), &self.role.sources[0]);
         let memory = MemoryStore::new(&self.env);
-        init(Arc::new(memory.clone()), &role.name, &role.key, JournalPlace::Auto, &self.env).await.unwrap();
+        init(Arc::new(memory.clone()), &role.name, &role.key, &Seats::default(), &self.env).await.unwrap();
         let (env, dir) = (self.env.clone(), tempfile::tempdir().unwrap());
         let other = Self { env, dir, memory, role, content: Vec::new(), view: self.view.clone() };
         other.back_up(1).await;

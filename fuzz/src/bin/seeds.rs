@@ -128,7 +128,7 @@ fn records(keys: &Keys) -> Result<(Vec<u8>, Vec<u8>), Failure> {
         cost: Cost::default(),
     });
     let point = Body::Unknown { kind: "point".to_owned(), body: true.into() };
-    let takeover = |why| Body::Takeover(Takeover { why });
+    let takeover = |why| Body::Takeover(Takeover::new(why));
     let first = [takeover(TakeoverWhy::First), snapshot.clone(), point, takeover(TakeoverWhy::Moved)];
     let journal = continued(&mut view, first, keys)?;
     if let Some(head) = &mut view.head {

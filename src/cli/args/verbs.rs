@@ -304,6 +304,11 @@ pub enum Journal {
     /// List the newest records: takeovers, snapshots, operators' acts
     #[command(after_help = "Example: runner journal show app --last 5")]
     Show(JournalShow),
+    /// Go on from the store's last record when etcd has lost the head
+    #[command(after_help = "Takes the role over on this node. Does nothing where the head is sound. First see\n\
+        to it that no node writes through another etcd that still has the head.\n\n\
+        Example: runner journal adopt app")]
+    Adopt(OneRole),
 }
 
 /// `runner journal show`

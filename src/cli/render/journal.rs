@@ -37,6 +37,7 @@ fn what(record: &Record, view: &View) -> String {
                 TakeoverWhy::Restart => "same node, new run",
                 TakeoverWhy::Operator => "by an operator",
                 TakeoverWhy::Fallback => "no eligible node ran the slot",
+                TakeoverWhy::Adopt => "the journal was adopted",
             };
             format!("takeover: {why}")
         }
@@ -98,7 +99,7 @@ mod tests {
             cost: Cost::default(),
         };
         let all = [
-            line(9, None, Body::Takeover(Takeover { why: TakeoverWhy::Moved })),
+            line(9, None, Body::Takeover(Takeover::new(TakeoverWhy::Moved))),
             line(10, Some(samples::at("2026-11-20T01:00:00Z")), Body::Snapshot(snapshot)),
             line(11, None, Body::Pause(PauseBody { until: None, why: Some("disk swap".to_owned()) })),
             line(12, None, Body::Resume),

@@ -26,8 +26,21 @@ pub fn acted(acted: &Acted, view: &View) -> String {
             from.node.name
         ),
         Change::HadIt { term } => format!("this node has the role already, with term {term}; nothing to do."),
+        Change::Adopted { was, seq, term } => format!(
+            "the journal goes on with record {seq}, by which this node has the role with term {term}. {}. Whatever was not \
+             in the store by then was never reported as done.",
+            capital(&was.to_string())
+        ),
+        Change::Sound => "the journal's head in etcd is sound; nothing to adopt.".to_owned(),
+        Change::InStore => "the journal is in the store; there is nothing to adopt.".to_owned(),
     };
     wrap(&format!("{role}: "), 2, &text)
+}
+
+/// As a sentence begins.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().collect::<String>() + chars.as_str()).unwrap_or_default()
 }
 
 fn was(paused: &Paused, view: &View) -> String {
@@ -39,8 +52,9 @@ fn was(paused: &Paused, view: &View) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::ids::{NodeId, Term};
+    use crate::ids::{NodeId, Seq, Term};
     use crate::journal::record::NodeRef;
+    use crate::journal::standing::Rift;
 
     #[test]
     fn it_says_what_follows() {
@@ -57,6 +71,9 @@ mod tests {
             Change::NotPaused,
             Change::TookOver { term: Term(1), from: None },
             Change::HadIt { term: Term(3) },
+            Change::Adopted { was: Rift::NoHead, seq: Seq(12), term: Term(4) },
+            Change::Sound,
+            Change::InStore,
         ];
         let text: String = all.map(|change| acted(&Acted { role: samples::app(), change }, &samples::view())).concat();
         insta::assert_snapshot!(text);

@@ -15,6 +15,7 @@ use crate::job::report::whoami::{
     TermInfo, Warning, WhoamiReport,
 };
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
+use crate::repo::format::JournalHome;
 
 pub(crate) fn view() -> View {
     View { zone: TimeZone::get("Europe/Berlin").unwrap(), now: at("2026-11-20T01:05:00Z") }
@@ -102,6 +103,7 @@ pub(crate) fn active() -> RoleStatus {
         store: StoreState {
             url: "s3://backups/prod".to_owned(),
             status: StoreStatus::Ok,
+            journal: Some(JournalHome::Bucket),
             clock_offset_seconds: Some(0),
         },
         etcd: None,
@@ -130,6 +132,7 @@ pub(crate) fn blind() -> RoleStatus {
         store: StoreState {
             url: "s3://backups/prod".to_owned(),
             status: StoreStatus::Failed("cannot be reached: orders-db/format (connection refused)".to_owned()),
+            journal: None,
             clock_offset_seconds: None,
         },
         etcd: None,

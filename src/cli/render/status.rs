@@ -40,6 +40,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::ClockOff(_) => "clock",
         Warning::StoreUnreadable => "store",
         Warning::StoreRolledBack => "rollback",
+        Warning::JournalHead { .. } => "journal",
         Warning::Drift { .. } => "drift",
     };
     let all: Vec<&str> = role.warnings.iter().map(word).collect();

@@ -7,6 +7,7 @@ use crate::job::report::audited::SlotCounts;
 use crate::job::report::whoami::{
     Answer, EtcdState, EtcdStatus, PeerSeen, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport,
 };
+use crate::repo::format::JournalHome;
 use crate::role::slot::MISSED_MAX;
 
 /// The whole report.
@@ -225,7 +226,10 @@ fn etcd(etcd: &EtcdState) -> String {
 
 fn store(role: &RoleStatus) -> String {
     match &role.store.status {
-        StoreStatus::Ok => format!("{}: readable", role.store.url),
+        StoreStatus::Ok => {
+            let etcd = matches!(role.store.journal, Some(JournalHome::Etcd { .. }));
+            format!("{}: readable{}", role.store.url, if etcd { "; the journal's head is in etcd" } else { "" })
+        }
         StoreStatus::NotInitialised => {
             format!("{}: no repository yet. To do: runner init {}", role.store.url, role.role)
         }
@@ -259,6 +263,9 @@ pub(super) fn warning(warning: &Warning, view: &View) -> String {
                 what.join(" and ")
             )
         }
+        Warning::JournalHead { why, .. } => {
+            format!("no backup can be made, because the journal cannot be written: {why}")
+        }
         Warning::StoreRolledBack => {
             "the store shows less than this node has seen already: it was rolled back. Stop backups and find out by \
              whom"
@@ -270,8 +277,13 @@ pub(super) fn warning(warning: &Warning, view: &View) -> String {
 /// How a role stands, as monitoring sees it. A healthy standby is fine.
 fn health(role: &RoleStatus) -> Health {
     let warnings = role.warnings.iter().map(|w| match w {
-        Warning::SlotsMissed { .. } | Warning::StoreRolledBack => Health::Critical,
-        Warning::ClockOff(_) | Warning::StoreUnreadable | Warning::Drift { .. } => Health::Warning,
+        Warning::SlotsMissed { .. } | Warning::StoreRolledBack | Warning::JournalHead { lost: true, .. } => {
+            Health::Critical
+        }
+        Warning::ClockOff(_)
+        | Warning::StoreUnreadable
+        | Warning::Drift { .. }
+        | Warning::JournalHead { lost: false, .. } => Health::Warning,
     });
     let state = match role.state {
         // An operator's pause is meant; it turns into missed slots when it lasts too long.
@@ -324,6 +336,7 @@ mod tests {
             warnings: vec![
                 Warning::SlotsMissed { last: samples::at("2026-11-19T01:00:00Z"), count: 1 },
                 Warning::StoreRolledBack,
+                Warning::JournalHead { lost: true, why: "etcd has no head of this journal".to_owned() },
             ],
             ..active()
         };

@@ -68,6 +68,22 @@ impl Check<'_> {
         })
     }
 
+    /// What a role cannot have where etcd decides its journal.
+    pub(super) fn beside_etcd(&mut self, role: &Section<'_>) {
+        if let Some(at) = role.text("lease").filter(|at| at.value == "bucket") {
+            self.problems.push(
+                at.problem("\"bucket\" does not go with store.journal = \"etcd\"")
+                    .hint("write lease = \"etcd\", or remove the line"),
+            );
+        }
+        if let Some(at) = role.text("on_lease_unreachable").filter(|at| at.value == "holder_continues") {
+            self.problems.push(
+                at.problem("\"holder_continues\" does not go with store.journal = \"etcd\"")
+                    .hint("without etcd nothing can be committed: remove the line"),
+            );
+        }
+    }
+
     fn endpoints(&mut self, section: &Section<'_>) -> Vec<String> {
         const LIKE: &str = "write endpoints = [\"https://etcd1:2379\", \"https://etcd2:2379\", \"https://etcd3:2379\"]";
         let Some(list) = section.texts("endpoints") else {
@@ -109,6 +125,20 @@ impl Check<'_> {
                 .hint("write it like \"/runner\": a slash first, none at the end"),
         );
         None
+    }
+}
+
+/// Something is to be in etcd, and there is none; `instead` is what else to write.
+pub(super) fn missing(at: &At<&str>, instead: &str) -> Problem {
+    if cfg!(feature = "etcd") {
+        at.problem("\"etcd\" needs an [etcd] table")
+            .hint("[etcd]")
+            .hint("endpoints = [\"https://etcd1:2379\"]")
+            .hint(format!("Or write {instead}."))
+    } else {
+        let line = instead.split(':').next().unwrap_or_default();
+        at.problem("this program was built without etcd")
+            .hint(format!("build it with the feature \"etcd\" (a default one), or write {line}"))
     }
 }
 

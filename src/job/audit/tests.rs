@@ -11,6 +11,7 @@ use crate::job::backup::Ask;
 use crate::job::operate::Operator;
 use crate::job::report::audited::{Finding, Note};
 use crate::job::runner::Runner;
+use crate::job::seat::Seats;
 use crate::job::testing::Rig;
 use crate::journal::record::NodeRef;
 use crate::journal::state::View;
@@ -75,7 +76,8 @@ async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
     let rig = Rig::new().await;
     backup(&rig, None).await;
     let node = NodeRef { id: NodeId([2; 16]), name: "west".to_owned() };
-    let operator = Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None };
+    let operator =
+        Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None, seats: Seats::default() };
     for n in 0..70 {
         // Takeover and snapshot, then these: the 64th record is a checkpoint.
         if n % 2 == 0 {
@@ -118,7 +120,8 @@ async fn a_pause_before_the_checkpoint_still_explains() {
     let plan = Plan::new(&rig.role, &TimeZone::UTC).unwrap().unwrap();
     backup(&rig, plan.due(rig.env.clock.now()).map(|slot| slot.at)).await;
     let node = NodeRef { id: NodeId([2; 16]), name: "west".to_owned() };
-    let operator = Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None };
+    let operator =
+        Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None, seats: Seats::default() };
     for _ in 0..65 {
         operator.pause(&rig.repository, None, Some("disk swap".to_owned())).await.unwrap();
     }

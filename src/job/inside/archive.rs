@@ -98,7 +98,11 @@ fn before(error: &JournalError) -> Option<Seq> {
         JournalError::Record { seq, .. } | JournalError::Fold { seq, .. } | JournalError::Hole(seq) => {
             seq.0.checked_sub(1).map(Seq)
         }
-        JournalError::Store(_) | JournalError::RolledBack { .. } => None,
+        JournalError::Store(_)
+        | JournalError::RolledBack { .. }
+        | JournalError::Seat(_)
+        | JournalError::Register(_)
+        | JournalError::Rift(_) => None,
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::audited::SlotCounts;
 use super::snapshot::SnapshotInfo;
 use crate::ids::{InstanceId, NodeId, RoleName, Term};
+use crate::repo::format::JournalHome;
 
 /// This node, and every role that was asked about.
 #[derive(Debug, Clone)]
@@ -204,6 +205,8 @@ pub struct StoreState {
     pub url: String,
     /// How the attempt ended.
     pub status: StoreStatus,
+    /// Where the journal lives, where `format` could be read.
+    pub journal: Option<JournalHome>,
     /// Store clock minus own clock, in seconds, where the store told.
     pub clock_offset_seconds: Option<i64>,
 }
@@ -291,6 +294,13 @@ pub enum Warning {
     StoreUnreadable,
     /// The store shows less than this node has already seen: it was rolled back.
     StoreRolledBack,
+    /// The journal cannot be written.
+    JournalHead {
+        /// Its head in etcd is lost, or the config has no way there; else etcd does not answer.
+        lost: bool,
+        /// The error's own words.
+        why: String,
+    },
     /// Another node runs with another config or program than this one has.
     Drift {
         /// Its label.

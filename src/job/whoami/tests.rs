@@ -145,11 +145,12 @@ async fn what_needs_a_person_is_a_warning() {
 
     let plan = Plan::new(&rig.role, &jiff::tz::TimeZone::UTC).unwrap();
     let looked = Looked {
-        state: StoreState { url: String::new(), status: StoreStatus::Ok, clock_offset_seconds: None },
+        state: StoreState { url: String::new(), status: StoreStatus::Ok, journal: None, clock_offset_seconds: None },
         archive: None,
         memory: Memory::default(),
         lease: None,
         peers: Vec::new(),
+        head: None,
     };
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
     let warned = warnings(&looked, plan.as_ref(), Some(at("2026-11-20T01:00:00Z")), at("2026-11-20T04:40:00Z"));

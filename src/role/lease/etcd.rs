@@ -18,7 +18,6 @@
 mod claim;
 mod hints;
 mod peer;
-mod pool;
 mod session;
 
 use std::sync::Arc;
@@ -27,13 +26,13 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 pub use self::peer::{Peer, twins};
-pub use self::pool::EtcdError;
 pub use self::session::{EtcdSession, EtcdStatus};
 
 use self::claim::{Step, step};
 use self::hints::Hints;
 use self::session::{Claimed, found};
 use super::{LeaseService, Reply};
+use crate::etcd::EtcdError;
 use crate::ids::RepoId;
 
 /// How often a claim starts anew when what it builds on changes under it.

@@ -14,9 +14,9 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::claim::{Claim, FORMAT, Found};
 use super::peer::Peer;
-use super::pool::{EtcdError, NOT_FOUND, Pool};
 use crate::config::EtcdSettings;
 use crate::env::Env;
+use crate::etcd::{EtcdError, NOT_FOUND, Pool};
 use crate::ids::RepoId;
 use crate::moment::Moment;
 use crate::role::identity::{Machine, Node, boot};
@@ -40,7 +40,7 @@ pub struct EtcdSession(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    pool: Pool,
+    pool: Arc<Pool>,
     env: Env,
     me: Peer,
     state: Mutex<State>,
@@ -142,7 +142,7 @@ impl EtcdSession {
 
     /// A session of exactly this process.
     pub fn of(settings: EtcdSettings, env: Env, me: Peer) -> Self {
-        Self(Arc::new(Inner { pool: Pool::new(settings), env, me, state: Mutex::default() }))
+        Self(Arc::new(Inner { pool: Arc::new(Pool::new(settings)), env, me, state: Mutex::default() }))
     }
 
     /// This process, as its peers see it.
@@ -155,7 +155,8 @@ impl EtcdSession {
         self.0.pool.settings().lease_ttl
     }
 
-    pub(super) fn pool(&self) -> &Pool {
+    /// The way to etcd, for whatever else this process asks it.
+    pub fn pool(&self) -> &Arc<Pool> {
         &self.0.pool
     }
 

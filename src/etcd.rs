@@ -1,4 +1,4 @@
-//! The way to etcd: one client for each endpoint, asked in turn, each for a limited time.
+//! The way to etcd: one client for each endpoint, asked in turn, each for a limited time. Leases and journals share it.
 //!
 //! The invariant that lives here: no call hangs. A member that is stopped keeps its connections open and answers nothing, so
 //! a client that leaves the choice to its connections would wait for it. Here the next one is asked, and asked first from
@@ -60,19 +60,19 @@ pub enum EtcdError {
 }
 
 /// gRPC's code for what does not exist; etcd says it of leases.
-pub(super) const NOT_FOUND: i32 = 5;
+pub(crate) const NOT_FOUND: i32 = 5;
 
 /// An answer, and how sure it is that nothing else of the same call is under way.
 #[derive(Debug)]
-pub(super) struct Answer<T> {
-    pub(super) value: T,
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
     /// How many members were sent the request.
-    pub(super) tries: usize,
+    pub(crate) tries: usize,
 }
 
 /// The members of an etcd.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub struct Pool {
     settings: EtcdSettings,
     slots: Mutex<Vec<Option<Slot>>>,
     /// Who answered last.
@@ -88,28 +88,29 @@ impl std::fmt::Debug for Slot {
 }
 
 impl Pool {
-    pub(super) fn new(settings: EtcdSettings) -> Self {
+    /// Those that `settings` name. Nothing is connected before somebody asks.
+    pub fn new(settings: EtcdSettings) -> Self {
         let slots = Mutex::new(settings.endpoints.iter().map(|_| None).collect());
         Self { settings, slots, preferred: AtomicUsize::new(0) }
     }
 
-    pub(super) fn settings(&self) -> &EtcdSettings {
+    pub(crate) fn settings(&self) -> &EtcdSettings {
         &self.settings
     }
 
     /// How long one member is waited for: a third of the lease, half of that where there is another to ask; at most 5 s.
-    pub(super) fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         let part = if self.settings.endpoints.len() > 1 { 6 } else { 3 };
         (self.settings.lease_ttl / part).min(TRY_MAX)
     }
 
     /// The endpoint that is asked first.
-    pub(super) fn preferred(&self) -> usize {
+    pub(crate) fn preferred(&self) -> usize {
         self.preferred.load(Ordering::Relaxed)
     }
 
     /// Asks members in turn until one answers, each at most once.
-    pub(super) async fn call<T, F>(&self, op: impl Fn(Client) -> F) -> Result<Answer<T>, EtcdError>
+    pub(crate) async fn call<T, F>(&self, op: impl Fn(Client) -> F) -> Result<Answer<T>, EtcdError>
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
@@ -130,8 +131,24 @@ impl Pool {
         Err(EtcdError::Unreachable { tried })
     }
 
+    /// Asks one member, once. Another one is asked first from then on if it did not answer.
+    ///
+    /// # Errors
+    /// The outer error is an answer, the inner one is none: what was sent may be done still.
+    pub(crate) async fn once<T, F>(&self, op: impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let index = self.preferred();
+        let answer = self.on(index, &op).await?;
+        Ok(answer.map_err(|why| {
+            self.preferred.store((index + 1) % self.settings.endpoints.len(), Ordering::Relaxed);
+            format!("{}: {why}", self.settings.endpoints[index])
+        }))
+    }
+
     /// Asks one member. The outer error is an answer, the inner one is none.
-    pub(super) async fn on<T, F>(&self, index: usize, op: impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
+    pub(crate) async fn on<T, F>(&self, index: usize, op: impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
@@ -163,7 +180,7 @@ impl Pool {
     }
 
     /// The client of an endpoint, connected if it is not there yet. The outer error is a file that cannot be read.
-    pub(super) async fn client(&self, index: usize) -> Result<Result<Client, Error>, EtcdError> {
+    pub(crate) async fn client(&self, index: usize) -> Result<Result<Client, Error>, EtcdError> {
         if let Some(Slot(client)) = &self.slots()[index] {
             return Ok(Ok(client.clone()));
         }
@@ -178,7 +195,7 @@ impl Pool {
     }
 
     /// Forgets a client that did not answer: the next one connects anew, with the certificates and passwords of then.
-    pub(super) fn forget(&self, index: usize) {
+    pub(crate) fn forget(&self, index: usize) {
         self.slots()[index] = None;
     }
 
@@ -228,11 +245,19 @@ fn is_answer(code: i32) -> bool {
     const INVALID_ARGUMENT: i32 = 3;
     const ALREADY_EXISTS: i32 = 6;
     const PERMISSION_DENIED: i32 = 7;
+    // Its space is used up, or the request is larger than it takes: no member would do it.
+    const RESOURCE_EXHAUSTED: i32 = 8;
     const FAILED_PRECONDITION: i32 = 9;
     const UNAUTHENTICATED: i32 = 16;
     matches!(
         code,
-        INVALID_ARGUMENT | NOT_FOUND | ALREADY_EXISTS | PERMISSION_DENIED | FAILED_PRECONDITION | UNAUTHENTICATED
+        INVALID_ARGUMENT
+            | NOT_FOUND
+            | ALREADY_EXISTS
+            | PERMISSION_DENIED
+            | RESOURCE_EXHAUSTED
+            | FAILED_PRECONDITION
+            | UNAUTHENTICATED
     )
 }
 

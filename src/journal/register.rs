@@ -1,0 +1,75 @@
+//! A register that holds one value and is changed by compare-and-swap: what a journal needs of etcd where the store keeps no
+//! conditions.
+//!
+//! Everything that an implementation promises: reads and swaps are linearizable, and a swap happens only while the value is, byte
+//! for byte, the one that was expected. No value ever comes twice, so a swap that is sent again, or comes late, does nothing.
+
+#[cfg(feature = "etcd")]
+pub mod etcd;
+pub mod memory;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::ids::{ClusterId, RepoId};
+
+/// What a read found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// The value; `None`: there has never been one, or it was lost.
+    pub value: Option<Bytes>,
+    /// Who answered.
+    pub cluster: ClusterId,
+}
+
+/// What a swap came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Swapped {
+    /// The value is the new one.
+    Yes,
+    /// It was another than the expected one: this.
+    No(Option<Bytes>),
+    /// No answer: it may have happened, or happen still.
+    Unknown {
+        /// What came instead.
+        why: String,
+    },
+}
+
+/// Why a register did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// No answer.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It answered that it will not: nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// One value.
+#[async_trait]
+pub trait Register: Debug + Send + Sync {
+    /// Reads it.
+    async fn read(&self) -> Result<Reading, RegisterError>;
+
+    /// Puts `new` there if it still is `old` (`None`: if nothing is there). One request, never retried inside.
+    ///
+    /// # Errors
+    /// Only for a definite refusal; everything that leaves doubt is [`Swapped::Unknown`].
+    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<Swapped, RegisterError>;
+}
+
+/// Registers by name.
+pub trait Registers: Debug + Send + Sync {
+    /// The one of this name; nobody is asked yet.
+    fn register(&self, name: &str) -> Arc<dyn Register>;
+}
+
+/// The name of the head of a repository's journal.
+pub fn head(repo: RepoId) -> String {
+    format!("{repo}/head")
+}

@@ -1,0 +1,94 @@
+//! Registers in etcd: a key each, `<prefix>/<name>`, without a lease.
+//!
+//! A transaction compares the whole value, not a revision: an etcd that was set back counts its revisions again.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use etcd_client::{Compare, CompareOp, ResponseHeader, Txn, TxnOp, TxnOpResponse};
+
+use super::{Reading, Register, RegisterError, Registers, Swapped};
+use crate::config::EtcdSettings;
+use crate::etcd::{EtcdError, Pool};
+use crate::ids::ClusterId;
+
+/// The registers below an etcd's prefix.
+#[derive(Debug, Clone)]
+pub struct EtcdRegisters(Arc<Pool>);
+
+impl EtcdRegisters {
+    /// Those of the etcd that `settings` name, by a way of their own.
+    pub fn open(settings: EtcdSettings) -> Self {
+        Self(Arc::new(Pool::new(settings)))
+    }
+
+    /// Those that are reached by this way.
+    pub fn new(pool: Arc<Pool>) -> Self {
+        Self(pool)
+    }
+}
+
+impl Registers for EtcdRegisters {
+    fn register(&self, name: &str) -> Arc<dyn Register> {
+        let key = format!("{}/{name}", self.0.settings().prefix);
+        Arc::new(EtcdRegister { pool: Arc::clone(&self.0), key })
+    }
+}
+
+#[derive(Debug)]
+struct EtcdRegister {
+    pool: Arc<Pool>,
+    key: String,
+}
+
+#[async_trait]
+impl Register for EtcdRegister {
+    async fn read(&self) -> Result<Reading, RegisterError> {
+        let asked = self.pool.call(|mut client| {
+            let key = self.key.as_str();
+            async move { client.get(key, None).await }
+        });
+        let mut answer = asked.await?.value;
+        let cluster = answer.header().map_or(0, ResponseHeader::cluster_id);
+        let value = answer.take_kvs().pop().map(|kv| Bytes::from(kv.into_key_value().1));
+        Ok(Reading { value, cluster: ClusterId(cluster.to_be_bytes()) })
+    }
+
+    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<Swapped, RegisterError> {
+        // One member only: when the next one refuses, the first may still do it.
+        let asked = self.pool.once(|mut client| {
+            let key = self.key.as_str();
+            let expected = match old {
+                None => Compare::create_revision(key, CompareOp::Equal, 0),
+                Some(old) => Compare::value(key, CompareOp::Equal, old.as_ref()),
+            };
+            let txn = Txn::new()
+                .when([expected])
+                .and_then([TxnOp::put(key, new.as_ref(), None)])
+                .or_else([TxnOp::get(key, None)]);
+            async move { client.txn(txn).await }
+        });
+        let answer = match asked.await? {
+            Ok(answer) => answer,
+            Err(why) => return Ok(Swapped::Unknown { why }),
+        };
+        if answer.succeeded() {
+            return Ok(Swapped::Yes);
+        }
+        let there = answer.op_responses().into_iter().find_map(|response| match response {
+            TxnOpResponse::Get(mut got) => got.take_kvs().pop(),
+            _ => None,
+        });
+        Ok(Swapped::No(there.map(|kv| Bytes::from(kv.into_key_value().1))))
+    }
+}
+
+impl From<EtcdError> for RegisterError {
+    fn from(error: EtcdError) -> Self {
+        match error {
+            EtcdError::Refused { .. } | EtcdError::File { .. } => Self::Refused(error.to_string()),
+            _ => Self::Unreachable(error.to_string()),
+        }
+    }
+}

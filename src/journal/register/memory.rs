@@ -1,0 +1,64 @@
+//! Registers in memory, for tests and as the shortest statement of what a register is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Reading, Register, RegisterError, Registers, Swapped};
+use crate::ids::ClusterId;
+
+/// Registers in memory. Clones are handles on the same ones.
+#[derive(Debug, Clone)]
+pub struct MemoryRegisters {
+    cluster: ClusterId,
+    values: Arc<Mutex<BTreeMap<String, Bytes>>>,
+}
+
+impl MemoryRegisters {
+    /// None yet, of a cluster of this name.
+    pub fn new(cluster: ClusterId) -> Self {
+        Self { cluster, values: Arc::default() }
+    }
+
+    /// Puts a value there, or with `None` takes it away, behind everybody's back.
+    pub fn tamper(&self, name: &str, value: Option<Bytes>) {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        match value {
+            Some(value) => values.insert(name.to_owned(), value),
+            None => values.remove(name),
+        };
+    }
+}
+
+impl Registers for MemoryRegisters {
+    fn register(&self, name: &str) -> Arc<dyn Register> {
+        Arc::new(MemoryRegister { registers: self.clone(), name: name.to_owned() })
+    }
+}
+
+/// One of them.
+#[derive(Debug)]
+struct MemoryRegister {
+    registers: MemoryRegisters,
+    name: String,
+}
+
+#[async_trait]
+impl Register for MemoryRegister {
+    async fn read(&self) -> Result<Reading, RegisterError> {
+        let values = self.registers.values.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Reading { value: values.get(&self.name).cloned(), cluster: self.registers.cluster })
+    }
+
+    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<Swapped, RegisterError> {
+        let mut values = self.registers.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = values.get(&self.name);
+        if there != old {
+            return Ok(Swapped::No(there.cloned()));
+        }
+        values.insert(self.name.clone(), new);
+        Ok(Swapped::Yes)
+    }
+}

@@ -1,0 +1,281 @@
+//! A journal whose head is in a register, because the store ignores conditions: the adapter around [`standing`].
+//!
+//! The invariants: the register alone decides who appends, by comparing the whole record before; whoever won, or whoever comes next and
+//! means to append, puts the record into the store; and only then may anybody act on it or report it. Nothing else writes
+//! records into the store, so that what is there is the same journal, and all that a restore needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::{JournalPlace, Place};
+use crate::ids::{ClusterId, RoleName, Seq, Term};
+use crate::journal::log::{self, AppendError, Journal, JournalError, RESOLVE_LIMIT, RESOLVE_PAUSE};
+use crate::journal::record::{Body, Record, Takeover, TakeoverWhy};
+use crate::journal::register::{Reading, Register, RegisterError, Swapped};
+use crate::journal::standing::{self, Rift, Standing};
+use crate::journal::state::View;
+use crate::repo::names;
+use crate::store::{PutOutcome, StoreError, StoreErrorKind, put_once};
+
+/// The largest record. Etcd takes requests of 1.5 MiB, and a small record must always fit in one with the largest before it.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// The most that a record and the one before it may have together.
+const SWAP_BYTES_MAX: usize = RECORD_BYTES_MAX + (1 << 18);
+
+/// How long somebody who found a record missing in the store tries to put it there. Whoever appended it is at it as well.
+const MIRROR_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often a journal is adopted anew while its register changes.
+const ADOPT_ATTEMPTS: u32 = 16;
+
+/// Where the head is.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    /// The register that has it.
+    pub register: Arc<dyn Register>,
+    /// The cluster that the repository was made with.
+    pub home: ClusterId,
+}
+
+/// Whether a register takes a record of so many bytes after one of so many.
+pub(super) fn fits(before: usize, bytes: usize) -> bool {
+    bytes <= RECORD_BYTES_MAX && before + bytes <= SWAP_BYTES_MAX
+}
+
+/// Why this process cannot write to where a journal is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SeatError {
+    /// The journal is in etcd, and none is configured.
+    #[error("the journal of role {role} is in etcd, and no etcd is configured")]
+    NoEtcd {
+        /// Which.
+        role: RoleName,
+    },
+    /// The config says otherwise.
+    #[error(
+        "{at}: store.journal: is {:?}, and the journal of role {role} is in {}: that was settled by init",
+        if *said == JournalPlace::Etcd { "etcd" } else { "bucket" },
+        if *said == JournalPlace::Etcd { "the store" } else { "etcd" }
+    )]
+    Disagrees {
+        /// Which.
+        role: RoleName,
+        /// What the config says.
+        said: JournalPlace,
+        /// Where it says so.
+        at: Place,
+    },
+}
+
+/// What adopting a journal came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    /// There was no need.
+    Sound(Box<View>),
+    /// It goes on from the store's last record.
+    Taken {
+        /// What was wrong.
+        was: Rift,
+        /// The journal now.
+        view: Box<View>,
+    },
+}
+
+/// A head and a store that were read one after the other.
+struct Examined {
+    reading: Reading,
+    /// What the two show together.
+    view: View,
+    rift: Option<Rift>,
+}
+
+impl Journal {
+    /// Reads on to the head, which is in the store when this returns.
+    pub(super) async fn read_settled(&self, seat: &Seat, known: Option<&View>) -> Result<View, JournalError> {
+        let Examined { view, rift, .. } = self.examine(seat, known).await?;
+        rift.map_or(Ok(view), |rift| Err(JournalError::Rift(rift)))
+    }
+
+    async fn examine(&self, seat: &Seat, known: Option<&View>) -> Result<Examined, JournalError> {
+        // What the store had before the register was read, the register had too.
+        let mut floor = Seq(0);
+        loop {
+            let reading = seat.register.read().await?;
+            let view = self.read_store(known).await?;
+            let store = view.head.as_ref().map_or(Seq(0), |head| head.seq);
+            let clusters = (reading.cluster, seat.home);
+            let (view, rift) = match standing::judge(&view, reading.value.as_deref(), clusters, &self.keys)? {
+                Standing::Even => (view, None),
+                Standing::Ahead(after) => {
+                    let object = reading.value.as_ref().expect("a head that is ahead is there");
+                    self.mirror(view.next_seq(), object, MIRROR_LIMIT).await?;
+                    (*after, None)
+                }
+                Standing::Behind(head) if head >= floor => {
+                    floor = store;
+                    continue;
+                }
+                Standing::Behind(head) => (view, Some(Rift::Behind { head, store })),
+                Standing::Torn(rift) => (view, Some(rift)),
+            };
+            return Ok(Examined { reading, view, rift });
+        }
+    }
+
+    /// Swaps the record in until it is known whose the number is, and puts it into the store. True: it is ours. False: others'.
+    pub(super) async fn swap_until_known(
+        &self,
+        seat: &Seat,
+        seq: Seq,
+        before: &Bytes,
+        object: &Bytes,
+    ) -> Result<bool, AppendError> {
+        // A record beyond the head that was read: another node was faster, or another cluster goes on with this journal.
+        if self.object(seq).await.map_err(JournalError::Store)?.is_some() {
+            return Ok(false);
+        }
+        let started = self.env.clock.boottime();
+        let (mut pause, mut doubt) = (RESOLVE_PAUSE.0, false);
+        loop {
+            let why = match seat.register.swap(Some(before), object.clone()).await {
+                Ok(Swapped::Yes) => break,
+                // Nothing of ours was under way.
+                Ok(Swapped::No(_)) if !doubt => return Ok(false),
+                Ok(Swapped::No(now)) => match self.is_ours(seq, object, now.as_ref()).await {
+                    Ok(Some(true)) => break,
+                    Ok(Some(false)) => return Ok(false),
+                    Ok(None) => "etcd no longer has the head that it was to follow".to_owned(),
+                    Err(error) => error.to_string(),
+                },
+                Ok(Swapped::Unknown { why }) => {
+                    doubt = true;
+                    why
+                }
+                Err(error) if !doubt => return Err(AppendError::Register { seq, error }),
+                Err(error) => error.to_string(),
+            };
+            if self.env.clock.boottime().saturating_sub(started) >= RESOLVE_LIMIT {
+                return Err(AppendError::Unknown { seq, why });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RESOLVE_PAUSE.1);
+        }
+        // From here on it is in the journal, whoever puts it into the store.
+        let mirrored = self.mirror(seq, object, RESOLVE_LIMIT).await;
+        mirrored.map(|()| true).map_err(|error| AppendError::Unknown { seq, why: error.to_string() })
+    }
+
+    /// Whether `object` became record `seq`, now that the register has something else than the record before. `None`: that cannot be
+    /// told.
+    async fn is_ours(&self, seq: Seq, object: &Bytes, now: Option<&Bytes>) -> Result<Option<bool>, StoreError> {
+        if now == Some(object) {
+            return Ok(Some(true));
+        }
+        // Whoever went on from it has put it into the store first.
+        if let Some(there) = self.object(seq).await? {
+            return Ok(Some(there == *object));
+        }
+        let now = now.and_then(|now| Record::decode(now, Some(&self.keys)).ok());
+        Ok(now.filter(|record| record.seq == seq).map(|_| false))
+    }
+
+    /// Puts a record that is in the register into the store until it is there.
+    async fn mirror(&self, seq: Seq, object: &Bytes, limit: Duration) -> Result<(), JournalError> {
+        let started = self.env.clock.boottime();
+        let mut pause = RESOLVE_PAUSE.0;
+        loop {
+            let error = match self.try_mirror(seq, object).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if self.env.clock.boottime().saturating_sub(started) >= limit {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RESOLVE_PAUSE.1);
+        }
+    }
+
+    async fn try_mirror(&self, seq: Seq, object: &Bytes) -> Result<(), JournalError> {
+        let key = names::record(self.keys.role(), seq);
+        if self.is_mirrored(seq, object).await? {
+            return Ok(());
+        }
+        // Even a condition that is kept now and then is one more guard.
+        let put = put_once(self.store.as_ref(), &key, object.clone()).await;
+        if self.is_mirrored(seq, object).await? {
+            return Ok(());
+        }
+        let (kind, detail) = match put? {
+            PutOutcome::Unknown { why } => (StoreErrorKind::Unreachable, why),
+            PutOutcome::Created | PutOutcome::Exists => {
+                (StoreErrorKind::Other, "it was put and is not there".to_owned())
+            }
+        };
+        Err(StoreError::new(kind, &self.store.describe(), Some(&key), detail).into())
+    }
+
+    async fn is_mirrored(&self, seq: Seq, object: &Bytes) -> Result<bool, JournalError> {
+        match self.object(seq).await? {
+            Some(there) if there == *object => Ok(true),
+            Some(_) => Err(JournalError::Rift(Rift::Other(seq))),
+            None => Ok(false),
+        }
+    }
+
+    /// What is wrong with the head, for somebody who only looks and has read `view`. `None`: nothing that a look shows.
+    pub async fn look(&self, view: &View) -> Result<Option<Rift>, RegisterError> {
+        let Some(seat) = self.seat() else { return Ok(None) };
+        let reading = seat.register.read().await?;
+        let clusters = (reading.cluster, seat.home);
+        Ok(match standing::judge(view, reading.value.as_deref(), clusters, &self.keys) {
+            Ok(Standing::Torn(rift)) => Some(rift),
+            Ok(Standing::Behind(head)) => Some(Rift::Behind { head, store: Seq(view.next_seq().0 - 1) }),
+            // The last: records were appended after the store was read.
+            Ok(Standing::Even | Standing::Ahead(_)) | Err(_) => None,
+        })
+    }
+
+    /// Lets the journal go on from the store's last record, by a takeover that becomes the head; nothing if the head is sound.
+    ///
+    /// # Errors
+    /// The store lost records, or head or store cannot be read or written.
+    pub async fn adopt(&self, known: Option<&View>) -> Result<Adopted, AppendError> {
+        let seat = self.seat().expect("only a journal in a register is adopted");
+        let mut ours: Option<(Bytes, Rift)> = None;
+        let mut why = "its head changes all the time".to_owned();
+        let mut last = Seq(0);
+        for _ in 0..ADOPT_ATTEMPTS {
+            let Examined { reading, view, rift } = self.examine(seat, known).await?;
+            let Some(rift) = rift else {
+                // A swap without an answer may have been it.
+                let was = ours.filter(|(object, _)| reading.value.as_ref() == Some(object)).map(|(_, was)| was);
+                let view = Box::new(view);
+                return Ok(
+                    was.map_or_else(|| Adopted::Sound(view.clone()), |was| Adopted::Taken { was, view: view.clone() })
+                );
+            };
+            log::understand(&view)?;
+            let takeover = Takeover { why: TakeoverWhy::Adopt, cluster: Some(reading.cluster) };
+            let term = Term(view.term().0 + 1);
+            let before = reading.value.clone().unwrap_or_default();
+            let (record, object) = self.compose(&view, &before, term, None, Body::Takeover(takeover), None)?;
+            last = record.seq;
+            match seat.register.swap(reading.value.as_ref(), object.clone()).await {
+                Ok(Swapped::Yes | Swapped::No(_)) => {}
+                Ok(Swapped::Unknown { why: silence }) => {
+                    why = silence;
+                    tokio::time::sleep(RESOLVE_PAUSE.0).await;
+                }
+                Err(error) if ours.is_none() => return Err(AppendError::Register { seq: record.seq, error }),
+                // An earlier one of ours may be under way.
+                Err(error) => why = error.to_string(),
+            }
+            ours = Some((object, rift));
+        }
+        Err(AppendError::Unknown { seq: last, why })
+    }
+}

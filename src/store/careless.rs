@@ -1,0 +1,67 @@
+//! A store that ignores conditions and says that it kept them, as some servers do. For tests: what these must not hold, and what
+//! stands in for them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, Version};
+
+/// `inner` without its conditions.
+#[derive(Debug, Clone)]
+pub struct Careless(pub Arc<dyn Store>);
+
+#[async_trait]
+impl Store for Careless {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.0.put(key, body).await
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        self.0.put(key, body).await.map(|()| PutOutcome::Created)
+    }
+
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+        let _ = hold.begin().await;
+        self.put_if_absent(key, body).await
+    }
+
+    async fn replace(&self, key: &str, body: Bytes, _: &Version) -> Result<ReplaceOutcome, StoreError> {
+        self.0.put(key, body.clone()).await.map(|()| ReplaceOutcome::Replaced(Version::of(&body)))
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+        self.0.get_versioned(key).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.0.get_range(key, range).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        self.0.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.0.delete(keys).await
+    }
+
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        self.0.clock_offset()
+    }
+}

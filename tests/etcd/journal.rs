@@ -1,0 +1,228 @@
+//! The head of a journal in a real etcd: what a register promises, writers that race, and answers that get lost.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use runner::config::{EtcdSettings, KeySource};
+use runner::env::Env;
+use runner::ids::{ClusterId, InstanceId, NodeId, RoleName, Seq};
+use runner::job::init::init;
+use runner::job::repository::Repository;
+use runner::job::seat::Seats;
+use runner::journal::log::{Act, AppendError, Journal};
+use runner::journal::record::{self, NodeRef, Record};
+use runner::journal::register::etcd::EtcdRegisters;
+use runner::journal::register::memory::MemoryRegisters;
+use runner::journal::register::{Register, RegisterError, Registers, Swapped, head};
+use runner::store::Store;
+use runner::store::careless::Careless;
+use runner::store::memory::MemoryStore;
+
+use crate::etcd::{Etcd, Mode, Wire};
+use crate::{raw, settings};
+
+/// Long enough that a member which answers nothing is given up within seconds.
+const PATIENT: Duration = Duration::from_secs(12);
+
+fn registers(settings: &EtcdSettings) -> Arc<dyn Registers> {
+    Arc::new(EtcdRegisters::open(settings.clone()))
+}
+
+/// Everything that a register promises.
+async fn contract(registers: &dyn Registers) {
+    let (one, same, other) = (registers.register("a/head"), registers.register("a/head"), registers.register("b/head"));
+    let (a, b, empty) = (Bytes::from_static(b"a"), Bytes::from_static(b"b\0\xff\n"), Bytes::new());
+    let value = async |register: &Arc<dyn Register>| register.read().await.unwrap().value;
+    assert_eq!(value(&one).await, None);
+    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(Swapped::No(None)), "nothing is no value");
+    assert_eq!(one.swap(Some(&empty), b.clone()).await, Ok(Swapped::No(None)), "not even the empty one");
+    assert_eq!(one.swap(None, empty.clone()).await, Ok(Swapped::Yes));
+    assert_eq!(value(&same).await, Some(empty.clone()), "an empty value is one");
+    assert_eq!(same.swap(None, a.clone()).await, Ok(Swapped::No(Some(empty.clone()))));
+    assert_eq!(same.swap(Some(&empty), a.clone()).await, Ok(Swapped::Yes));
+    assert_eq!(one.swap(Some(&b), a.clone()).await, Ok(Swapped::No(Some(a.clone()))));
+    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(Swapped::Yes));
+    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(Swapped::No(Some(b.clone()))), "sent again it does nothing");
+    assert_eq!((value(&one).await, value(&other).await), (Some(b), None));
+    assert_eq!(one.read().await.unwrap().cluster, other.read().await.unwrap().cluster);
+
+    // Compare-and-swap increments: none is lost.
+    const WORKERS: u64 = 6;
+    const EACH: u64 = 25;
+    let counter = registers.register("counter");
+    counter.swap(None, Bytes::from_static(b"0")).await.unwrap();
+    let workers = (0..WORKERS).map(|_| {
+        let counter = Arc::clone(&counter);
+        tokio::spawn(async move {
+            let mut done = 0;
+            while done < EACH {
+                let now = counter.read().await.unwrap().value.unwrap();
+                let next = std::str::from_utf8(&now).unwrap().parse::<u64>().unwrap() + 1;
+                let swapped = counter.swap(Some(&now), Bytes::from(next.to_string())).await.unwrap();
+                done += u64::from(swapped == Swapped::Yes);
+            }
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await.unwrap();
+    }
+    assert_eq!(value(&counter).await, Some(Bytes::from((WORKERS * EACH).to_string())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_register_keeps_what_it_promises() {
+    contract(&MemoryRegisters::new(ClusterId([1; 8]))).await;
+    let etcd = Etcd::cluster();
+    contract(registers(&settings(etcd.endpoints(), PATIENT)).as_ref()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_register_tells_a_refusal_from_silence() {
+    let mut etcd = Etcd::single();
+    let register = registers(&settings(etcd.endpoints(), PATIENT)).register("a/head");
+    let large = Bytes::from(vec![b'x'; 2 << 20]);
+    let refused = register.swap(None, large).await.unwrap_err();
+    assert!(matches!(&refused, RegisterError::Refused(why) if why.contains("large")), "{refused:?}");
+    assert_eq!(register.read().await.unwrap().value, None);
+    etcd.kill(0);
+    assert!(matches!(register.read().await, Err(RegisterError::Unreachable(_))));
+    assert!(matches!(register.swap(None, Bytes::new()).await, Ok(Swapped::Unknown { .. })));
+}
+
+/// A repository in a memory that ignores conditions.
+struct Place {
+    env: Env,
+    memory: MemoryStore,
+    repository: Repository,
+}
+
+impl Place {
+    async fn new(etcd: &EtcdSettings) -> Self {
+        let (env, role) = (Env::host(), "app".parse::<RoleName>().unwrap());
+        let memory = MemoryStore::new(&env);
+        let store: Arc<dyn Store> = Arc::new(Careless(Arc::new(memory.clone())));
+        let seats = Seats::with(registers(etcd));
+        let (repository, _) = init(store, &role, &KeySource::None, &seats, &env).await.unwrap();
+        Self { env, memory, repository }
+    }
+
+    fn journal(&self, n: u8, etcd: &EtcdSettings) -> Journal {
+        let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
+        Seats::with(registers(etcd)).journal(&self.repository, &self.env, &node, InstanceId([n; 8])).unwrap()
+    }
+
+    /// The records in the store, each checked to continue the one before; the last is what `etcd` has.
+    async fn records(&self, etcd: &EtcdSettings) -> usize {
+        let (mut before, mut count) = (None, 0);
+        let mut last = Bytes::new();
+        for (key, object) in self.memory.objects().into_iter().filter(|(key, _)| key.contains("/journal/")) {
+            count += 1;
+            assert!(key.ends_with(&format!("{count:016}")), "{key} is number {count}");
+            let record = Record::decode(&object, Some(&self.repository.keys)).unwrap();
+            assert_eq!(record.prev, before);
+            before = Some(record::digest(&object));
+            last = object;
+        }
+        let register = registers(etcd).register(&head(self.repository.format.repo));
+        assert_eq!(register.read().await.unwrap().value, Some(last));
+        count
+    }
+}
+
+/// Appends `count` records, whatever others do.
+async fn append(journal: &Journal, count: usize) -> BTreeSet<Seq> {
+    let (mut view, mut seqs) = (journal.read(None).await.unwrap(), BTreeSet::new());
+    while seqs.len() < count {
+        view = match journal.note(&view, Act::Resume).await {
+            Ok(view) => {
+                assert!(seqs.insert(view.head.as_ref().unwrap().seq));
+                view
+            }
+            Err(AppendError::Moved(now)) => *now,
+            Err(error) => panic!("{error}"),
+        };
+    }
+    seqs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_racing_writers_each_gets_numbers_of_its_own() {
+    const WRITERS: u8 = 8;
+    const EACH: usize = 25;
+    let etcd = Etcd::cluster();
+    let settings = settings(etcd.endpoints(), PATIENT);
+    let place = Place::new(&settings).await;
+    let writers = (0..WRITERS).map(|n| {
+        let journal = place.journal(n, &settings);
+        tokio::spawn(async move { append(&journal, EACH).await })
+    });
+    let mut all = BTreeSet::new();
+    for writer in writers.collect::<Vec<_>>() {
+        for seq in writer.await.unwrap() {
+            assert!(all.insert(seq), "{seq} was given twice");
+        }
+    }
+    assert_eq!(all.len(), usize::from(WRITERS) * EACH);
+    assert_eq!(place.records(&settings).await, all.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_whose_answer_is_lost_is_found() {
+    let etcd = Etcd::single();
+    let wire = Wire::to(etcd.port(0));
+    let whole = settings(etcd.endpoints(), PATIENT);
+    let place = Place::new(&whole).await;
+    let journal = place.journal(1, &settings(vec![wire.endpoint(), etcd.endpoints().remove(0)], PATIENT));
+    append(&journal, 1).await;
+    let view = journal.read(None).await.unwrap();
+    let swaps = etcd.received("Txn");
+    wire.set(Mode::LoseAnswers);
+    let after = journal.note(&view, Act::Resume).await.unwrap();
+    assert_eq!(after.head.unwrap().seq, Seq(2));
+    assert_eq!(etcd.received("Txn") - swaps, 2, "the first one worked; the second one found what it did");
+    assert_eq!(place.records(&whole).await, 2, "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_comes_late_does_nothing() {
+    let etcd = Etcd::single();
+    let wire = Wire::to(etcd.port(0));
+    let whole = settings(etcd.endpoints(), PATIENT);
+    let place = Place::new(&whole).await;
+    let journal = place.journal(1, &settings(vec![wire.endpoint(), etcd.endpoints().remove(0)], PATIENT));
+    append(&journal, 1).await;
+    let view = journal.read(None).await.unwrap();
+    wire.set(Mode::Hold);
+    let (after, pieces) = tokio::join!(journal.note(&view, Act::Resume), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        wire.held()
+    });
+    assert!(after.is_ok() && pieces > 0, "the other endpoint did it: {after:?}");
+    append(&place.journal(2, &whole), 2).await;
+    let swaps = etcd.received("Txn");
+    wire.deliver(pieces);
+    for _ in 0..100 {
+        if etcd.received("Txn") > swaps {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(etcd.received("Txn") - swaps, 1, "it has arrived");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(place.records(&whole).await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_etcd_keeps_is_the_newest_record() {
+    let etcd = Etcd::single();
+    let settings = settings(etcd.endpoints(), PATIENT);
+    let place = Place::new(&settings).await;
+    append(&place.journal(1, &settings), 3).await;
+    let mut raw = raw(&etcd).await;
+    let key = format!("/runner/{}/head", place.repository.format.repo);
+    let kv = raw.get(key, None).await.unwrap().take_kvs().remove(0);
+    assert_eq!((kv.lease(), kv.version()), (0, 4), "no lease, and one write a record");
+    assert_eq!(Some(kv.value()), place.memory.objects().get("app/journal/0000000000000003").map(Bytes::as_ref));
+}
