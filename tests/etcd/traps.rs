@@ -79,14 +79,19 @@ async fn giving_up_twice_leaves_a_newer_holder_alone() {
     assert_eq!(says(&east.look().await), "node2 has it");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_claim_whose_answer_is_lost_is_found() {
-    let etcd = Etcd::single();
+/// A session that has a lease, and whose way to etcd can be cut; past it there is another.
+async fn over_a_wire(etcd: &Etcd, ttl: Duration) -> (Wire, EtcdSession) {
     let wire = Wire::to(etcd.port(0));
-    let ttl = Duration::from_secs(6);
     let endpoints = vec![wire.endpoint(), etcd.endpoints().remove(0)];
     let one = EtcdSession::of(settings(endpoints, ttl), Env::host(), peer(1));
     held(&EtcdLease::new(one.clone(), DB).ask().await);
+    (wire, one)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_answer_is_lost_is_found() {
+    let etcd = Etcd::single();
+    let (wire, one) = over_a_wire(&etcd, Duration::from_secs(6)).await;
     let claims = etcd.received("Txn");
     wire.set(Mode::LoseAnswers);
     let mut lease = EtcdLease::new(one, APP);
@@ -99,11 +104,7 @@ async fn a_claim_whose_answer_is_lost_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_comes_after_it_was_given_up_does_nothing() {
     let etcd = Etcd::single();
-    let wire = Wire::to(etcd.port(0));
-    let ttl = Duration::from_secs(12);
-    let endpoints = vec![wire.endpoint(), etcd.endpoints().remove(0)];
-    let one = EtcdSession::of(settings(endpoints, ttl), Env::host(), peer(1));
-    held(&EtcdLease::new(one.clone(), DB).ask().await);
+    let (wire, one) = over_a_wire(&etcd, Duration::from_secs(12)).await;
     wire.set(Mode::Hold);
     let mut lease = EtcdLease::new(one, APP);
     // What is held back before the client gives up is the claim, and no word of its being cancelled.

@@ -1,7 +1,6 @@
 //! The lease in the store: who holds it works, who does not leaves, and what a dead or frozen holder leaves behind.
 
 use std::fs;
-use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -108,12 +107,11 @@ fn two_crontabs_commit_each_slot_once() {
     let site = Site::leased(&format!("{TTL}every = \"36500d\"\n"));
     tree::many(&site.src(), 300, 5);
     site.init();
-    let nodes = ["east", "west", "north"].map(|name| {
-        let mut command = site.node(name).command(["backup", "app", "--scheduled", "--json"]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    });
-    let codes: Vec<i32> = nodes.into_iter().map(|c| c.wait_with_output().unwrap().status.code().unwrap()).collect();
-    assert_eq!(codes, [0, 0, 0], "with a lease nobody is fenced: the others wait or leave");
+    assert_eq!(
+        site.race(["east", "west", "north"]),
+        [0, 0, 0],
+        "with a lease nobody is fenced: the others wait or leave"
+    );
     assert_eq!(site.snapshots().len(), 1);
     // Long after the first has finished and given the lease up.
     let late = role(&site.node("south").run(["backup", "app", "--scheduled", "--json"]).expect(0));

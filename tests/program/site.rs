@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -137,6 +138,15 @@ impl Site {
     #[track_caller]
     pub fn backup(&self, node: &str) -> Value {
         role(&self.node(node).run(["backup", "app", "--json"]).expect(0))
+    }
+
+    /// The same cron line on these nodes at the same moment: how each of them ended.
+    pub fn race<const N: usize>(&self, nodes: [&str; N]) -> [i32; N] {
+        let runs = nodes.map(|name| {
+            let mut command = self.node(name).command(["backup", "app", "--scheduled", "--json"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        });
+        runs.map(|run| run.wait_with_output().unwrap().status.code().unwrap())
     }
 
     /// A backup that must end with this code and commit nothing, and what it said on standard error.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Stdio;
 
 use crate::site::{Site, role, wait_for, words};
 use crate::support::compare::assert_same;
@@ -117,11 +116,7 @@ fn of_two_nodes_that_race_for_a_slot_one_commits_it() {
     let site = Site::new("every = \"36500d\"\njitter = \"0s\"");
     tree::many(&site.src(), 300, 5);
     site.init();
-    let nodes = ["east", "west", "north"].map(|name| {
-        let mut command = site.node(name).command(["backup", "app", "--scheduled", "--json"]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    });
-    let codes: Vec<i32> = nodes.into_iter().map(|c| c.wait_with_output().unwrap().status.code().unwrap()).collect();
+    let codes = site.race(["east", "west", "north"]);
     // 0: committed, or came so late that it found the slot committed. 5: fenced by a later takeover.
     assert!(codes.iter().all(|code| [0, 5].contains(code)) && codes.contains(&0), "{codes:?}");
     let snapshots = site.snapshots();
