@@ -90,9 +90,9 @@ impl Post {
         };
         let watch = Arc::new(Watch::new(teller, runner.env.clone(), role.name.clone(), &runner.node, plan.clone()));
         let ttl = ttl(&role, &settings);
-        let ask_interval = keeper::pause(ttl);
+        let (ask_interval, retry_interval) = (keeper::poll(ttl, role.lease == Lease::Etcd), keeper::pause(ttl));
         let (node, label) = (runner.node.id, runner.node.name.clone());
-        let duty = Duty::new(Terms { role: role.clone(), node, label, plan, ask_interval, observe });
+        let duty = Duty::new(Terms { role: role.clone(), node, label, plan, ask_interval, retry_interval, observe });
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
         let (role, ending) = (Arc::new(role), Cancel::new());

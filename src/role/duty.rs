@@ -181,6 +181,8 @@ pub struct Terms {
     pub plan: Option<Plan>,
     /// How often the lease is asked for while another process has it.
     pub ask_interval: Duration,
+    /// The pause after its service did not answer.
+    pub retry_interval: Duration,
     /// Asks and decides, and takes nothing.
     pub observe: bool,
 }
@@ -207,6 +209,7 @@ pub struct Duty {
     label: String,
     plan: Option<Plan>,
     ask_interval: Duration,
+    retry_interval: Duration,
     observe: bool,
     assessment: Option<Assessment>,
     untold_since: Option<Duration>,
@@ -252,13 +255,14 @@ pub struct Duty {
 impl Duty {
     /// Before anything has happened.
     pub fn new(terms: Terms) -> Self {
-        let Terms { role, node, label, plan, ask_interval, observe } = terms;
+        let Terms { role, node, label, plan, ask_interval, retry_interval, observe } = terms;
         Self {
             role,
             node,
             label,
             plan,
             ask_interval,
+            retry_interval,
             observe,
             assessment: None,
             untold_since: None,
@@ -375,7 +379,8 @@ impl Duty {
             }
             Event::Lease(answer) => {
                 self.asking = false;
-                self.next_ask = now.boot + self.ask_interval;
+                let silent = matches!(answer, LeaseAnswer::Unreachable);
+                self.next_ask = now.boot + if silent { self.retry_interval } else { self.ask_interval };
                 self.lease = match answer {
                     LeaseAnswer::Held(deadline) => Held::Mine(deadline),
                     LeaseAnswer::Taken(by) => Held::Taken(by),

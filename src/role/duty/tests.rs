@@ -32,7 +32,8 @@ impl Stage {
         };
         change(&mut role);
         let plan = Plan::new(&role, &jiff::tz::TimeZone::UTC).unwrap();
-        let terms = Terms { role, node: ME, label: "east".into(), plan, ask_interval: ASK, observe: false };
+        let (label, ask_interval, retry_interval) = ("east".into(), ASK, ASK / 4);
+        let terms = Terms { role, node: ME, label, plan, ask_interval, retry_interval, observe: false };
         let now = Moment { boot: Duration::from_hours(5), wall: at("2026-11-21T01:10:00Z") };
         Self { duty: Duty::new(terms), now }
     }
@@ -269,7 +270,7 @@ fn a_lease_service_that_cannot_be_reached_is_asked_again_and_again() {
             assert_eq!(effects, [Effect::Tell]);
             assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Lease(Lease::Bucket))));
         }
-        let effects = stage.pass(ASK);
+        let effects = stage.pass(ASK / 4);
         assert!(effects.contains(&Effect::AskLease), "{effects:?}");
         let (_, effects) = stage.grant();
         assert_eq!(effects.contains(&Effect::TakeOver { occasion: Occasion::None }), !continues, "{effects:?}");

@@ -22,6 +22,12 @@ pub fn pause(ttl: Duration) -> Duration {
     (ttl / PAUSE_PART).clamp(PAUSE.0, PAUSE.1)
 }
 
+/// How often a lease that another process has is asked for; `watched`: its service tells when something changes, and then it is
+/// only looked after in case that it did not.
+pub fn poll(ttl: Duration, watched: bool) -> Duration {
+    if watched { ttl / RENEW_PART } else { pause(ttl) }
+}
+
 /// Asks for a lease until it is clear who has it: this process, or another one that is alive. A holder that is dead is
 /// waited out, which takes as long as its lease; `patience` bounds it all.
 pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Duration, env: &Env) -> Reply {
