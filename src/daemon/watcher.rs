@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::tidings::{Glimpse, Sight};
 use crate::env::Env;
@@ -21,7 +21,7 @@ use crate::notice::event::{Event, Kind, Notice};
 use crate::notice::ledger::{Ledger, Watcher};
 use crate::notice::teller::{Ping, Teller};
 use crate::role::duty::Stand;
-use crate::role::election::StandbyReason;
+use crate::role::election::{StandbyReason, UnknownReason};
 use crate::role::slot::Plan;
 
 /// How often a long-running node audits its journals; first so long after its start.
@@ -113,9 +113,12 @@ impl Watch {
                 self.raise(Event { detail: Some(holder.label.clone()), ..event }, Watcher::Holder);
             }
             Stand::Cloned => self.raise(self.sight(&seen).event(Kind::Clone), Watcher::Holder),
+            Stand::Unknown(UnknownReason::Clock { offset }) => {
+                self.raise(self.clock_off(&seen, *offset), Watcher::Holder);
+            }
             // It may well go on.
             Stand::Unknown(_) => {}
-            _ => self.over(&[Kind::Conflict, Kind::Clone]),
+            _ => self.over(&[Kind::Conflict, Kind::Clone, Kind::ClockOff]),
         }
     }
 
@@ -149,7 +152,7 @@ impl Watch {
                 }
                 self.over(&[Kind::Failed, Kind::Fenced, Kind::Conflict, Kind::Clone]);
                 if report.slot.is_some() {
-                    self.over(&[Kind::Missed]);
+                    self.over(&[Kind::Missed, Kind::ClockOff]);
                 }
                 self.teller.ping(&self.role, &Ping::Success);
             }
@@ -159,6 +162,9 @@ impl Watch {
                 self.teller.ping(&self.role, &Ping::Fail(why()));
             }
             Outcome::Unknown if reason == Some(&Reason::Cloned) => self.raise(event(Kind::Clone), Watcher::Holder),
+            Outcome::Unknown if let Some(Reason::ClockOff { offset }) = reason => {
+                self.raise(self.clock_off(&seen, *offset), Watcher::Holder);
+            }
             Outcome::Unknown if running.is_some() => self.teller.ping(&self.role, &Ping::Fail(why())),
             Outcome::Unknown => {}
             Outcome::Standby | Outcome::Skipped => match reason {
@@ -168,6 +174,10 @@ impl Watch {
                 Some(Reason::Standby(StandbyReason::LeaseTaken(Some(_)), _)) => {
                     seen.vouched = true;
                     self.over(&[Kind::Conflict]);
+                }
+                // Whoever looked for a slot knows what time it is.
+                Some(Reason::SlotCommitted { .. } | Reason::NothingDue) => {
+                    self.over(&[Kind::Conflict, Kind::ClockOff]);
                 }
                 _ => self.over(&[Kind::Conflict]),
             },
@@ -249,6 +259,11 @@ impl Watch {
             notices.extend(events.into_iter().filter_map(|event| ledger.raise(event, watcher, now)));
         }
         notices
+    }
+
+    /// By how many seconds it is off.
+    fn clock_off(&self, seen: &Seen, offset: SignedDuration) -> Event {
+        Event { count: Some(offset.unsigned_abs().as_secs()), ..self.sight(seen).event(Kind::ClockOff) }
     }
 
     fn raise(&self, event: Event, watcher: Watcher) {

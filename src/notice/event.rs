@@ -27,6 +27,8 @@ pub enum Kind {
     Clone,
     /// The nodes are configured differently. Over when they are not.
     Drift,
+    /// This node's clock is too far from the store's. Over when it is right.
+    ClockOff,
     /// The journal shows what it should not: the same changes run after run, a hole, a role that cannot stay where it is. Over
     /// when an audit of the last days finds it no longer.
     Anomaly,
@@ -38,7 +40,9 @@ impl Kind {
     /// Who tells it.
     pub fn teller(self) -> Who {
         match self {
-            Kind::Failed | Kind::Fenced | Kind::Takeover | Kind::Conflict | Kind::Clone => Who::Concerned,
+            Kind::Failed | Kind::Fenced | Kind::Takeover | Kind::Conflict | Kind::Clone | Kind::ClockOff => {
+                Who::Concerned
+            }
             Kind::Missed | Kind::PausedTooLong => Who::Holder,
             Kind::Duplicate | Kind::Anomaly | Kind::Drift => Who::HolderByRecord,
         }
@@ -60,6 +64,7 @@ impl Kind {
             Kind::Conflict => "conflict",
             Kind::Clone => "clone",
             Kind::Drift => "drift",
+            Kind::ClockOff => "clock_off",
             Kind::Anomaly => "anomaly",
             Kind::PausedTooLong => "paused_too_long",
         }

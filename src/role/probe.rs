@@ -426,7 +426,9 @@ mod tests {
         let before = env.clock.boottime();
         let assessment = assess(&probe, Some(&Probe::Not(Box::new(leaf()))), &context, &env).await;
         assert_eq!(assessment.answer, Yes);
-        assert_eq!(assessment.evidence.iter().map(|e| e.answer).collect::<Vec<_>>(), [Yes, Unknown, No]);
+        assert_eq!(assessment.evidence.iter().map(|e| e.answer).collect::<Vec<_>>(), [Yes, Unknown, No, No]);
+        assert_eq!(assessment.fallback, Some(Yes), "its only probe says no, under a not");
+        assert_eq!(assessment.evidence.iter().map(|e| e.fallback).collect::<Vec<_>>(), [false, false, false, true]);
         assert_eq!(assessment.evidence[1].detail.to_string(), "exit 7: broken");
         assert_eq!(assessment.evidence[2].subject.to_string(), "vip 192.0.2.1");
         assert!(assessment.evidence.iter().all(|e| e.taken >= before + e.latency && e.age(e.taken).is_zero()));

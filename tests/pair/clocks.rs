@@ -1,6 +1,8 @@
 //! One node's wall clock is set, an hour on and an hour back, while both daemons run: it says so, runs no slot and leaves the role to
 //! the other one; and when it is right again, one of the two goes on.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::clock::NodeClock;
@@ -21,6 +23,14 @@ struct Host {
     clock: NodeClock,
 }
 
+impl Host {
+    #[track_caller]
+    fn is_right_again(&self) {
+        self.clock.set(0);
+        self.daemon.waits_to_be("standby");
+    }
+}
+
 /// What is dropped first stands first.
 struct Stage {
     east: Host,
@@ -36,6 +46,8 @@ impl Stage {
     fn new() -> Self {
         let (began, etcd, server) = (now().as_second(), Etcd::single(), S3Server::start());
         let site = s3_site(&server, &etcd, SLOTS);
+        let config = site.path("runner.toml");
+        fs::write(&config, fs::read_to_string(&config).unwrap() + &site.telling()).unwrap();
         let start = |name: &str, stand| {
             let clock = NodeClock::new(site.dir(), name);
             let daemon = Daemon::of(&site, &clock.on(site.node(name)), &[]);
@@ -72,10 +84,10 @@ impl Stage {
         assert!((clock["seconds"].as_i64().unwrap() + ahead).abs() <= 5, "{clock}");
     }
 
-    #[track_caller]
-    fn is_right_again(&self, host: &Host) {
-        host.clock.set(0);
-        host.daemon.waits_to_be("standby");
+    /// Who told what of a clock.
+    fn told(&self) -> Vec<String> {
+        let told = self.site.told().into_iter().filter(|told| told["event"] == "clock_off");
+        told.map(|told| format!("{} {}", told["node"], told["phase"]).replace('"', "")).collect()
     }
 
     /// One goes on, and every slot of the time was committed once, or is known to be missed.
@@ -113,8 +125,9 @@ fn a_standby_whose_clock_is_set_changes_nothing() {
         stage.goes_wrong(&stage.west, ahead);
         stage.commits_again(&stage.east);
     }
-    stage.is_right_again(&stage.west);
+    stage.west.is_right_again();
     stage.commits_again(&stage.east);
+    wait("it is told", || (stage.told() == ["west begun", "west over"]).then_some(()));
     assert_eq!(stage.ends().takeovers, ["east"]);
 }
 
@@ -125,11 +138,13 @@ fn an_active_node_whose_clock_is_set_leaves_the_role_to_the_other_one() {
     stage.goes_wrong(&stage.east, HOUR);
     stage.commits_again(&stage.west);
     stage.goes_wrong(&stage.east, -HOUR);
-    stage.is_right_again(&stage.east);
+    stage.east.is_right_again();
     // By a clock that is an hour behind, nothing is due.
     stage.goes_wrong(&stage.west, -HOUR);
     stage.commits_again(&stage.east);
-    stage.is_right_again(&stage.west);
+    stage.west.is_right_again();
+    let told = ["east begun", "east over", "west begun", "west over"];
+    wait("it is told", || (stage.told() == told).then_some(()));
     let kept = stage.ends();
     assert!(kept.by("east") > 0 && kept.by("west") > 0, "{kept:?}");
 }

@@ -1,5 +1,7 @@
 //! What an alert says: one sentence, for people who have nothing else before them.
 
+use std::time::Duration;
+
 use jiff::tz::TimeZone;
 
 use crate::cli::units;
@@ -19,6 +21,7 @@ pub fn text(notice: &Notice, zone: &TimeZone) -> String {
                 Kind::Conflict => "no longer in conflict",
                 Kind::Clone => "its twin is no longer seen",
                 Kind::Drift => "the nodes are configured alike again",
+                Kind::ClockOff => "its clock is right again",
                 Kind::PausedTooLong => "no longer paused",
                 Kind::Anomaly | Kind::Duplicate | Kind::Takeover => "over",
             };
@@ -48,6 +51,10 @@ fn what(event: &Event, zone: &TimeZone) -> String {
         Kind::Drift => {
             let other = detail.as_deref().unwrap_or("another node");
             format!("{node} and {other} run with different configs or versions of runner")
+        }
+        Kind::ClockOff => {
+            let apart = units::duration(Duration::from_secs(count));
+            format!("the clock of {node} is {apart} away from the store's: it runs no slots until it is set right")
         }
         Kind::Anomaly => {
             let odd = match mark.as_str() {
@@ -90,6 +97,7 @@ mod tests {
             Kind::Conflict,
             Kind::Clone,
             Kind::Drift,
+            Kind::ClockOff,
             Kind::Anomaly,
             Kind::PausedTooLong,
         ] {
@@ -121,6 +129,9 @@ mod tests {
         app: east and west run with different configs or versions of runner
         app: since 1970-01-01 02:00 +00:00, and still so: east and west run with different configs or versions of runner
         app: the nodes are configured alike again (seen by east; drift, since 1970-01-01 02:00 +00:00)
+        app: the clock of east is 3.0 s away from the store's: it runs no slots until it is set right
+        app: since 1970-01-01 02:00 +00:00, and still so: the clock of east is 3.0 s away from the store's: it runs no slots until it is set right
+        app: its clock is right again (seen by east; clock_off, since 1970-01-01 02:00 +00:00)
         app: a journal record cannot be used: west. 'runner audit' tells more
         app: since 1970-01-01 02:00 +00:00, and still so: a journal record cannot be used: west. 'runner audit' tells more
         app: over (seen by east; anomaly, since 1970-01-01 02:00 +00:00)

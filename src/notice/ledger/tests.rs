@@ -72,7 +72,7 @@ fn of_a_pair_that_lives_only_the_holder_tells() {
 
 #[test]
 fn what_happens_to_a_node_itself_it_tells_itself() {
-    for kind in [Kind::Failed, Kind::Fenced, Kind::Conflict, Kind::Clone, Kind::Takeover] {
+    for kind in [Kind::Failed, Kind::Fenced, Kind::Conflict, Kind::Clone, Kind::ClockOff, Kind::Takeover] {
         assert_eq!(told(&mut Ledger::default(), kind, standby(7), 0, 5), [(0, Phase::Begun)], "{kind:?}");
     }
 }
