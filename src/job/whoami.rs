@@ -156,6 +156,9 @@ struct Looked {
 /// What another node told of itself longer ago may not be so any more: a daily cron job tells it once a day.
 const DRIFT_MAX: SignedDuration = SignedDuration::from_hours(25);
 
+/// How long the other nodes' words are waited for: they are no reason to know less of this one.
+const PEERS_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How etcd itself is, within the patience.
 async fn etcd_status(asker: &Asker<'_>, sessions: Sessions) -> Option<EtcdStatus> {
     let asked = tokio::time::timeout(asker.patience, sessions.etcd_status()).await;
@@ -242,29 +245,35 @@ async fn read(
     node: NodeId,
 ) -> Result<Looked, StoreError> {
     let store = connecting.await?;
-    let mut memory = Memory::default();
-    let lease = match role.lease {
-        Lease::Bucket => Some(job::lease::in_bucket(&store, &role, &env, job::lease::nobody(&env)).look().await),
-        Lease::Etcd | Lease::None => None,
-    };
-    let mut journal = None;
-    let (status, archive) = match Repository::open(store.clone(), &role.name, &role.key).await {
-        Err(OpenError::NoRepository { .. }) => (StoreStatus::NotInitialised, None),
-        Err(error) => (StoreStatus::Failed(error.to_string()), None),
-        Ok(repository) => {
-            journal = Some(repository.format.journal);
-            if let Some(dir) = &state_dir {
-                memory = Local::peek(dir, repository.keys.repo()).load(node);
-            }
-            match Archive::open(repository, &env, state_dir.as_deref()).await {
-                Err(error) | Ok(Archive { damaged: Some(error), .. }) => (StoreStatus::Failed(error.to_string()), None),
-                Ok(archive) => (StoreStatus::Ok, Some(archive)),
-            }
+    let lease = async {
+        match role.lease {
+            Lease::Bucket => Some(job::lease::in_bucket(&store, &role, &env, job::lease::nobody(&env)).look().await),
+            Lease::Etcd | Lease::None => None,
         }
     };
+    // What cannot be seen of them in time is left out: nothing rests on it.
+    let peers = async {
+        let asked = presence::peers(store.as_ref(), &role.name, node, env.clock.now());
+        tokio::time::timeout(PEERS_PATIENCE, asked).await.ok().and_then(Result::ok).unwrap_or_default()
+    };
+    let archive = async {
+        let repository = match Repository::open(store.clone(), &role.name, &role.key).await {
+            Err(OpenError::NoRepository { .. }) => return (StoreStatus::NotInitialised, None, Memory::default(), None),
+            Err(error) => return (StoreStatus::Failed(error.to_string()), None, Memory::default(), None),
+            Ok(repository) => repository,
+        };
+        let journal = Some(repository.format.journal);
+        let local = state_dir.as_ref().map(|dir| Local::peek(dir, repository.keys.repo()));
+        let memory = local.map(|local| local.load(node)).unwrap_or_default();
+        match Archive::open(repository, &env, state_dir.as_deref()).await {
+            Err(error) | Ok(Archive { damaged: Some(error), .. }) => {
+                (StoreStatus::Failed(error.to_string()), journal, memory, None)
+            }
+            Ok(archive) => (StoreStatus::Ok, journal, memory, Some(archive)),
+        }
+    };
+    let (lease, peers, (status, journal, memory, archive)) = tokio::join!(lease, peers, archive);
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
-    // What cannot be seen of them is left out: nothing rests on it.
-    let peers = presence::peers(store.as_ref(), &role.name, node, env.clock.now()).await.unwrap_or_default();
     let state = StoreState { url: store.describe(), status, journal, clock_offset_seconds };
     Ok(Looked { state, archive, memory, lease, peers, head: None })
 }
