@@ -219,7 +219,11 @@ async fn look(
         let silent = || format!("etcd: no answer within {}", humantime::format_duration(left));
         looked.unwrap_or_else(|_| Some(Warning::JournalHead { lost: false, why: silent() }))
     };
-    (looked.lease, looked.head) = tokio::join!(lease, head);
+    let (lease, head) = tokio::join!(lease, head);
+    if role.lease == Lease::Etcd {
+        looked.lease = lease;
+    }
+    looked.head = head;
     looked
 }
 
