@@ -4,12 +4,13 @@
 //! was cut short is simply done again. A prefix that holds anything else is refused: a second repository over the remains of a
 //! first would make both unreadable. Where the store ignores conditions, etcd chooses the one `format` of those that are put at once.
 
+mod claim;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -19,7 +20,7 @@ use crate::ids::{RepoId, RoleName};
 use crate::job::report::setup::InitRole;
 use crate::job::repository::{OpenError, Repository, SecretFileError, read_secret};
 use crate::job::seat::Seats;
-use crate::journal::register::{self, Register, RegisterError, Swapped};
+use crate::journal::register::RegisterError;
 use crate::journal::seat::SeatError;
 use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
 use crate::repo::format::{self, ChunkerParams, Format, JournalHome};
@@ -30,9 +31,6 @@ use crate::store::{PutOutcome, Store, StoreError, StoreErrorKind, put_once};
 
 /// How often a put of unknown outcome is looked at again before `init` gives up.
 const PUT_ATTEMPTS: u32 = 5;
-
-/// The pause before etcd is asked again.
-const ASK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why `init` did not make a repository.
 #[derive(Debug, thiserror::Error)]
@@ -105,15 +103,15 @@ pub async fn init(
         key_file_created: false,
     };
     match Repository::open(store.clone(), role, key).await {
-        Ok(repository) => {
-            seats.agree(&repository)?;
-            (report.repository, report.journal) = (repository.format.repo, place(repository.format.journal));
-            return Ok((repository, report));
-        }
+        Ok(repository) => return found(repository, report, seats),
         Err(OpenError::NoRepository { .. }) => {}
         Err(e) => return Err(e.into()),
     }
-    refuse_remains(store.as_ref(), role).await?;
+    if let Err(error) = refuse_remains(store.as_ref(), role).await {
+        // Another node may have made it just now.
+        let repository = Repository::open(store, role, key).await;
+        return repository.map_err(|_| error).and_then(|repository| found(repository, report, seats));
+    }
     let journal = settle(store.as_ref(), role, seats, env).await?;
     if journal == JournalHome::Bucket {
         report.proof_rounds = proof::ROUNDS as u32;
@@ -148,11 +146,15 @@ pub async fn init(
     let object = format.encode(&keys);
     report.created = match journal {
         JournalHome::Bucket => put_new(store.as_ref(), &names::format(role), object).await?,
-        JournalHome::Etcd { .. } => put_chosen(store.as_ref(), role, seats, Bytes::from(object)).await?,
+        JournalHome::Etcd { .. } => claim::put_chosen(store.as_ref(), role, seats, Bytes::from(object)).await?,
     };
-    let repository = Repository::open(store, role, key).await?;
+    found(Repository::open(store, role, key).await?, report, seats)
+}
+
+/// The repository that is there, if it is what the config wants.
+fn found(repository: Repository, report: InitRole, seats: &Seats) -> Result<(Repository, InitRole), InitError> {
     seats.agree(&repository)?;
-    (report.repository, report.journal) = (repository.format.repo, place(repository.format.journal));
+    let report = InitRole { repository: repository.format.repo, journal: place(repository.format.journal), ..report };
     Ok((repository, report))
 }
 
@@ -188,62 +190,6 @@ fn ignores_conditions(failure: &ProofFailure) -> bool {
         ProofFailure::CannotTell { .. } => false,
         ProofFailure::Store(error) => error.kind == StoreErrorKind::Unsupported,
     }
-}
-
-/// Puts the one `format` that etcd lets through of those that are put at the same time, whoever made it. True: it is `ours`.
-///
-/// The claim is a register that is empty but while somebody is at this: whoever finds a `format` in it puts that one into the store,
-/// unless there is one already. So an `init` that is late, or was cut short, changes nothing that others have begun to use.
-async fn put_chosen(store: &dyn Store, role: &RoleName, seats: &Seats, ours: Bytes) -> Result<bool, InitError> {
-    let claim = seats.claim(role).ok_or_else(|| SeatError::NoEtcd { role: role.clone() })?;
-    let chosen = claimed(claim.as_ref(), &ours).await?;
-    let key = names::format(role);
-    if let Err(error) = store.get(&key).await {
-        if !error.is_not_found() {
-            return Err(error.into());
-        }
-        let format = Format::parse(&chosen, role).map_err(|error| OpenError::Format { role: role.clone(), error })?;
-        let head = seats.register(&register::head(format.repo));
-        let head = head.ok_or_else(|| SeatError::NoEtcd { role: role.clone() })?;
-        // Whoever opens the repository finds a journal without records.
-        written(head.as_ref()).await?;
-        put_new(store, &key, chosen.to_vec()).await?;
-    }
-    if let Err(error) = claim.swap(Some(&chosen), Bytes::new()).await {
-        tracing::warn!("the claim of this init stays in etcd: {error}");
-    }
-    Ok(store.get(&key).await? == ours)
-}
-
-/// The `format` in the claim: `ours`, if nobody else's is there.
-async fn claimed(claim: &dyn Register, ours: &Bytes) -> Result<Bytes, InitError> {
-    let mut last = String::new();
-    for _ in 0..PUT_ATTEMPTS {
-        let there = claim.read().await?.value;
-        match there {
-            Some(chosen) if !chosen.is_empty() => return Ok(chosen),
-            free => {
-                if let Swapped::Unknown { why } = claim.swap(free.as_ref(), ours.clone()).await? {
-                    last = why;
-                    tokio::time::sleep(ASK_PAUSE).await;
-                }
-            }
-        }
-    }
-    Err(InitError::Unknown { key: "the claim in etcd".to_owned(), why: last })
-}
-
-/// Makes the head of a journal without records, if there is none.
-async fn written(head: &dyn Register) -> Result<(), InitError> {
-    let mut last = String::new();
-    for _ in 0..PUT_ATTEMPTS {
-        match head.swap(None, Bytes::new()).await? {
-            Swapped::Yes | Swapped::No(_) => return Ok(()),
-            Swapped::Unknown { why } => last = why,
-        }
-        tokio::time::sleep(ASK_PAUSE).await;
-    }
-    Err(InitError::Unknown { key: "the head in etcd".to_owned(), why: last })
 }
 
 /// Key slots and probes without a `format` are an `init` that was cut short; anything else is somebody's data.

@@ -176,15 +176,15 @@ fn a_writer_that_was_stopped_while_the_role_moved_is_fenced() {
 
 #[test]
 fn daemons_keep_their_slots_and_a_lost_head_stops_them_only_until_it_is_adopted() {
-    let mut stage = Stage::new("every = \"2s\"\njitter = \"0s\"");
+    let mut stage = Stage::new("every = \"2s\"\njitter = \"0s\"\ntakeover_delay = \"0s\"");
     stage.site.write("file", "content");
     stage.init();
     let mut daemons = ["east", "west"].map(|node| Daemon(stage.site.node(node).start(["daemon"])));
     wait_for(|| stage.site.listed().len() >= 2);
     stage.etcd.restart_empty();
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(2));
     let before = stage.site.listed().len();
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(4));
     assert_eq!(stage.site.listed().len(), before, "slots have passed, and nobody could commit");
     stage.site.node("north").run(["journal", "adopt", "app"]).expect(0);
     wait_for(|| stage.site.listed().len() >= before + 2);

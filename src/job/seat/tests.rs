@@ -408,12 +408,14 @@ async fn of_two_inits_at_once_one_makes_the_repository() {
         crate::job::init::write_key_file(&dir.path().join("key"), &crate::repo::keyslot::Secret::generate(&env))
             .unwrap();
         let role = RoleSettings::new("app".parse().unwrap(), key, Vec::new());
-        let one = || async {
-            let store: Arc<dyn Store> = Arc::new(Careless(Arc::new(memory.clone())));
-            let seats = Seats::with(Arc::new(registers.clone()));
-            init(store, &role.name, &role.key, &seats, &Env::host()).await.unwrap()
-        };
-        let all = futures_util::future::join_all((0..4).map(|_| one())).await;
+        let nodes = (0..4).map(|node| {
+            // They are held up at every other request, for they would not meet otherwise.
+            let delays = Plan::by_chance(round * 4 + node, 500, &[Fault::Delay(Duration::from_millis(3))]);
+            let store = Arc::new(Careless(Arc::new(Faulty::new(Arc::new(memory.clone()), delays))));
+            let (role, seats) = (role.clone(), Seats::with(Arc::new(registers.clone())));
+            tokio::spawn(async move { init(store, &role.name, &role.key, &seats, &Env::host()).await.unwrap() })
+        });
+        let all = futures_util::future::try_join_all(nodes.collect::<Vec<_>>()).await.unwrap();
         let repos: BTreeSet<_> = all.iter().map(|(repository, _)| repository.format.repo).collect();
         assert_eq!(repos.len(), 1, "round {round}");
         assert_eq!(all.iter().filter(|(_, report)| report.created).count(), 1, "round {round}");
