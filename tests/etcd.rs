@@ -26,10 +26,9 @@ use etcd::Etcd;
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use runner::config::EtcdSettings;
 use runner::env::Env;
-use runner::ids::{Digest, InstanceId, NodeId, RepoId};
+use runner::ids::{InstanceId, NodeId, RepoId};
 use runner::moment::Moment;
-use runner::role::identity::Machine;
-use runner::role::lease::etcd::{EtcdLease, EtcdSession, Peer, twins};
+use runner::role::lease::etcd::{EtcdLease, EtcdSession, Peer};
 use runner::role::lease::{LeaseService as _, Reply};
 use runner::role::permit::Grant;
 
@@ -59,8 +58,6 @@ fn peer(n: u8) -> Peer {
         instance: InstanceId([n; 8]),
         name: format!("node{n}"),
         hostname: format!("host{n}"),
-        machine: Machine::default(),
-        boot: Some(Digest([n; 32])),
         version: "1".into(),
         config_hash: "x".into(),
     }
@@ -185,20 +182,19 @@ async fn a_hundred_roles_share_one_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn living_processes_are_listed_and_clones_stand_out() {
+async fn living_processes_are_listed() {
     let etcd = Etcd::single();
     let open = |peer: Peer| EtcdSession::of(settings(etcd.endpoints(), TTL * 5), Env::host(), peer);
     let one = open(peer(1));
-    let clone = open(Peer { node: NodeId([1; 16]), name: "node1".into(), ..peer(2) });
+    let other = open(peer(2));
     assert_eq!(one.peers().await.unwrap(), [], "nobody asked for anything");
-    for (n, session) in [&one, &clone].into_iter().enumerate() {
+    for (n, session) in [&one, &other].into_iter().enumerate() {
         held(&EtcdLease::new(session.clone(), RepoId([n as u8; 16])).ask().await);
     }
     let peers = one.peers().await.unwrap();
     assert_eq!(peers.len(), 2);
-    assert_eq!(twins(one.me(), &peers), [clone.me()]);
-    assert_eq!(twins(clone.me(), &peers), [one.me()], "both sides see it");
-    clone.close().await;
+    assert!([&one, &other].iter().all(|session| peers.contains(session.me())), "{peers:?}");
+    other.close().await;
     assert_eq!(one.peers().await.unwrap(), [one.me().clone()]);
     let status = one.status().await.unwrap();
     assert!(status.member == status.leader && status.raft_term > 0, "{status:?}");

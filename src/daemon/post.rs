@@ -48,6 +48,7 @@ pub(super) struct Post {
 }
 
 /// What comes back from what runs beside the loop.
+#[expect(clippy::large_enum_variant, reason = "one at a time is made, handed over and taken apart")]
 enum Back {
     Event(Event),
     /// What asking for the lease came to; `None`: there is nobody to ask.

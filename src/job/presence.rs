@@ -147,9 +147,8 @@ mod tests {
     use crate::job::testing::Rig;
 
     /// As if the last word were longer ago than a node keeps quiet.
-    fn long_ago(done: Done) -> Option<Announced> {
-        let at = done.announced.at - INTERVAL;
-        Some(Announced { at, ..done.announced })
+    fn long_ago(done: Done) -> Announced {
+        Announced { at: done.announced.at - INTERVAL, ..done.announced }
     }
 
     #[tokio::test]
@@ -187,7 +186,7 @@ mod tests {
         for _ in 0..3 {
             let cloned = announce(&clone, store, role, None, &theirs).await.unwrap();
             assert_eq!(cloned.twin, None, "it knows its past");
-            let done = announce(&mine, store, role, before, &own).await.unwrap();
+            let done = announce(&mine, store, role, Some(before), &own).await.unwrap();
             before = long_ago(done);
             found.push(done.twin);
         }
@@ -196,7 +195,7 @@ mod tests {
             [None, Some(clone.instance), Some(clone.instance)],
             "once may be a machine that was set back"
         );
-        let after = announce(&mine, store, role, before, &own).await.unwrap();
+        let after = announce(&mine, store, role, Some(before), &own).await.unwrap();
         assert!(after.twin.is_none() && !after.announced.stranger, "it is gone");
     }
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-pub use self::peer::{Peer, twins};
+pub use self::peer::Peer;
 pub use self::session::{EtcdSession, EtcdStatus};
 
 use self::claim::{Step, step};

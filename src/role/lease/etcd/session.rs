@@ -19,7 +19,7 @@ use crate::env::Env;
 use crate::etcd::{EtcdError, NOT_FOUND, Pool};
 use crate::ids::RepoId;
 use crate::moment::Moment;
-use crate::role::identity::{Machine, Node, boot};
+use crate::role::identity::Node;
 use crate::role::permit::Grant;
 
 /// A keep-alive that is younger than this part of the lease serves for every role that asks.
@@ -132,8 +132,6 @@ impl EtcdSession {
             instance: node.instance,
             name: node.label.clone(),
             hostname: node.hostname.clone(),
-            machine: Machine::here(),
-            boot: boot(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_hash: config_hash.to_owned(),
         };
