@@ -282,8 +282,28 @@ pub struct RoleSettings {
     pub takeover_trust: TakeoverTrust,
     /// An empty source is believed.
     pub allow_empty: bool,
+    /// Which snapshots a prune keeps; `None`: all, and nothing is pruned.
+    pub keep: Option<Keep>,
+    /// So many percent of what is stored may be unused before a prune moves content out of wasteful packs.
+    pub max_unused: u8,
+    /// How long what nothing needs any more is left to those who still read it.
+    pub prune_grace: Duration,
     /// Commands around a run, and around the time in which this node has the role.
     pub hooks: Hooks,
+}
+
+/// Which snapshots are kept: the newest so many, the newest of so many hours, days, weeks, months and years that have any, and all
+/// that are not older than the newest by more than `within`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "one line above says it of all")]
+pub struct Keep {
+    pub last: u32,
+    pub hourly: u32,
+    pub daily: u32,
+    pub weekly: u32,
+    pub monthly: u32,
+    pub yearly: u32,
+    pub within: Option<Duration>,
 }
 
 /// Who may do what no eligible node did.
@@ -356,6 +376,9 @@ impl RoleSettings {
             on_lease_unreachable: LeaseUnreachable::default(),
             takeover_trust: TakeoverTrust::default(),
             allow_empty: false,
+            keep: None,
+            max_unused: 10,
+            prune_grace: Duration::from_hours(24),
             hooks: Hooks::default(),
         }
     }

@@ -39,7 +39,9 @@ use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
 use crate::job::guard::{GuardError, Reason};
 use crate::job::lease::Sessions;
+use crate::job::prune::PruneError;
 use crate::job::report::RoleReport;
+use crate::job::report::pruned::PruneReport;
 use crate::job::runner::Runner;
 use crate::notice::teller::Teller;
 use crate::role::duty::Stand;
@@ -81,6 +83,10 @@ pub trait Voice: Send + Sync + 'static {
     fn refusal(&self, role: &RoleName, stand: Option<&Stand>) -> String;
     /// A run, or something on the way to one, failed.
     fn failed(&self, role: &RoleName, error: &GuardError);
+    /// A role was pruned.
+    fn pruned(&self, report: &PruneReport);
+    /// It could not be.
+    fn not_pruned(&self, role: &RoleName, error: &PruneError);
     /// Who only observes would run this slot now.
     fn would_run(&self, role: &RoleName, slot: Slot);
     /// One line on how all roles stand.

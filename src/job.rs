@@ -17,6 +17,7 @@ pub mod local;
 pub mod operate;
 pub mod presence;
 pub mod progress;
+pub mod prune;
 pub mod report;
 pub mod repository;
 pub mod restore;

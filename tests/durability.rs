@@ -13,18 +13,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crash_disk::{CrashDisk, Survival};
 use futures_util::{StreamExt as _, stream};
-use runner::config::{KeySource, RoleSettings, Settings, StoreUrl};
+use runner::config::{Keep, KeySource, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
-use runner::ids::{InstanceId, NodeId};
+use runner::ids::{Digest, InstanceId, NodeId};
 use runner::job::cancel::Cancel;
 use runner::job::guard;
 use runner::job::init::init;
 use runner::job::inside::Archive;
 use runner::job::lease::Sessions;
 use runner::job::progress::Progress;
+use runner::job::prune::{self, Pruned};
 use runner::job::report::{Outcome, RoleReport};
 use runner::job::repository::{OpenError, Repository};
 use runner::job::restore::{RepositorySource, RestoreOptions, restore};
@@ -46,6 +48,9 @@ const AT_ONCE: usize = 4;
 /// share of them is begun anew.
 const PROOF_STRIDE: usize = 40;
 
+/// How many snapshots the prune leaves.
+const KEPT: usize = 2;
+
 /// What happened, and how far the disk was after each step.
 struct Story {
     dir: tempfile::TempDir,
@@ -56,10 +61,15 @@ struct Story {
     born: usize,
     /// And when each backup had.
     returned: Vec<usize>,
+    /// Their snapshots.
+    snapshots: Vec<Digest>,
+    /// And when the prune began, which leaves two of them.
+    pruned: Option<usize>,
 }
 
 impl Story {
-    /// Two nodes, four runs: the first, one with an addition, one on the other node after a change, and back without any.
+    /// Two nodes, four runs: the first, one with an addition, one on the other node after a change, and back without any; then a
+    /// prune that leaves the last two and writes a pack anew, and one more run.
     async fn tell() -> Self {
         let mut story = Self::begin();
         let (src, disk) = (story.src(), story.disk.clone());
@@ -78,7 +88,20 @@ impl Story {
         fs::remove_file(src.join("sub/added")).unwrap();
         story.chapter("west", Outcome::Committed).await;
         story.chapter("east", Outcome::Unchanged).await;
+        story.prune("east").await;
+        story.chapter("west", Outcome::Unchanged).await;
         story
+    }
+
+    /// Forgets all but two snapshots, and frees what they alone needed.
+    async fn prune(&mut self, node: &str) {
+        self.pruned = Some(self.disk.ops());
+        let keep = Some(Keep { last: KEPT as u32, ..Keep::default() });
+        let role = RoleSettings { keep, max_unused: 0, prune_grace: Duration::ZERO, ..self.role().clone() };
+        let (runner, store) = (self.runner(node, &self.path("states")), self.store(&self.disk));
+        let pruned = prune::run(&runner, &self.settings, &role, async || Ok(store)).await.unwrap();
+        let Pruned::Done(report) = pruned else { panic!("{pruned:?}") };
+        assert!(report.packs_repacked > 0 && report.swept.packs > report.packs_repacked, "{report:?}");
     }
 
     /// A source, a store and nothing in them.
@@ -91,7 +114,16 @@ impl Story {
         let key = KeySource::KeyFile(dir.path().join("key"));
         let url = StoreUrl::Dir(store.clone());
         let settings = Settings::for_flags(&[src], url, "app".parse().unwrap(), key).unwrap();
-        Self { dir, disk: CrashDisk::over(&store), settings, env: Env::host(), born: 0, returned: Vec::new() }
+        Self {
+            dir,
+            disk: CrashDisk::over(&store),
+            settings,
+            env: Env::host(),
+            born: 0,
+            returned: Vec::new(),
+            snapshots: Vec::new(),
+            pruned: None,
+        }
     }
 
     /// One run, and everything as it was then.
@@ -100,13 +132,20 @@ impl Story {
         let report = self.run(node, self.store(&disk), &self.path("states")).await;
         assert_eq!(report.outcome, outcome, "{report:?}");
         self.returned.push(self.disk.ops());
+        self.snapshots.push(report.snapshot.unwrap());
         self.keep();
     }
 
     async fn run(&self, node: &str, store: Arc<dyn Store>, states: &Path) -> RoleReport {
+        let (runner, request) = (self.runner(node, states), guard::Request::default());
+        let done = guard::backup(&runner, &self.settings, self.role(), async || Ok(store), request, &|_, _| ()).await;
+        done.unwrap_or_else(|e| panic!("{node}: {e}")).0
+    }
+
+    fn runner(&self, node: &str, states: &Path) -> Runner {
         let state_dir = states.join(node);
         fs::create_dir_all(&state_dir).unwrap();
-        let runner = Runner {
+        Runner {
             env: self.env.clone(),
             node: NodeRef { id: NodeId([node.as_bytes()[0]; 16]), name: node.to_owned() },
             instance: InstanceId(self.env.random_bytes()),
@@ -115,10 +154,7 @@ impl Story {
             progress: Arc::default(),
             config_hash: String::new(),
             sessions: Sessions::default(),
-        };
-        let request = guard::Request::default();
-        let done = guard::backup(&runner, &self.settings, self.role(), async || Ok(store), request, &|_, _| ()).await;
-        done.unwrap_or_else(|e| panic!("{node}: {e}")).0
+        }
     }
 
     /// Copies source and states, as of now.
@@ -160,8 +196,9 @@ impl Story {
             Ok(repository) => {
                 let returned = self.returned.iter().filter(|ops| **ops <= cut).count();
                 let found = self.check_snapshots(&repository, place.path(), &what).await;
+                let least = if self.pruned.is_some_and(|began| cut > began) { KEPT.min(returned) } else { returned };
                 assert!(
-                    (returned..=self.returned.len()).contains(&found),
+                    (least..=self.returned.len()).contains(&found),
                     "{what}: {returned} backups had returned, and there are {found} snapshots"
                 );
             }
@@ -204,9 +241,10 @@ impl Story {
         let archive = Archive::open(repository.clone(), &self.env, None).await;
         let archive = archive.unwrap_or_else(|e| panic!("{what}: the journal: {e}"));
         assert!(archive.damaged.is_none() && archive.rolled_back.is_none(), "{what}: {archive:?}");
-        for (number, snapshot) in archive.snapshots().iter().enumerate() {
+        for snapshot in archive.snapshots() {
+            let number = 1 + self.snapshots.iter().position(|id| *id == snapshot.id).expect("it was told of");
             let restored = self.restore(&archive, snapshot, &place.join(number.to_string()), what).await;
-            assert_same(&self.path(&format!("src-{}", number + 1)), &restored);
+            assert_same(&self.path(&format!("src-{number}")), &restored);
         }
         archive.snapshots().len()
     }

@@ -18,6 +18,8 @@ mod first_failure;
 mod hooks;
 #[path = "program/leases.rs"]
 mod leases;
+#[path = "program/pruning.rs"]
+mod pruning;
 #[path = "program/refusals.rs"]
 mod refusals;
 #[path = "program/restoring.rs"]

@@ -133,6 +133,13 @@ pub enum Command {
         a change of its files. Roles that this node is not active for are followed.\n\n\
         Examples:\n  runner daemon\n  runner daemon --observe")]
     Daemon(verbs::Daemon),
+    /// Forget old snapshots by the role's 'keep', and free what nothing needs any more
+    #[command(
+        after_help = "Only on the node that is active for the role. Space is freed when 'prune_grace' is over,\n\
+        by the next prune: restores that are under way still find what they read.\n\n\
+        Examples:\n  runner prune app --dry-run\n  runner prune app"
+    )]
+    Prune(verbs::Prune),
     /// Give a role to this node
     #[command(after_help = "Recorded in the role's journal. What the other node is doing for the role cannot\n\
         commit any more.\n\nExample: runner takeover app")]
@@ -162,7 +169,7 @@ pub enum Command {
 }
 
 /// Commands that the design promises for later versions: the error says so instead of guessing a typing mistake.
-const LATER: [&str; 5] = ["prune", "point", "repair", "demo", "adopt"];
+const LATER: [&str; 4] = ["point", "repair", "demo", "adopt"];
 
 /// The whole tree as clap sees it.
 pub fn command() -> clap::Command {

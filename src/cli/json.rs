@@ -2,6 +2,7 @@
 //! people see them (`\xNN` for what is not UTF-8, `\\` for a backslash), times are RFC 3339 in UTC, durations seconds.
 
 pub mod audit;
+pub mod pruned;
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -18,6 +18,7 @@ use crate::job::init::InitError;
 use crate::job::inside::{Hint, InsideError};
 use crate::job::keys::KeysError;
 use crate::job::local::LockError;
+use crate::job::prune::PruneError;
 use crate::job::repository::{OpenError, SecretFileError};
 use crate::job::restore::{RestoreError, SourceErrorKind};
 use crate::job::select::SelectError;
@@ -86,6 +87,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     let select = || error.downcast_ref::<SelectError>().map(select);
     let keys = || error.downcast_ref::<KeysError>().map(keys);
     let verify = || error.downcast_ref::<VerifyError>().map(verify);
+    let prune = || error.downcast_ref::<PruneError>().and_then(prune);
     store
         .or_else(journal)
         .or_else(append)
@@ -97,6 +99,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
         .or_else(select)
         .or_else(keys)
         .or_else(verify)
+        .or_else(prune)
 }
 
 /// Failed, with this advice.
@@ -315,6 +318,18 @@ fn verify(error: &VerifyError) -> Policy {
         VerifyError::Newer { .. } | VerifyError::NotUnderstood(_) => PLAIN,
         VerifyError::Broken(_) => failed("run it again with -vv and report what it logs."),
     }
+}
+
+fn prune(error: &PruneError) -> Option<Policy> {
+    Some(match error {
+        PruneError::KeepsAll(_) => (Exit::Usage, Some("write keep = { daily = 14, weekly = 8 } in the role.")),
+        PruneError::Damaged { .. } | PruneError::Index(_) | PruneError::Read(_) => {
+            failed("'runner verify ROLE --read-data' names what is damaged. Nothing was forgotten or deleted.")
+        }
+        PruneError::MayNotDelete(_) => failed("run it with credentials that may delete below packs/ and index/."),
+        // What they come from is judged.
+        PruneError::Session(_) | PruneError::Guard(_) | PruneError::Store(_) => return None,
+    })
 }
 
 fn restore(error: &RestoreError) -> Policy {

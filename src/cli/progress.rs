@@ -175,6 +175,7 @@ fn line(now: &Numbers, rate: u64) -> String {
         Phase::Done => return "done".to_owned(),
         Phase::Backup | Phase::Restore => parts.push(counted(now.files, "file", "files")),
         Phase::Verify => {}
+        Phase::Prune => return "pruning".to_owned(),
     }
     parts.push(match now.bytes_total {
         0 => bytes(now.bytes_done),

@@ -10,6 +10,7 @@ pub mod inside;
 pub mod journal;
 pub mod notice;
 pub mod operated;
+pub mod pruned;
 pub mod reason;
 pub mod restored;
 pub mod setup;

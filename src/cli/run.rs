@@ -24,6 +24,7 @@ use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
 use crate::job::progress::Progress;
+use crate::job::prune::Pruned;
 use crate::job::report::Outcome;
 use crate::job::report::inside::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
@@ -171,6 +172,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::IsActive(args) => Ok(is_active(session, &args).await),
         Command::Exec(args) => exec(session, &args).await,
         Command::Daemon(args) => daemon(session, &args).await,
+        Command::Prune(args) => prune(session, &args).await,
         Command::Takeover(args) => operate(session, &args.role, &wire::Act::Takeover).await,
         Command::Pause(args) => {
             operate(session, &args.role, &wire::Act::Pause { lasts: args.lasts, why: args.why }).await
@@ -400,6 +402,28 @@ async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Err
     let report = until_cancelled(&context.cancel, wire::verify(&context, role, args)).await?;
     session.report(|| render::verified::report(&report), || json::verify(&report))?;
     Ok(exit::of_verify(&report))
+}
+
+async fn prune(session: &mut Session, args: &verbs::Prune) -> Result<Exit, Error> {
+    let context = session.context(settings::from_file(&session.globals)?);
+    let role = settings::role(&context.settings, &args.role)?;
+    let view = context.view();
+    match wire::prune(&context, role, args.dry_run).await? {
+        Pruned::Done(report) => {
+            session.report(
+                || render::pruned::report(&report, args.dry_run, &view),
+                || json::pruned::report(&report, args.dry_run),
+            )?;
+            Ok(Exit::Done)
+        }
+        Pruned::Refused(refused) => {
+            let (report, reason) = *refused;
+            let why =
+                reason.map(|reason| render::reason::text(&reason, &context.settings.timezone)).unwrap_or_default();
+            session.report(|| render::pruned::refused(&role.name, &why), || json::pruned::refused(&report, &why))?;
+            Ok(exit::of_backup_role(&report, false))
+        }
+    }
 }
 
 async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Error> {

@@ -12,6 +12,8 @@ use crate::daemon::{Failure, Voice};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::guard::{GuardError, Reason};
+use crate::job::prune::PruneError;
+use crate::job::report::pruned::PruneReport;
 use crate::job::report::{Outcome, RoleReport};
 use crate::notice::event::{Notice, Words};
 use crate::role::duty::Stand;
@@ -86,6 +88,16 @@ impl Voice for Speaker {
     fn failed(&self, role: &RoleName, failure: &GuardError) {
         let (report, _) = error::report(role, failure);
         tracing::error!("{role}: {}", report.reason.unwrap_or_default());
+    }
+
+    fn pruned(&self, report: &PruneReport) {
+        let text = render::pruned::report(report, false, &View { zone: self.zone.clone(), now: self.env.clock.now() });
+        tracing::info!("{}", text.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+
+    fn not_pruned(&self, role: &RoleName, failure: &PruneError) {
+        let advice = error::judge(failure).1.map(|advice| format!(". To do: {advice}")).unwrap_or_default();
+        tracing::warn!("{role}: {failure}{advice}");
     }
 
     fn would_run(&self, role: &RoleName, slot: Slot) {

@@ -33,6 +33,7 @@ use crate::job::lease::Sessions;
 use crate::job::local::Local;
 use crate::job::operate::{Acted, Operator};
 use crate::job::progress::Progress;
+use crate::job::prune::{self, Pruned};
 use crate::job::report::audited::RoleAudit;
 use crate::job::report::inside::{DiffLine, Found};
 use crate::job::report::restored::Restored;
@@ -213,6 +214,26 @@ pub async fn daemon(context: &Context, globals: Globals, observe: bool) -> Resul
     let notify = if observe { NotifySettings::default() } else { settings.notify.clone() };
     let teller = Arc::new(teller(context, &runner, &notify));
     Ok(daemon::run(Start { runner, node, settings, voice, teller, observe, runtime_dir }).await?)
+}
+
+/// Prunes a role, if this node is active for it; with `dry_run` any node may look.
+pub async fn prune(context: &Context, role: &RoleSettings, dry_run: bool) -> Result<Pruned, Error> {
+    let zone = &context.settings.timezone;
+    if dry_run {
+        let archive = open::archive(context, role).await?;
+        let now = context.env.clock.now();
+        let plan = prune::Plan::make(&archive.repository, &archive.view, role, zone, now).await?;
+        return Ok(Pruned::Done(plan.report()));
+    }
+    let (progress, _display) = context.progress(&format!("prune {}", role.name));
+    let mut runner = runner(context, progress)?;
+    if let Some(daemon) = Client::find(&context.runtime_dir()).await? {
+        runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
+    }
+    let connect = || crate::store::connect(&context.settings.store, &context.env);
+    let pruned = Box::pin(prune::run(&runner, &context.settings, role, connect)).await;
+    runner.sessions.close().await;
+    Ok(pruned?)
 }
 
 /// What an operator does to a role.

@@ -13,10 +13,13 @@ use super::document::Table;
 use super::error::{ConfigError, Place, Problem};
 use super::section::{At, Section, accept};
 use super::{
-    Dump, Fallback, Hooks, Host, JournalPlace, KeySource, Lease, LeaseUnreachable, NotifySettings, RoleSettings,
+    Dump, Fallback, Hooks, Host, JournalPlace, Keep, KeySource, Lease, LeaseUnreachable, NotifySettings, RoleSettings,
     Schedule, Settings, StoreSettings, StoreUrl, TakeoverTrust, raw, value,
 };
 use crate::ids::RoleName;
+
+/// The counts of a retention.
+const KEEPS: [&str; 6] = ["last", "hourly", "daily", "weekly", "monthly", "yearly"];
 
 /// How long a lease in the bucket may last: shorter ones are lost to a slow request, longer ones keep the other node out for
 /// nothing.
@@ -262,6 +265,7 @@ impl Check<'_> {
         if let Some(ttl) = lease_ttl.as_ref().filter(|at| !BUCKET_LEASE_TTL.contains(&at.value)) {
             self.problems.push(ttl.problem("is not between 1s and 1h").hint("60s is the default, and costs little"));
         }
+        let keep = section.section("keep").map(|keep| self.keep(&keep));
         if self.problems.len() > before {
             return None;
         }
@@ -297,9 +301,34 @@ impl Check<'_> {
                 _ => TakeoverTrust::Rehash,
             },
             allow_empty: section.flag("allow_empty").unwrap_or(false),
+            keep,
+            max_unused: section
+                .count("max_unused")
+                .map_or(defaults.max_unused, |n| u8::try_from(n).unwrap_or(100).min(100)),
+            prune_grace: section.duration("prune_grace").map_or(defaults.prune_grace, |at| at.value),
             hooks: hooks(section),
             ..defaults
         })
+    }
+
+    /// What is kept. Whoever writes `keep` wants to have something left.
+    fn keep(&mut self, section: &Section<'_>) -> Keep {
+        let count = |key| section.count(key).unwrap_or_default();
+        let keep = Keep {
+            last: count("last"),
+            hourly: count("hourly"),
+            daily: count("daily"),
+            weekly: count("weekly"),
+            monthly: count("monthly"),
+            yearly: count("yearly"),
+            within: section.duration("within").map(|at| at.value),
+        };
+        // Whatever is written wrong was meant to keep something.
+        let sound = |key| KEEPS.contains(&key) && section.count(key).is_some();
+        if keep == Keep::default() && section.keys().all(sound) {
+            self.problems.push(section.problem("keeps nothing").hint("write { daily = 14, weekly = 8 }, or remove it"));
+        }
+        keep
     }
 
     /// Who may stand in. It is told from the slots that nobody committed, so there must be slots, and somebody to stand in for.

@@ -32,8 +32,8 @@ enum Form {
     Table(&'static [Key]),
     /// A table of tables with these keys, by free names.
     Named(&'static [Key]),
-    /// A table of whole numbers with these keys.
-    Counts(&'static [&'static str]),
+    /// How many of something.
+    Count,
     /// The status of an HTTP answer, or a list of them.
     Statuses,
     /// Evidence; `true` where `after` may stand beside it.
@@ -119,7 +119,9 @@ static ROLE: &[Key] = &[
     key("takeover_trust", Form::Word(&["rehash", "mtime"]), Ready),
     key("on_lease_unreachable", Form::Word(&["stop", "holder_continues"]), Ready),
     key("allow_empty", Form::Flag, Ready),
-    key("keep", Form::Counts(KEEP), Inert("nothing is pruned yet, every snapshot is kept")),
+    key("keep", Form::Table(KEEP), Ready),
+    key("max_unused", Form::Count, Ready),
+    key("prune_grace", Form::Duration, Ready),
     key("before", Form::Command, Ready),
     key("after", Form::Command, Ready),
     key("on_takeover", Form::Command, Ready),
@@ -128,7 +130,15 @@ static ROLE: &[Key] = &[
     key("dumps", Form::Named(DUMP), Ready),
 ];
 
-static KEEP: &[&str] = &["last", "hourly", "daily", "weekly", "monthly", "yearly"];
+static KEEP: &[Key] = &[
+    key("last", Form::Count, Ready),
+    key("hourly", Form::Count, Ready),
+    key("daily", Form::Count, Ready),
+    key("weekly", Form::Count, Ready),
+    key("monthly", Form::Count, Ready),
+    key("yearly", Form::Count, Ready),
+    key("within", Form::Span, Ready),
+];
 
 static DUMP: &[Key] =
     &[key("command", Form::Command, Ready), key("user", Form::Text, Ready), key("timeout", Form::Span, Ready)];
@@ -284,7 +294,11 @@ impl Findings {
                     self.form(&entry.node, &name, Form::Table(keys));
                 }
             }
-            (Form::Counts(keys), Value::Table(table)) => self.counts(table, name, keys),
+            (Form::Count, Value::Whole(n)) if n.parse::<u32>().is_ok() => {}
+            (Form::Count, Value::Whole(_)) => {
+                let (expected, example) = form.expected();
+                self.problem(Problem::new(&node.place, name, format!("expected {expected}")).hint(example));
+            }
             (Form::Probe(after), Value::Table(table)) => self.probe(node, table, name, after, 0),
             (form, value) => {
                 let (expected, example) = form.expected();
@@ -311,24 +325,6 @@ impl Findings {
             if !matches!(node.value, Value::Text(_)) {
                 let what = format!("entry {} is {}, expected a text", i + 1, node.value.kind());
                 self.problem(Problem::new(&node.place, name, what).hint("put it in quotes"));
-            }
-        }
-    }
-
-    fn counts(&mut self, table: &Table, path: &str, keys: &'static [&'static str]) {
-        for entry in &table.entries {
-            let name = dotted(path, &entry.key);
-            if !keys.contains(&entry.key.as_str()) {
-                let problem = Problem::new(&entry.place, name, "unknown key");
-                self.problem(match value::nearest(&entry.key, keys.iter().copied()) {
-                    Some(near) => problem.hint(format!("did you mean {near:?}?")),
-                    None => problem.hint(format!("known here: {}", keys.join(", "))),
-                });
-            } else if !matches!(&entry.node.value, Value::Whole(n) if n.parse::<u32>().is_ok()) {
-                self.problem(
-                    Problem::new(&entry.node.place, name, "expected how many to keep")
-                        .hint("write a number, 0 or more"),
-                );
             }
         }
     }
@@ -419,7 +415,7 @@ impl Form {
                 ("a table", "write its keys below a line with its name in brackets, or as { key = value }")
             }
             Form::Named(_) => ("tables by name", "write one like [role.app]"),
-            Form::Counts(_) => ("a table", "write it like { daily = 14, weekly = 8 }"),
+            Form::Count => ("how many to keep", "write a number, 0 or more"),
             Form::Statuses => ("a status, or several", "write status = 200, or a list like [200, 429]"),
             Form::Probe(_) => ("a probe", PROBE_EXAMPLE),
         }
@@ -428,8 +424,15 @@ impl Form {
 
 /// The table that has this key, as its header is written.
 fn home_of(name: &str) -> Option<&'static str> {
-    let tables: [(&str, &[Key]); 6] =
-        [("store", STORE), ("role.NAME", ROLE), ("etcd", ETCD), ("notify", NOTIFY), ("listen", LISTEN), ("", ROOT)];
+    let tables: [(&str, &[Key]); 7] = [
+        ("store", STORE),
+        ("role.NAME", ROLE),
+        ("role.NAME.keep", KEEP),
+        ("etcd", ETCD),
+        ("notify", NOTIFY),
+        ("listen", LISTEN),
+        ("", ROOT),
+    ];
     let mut homes = tables.iter().filter(|(_, keys)| keys.iter().any(|k| k.name == name)).map(|(home, _)| *home);
     match (homes.next(), homes.next()) {
         // Several homes: no advice is better than the wrong one.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::value::{format_duration, format_size};
 use super::{
-    EtcdSettings, Fallback, HttpUrl, JournalPlace, KeySource, Lease, LeaseUnreachable, NotifySettings, Probe,
+    EtcdSettings, Fallback, HttpUrl, JournalPlace, Keep, KeySource, Lease, LeaseUnreachable, NotifySettings, Probe,
     RoleSettings, Schedule, Settings, StoreSettings, TakeoverTrust,
 };
 
@@ -175,6 +175,11 @@ fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {
     };
     out.text("takeover_trust", Some(trust));
     out.set("allow_empty", &role.allow_empty.to_string());
+    if let Some(keep) = &role.keep {
+        out.set("keep", &self::keep(keep));
+    }
+    out.set("max_unused", &role.max_unused.to_string());
+    out.set("prune_grace", &quote(&format_duration(role.prune_grace)));
     let hooks = &role.hooks;
     for (key, hook) in [
         ("before", &hooks.before),
@@ -195,6 +200,21 @@ fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {
         out.text("user", dump.user.as_deref());
         out.text("timeout", Some(&format_duration(dump.timeout)));
     }
+}
+
+fn keep(of: &Keep) -> String {
+    let Keep { last, hourly, daily, weekly, monthly, yearly, within } = of;
+    let counts = [
+        ("last", last),
+        ("hourly", hourly),
+        ("daily", daily),
+        ("weekly", weekly),
+        ("monthly", monthly),
+        ("yearly", yearly),
+    ];
+    let counts = counts.into_iter().filter(|(_, count)| **count > 0).map(|(key, count)| format!("{key} = {count}"));
+    let within = within.map(|within| format!("within = \"{}\"", format_duration(within)));
+    format!("{{ {} }}", counts.chain(within).collect::<Vec<_>>().join(", "))
 }
 
 fn probe(of: &Probe) -> String {

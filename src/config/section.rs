@@ -36,6 +36,11 @@ impl<'a> Section<'a> {
         Self { table, name: name.into(), place: place.clone() }
     }
 
+    /// Everything that stands there, well-formed or not.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.table.entries.iter().map(|entry| entry.key.as_str())
+    }
+
     /// Whether the key stands there at all, well-formed or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.get(key).is_some()
@@ -65,6 +70,10 @@ impl<'a> Section<'a> {
 
     pub(super) fn duration(&self, key: &str) -> Option<At<Duration>> {
         self.read(key, |v| if let Value::Text(text) = v { value::duration(text).ok() } else { None })
+    }
+
+    pub(super) fn count(&self, key: &str) -> Option<u32> {
+        self.read(key, |v| if let Value::Whole(text) = v { text.parse().ok() } else { None }).map(|at| at.value)
     }
 
     pub(super) fn size(&self, key: &str) -> Option<u64> {

@@ -49,6 +49,8 @@ fn the_smallest_config_has_defaults() {
     on_lease_unreachable = "stop"
     takeover_trust = "rehash"
     allow_empty = false
+    max_unused = 10
+    prune_grace = "1day"
     "#);
     assert_eq!(settings.warnings, []);
 }
@@ -78,6 +80,7 @@ fn a_full_config_reads_as_it_says_and_renders_to_itself() {
                                        timeout = "2s", ca_file = "/etc/ca.pem" },
                                      { http = "http://h", status = 204 }, { mounted = "/srv//it's here/" },
                                      { unit = 'a\x2db@1.service' }, { unit = "b.timer", timeout = "1m" }] }] }
+        keep = { last = 3, daily = 14, yearly = 0, within = "30d" }
         fallback = { not = { mounted = "/srv/it" }, after = "20m" }
         sources = ["/srv/b//", "/srv/a"]
         exclude = ["*.tmp", "!keep.tmp"]
@@ -161,7 +164,8 @@ fn unknown_keys_name_the_nearest() {
         passphrase_file, encryption, sources, exclude, one_file_system,
         exclude_caches, exclude_larger_than, schedule, every, jitter, missed_after,
         takeover_delay, takeover_after, takeover_trust, on_lease_unreachable,
-        allow_empty, keep, before, after, on_takeover, on_lost, hook_timeout, dumps
+        allow_empty, keep, max_unused, prune_grace, before, after, on_takeover,
+        on_lost, hook_timeout, dumps
     runner.toml:10: role.app.keep.dayly: unknown key
         did you mean "daily"?
     runner.toml:11: role.app.dumps.x.comand: unknown key
@@ -336,15 +340,13 @@ fn without_etcd_built_in_it_is_refused() {
 
 #[test]
 fn what_is_only_convenient_is_warned_about() {
-    let text = role("keep = { daily = 3 }\n[notify]\nwebhook = \"https://x\"\n[listen]\naddress = \"127.0.0.1:1\"");
+    let text = role("[notify]\nwebhook = \"https://x\"\n[listen]\naddress = \"127.0.0.1:1\"");
     let mut shown = String::new();
     for warning in parse(&text).unwrap().warnings {
         writeln!(shown, "{warning}").unwrap();
     }
     insta::assert_snapshot!(shown, @r"
-    runner.toml:10: listen: no effect: nothing listens yet
-    runner.toml:7: role.app.keep:
-        no effect: nothing is pruned yet, every snapshot is kept
+    runner.toml:9: listen: no effect: nothing listens yet
     ");
 }
 

@@ -21,6 +21,7 @@ use crate::job::backup::BackupError;
 use crate::job::cancel::Cancel;
 use crate::job::guard::{self, GuardError};
 use crate::job::hook::Hooks;
+use crate::job::prune::PruneError;
 use crate::job::report::{Outcome, RoleReport};
 use crate::job::runner::Runner;
 use crate::notice::teller::Teller;
@@ -97,7 +98,8 @@ impl Post {
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
         let (role, ending) = (Arc::new(role), Cancel::new());
-        let work = Work { runner, settings, role, stores, limits, ending, watch, observe, repository };
+        let pruned = Arc::default();
+        let work = Work { runner, settings, role, stores, limits, ending, watch, observe, pruned, repository };
         let mut this = Loop {
             work,
             voice,
@@ -276,7 +278,8 @@ impl Loop {
 
     /// A run for the due slot, or the one that somebody wants.
     fn back_up(&mut self, wanted: Option<Wanted>) {
-        let (footing, voice, lost) = (self.footing(), Arc::clone(&self.voice), guard::lost(self.keeper.as_ref()));
+        let (footing, voice, keeper) = (self.footing(), Arc::clone(&self.voice), self.keeper.as_ref());
+        let (lost, lost_later) = (guard::lost(keeper), guard::lost(keeper));
         let cancel = wanted.as_ref().map_or_else(Cancel::new, |wanted| wanted.cancel.clone());
         let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
         self.running = Some(cancel.clone());
@@ -309,6 +312,14 @@ impl Loop {
             if let Some(wanted) = wanted {
                 // Whoever wanted it may have gone.
                 let _ = wanted.reply.send(ended);
+            }
+            if request.scheduled && matches!(&result, Ok((report, _)) if report.snapshot.is_some()) {
+                // Whatever comes of it, the run was good.
+                match work.prune(&footing, lost_later).await {
+                    Ok(Some(report)) => voice.pruned(&report),
+                    Ok(None) | Err(PruneError::Session(BackupError::Interrupted)) => {}
+                    Err(error) => voice.not_pruned(role, &error),
+                }
             }
             Back::Event(Event::Journal(work.after(&result).await))
         });

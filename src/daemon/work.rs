@@ -1,6 +1,7 @@
 //! What a role's duty asks for, done: the probes, the lease, the journal, a run.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -14,6 +15,8 @@ use crate::job::hook::{self, Hooks};
 use crate::job::lease;
 use crate::job::local::{Local, LockError};
 use crate::job::presence;
+use crate::job::prune::{self, PruneError};
+use crate::job::report::pruned::PruneReport;
 use crate::job::report::whoami::PeerInfo;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
@@ -33,6 +36,9 @@ use super::watcher::Watch;
 /// How far back a long-running node audits: a week of nights shows what one does not.
 const AUDIT_SINCE: SignedDuration = SignedDuration::from_hours(24 * 7);
 
+/// How often a long-running node prunes. A little less than a day, so that a daily slot finds it due.
+const PRUNE_INTERVAL: Duration = Duration::from_hours(23);
+
 /// Everything that one role's work needs. Clones are the same.
 #[derive(Debug, Clone)]
 pub(super) struct Work {
@@ -47,6 +53,8 @@ pub(super) struct Work {
     pub(super) watch: Arc<Watch>,
     /// Writes nothing, not even into this node's own state.
     pub(super) observe: bool,
+    /// When a prune was last tried, as boot time.
+    pub(super) pruned: Arc<Mutex<Option<Duration>>>,
     /// Opened once; dropped when something goes wrong with it.
     pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
 }
@@ -225,6 +233,34 @@ impl Work {
         };
         let duration = runner.env.clock.boottime().saturating_sub(started);
         Ok((guard::measured(report, duration, &counters.read()), reason))
+    }
+
+    /// Prunes if it is time: once a day, after a run for a slot. `None`: it is not, or not here.
+    pub(super) async fn prune(
+        &self,
+        footing: &Footing,
+        lost: impl Future<Output = LostTo>,
+    ) -> Result<Option<PruneReport>, PruneError> {
+        let now = self.runner.env.clock.boottime();
+        let tried = *self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.role.keep.is_none() || tried.is_some_and(|at| now.saturating_sub(at) < PRUNE_INTERVAL) {
+            return Ok(None);
+        }
+        *self.pruned.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        let _turn = self.limits.runs.acquire().await;
+        let (repository, plan) = (self.repository().await?, guard::plan(&self.role, &self.settings, false)?);
+        let (runner, role, occasion) = (&self.runner, self.role.as_ref(), Some(Occasion::None));
+        let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion };
+        let view = self.lease_view(footing);
+        let Admission::Active(admitted) = Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? else {
+            return Ok(None);
+        };
+        let Admitted { opening, candidacy, .. } = *admitted;
+        let pruned = opening.view().state.pruned;
+        if pruned.is_some_and(|at| runner.env.clock.now().duration_since(at).unsigned_abs() < PRUNE_INTERVAL) {
+            return Ok(None);
+        }
+        prune::under(runner, role, &self.settings.timezone, opening, &candidacy, lost).await.map(Some)
     }
 
     /// What the journal says after a run that came to this.

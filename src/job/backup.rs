@@ -27,7 +27,7 @@ use crate::config::RoleSettings;
 use crate::ids::{InstanceId, NodeId};
 pub use crate::job::backup::dump::DumpError;
 pub use crate::job::backup::error::BackupError;
-pub(crate) use crate::job::backup::session::Session;
+pub(crate) use crate::job::backup::session::{Session, put_indexes};
 pub(crate) use crate::job::backup::shared::Shared;
 use crate::job::hook::Hooks;
 use crate::job::local::{Local, LocalLock, Memory, Own};
@@ -168,6 +168,16 @@ impl<'a> Opening<'a> {
         Ok((history(&view, &memory, runner.node.id), view))
     }
 
+    /// With the lock of this host's other runs, also where this process works under another one's lease.
+    pub(crate) async fn hold(mut self) -> Result<Self, BackupError> {
+        if self.lock.is_none() {
+            self.lock = Some(self.local.lock()?);
+            self.memory = self.local.load(self.runner.node.id);
+            self.refresh().await?;
+        }
+        Ok(self)
+    }
+
     /// Tells the other nodes that this one is here, if it is time. True: it was.
     pub(crate) async fn announce(&mut self) -> Result<bool, BackupError> {
         if self.lock.is_none() {
@@ -212,6 +222,7 @@ impl<'a> Opening<'a> {
         }
         let (store, keys) = (repository.store.as_ref(), &repository.keys);
         load_index(store, keys, &view.state.indexes, Some(&local.index_dir())).await?;
+        local.trim_index(&view.state.indexes);
         let memory = Memory { view: Some(view.clone()), ..memory };
         local.save(&memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
         Ok((history(&view, &memory, runner.node.id), view))

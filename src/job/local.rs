@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::file::{self, Lock};
-use crate::ids::{Digest, InstanceId, NodeId, RepoId, Seq, Term};
+use crate::ids::{Digest, IndexId, InstanceId, NodeId, RepoId, Seq, Term};
 use crate::job::presence::Announced;
 use crate::journal::state::View;
 
@@ -101,6 +101,17 @@ impl Local {
     /// Where index objects are cached.
     pub fn index_dir(&self) -> PathBuf {
         self.dir.join("index")
+    }
+
+    /// Forgets cached index objects that no record names any more. What cannot be removed costs room, nothing else.
+    pub fn trim_index(&self, named: &[IndexId]) {
+        let Ok(entries) = fs::read_dir(self.index_dir()) else { return };
+        for entry in entries.flatten() {
+            let id = entry.file_name().to_str().and_then(|name| name.parse::<IndexId>().ok());
+            if id.is_some_and(|id| !named.contains(&id)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// What is remembered by [`Local::save`].

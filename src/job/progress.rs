@@ -20,12 +20,15 @@ pub enum Phase {
     Restore = 3,
     /// Checking the structure or the data.
     Verify = 4,
+    /// Looking what is needed, moving it, deleting.
+    Prune = 6,
     /// Over.
     Done = 5,
 }
 
 impl Phase {
-    const ALL: [Phase; 6] = [Phase::Opening, Phase::Backup, Phase::Commit, Phase::Restore, Phase::Verify, Phase::Done];
+    const ALL: [Phase; 7] =
+        [Phase::Opening, Phase::Backup, Phase::Commit, Phase::Restore, Phase::Verify, Phase::Done, Phase::Prune];
 }
 
 /// The counters of one job. Each is exact when the job is over and a moment old while it runs.

@@ -3,6 +3,7 @@
 
 pub mod audited;
 pub mod inside;
+pub mod pruned;
 pub mod restored;
 pub mod setup;
 pub mod snapshot;

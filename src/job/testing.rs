@@ -18,6 +18,7 @@ use crate::job::seat::Seats;
 use crate::journal::record::NodeRef;
 use crate::repo::entry::TreePath;
 use crate::role::election::{History, Inputs, LeaseView, Occasion, State, decide};
+use crate::role::permit::Candidacy;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 
@@ -94,8 +95,14 @@ impl Rig {
     }
 
     pub(crate) async fn backup_as(&self, runner: &Runner, ask: &Ask) -> Committed {
+        let role = &RoleSettings { eligible: None, ..self.role.clone() };
+        let opening = Opening::open(runner, &self.repository).await.unwrap();
+        opening.back_up(role, &self.candidacy(), ask).await.unwrap()
+    }
+
+    /// The election's word for the rig's node, whatever its probes would say.
+    pub(crate) fn candidacy(&self) -> Candidacy {
         let history = History::default();
-        // Whatever its probes would say.
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
         let occasion = Occasion::ByHand;
         let inputs = Inputs {
@@ -111,8 +118,7 @@ impl Rig {
             occasion,
         };
         let State::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
-        let opening = Opening::open(runner, &self.repository).await.unwrap();
-        opening.back_up(role, &candidacy, ask).await.unwrap()
+        candidacy
     }
 
     /// As a host sees it that has nothing but the store and the key.

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, RepoId, RoleName, Seq, Term};
+use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term};
 use crate::journal::state::State;
 use crate::repo::crypto::Keys;
 use crate::repo::line;
@@ -75,6 +75,10 @@ pub enum Body {
     Pause(PauseBody),
     /// An operator ended that.
     Resume,
+    /// Snapshots are forgotten, and what nothing needs any more is condemned: nothing may refer to it from here on.
+    Prune(PruneBody),
+    /// What some prunes condemned is deleted.
+    Swept(SweptBody),
     /// A kind that this version does not know: it reads on, and does not append.
     Unknown {
         /// Its name.
@@ -96,6 +100,8 @@ impl Body {
             Body::Clone(body) => ("clone", json(serde_json::to_value(body))),
             Body::Pause(body) => ("pause", json(serde_json::to_value(body))),
             Body::Resume => ("resume", serde_json::Value::Object(serde_json::Map::default())),
+            Body::Prune(body) => ("prune", json(serde_json::to_value(body))),
+            Body::Swept(body) => ("swept", json(serde_json::to_value(body))),
             Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
         }
     }
@@ -189,6 +195,27 @@ pub struct SnapshotBody {
     pub changed_set: ChunkId,
     /// What the run cost.
     pub cost: Cost,
+}
+
+/// The body of a prune.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PruneBody {
+    /// Snapshots that are no more.
+    pub forgotten: Vec<Digest>,
+    /// The index objects from here on. Those that were named before and are not among them are condemned.
+    pub indexes: Vec<IndexId>,
+    /// Packs that nothing refers to, now and for ever.
+    pub packs: Vec<PackId>,
+    /// Index objects that no record ever named.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub strays: Vec<IndexId>,
+}
+
+/// The body of a sweep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweptBody {
+    /// The prunes whose condemned objects are gone.
+    pub prunes: Vec<Seq>,
 }
 
 /// Counts of entries against the snapshot before.
@@ -314,6 +341,8 @@ impl Record {
             "clone" => Body::Clone(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "pause" => Body::Pause(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "resume" => Body::Resume,
+            "prune" => Body::Prune(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "swept" => Body::Swept(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             _ => Body::Unknown { kind: raw.kind, body: raw.body },
         };
         Ok(Record {

@@ -9,9 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, RepoId, RoleName, Seq, Term};
-use crate::journal::record::{Body, Changes, Cost, NodeRef, Record, TakeoverWhy};
+use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term};
+use crate::journal::record::{Body, Changes, Cost, NodeRef, PruneBody, Record, TakeoverWhy};
 use crate::role::twin::Newest;
+
+/// How many slots of forgotten snapshots are remembered.
+const PAST_SLOTS_KEPT: usize = 64;
 
 /// Who may write: the newest takeover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +80,19 @@ pub struct Paused {
     pub why: Option<String>,
 }
 
+/// What a prune condemned: nothing refers to it any more, and after a grace for those who still read it is deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condemned {
+    /// The number of the prune's record.
+    pub seq: Seq,
+    /// When, by the store's clock if the writer saw it, else by the writer's.
+    pub time: Timestamp,
+    /// Packs.
+    pub packs: Vec<PackId>,
+    /// Index objects.
+    pub indexes: Vec<IndexId>,
+}
+
 /// What the records up to some point add up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct State {
@@ -97,6 +113,15 @@ pub struct State {
     /// The etcd cluster that has the head, if it is not the one that `format` names.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cluster: Option<ClusterId>,
+    /// What prunes condemned and no sweep has deleted yet.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub condemned: Vec<Condemned>,
+    /// When the newest prune was, by the same clock as snapshots.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pruned: Option<Timestamp>,
+    /// The newest committed slots of forgotten snapshots: the last ones are counted, whatever was kept.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub past_slots: BTreeSet<Timestamp>,
     /// What a newer version keeps here. It is carried along, and keeps this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -262,6 +287,8 @@ impl View {
                 });
             }
             Body::Resume => self.state.paused = None,
+            Body::Prune(body) => self.prune(record, body),
+            Body::Swept(body) => self.state.condemned.retain(|condemned| !body.prunes.contains(&condemned.seq)),
             Body::Unknown { kind, .. } => {
                 if !self.unknown_kinds.contains(kind) {
                     self.unknown_kinds.push(kind.clone());
@@ -271,6 +298,26 @@ impl View {
         self.writers.insert(record.node.id, Newest { seq: record.seq, instance: record.instance });
         self.head = Some(Head { seq: record.seq, digest, node: record.node.clone(), time: record.time });
         Ok(())
+    }
+
+    fn prune(&mut self, record: &Record, body: &PruneBody) {
+        let state = &mut self.state;
+        let forgotten: BTreeSet<Digest> = body.forgotten.iter().copied().collect();
+        let slots = state.snapshots.iter().filter(|snapshot| forgotten.contains(&snapshot.id)).filter_map(|s| s.slot);
+        state.past_slots.extend(slots);
+        while state.past_slots.len() > PAST_SLOTS_KEPT {
+            state.past_slots.pop_first();
+        }
+        state.snapshots.retain(|snapshot| !forgotten.contains(&snapshot.id));
+        let named: BTreeSet<IndexId> = body.indexes.iter().copied().collect();
+        let replaced = state.indexes.iter().filter(|id| !named.contains(id)).copied();
+        let indexes: Vec<IndexId> = replaced.chain(body.strays.iter().copied()).collect();
+        let time = record.store_time.unwrap_or(record.time);
+        if !(body.packs.is_empty() && indexes.is_empty()) {
+            state.condemned.push(Condemned { seq: record.seq, time, packs: body.packs.clone(), indexes });
+        }
+        state.indexes.clone_from(&body.indexes);
+        state.pruned = Some(time);
     }
 
     fn apply_term(&self, record: &Record) -> Result<(), FoldError> {

@@ -50,6 +50,12 @@ pub fn index(role: &RoleName, id: IndexId) -> String {
     format!("{role}/index/{id}")
 }
 
+/// The ID in an index object's key; `None` for any other key.
+pub fn parse_index(role: &RoleName, key: &str) -> Option<IndexId> {
+    let id = key.strip_prefix(&index_prefix(role))?.parse().ok()?;
+    (index(role, id) == key).then_some(id)
+}
+
 /// Where the index objects are.
 pub fn index_prefix(role: &RoleName) -> String {
     format!("{role}/index/")

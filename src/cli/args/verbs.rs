@@ -367,6 +367,17 @@ pub struct Exec {
     pub command: Vec<String>,
 }
 
+/// `runner prune`
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Which role
+    #[arg(value_name = "ROLE")]
+    pub role: RoleName,
+    /// Say what would go, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `runner takeover` and `runner resume`
 #[derive(Debug, Args)]
 pub struct OneRole {

@@ -2,7 +2,7 @@
 
 use super::inside::escaped;
 use super::{View, short, table};
-use crate::cli::units::{count, minute, time};
+use crate::cli::units::{count, counted, minute, time};
 use crate::ids::Digest;
 use crate::journal::record::{Body, Record, TakeoverWhy};
 
@@ -56,6 +56,12 @@ fn what(record: &Record, view: &View) -> String {
         }
         Body::Clone(clone) => format!("this node exists twice: process {} is none of its own", clone.other),
         Body::Resume => "resumed".to_owned(),
+        Body::Prune(prune) => format!(
+            "prune: {} forgotten, {} condemned",
+            counted(prune.forgotten.len() as u64, "snapshot", "snapshots"),
+            counted(prune.packs.len() as u64, "pack", "packs")
+        ),
+        Body::Swept(_) => "what was condemned is deleted".to_owned(),
         Body::Unknown { kind, .. } => format!("{kind}: not known to this version"),
     }
 }

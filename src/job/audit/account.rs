@@ -89,7 +89,7 @@ impl<'a> Account<'a> {
                 why: body.why.clone(),
             }),
             Body::Resume => self.ledger.pauses.end(time),
-            Body::Clone(_) | Body::Unknown { .. } => {}
+            Body::Clone(_) | Body::Prune(_) | Body::Swept(_) | Body::Unknown { .. } => {}
         }
     }
 

@@ -23,13 +23,15 @@ const RECENT_SLOTS: usize = 10;
 struct Tries {
     /// It has a commit of which no more is known.
     vouched: bool,
+    /// It had a commit that a prune has forgotten.
+    forgotten: bool,
     commits: Vec<Commit>,
     attempts: Vec<(InstanceId, Attempt)>,
 }
 
 impl Tries {
     fn is_committed(&self) -> bool {
-        self.vouched || !self.commits.is_empty()
+        self.vouched || self.forgotten || !self.commits.is_empty()
     }
 }
 
@@ -81,6 +83,9 @@ impl Ledger {
         if let Some(slot) = state.last_slot {
             let tries = ledger.slots.entry(slot).or_default();
             tries.vouched = tries.commits.is_empty();
+        }
+        for slot in &state.past_slots {
+            ledger.slots.entry(*slot).or_default().forgotten = true;
         }
         if let Some(paused) = &state.paused {
             ledger.pauses.begin(paused);

@@ -19,14 +19,19 @@ const ORPHAN_FETCHES: usize = 8;
 const TRAILER_GUESS: u64 = 64 << 10;
 
 /// Packs that are in the store and in no index: what a broken run left. Listed after the head was read, so that none of them can have
-/// been deleted by a prune that the head knows of. One that cannot be read is left alone.
-pub(crate) async fn find(store: &dyn Store, keys: &Keys, index: &Index) -> Result<Vec<PackTable>, BackupError> {
+/// been deleted by a prune that the head knows of, and none that one has `condemned`. One that cannot be read is left alone.
+pub(crate) async fn find(
+    store: &dyn Store,
+    keys: &Keys,
+    index: &Index,
+    condemned: &HashSet<PackId>,
+) -> Result<Vec<PackTable>, BackupError> {
     let known: HashSet<PackId> = index.packs().iter().map(|p| p.id).collect();
     let listed = list_all(store, &names::packs_prefix(keys.role())).await?;
     let orphans = listed
         .into_iter()
         .filter_map(|object| Some((names::parse_pack(keys.role(), &object.key)?, object)))
-        .filter(|(id, _)| !known.contains(id));
+        .filter(|(id, _)| !known.contains(id) && !condemned.contains(id));
     let tables: Vec<Option<PackTable>> = stream::iter(orphans)
         .map(|(id, object)| async move { read_table(store, keys, id, &object.key, object.size).await })
         .buffered(ORPHAN_FETCHES)

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use crate::config::{Dump, RoleSettings, TakeoverTrust};
-use crate::ids::{ChunkId, IndexId};
+use crate::ids::{ChunkId, IndexId, PackId};
 use crate::job::backup::known::Blocks;
 use crate::job::backup::orphans;
 use crate::job::backup::pipeline::{Gathered, Input, gather};
@@ -118,7 +118,7 @@ impl Session<'_> {
         let gathered = self.gather(role, base, cache, unfinished, ask).await?;
         refuse_empty(role, &gathered)?;
         progress.enter(Phase::Commit);
-        let indexes = self.put_indexes(&gathered.packs).await?;
+        let indexes = put_indexes(self.runner, self.repository, &gathered.packs).await?;
         self.commit(base, gathered, indexes, ask.slot).await
     }
 
@@ -166,14 +166,19 @@ impl Session<'_> {
         });
         let (store, keys) = (self.repository.store.clone(), self.repository.keys.clone());
         let (index_ids, index_dir) = (self.view.state.indexes.clone(), self.local.index_dir());
+        let condemned: HashSet<PackId> = self.view.state.condemned.iter().flat_map(|c| &c.packs).copied().collect();
         let load = {
             let (store, keys) = (store.clone(), keys.clone());
             move || {
                 let (store, keys, ids, dir) = (store.clone(), keys.clone(), index_ids.clone(), index_dir.clone());
+                let condemned = condemned.clone();
                 async move {
                     let index = load_index(store.as_ref(), &keys, &ids, Some(&dir)).await?;
-                    let orphans =
-                        if unfinished { orphans::find(store.as_ref(), &keys, &index).await? } else { Vec::new() };
+                    let orphans = if unfinished {
+                        orphans::find(store.as_ref(), &keys, &index, &condemned).await?
+                    } else {
+                        Vec::new()
+                    };
                     Ok::<_, BackupError>(Stock { index: Arc::new(index), orphans: Orphans::new(orphans) })
                 }
             }
@@ -221,28 +226,6 @@ impl Session<'_> {
         })
         .await
         .map_err(|e| BackupError::Internal(e.to_string()))?
-    }
-
-    /// Puts the index of this run's packs, in objects of bounded size.
-    async fn put_indexes(&self, packs: &[PackTable]) -> Result<Vec<IndexId>, BackupError> {
-        let mut ids = Vec::new();
-        let mut rest = packs;
-        while !rest.is_empty() {
-            let mut chunks = 0;
-            let fits = rest.iter().take_while(|table| {
-                let before = chunks;
-                chunks += table.frames.iter().map(|f| f.chunks.len()).sum::<usize>();
-                before == 0 || chunks <= INDEX_OBJECT_CHUNKS
-            });
-            let (part, more) = rest.split_at(fits.count());
-            let id = IndexId(self.runner.env.random_bytes());
-            let object: Bytes = encode_index(&self.repository.keys, id, self.runner.env.random_bytes(), part);
-            Progress::add(&self.runner.progress.bytes_uploaded, object.len() as u64);
-            self.repository.store.put(&names::index(self.repository.role(), id), object).await?;
-            ids.push(id);
-            rest = more;
-        }
-        Ok(ids)
     }
 
     async fn commit(
@@ -310,8 +293,14 @@ impl Session<'_> {
             match self.journal.append(&self.permit, &view, body.clone(), slot).await {
                 Err(AppendError::Moved(now)) => {
                     // What this run refers to must still be what the journal vouches for.
-                    if !self.view.state.indexes.iter().all(|id| now.state.indexes.contains(id)) {
+                    if !self.view.state.indexes.iter().all(|id| now.state.indexes.contains(id))
+                        || now.state.condemned != self.view.state.condemned
+                    {
                         return Err(BackupError::Pruned);
+                    }
+                    // What stays was decided on all that was there.
+                    if matches!(body, Body::Prune(_)) && now.state.snapshots != self.view.state.snapshots {
+                        return Err(AppendError::Moved(now).into());
                     }
                     // Another process under the same permit, on a copy of this node's state, had the same slot.
                     if slot.is_some_and(|slot| now.state.last_slot.is_some_and(|last| last >= slot)) {
@@ -348,6 +337,32 @@ impl Session<'_> {
             tracing::warn!("the tree cache cannot be written: {error}");
         }
     }
+}
+
+/// Puts the index of these packs, in objects of bounded size.
+pub(crate) async fn put_indexes(
+    runner: &Runner,
+    repository: &Repository,
+    packs: &[PackTable],
+) -> Result<Vec<IndexId>, BackupError> {
+    let mut ids = Vec::new();
+    let mut rest = packs;
+    while !rest.is_empty() {
+        let mut chunks = 0;
+        let fits = rest.iter().take_while(|table| {
+            let before = chunks;
+            chunks += table.frames.iter().map(|f| f.chunks.len()).sum::<usize>();
+            before == 0 || chunks <= INDEX_OBJECT_CHUNKS
+        });
+        let (part, more) = rest.split_at(fits.count());
+        let id = IndexId(runner.env.random_bytes());
+        let object: Bytes = encode_index(&repository.keys, id, runner.env.random_bytes(), part);
+        Progress::add(&runner.progress.bytes_uploaded, object.len() as u64);
+        repository.store.put(&names::index(repository.role(), id), object).await?;
+        ids.push(id);
+        rest = more;
+    }
+    Ok(ids)
 }
 
 /// The gitignore pattern that means exactly this path.

@@ -57,7 +57,15 @@ pub(super) async fn take(
     }
     drop(tables);
     index.sort();
-    let unreferenced = list_packs(repository, &packs, found).await? + strange_indexes(repository, ids).await?;
+    // What a prune condemned is on its way out, and nobody's accident.
+    let role = repository.role();
+    let condemned = history.state.condemned.iter().flat_map(|condemned| {
+        let packs = condemned.packs.iter().map(|id| names::pack(role, *id));
+        packs.chain(condemned.indexes.iter().map(|id| names::index(role, *id)))
+    });
+    let condemned: HashSet<String> = condemned.collect();
+    let unreferenced =
+        list_packs(repository, &packs, &condemned, found).await? + strange_indexes(repository, ids, &condemned).await?;
     Ok(Inventory { index, packs, unreferenced })
 }
 
@@ -73,6 +81,7 @@ pub(super) async fn load(repository: &Repository, id: IndexId) -> Result<Result<
 async fn list_packs(
     repository: &Repository,
     packs: &HashMap<PackId, u64>,
+    condemned: &HashSet<String>,
     found: &mut Found,
 ) -> Result<u64, VerifyError> {
     let (store, role) = (repository.store.as_ref(), repository.role());
@@ -81,7 +90,7 @@ async fn list_packs(
     each_listed(store, &names::packs_prefix(role), |object| {
         let named = names::parse_pack(role, &object.key).and_then(|id| Some((id, *packs.get(&id)?)));
         let Some((id, size)) = named else {
-            strangers += 1;
+            strangers += u64::from(!condemned.contains(&object.key));
             return;
         };
         missing.remove(&id);
@@ -114,11 +123,16 @@ async fn list_packs(
     Ok(strangers)
 }
 
-async fn strange_indexes(repository: &Repository, ids: &[IndexId]) -> Result<u64, VerifyError> {
+async fn strange_indexes(
+    repository: &Repository,
+    ids: &[IndexId],
+    condemned: &HashSet<String>,
+) -> Result<u64, VerifyError> {
     let role = repository.role();
     let known: HashSet<String> = ids.iter().map(|&id| names::index(role, id)).collect();
     let mut strangers = 0;
-    let count = |object: &crate::store::ObjectMeta| strangers += u64::from(!known.contains(&object.key));
+    let is_known = |key: &String| known.contains(key) || condemned.contains(key);
+    let count = |object: &crate::store::ObjectMeta| strangers += u64::from(!is_known(&object.key));
     each_listed(repository.store.as_ref(), &names::index_prefix(role), count).await?;
     Ok(strangers)
 }

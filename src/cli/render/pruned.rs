@@ -1,0 +1,128 @@
+//! `prune`.
+
+use super::{View, short, table, wrap};
+use crate::cli::units::{bytes, counted, minute};
+use crate::ids::RoleName;
+use crate::job::prune::retention::{Reason, Rule};
+use crate::job::report::pruned::{PruneReport, Verdict};
+
+/// What was done or, on a dry run, what would be.
+pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
+    let gone = report.snapshots.iter().filter(|verdict| !verdict.kept).count() as u64;
+    let kept = report.snapshots.len() as u64 - gone;
+    let (verb, freed) = if dry_run { ("would be ", "would be freed") } else { ("", "are freed") };
+    let snapshots = format!("{} {verb}kept, {gone} {verb}forgotten", counted(kept, "snapshot", "snapshots"));
+    let mut out = wrap(&format!("{}: ", report.role), 2, &snapshots);
+    if dry_run {
+        out += &verdicts(&report.snapshots, view);
+    }
+    let packs = match report.packs_condemned {
+        0 => "every pack stays".to_owned(),
+        n => {
+            let anew = match report.packs_repacked {
+                0 => String::new(),
+                n => format!(", {n} of them after what is needed was written anew"),
+            };
+            format!("{} {freed}: {}{anew}", bytes(report.bytes_freed), counted(n, "pack", "packs"))
+        }
+    };
+    out += &wrap("  ", 2, &format!("{packs}; {} that nothing needs stay", bytes(report.bytes_unused)));
+    if !dry_run {
+        let swept = &report.swept;
+        let deleted = format!(
+            "{} and {} deleted",
+            counted(swept.packs, "pack", "packs"),
+            counted(swept.indexes, "index object", "index objects")
+        );
+        let waiting = match swept.waiting {
+            0 => String::new(),
+            n => format!("; {} until 'prune_grace' is over", counted(n, "pack waits", "packs wait")),
+        };
+        out += &wrap("  ", 2, &format!("{deleted}{waiting}"));
+    }
+    out
+}
+
+/// That nothing was done here.
+pub fn refused(role: &RoleName, why: &str) -> String {
+    wrap(&format!("{role}: "), 2, &format!("not pruned — {why}"))
+}
+
+fn verdicts(verdicts: &[Verdict], view: &View) -> String {
+    let rows = verdicts.iter().map(|verdict| {
+        [
+            if verdict.kept { "keep" } else { "forget" }.to_owned(),
+            short(verdict.snapshot),
+            minute(verdict.time, &view.zone),
+            verdict.node.clone(),
+            reasons(verdict),
+        ]
+    });
+    let text = table(["", "ID", "TIME", "NODE", "WHY"], [false; 5], rows);
+    let lines: Vec<String> = text.lines().map(|line| format!("  {line}\n")).collect();
+    lines.concat()
+}
+
+fn reasons(verdict: &Verdict) -> String {
+    if verdict.kept && verdict.reasons.is_empty() {
+        return "the next run goes on from it".to_owned();
+    }
+    let names: Vec<String> = verdict.reasons.iter().copied().map(reason).collect();
+    names.join(", ")
+}
+
+fn reason(reason: Reason) -> String {
+    format!("{}{}", if reason.oldest { "oldest " } else { "" }, rule(reason.rule))
+}
+
+/// The config's word.
+pub fn rule(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Last => "last",
+        Rule::Hourly => "hourly",
+        Rule::Daily => "daily",
+        Rule::Weekly => "weekly",
+        Rule::Monthly => "monthly",
+        Rule::Yearly => "yearly",
+        Rule::Within => "within",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples;
+    use crate::ids::Digest;
+    use crate::job::report::pruned::Swept;
+
+    fn verdict(n: u8, time: &str, rules: &[Rule]) -> Verdict {
+        Verdict {
+            snapshot: Digest([n; 32]),
+            time: samples::at(time),
+            node: "app01".to_owned(),
+            kept: !rules.is_empty(),
+            reasons: rules.iter().map(|&rule| Reason { rule, oldest: rule == Rule::Yearly }).collect(),
+        }
+    }
+
+    #[test]
+    fn it_says_what_goes_and_why_the_rest_stays() {
+        let pruned = PruneReport {
+            role: "app".parse().unwrap(),
+            snapshots: vec![
+                verdict(0x11, "2026-01-01T00:00:00Z", &[Rule::Yearly]),
+                verdict(0x22, "2026-11-18T01:00:00Z", &[]),
+                Verdict { kept: true, ..verdict(0x3f, "2026-11-20T01:00:00Z", &[]) },
+                verdict(0x44, "2026-11-20T01:00:00Z", &[Rule::Last, Rule::Daily]),
+            ],
+            packs_condemned: 4,
+            packs_repacked: 1,
+            bytes_freed: 62 << 20,
+            bytes_unused: 3 << 20,
+            swept: Swept { packs: 7, indexes: 1, waiting: 4 },
+        };
+        let text = [report(&pruned, true, &samples::view()), report(&pruned, false, &samples::view())].concat();
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text);
+    }
+}

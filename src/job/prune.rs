@@ -1,0 +1,268 @@
+//! `prune`: forgets snapshots by the role's retention, and frees the space that nothing needs any more.
+//!
+//! The one verb that destroys, so everything about it is in the journal first. Order, and nothing of it is optional: read all manifests
+//! that stay; write what is moved out of wasteful packs; write the index that no longer knows what goes; append the record that
+//! forgets and condemns, by compare-and-set on the head that all of this was decided on; wait the grace for those who still read;
+//! delete; append that it is deleted. What is condemned stays condemned: no run refers to it, not even one that finds it in the store.
+//! A crash anywhere leaves garbage for the next prune, or a deletion that the next one finishes. It takes no lock.
+
+mod plan;
+mod repack;
+pub mod retention;
+mod survey;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use self::plan::Fate;
+use self::retention::Reason;
+use self::survey::{Strays, Survey};
+use crate::config::{Keep, RoleSettings, Settings};
+use crate::ids::{Digest, PackId, RoleName};
+use crate::job::backup::{BackupError, Opening, Session, put_indexes};
+use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded};
+use crate::job::progress::Phase;
+use crate::job::report::pruned::{PruneReport, Swept, Verdict};
+use crate::job::repository::Repository;
+use crate::job::runner::Runner;
+use crate::journal::record::{Body, PruneBody};
+use crate::journal::state::{Snapshot, View};
+use crate::repo::pack::PackTable;
+use crate::repo::reader::RepoError;
+use crate::role::election::Occasion;
+use crate::role::lease::keeper::LostTo;
+use crate::role::permit::Candidacy;
+use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// What no record ever named is condemned when it is this old by the store's time: a first upload may take days.
+const STRAY_AGE: SignedDuration = SignedDuration::from_hours(24 * 7);
+
+/// The most packs that one prune condemns: its record stays below 300 KB. The next one goes on.
+const PACKS_MAX: usize = 8192;
+
+/// So many index objects are made one, even if nothing else is to be done: whoever reads fetches them all.
+const INDEXES_MAX: usize = 32;
+
+/// Why a prune did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// The role keeps everything.
+    #[error("role {0} keeps every snapshot: its config has no keep")]
+    KeepsAll(RoleName),
+    /// What a snapshot that stays needs cannot be read: nothing was changed.
+    #[error("snapshot {snapshot} cannot be read whole, so nothing is pruned: {error}")]
+    Damaged {
+        /// Which.
+        snapshot: Digest,
+        /// What is wrong.
+        error: RepoError,
+    },
+    /// The index cannot be read: nothing was changed.
+    #[error("the index cannot be read, so nothing is pruned: {0}")]
+    Index(RepoError),
+    /// Moving content.
+    #[error("{0}")]
+    Read(#[from] RepoError),
+    /// The journal, or the way to it.
+    #[error("{0}")]
+    Session(#[from] BackupError),
+    /// The way to the role.
+    #[error("{0}")]
+    Guard(#[from] GuardError),
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The store's credentials are append-only.
+    #[error(
+        "the snapshots are forgotten, but these credentials may not delete: no space is freed until somebody who may runs prune ({0})"
+    )]
+    MayNotDelete(StoreError),
+}
+
+/// What a prune would do, and what that was decided on.
+pub struct Plan {
+    report: PruneReport,
+    forgotten: Vec<Digest>,
+    survey: Survey,
+    fates: Vec<(PackId, Fate)>,
+    strays: Strays,
+    /// There are too many index objects.
+    untidy: bool,
+}
+
+impl Plan {
+    /// Decides, and changes nothing. `view` is the journal, `now` this node's clock.
+    ///
+    /// # Errors
+    /// Something that stays cannot be read whole.
+    pub async fn make(
+        repository: &Repository,
+        view: &View,
+        role: &RoleSettings,
+        zone: &TimeZone,
+        now: Timestamp,
+    ) -> Result<Self, PruneError> {
+        let Some(keep) = &role.keep else { return Err(PruneError::KeepsAll(role.name.clone())) };
+        let snapshots = &view.state.snapshots;
+        let verdicts = retain(keep, snapshots, zone);
+        let kept: Vec<&Snapshot> = snapshots.iter().zip(&verdicts).filter(|(_, v)| v.kept).map(|(s, _)| s).collect();
+        let survey = Survey::take(repository, &view.state, &kept).await?;
+        let strays = survey.strays(store_time(repository, now), STRAY_AGE);
+        let uses = survey.packs();
+        let fates = plan::decide(&uses, role.max_unused, PACKS_MAX.saturating_sub(strays.packs.len()));
+        let with = |fate| uses.iter().zip(&fates).filter(move |(_, (_, f))| *f == fate).map(|(pack, _)| *pack);
+        let (dropped, repacked) = (with(Fate::Drop), with(Fate::Repack));
+        let report = PruneReport {
+            role: role.name.clone(),
+            packs_condemned: (dropped.clone().count() + repacked.clone().count() + strays.packs.len()) as u64,
+            packs_repacked: repacked.clone().count() as u64,
+            bytes_freed: dropped.map(|pack| pack.stored).sum::<u64>()
+                + repacked.map(|pack| pack.unused()).sum::<u64>()
+                + strays.bytes,
+            bytes_unused: with(Fate::Keep).map(|pack| pack.unused()).sum(),
+            swept: Swept::default(),
+            snapshots: verdicts,
+        };
+        let gone = snapshots.iter().zip(&report.snapshots).filter(|(_, verdict)| !verdict.kept);
+        let forgotten = gone.map(|(snapshot, _)| snapshot.id).collect();
+        let untidy = view.state.indexes.len() > INDEXES_MAX;
+        Ok(Self { report, forgotten, survey, fates, strays, untidy })
+    }
+
+    /// What it says.
+    pub fn report(self) -> PruneReport {
+        self.report
+    }
+
+    fn is_idle(&self) -> bool {
+        self.forgotten.is_empty() && self.report.packs_condemned == 0 && self.strays.indexes.is_empty() && !self.untidy
+    }
+}
+
+/// Prunes, as the node that has the role.
+///
+/// # Errors
+/// Nothing is deleted that anything needs, whatever the error. [`PruneError::MayNotDelete`]: the rest was done.
+pub(crate) async fn prune(
+    session: &mut Session<'_>,
+    role: &RoleSettings,
+    zone: &TimeZone,
+) -> Result<PruneReport, PruneError> {
+    let (runner, repository) = (session.runner, session.repository);
+    runner.progress.enter(Phase::Prune);
+    let plan = Plan::make(repository, &session.view, role, zone, runner.env.clock.now()).await?;
+    if !plan.is_idle() {
+        let moved = repack::repack(session, &plan.survey, &plan.fates).await?;
+        let gone: Vec<PackId> = plan.fates.iter().filter(|(_, fate)| *fate != Fate::Keep).map(|(id, _)| *id).collect();
+        let dropped: HashSet<PackId> = gone.iter().copied().collect();
+        let stays = plan.survey.tables.iter().filter(|table| !dropped.contains(&table.id)).cloned();
+        let tables: Vec<PackTable> = stays.chain(moved).collect();
+        let body = PruneBody {
+            forgotten: plan.forgotten.clone(),
+            indexes: put_indexes(runner, repository, &tables).await?,
+            packs: gone.into_iter().chain(plan.strays.packs.iter().copied()).collect(),
+            strays: plan.strays.indexes.clone(),
+        };
+        session.append(Body::Prune(body), None).await?;
+        session.local.trim_index(&session.view.state.indexes);
+    }
+    let now = store_time(repository, runner.env.clock.now());
+    let swept = match sweep::sweep(session, now, role.prune_grace).await {
+        Err(PruneError::Store(error)) if error.kind == StoreErrorKind::Denied => {
+            return Err(PruneError::MayNotDelete(error));
+        }
+        swept => swept?,
+    };
+    Ok(PruneReport { swept, ..plan.report })
+}
+
+/// What became of a prune that was asked for.
+#[derive(Debug)]
+pub enum Pruned {
+    /// It was done.
+    Done(PruneReport),
+    /// This node does not work for the role now; why not.
+    Refused(Box<Guarded>),
+}
+
+/// Prunes `role` if this node is active for it.
+///
+/// # Errors
+/// [`prune`]'s, and those of the way to the role.
+pub async fn run(
+    runner: &Runner,
+    settings: &Settings,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+) -> Result<Pruned, PruneError> {
+    let runner = &Runner { cancel: runner.cancel.child(), ..runner.clone() };
+    let approach = match guard::approach(runner, settings, role, connect, false).await? {
+        Ok(approach) => approach,
+        Err(refused) => return Ok(Pruned::Refused(Box::new(refused))),
+    };
+    let Approach { repository, plan, assessment, .. } = approach;
+    let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion: Some(Occasion::None) };
+    match Box::pin(guard.admit(assessment)).await? {
+        Admission::Refused(refused) => Ok(Pruned::Refused(refused)),
+        Admission::Active(admitted) => {
+            let Admitted { opening, candidacy, keeper, .. } = *admitted;
+            let done = under(runner, role, &settings.timezone, opening, &candidacy, guard::lost(keeper.as_ref())).await;
+            guard::release(keeper).await;
+            done.map(Pruned::Done)
+        }
+    }
+}
+
+/// Prunes as the node that the election named, until it is done or the lease is `lost`.
+///
+/// # Errors
+/// [`prune`]'s. Another run of this node is going on: neither is to decide on what the other changes.
+pub(crate) async fn under(
+    runner: &Runner,
+    role: &RoleSettings,
+    zone: &TimeZone,
+    opening: Opening<'_>,
+    candidacy: &Candidacy,
+    lost: impl Future<Output = LostTo>,
+) -> Result<PruneReport, PruneError> {
+    let mut session = opening.hold().await?.take(candidacy).await?;
+    let mut work = Box::pin(prune(&mut session, role, zone));
+    tokio::select! {
+        done = &mut work => done,
+        _ = lost => {
+            runner.cancel.cancel();
+            work.await
+        }
+    }
+}
+
+/// Why each snapshot stays, or that it goes; in the journal's order. The newest one stays whatever the clocks said: the next run
+/// goes on from it.
+fn retain(keep: &Keep, snapshots: &[Snapshot], zone: &TimeZone) -> Vec<Verdict> {
+    let mut order: Vec<usize> = (0..snapshots.len()).collect();
+    order.sort_by_key(|n| snapshots[*n].time);
+    let times: Vec<Timestamp> = order.iter().map(|n| snapshots[*n].time).collect();
+    let mut reasons = vec![Vec::new(); snapshots.len()];
+    for (n, found) in order.into_iter().zip(retention::decide(keep, &times, zone)) {
+        reasons[n] = found;
+    }
+    let verdict = |(n, (snapshot, reasons)): (usize, (&Snapshot, Vec<Reason>))| Verdict {
+        snapshot: snapshot.id,
+        time: snapshot.time,
+        node: snapshot.node.name.clone(),
+        kept: !reasons.is_empty() || n + 1 == snapshots.len(),
+        reasons,
+    };
+    snapshots.iter().zip(reasons).enumerate().map(verdict).collect()
+}
+
+/// The store's time, as far as it is known.
+fn store_time(repository: &Repository, now: Timestamp) -> Timestamp {
+    repository.store.clock_offset().and_then(|offset| now.checked_add(offset).ok()).unwrap_or(now)
+}

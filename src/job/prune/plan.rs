@@ -1,0 +1,92 @@
+//! What becomes of each pack. Pure.
+
+use crate::ids::PackId;
+
+/// A pack and how much of it something needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Use {
+    pub(super) pack: PackId,
+    /// Bytes of the object.
+    pub(super) stored: u64,
+    /// Of these, what the snapshots that stay need.
+    pub(super) needed: u64,
+}
+
+impl Use {
+    /// Bytes that nothing needs.
+    pub(super) fn unused(&self) -> u64 {
+        self.stored.saturating_sub(self.needed)
+    }
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It stays.
+    Keep,
+    /// What is needed of it is written anew, and the rest goes with it.
+    Repack,
+    /// Nothing needs it.
+    Drop,
+}
+
+/// Decides: packs that nothing needs go; of the others the most wasteful are written anew, until at most `max_unused` percent of
+/// what stays is unused. At most `packs_max` go at once.
+pub(super) fn decide(packs: &[Use], max_unused: u8, packs_max: usize) -> Vec<(PackId, Fate)> {
+    let mut fates: Vec<(PackId, Fate)> = packs.iter().map(|pack| (pack.pack, Fate::Keep)).collect();
+    let mut left = packs_max;
+    for (fate, _) in fates.iter_mut().zip(packs).filter(|(_, pack)| pack.needed == 0) {
+        if left > 0 {
+            fate.1 = Fate::Drop;
+            left -= 1;
+        }
+    }
+    let mut wasteful: Vec<usize> =
+        (0..packs.len()).filter(|n| packs[*n].needed > 0 && packs[*n].unused() > 0).collect();
+    // By share: what is freed for each byte that is written.
+    wasteful.sort_by_key(|n| (packs[*n].needed.saturating_mul(1000) / packs[*n].unused(), packs[*n].pack));
+    let needed: u128 = packs.iter().map(|pack| u128::from(pack.needed)).sum();
+    let mut unused: u128 = wasteful.iter().map(|n| u128::from(packs[*n].unused())).sum();
+    for n in wasteful {
+        // Unused, as a part of all that would be stored.
+        if unused * 100 <= (needed + unused) * u128::from(max_unused) || left == 0 {
+            break;
+        }
+        fates[n].1 = Fate::Repack;
+        unused -= u128::from(packs[n].unused());
+        left -= 1;
+    }
+    fates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fates(packs: &[(u64, u64)], max_unused: u8, packs_max: usize) -> String {
+        let packs: Vec<Use> = packs
+            .iter()
+            .enumerate()
+            .map(|(n, &(stored, needed))| Use { pack: PackId([n as u8; 16]), stored, needed })
+            .collect();
+        let letter = |(_, fate)| match fate {
+            Fate::Keep => 'k',
+            Fate::Repack => 'r',
+            Fate::Drop => 'd',
+        };
+        decide(&packs, max_unused, packs_max).into_iter().map(letter).collect()
+    }
+
+    #[test]
+    fn the_most_wasteful_go_first_until_the_rest_is_good_enough() {
+        let packs = [(100, 100), (100, 0), (100, 50), (100, 95), (100, 10)];
+        assert_eq!(fates(&packs, 100, 9), "kdkkk", "what nothing needs goes whatever the limit");
+        assert_eq!(fates(&packs, 50, 9), "kdkkk", "145 of 400 are unused");
+        assert_eq!(fates(&packs, 20, 9), "kdkkr", "55 of 310 are left");
+        assert_eq!(fates(&packs, 5, 9), "kdrkr");
+        assert_eq!(fates(&packs, 0, 9), "kdrrr");
+        assert_eq!(fates(&packs, 0, 2), "kdkkr", "so many at once");
+        assert_eq!(fates(&packs, 0, 0), "kkkkk");
+        assert_eq!(fates(&[], 0, 9), "");
+    }
+}

@@ -1,0 +1,121 @@
+//! Writes what is needed of wasteful packs into new ones. Every chunk is checked against its name on the way: damage is not carried on.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::plan::Fate;
+use super::survey::Survey;
+use super::{PruneError, RepoError};
+use crate::ids::{ChunkId, PackId};
+use crate::job::backup::{BackupError, Session};
+use crate::job::progress::Progress;
+use crate::repo::names;
+use crate::repo::pack::{ChunkEntry, Compressor, FRAME_TARGET_BYTES, PackBuilder, PackTable};
+
+/// Frames of one pack that are fetched together.
+const FRAMES_AT_ONCE: usize = 8;
+
+/// Chunks on their way into a pack.
+#[derive(Default)]
+struct Lane {
+    content: Vec<u8>,
+    chunks: Vec<ChunkEntry>,
+    pack: Option<PackBuilder>,
+}
+
+/// Writes them; returns what the new packs hold.
+pub(super) async fn repack(
+    session: &Session<'_>,
+    survey: &Survey,
+    fates: &[(PackId, Fate)],
+) -> Result<Vec<PackTable>, PruneError> {
+    let fates: HashMap<PackId, Fate> = fates.iter().copied().collect();
+    let mut moving = Moving { session, compressor: Compressor::default(), tables: Vec::new() };
+    // Content and manifest are kept apart, so that reading a manifest does not drag content along.
+    let (mut data, mut nodes) = (Lane::default(), Lane::default());
+    for table in survey.tables.iter().filter(|table| fates.get(&table.id) == Some(&Fate::Repack)) {
+        let place = survey.reader.index().packs().iter().find(|place| place.id == table.id);
+        let place = place.expect("every table is in the index");
+        let wanted = |frame: &u32| {
+            table.frames[*frame as usize].chunks.iter().any(|chunk| survey.is_needed_in(&chunk.id, table.id))
+        };
+        let frames: Vec<u32> = (0..table.frames.len() as u32).filter(wanted).collect();
+        for numbers in frames.chunks(FRAMES_AT_ONCE) {
+            if session.runner.cancel.is_cancelled() {
+                return Err(BackupError::Interrupted.into());
+            }
+            let contents = survey.reader.frames(place, numbers).await?;
+            for (number, content) in numbers.iter().zip(contents) {
+                let mut at = 0;
+                for chunk in &table.frames[*number as usize].chunks {
+                    let bytes = content.slice(at..at + chunk.len as usize);
+                    at += chunk.len as usize;
+                    if !survey.is_needed_in(&chunk.id, table.id) {
+                        continue;
+                    }
+                    moving.check(&chunk.id, &bytes, table.id)?;
+                    let lane = if survey.nodes.contains(&chunk.id) { &mut nodes } else { &mut data };
+                    moving.push(lane, *chunk, &bytes).await?;
+                }
+            }
+        }
+    }
+    moving.finish(data).await?;
+    moving.finish(nodes).await?;
+    Ok(moving.tables)
+}
+
+struct Moving<'a> {
+    session: &'a Session<'a>,
+    compressor: Compressor,
+    tables: Vec<PackTable>,
+}
+
+impl Moving<'_> {
+    fn check(&self, id: &ChunkId, content: &[u8], pack: PackId) -> Result<(), RepoError> {
+        if self.session.repository.keys.chunk_id(content) == *id {
+            return Ok(());
+        }
+        Err(RepoError::Content { chunk: *id, pack })
+    }
+
+    async fn push(&mut self, lane: &mut Lane, chunk: ChunkEntry, content: &[u8]) -> Result<(), PruneError> {
+        lane.content.extend_from_slice(content);
+        lane.chunks.push(chunk);
+        if lane.content.len() < FRAME_TARGET_BYTES {
+            return Ok(());
+        }
+        self.close_frame(lane);
+        if lane.pack.as_ref().is_some_and(PackBuilder::is_full) {
+            self.upload(lane).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, mut lane: Lane) -> Result<(), PruneError> {
+        if !lane.chunks.is_empty() {
+            self.close_frame(&mut lane);
+        }
+        self.upload(&mut lane).await
+    }
+
+    fn close_frame(&mut self, lane: &mut Lane) {
+        let frame = self.compressor.pack(&lane.content, std::mem::take(&mut lane.chunks));
+        lane.content.clear();
+        let (keys, env) = (&self.session.repository.keys, &self.session.runner.env);
+        let new = || PackBuilder::new(keys, PackId(env.random_bytes()), env.random_bytes());
+        lane.pack.get_or_insert_with(new).push(frame);
+    }
+
+    async fn upload(&mut self, lane: &mut Lane) -> Result<(), PruneError> {
+        let Some(pack) = lane.pack.take() else { return Ok(()) };
+        let (bytes, table): (Bytes, PackTable) = pack.finish();
+        let (repository, progress) = (self.session.repository, &self.session.runner.progress);
+        let len = bytes.len() as u64;
+        repository.store.put(&names::pack(repository.role(), table.id), bytes).await?;
+        Progress::add(&progress.bytes_uploaded, len);
+        self.tables.push(table);
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! Which snapshots a role keeps, and why. Pure.
+//!
+//! The rules are those of restic's `forget`: each rule looks at the snapshots from the newest to the oldest and keeps the newest one
+//! of each hour, day, week, month or year until it has kept as many as it was told; hours without a snapshot do not count. Where a
+//! rule has some left when it comes to the oldest snapshot, it keeps that one as well. A snapshot is kept if one rule keeps it.
+//!
+//! `within` counts back from the newest snapshot, not from now: a role that is not backed up any more loses nothing by waiting.
+
+use std::time::Duration;
+
+use jiff::civil::{Date, DateTime, ISOWeekDate};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::config::Keep;
+
+/// Why a snapshot is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// It is one of the newest.
+    Last,
+    /// It is the newest of its hour.
+    Hourly,
+    /// It is the newest of its day.
+    Daily,
+    /// It is the newest of its week, which begins on Monday.
+    Weekly,
+    /// It is the newest of its month.
+    Monthly,
+    /// It is the newest of its year.
+    Yearly,
+    /// It is not much older than the newest one.
+    Within,
+}
+
+/// One reason to keep a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reason {
+    /// By which rule.
+    pub rule: Rule,
+    /// It is the oldest of all, and the rule has some left.
+    pub oldest: bool,
+}
+
+/// What to do with the snapshots of these times, oldest first: why to keep each of them; without a reason it is to go.
+pub fn decide(keep: &Keep, times: &[Timestamp], zone: &TimeZone) -> Vec<Vec<Reason>> {
+    let mut reasons = vec![Vec::new(); times.len()];
+    if let (Some(within), Some(newest)) = (keep.within, times.iter().max()) {
+        let from = oldest_within(*newest, within);
+        for (reasons, time) in reasons.iter_mut().zip(times) {
+            if *time > from {
+                reasons.push(Reason { rule: Rule::Within, oldest: false });
+            }
+        }
+    }
+    for (rule, count) in counts(keep) {
+        let (mut left, mut last) = (count, None);
+        for (n, time) in times.iter().enumerate().rev() {
+            if left == 0 {
+                break;
+            }
+            let period = period(rule, n, zone.to_datetime(*time));
+            let repeated = last == Some(period);
+            if repeated && n > 0 {
+                continue;
+            }
+            reasons[n].push(Reason { rule, oldest: repeated });
+            (last, left) = (Some(period), left - 1);
+        }
+    }
+    reasons
+}
+
+fn counts(keep: &Keep) -> [(Rule, u32); 6] {
+    [
+        (Rule::Last, keep.last),
+        (Rule::Hourly, keep.hourly),
+        (Rule::Daily, keep.daily),
+        (Rule::Weekly, keep.weekly),
+        (Rule::Monthly, keep.monthly),
+        (Rule::Yearly, keep.yearly),
+    ]
+}
+
+fn oldest_within(newest: Timestamp, within: Duration) -> Timestamp {
+    let within = SignedDuration::try_from(within).unwrap_or(SignedDuration::MAX);
+    newest.saturating_sub(within).unwrap_or(Timestamp::MIN)
+}
+
+/// What the snapshots of one period have in common: the first instant of its hour, day, week, month or year, on the civil calendar.
+fn period(rule: Rule, number: usize, time: DateTime) -> (Date, usize) {
+    let day = time.date();
+    match rule {
+        // Each is its own.
+        Rule::Last | Rule::Within => (day, number),
+        Rule::Hourly => (day, usize::try_from(time.hour()).unwrap_or_default()),
+        Rule::Daily => (day, 0),
+        Rule::Weekly => (day.iso_week_date().first_of_week().map_or(day, ISOWeekDate::date), 0),
+        Rule::Monthly => (day.first_of_month(), 0),
+        Rule::Yearly => (day.first_of_year(), 0),
+    }
+}
+
+#[cfg(test)]
+mod tests;

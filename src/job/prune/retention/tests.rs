@@ -1,0 +1,146 @@
+//! Against an independent model, and against answers worked out by hand and with restic 0.18.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// The times that are kept, newest first, as `day hour` with their reasons.
+fn kept(keep: &Keep, times: &[Timestamp], zone: &TimeZone) -> Vec<String> {
+    let reasons = decide(keep, times, zone);
+    let line = |(time, reasons): (&Timestamp, &Vec<Reason>)| {
+        let names: Vec<String> = reasons
+            .iter()
+            .map(|r| format!("{}{:?}", if r.oldest { "oldest " } else { "" }, r.rule).to_lowercase())
+            .collect();
+        format!("{}: {}", zone.to_datetime(*time).strftime("%Y-%m-%d %H:%M"), names.join(", "))
+    };
+    times.iter().zip(&reasons).rev().filter(|(_, reasons)| !reasons.is_empty()).map(line).collect()
+}
+
+/// Every six hours from 2026-01-01 on.
+fn six_hourly(count: i64) -> Vec<Timestamp> {
+    (0..count).map(|n| at("2026-01-01T00:00:00Z") + SignedDuration::from_hours(6 * n)).collect()
+}
+
+#[test]
+fn a_usual_policy() {
+    let keep = Keep { last: 2, daily: 3, weekly: 2, monthly: 2, ..Keep::default() };
+    assert_eq!(
+        kept(&keep, &six_hourly(200), &TimeZone::UTC),
+        [
+            "2026-02-19 18:00: last, daily, weekly, monthly",
+            "2026-02-19 12:00: last",
+            "2026-02-18 18:00: daily",
+            "2026-02-17 18:00: daily",
+            "2026-02-15 18:00: weekly",
+            "2026-01-31 18:00: monthly",
+        ]
+    );
+}
+
+#[test]
+fn a_rule_that_has_some_left_keeps_the_oldest() {
+    let keep = Keep { yearly: 3, daily: 1, ..Keep::default() };
+    assert_eq!(
+        kept(&keep, &six_hourly(8), &TimeZone::UTC),
+        ["2026-01-02 18:00: daily, yearly", "2026-01-01 00:00: oldest yearly"]
+    );
+    assert_eq!(kept(&keep, &six_hourly(1), &TimeZone::UTC), ["2026-01-01 00:00: daily, yearly"]);
+    assert_eq!(kept(&keep, &[], &TimeZone::UTC), [""; 0]);
+}
+
+#[test]
+fn within_counts_from_the_newest() {
+    let keep = Keep { within: Some(Duration::from_hours(12)), ..Keep::default() };
+    assert_eq!(
+        kept(&keep, &six_hourly(9), &TimeZone::UTC),
+        ["2026-01-03 00:00: within", "2026-01-02 18:00: within"],
+        "as long ago as that is not within it"
+    );
+}
+
+#[test]
+fn days_are_those_of_the_zone_and_weeks_begin_on_monday() {
+    let berlin = TimeZone::get("Europe/Berlin").unwrap();
+    let times = [at("2026-01-04T22:30:00Z"), at("2026-01-04T23:30:00Z"), at("2026-01-05T22:30:00Z")];
+    let days = Keep { daily: 9, ..Keep::default() };
+    assert_eq!(kept(&days, &times, &berlin).len(), 2, "23:30 UTC is the next day there");
+    assert_eq!(kept(&days, &times, &TimeZone::UTC).len(), 2 + 1, "the oldest one as well");
+    let weeks = Keep { weekly: 9, ..Keep::default() };
+    assert_eq!(
+        kept(&weeks, &times, &berlin),
+        ["2026-01-05 23:30: weekly", "2026-01-04 23:30: weekly"],
+        "the 5th is a Monday"
+    );
+    // The hour that is repeated in autumn is one hour.
+    let repeated = [at("2026-10-25T00:10:00Z"), at("2026-10-25T00:40:00Z"), at("2026-10-25T01:10:00Z")];
+    let hours = Keep { hourly: 1, ..Keep::default() };
+    assert_eq!(kept(&hours, &repeated, &berlin), ["2026-10-25 02:10: hourly"]);
+    // A week may begin in another year.
+    let new_year = [at("2025-12-29T12:00:00Z"), at("2026-01-01T12:00:00Z")];
+    assert_eq!(kept(&Keep { weekly: 1, ..weeks }, &new_year, &TimeZone::UTC).len(), 1);
+}
+
+/// The same said in another way: of all periods that have a snapshot the newest so many, and of each the newest snapshot.
+fn model(keep: &Keep, times: &[Timestamp]) -> BTreeSet<usize> {
+    let text =
+        |format: &'static str| move |time: Timestamp| TimeZone::UTC.to_datetime(time).strftime(format).to_string();
+    type Name = Box<dyn Fn(Timestamp) -> String>;
+    let rules: [(u32, Name); 5] = [
+        (keep.hourly, Box::new(text("%Y-%m-%d %H"))),
+        (keep.daily, Box::new(text("%Y-%m-%d"))),
+        (keep.weekly, Box::new(text("%G-%V"))),
+        (keep.monthly, Box::new(text("%Y-%m"))),
+        (keep.yearly, Box::new(text("%Y"))),
+    ];
+    let mut kept: BTreeSet<usize> = (times.len().saturating_sub(keep.last as usize)..times.len()).collect();
+    for (count, name) in rules {
+        let periods: BTreeSet<String> = times.iter().map(|time| name(*time)).collect();
+        for period in periods.iter().rev().take(count as usize) {
+            kept.extend(times.iter().rposition(|time| name(*time) == *period));
+        }
+        if periods.len() < count as usize && !times.is_empty() {
+            kept.insert(0);
+        }
+    }
+    if let (Some(within), Some(newest)) = (keep.within, times.last()) {
+        kept.extend((0..times.len()).filter(|n| newest.duration_since(times[*n]).unsigned_abs() < within));
+    }
+    kept
+}
+
+fn policy() -> impl Strategy<Value = Keep> {
+    let within = prop::option::of((1u64..400).prop_map(Duration::from_hours));
+    (0u32..6, 0u32..6, 0u32..6, 0u32..6, 0u32..6, 0u32..4, within).prop_map(
+        |(last, hourly, daily, weekly, monthly, yearly, within)| Keep {
+            last,
+            hourly,
+            daily,
+            weekly,
+            monthly,
+            yearly,
+            within,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn it_is_what_the_model_says(keep in policy(), mut gaps in prop::collection::vec(1i64..20_000, 0..60)) {
+        // Minutes apart, up to two weeks.
+        let mut time = at("2025-11-20T00:00:00Z");
+        let times: Vec<Timestamp> = gaps.drain(..).map(|gap| { time += SignedDuration::from_mins(gap); time }).collect();
+        let kept: BTreeSet<usize> =
+            decide(&keep, &times, &TimeZone::UTC).iter().enumerate().filter(|(_, r)| !r.is_empty()).map(|(n, _)| n).collect();
+        prop_assert_eq!(&kept, &model(&keep, &times));
+        if keep != Keep::default() && !times.is_empty() {
+            prop_assert!(kept.contains(&(times.len() - 1)), "the newest is always kept");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What is in the repository, and what of it the snapshots that stay need.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+
+use super::plan::Use;
+use super::{PruneError, RepoError};
+use crate::ids::{ChunkId, IndexId, PackId};
+use crate::job::repository::Repository;
+use crate::journal::state::{Snapshot, State};
+use crate::repo::index::{Index, decode_index};
+use crate::repo::manifest::ManifestWalk;
+use crate::repo::names;
+use crate::repo::pack::PackTable;
+use crate::repo::reader::Reader;
+use crate::store::{ObjectMeta, list_all};
+
+/// Index objects fetched at once.
+const INDEX_FETCHES: usize = 4;
+
+/// Everything that a prune decides on.
+pub(super) struct Survey {
+    /// What the index lists, pack by pack.
+    pub(super) tables: Vec<PackTable>,
+    /// Reads them.
+    pub(super) reader: Reader,
+    /// Chunks of manifests that stay.
+    pub(super) nodes: HashSet<ChunkId>,
+    /// A bit for each chunk that the index knows: something that stays refers to it.
+    needed: Vec<u64>,
+    /// Every pack and index object that the store lists, and nothing names.
+    unnamed_packs: Vec<(PackId, ObjectMeta)>,
+    unnamed_indexes: Vec<(IndexId, ObjectMeta)>,
+}
+
+/// What a broken run left, long enough ago.
+#[derive(Debug, Default)]
+pub(super) struct Strays {
+    pub(super) packs: Vec<PackId>,
+    pub(super) indexes: Vec<IndexId>,
+    /// Of the packs.
+    pub(super) bytes: u64,
+}
+
+impl Survey {
+    /// Reads the index, every manifest that stays, and the store's listing.
+    pub(super) async fn take(repository: &Repository, state: &State, kept: &[&Snapshot]) -> Result<Self, PruneError> {
+        let (store, keys) = (repository.store.clone(), repository.keys.clone());
+        let role = repository.role();
+        let mut tables = Vec::new();
+        let mut fetched = stream::iter(state.indexes.clone())
+            .map(|id| {
+                let (store, keys) = (&store, &keys);
+                async move {
+                    let object = store.get(&names::index(keys.role(), id)).await.map_err(RepoError::from)?;
+                    decode_index(keys, id, &object).map_err(|error| RepoError::Index { index: id, error })
+                }
+            })
+            .buffered(INDEX_FETCHES);
+        while let Some(more) = fetched.try_next().await.map_err(PruneError::Index)? {
+            tables.extend(more);
+        }
+        drop(fetched);
+        // Two sessions may have named the same pack: what one of them vouches for is enough.
+        let mut seen = HashSet::new();
+        tables.retain(|table| seen.insert(table.id));
+        let mut index = Index::default();
+        for table in &tables {
+            index.add(table);
+        }
+        index.sort();
+        let needed = vec![0; index.len().div_ceil(64)];
+        let reader = Reader::new(store.clone(), keys, Arc::new(index));
+        let mut survey = Self {
+            tables,
+            reader,
+            nodes: HashSet::new(),
+            needed,
+            unnamed_packs: Vec::new(),
+            unnamed_indexes: Vec::new(),
+        };
+        for snapshot in kept {
+            let walked = survey.walk(snapshot.root).await;
+            walked.map_err(|error| PruneError::Damaged { snapshot: snapshot.id, error })?;
+        }
+        let condemned_packs: HashSet<PackId> = state.condemned.iter().flat_map(|c| &c.packs).copied().collect();
+        let packs = list_all(store.as_ref(), &names::packs_prefix(role)).await?.into_iter();
+        survey.unnamed_packs = packs
+            .filter_map(|object| Some((names::parse_pack(role, &object.key)?, object)))
+            .filter(|(id, _)| !seen.contains(id) && !condemned_packs.contains(id))
+            .collect();
+        let named: HashSet<IndexId> =
+            state.indexes.iter().chain(state.condemned.iter().flat_map(|c| &c.indexes)).copied().collect();
+        let indexes = list_all(store.as_ref(), &names::index_prefix(role)).await?.into_iter();
+        survey.unnamed_indexes = indexes
+            .filter_map(|object| Some((names::parse_index(role, &object.key)?, object)))
+            .filter(|(id, _)| !named.contains(id))
+            .collect();
+        Ok(survey)
+    }
+
+    /// Marks all that a manifest refers to. What it shares with one that was walked before is not read again.
+    async fn walk(&mut self, root: ChunkId) -> Result<(), RepoError> {
+        let mut walk = ManifestWalk::new(root);
+        while let Some(id) = walk.wants() {
+            if !self.nodes.insert(id) {
+                walk.skip();
+                continue;
+            }
+            self.need(id)?;
+            let bytes = self.reader.chunk(&id).await?;
+            let entries = walk.give(&bytes).map_err(|error| RepoError::Manifest { chunk: id, error })?;
+            for entry in entries.into_iter().flatten() {
+                entry.kind.chunks().iter().try_for_each(|chunk| self.need(*chunk))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn need(&mut self, chunk: ChunkId) -> Result<(), RepoError> {
+        let number = self.reader.index().number(&chunk).ok_or(RepoError::Missing(chunk))?;
+        self.needed[number / 64] |= 1 << (number % 64);
+        Ok(())
+    }
+
+    /// Whether something that stays refers to the chunk, and finds it in this pack.
+    pub(super) fn is_needed_in(&self, chunk: &ChunkId, pack: PackId) -> bool {
+        let index = self.reader.index();
+        let marked = index.number(chunk).is_some_and(|number| self.needed[number / 64] & (1 << (number % 64)) != 0);
+        marked && index.find(chunk).is_some_and(|(place, _)| place.pack == pack)
+    }
+
+    /// How much of each pack is needed. A frame of which only a part is needed counts by that part.
+    pub(super) fn packs(&self) -> Vec<Use> {
+        let of = |table: &PackTable| {
+            let stored = table.object_len();
+            let mut needed = 0;
+            let mut all = true;
+            for frame in &table.frames {
+                let raw = frame.raw_len().max(1);
+                let wanted = frame.chunks.iter().filter(|chunk| self.is_needed_in(&chunk.id, table.id));
+                let (count, wanted) = wanted.fold((0, 0), |(n, sum), chunk| (n + 1, sum + u64::from(chunk.len)));
+                all &= count == frame.chunks.len();
+                let share = u128::from(frame.stored_len) * u128::from(wanted) / u128::from(raw);
+                // A needed chunk without content is needed all the same.
+                needed += (share as u64).max(u64::from(count > 0));
+            }
+            // Header and trailer are no waste.
+            Use { pack: table.id, stored, needed: if all && !table.frames.is_empty() { stored } else { needed } }
+        };
+        self.tables.iter().map(of).collect()
+    }
+
+    /// What nothing names and is older than `age`.
+    pub(super) fn strays(&self, now: Timestamp, age: SignedDuration) -> Strays {
+        let old = |object: &ObjectMeta| now.duration_since(object.modified) >= age;
+        let packs = self.unnamed_packs.iter().filter(|(_, object)| old(object)).take(super::PACKS_MAX / 2);
+        Strays {
+            bytes: packs.clone().map(|(_, object)| object.size).sum(),
+            packs: packs.map(|(id, _)| *id).collect(),
+            indexes: self.unnamed_indexes.iter().filter(|(_, object)| old(object)).map(|(id, _)| *id).collect(),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Deletes what was condemned long enough ago, and says in the journal that it is gone.
+//!
+//! It needs no permit to be safe, only to be recorded: what is condemned stays condemned, so that a deletion may come late, twice, or
+//! from a node that was fenced meanwhile.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::PruneError;
+use crate::ids::Seq;
+use crate::job::backup::{BackupError, Session};
+use crate::job::report::pruned::Swept;
+use crate::journal::record::{Body, SweptBody};
+use crate::journal::state::Condemned;
+use crate::repo::names;
+use crate::store::DELETE_BATCH_MAX;
+
+/// Deletes what was condemned before `now` by `grace`.
+pub(super) async fn sweep(session: &mut Session<'_>, now: Timestamp, grace: Duration) -> Result<Swept, PruneError> {
+    let (due, waiting): (Vec<Condemned>, Vec<Condemned>) =
+        session.view.state.condemned.clone().into_iter().partition(|condemned| is_due(condemned, now, grace));
+    let mut swept = Swept { packs: 0, indexes: 0, waiting: waiting.iter().map(|c| c.packs.len() as u64).sum() };
+    if due.is_empty() {
+        return Ok(swept);
+    }
+    let role = session.repository.role();
+    for condemned in &due {
+        // Index objects first: whoever still has one finds a pack missing, not the other way round.
+        let indexes = condemned.indexes.iter().map(|id| names::index(role, *id));
+        let keys: Vec<String> = indexes.chain(condemned.packs.iter().map(|id| names::pack(role, *id))).collect();
+        for batch in keys.chunks(DELETE_BATCH_MAX) {
+            if session.runner.cancel.is_cancelled() {
+                return Err(BackupError::Interrupted.into());
+            }
+            session.repository.store.delete(batch).await?;
+        }
+        swept.packs += condemned.packs.len() as u64;
+        swept.indexes += condemned.indexes.len() as u64;
+    }
+    let prunes: Vec<Seq> = due.iter().map(|condemned| condemned.seq).collect();
+    session.append(Body::Swept(SweptBody { prunes }), None).await?;
+    Ok(swept)
+}
+
+/// Whether those who read when it was condemned have had their time. A clock that was set back makes it wait.
+fn is_due(condemned: &Condemned, now: Timestamp, grace: Duration) -> bool {
+    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
+    now.duration_since(condemned.time) >= grace
+}

@@ -1,0 +1,154 @@
+//! Over a store in memory: what stays can be restored, what goes is gone, and nothing else happens.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::ids::ChunkId;
+use crate::job::testing::{Rig, noise};
+use crate::job::verify::verify;
+use crate::repo::names;
+use crate::store::list_all;
+
+const MIB: usize = 1 << 20;
+
+/// Prunes as the rig's node, whatever the config says of eligibility.
+async fn prune_now(rig: &Rig, keep: Keep, max_unused: u8, grace: Duration) -> Result<PruneReport, PruneError> {
+    let role = RoleSettings { keep: Some(keep), max_unused, prune_grace: grace, ..rig.role.clone() };
+    let runner = rig.runner();
+    let opening = Opening::open(&runner, &rig.repository).await?;
+    let candidacy = rig.candidacy();
+    under(&runner, &role, &TimeZone::UTC, opening, &candidacy, std::future::pending()).await
+}
+
+fn last(last: u32) -> Keep {
+    Keep { last, ..Keep::default() }
+}
+
+async fn objects(rig: &Rig, kind: &str) -> Vec<String> {
+    let prefix = format!("{}/{kind}/", rig.role.name);
+    list_all(rig.store.as_ref(), &prefix).await.unwrap().into_iter().map(|object| object.key).collect()
+}
+
+/// Every snapshot is whole, content included, and nothing is there that is not referred to or condemned.
+async fn assert_sound(rig: &Rig) {
+    let report = verify(rig.store.clone(), &rig.role.name, &rig.role.key, 100, &|_| None, &Arc::default(), &rig.env)
+        .await
+        .unwrap();
+    assert_eq!(report.damage_count, 0, "{:?}", report.damages);
+}
+
+async fn roots(rig: &Rig) -> Vec<ChunkId> {
+    rig.archive().await.snapshots().iter().map(|snapshot| snapshot.root).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forgotten_is_condemned_and_after_the_grace_deleted() {
+    let rig = Rig::new().await;
+    for n in 0..4 {
+        rig.write("big", noise(n, 3 * MIB));
+        rig.write("small", format!("{n}"));
+        rig.backup().await;
+    }
+    let (before, packs) = (roots(&rig).await, objects(&rig, "packs").await);
+    let day = Duration::from_hours(24);
+    let report = prune_now(&rig, last(2), 100, day).await.unwrap();
+    assert_eq!(report.snapshots.iter().map(|v| v.kept).collect::<Vec<_>>(), [false, false, true, true]);
+    assert!(report.packs_condemned >= 2 && report.bytes_freed >= 6 * MIB as u64, "{report:?}");
+    assert_eq!((report.swept.packs, report.swept.waiting), (0, report.packs_condemned));
+    assert_eq!(objects(&rig, "packs").await, packs, "those who read have their time");
+    assert_eq!(roots(&rig).await, before[2..]);
+    assert_sound(&rig).await;
+
+    let again = prune_now(&rig, last(2), 100, day).await.unwrap();
+    assert_eq!((again.packs_condemned, again.swept.packs), (0, 0), "it is condemned once");
+    let swept = prune_now(&rig, last(2), 100, Duration::ZERO).await.unwrap().swept;
+    assert_eq!((swept.packs, swept.waiting), (report.packs_condemned, 0));
+    assert_eq!(objects(&rig, "packs").await.len() as u64, packs.len() as u64 - report.packs_condemned);
+    assert_eq!(objects(&rig, "index").await.len(), 1, "one index object for all");
+    assert_sound(&rig).await;
+    let head = rig.archive().await.view.head;
+    prune_now(&rig, last(2), 100, Duration::ZERO).await.unwrap();
+    assert_eq!(rig.archive().await.view.head, head, "nothing to do is no record");
+    // The next run goes on from what is left.
+    assert_eq!(rig.backup().await.bytes.new, 0);
+    rig.write("big", noise(0, 3 * MIB));
+    assert!(rig.backup().await.bytes.new >= 3 * MIB as u64, "what was forgotten is stored anew");
+    assert_sound(&rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wasteful_pack_is_written_anew_and_what_stays_is_the_same() {
+    let rig = Rig::new().await;
+    rig.write("stays", noise(1, 2 * MIB));
+    rig.write("goes", noise(2, 5 * MIB));
+    rig.backup().await;
+    std::fs::remove_file(rig.src().join("goes")).unwrap();
+    rig.backup().await;
+    let root = roots(&rig).await[1];
+    let lax = prune_now(&rig, last(1), 100, Duration::ZERO).await.unwrap();
+    assert!(lax.packs_repacked == 0 && lax.bytes_unused >= 5 * MIB as u64, "{lax:?}");
+    let strict = prune_now(&rig, last(1), 5, Duration::ZERO).await.unwrap();
+    assert!(strict.packs_repacked > 0 && strict.bytes_freed >= 5 * MIB as u64, "{strict:?}");
+    assert_eq!(strict.bytes_unused, 0);
+    assert_eq!(roots(&rig).await, [root]);
+    let stored: u64 = list_all(rig.store.as_ref(), "app/packs/").await.unwrap().iter().map(|object| object.size).sum();
+    assert!(stored < 3 * MIB as u64, "{stored}");
+    assert_sound(&rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_that_stays_keeps_everything() {
+    let rig = Rig::new().await;
+    for n in 0..3 {
+        rig.write("file", noise(n, MIB));
+        rig.backup().await;
+    }
+    let newest = rig.archive().await.snapshots()[2].root;
+    let index = rig.archive().await.reader().await.unwrap();
+    let pack = index.index().find(&newest).unwrap().0.pack;
+    rig.memory.tamper(&names::pack(&rig.role.name, pack), None);
+    let head = rig.archive().await.view.head;
+    let error = prune_now(&rig, last(1), 10, Duration::ZERO).await.unwrap_err();
+    assert!(matches!(error, PruneError::Damaged { .. }), "{error}");
+    assert_eq!(rig.archive().await.view.head, head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_stays_and_a_role_without_keep_is_not_pruned() {
+    let rig = Rig::new().await;
+    rig.write("file", "content");
+    rig.backup().await;
+    let runner = rig.runner();
+    let mut session = Opening::open(&runner, &rig.repository).await.unwrap().take(&rig.candidacy()).await.unwrap();
+    let error = prune(&mut session, &rig.role, &TimeZone::UTC).await.unwrap_err();
+    assert!(matches!(error, PruneError::KeepsAll(_)), "{error}");
+    let none = retain(
+        &Keep { within: Some(Duration::ZERO), ..Keep::default() },
+        rig.archive().await.snapshots(),
+        &TimeZone::UTC,
+    );
+    assert!(none[0].kept && none[0].reasons.is_empty(), "the next run goes on from it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
+    let rig = Rig::new().await;
+    rig.write("file", "content");
+    rig.backup().await;
+    let pack = names::pack(&rig.role.name, PackId([0xaa; 16]));
+    rig.store.put(&pack, bytes::Bytes::from_static(b"left by a broken run")).await.unwrap();
+    let plan = |now| {
+        let rig = &rig;
+        let role = RoleSettings { keep: Some(last(9)), ..rig.role.clone() };
+        async move {
+            let archive = rig.archive().await;
+            let plan = Plan::make(&archive.repository, &archive.view, &role, &TimeZone::UTC, now).await.unwrap();
+            plan.strays.packs.clone()
+        }
+    };
+    let now = rig.env.clock.now();
+    assert_eq!(plan(now).await, []);
+    assert_eq!(plan(now + STRAY_AGE).await, [PackId([0xaa; 16])]);
+}

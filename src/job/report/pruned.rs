@@ -1,0 +1,51 @@
+//! What `prune` reports.
+
+use jiff::Timestamp;
+
+use crate::ids::{Digest, RoleName};
+use crate::job::prune::retention::Reason;
+
+/// How a prune of one role went, or would go.
+#[derive(Debug, Clone)]
+pub struct PruneReport {
+    /// Which role.
+    pub role: RoleName,
+    /// Every snapshot, in the journal's order.
+    pub snapshots: Vec<Verdict>,
+    /// Packs that nothing needs any more.
+    pub packs_condemned: u64,
+    /// Packs whose needed part was written anew.
+    pub packs_repacked: u64,
+    /// Bytes that are freed when the grace is over.
+    pub bytes_freed: u64,
+    /// Bytes that nothing needs, and that stay because moving the rest is not worth it.
+    pub bytes_unused: u64,
+    /// What was deleted, of this and of earlier prunes.
+    pub swept: Swept,
+}
+
+/// A snapshot, and what becomes of it.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// Which.
+    pub snapshot: Digest,
+    /// When it was taken.
+    pub time: Timestamp,
+    /// By which node.
+    pub node: String,
+    /// Whether it stays.
+    pub kept: bool,
+    /// Why.
+    pub reasons: Vec<Reason>,
+}
+
+/// What a sweep deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Packs.
+    pub packs: u64,
+    /// Index objects.
+    pub indexes: u64,
+    /// Packs whose grace is not over.
+    pub waiting: u64,
+}
