@@ -134,11 +134,9 @@ pub enum Command {
         Examples:\n  runner daemon\n  runner daemon --observe")]
     Daemon(verbs::Daemon),
     /// Forget old snapshots by the role's 'keep', and free what nothing needs any more
-    #[command(
-        after_help = "Only on the node that is active for the role. Space is freed when 'prune_grace' is over,\n\
+    #[command(after_help = "Only on the node that has the role. Space is freed when 'prune_grace' is over,\n\
         by the next prune: restores that are under way still find what they read.\n\n\
-        Examples:\n  runner prune app --dry-run\n  runner prune app"
-    )]
+        Examples:\n  runner prune app --dry-run\n  runner prune app")]
     Prune(verbs::Prune),
     /// Give a role to this node
     #[command(after_help = "Recorded in the role's journal. What the other node is doing for the role cannot\n\

@@ -63,6 +63,11 @@ pub enum Reason {
     },
     /// No slot has been due yet.
     NothingDue,
+    /// Another node had the role last, and what was asked for is no reason to take it.
+    HeldBy {
+        /// Its label.
+        holder: String,
+    },
     /// This node exists twice.
     Cloned,
     /// A person paused the role.

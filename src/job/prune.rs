@@ -21,14 +21,15 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use self::plan::Fate;
-use self::retention::Reason;
+use self::retention::Reason as Why;
 use self::survey::{Strays, Survey};
 use crate::config::{Keep, RoleSettings, Settings};
 use crate::ids::{Digest, PackId, RoleName};
 use crate::job::backup::{BackupError, Opening, Session, put_indexes};
-use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded};
+use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded, Reason};
 use crate::job::progress::Phase;
 use crate::job::report::pruned::{PruneReport, Swept, Verdict};
+use crate::job::report::{Outcome, RoleReport};
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::journal::record::{Body, PruneBody};
@@ -207,6 +208,12 @@ pub async fn run(
         Err(refused) => return Ok(Pruned::Refused(Box::new(refused))),
     };
     let Approach { repository, plan, assessment, .. } = approach;
+    // A prune is no reason to move a role: whoever has it reads it anew.
+    let (history, _) = Opening::look(runner, &repository).await?;
+    if let Some(holder) = history.holder.filter(|holder| holder.node != runner.node.id) {
+        let report = RoleReport::nothing(role.name.clone(), Outcome::Standby);
+        return Ok(Pruned::Refused(Box::new((report, Some(Reason::HeldBy { holder: holder.label })))));
+    }
     let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion: Some(Occasion::None) };
     match Box::pin(guard.admit(assessment)).await? {
         Admission::Refused(refused) => Ok(Pruned::Refused(refused)),
@@ -252,7 +259,7 @@ fn retain(keep: &Keep, snapshots: &[Snapshot], zone: &TimeZone) -> Vec<Verdict> 
     for (n, found) in order.into_iter().zip(retention::decide(keep, &times, zone)) {
         reasons[n] = found;
     }
-    let verdict = |(n, (snapshot, reasons)): (usize, (&Snapshot, Vec<Reason>))| Verdict {
+    let verdict = |(n, (snapshot, reasons)): (usize, (&Snapshot, Vec<Why>))| Verdict {
         snapshot: snapshot.id,
         time: snapshot.time,
         node: snapshot.node.name.clone(),

@@ -42,6 +42,13 @@ fn what_is_old_goes_and_the_rest_comes_back() {
 
     let standby = prune(&site, "west", &[]);
     assert_eq!(standby["outcome"], "standby", "{standby}");
+    let leased = Site::leased("keep = { last = 1 }\ntakeover_delay = \"0s\"\n");
+    leased.init();
+    leased.write("file", "content");
+    leased.backup("east");
+    let other = prune(&leased, "west", &[]);
+    assert!(other["reason"].as_str().unwrap().contains("east had the role last"), "{other}");
+    assert_eq!(leased.records().len(), 2, "it is no reason to take the role");
     let done = prune(&site, "east", &[]);
     assert_eq!(kept(&done), [false, false, true, true]);
     assert!(done["packs"]["deleted"].as_u64().unwrap() > 0 && done["packs"]["waiting"] == 0, "{done}");

@@ -17,7 +17,7 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
         out += &verdicts(&report.snapshots, view);
     }
     let packs = match report.packs_condemned {
-        0 => "every pack stays".to_owned(),
+        0 => "nothing to free".to_owned(),
         n => {
             let anew = match report.packs_repacked {
                 0 => String::new(),
@@ -26,9 +26,13 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
             format!("{} {freed}: {}{anew}", bytes(report.bytes_freed), counted(n, "pack", "packs"))
         }
     };
-    out += &wrap("  ", 2, &format!("{packs}; {} that nothing needs stay", bytes(report.bytes_unused)));
-    if !dry_run {
-        let swept = &report.swept;
+    let unused = match report.bytes_unused {
+        0 => String::new(),
+        n => format!("; {} that nothing needs stay, which is less than 'max_unused'", bytes(n)),
+    };
+    out += &wrap("  ", 2, &format!("{packs}{unused}"));
+    let swept = &report.swept;
+    if !dry_run && swept.packs + swept.indexes + swept.waiting > 0 {
         let deleted = format!(
             "{} and {} deleted",
             counted(swept.packs, "pack", "packs"),

@@ -43,6 +43,11 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
             };
             format!("the lease in {place} cannot be asked for")
         }
+        Reason::HeldBy { holder } => {
+            format!(
+                "node {holder} had the role last: do it there, or give the role to this node with 'runner takeover'"
+            )
+        }
         Reason::Conflict { holder } => format!("conflict: node {holder} took the role from this one"),
         Reason::SlotCommitted { slot } => format!("the slot {} is committed already", units::minute(*slot, zone)),
         Reason::Paused(pause) => paused(pause, zone),
