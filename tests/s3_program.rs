@@ -214,3 +214,25 @@ fn a_bucket_that_ignores_conditions_gets_no_journal() {
     assert!(!site.path("key").exists() && site.records().is_empty());
     assert!(site.objects().iter().all(|o| o.contains("/live/")), "{:?}", site.objects());
 }
+
+#[test]
+fn credentials_that_may_not_delete_forget_and_free_nothing() {
+    let server = S3Server::start();
+    let site = site(&server);
+    site.config(&site.probed("keep = { last = 1 }\nmax_unused = 0\nprune_grace = \"0s\"\n"));
+    site.init();
+    for n in 0..3 {
+        site.write("file", tree::Dice::new(n).noise(300_000));
+        site.backup("east");
+    }
+    let packs = site.packs();
+    server.trouble("POST", "delete", Trouble::Status(403), 99);
+    let run = site.node("east").run(["prune", "app"]).expect(1);
+    assert!(words(&run).contains("may not delete") && words(&run).contains("To do: "), "{}", run.stderr);
+    assert!(packs.is_subset(&site.packs()), "nothing is gone");
+    assert_eq!(site.backup("east")["outcome"], "unchanged", "backups go on");
+    server.calm();
+    site.node("east").run(["prune", "app"]).expect(0);
+    assert!(packs.difference(&site.packs()).count() >= 2, "somebody who may frees what was condemned");
+    site.node("north").run(["verify", "app", "--read-data"]).expect(0);
+}

@@ -30,7 +30,7 @@ pub use crate::job::backup::error::BackupError;
 pub(crate) use crate::job::backup::session::{Session, put_indexes};
 pub(crate) use crate::job::backup::shared::Shared;
 use crate::job::hook::Hooks;
-use crate::job::local::{Local, LocalLock, Memory, Own};
+use crate::job::local::{Local, LocalLock, LockError, Memory, Own};
 use crate::job::presence;
 use crate::job::report::{ByteCounts, FileCounts};
 use crate::job::repository::Repository;
@@ -47,6 +47,10 @@ use crate::role::permit::Candidacy;
 use crate::role::twin::{self, Suspicion};
 use crate::store::proof;
 use crate::tree::problem::Problem;
+
+/// How often a lock that another process of this host has for a moment is asked for, and the pause between.
+const HOLD_TRIES: u32 = 30;
+const HOLD_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a run is asked to do beyond the role's settings.
 #[derive(Debug, Clone, Default)]
@@ -168,10 +172,18 @@ impl<'a> Opening<'a> {
         Ok((history(&view, &memory, runner.node.id), view))
     }
 
-    /// With the lock of this host's other runs, also where this process works under another one's lease.
+    /// With the lock of this host's other runs, also where this process works under another one's lease. That one takes it for a
+    /// moment whenever it reads the journal.
     pub(crate) async fn hold(mut self) -> Result<Self, BackupError> {
         if self.lock.is_none() {
-            self.lock = Some(self.local.lock()?);
+            let mut tries = HOLD_TRIES;
+            self.lock = loop {
+                match self.local.lock() {
+                    Err(LockError::Busy { .. }) if tries > 0 => tries -= 1,
+                    lock => break Some(lock?),
+                }
+                tokio::time::sleep(HOLD_PAUSE).await;
+            };
             self.memory = self.local.load(self.runner.node.id);
             self.refresh().await?;
         }
