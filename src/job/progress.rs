@@ -21,14 +21,14 @@ pub enum Phase {
     /// Checking the structure or the data.
     Verify = 4,
     /// Looking what is needed, moving it, deleting.
-    Prune = 6,
+    Prune = 5,
     /// Over.
-    Done = 5,
+    Done = 6,
 }
 
 impl Phase {
     const ALL: [Phase; 7] =
-        [Phase::Opening, Phase::Backup, Phase::Commit, Phase::Restore, Phase::Verify, Phase::Done, Phase::Prune];
+        [Phase::Opening, Phase::Backup, Phase::Commit, Phase::Restore, Phase::Verify, Phase::Prune, Phase::Done];
 }
 
 /// The counters of one job. Each is exact when the job is over and a moment old while it runs.
