@@ -15,6 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+/// How often a cluster is begun.
+const STARTS: u32 = 5;
+
 /// How often a member is asked whether it is there, and how often it is asked at most.
 const READY_PAUSE: Duration = Duration::from_millis(50);
 const READY_ASKS: u32 = 600;
@@ -66,7 +69,19 @@ impl Etcd {
         Self::start(1, true)
     }
 
+    /// A port that was free a moment ago may be another test's by now, and then its member ends: all begin again, elsewhere.
     fn start(count: usize, tls: bool) -> Self {
+        for _ in 0..STARTS {
+            let mut etcd = Self::spawned(count, tls);
+            if (0..count).all(|n| etcd.comes_up(n)) {
+                return etcd;
+            }
+            eprintln!("etcd begins again: {}", etcd.logs());
+        }
+        panic!("etcd does not start");
+    }
+
+    fn spawned(count: usize, tls: bool) -> Self {
         let dir = TempDir::new().expect("a place for etcd");
         let tls = tls.then(|| Tls::make(&dir));
         let member = |n: usize| Member {
@@ -80,7 +95,6 @@ impl Etcd {
         for n in 0..count {
             etcd.spawn(n);
         }
-        (0..count).for_each(|n| etcd.wait(n));
         etcd
     }
 
@@ -124,15 +138,28 @@ impl Etcd {
         member.child = Some(command.spawn().expect("etcd starts (Debian's package is etcd-server)"));
     }
 
-    fn wait(&self, n: usize) {
+    fn wait(&mut self, n: usize) {
+        assert!(self.comes_up(n), "etcd does not become healthy: {}", self.logs());
+    }
+
+    /// Whether a member becomes healthy. Where one that was started has ended, none is waited for.
+    fn comes_up(&mut self, n: usize) -> bool {
         for _ in 0..READY_ASKS {
+            let mut children = self.members.iter_mut().filter_map(|member| member.child.as_mut());
+            if children.any(|child| child.try_wait().expect("it is ours").is_some()) {
+                return false;
+            }
             if self.http(n, "/health").is_some_and(|text| text.contains("\"true\"")) {
-                return;
+                return true;
             }
             thread::sleep(READY_PAUSE);
         }
-        let log = fs::read_to_string(self.dir.path().join(format!("{}.log", self.members[n].name)));
-        panic!("etcd does not become healthy: {}", log.unwrap_or_default());
+        false
+    }
+
+    fn logs(&self) -> String {
+        let log = |member: &Member| fs::read_to_string(self.dir.path().join(format!("{}.log", member.name)));
+        self.members.iter().map(|member| log(member).unwrap_or_default()).collect()
     }
 
     /// What a member answers without TLS; `None` for nothing within a second.
