@@ -99,7 +99,7 @@ impl Story {
         let keep = Some(Keep { last: KEPT as u32, ..Keep::default() });
         let role = RoleSettings { keep, max_unused: 0, prune_grace: Duration::ZERO, ..self.role().clone() };
         let (runner, store) = (self.runner(node, &self.path("states")), self.store(&self.disk));
-        let pruned = prune::run(&runner, &self.settings, &role, async || Ok(store)).await.unwrap();
+        let pruned = Box::pin(prune::run(&runner, &self.settings, &role, async || Ok(store))).await.unwrap();
         let Pruned::Done(report) = pruned else { panic!("{pruned:?}") };
         assert!(report.packs_repacked > 0 && report.swept.packs > report.packs_repacked, "{report:?}");
     }
