@@ -43,8 +43,9 @@ pub(super) async fn sweep(session: &mut Session<'_>, now: Timestamp, grace: Dura
     Ok(swept)
 }
 
-/// Whether those who read when it was condemned have had their time. A clock that was set back makes it wait.
+/// Whether those who read when it was condemned have had their time. A clock that was set back makes it wait; where no time is
+/// given, none is compared: a store tells its own in whole seconds.
 fn is_due(condemned: &Condemned, now: Timestamp, grace: Duration) -> bool {
     let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
-    now.duration_since(condemned.time) >= grace
+    grace.is_zero() || now.duration_since(condemned.time) >= grace
 }
