@@ -17,7 +17,6 @@ use crate::job::local::{Local, LockError};
 use crate::job::presence;
 use crate::job::prune::{self, PruneError};
 use crate::job::report::pruned::PruneReport;
-use crate::job::report::whoami::PeerInfo;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::role::duty::Journal;
@@ -141,16 +140,12 @@ impl Work {
         match presence::peers(store.as_ref(), &self.role.name, node, now).await {
             Ok(peers) => {
                 let fresh = peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
-                let apart: Vec<String> =
-                    fresh.filter(|peer| self.is_apart(&peer.node)).map(|peer| peer.node.name).collect();
+                let apart = fresh.filter(|peer| presence::drift(&peer.node, &self.runner.config_hash).is_some());
+                let apart: Vec<String> = apart.map(|peer| peer.node.name).collect();
                 self.watch.compared(&apart);
             }
             Err(error) => tracing::debug!("role {}: the other nodes: {error}", self.role.name),
         }
-    }
-
-    fn is_apart(&self, peer: &PeerInfo) -> bool {
-        peer.config_hash != self.runner.config_hash || peer.version != env!("CARGO_PKG_VERSION")
     }
 
     /// Looks at the last days of the journal for what a single look does not show.

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, InstanceId, NodeId, RoleName};
-use crate::job::report::whoami::{PeerInfo, PeerSeen};
+use crate::job::report::whoami::{PeerInfo, PeerSeen, Warning};
 use crate::job::runner::Runner;
 use crate::repo::names;
 use crate::role::twin::{self, Suspicion};
@@ -139,6 +139,13 @@ pub(crate) async fn peers(
     let mut peers: Vec<PeerSeen> = found.into_iter().flatten().filter(|peer| peer.node.id != me).collect();
     peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
     Ok(peers)
+}
+
+/// What another node has otherwise than this one: two nodes with two configs take turns at doing two different things.
+pub(crate) fn drift(peer: &PeerInfo, config_hash: &str) -> Option<Warning> {
+    let version = (peer.version != env!("CARGO_PKG_VERSION")).then(|| peer.version.clone());
+    let config = peer.config_hash != config_hash;
+    (version.is_some() || config).then(|| Warning::Drift { node: peer.name.clone(), version, config })
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
 use crate::job::presence;
 use crate::job::report::whoami::{
-    Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, PeerInfo, PeerSeen, Reason, RoleStatus, State, StoreState,
-    StoreStatus, TermInfo, Warning, WhoamiReport,
+    Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, PeerSeen, Reason, RoleStatus, State, StoreState, StoreStatus,
+    TermInfo, Warning, WhoamiReport,
 };
 use crate::job::repository::{OpenError, Repository};
 use crate::journal::record::NodeRef;
@@ -330,7 +330,7 @@ fn status(
     let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX).map(|peer| &peer.node);
     let told = lately.filter(|peer| registered.iter().all(|other| other.id != peer.id));
     let others = registered.iter().filter(|peer| peer.id != node).chain(told);
-    warnings.extend(others.filter_map(|peer| drift(peer, asker.settings)));
+    warnings.extend(others.filter_map(|peer| presence::drift(peer, &asker.settings.hash)));
     RoleStatus {
         role: role.name.clone(),
         state,
@@ -356,13 +356,6 @@ fn status(
         warnings,
         peers: looked.peers.clone(),
     }
-}
-
-/// What another node has otherwise than this one: two nodes with two configs take turns at doing two different things.
-fn drift(peer: &PeerInfo, settings: &Settings) -> Option<Warning> {
-    let version = (peer.version != env!("CARGO_PKG_VERSION")).then(|| peer.version.clone());
-    let config = peer.config_hash != settings.hash;
-    (version.is_some() || config).then(|| Warning::Drift { node: peer.name.clone(), version, config })
 }
 
 fn warnings(looked: &Looked, plan: Option<&Plan>, last_slot: Option<Timestamp>, now: Timestamp) -> Vec<Warning> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::ids::{ChunkId, IndexId, PackId};
 use crate::repo::codec::DecodeError;
@@ -16,7 +16,7 @@ use crate::repo::entry::{Entry, TreePath};
 use crate::repo::index::{Index, PackPlace, decode_index};
 use crate::repo::manifest::{ManifestWalk, NodeRef};
 use crate::repo::names;
-use crate::repo::pack::{PackError, open_frame};
+use crate::repo::pack::{PackError, PackTable, open_frame};
 use crate::store::{Store, StoreError};
 
 /// Index objects fetched at once.
@@ -95,23 +95,7 @@ pub async fn load_index(
     cache: Option<&Path>,
 ) -> Result<Index, RepoError> {
     let mut index = Index::default();
-    let mut tables = stream::iter(ids.to_vec())
-        .map(|id| async move {
-            let cached = cache.map(|dir| dir.join(id.to_string()));
-            if let Some(path) = &cached
-                && let Some(tables) = read_cached(path.clone(), keys, id).await
-            {
-                return Ok(tables);
-            }
-            let object = store.get(&names::index(keys.role(), id)).await?;
-            let tables = decode_index(keys, id, &object).map_err(|error| RepoError::Index { index: id, error })?;
-            if let Some(path) = cached {
-                // A cache that cannot be written costs the next run a request, nothing else.
-                let _ = tokio::fs::write(path, &object).await;
-            }
-            Ok::<_, RepoError>(tables)
-        })
-        .buffered(INDEX_FETCHES);
+    let mut tables = Box::pin(tables(store, keys, ids, cache));
     while let Some(tables) = tables.try_next().await? {
         for table in &tables {
             index.add(table);
@@ -121,7 +105,32 @@ pub async fn load_index(
     Ok(index)
 }
 
-async fn read_cached(path: PathBuf, keys: &Keys, id: IndexId) -> Option<Vec<crate::repo::pack::PackTable>> {
+/// What these index objects list, an object at a time; with a cache directory as [`load_index`] does.
+pub fn tables<'a>(
+    store: &'a dyn Store,
+    keys: &'a Keys,
+    ids: &[IndexId],
+    cache: Option<&'a Path>,
+) -> impl Stream<Item = Result<Vec<PackTable>, RepoError>> + Send + use<'a> {
+    let load = move |id: IndexId| async move {
+        let cached = cache.map(|dir| dir.join(id.to_string()));
+        if let Some(path) = &cached
+            && let Some(tables) = read_cached(path.clone(), keys, id).await
+        {
+            return Ok(tables);
+        }
+        let object = store.get(&names::index(keys.role(), id)).await?;
+        let tables = decode_index(keys, id, &object).map_err(|error| RepoError::Index { index: id, error })?;
+        if let Some(path) = cached {
+            // A cache that cannot be written costs the next run a request, nothing else.
+            let _ = tokio::fs::write(path, &object).await;
+        }
+        Ok(tables)
+    };
+    stream::iter(ids.to_vec()).map(load).buffered(INDEX_FETCHES)
+}
+
+async fn read_cached(path: PathBuf, keys: &Keys, id: IndexId) -> Option<Vec<PackTable>> {
     let object = tokio::fs::read(path).await.ok()?;
     decode_index(keys, id, &object).ok()
 }

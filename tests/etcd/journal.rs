@@ -16,6 +16,7 @@ use runner::journal::record::{self, NodeRef, Record};
 use runner::journal::register::etcd::EtcdRegisters;
 use runner::journal::register::memory::MemoryRegisters;
 use runner::journal::register::{Register, RegisterError, Registers, Swapped, head};
+use runner::journal::state::View;
 use runner::store::Store;
 use runner::store::careless::Careless;
 use runner::store::memory::MemoryStore;
@@ -168,15 +169,32 @@ async fn of_racing_writers_each_gets_numbers_of_its_own() {
     assert_eq!(place.records(&settings).await, all.len());
 }
 
+/// A journal with one record, whose way to etcd can be cut; past it there is another.
+struct Wired {
+    wire: Wire,
+    /// The way past it alone.
+    whole: EtcdSettings,
+    place: Place,
+    journal: Journal,
+    view: View,
+}
+
+impl Wired {
+    async fn to(etcd: &Etcd) -> Self {
+        let wire = Wire::to(etcd.port(0));
+        let whole = settings(etcd.endpoints(), PATIENT);
+        let place = Place::new(&whole).await;
+        let journal = place.journal(1, &settings(vec![wire.endpoint(), etcd.endpoints().remove(0)], PATIENT));
+        append(&journal, 1).await;
+        let view = journal.read(None).await.unwrap();
+        Self { wire, whole, place, journal, view }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_whose_answer_is_lost_is_found() {
     let etcd = Etcd::single();
-    let wire = Wire::to(etcd.port(0));
-    let whole = settings(etcd.endpoints(), PATIENT);
-    let place = Place::new(&whole).await;
-    let journal = place.journal(1, &settings(vec![wire.endpoint(), etcd.endpoints().remove(0)], PATIENT));
-    append(&journal, 1).await;
-    let view = journal.read(None).await.unwrap();
+    let Wired { wire, whole, place, journal, view } = Wired::to(&etcd).await;
     let swaps = etcd.received("Txn");
     wire.set(Mode::LoseAnswers);
     let after = journal.note(&view, Act::Resume).await.unwrap();
@@ -188,12 +206,7 @@ async fn a_record_whose_answer_is_lost_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_comes_late_does_nothing() {
     let etcd = Etcd::single();
-    let wire = Wire::to(etcd.port(0));
-    let whole = settings(etcd.endpoints(), PATIENT);
-    let place = Place::new(&whole).await;
-    let journal = place.journal(1, &settings(vec![wire.endpoint(), etcd.endpoints().remove(0)], PATIENT));
-    append(&journal, 1).await;
-    let view = journal.read(None).await.unwrap();
+    let Wired { wire, whole, place, journal, view } = Wired::to(&etcd).await;
     wire.set(Mode::Hold);
     let (after, pieces) = tokio::join!(journal.note(&view, Act::Resume), async {
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::plan::Use;
@@ -11,15 +11,12 @@ use super::{PruneError, RepoError};
 use crate::ids::{ChunkId, IndexId, PackId};
 use crate::job::repository::Repository;
 use crate::journal::state::{Snapshot, State};
-use crate::repo::index::{Index, decode_index};
+use crate::repo::index::Index;
 use crate::repo::manifest::ManifestWalk;
 use crate::repo::names;
 use crate::repo::pack::PackTable;
-use crate::repo::reader::Reader;
+use crate::repo::reader::{self, Reader};
 use crate::store::{ObjectMeta, list_all};
-
-/// Index objects fetched at once.
-const INDEX_FETCHES: usize = 4;
 
 /// Everything that a prune decides on.
 pub(super) struct Survey {
@@ -50,20 +47,8 @@ impl Survey {
     pub(super) async fn take(repository: &Repository, state: &State, kept: &[&Snapshot]) -> Result<Self, PruneError> {
         let (store, keys) = (repository.store.clone(), repository.keys.clone());
         let role = repository.role();
-        let mut tables = Vec::new();
-        let mut fetched = stream::iter(state.indexes.clone())
-            .map(|id| {
-                let (store, keys) = (&store, &keys);
-                async move {
-                    let object = store.get(&names::index(keys.role(), id)).await.map_err(RepoError::from)?;
-                    decode_index(keys, id, &object).map_err(|error| RepoError::Index { index: id, error })
-                }
-            })
-            .buffered(INDEX_FETCHES);
-        while let Some(more) = fetched.try_next().await.map_err(PruneError::Index)? {
-            tables.extend(more);
-        }
-        drop(fetched);
+        let fetched = reader::tables(store.as_ref(), &keys, &state.indexes, None).try_concat().await;
+        let mut tables = fetched.map_err(PruneError::Index)?;
         // Two sessions may have named the same pack: what one of them vouches for is enough.
         let mut seen = HashSet::new();
         tables.retain(|table| seen.insert(table.id));
