@@ -48,6 +48,7 @@ use crate::role::duty::Stand;
 use crate::role::identity::Node;
 use crate::role::probe::Evidence;
 use crate::role::slot::Slot;
+use crate::store::Store;
 
 /// How often the config's files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
@@ -169,6 +170,34 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// What one role's task alone is started with, by somebody who has no config to follow and nobody to tell of it.
+pub struct Hold {
+    /// Who works, and with what.
+    pub runner: Runner,
+    /// What the role's settings are part of.
+    pub settings: Settings,
+    /// The role.
+    pub role: RoleSettings,
+    /// Where its repository is.
+    pub store: Arc<dyn Store>,
+    /// Words.
+    pub voice: Arc<dyn Voice>,
+    /// Who is told when something is wrong.
+    pub teller: Arc<Teller>,
+    /// How often it prunes.
+    pub prune_interval: Duration,
+}
+
+/// Holds one role until `stop` says so, and all its work has ended: what [`run`] does for each.
+pub async fn hold(hold: Hold, stop: watch::Receiver<bool>) {
+    let Hold { runner, settings, role, store, voice, teller, prune_interval } = hold;
+    let stores = Arc::new(Stores::of(settings.store.clone(), runner.env.clone(), store));
+    let (settings, limits, observe) = (Arc::new(settings), Arc::new(Limits::new()), false);
+    let (_callers, commands) = mpsc::channel(COMMANDS_MAX);
+    let post = Post { runner, settings, role, stores, limits, voice, teller, observe, prune_interval };
+    post.hold(stop, commands, watch::channel(None).0, watch::channel(0).0).await;
+}
+
 /// All roles of this node.
 struct Office {
     runner: Runner,
@@ -227,6 +256,7 @@ impl Office {
                 voice: Arc::clone(&self.voice),
                 teller: Arc::clone(&self.teller),
                 observe: self.observe,
+                prune_interval: work::PRUNE_INTERVAL,
             };
             let task = tokio::spawn(post.hold(stopped, commands, tell, count));
             self.posts.insert(name.clone(), Manned { role: role.clone(), stop, stand, turns, seen: 0, task });

@@ -1,12 +1,18 @@
-//! What the host gives: clocks and random numbers. The only place that asks the operating system for either, so that
-//! everything above can be run under a simulated clock and a seed.
+//! What the host gives: clocks, random numbers, tasks that run beside and wait, and small files. What elects, journals, commits and
+//! prunes asks for them here and nowhere else, so that all of it can be run on one seed: under simulated clocks, in an order of
+//! its tasks that the seed chooses, with a host that stops, crashes and comes back.
 
 use std::fmt::Debug;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 
+use crate::file;
 use crate::moment::Moment;
 
 /// The host's two clocks.
@@ -16,6 +22,11 @@ pub trait Clock: Debug + Send + Sync {
 
     /// Time since boot, suspend included (`CLOCK_BOOTTIME`). Measures durations and deadlines.
     fn boottime(&self) -> Duration;
+
+    /// Which boot of the machine this is: a clone has another one, whatever else it copied. `None` where it cannot be told.
+    fn boot_id(&self) -> Option<[u8; 32]> {
+        None
+    }
 
     /// Both clocks at once.
     fn moment(&self) -> Moment {
@@ -29,19 +40,113 @@ pub trait Random: Debug + Send + Sync {
     fn fill(&self, buffer: &mut [u8]);
 }
 
-/// Clock and randomness, passed to whoever needs them.
+/// What runs beside, and what waits.
+pub trait Tasks: Debug + Send + Sync {
+    /// Resolves when so much time has passed on this host.
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
+
+    /// Starts a task. It goes on whatever becomes of the handle.
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort>;
+
+    /// Does work that blocks where that holds up nothing else.
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
+}
+
+/// A task that can be ended from outside.
+pub trait Abort: Debug + Send + Sync {
+    /// Drops it at the place where it waits; nothing if it has ended.
+    fn abort(&self);
+}
+
+/// Small files of this node. Paths are absolute.
+pub trait Files: Debug + Send + Sync {
+    /// Reads a whole file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Replaces what a file holds: after a crash it is the old content or the new one. One process at a time.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Writes a file that may be lost or damaged by a crash.
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Adds to the end of a file, made if it is missing. What several processes add at the same time does not mix.
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// The names of what is in a directory.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes a directory for this user alone, and those above it.
+    fn make_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes the lock of this name without waiting; `None`: somebody has it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Held>>>;
+}
+
+/// A lock, until it is dropped.
+pub trait Held: Debug + Send + Sync {
+    /// Leaves this process's number in the file, for whoever finds it locked and says so. Nothing relies on it.
+    fn sign(&self);
+}
+
+/// The host, passed to whoever needs it.
 #[derive(Debug, Clone)]
 pub struct Env {
     /// The clocks.
     pub clock: Arc<dyn Clock>,
     /// The random numbers.
     pub random: Arc<dyn Random>,
+    /// What runs beside.
+    pub tasks: Arc<dyn Tasks>,
+    /// The small files.
+    pub files: Arc<dyn Files>,
 }
 
 impl Env {
     /// The real host.
     pub fn host() -> Self {
-        Self { clock: Arc::new(HostClock), random: Arc::new(HostRandom) }
+        Self {
+            clock: Arc::new(HostClock),
+            random: Arc::new(HostRandom),
+            tasks: Arc::new(HostTasks),
+            files: Arc::new(HostFiles),
+        }
+    }
+
+    /// Waits.
+    pub async fn sleep(&self, time: Duration) {
+        self.tasks.sleep(time).await;
+    }
+
+    /// What `work` comes to within `limit`; `None`: it was dropped unfinished.
+    pub async fn timeout<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.sleep(limit) => None,
+        }
+    }
+
+    /// Starts `work` beside.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
+        let (tell, told) = oneshot::channel();
+        let handle = self.tasks.spawn(Box::pin(async move {
+            // Whoever started it may not want to know.
+            let _ = tell.send(work.await);
+        }));
+        Task { handle, told }
+    }
+
+    /// Does `work`, which blocks, where that holds up nothing else; `None`: it panicked.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        let work = move || {
+            let _ = tell.send(work());
+        };
+        self.tasks.blocking(Box::new(work)).await;
+        told.await.ok()
     }
 
     /// `N` random bytes.
@@ -49,6 +154,25 @@ impl Env {
         let mut bytes = [0; N];
         self.random.fill(&mut bytes);
         bytes
+    }
+}
+
+/// A task that was started; it goes on without this.
+#[derive(Debug)]
+pub struct Task<T> {
+    handle: Box<dyn Abort>,
+    told: oneshot::Receiver<T>,
+}
+
+impl<T> Task<T> {
+    /// Ends it where it waits.
+    pub fn abort(&self) {
+        self.handle.abort();
+    }
+
+    /// What it came to; `None`: it was aborted, or panicked.
+    pub async fn join(self) -> Option<T> {
+        self.told.await.ok()
     }
 }
 
@@ -66,6 +190,11 @@ impl Clock for HostClock {
         let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Duration::new(t.tv_sec.unsigned_abs(), t.tv_nsec as u32)
     }
+
+    fn boot_id(&self) -> Option<[u8; 32]> {
+        let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(*blake3::hash(&id).as_bytes())
+    }
 }
 
 /// The kernel's `getrandom(2)`, asked at each use: a generator with state in the process would repeat itself in a
@@ -77,5 +206,78 @@ impl Random for HostRandom {
     fn fill(&self, buffer: &mut [u8]) {
         // It fails only where the system call does not exist, and nothing secret can be made there.
         getrandom::fill(buffer).expect("the kernel gives random bytes");
+    }
+}
+
+/// The tasks of the runtime that this is called in.
+#[derive(Debug, Clone, Copy)]
+pub struct HostTasks;
+
+impl Tasks for HostTasks {
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(time))
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
+        Box::new(tokio::spawn(task).abort_handle())
+    }
+
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        let running = tokio::task::spawn_blocking(work);
+        Box::pin(async move {
+            // What a panic leaves undone shows in what the work did not tell.
+            let _ = running.await;
+        })
+    }
+}
+
+impl Abort for tokio::task::AbortHandle {
+    fn abort(&self) {
+        tokio::task::AbortHandle::abort(self);
+    }
+}
+
+/// The file system.
+#[derive(Debug, Clone, Copy)]
+pub struct HostFiles;
+
+impl Files for HostFiles {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        file::replace(path, bytes)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        std::fs::write(path, bytes)
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        file::append(path, bytes)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let names = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect()
+    }
+
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        file::make_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Held>>> {
+        Ok(file::Lock::try_take(path)?.map(|lock| -> Box<dyn Held> { Box::new(lock) }))
+    }
+}
+
+impl Held for file::Lock {
+    fn sign(&self) {
+        file::Lock::sign(self);
     }
 }

@@ -1,9 +1,9 @@
 //! Small files that several processes of a node share: locks that the kernel drops with their process, and content that is
 //! replaced as a whole.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Held until it is dropped, at the latest by the kernel when this process dies.
@@ -60,6 +60,23 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Adds to the end of the file at `path` with one write: what several processes add at the same time does not mix.
+///
+/// # Errors
+/// It cannot be written.
+pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
+
+/// Makes the directory `dir` for this user alone, and those above it.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use runner::job::prune::{self, Pruned};
 use runner::job::report::{Outcome, RoleReport};
 use runner::job::repository::{OpenError, Repository};
 use runner::job::restore::{RepositorySource, RestoreOptions, restore};
-use runner::job::runner::Runner;
+use runner::job::runner::{Runner, Surroundings};
 use runner::job::seat::Seats;
 use runner::job::verify::verify;
 use runner::journal::record::NodeRef;
@@ -153,6 +153,7 @@ impl Story {
             cancel: Cancel::new(),
             progress: Arc::default(),
             config_hash: String::new(),
+            surroundings: Surroundings::default(),
             sessions: Sessions::default(),
         }
     }

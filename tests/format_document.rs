@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use runner::env::{Env, HostClock, Random};
+use runner::env::{Env, Random};
 use runner::ids::{ChunkId, IndexId, InstanceId, NodeId, PackId, RepoId, Seq, Term};
 use runner::journal::record::{Body, NodeRef, Record, Takeover, TakeoverWhy};
 use runner::repo::crypto::{Cipher, Keys, Part, RepositoryKey};
@@ -145,7 +145,7 @@ impl Random for Twos {
 
 #[test]
 fn a_key_slot() {
-    let env = Env { clock: Arc::new(HostClock), random: Arc::new(Twos) };
+    let env = Env { random: Arc::new(Twos), ..Env::host() };
     let secret = Secret::parse_key_file(&format!("runner-key-1:{}\n", "03".repeat(32))).unwrap();
     let slot = KeySlot::wrap(&secret, &master(), RepoId([7; 16]), &env).unwrap();
     assert_eq!(block("keyslot"), String::from_utf8(slot.encode()).unwrap());

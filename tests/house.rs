@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("moment", &[]),
-    ("env", &["moment"]),
+    ("env", &["moment", "file"]),
     ("file", &[]),
     ("process", &[]),
     ("config", &["ids"]),

@@ -43,7 +43,7 @@ use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
 use crate::job::report::{Outcome, RoleReport};
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
-use crate::job::runner::Runner;
+use crate::job::runner::{Runner, Surroundings};
 use crate::job::seat::Seats;
 use crate::job::verify;
 use crate::job::whoami::Asker;
@@ -176,6 +176,7 @@ fn worker(context: &Context, progress: Arc<Progress>) -> Result<(Runner, Node), 
         cancel: context.cancel.clone(),
         progress,
         config_hash: context.settings.hash.clone(),
+        surroundings: Surroundings::default(),
     };
     Ok((runner, node))
 }
@@ -353,7 +354,7 @@ pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify
     let (progress, _display) = context.progress(&format!("verify {}", role.name));
     // A host that has nothing but the bucket and the key remembers nothing.
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let remembered = move |repo| Local::peek(state_dir.as_ref()?, repo).last_view();
+    let remembered = move |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let percent = args.read_data.unwrap_or(0);
     Ok(verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env).await?)
 }
@@ -363,7 +364,7 @@ pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> 
     let plan = Plan::new(role, &context.settings.timezone)?;
     let store = open::store(context).await?;
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let remembered = move |repo| Local::peek(state_dir.as_ref()?, repo).last_view();
+    let remembered = move |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let period = (since, context.env.clock.now());
     Ok(job::audit::audit(store, role, plan.as_ref(), period, &remembered).await?)
 }

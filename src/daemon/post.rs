@@ -16,6 +16,7 @@ use super::stores::Stores;
 use super::watcher::Watch;
 use super::work::{Footing, Work};
 use crate::config::{Lease, RoleSettings, Settings};
+use crate::env::Env;
 use crate::ids::NodeId;
 use crate::job::backup::BackupError;
 use crate::job::cancel::Cancel;
@@ -30,7 +31,6 @@ use crate::role::election::{Occasion, StandbyReason};
 use crate::role::lease::keeper::{self, Keeper};
 use crate::role::lease::{LeaseService, Reply};
 use crate::role::permit::Deadline;
-use crate::role::probe::vip::events::Hints;
 use crate::role::slot::Plan;
 
 /// Events that wait to be looked at: the loop takes them at once.
@@ -46,6 +46,7 @@ pub(super) struct Post {
     pub(super) voice: Arc<dyn Voice>,
     pub(super) teller: Arc<Teller>,
     pub(super) observe: bool,
+    pub(super) prune_interval: Duration,
 }
 
 /// What comes back from what runs beside the loop.
@@ -81,7 +82,7 @@ impl Post {
         stand: watch::Sender<Option<Stand>>,
         turns: watch::Sender<u64>,
     ) {
-        let Self { runner, settings, role, stores, limits, voice, teller, observe } = self;
+        let Self { runner, settings, role, stores, limits, voice, teller, observe, prune_interval } = self;
         let plan = match Plan::new(&role, &settings.timezone) {
             Ok(plan) => plan,
             Err(error) => {
@@ -99,7 +100,19 @@ impl Post {
         let repository = Arc::default();
         let (role, ending) = (Arc::new(role), Cancel::new());
         let pruned = Arc::default();
-        let work = Work { runner, settings, role, stores, limits, ending, watch, observe, pruned, repository };
+        let work = Work {
+            runner,
+            settings,
+            role,
+            stores,
+            limits,
+            ending,
+            watch,
+            observe,
+            prune_interval,
+            pruned,
+            repository,
+        };
         let mut this = Loop {
             work,
             voice,
@@ -115,9 +128,10 @@ impl Post {
         };
         if !observe {
             let work = this.work.clone();
-            tokio::spawn(async move { Hooks::new(&work.runner, &work.role).recover().await });
+            this.env().spawn(async move { Hooks::new(&work.runner, &work.role).recover().await });
         }
-        let mut addresses = Hints::of(this.work.role.eligible.as_ref());
+        let senses = Arc::clone(&this.work.runner.surroundings.senses);
+        let mut addresses = senses.hints(this.work.role.eligible.as_ref());
         let mut event = Event::Tick;
         loop {
             turns.send_modify(|turns| *turns += 1);
@@ -139,14 +153,16 @@ impl Post {
             }
             let wake = this.duty.wake(now).min(this.callers.patience().unwrap_or(Duration::MAX));
             let wait = wake.saturating_sub(now.boot);
+            let env = this.env().clone();
             event = tokio::select! {
+                biased;
                 back = events.recv() => match back {
                     Some(back) => this.came_back(back),
                     // The loop itself has a sender.
                     None => return,
                 },
                 Some(command) = commands.recv() => this.command(command),
-                () = tokio::time::sleep(wait) => Event::Tick,
+                () = env.sleep(wait) => Event::Tick,
                 () = keeper::hinted(this.hints.as_ref()) => Event::LeaseHint,
                 () = addresses.changed() => Event::Changed,
                 to = guard::lost(this.keeper.as_ref()) => {
@@ -160,6 +176,10 @@ impl Post {
 }
 
 impl Loop {
+    fn env(&self) -> &Env {
+        &self.work.runner.env
+    }
+
     /// Performs what follows from an event. True: that was all.
     fn turn(&mut self, event: Event) -> bool {
         let now = self.work.runner.env.clock.moment();
@@ -203,7 +223,7 @@ impl Loop {
         };
         let answer = match reply {
             Reply::Held(grant) => {
-                let keeper = Keeper::start(lease, grant, self.work.runner.env.clone());
+                let keeper = Keeper::start(lease, grant, self.env());
                 let deadline = keeper.deadline().clone();
                 self.keeper = Some(keeper);
                 return Event::Lease(LeaseAnswer::Held(deadline));
@@ -225,7 +245,7 @@ impl Loop {
         F: Future<Output = Back> + Send + 'static,
     {
         let (task, back) = (what(self.work.clone()), self.back.clone());
-        tokio::spawn(async move {
+        self.env().spawn(async move {
             let came = task.await;
             // Nobody listens any more when the loop has ended, and then nothing is open.
             let _ = back.send(came).await;
@@ -381,7 +401,7 @@ impl Loop {
             let keeps = self.keeper.is_some() && !matches!(stand, Stand::Conflict(_));
             if !self.work.observe && !keeps && is_elsewhere(stand, self.work.runner.node.id) {
                 let work = self.work.clone();
-                tokio::spawn(async move { work.lose().await });
+                self.env().spawn(async move { work.lose().await });
             }
             self.stand.send_replace(Some(stand.clone()));
         }

@@ -21,6 +21,11 @@ impl Stores {
         Self { settings, env, connected: Mutex::new(None) }
     }
 
+    /// The one that this is already.
+    pub(super) fn of(settings: StoreSettings, env: Env, store: Arc<dyn Store>) -> Self {
+        Self { settings, env, connected: Mutex::new(Some(store)) }
+    }
+
     /// The store. One that cannot be connected to is tried again at the next call.
     pub(super) async fn store(&self) -> Result<Arc<dyn Store>, StoreError> {
         let mut connected = self.connected.lock().await;

@@ -36,7 +36,7 @@ use super::watcher::Watch;
 const AUDIT_SINCE: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 /// How often a long-running node prunes. A little less than a day, so that a daily slot finds it due.
-const PRUNE_INTERVAL: Duration = Duration::from_hours(23);
+pub(super) const PRUNE_INTERVAL: Duration = Duration::from_hours(23);
 
 /// Everything that one role's work needs. Clones are the same.
 #[derive(Debug, Clone)]
@@ -52,6 +52,8 @@ pub(super) struct Work {
     pub(super) watch: Arc<Watch>,
     /// Writes nothing, not even into this node's own state.
     pub(super) observe: bool,
+    /// How often it prunes.
+    pub(super) prune_interval: Duration,
     /// When a prune was last tried, as boot time.
     pub(super) pruned: Arc<Mutex<Option<Duration>>>,
     /// Opened once; dropped when something goes wrong with it.
@@ -115,7 +117,7 @@ impl Work {
         let (history, view) = match Opening::open(&self.runner, &repository).await {
             Ok(mut opening) => {
                 if opening.announce().await? {
-                    tokio::spawn(self.clone().compare(Arc::clone(&repository.store)));
+                    self.runner.env.spawn(self.clone().compare(Arc::clone(&repository.store)));
                 }
                 opening.keep().await?
             }
@@ -129,7 +131,7 @@ impl Work {
             self.watch.saw(&view);
         }
         if self.watch.audit_is_due() {
-            tokio::spawn(self.clone().audit(repository));
+            self.runner.env.spawn(self.clone().audit(repository));
         }
         Ok(Journal { history: Some(history), term: None, failed: false, beat, clock_offset })
     }
@@ -152,7 +154,7 @@ impl Work {
     async fn audit(self, repository: Repository) {
         let now = self.runner.env.clock.now();
         let since = now.checked_sub(AUDIT_SINCE).unwrap_or(Timestamp::MIN);
-        let memory = |repo| Local::peek(&self.runner.state_dir, repo).last_view();
+        let memory = |repo| Local::peek(&self.runner.env, &self.runner.state_dir, repo).last_view();
         let (store, role) = (Arc::clone(&repository.store), &self.role);
         match job::audit::audit(store, role, self.watch.plan(), (since, now), &memory).await {
             Ok(audit) => self.watch.audited(&audit.findings),
@@ -230,7 +232,7 @@ impl Work {
         Ok((guard::measured(report, duration, &counters.read()), reason))
     }
 
-    /// Prunes if it is time: once a day, after a run for a slot. `None`: it is not, or not here.
+    /// Prunes if it is time, after a run for a slot. `None`: it is not, or not here.
     pub(super) async fn prune(
         &self,
         footing: &Footing,
@@ -238,7 +240,7 @@ impl Work {
     ) -> Result<Option<PruneReport>, PruneError> {
         let now = self.runner.env.clock.boottime();
         let tried = *self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.role.keep.is_none() || tried.is_some_and(|at| now.saturating_sub(at) < PRUNE_INTERVAL) {
+        if self.role.keep.is_none() || tried.is_some_and(|at| now.saturating_sub(at) < self.prune_interval) {
             return Ok(None);
         }
         *self.pruned.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
@@ -252,7 +254,7 @@ impl Work {
         };
         let Admitted { opening, candidacy, .. } = *admitted;
         let pruned = opening.view().state.pruned;
-        if pruned.is_some_and(|at| runner.env.clock.now().duration_since(at).unsigned_abs() < PRUNE_INTERVAL) {
+        if pruned.is_some_and(|at| runner.env.clock.now().duration_since(at).unsigned_abs() < self.prune_interval) {
             return Ok(None);
         }
         prune::under(runner, role, &self.settings.timezone, opening, &candidacy, lost).await.map(Some)

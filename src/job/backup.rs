@@ -4,6 +4,7 @@
 //! the store has; put packs, then index objects, then the record, by compare-and-set on the head. Whatever goes wrong before
 //! the record leaves garbage for a prune, never a snapshot that is not whole.
 
+mod brought;
 mod dump;
 mod error;
 mod feed;
@@ -16,6 +17,7 @@ mod plan;
 mod session;
 mod shared;
 mod stock;
+mod tree;
 mod worker;
 
 use std::path::PathBuf;
@@ -24,7 +26,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::RoleSettings;
-use crate::ids::{InstanceId, NodeId};
+use crate::ids::{Digest, InstanceId, NodeId};
+pub use crate::job::backup::brought::Content;
 pub use crate::job::backup::dump::DumpError;
 pub use crate::job::backup::error::BackupError;
 pub(crate) use crate::job::backup::session::{Session, put_indexes};
@@ -42,7 +45,6 @@ use crate::repo::format::JournalHome;
 use crate::repo::names;
 use crate::repo::reader::load_index;
 use crate::role::election::{History, Holding, Pause};
-use crate::role::identity;
 use crate::role::permit::Candidacy;
 use crate::role::twin::{self, Suspicion};
 use crate::store::proof;
@@ -98,7 +100,7 @@ pub struct Opening<'a> {
 impl<'a> Opening<'a> {
     /// Takes the lock and reads the journal on from what this node knew.
     pub async fn open(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
-        let local = Local::open(&runner.state_dir, repository.keys.repo())?;
+        let local = Local::open(&runner.env, &runner.state_dir, repository.keys.repo())?;
         let lock = local.lock()?;
         Self::read(runner, repository, local, Some(lock)).await
     }
@@ -106,7 +108,7 @@ impl<'a> Opening<'a> {
     /// The same without the lock, for a process that works under the takeover of another one of this host: that one may be
     /// backing up, and neither is to stand in the other's way.
     pub async fn join(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
-        let local = Local::open(&runner.state_dir, repository.keys.repo())?;
+        let local = Local::open(&runner.env, &runner.state_dir, repository.keys.repo())?;
         Self::read(runner, repository, local, None).await
     }
 
@@ -165,7 +167,7 @@ impl<'a> Opening<'a> {
     /// The journal as it is now, for somebody who waits for no lock and remembers nothing.
     pub async fn look(runner: &Runner, repository: &Repository) -> Result<(History, View), BackupError> {
         let keys = repository.keys.clone();
-        let memory = Local::peek(&runner.state_dir, keys.repo()).load(runner.node.id);
+        let memory = Local::peek(&runner.env, &runner.state_dir, keys.repo()).load(runner.node.id);
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
         let view = journal.read(memory.view.as_ref()).await?;
@@ -182,7 +184,7 @@ impl<'a> Opening<'a> {
                     Err(LockError::Busy { .. }) if tries > 0 => tries -= 1,
                     lock => break Some(lock?),
                 }
-                tokio::time::sleep(HOLD_PAUSE).await;
+                self.runner.env.sleep(HOLD_PAUSE).await;
             };
             self.memory = self.local.load(self.runner.node.id);
             self.refresh().await?;
@@ -233,8 +235,9 @@ impl<'a> Opening<'a> {
             return Ok((history(&view, &memory, runner.node.id), view));
         }
         let (store, keys) = (repository.store.as_ref(), &repository.keys);
-        load_index(store, keys, &view.state.indexes, Some(&local.index_dir())).await?;
-        local.trim_index(&view.state.indexes);
+        let shelf = local.shelf();
+        load_index(store, keys, &view.state.indexes, Some(&shelf)).await?;
+        shelf.trim(&view.state.indexes);
         let memory = Memory { view: Some(view.clone()), ..memory };
         local.save(&memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
         Ok((history(&view, &memory, runner.node.id), view))
@@ -268,7 +271,7 @@ impl<'a> Opening<'a> {
             let probe = names::probe(repository.role());
             proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
         }
-        let boot = identity::boot();
+        let boot = runner.env.clock.boot_id().map(Digest);
         let own = memory.own.filter(|own| Some(own.boot) == boot);
         let holder = view.state.holder.clone();
         // Who stood in and is eligible now has the role in another way, which other nodes must see.

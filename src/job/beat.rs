@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 
 use crate::config::{Lease, RoleSettings};
+use crate::env::Task;
 use crate::ids::Digest;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
@@ -21,7 +21,7 @@ const INTERVAL: (Duration, Duration) = (Duration::from_millis(200), Duration::fr
 
 /// Beats until it is dropped.
 #[derive(Debug)]
-pub struct Beat(Option<JoinHandle<()>>);
+pub struct Beat(Option<Task<()>>);
 
 impl Beat {
     /// Beats for a role that has no lease; for one that has, the lease does.
@@ -31,10 +31,11 @@ impl Beat {
         }
         let (runner, store, key) = (runner.clone(), repository.store.clone(), names::beat(&role.name));
         let interval = (role.takeover_after / PART).clamp(INTERVAL.0, INTERVAL.1);
-        Self(Some(tokio::spawn(async move {
+        let env = runner.env.clone();
+        Self(Some(env.spawn(async move {
             loop {
                 // A run that is shorter than that needs no beat.
-                tokio::time::sleep(interval).await;
+                runner.env.sleep(interval).await;
                 let value = serde_json::json!({
                     "node": runner.node.id, "name": runner.node.name, "instance": runner.instance,
                     "time": runner.env.clock.now(), "n": hex::encode(runner.env.random_bytes::<8>()),

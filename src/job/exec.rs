@@ -22,7 +22,6 @@ use crate::journal::state::Holder;
 use crate::role::lease::LeaseHolder;
 use crate::role::lease::keeper::Keeper;
 use crate::role::permit::{Deadline, margin};
-use crate::role::probe::vip::events::Hints;
 use crate::role::probe::{Answer, Evidence};
 use crate::store::{Store, StoreError};
 
@@ -187,14 +186,14 @@ fn variables(
 /// Resolves when work must have stopped.
 pub(crate) async fn passed(runner: &Runner, deadline: &Deadline) {
     while !deadline.passed(runner.env.clock.moment()) {
-        tokio::time::sleep(TICK).await;
+        runner.env.sleep(TICK).await;
     }
 }
 
 /// Resolves when the probes or the journal say that the role is not here any more. What cannot be told is no reason: that is
 /// what the lease is for.
 async fn watch(runner: &Runner, role: &RoleSettings, session: &Session<'_>) -> Cause {
-    let mut hints = Hints::of(role.eligible.as_ref());
+    let mut hints = runner.surroundings.senses.hints(role.eligible.as_ref());
     let mut poll = tokio::time::interval(WATCH);
     // The first one is now.
     poll.tick().await;

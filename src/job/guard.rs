@@ -294,7 +294,7 @@ impl<'a> Guard<'a> {
         if let Some(wait) = self.turn(&opening, slot) {
             // The node that had the role last goes first: a role that moves without need is read anew for nothing.
             until_cancelled(self.runner, async {
-                tokio::time::sleep(wait).await;
+                self.runner.env.sleep(wait).await;
                 Ok(())
             })
             .await?;
@@ -427,7 +427,7 @@ impl<'a> Guard<'a> {
         let ttl = self.role.bucket_lease_ttl;
         let patience = ttl + keeper::pause(ttl) * 2;
         Ok(match keeper::acquire(lease.as_mut(), ttl, patience, &self.runner.env).await {
-            Reply::Held(grant) => Ok(Keeper::start(lease, grant, self.runner.env.clone())),
+            Reply::Held(grant) => Ok(Keeper::start(lease, grant, &self.runner.env)),
             Reply::Taken { by, .. } => Err(Refusal::Taken(by)),
             Reply::Free => Err(Refusal::Taken(None)),
             Reply::Unknown { why } => Err(Refusal::Unreachable(why)),
@@ -445,6 +445,7 @@ impl<'a> Guard<'a> {
         let _beat = Beat::start(self.runner, self.role, self.repository);
         let mut work = Box::pin(opening.back_up(self.role, candidacy, ask));
         let (result, lost_to) = tokio::select! {
+            biased;
             result = &mut work => (result, None),
             to = lost => {
                 self.runner.cancel.cancel();
@@ -497,6 +498,7 @@ async fn until_cancelled<T>(
     work: impl Future<Output = Result<T, GuardError>>,
 ) -> Result<T, GuardError> {
     tokio::select! {
+        biased;
         result = work => result,
         () = runner.cancel.cancelled() => Err(BackupError::Interrupted.into()),
     }
@@ -514,7 +516,8 @@ pub fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
 /// What the probes say of `role` here; `None` for a role without any.
 pub(crate) async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Timestamp>) -> Option<Assessment> {
     let fallback = role.fallback.as_ref().map(|fallback| &fallback.probe);
-    Some(probe::assess(role.eligible.as_ref()?, fallback, &runner.context(&role.name, None, slot), &runner.env).await)
+    let (context, senses) = (runner.context(&role.name, None, slot), runner.surroundings.senses.as_ref());
+    Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &runner.env).await)
 }
 
 /// Why this node is not even a candidate, as far as settings and probes tell.

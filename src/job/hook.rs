@@ -5,9 +5,7 @@
 //! than its time. `before` and `on_takeover` end when the permit ends. `after` does not: it gives back what `before` took, on
 //! this node only, and a machine that stays frozen is worse than one that is thawed late.
 
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,7 +18,7 @@ use tokio::process::Command;
 use tokio::task::JoinHandle;
 
 use crate::config::RoleSettings;
-use crate::file::{self, Lock};
+use crate::env::Held;
 use crate::ids::Term;
 use crate::job::backup::{BackupError, Committed};
 use crate::job::cancel::Cancel;
@@ -105,7 +103,7 @@ pub struct Hooks<'a> {
 pub(crate) struct Around<'a> {
     hooks: Hooks<'a>,
     open: Open,
-    _lock: Lock,
+    _lock: Box<dyn Held>,
 }
 
 impl<'a> Hooks<'a> {
@@ -189,7 +187,7 @@ impl<'a> Hooks<'a> {
             }
         };
         // The hook ends by itself before that; a lock may be held by one that does not.
-        let _ = tokio::time::timeout(limit + ENDING_MAX, work).await;
+        let _ = self.runner.env.timeout(limit + ENDING_MAX, work).await;
     }
 
     async fn after(self, open: Open, outcome: &str) {
@@ -275,35 +273,36 @@ impl<'a> Hooks<'a> {
         self.dir().join(format!("{}.{what}.{kind}", self.role.name))
     }
 
-    async fn lock(self, what: &str) -> Result<Lock, LockError> {
+    async fn lock(self, what: &str) -> Result<Box<dyn Held>, LockError> {
         loop {
             if let Some(lock) = self.try_lock(what)? {
                 return Ok(lock);
             }
-            tokio::time::sleep(POLL).await;
+            self.runner.env.sleep(POLL).await;
         }
     }
 
     /// `None`: another process has it.
-    fn try_lock(self, what: &str) -> Result<Option<Lock>, LockError> {
+    fn try_lock(self, what: &str) -> Result<Option<Box<dyn Held>>, LockError> {
         let path = self.file(what, "lock");
         let io = |error: io::Error| LockError::Io { path: path.clone(), error };
-        DirBuilder::new().recursive(true).mode(0o700).create(self.dir()).map_err(io)?;
-        Lock::try_take(&path).map_err(io)
+        let files = &self.runner.env.files;
+        files.make_dir(&self.dir()).map_err(io)?;
+        files.lock(&path).map_err(io)
     }
 
     /// `None`: there is none, or none that can be read.
     fn read<T: DeserializeOwned>(self, what: &str) -> Option<T> {
-        serde_json::from_slice(&fs::read(self.file(what, "json")).ok()?).ok()
+        serde_json::from_slice(&self.runner.env.files.read(&self.file(what, "json")).ok()?).ok()
     }
 
     fn write(self, what: &str, value: &impl Serialize) -> io::Result<()> {
         // A hook may stop the machine's disk or the machine.
-        file::replace(&self.file(what, "json"), &serde_json::to_vec(value)?)
+        self.runner.env.files.replace(&self.file(what, "json"), &serde_json::to_vec(value)?)
     }
 
     fn remove(self, what: &str) {
-        if let Err(error) = fs::remove_file(self.file(what, "json"))
+        if let Err(error) = self.runner.env.files.remove(&self.file(what, "json"))
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::error!("role {}: {error}", self.role.name);

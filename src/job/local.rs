@@ -2,17 +2,16 @@
 //!
 //! Losing it costs time. It is keyed by the repository's ID, so that two stores with a role of the same name do not meet.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::file::{self, Lock};
-use crate::ids::{Digest, IndexId, InstanceId, NodeId, RepoId, Seq, Term};
+use crate::env::{Env, Held};
+use crate::ids::{Digest, InstanceId, NodeId, RepoId, Seq, Term};
 use crate::job::presence::Announced;
 use crate::journal::state::View;
+use crate::repo::reader::Shelf;
 
 /// How many of a node's processes are remembered: those that wrote since the journal was last read are looked for among them.
 const INSTANCES_KEPT: usize = 512;
@@ -21,6 +20,7 @@ const INSTANCES_KEPT: usize = 512;
 #[derive(Debug, Clone)]
 pub struct Local {
     dir: PathBuf,
+    env: Env,
 }
 
 /// What is remembered between runs.
@@ -58,7 +58,7 @@ pub struct Own {
 /// Held while a run works on a repository on this host; the kernel lets go of it when the process dies.
 #[derive(Debug)]
 pub struct LocalLock {
-    _lock: Lock,
+    _held: Box<dyn Held>,
 }
 
 /// Why a lock was not given.
@@ -82,36 +82,21 @@ pub enum LockError {
 
 impl Local {
     /// The directory of repository `repo` below the node's state directory; made if it is missing.
-    pub fn open(state_dir: &Path, repo: RepoId) -> Result<Self, LockError> {
-        let local = Self::peek(state_dir, repo);
-        let index = local.index_dir();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&index)
-            .map_err(|error| LockError::Io { path: index.clone(), error })?;
+    pub fn open(env: &Env, state_dir: &Path, repo: RepoId) -> Result<Self, LockError> {
+        let local = Self::peek(env, state_dir, repo);
+        let Shelf { dir, .. } = local.shelf();
+        env.files.make_dir(&dir).map_err(|error| LockError::Io { path: dir, error })?;
         Ok(local)
     }
 
     /// The same for somebody who only looks: makes nothing, and it may well not be there.
-    pub fn peek(state_dir: &Path, repo: RepoId) -> Self {
-        Self { dir: state_dir.join("repositories").join(repo.to_string()) }
+    pub fn peek(env: &Env, state_dir: &Path, repo: RepoId) -> Self {
+        Self { dir: state_dir.join("repositories").join(repo.to_string()), env: env.clone() }
     }
 
-    /// Where index objects are cached.
-    pub fn index_dir(&self) -> PathBuf {
-        self.dir.join("index")
-    }
-
-    /// Forgets cached index objects that no record names any more. What cannot be removed costs room, nothing else.
-    pub fn trim_index(&self, named: &[IndexId]) {
-        let Ok(entries) = fs::read_dir(self.index_dir()) else { return };
-        for entry in entries.flatten() {
-            let id = entry.file_name().to_str().and_then(|name| name.parse::<IndexId>().ok());
-            if id.is_some_and(|id| !named.contains(&id)) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+    /// Where index objects are kept.
+    pub fn shelf(&self) -> Shelf {
+        Shelf { dir: self.dir.join("index"), env: self.env.clone() }
     }
 
     /// What is remembered by [`Local::save`].
@@ -126,15 +111,13 @@ impl Local {
 
     /// Notes that this process may write as this node. Whoever writes without it is taken for a twin.
     pub fn enlist(&self, instance: InstanceId) -> io::Result<()> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.instances_file());
-        // One write of a line: processes that append at the same time do not mix.
-        file?.write_all(format!("{instance}\n").as_bytes())
+        self.env.files.append(&self.instances_file(), format!("{instance}\n").as_bytes())
     }
 
     /// The processes that may have written as this node, of which only the newest are kept.
     pub fn instances(&self) -> Vec<InstanceId> {
-        let text = fs::read_to_string(self.instances_file()).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        let bytes = self.env.files.read(&self.instances_file()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     /// Forgets the oldest of them. With the lock held; a process that enlists at this very moment may be lost, and is then suspected once.
@@ -145,7 +128,7 @@ impl Local {
         let newest = &instances[instances.len() - INSTANCES_KEPT..];
         let mut lines = newest.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         lines.push('\n');
-        file::replace(&self.instances_file(), lines.as_bytes())
+        self.env.files.replace(&self.instances_file(), lines.as_bytes())
     }
 
     fn instances_file(&self) -> PathBuf {
@@ -155,14 +138,19 @@ impl Local {
     /// Takes the lock, without waiting.
     pub fn lock(&self) -> Result<LocalLock, LockError> {
         let path = self.dir.join("lock");
-        match Lock::try_take(&path) {
-            Ok(Some(lock)) => {
-                lock.sign();
-                Ok(LocalLock { _lock: lock })
+        match self.env.files.lock(&path) {
+            Ok(Some(held)) => {
+                held.sign();
+                Ok(LocalLock { _held: held })
             }
-            Ok(None) => Err(LockError::Busy { pid: file::signature(&path) }),
+            Ok(None) => Err(LockError::Busy { pid: self.signature(&path) }),
             Err(error) => Err(LockError::Io { path, error }),
         }
+    }
+
+    fn signature(&self, lock: &Path) -> Option<String> {
+        let bytes = self.env.files.read(lock).unwrap_or_default();
+        String::from_utf8(bytes).ok().filter(|pid| !pid.is_empty())
     }
 
     /// What `node` remembered; nothing where it cannot be read: it is a cache. What another identity of this node remembered of
@@ -183,14 +171,14 @@ impl Local {
     }
 
     fn read(&self) -> Memory {
-        let bytes = fs::read(self.memory_file()).unwrap_or_default();
+        let bytes = self.env.files.read(&self.memory_file()).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
     /// Remembers. The old memory stays whole if this is cut short.
     pub fn save(&self, memory: &Memory) -> io::Result<()> {
         let bytes = serde_json::to_vec(memory).map_err(io::Error::other)?;
-        file::replace(&self.memory_file(), &bytes)
+        self.env.files.replace(&self.memory_file(), &bytes)
     }
 }
 
@@ -201,7 +189,7 @@ mod tests {
     #[test]
     fn one_run_at_a_time_and_a_damaged_memory_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        let local = Local::open(dir.path(), RepoId([1; 16])).unwrap();
+        let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
         let lock = local.lock().unwrap();
         assert!(matches!(local.lock(), Err(LockError::Busy { pid: Some(_) })));
         drop(lock);
@@ -213,7 +201,7 @@ mod tests {
         assert_eq!(local.load(me), memory);
         let renewed = Memory { own: None, node: Some(other), ..memory };
         assert_eq!(local.load(other), renewed, "the takeover was the former identity's");
-        fs::write(dir.path().join("repositories").join(RepoId([1; 16]).to_string()).join("memory.json"), b"{").unwrap();
+        std::fs::write(local.memory_file(), b"{").unwrap();
         assert_eq!(local.load(me), Memory { node: Some(me), ..Memory::default() });
     }
 }

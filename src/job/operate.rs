@@ -83,7 +83,7 @@ pub enum Change {
 impl Operator<'_> {
     /// The journal to act on, and what this node remembers of it.
     pub(crate) fn journal(&self, repository: &Repository) -> Result<(Journal, Option<View>), JournalError> {
-        let local = self.state_dir.map(|dir| Local::peek(dir, repository.keys.repo()));
+        let local = self.state_dir.map(|dir| Local::peek(self.env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(Local::last_view);
         if let (Some(local), true) = (&local, known.is_some()) {
             // Otherwise this node would take what is written here for a twin's.

@@ -171,7 +171,7 @@ pub(crate) async fn prune(
             strays: plan.strays.indexes.clone(),
         };
         session.append(Body::Prune(body), None).await?;
-        session.local.trim_index(&session.view.state.indexes);
+        session.local.shelf().trim(&session.view.state.indexes);
     }
     let now = store_time(repository, runner.env.clock.now());
     let swept = match sweep::sweep(session, now, role.prune_grace).await {
@@ -241,6 +241,7 @@ pub(crate) async fn under(
     let mut session = opening.hold().await?.take(candidacy).await?;
     let mut work = Box::pin(prune(&mut session, role, zone));
     tokio::select! {
+        biased;
         done = &mut work => done,
         _ = lost => {
             runner.cancel.cancel();

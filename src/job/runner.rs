@@ -7,11 +7,12 @@ use jiff::Timestamp;
 
 use crate::env::Env;
 use crate::ids::{InstanceId, RoleName, Term};
+use crate::job::backup::Content;
 use crate::job::cancel::Cancel;
 use crate::job::lease::Sessions;
 use crate::job::progress::Progress;
 use crate::journal::record::NodeRef;
-use crate::role::probe::Context;
+use crate::role::probe::{Context, HostSenses, Senses};
 
 /// One process of this node, as it works for its roles.
 #[derive(Debug, Clone)]
@@ -32,6 +33,24 @@ pub struct Runner {
     pub config_hash: String,
     /// What the leases of this process have in common.
     pub sessions: Sessions,
+    /// What is around it.
+    pub surroundings: Surroundings,
+}
+
+/// What a node finds around itself: evidence for its probes, and content for its backups.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// What its probes ask.
+    pub senses: Arc<dyn Senses>,
+    /// Content that is brought along instead of being read from a role's sources.
+    pub content: Option<Arc<dyn Content>>,
+}
+
+impl Default for Surroundings {
+    /// This host, and its files.
+    fn default() -> Self {
+        Self { senses: Arc::new(HostSenses), content: None }
+    }
 }
 
 impl Runner {

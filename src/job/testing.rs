@@ -13,7 +13,7 @@ use crate::job::init::init;
 use crate::job::inside::Archive;
 use crate::job::lease::Sessions;
 use crate::job::repository::Repository;
-use crate::job::runner::Runner;
+use crate::job::runner::{Runner, Surroundings};
 use crate::job::seat::Seats;
 use crate::journal::record::NodeRef;
 use crate::repo::entry::TreePath;
@@ -86,6 +86,7 @@ impl Rig {
             cancel: Cancel::new(),
             progress: Arc::default(),
             config_hash: String::new(),
+            surroundings: Surroundings::default(),
             sessions: Sessions::default(),
         }
     }

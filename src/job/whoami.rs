@@ -35,7 +35,7 @@ use crate::journal::record::NodeRef;
 use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion, StandbyReason, UnknownReason};
 use crate::role::identity;
 use crate::role::lease::{LeaseService as _, Reply};
-use crate::role::probe::{self, Assessment};
+use crate::role::probe::{self, Assessment, HostSenses};
 use crate::role::slot::Plan;
 use crate::store::{Store, StoreError};
 
@@ -122,7 +122,7 @@ async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Du
         [Some(&mut probe), fallback.as_mut()].into_iter().flatten().for_each(|probe| shorten(probe, patience));
     }
     let context = probe::Context { node: label.to_owned(), role: role.name.clone(), term: None, slot: None };
-    let asked = probe::assess(&probe, fallback.as_ref(), &context, env);
+    let asked = probe::assess(&probe, fallback.as_ref(), &context, &HostSenses, env);
     let Some(patience) = patience else { return Some(asked.await) };
     // Only so many commands run at once: with more of them the last may start when the time is up.
     let unknown = Assessment { answer: probe::Answer::Unknown, fallback: None, evidence: Vec::new() };
@@ -267,7 +267,7 @@ async fn read(
             Ok(repository) => repository,
         };
         let journal = Some(repository.format.journal);
-        let local = state_dir.as_ref().map(|dir| Local::peek(dir, repository.keys.repo()));
+        let local = state_dir.as_ref().map(|dir| Local::peek(&env, dir, repository.keys.repo()));
         let memory = local.map(|local| local.load(node)).unwrap_or_default();
         match Archive::open(repository, &env, state_dir.as_deref()).await {
             Err(error) | Ok(Archive { damaged: Some(error), .. }) => {

@@ -453,7 +453,7 @@ impl Journal {
             if self.env.clock.boottime().saturating_sub(started) >= RESOLVE_LIMIT {
                 return Err(AppendError::Unknown { seq, why });
             }
-            tokio::time::sleep(pause).await;
+            self.env.sleep(pause).await;
             pause = (pause * 2).min(RESOLVE_PAUSE.1);
         }
     }

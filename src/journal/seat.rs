@@ -160,7 +160,7 @@ impl Journal {
             if self.env.clock.boottime().saturating_sub(started) >= RESOLVE_LIMIT {
                 return Err(AppendError::Unknown { seq, why });
             }
-            tokio::time::sleep(pause).await;
+            self.env.sleep(pause).await;
             pause = (pause * 2).min(RESOLVE_PAUSE.1);
         }
         // From here on it is in the journal, whoever puts it into the store.
@@ -194,7 +194,7 @@ impl Journal {
             if self.env.clock.boottime().saturating_sub(started) >= limit {
                 return Err(error);
             }
-            tokio::time::sleep(pause).await;
+            self.env.sleep(pause).await;
             pause = (pause * 2).min(RESOLVE_PAUSE.1);
         }
     }
@@ -268,7 +268,7 @@ impl Journal {
                 Ok(Swapped::Yes | Swapped::No(_)) => {}
                 Ok(Swapped::Unknown { why: silence }) => {
                     why = silence;
-                    tokio::time::sleep(RESOLVE_PAUSE.0).await;
+                    self.env.sleep(RESOLVE_PAUSE.0).await;
                 }
                 Err(error) if ours.is_none() => return Err(AppendError::Register { seq: record.seq, error }),
                 // An earlier one of ours may be under way.

@@ -3,12 +3,13 @@
 //! Nothing that comes out of here was not verified: a frame by its seal, a chunk by its name, an index and a manifest by both.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
+use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, PackId};
 use crate::repo::codec::DecodeError;
 use crate::repo::crypto::Keys;
@@ -86,13 +87,13 @@ pub struct Reader {
     pub(crate) chunks_read: std::sync::atomic::AtomicU64,
 }
 
-/// The index made of these objects. With a cache directory an object is fetched once: it never changes under its ID, and
-/// what the directory holds is checked like what the store holds.
+/// The index made of these objects. With a shelf an object is fetched once: it never changes under its ID, and
+/// what the shelf holds is checked like what the store holds.
 pub async fn load_index(
     store: &dyn Store,
     keys: &Keys,
     ids: &[IndexId],
-    cache: Option<&Path>,
+    cache: Option<&Shelf>,
 ) -> Result<Index, RepoError> {
     let mut index = Index::default();
     let mut tables = Box::pin(tables(store, keys, ids, cache));
@@ -105,34 +106,59 @@ pub async fn load_index(
     Ok(index)
 }
 
-/// What these index objects list, an object at a time; with a cache directory as [`load_index`] does.
+/// What these index objects list, an object at a time; with a shelf as [`load_index`] does.
 pub fn tables<'a>(
     store: &'a dyn Store,
     keys: &'a Keys,
     ids: &[IndexId],
-    cache: Option<&'a Path>,
+    cache: Option<&'a Shelf>,
 ) -> impl Stream<Item = Result<Vec<PackTable>, RepoError>> + Send + use<'a> {
     let load = move |id: IndexId| async move {
-        let cached = cache.map(|dir| dir.join(id.to_string()));
-        if let Some(path) = &cached
-            && let Some(tables) = read_cached(path.clone(), keys, id).await
+        if let Some(shelf) = cache
+            && let Some(object) = shelf.take(id).await
+            && let Ok(tables) = decode_index(keys, id, &object)
         {
             return Ok(tables);
         }
         let object = store.get(&names::index(keys.role(), id)).await?;
         let tables = decode_index(keys, id, &object).map_err(|error| RepoError::Index { index: id, error })?;
-        if let Some(path) = cached {
-            // A cache that cannot be written costs the next run a request, nothing else.
-            let _ = tokio::fs::write(path, &object).await;
+        if let Some(shelf) = cache {
+            shelf.put(id, object).await;
         }
         Ok(tables)
     };
     stream::iter(ids.to_vec()).map(load).buffered(INDEX_FETCHES)
 }
 
-async fn read_cached(path: PathBuf, keys: &Keys, id: IndexId) -> Option<Vec<PackTable>> {
-    let object = tokio::fs::read(path).await.ok()?;
-    decode_index(keys, id, &object).ok()
+/// Where this node keeps index objects: files named by their ID.
+#[derive(Debug, Clone)]
+pub struct Shelf {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Whose files they are.
+    pub env: Env,
+}
+
+impl Shelf {
+    async fn take(&self, id: IndexId) -> Option<Vec<u8>> {
+        let (path, files) = (self.dir.join(id.to_string()), Arc::clone(&self.env.files));
+        self.env.blocking(move || files.read(&path).ok()).await.flatten()
+    }
+
+    /// A cache that cannot be written costs the next run a request, nothing else.
+    async fn put(&self, id: IndexId, object: Bytes) {
+        let (path, files) = (self.dir.join(id.to_string()), Arc::clone(&self.env.files));
+        let _ = self.env.blocking(move || files.write(&path, &object)).await;
+    }
+
+    /// Forgets what none of these is. What cannot be removed costs room, nothing else.
+    pub fn trim(&self, named: &[IndexId]) {
+        for name in self.env.files.list(&self.dir).unwrap_or_default() {
+            if name.parse().is_ok_and(|id: IndexId| !named.contains(&id)) {
+                let _ = self.env.files.remove(&self.dir.join(name));
+            }
+        }
+    }
 }
 
 impl Reader {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 use crate::file::{self, Lock};
-use crate::ids::{Digest, InstanceId, NodeId};
+use crate::ids::{InstanceId, NodeId};
 
 /// The identity's file in the state directory.
 const FILE: &str = "node.json";
@@ -265,12 +265,6 @@ impl Machine {
             product_uuid: first(&["/sys/class/dmi/id/product_uuid"]).and_then(|text| fingerprint(&text)),
         }
     }
-}
-
-/// What tells this run of the kernel apart from every other, as a hash: a clone has another one, whatever else it copied.
-pub fn boot() -> Option<Digest> {
-    let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(Digest(*blake3::hash(&id).as_bytes()))
 }
 
 /// A hash, because a machine ID is confidential by its own specification. `None` for an ID that is not set.

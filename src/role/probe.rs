@@ -9,14 +9,16 @@ pub mod mounted;
 pub mod unit;
 pub mod vip;
 
-use std::fmt;
+use std::fmt::{self, Debug};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 
+use self::vip::events::Hints;
 use crate::config::{HttpUrl, Probe};
 use crate::env::Env;
 use crate::ids::{RoleName, Term};
@@ -294,8 +296,49 @@ impl Assessment {
     }
 }
 
+/// What asks simple probes.
+#[async_trait]
+pub trait Senses: Debug + Send + Sync {
+    /// Asks `leaf`, which is not made of others.
+    async fn ask(&self, leaf: &Probe, context: &Context) -> (Answer, Detail);
+
+    /// When to ask `probe` again before the next poll.
+    fn hints(&self, probe: Option<&Probe>) -> Hints;
+}
+
+/// This host: its addresses and mounts, and the commands, servers and units that it can ask.
+#[derive(Debug, Clone, Copy)]
+pub struct HostSenses;
+
+#[async_trait]
+impl Senses for HostSenses {
+    async fn ask(&self, leaf: &Probe, context: &Context) -> (Answer, Detail) {
+        match leaf {
+            Probe::Vip { address, interface } => vip::ask(*address, interface.as_deref()),
+            Probe::Command { command, timeout } => command::ask(command, *timeout, context).await,
+            Probe::Http { url, status, body, timeout, ca_file } => {
+                let question = http::Question { url, status, body: body.as_deref(), ca_file: ca_file.as_deref() };
+                http::ask(question, *timeout).await
+            }
+            Probe::Mounted { path } => mounted::ask(path).await,
+            Probe::Unit { unit, timeout } => unit::ask(unit, *timeout, context).await,
+            Probe::All(_) | Probe::Any(_) | Probe::Not(_) => unreachable!("only simple probes are asked"),
+        }
+    }
+
+    fn hints(&self, probe: Option<&Probe>) -> Hints {
+        Hints::of(probe)
+    }
+}
+
 /// Asks every simple probe of `eligible` and `fallback`, and combines the answers.
-pub async fn assess(eligible: &Probe, fallback: Option<&Probe>, context: &Context, env: &Env) -> Assessment {
+pub async fn assess(
+    eligible: &Probe,
+    fallback: Option<&Probe>,
+    context: &Context,
+    senses: &dyn Senses,
+    env: &Env,
+) -> Assessment {
     let mut leaves = Vec::new();
     collect(eligible, &mut leaves);
     let first = leaves.len();
@@ -305,7 +348,7 @@ pub async fn assess(eligible: &Probe, fallback: Option<&Probe>, context: &Contex
     // Made one by one: a closure over a borrowing future could not be sent to another thread.
     let mut asked = Vec::new();
     for leaf in leaves {
-        asked.push(ask(leaf, context, env));
+        asked.push(ask(leaf, context, senses, env));
     }
     let mut evidence: Vec<Evidence> = stream::iter(asked).buffered(CONCURRENT_MAX).collect().await;
     evidence.iter_mut().skip(first).for_each(|evidence| evidence.fallback = true);
@@ -315,43 +358,37 @@ pub async fn assess(eligible: &Probe, fallback: Option<&Probe>, context: &Contex
     Assessment { answer, fallback, evidence }
 }
 
-async fn ask(leaf: Leaf<'_>, context: &Context, env: &Env) -> Evidence {
+async fn ask(leaf: &Probe, context: &Context, senses: &dyn Senses, env: &Env) -> Evidence {
     let start = env.clock.boottime();
-    let (subject, (answer, detail)) = match leaf {
-        Leaf::Vip { address, interface } => (Subject::Vip(address), vip::ask(address, interface)),
-        Leaf::Command { command, timeout } => {
-            (Subject::Command(command.to_vec()), command::ask(command, timeout, context).await)
-        }
-        Leaf::Http { question, timeout } => (Subject::Http(question.url.clone()), http::ask(question, timeout).await),
-        Leaf::Mounted { path } => (Subject::Mounted(path.to_owned()), mounted::ask(path).await),
-        Leaf::Unit { unit, timeout } => (Subject::Unit(unit.to_owned()), unit::ask(unit, timeout, context).await),
-    };
+    let (answer, detail) = senses.ask(leaf, context).await;
     let taken = env.clock.boottime();
-    Evidence { subject, answer, detail, latency: taken.saturating_sub(start), taken, fallback: false }
+    Evidence {
+        subject: subject(leaf),
+        answer,
+        detail,
+        latency: taken.saturating_sub(start),
+        taken,
+        fallback: false,
+    }
 }
 
-/// A probe that is not made of others.
-#[derive(Debug, Clone, Copy)]
-enum Leaf<'a> {
-    Vip { address: IpAddr, interface: Option<&'a str> },
-    Command { command: &'a [String], timeout: Duration },
-    Http { question: http::Question<'a>, timeout: Duration },
-    Mounted { path: &'a Path },
-    Unit { unit: &'a str, timeout: Duration },
+/// What a simple probe is about.
+fn subject(leaf: &Probe) -> Subject {
+    match leaf {
+        Probe::Vip { address, .. } => Subject::Vip(*address),
+        Probe::Command { command, .. } => Subject::Command(command.clone()),
+        Probe::Http { url, .. } => Subject::Http(url.clone()),
+        Probe::Mounted { path } => Subject::Mounted(path.clone()),
+        Probe::Unit { unit, .. } => Subject::Unit(unit.clone()),
+        Probe::All(_) | Probe::Any(_) | Probe::Not(_) => unreachable!("only simple probes are asked"),
+    }
 }
 
-fn collect<'a>(probe: &'a Probe, leaves: &mut Vec<Leaf<'a>>) {
+fn collect<'a>(probe: &'a Probe, leaves: &mut Vec<&'a Probe>) {
     match probe {
-        Probe::Vip { address, interface } => {
-            leaves.push(Leaf::Vip { address: *address, interface: interface.as_deref() });
+        Probe::Vip { .. } | Probe::Command { .. } | Probe::Http { .. } | Probe::Mounted { .. } | Probe::Unit { .. } => {
+            leaves.push(probe);
         }
-        Probe::Command { command, timeout } => leaves.push(Leaf::Command { command, timeout: *timeout }),
-        Probe::Http { url, status, body, timeout, ca_file } => {
-            let question = http::Question { url, status, body: body.as_deref(), ca_file: ca_file.as_deref() };
-            leaves.push(Leaf::Http { question, timeout: *timeout });
-        }
-        Probe::Mounted { path } => leaves.push(Leaf::Mounted { path }),
-        Probe::Unit { unit, timeout } => leaves.push(Leaf::Unit { unit, timeout: *timeout }),
         Probe::All(probes) | Probe::Any(probes) => probes.iter().for_each(|p| collect(p, leaves)),
         Probe::Not(inner) => collect(inner, leaves),
     }
@@ -424,7 +461,7 @@ mod tests {
         let probe = Probe::Any(vec![run("exit 0"), run("echo broken >&2; exit 7"), leaf()]);
         let context = Context { node: "east".into(), role: "app".parse().unwrap(), term: None, slot: None };
         let before = env.clock.boottime();
-        let assessment = assess(&probe, Some(&Probe::Not(Box::new(leaf()))), &context, &env).await;
+        let assessment = assess(&probe, Some(&Probe::Not(Box::new(leaf()))), &context, &HostSenses, &env).await;
         assert_eq!(assessment.answer, Yes);
         assert_eq!(assessment.evidence.iter().map(|e| e.answer).collect::<Vec<_>>(), [Yes, Unknown, No, No]);
         assert_eq!(assessment.fallback, Some(Yes), "its only probe says no, under a not");

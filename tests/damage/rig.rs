@@ -16,7 +16,7 @@ use runner::job::lease::Sessions;
 use runner::job::progress::Progress;
 use runner::job::report::verified::VerifyReport;
 use runner::job::repository::Repository;
-use runner::job::runner::Runner;
+use runner::job::runner::{Runner, Surroundings};
 use runner::job::seat::Seats;
 use runner::job::verify::{VerifyError, verify};
 use runner::journal::log::Journal;
@@ -153,6 +153,7 @@ impl Rig {
             cancel: Cancel::new(),
             progress: Arc::default(),
             config_hash: String::new(),
+            surroundings: Surroundings::default(),
             sessions: Sessions::default(),
         };
         let repository = self.open().await.unwrap();

@@ -1,24 +1,16 @@
 //! A role taken over: the tree is gathered, then index objects are put, then the record that commits it all.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::runtime::Handle;
 
-use crate::config::{Dump, RoleSettings, TakeoverTrust};
-use crate::ids::{ChunkId, IndexId, PackId};
-use crate::job::backup::known::Blocks;
-use crate::job::backup::orphans;
-use crate::job::backup::pipeline::{Gathered, Input, gather};
-use crate::job::backup::stock::{Ledger, Orphans, Stock};
-use crate::job::backup::worker::Counts;
-use crate::job::backup::{Ask, BackupError, Committed, Shared};
-use crate::job::cache::{Bound, CacheReader, CacheWriter};
+use crate::config::RoleSettings;
+use crate::ids::{ChunkId, IndexId};
+use crate::job::backup::pipeline::Gathered;
+use crate::job::backup::{Ask, BackupError, Committed, brought, tree};
+use crate::job::cache::{Bound, CacheWriter};
 use crate::job::local::{Local, LocalLock, Memory};
 use crate::job::progress::{Phase, Progress};
 use crate::job::report::{ByteCounts, FileCounts};
@@ -30,11 +22,7 @@ use crate::journal::state::{Holder, Snapshot, View};
 use crate::repo::index::{INDEX_OBJECT_CHUNKS, encode_index};
 use crate::repo::names;
 use crate::repo::pack::PackTable;
-use crate::repo::reader::{Reader, load_index};
 use crate::role::permit::Permit;
-use crate::tree::exclude::Exclude;
-use crate::tree::names::Names;
-use crate::tree::scan::{Options, scan};
 
 /// How often a commit is tried again after operators' acts were appended meanwhile.
 const COMMIT_ATTEMPTS: u32 = 16;
@@ -114,118 +102,14 @@ impl Session<'_> {
         progress.enter(Phase::Backup);
         progress.total_bytes.store(base.map_or(0, |b| b.bytes), Ordering::Relaxed);
 
-        let cache = if ask.rehash { None } else { self.cache(base).await? };
-        let gathered = self.gather(role, base, cache, unfinished, ask).await?;
+        let gathered = match &self.runner.surroundings.content {
+            Some(content) => brought::gather(self, content.as_ref(), base, unfinished).await?,
+            None => tree::gather(self, role, base, unfinished, ask).await?,
+        };
         refuse_empty(role, &gathered)?;
         progress.enter(Phase::Commit);
         let indexes = put_indexes(self.runner, self.repository, &gathered.packs).await?;
         self.commit(base, gathered, indexes, ask.slot).await
-    }
-
-    /// This node's cache, if the journal has the snapshot that it was made with. True: that is the newest one.
-    async fn cache(&self, base: Option<&Snapshot>) -> Result<Option<(CacheReader, bool)>, BackupError> {
-        let (Some(base), Some(cache)) = (base, CacheReader::open(&self.local.tree_cache())) else { return Ok(None) };
-        let bound = cache.bound();
-        if bound.repo != self.repository.keys.repo() || bound.seq > base.seq {
-            return Ok(None);
-        }
-        if bound.snapshot == base.id {
-            return Ok(Some((cache, true)));
-        }
-        let known = self.journal.record(bound.seq).await?;
-        Ok(known.is_some_and(|(_, digest)| digest == bound.snapshot).then_some((cache, false)))
-    }
-
-    async fn gather(
-        &self,
-        role: &RoleSettings,
-        base: Option<&Snapshot>,
-        cache: Option<(CacheReader, bool)>,
-        unfinished: bool,
-        ask: &Ask,
-    ) -> Result<Gathered, BackupError> {
-        let mut exclude = role.exclude.clone();
-        exclude.extend(ask.own_places.iter().map(|path| literal_pattern(path)));
-        let scan = scan(Options {
-            sources: role.sources.clone(),
-            exclude: Exclude::new(&exclude)?,
-            one_file_system: role.one_file_system,
-            exclude_caches: role.exclude_caches,
-            exclude_larger_than: role.exclude_larger_than,
-        })?;
-        let shared = Arc::new(Shared {
-            keys: self.repository.keys.clone(),
-            chunker: self.repository.format.chunker,
-            env: self.runner.env.clone(),
-            names: Names::new(),
-            roots: scan.roots(),
-            stop: self.runner.cancel.clone(),
-            failed: AtomicBool::new(false),
-            progress: self.runner.progress.clone(),
-            counts: Counts::default(),
-        });
-        let (store, keys) = (self.repository.store.clone(), self.repository.keys.clone());
-        let (index_ids, index_dir) = (self.view.state.indexes.clone(), self.local.index_dir());
-        let condemned: HashSet<PackId> = self.view.state.condemned.iter().flat_map(|c| &c.packs).copied().collect();
-        let load = {
-            let (store, keys) = (store.clone(), keys.clone());
-            move || {
-                let (store, keys, ids, dir) = (store.clone(), keys.clone(), index_ids.clone(), index_dir.clone());
-                let condemned = condemned.clone();
-                async move {
-                    let index = load_index(store.as_ref(), &keys, &ids, Some(&dir)).await?;
-                    let orphans = if unfinished {
-                        orphans::find(store.as_ref(), &keys, &index, &condemned).await?
-                    } else {
-                        Vec::new()
-                    };
-                    Ok::<_, BackupError>(Stock { index: Arc::new(index), orphans: Orphans::new(orphans) })
-                }
-            }
-        };
-        let current = cache.as_ref().is_some_and(|(_, current)| *current);
-        let stock = if base.is_some() && !current { Some(load().await?) } else { None };
-        let reader = stock.as_ref().map(|s| Reader::new(store.clone(), keys.clone(), s.index.clone()));
-        let nodes = cache.as_ref().filter(|_| current).and_then(|(c, _)| c.nodes()).unwrap_or_default();
-        let cache_writer = CacheWriter::create(&self.local.tree_cache())
-            .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))
-            .ok();
-        let dumps: BTreeMap<String, Dump> = role.dumps.clone();
-        let environment = self.runner.context(self.repository.role(), Some(self.permit.term()), ask.slot).variables();
-        let root = base.map(|b| b.root);
-        let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
-        let handle = Handle::current();
-        // The pipeline blocks; a blocking thread may, and a runtime's may not.
-        tokio::task::spawn_blocking(move || {
-            let ledger = Ledger::new(nodes.into_iter().collect::<HashSet<ChunkId>>(), stock, {
-                let handle = handle.clone();
-                move || handle.block_on(load())
-            });
-            let known = cache.map_or(Blocks::None, |(reader, _)| Blocks::Cache(Box::new(reader)));
-            let manifest = reader
-                .as_ref()
-                .zip(root)
-                .map(|(reader, root)| Blocks::Manifest(Box::new(reader.manifest(root)), handle.clone()));
-            gather(Input {
-                shared,
-                store,
-                scan,
-                ledger: &ledger,
-                cache: known,
-                base: manifest,
-                trust_mtime,
-                dumps: dumps.iter().map(|(name, dump)| (name.as_str(), dump)).collect(),
-                environment,
-                cache_writer,
-                handle: handle.clone(),
-            })
-            .map(|gathered| {
-                let packs = gathered.packs.into_iter().chain(ledger.used_orphans()).collect();
-                Gathered { packs, ..gathered }
-            })
-        })
-        .await
-        .map_err(|e| BackupError::Internal(e.to_string()))?
     }
 
     async fn commit(
@@ -326,7 +210,7 @@ impl Session<'_> {
             if deadline.is_ended() || waited >= COMMIT_PATIENCE {
                 return Err(AppendError::Expired.into());
             }
-            tokio::time::sleep(PERMIT_POLL).await;
+            self.runner.env.sleep(PERMIT_POLL).await;
         }
         Ok(())
     }
@@ -363,18 +247,6 @@ pub(crate) async fn put_indexes(
         rest = more;
     }
     Ok(ids)
-}
-
-/// The gitignore pattern that means exactly this path.
-fn literal_pattern(path: &Path) -> String {
-    let mut pattern = String::new();
-    for c in path.to_string_lossy().chars() {
-        if "\\*?[]! #".contains(c) {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern
 }
 
 /// An empty source where there were files is an unmounted volume until somebody says otherwise.

@@ -9,10 +9,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::ids::ChunkId;
-use crate::job::backup::BackupError;
+use crate::ids::{ChunkId, IndexId, PackId};
+use crate::job::backup::{BackupError, Session, orphans};
+use crate::repo::crypto::Keys;
 use crate::repo::index::Index;
 use crate::repo::pack::PackTable;
+use crate::repo::reader::{Shelf, load_index};
+use crate::store::Store;
 
 /// What the store had when the session began.
 #[derive(Debug, Default)]
@@ -21,6 +24,41 @@ pub(crate) struct Stock {
     pub(crate) index: Arc<Index>,
     /// Packs that a broken run left, seen in the store after the head was read.
     pub(crate) orphans: Orphans,
+}
+
+/// What a session needs to find out what the store had when it began.
+pub(crate) struct Stocktaking {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    indexes: Vec<IndexId>,
+    shelf: Shelf,
+    condemned: HashSet<PackId>,
+    unfinished: bool,
+}
+
+impl Stocktaking {
+    /// As of the session's starting head. `unfinished`: a broken run may have left packs.
+    pub(crate) fn of(session: &Session<'_>, unfinished: bool) -> Self {
+        let (repository, state) = (session.repository, &session.view.state);
+        Self {
+            store: repository.store.clone(),
+            keys: repository.keys.clone(),
+            indexes: state.indexes.clone(),
+            shelf: session.local.shelf(),
+            condemned: state.condemned.iter().flat_map(|c| &c.packs).copied().collect(),
+            unfinished,
+        }
+    }
+
+    pub(crate) async fn take(&self) -> Result<Stock, BackupError> {
+        let Self { store, keys, indexes, shelf, condemned, unfinished } = self;
+        let index = load_index(store.as_ref(), keys, indexes, Some(shelf)).await?;
+        let orphans = match unfinished {
+            true => orphans::find(store.as_ref(), keys, &index, condemned).await?,
+            false => Vec::new(),
+        };
+        Ok(Stock { index: Arc::new(index), orphans: Orphans::new(orphans) })
+    }
 }
 
 /// Packs that no index names.
@@ -110,7 +148,6 @@ impl<'a> Ledger<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::PackId;
     use crate::repo::pack::{ChunkEntry, FrameEntry};
 
     fn table(pack: u8, chunks: &[u8]) -> PackTable {

@@ -1,6 +1,6 @@
 //! A role's repository, opened to be read: by a node of the role, or by a host that has nothing but the store and the key.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -12,7 +12,7 @@ use crate::job::repository::Repository;
 use crate::journal::log::{Journal, JournalError};
 use crate::journal::record::{NodeRef, Record};
 use crate::journal::state::{Snapshot, View};
-use crate::repo::reader::{Reader, RepoError, load_index};
+use crate::repo::reader::{Reader, RepoError, Shelf, load_index};
 
 /// Records fetched at once.
 const RECORDS_AHEAD: usize = 16;
@@ -31,7 +31,7 @@ pub struct Archive {
     /// From this record on the journal cannot be read; the view is the one before it.
     pub damaged: Option<JournalError>,
     /// Where this node keeps index objects, if it keeps any.
-    pub index_dir: Option<PathBuf>,
+    pub shelf: Option<Shelf>,
 }
 
 impl Archive {
@@ -41,7 +41,7 @@ impl Archive {
     /// A store that was rolled back, or whose newest records are damaged, is read as far as it goes: it may be all that is
     /// left. [`Archive::rolled_back`] and [`Archive::damaged`] tell, and it is for the caller to say so.
     pub async fn open(repository: Repository, env: &Env, state_dir: Option<&Path>) -> Result<Self, JournalError> {
-        let local = state_dir.map(|dir| Local::peek(dir, repository.keys.repo()));
+        let local = state_dir.map(|dir| Local::peek(env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(Local::last_view);
         let journal = reading_journal(&repository, env);
         let (read, rolled_back) = match journal.read(known.as_ref()).await {
@@ -56,8 +56,8 @@ impl Archive {
                 None => return Err(error),
             },
         };
-        let index_dir = local.map(|local| local.index_dir()).filter(|dir| dir.is_dir());
-        Ok(Self { repository, journal, view, rolled_back, damaged, index_dir })
+        let shelf = local.map(|local| local.shelf()).filter(|shelf| shelf.dir.is_dir());
+        Ok(Self { repository, journal, view, rolled_back, damaged, shelf })
     }
 
     /// Which role.
@@ -87,7 +87,7 @@ impl Archive {
     /// A reader of everything that the journal names.
     pub async fn reader(&self) -> Result<Reader, RepoError> {
         let (store, keys) = (&self.repository.store, &self.repository.keys);
-        let index = load_index(store.as_ref(), keys, &self.view.state.indexes, self.index_dir.as_deref()).await?;
+        let index = load_index(store.as_ref(), keys, &self.view.state.indexes, self.shelf.as_ref()).await?;
         Ok(Reader::new(store.clone(), keys.clone(), index.into()))
     }
 }

@@ -149,7 +149,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::env::{Clock, HostRandom};
+    use crate::env::Clock;
     use crate::ids::{InstanceId, NodeId};
     use crate::store::memory::MemoryStore;
 
@@ -184,7 +184,7 @@ mod tests {
 
     fn lease(store: &MemoryStore, n: u8, clock: &Arc<Hand>) -> BucketLease {
         let me = LeaseHolder { node: NodeId([n; 16]), label: format!("node{n}"), instance: InstanceId([n; 8]) };
-        let env = Env { clock: clock.clone(), random: Arc::new(HostRandom) };
+        let env = Env { clock: clock.clone(), ..Env::host() };
         BucketLease::new(Arc::new(store.clone()), "app/live/lease".to_owned(), env, me, TTL)
     }
 

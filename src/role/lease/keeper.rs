@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 
 use super::{LeaseHolder, LeaseService, Reply};
-use crate::env::Env;
+use crate::env::{Env, Task};
 use crate::role::permit::{Deadline, Grant};
 
 /// A lease is renewed when this part of it is over: two more tries fit before its end.
@@ -36,7 +35,7 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
         match lease.ask().await {
             Reply::Taken { by, alive: false } if env.clock.boottime().saturating_sub(started) < patience => {
                 tracing::debug!(by = by.as_ref().map(|by| &by.label), "waiting whether the lease's holder is alive");
-                tokio::time::sleep(pause(ttl)).await;
+                env.sleep(pause(ttl)).await;
             }
             reply => return reply,
         }
@@ -49,7 +48,7 @@ pub struct Keeper {
     deadline: Deadline,
     lost: watch::Receiver<Option<LostTo>>,
     stop: Arc<Notify>,
-    task: Option<JoinHandle<Box<dyn LeaseService>>>,
+    task: Option<Task<Box<dyn LeaseService>>>,
 }
 
 /// Who has the lease now; `None`: it cannot be told.
@@ -57,11 +56,11 @@ pub type LostTo = Option<LeaseHolder>;
 
 impl Keeper {
     /// Keeps `lease`, which was granted.
-    pub fn start(lease: Box<dyn LeaseService>, grant: Grant, env: Env) -> Self {
+    pub fn start(lease: Box<dyn LeaseService>, grant: Grant, env: &Env) -> Self {
         let deadline = Deadline::granted(grant);
         let (tell, lost) = watch::channel(None);
         let stop = Arc::new(Notify::new());
-        let task = tokio::spawn(keep(lease, grant, deadline.clone(), tell, Arc::clone(&stop), env));
+        let task = env.spawn(keep(lease, grant, deadline.clone(), tell, Arc::clone(&stop), env.clone()));
         Self { deadline, lost, stop, task: Some(task) }
     }
 
@@ -87,9 +86,9 @@ impl Keeper {
     pub async fn release(mut self) {
         self.deadline.end();
         self.stop.notify_one();
-        match self.task.take().expect("only release takes it").await {
-            Ok(mut lease) => lease.release().await,
-            Err(e) => tracing::warn!("the lease's keeper: {e}"),
+        match self.task.take().expect("only release takes it").join().await {
+            Some(mut lease) => lease.release().await,
+            None => tracing::warn!("the lease's keeper has ended by itself; the lease runs out"),
         }
     }
 }
@@ -114,27 +113,29 @@ async fn keep(
     loop {
         let hints = lease.hints();
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = hinted(hints.as_ref()) => {}
+            biased;
             () = stop.notified() => return lease,
+            () = hinted(hints.as_ref()) => {}
+            () = env.sleep(wait) => {}
         }
         let asked = tokio::select! {
-            asked = tokio::time::timeout(ttl, lease.ask()) => asked,
+            biased;
             () = stop.notified() => return lease,
+            asked = env.timeout(ttl, lease.ask()) => asked,
         };
         wait = match asked {
-            Ok(Reply::Held(grant)) => {
+            Some(Reply::Held(grant)) => {
                 deadline.renew(grant);
                 (grant.asked.boot + ttl / RENEW_PART).saturating_sub(env.clock.boottime())
             }
-            Ok(Reply::Taken { by: Some(by), .. }) => {
+            Some(Reply::Taken { by: Some(by), .. }) => {
                 deadline.end();
                 tracing::warn!("the lease is lost: node {} has it now", by.label);
                 tell.send_replace(Some(Some(by)));
                 return lease;
             }
             // Nobody can be named: it may be a race, or damage. The deadline decides.
-            Ok(Reply::Taken { by: None, .. } | Reply::Free | Reply::Unknown { .. }) | Err(_) => pause(ttl),
+            Some(Reply::Taken { by: None, .. } | Reply::Free | Reply::Unknown { .. }) | None => pause(ttl),
         };
     }
 }

@@ -12,7 +12,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProto
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::super::{Leaf, collect};
+use super::super::collect;
 use crate::config::Probe;
 
 /// What is listened to: interfaces, and the addresses of both families.
@@ -94,10 +94,15 @@ impl Hints {
         if let Some(probe) = probe {
             collect(probe, &mut leaves);
         }
-        let wanted = leaves.iter().any(|leaf| matches!(leaf, Leaf::Vip { .. }));
+        let wanted = leaves.iter().any(|leaf| matches!(leaf, Probe::Vip { .. }));
         let events = wanted.then(AddressEvents::open).transpose();
         let events = events.inspect_err(|e| tracing::warn!("addresses are only polled: netlink: {e}")).ok().flatten();
         Self { events, pending: false }
+    }
+
+    /// None.
+    pub fn none() -> Self {
+        Self { events: None, pending: false }
     }
 
     /// Resolves soon after something changed; never where there are no hints. Nothing is lost when it is dropped before.

@@ -1,0 +1,149 @@
+//! The content of a run that somebody brings along instead of naming sources: small files, one chunk each, stored by one task
+//! without threads. Everything that decides what is stored, reused and named is what a run over a tree uses.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Debug;
+
+use bytes::Bytes;
+
+use crate::ids::{ChunkId, PackId};
+use crate::job::backup::finish::Tally;
+use crate::job::backup::pipeline::Gathered;
+use crate::job::backup::stock::{Ledger, Stocktaking};
+use crate::job::backup::{BackupError, Session};
+use crate::job::progress::Progress;
+use crate::journal::state::Snapshot;
+use crate::repo::entry::{Entry, Kind, Nanos, Owner, TreePath};
+use crate::repo::manifest::{ManifestWriter, NodeSink};
+use crate::repo::names;
+use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder, PackTable, PackedFrame};
+use crate::repo::reader::Reader;
+use crate::role::permit::Permit;
+use crate::tree::compare::{self, Change};
+
+/// Content that is brought along.
+pub trait Content: Debug + Send + Sync {
+    /// The files as they are now, for a run under this permit.
+    fn files(&self, permit: &Permit) -> BTreeMap<TreePath, Bytes>;
+}
+
+/// Chunks of one kind on their way into a pack.
+struct Lane<'a> {
+    session: &'a Session<'a>,
+    ledger: &'a Ledger<'a>,
+    compressor: Compressor,
+    frames: Vec<PackedFrame>,
+    ids: Vec<ChunkId>,
+    new_bytes: u64,
+}
+
+impl<'a> Lane<'a> {
+    fn new(session: &'a Session<'a>, ledger: &'a Ledger<'a>) -> Self {
+        let (compressor, frames, ids) = (Compressor::default(), Vec::new(), Vec::new());
+        Self { session, ledger, compressor, frames, ids, new_bytes: 0 }
+    }
+
+    fn store(&mut self, content: &[u8]) -> Result<ChunkId, BackupError> {
+        let id = self.session.repository.keys.chunk_id(content);
+        if self.ledger.claim(&id)? {
+            let chunk = ChunkEntry { id, len: content.len() as u32 };
+            self.frames.push(self.compressor.pack(content, vec![chunk]));
+            self.new_bytes += content.len() as u64;
+        }
+        Ok(id)
+    }
+
+    async fn upload(self) -> Result<Option<PackTable>, BackupError> {
+        let (runner, repository) = (self.session.runner, self.session.repository);
+        if self.frames.is_empty() {
+            return Ok(None);
+        }
+        let mut pack =
+            PackBuilder::new(&repository.keys, PackId(runner.env.random_bytes()), runner.env.random_bytes());
+        self.frames.into_iter().for_each(|frame| pack.push(frame));
+        let (bytes, table) = pack.finish();
+        let len = bytes.len() as u64;
+        repository.store.put(&names::pack(repository.role(), table.id), bytes).await?;
+        Progress::add(&runner.progress.bytes_uploaded, len);
+        Ok(Some(table))
+    }
+}
+
+impl NodeSink for Lane<'_> {
+    type Error = BackupError;
+
+    fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, BackupError> {
+        let id = self.store(&bytes)?;
+        self.ids.push(id);
+        Ok(id)
+    }
+}
+
+/// Stores what is new of `content`. `unfinished`: a broken run may have left packs.
+pub(super) async fn gather(
+    session: &Session<'_>,
+    content: &dyn Content,
+    base: Option<&Snapshot>,
+    unfinished: bool,
+) -> Result<Gathered, BackupError> {
+    let files = content.files(&session.permit);
+    let stocktaking = Stocktaking::of(session, unfinished);
+    let stock = stocktaking.take().await?;
+    let repository = session.repository;
+    let reader = Reader::new(repository.store.clone(), repository.keys.clone(), stock.index.clone());
+    let mut before = BTreeMap::new();
+    if let Some(base) = base {
+        let mut manifest = reader.manifest(base.root);
+        while let Some(entries) = manifest.next_batch().await? {
+            before.extend(entries.into_iter().map(|entry| (entry.path.clone(), entry)));
+        }
+    }
+    let ledger = Ledger::new(HashSet::new(), Some(stock), || unreachable!("it was loaded"));
+    let (mut data, mut tally) = (Lane::new(session, &ledger), Tally::default());
+    let mut manifest = ManifestWriter::new(Lane::new(session, &ledger));
+    let mut read_bytes = 0;
+    for (path, bytes) in files {
+        let chunks = if bytes.is_empty() { Vec::new() } else { vec![data.store(&bytes)?] };
+        read_bytes += bytes.len() as u64;
+        let kind = Kind::File { size: bytes.len() as u64, extents: None, chunks };
+        let entry = Entry { path, kind, owner: Owner::default(), mtime: Nanos(0), xattrs: Vec::new() };
+        let was = before.remove(&entry.path);
+        match compare::change(was.as_ref(), Some(&entry)) {
+            Some(Change::New) => tally.files.new += 1,
+            Some(Change::Unchanged) => tally.files.unchanged += 1,
+            _ => tally.files.changed += 1,
+        }
+        if was.as_ref() != Some(&entry) {
+            tally.changed_set.update(entry.path.as_bytes()).update(b"\0");
+        }
+        tally.regular += 1;
+        tally.source_bytes += bytes.len() as u64;
+        manifest.push(entry)?;
+    }
+    for path in before.keys() {
+        tally.changed_set.update(path.as_bytes()).update(b"\0-");
+    }
+    let (root, entries, nodes) = manifest.finish()?;
+    tally.entries = entries;
+    let (ids, new_bytes) = (nodes.ids.clone(), data.new_bytes);
+    let mut packs = Vec::new();
+    for lane in [data, nodes] {
+        if session.runner.cancel.is_cancelled() {
+            return Err(BackupError::Interrupted);
+        }
+        packs.extend(lane.upload().await?);
+    }
+    packs.extend(ledger.used_orphans());
+    Ok(Gathered {
+        root,
+        nodes: ids,
+        removed: before.len() as u64,
+        changed_set: *tally.changed_set.finalize().as_bytes(),
+        tally: Box::new(tally),
+        sources: Vec::new(),
+        packs,
+        cache: None,
+        read_bytes,
+        new_bytes,
+    })
+}

@@ -1,0 +1,125 @@
+//! The content of a run: the role's sources, walked and read by the pipeline, and its dumps.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::runtime::Handle;
+
+use crate::config::{Dump, RoleSettings, TakeoverTrust};
+use crate::ids::ChunkId;
+use crate::job::backup::known::Blocks;
+use crate::job::backup::pipeline::{self, Gathered, Input};
+use crate::job::backup::stock::{Ledger, Stocktaking};
+use crate::job::backup::worker::Counts;
+use crate::job::backup::{Ask, BackupError, Session, Shared};
+use crate::job::cache::{CacheReader, CacheWriter};
+use crate::journal::state::Snapshot;
+use crate::repo::reader::Reader;
+use crate::tree::exclude::Exclude;
+use crate::tree::names::Names;
+use crate::tree::scan::{Options, scan};
+
+/// Gathers it. `unfinished`: a broken run may have left packs.
+pub(super) async fn gather(
+    session: &Session<'_>,
+    role: &RoleSettings,
+    base: Option<&Snapshot>,
+    unfinished: bool,
+    ask: &Ask,
+) -> Result<Gathered, BackupError> {
+    let cache = if ask.rehash { None } else { cache(session, base).await? };
+    let mut exclude = role.exclude.clone();
+    exclude.extend(ask.own_places.iter().map(|path| literal_pattern(path)));
+    let scan = scan(Options {
+        sources: role.sources.clone(),
+        exclude: Exclude::new(&exclude)?,
+        one_file_system: role.one_file_system,
+        exclude_caches: role.exclude_caches,
+        exclude_larger_than: role.exclude_larger_than,
+    })?;
+    let runner = session.runner;
+    let shared = Arc::new(Shared {
+        keys: session.repository.keys.clone(),
+        chunker: session.repository.format.chunker,
+        env: runner.env.clone(),
+        names: Names::new(),
+        roots: scan.roots(),
+        stop: runner.cancel.clone(),
+        failed: AtomicBool::new(false),
+        progress: runner.progress.clone(),
+        counts: Counts::default(),
+    });
+    let (store, keys) = (session.repository.store.clone(), session.repository.keys.clone());
+    let stocktaking = Stocktaking::of(session, unfinished);
+    let current = cache.as_ref().is_some_and(|(_, current)| *current);
+    let stock = if base.is_some() && !current { Some(stocktaking.take().await?) } else { None };
+    let reader = stock.as_ref().map(|s| Reader::new(store.clone(), keys, s.index.clone()));
+    let nodes = cache.as_ref().filter(|_| current).and_then(|(c, _)| c.nodes()).unwrap_or_default();
+    let cache_writer = CacheWriter::create(&session.local.tree_cache())
+        .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))
+        .ok();
+    let dumps: BTreeMap<String, Dump> = role.dumps.clone();
+    let environment = runner.context(session.repository.role(), Some(session.permit.term()), ask.slot).variables();
+    let root = base.map(|b| b.root);
+    let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
+    let handle = Handle::current();
+    // The pipeline blocks; a blocking thread may, and a runtime's may not.
+    tokio::task::spawn_blocking(move || {
+        let ledger = Ledger::new(nodes.into_iter().collect::<HashSet<ChunkId>>(), stock, {
+            let handle = handle.clone();
+            move || handle.block_on(stocktaking.take())
+        });
+        let known = cache.map_or(Blocks::None, |(reader, _)| Blocks::Cache(Box::new(reader)));
+        let manifest = reader
+            .as_ref()
+            .zip(root)
+            .map(|(reader, root)| Blocks::Manifest(Box::new(reader.manifest(root)), handle.clone()));
+        pipeline::gather(Input {
+            shared,
+            store,
+            scan,
+            ledger: &ledger,
+            cache: known,
+            base: manifest,
+            trust_mtime,
+            dumps: dumps.iter().map(|(name, dump)| (name.as_str(), dump)).collect(),
+            environment,
+            cache_writer,
+            handle: handle.clone(),
+        })
+        .map(|gathered| {
+            let packs = gathered.packs.into_iter().chain(ledger.used_orphans()).collect();
+            Gathered { packs, ..gathered }
+        })
+    })
+    .await
+    .map_err(|e| BackupError::Internal(e.to_string()))?
+}
+
+/// This node's cache, if the journal has the snapshot that it was made with. True: that is the newest one.
+async fn cache(session: &Session<'_>, base: Option<&Snapshot>) -> Result<Option<(CacheReader, bool)>, BackupError> {
+    let (Some(base), Some(cache)) = (base, CacheReader::open(&session.local.tree_cache())) else { return Ok(None) };
+    let bound = cache.bound();
+    if bound.repo != session.repository.keys.repo() || bound.seq > base.seq {
+        return Ok(None);
+    }
+    if bound.snapshot == base.id {
+        return Ok(Some((cache, true)));
+    }
+    let known = session.journal.record(bound.seq).await?;
+    Ok(known.is_some_and(|(_, digest)| digest == bound.snapshot).then_some((cache, false)))
+}
+
+/// The gitignore pattern that means exactly this path.
+fn literal_pattern(path: &Path) -> String {
+    let mut pattern = String::new();
+    for c in path.to_string_lossy().chars() {
+        if "\\*?[]! #".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
