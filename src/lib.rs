@@ -16,6 +16,8 @@ pub mod job;
 pub mod journal;
 pub mod moment;
 pub mod notice;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod process;
 pub mod repo;
 pub mod role;

@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("moment", &[]),
     ("env", &["moment", "file"]),
     ("file", &[]),
+    ("planted", &[]),
     ("process", &[]),
     ("config", &["ids"]),
     ("http", &["config"]),

@@ -325,7 +325,10 @@ pub fn history(view: &View, memory: &Memory, node: NodeId) -> History {
     History {
         holder: view.state.holder.as_ref().map(holding),
         own_term: memory.own.map(|own| own.term),
+        #[cfg(not(feature = "planted"))]
         last_slot: view.state.last_slot,
+        #[cfg(feature = "planted")]
+        last_slot: view.state.last_slot.filter(|_| !view.forgets_slot()),
         paused,
         cloned: view.state.clones.contains(&node),
     }

@@ -379,6 +379,8 @@ impl<'a> Guard<'a> {
             return done(nothing(self.role, Outcome::Unknown), Reason::ClockOff { offset });
         }
         let (now, committed) = (self.runner.env.clock.now(), view.state.last_slot);
+        #[cfg(feature = "planted")]
+        let committed = committed.filter(|_| !view.forgets_slot());
         match (plan.pending(committed, now), plan.due(now)) {
             (Some(slot), _) => Ok(Some(slot)),
             (None, Some(due)) => {

@@ -163,6 +163,8 @@ pub(crate) async fn prune(
         let gone: Vec<PackId> = plan.fates.iter().filter(|(_, fate)| *fate != Fate::Keep).map(|(id, _)| *id).collect();
         let dropped: HashSet<PackId> = gone.iter().copied().collect();
         let stays = plan.survey.tables.iter().filter(|table| !dropped.contains(&table.id)).cloned();
+        #[cfg(feature = "planted")]
+        let moved = if crate::planted::is(crate::planted::Bug::MovedIsForgotten) { Vec::new() } else { moved };
         let tables: Vec<PackTable> = stays.chain(moved).collect();
         let body = PruneBody {
             forgotten: plan.forgotten.clone(),
@@ -170,6 +172,13 @@ pub(crate) async fn prune(
             packs: gone.into_iter().chain(plan.strays.packs.iter().copied()).collect(),
             strays: plan.strays.indexes.clone(),
         };
+        #[cfg(feature = "planted")]
+        if crate::planted::is(crate::planted::Bug::DeletesBeforeRecord) {
+            let role = repository.role();
+            let keys: Vec<String> =
+                body.packs.iter().map(|id| crate::repo::names::pack(role, *id)).take(crate::store::DELETE_BATCH_MAX).collect();
+            repository.store.delete(&keys).await?;
+        }
         session.append(Body::Prune(body), None).await?;
         session.local.shelf().trim(&session.view.state.indexes);
     }

@@ -335,7 +335,10 @@ impl Journal {
         body: Body,
         slot: Option<Timestamp>,
     ) -> Result<View, AppendError> {
-        if permit.deadline().passed(self.env.clock.moment()) {
+        let expired = permit.deadline().passed(self.env.clock.moment());
+        #[cfg(feature = "planted")]
+        let expired = expired && !crate::planted::is(crate::planted::Bug::PermitIsNotLookedAt);
+        if expired {
             return Err(AppendError::Expired);
         }
         fence(permit, view)?;
@@ -447,6 +450,16 @@ impl Journal {
             match self.object(seq).await {
                 // Whole bytes: our own lost success is a success.
                 Ok(Some(there)) => return Ok(there == *object),
+                #[cfg(feature = "planted")]
+                Ok(None) if crate::planted::is(crate::planted::Bug::UnknownIsFailure) => {
+                    use crate::store::StoreErrorKind::Unreachable;
+                    let error = StoreError::new(Unreachable, "planted", Some(&key), why);
+                    return Err(AppendError::Store { seq, error });
+                }
+                #[cfg(feature = "planted")]
+                Ok(None) if crate::planted::is(crate::planted::Bug::UnknownIsCleanedUp) => {
+                    return Err(AppendError::Unknown { seq, why });
+                }
                 Ok(None) => {}
                 Err(error) => why = error.to_string(),
             }
@@ -470,6 +483,10 @@ pub(super) fn understand(view: &View) -> Result<(), AppendError> {
 
 /// Whether the newest takeover is still the permit's own.
 fn fence(permit: &Permit, view: &View) -> Result<(), AppendError> {
+    #[cfg(feature = "planted")]
+    if crate::planted::is(crate::planted::Bug::CommitWithoutCompare) {
+        return Ok(());
+    }
     match &view.state.holder {
         Some(holder) if holder.takeover == permit.takeover() => Ok(()),
         Some(holder) => Err(AppendError::Fenced(Box::new(holder.clone()))),

@@ -216,6 +216,14 @@ impl View {
         self.unknown_kinds.is_empty() && self.state.unknown.is_empty()
     }
 
+    /// Whether the newest record is a takeover, and the bug is planted that forgets slots then.
+    #[cfg(feature = "planted")]
+    pub(crate) fn forgets_slot(&self) -> bool {
+        let newest = self.head.as_ref().map(|head| head.seq);
+        crate::planted::is(crate::planted::Bug::SlotIsNotLookedUp)
+            && self.state.holder.as_ref().is_some_and(|holder| Some(holder.seq) == newest)
+    }
+
     /// Starts at a checkpoint, without the records before it: the view before `record`.
     pub fn before_checkpoint(record: &Record) -> Option<View> {
         let state = record.state.clone()?;

@@ -85,7 +85,10 @@ impl Store for MemoryStore {
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         key::check(NAME, key)?;
         let mut state = self.state();
-        if state.objects.contains_key(key) {
+        let exists = state.objects.contains_key(key);
+        #[cfg(feature = "planted")]
+        let exists = exists && !crate::planted::is(crate::planted::Bug::PutOverwrites);
+        if exists {
             return Ok(PutOutcome::Exists);
         }
         self.insert(&mut state, key, &body);

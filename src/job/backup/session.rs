@@ -153,7 +153,22 @@ impl Session<'_> {
         if self.runner.cancel.is_cancelled() {
             return Err(BackupError::Interrupted);
         }
-        let view = self.append_to(self.view.clone(), &body, slot).await?;
+        #[cfg(feature = "planted")]
+        let (named, uploaded) = match &body {
+            Body::Snapshot(body) => (body.indexes.clone(), gathered.packs.clone()),
+            _ => unreachable!("it is a snapshot"),
+        };
+        let appended = self.append_to(self.view.clone(), &body, slot).await;
+        #[cfg(feature = "planted")]
+        if let Err(BackupError::Append(AppendError::Unknown { .. })) = &appended
+            && crate::planted::is(crate::planted::Bug::UnknownIsCleanedUp)
+        {
+            let role = self.repository.role();
+            let packs = uploaded.iter().map(|table| names::pack(role, table.id));
+            let keys: Vec<String> = named.iter().map(|id| names::index(role, *id)).chain(packs).collect();
+            let _ = self.repository.store.delete(&keys).await;
+        }
+        let view = appended?;
         let snapshot = view.state.snapshots.last().cloned().expect("a snapshot was just appended");
         self.keep_cache(cache, &snapshot, &nodes);
         self.remember(&Memory { view: Some(view), clean: Some(snapshot.id), ..self.memory.clone() })
@@ -175,10 +190,17 @@ impl Session<'_> {
         for _ in 0..COMMIT_ATTEMPTS {
             self.await_permit().await?;
             match self.journal.append(&self.permit, &view, body.clone(), slot).await {
+                #[cfg(feature = "planted")]
+                Err(AppendError::Moved(now)) if crate::planted::is(crate::planted::Bug::CommitWithoutCompare) => {
+                    view = *now;
+                }
                 Err(AppendError::Moved(now)) => {
-                    // What this run refers to must still be what the journal vouches for.
-                    if !self.view.state.indexes.iter().all(|id| now.state.indexes.contains(id))
-                        || now.state.condemned != self.view.state.condemned
+                    // What this run refers to must still be what the journal vouches for. A command refers to nothing.
+                    let (was, is) = (&self.view.state, &now.state);
+                    if !matches!(body, Body::Begin(_) | Body::End(_))
+                        && (was.pruned != is.pruned
+                            || was.condemned != is.condemned
+                            || !was.indexes.iter().all(|id| is.indexes.contains(id)))
                     {
                         return Err(BackupError::Pruned);
                     }
@@ -203,6 +225,10 @@ impl Session<'_> {
         let clock = &self.runner.env.clock;
         let (deadline, started) = (self.permit.deadline(), clock.boottime());
         while deadline.passed(clock.moment()) {
+            #[cfg(feature = "planted")]
+            if crate::planted::is(crate::planted::Bug::PermitIsNotLookedAt) {
+                return Ok(());
+            }
             if self.runner.cancel.is_cancelled() {
                 return Err(BackupError::Interrupted);
             }

@@ -52,12 +52,31 @@ impl Stocktaking {
 
     pub(crate) async fn take(&self) -> Result<Stock, BackupError> {
         let Self { store, keys, indexes, shelf, condemned, unfinished } = self;
+        #[cfg(feature = "planted")]
+        let (indexes, condemned) = (&self.trusted(indexes).await?, &self.feared(condemned));
         let index = load_index(store.as_ref(), keys, indexes, Some(shelf)).await?;
         let orphans = match unfinished {
             true => orphans::find(store.as_ref(), keys, &index, condemned).await?,
             false => Vec::new(),
         };
         Ok(Stock { index: Arc::new(index), orphans: Orphans::new(orphans) })
+    }
+
+    #[cfg(feature = "planted")]
+    async fn trusted(&self, named: &[IndexId]) -> Result<Vec<IndexId>, BackupError> {
+        use crate::repo::names;
+        let mut trusted = named.to_vec();
+        if crate::planted::is(crate::planted::Bug::UnnamedIndexIsTrusted) {
+            let listed = crate::store::list_all(self.store.as_ref(), &names::index_prefix(self.keys.role())).await?;
+            trusted.extend(listed.iter().filter_map(|object| names::parse_index(self.keys.role(), &object.key)));
+        }
+        Ok(trusted)
+    }
+
+    #[cfg(feature = "planted")]
+    fn feared(&self, condemned: &HashSet<PackId>) -> HashSet<PackId> {
+        let reused = crate::planted::is(crate::planted::Bug::CondemnedIsReused);
+        if reused { HashSet::new() } else { condemned.clone() }
     }
 }
 

@@ -57,6 +57,8 @@ pub type LostTo = Option<LeaseHolder>;
 impl Keeper {
     /// Keeps `lease`, which was granted.
     pub fn start(lease: Box<dyn LeaseService>, grant: Grant, env: &Env) -> Self {
+        #[cfg(feature = "planted")]
+        let grant = late(grant, env);
         let deadline = Deadline::granted(grant);
         let (tell, lost) = watch::channel(None);
         let stop = Arc::new(Notify::new());
@@ -125,6 +127,8 @@ async fn keep(
         };
         wait = match asked {
             Some(Reply::Held(grant)) => {
+                #[cfg(feature = "planted")]
+                let grant = late(grant, &env);
                 deadline.renew(grant);
                 (grant.asked.boot + ttl / RENEW_PART).saturating_sub(env.clock.boottime())
             }
@@ -138,6 +142,12 @@ async fn keep(
             Some(Reply::Taken { by: None, .. } | Reply::Free | Reply::Unknown { .. }) | None => pause(ttl),
         };
     }
+}
+
+#[cfg(feature = "planted")]
+fn late(grant: Grant, env: &Env) -> Grant {
+    use crate::planted::{self, Bug};
+    if planted::is(Bug::DeadlineFromAnswer) { Grant { asked: env.clock.moment(), ..grant } } else { grant }
 }
 
 /// Resolves when something may have changed about the lease; never where nobody tells.

@@ -1,0 +1,77 @@
+//! Bugs that are planted on purpose, so that the simulator shows that it would find them. Compiled in with the feature `planted` alone,
+//! and even then none of them is there until somebody plants it.
+//!
+//! Each is one that a program of this kind could well have: what it breaks stands beside it.
+
+use std::cell::Cell;
+
+#[cfg(not(debug_assertions))]
+compile_error!("the feature `planted` is for the simulator: a release has no bugs on purpose");
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A lease is dated from the answer, not from the question: work goes on when the server lets the next node in.
+    DeadlineFromAnswer,
+    /// A record whose fate is unknown is reported as not written.
+    UnknownIsFailure,
+    /// The same, and what it names is deleted.
+    UnknownIsCleanedUp,
+    /// A lease that is given up counts from the start again, so that an old version comes back.
+    ReleaseResetsCount,
+    /// The store's conditional put overwrites.
+    PutOverwrites,
+    /// A prune deletes first and writes its record then.
+    DeletesBeforeRecord,
+    /// A prune deletes what it condemned at once, whoever still reads it.
+    NoGrace,
+    /// A prune's new index lacks what was moved into new packs.
+    MovedIsForgotten,
+    /// A commit that meets another record goes on behind it, whatever that is.
+    CommitWithoutCompare,
+    /// A probe that cannot tell counts as no, so that `not` makes it a yes.
+    UnknownProbeIsNo,
+    /// A pack that was condemned before the session began is used again.
+    CondemnedIsReused,
+    /// An index that no record names vouches for its packs.
+    UnnamedIndexIsTrusted,
+    /// A node that takes the role over does not look which slot is committed.
+    SlotIsNotLookedUp,
+    /// A record counts before it is in the store.
+    NotMirrored,
+    /// A commit does not look whether its permit has ended.
+    PermitIsNotLookedAt,
+}
+
+/// All of them.
+pub const ALL: [Bug; 15] = [
+    Bug::DeadlineFromAnswer,
+    Bug::UnknownIsFailure,
+    Bug::UnknownIsCleanedUp,
+    Bug::ReleaseResetsCount,
+    Bug::PutOverwrites,
+    Bug::DeletesBeforeRecord,
+    Bug::NoGrace,
+    Bug::MovedIsForgotten,
+    Bug::CommitWithoutCompare,
+    Bug::UnknownProbeIsNo,
+    Bug::CondemnedIsReused,
+    Bug::UnnamedIndexIsTrusted,
+    Bug::SlotIsNotLookedUp,
+    Bug::NotMirrored,
+    Bug::PermitIsNotLookedAt,
+];
+
+thread_local! {
+    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// From now on this thread has this bug, and no other.
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether it is there.
+pub(crate) fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}

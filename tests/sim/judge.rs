@@ -1,0 +1,431 @@
+//! Who watches: sees every change of the bucket when it happens, and every word that a node says, and holds them against what is
+//! promised. It folds the journal by itself, from docs/FORMAT.md; nothing of the program is asked.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use runner::role::permit::Deadline;
+use serde_json::Value;
+
+use crate::reader::{Id, Place, Reader};
+use crate::wire::{Change, Observer, Place as Where};
+use crate::world::WorldRef;
+
+/// What the files of a run were.
+pub type Files = BTreeMap<Vec<u8>, Bytes>;
+
+/// A probe's answer is believed for so long by whoever asked: it is asked every five seconds, and work on it may wait for an answer.
+const BELIEVED: Duration = Duration::from_mins(3);
+
+/// What the store's whole seconds may hide.
+const SECONDS: Duration = Duration::from_secs(2);
+
+/// One process of a host.
+pub type Who = (usize, u64);
+
+#[derive(Debug)]
+struct Live {
+    id: Id,
+    root: Id,
+    files: Arc<Files>,
+    packs: HashSet<Id>,
+}
+
+#[derive(Debug)]
+struct Condemned {
+    /// World time of its record.
+    at: Duration,
+    packs: BTreeSet<Id>,
+    indexes: BTreeSet<Id>,
+}
+
+/// A run that began under a permit, and may believe that it goes on under it.
+#[derive(Debug)]
+struct Working {
+    who: Who,
+    deadline: Deadline,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<String, Bytes>,
+    reader: Option<Reader>,
+    head: u64,
+    last: Id,
+    term: u64,
+    takeover: Id,
+    holder: String,
+    slots: BTreeMap<Timestamp, (u64, Duration)>,
+    live: Vec<Live>,
+    indexes: Vec<Id>,
+    condemned: BTreeMap<u64, Condemned>,
+    commits: u64,
+    takeovers: u64,
+    prunes: u64,
+    swept: u64,
+    /// Packs and index objects that were deleted.
+    deleted: u64,
+    reads: u64,
+    given: HashMap<String, Vec<Arc<Files>>>,
+    ids: HashSet<Id>,
+    /// By number: who wrote it.
+    writers: BTreeMap<u64, (String, String)>,
+    denied: BTreeSet<(String, u64)>,
+    said_yes: HashMap<String, Duration>,
+    working: Vec<Working>,
+    lease: Option<String>,
+    broken: Vec<String>,
+}
+
+/// What is known of one world by looking at it.
+#[derive(Debug)]
+pub struct Judge {
+    world: WorldRef,
+    grace: Duration,
+    /// Whether probes have to have said yes.
+    probes: bool,
+    state: Mutex<State>,
+}
+
+/// What happened in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    pub records: u64,
+    pub commits: u64,
+    pub takeovers: u64,
+    pub prunes: u64,
+    pub swept: u64,
+    pub deleted: u64,
+}
+
+impl Judge {
+    /// Of the repository of role `app` in this world, of which `objects` are there already.
+    pub fn new(world: &WorldRef, objects: BTreeMap<String, Bytes>, grace: Duration, probes: bool) -> Arc<Self> {
+        let reader = Some(Reader::new(&objects["app/format"]));
+        let state = State { objects, reader, ..State::default() };
+        Arc::new(Self { world: world.clone(), grace, probes, state: Mutex::new(state) })
+    }
+
+    /// What is broken, in the order in which it was seen.
+    pub fn broken(&self) -> Vec<String> {
+        self.state().broken.clone()
+    }
+
+    /// Whether nothing is.
+    pub fn is_content(&self) -> bool {
+        self.state().broken.is_empty()
+    }
+
+    pub fn count(&self) -> Count {
+        let state = self.state();
+        Count {
+            records: state.head,
+            commits: state.commits,
+            takeovers: state.takeovers,
+            prunes: state.prunes,
+            swept: state.swept,
+            deleted: state.deleted,
+        }
+    }
+
+    /// The slots that are committed, and when they were.
+    pub fn slots(&self) -> BTreeMap<Timestamp, Duration> {
+        self.state().slots.iter().map(|(slot, (_, at))| (*slot, *at)).collect()
+    }
+
+    /// A run of this process begins with these files, under a permit that ends then.
+    pub fn given(&self, who: Who, instance: &str, files: Files, deadline: &Deadline) {
+        let mut state = self.state();
+        state.given.entry(instance.to_owned()).or_default().push(Arc::new(files));
+        state.working.retain(|working| working.who != who);
+        state.working.push(Working { who, deadline: deadline.clone() });
+    }
+
+    /// Its probes, all together, say yes to this process.
+    pub fn said_yes(&self, instance: &str) {
+        let now = self.world.now();
+        self.state().said_yes.insert(instance.to_owned(), now);
+    }
+
+    /// A node says that this snapshot is committed.
+    pub fn told_commit(&self, id: &str) {
+        let mut state = self.state();
+        if !state.ids.contains(id) {
+            state.broken.push(format!("told of commit {id}, which the store does not have"));
+        }
+    }
+
+    /// A node says that record `seq` was not written.
+    pub fn told_unwritten(&self, instance: &str, seq: u64) {
+        let mut state = self.state();
+        if state.writers.get(&seq).is_some_and(|(by, kind)| by == instance && kind == "snapshot") {
+            state.broken.push(format!("told that record {seq} was not written, and it was"));
+        }
+        state.denied.insert((instance.to_owned(), seq));
+    }
+
+    /// Somebody else has the lease now: whoever had it before has stopped by its own clock.
+    pub fn lease_moved(&self, to: &str) {
+        let mut state = self.state();
+        if state.lease.as_deref() == Some(to) {
+            return;
+        }
+        let working = std::mem::take(&mut state.working);
+        for Working { who: (host, life), deadline } in working {
+            // Nothing but the journal stops a machine that knows nothing of the time that passed.
+            let runs = self.world.life(host) == life && !self.world.is_held(host) && !self.world.was_frozen(host);
+            let moment = self.world.moment(host);
+            if runs && !deadline.passed(moment) && state.lease.is_some() {
+                let at = self.world.now();
+                state.broken.push(format!("{at:?}: the lease went to {to}, and host {host} still works under it"));
+            }
+        }
+        state.lease = Some(to.to_owned());
+    }
+
+    /// Whether each live snapshot has what was in it, read anew.
+    pub fn read_all(&self) {
+        let mut state = self.state();
+        check_live(&mut state);
+    }
+
+    /// What was live when somebody began to read it, for as long as the grace lasts.
+    pub fn newest(&self) -> Option<(Id, Id, Arc<Files>, Vec<Id>)> {
+        let state = self.state();
+        state.live.last().map(|l| (l.id.clone(), l.root.clone(), Arc::clone(&l.files), state.indexes.clone()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, state: &mut State, seq: u64, object: &Bytes) -> Result<(), String> {
+        let line = object.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let record: Value = serde_json::from_slice(line).map_err(|e| format!("record {seq}: {e}"))?;
+        let text = |field: &str| record[field].as_str().unwrap_or_default().to_owned();
+        let number = |field: &str| record[field].as_u64().unwrap_or_default();
+        let list = |of: &Value| -> Vec<Id> {
+            of.as_array().map(|ids| ids.iter().filter_map(|id| Some(id.as_str()?.to_owned())).collect()).unwrap_or_default()
+        };
+        let digest = blake3::hash(object).to_hex().to_string();
+        let (kind, term, node, instance) =
+            (text("kind"), number("term"), text_of(&record["node"]["id"]), text("instance"));
+        let now = self.world.now();
+        // One lineage.
+        if seq != state.head + 1 || number("seq") != seq {
+            return Err(format!("record {seq} after {}, and it says {}", state.head, number("seq")));
+        }
+        if text("prev") != state.last {
+            return Err(format!("record {seq} does not continue the one before"));
+        }
+        // Terms never go back, and fencing.
+        let unfenced = ["pause", "resume", "clone"].contains(&kind.as_str()) && text("takeover").is_empty();
+        if kind == "takeover" {
+            if term != state.term + 1 {
+                return Err(format!("record {seq}: term {term} after {}", state.term));
+            }
+            (state.term, state.takeover, state.holder) = (term, digest.clone(), node.clone());
+            state.takeovers += 1;
+            let why = text_of(&record["body"]["why"]);
+            let yes = state.said_yes.get(&instance).copied();
+            // Unknown is not yes.
+            if self.probes && why != "operator" && yes.is_none_or(|at| now > at + BELIEVED) {
+                return Err(format!("record {seq}: {node} took the role at {now:?}; its probes said yes at {yes:?}"));
+            }
+        } else if term != state.term || (!unfenced && text("takeover") != state.takeover) {
+            return Err(format!("record {seq} ({kind}) was written under a takeover that is not the newest"));
+        }
+        if state.denied.contains(&(instance.clone(), seq)) && kind == "snapshot" {
+            return Err(format!("record {seq} was told not to be written, and now it is"));
+        }
+        let body = &record["body"];
+        match kind.as_str() {
+            "snapshot" => {
+                self.snapshot(state, seq, &digest, &instance, body)?;
+                if let Ok(slot) = text("slot").parse::<Timestamp>() {
+                    let (count, _) = *state.slots.entry(slot).and_modify(|(n, _)| *n += 1).or_insert((1, now));
+                    if count > 1 {
+                        return Err(format!("record {seq} commits slot {slot} once more"));
+                    }
+                }
+                state.commits += 1;
+            }
+            "prune" => self.prune(state, seq, body, &list)?,
+            "swept" => {
+                for prune in body["prunes"].as_array().into_iter().flatten().filter_map(Value::as_u64) {
+                    if state.condemned.remove(&prune).is_none() {
+                        return Err(format!("record {seq} sweeps prune {prune}, which condemned nothing"));
+                    }
+                }
+                state.swept += 1;
+            }
+            _ => {}
+        }
+        state.writers.insert(seq, (instance, kind));
+        (state.head, state.last) = (seq, digest.clone());
+        state.ids.insert(digest);
+        Ok(())
+    }
+
+    fn snapshot(&self, state: &mut State, seq: u64, id: &str, instance: &str, body: &Value) -> Result<(), String> {
+        let before: HashSet<Id> = index(state)?.into_keys().collect();
+        let new: Vec<Id> =
+            body["indexes"].as_array().into_iter().flatten().map(text_of).filter(|id| !id.is_empty()).collect();
+        for id in &new {
+            let object = state.objects.get(&format!("app/index/{id}")).cloned();
+            let table = reader(state).table(id, object.as_ref())?;
+            // What is committed is never sent again.
+            if let Some((chunk, _)) = table.iter().find(|(chunk, _)| before.contains(chunk)) {
+                return Err(format!("record {seq} brings chunk {chunk} once more"));
+            }
+        }
+        state.indexes.extend(new);
+        let root = text_of(&body["root"]);
+        let (files, packs) = tree(state, &root).map_err(|e| format!("record {seq}, a new snapshot: {e}"))?;
+        let given = state.given.get(instance).and_then(|all| all.iter().find(|given| ***given == files)).cloned();
+        let Some(files) = given else { return Err(format!("record {seq} has files that no run of its process had")) };
+        if let Some(pack) = state.condemned.values().flat_map(|c| &c.packs).find(|pack| packs.contains(*pack)) {
+            return Err(format!("record {seq} refers to pack {pack}, which is condemned"));
+        }
+        state.live.push(Live { id: id.to_owned(), root, files, packs });
+        Ok(())
+    }
+
+    fn prune(
+        &self,
+        state: &mut State,
+        seq: u64,
+        body: &Value,
+        list: &dyn Fn(&Value) -> Vec<Id>,
+    ) -> Result<(), String> {
+        let forgotten: BTreeSet<Id> = list(&body["forgotten"]).into_iter().collect();
+        let newest = state.live.last().map(|live| live.id.clone());
+        if newest.is_some_and(|newest| forgotten.contains(&newest)) {
+            return Err(format!("record {seq} forgets the newest snapshot"));
+        }
+        state.live.retain(|live| !forgotten.contains(&live.id));
+        let indexes = list(&body["indexes"]);
+        let replaced = state.indexes.iter().filter(|id| !indexes.contains(id)).cloned();
+        let condemned = Condemned {
+            at: self.world.now(),
+            packs: list(&body["packs"]).into_iter().collect(),
+            indexes: replaced.chain(list(&body["strays"])).collect(),
+        };
+        state.indexes = indexes;
+        if !(condemned.packs.is_empty() && condemned.indexes.is_empty()) {
+            state.condemned.insert(seq, condemned);
+        }
+        state.prunes += 1;
+        check_live(state);
+        let condemned: BTreeSet<&Id> = state.condemned.values().flat_map(|c| &c.packs).collect();
+        let hit = state.live.iter().find_map(|live| live.packs.iter().find(|pack| condemned.contains(pack)));
+        hit.map_or(Ok(()), |pack| Err(format!("record {seq} condemns pack {pack}, which a live snapshot needs")))
+    }
+
+    /// Only prune deletes, when it has said so, and when whoever reads has had their time.
+    fn deleted(&self, state: &mut State, key: &str) -> Result<(), String> {
+        let id = key.rsplit('/').next().unwrap_or_default();
+        let now = self.world.now();
+        let by = state.condemned.iter().find(|(_, c)| c.packs.contains(id) || c.indexes.contains(id));
+        let Some((seq, condemned)) = by else { return Err(format!("{key} was deleted, and no prune condemned it")) };
+        if now + SECONDS < condemned.at + self.grace {
+            return Err(format!("{key} was deleted {:?} after prune {seq} condemned it", now - condemned.at));
+        }
+        if let Some(live) = state.live.iter().find(|live| live.packs.contains(id)) {
+            return Err(format!("{key} was deleted, and snapshot {} needs it", live.id));
+        }
+        state.deleted += 1;
+        Ok(())
+    }
+}
+
+impl Observer for Judge {
+    fn changed(&self, host: usize, what: &Change) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if what.place == Where::Register {
+            return;
+        }
+        match &what.after {
+            Some(after) => state.objects.insert(what.key.clone(), after.clone()),
+            None => state.objects.remove(&what.key),
+        };
+        let Some((folder, name)) = what.key.strip_prefix("app/").and_then(|key| key.split_once('/')) else {
+            state.broken.push(format!("{} was written by host {host}", what.key));
+            return;
+        };
+        let same = what.before == what.after;
+        let done = match (folder, &what.before, &what.after) {
+            ("live", ..) => {
+                if name == "lease"
+                    && let Some(after) = &what.after
+                    && let Ok(paper) = serde_json::from_slice::<Value>(after)
+                    && paper["released"] == Value::Bool(false)
+                {
+                    let to = text_of(&paper["instance"]);
+                    drop(guard);
+                    self.lease_moved(&to);
+                }
+                return;
+            }
+            ("journal", Some(_), Some(_)) if same => Ok(()),
+            ("journal", None, Some(object)) => {
+                let number = name.parse().map_err(|_| format!("{} is no record", what.key));
+                number.and_then(|seq| self.record(state, seq, object))
+            }
+            ("packs" | "index", None, Some(_)) => Ok(()),
+            ("packs" | "index", Some(_), Some(_)) if same => Ok(()),
+            ("packs" | "index", Some(_), None) => self.deleted(state, &what.key),
+            _ => Err(format!("{} was {}", what.key, if what.after.is_some() { "overwritten" } else { "deleted" })),
+        };
+        if let Err(broken) = done {
+            state.broken.push(format!("{:?}, host {host}: {broken}", what.at));
+        }
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn reader(state: &mut State) -> &mut Reader {
+    state.reader.as_mut().expect("it is only lent")
+}
+
+/// Of several places of a chunk the first counts.
+fn index(state: &mut State) -> Result<HashMap<Id, Place>, String> {
+    let mut index = HashMap::new();
+    for id in state.indexes.clone() {
+        let object = state.objects.get(&format!("app/index/{id}")).cloned();
+        for (chunk, place) in reader(state).table(&id, object.as_ref())?.iter() {
+            index.entry(chunk.clone()).or_insert_with(|| place.clone());
+        }
+    }
+    Ok(index)
+}
+
+fn tree(state: &mut State, root: &str) -> Result<(Files, HashSet<Id>), String> {
+    let index = index(state)?;
+    let mut reader = state.reader.take().expect("it is only lent");
+    state.reads += 1;
+    let object = |pack: &str| state.objects.get(&format!("app/packs/{}/{pack}", &pack[..2])).cloned();
+    let tree = reader.tree(root, &index, &object);
+    state.reader = Some(reader);
+    let (files, places) = tree?;
+    Ok((files, places.into_iter().map(|place| place.pack).collect()))
+}
+
+fn check_live(state: &mut State) {
+    let mut live = std::mem::take(&mut state.live);
+    for snapshot in &mut live {
+        match tree(state, &snapshot.root) {
+            Ok((files, packs)) if files == *snapshot.files => snapshot.packs = packs,
+            Ok(_) => state.broken.push(format!("snapshot {} restores to other files", snapshot.id)),
+            Err(error) => state.broken.push(format!("snapshot {} cannot be restored: {error}", snapshot.id)),
+        }
+    }
+    state.live = live;
+}
