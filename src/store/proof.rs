@@ -386,7 +386,7 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
             }
             PutOutcome::Unknown { why } => {
                 tracing::debug!(why, "no answer to a conditional put");
-                tokio::time::sleep(HOLD_SETTLE).await;
+                env.sleep(HOLD_SETTLE).await;
             }
         }
     }
@@ -410,7 +410,7 @@ pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result
             ReplaceOutcome::Replaced(_) => return Err(overwritten(Condition::Unchanged, prefix)),
             ReplaceOutcome::Unknown { why } => {
                 tracing::debug!(why, "no answer to a conditional replace");
-                tokio::time::sleep(HOLD_SETTLE).await;
+                env.sleep(HOLD_SETTLE).await;
             }
         }
     }

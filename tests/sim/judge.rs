@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use runner::env::Clock as _;
 use runner::role::permit::Deadline;
 use serde_json::Value;
 
@@ -46,6 +47,7 @@ struct Condemned {
 #[derive(Debug)]
 struct Working {
     who: Who,
+    since: Duration,
     deadline: Deadline,
 }
 
@@ -76,6 +78,9 @@ struct State {
     denied: BTreeSet<(String, u64)>,
     said_yes: HashMap<String, Duration>,
     working: Vec<Working>,
+    /// When each host was last stopped or let go on; and frozen, thawed or killed.
+    held: BTreeMap<usize, Duration>,
+    frozen: BTreeMap<usize, Duration>,
     lease: Option<String>,
     broken: Vec<String>,
 }
@@ -141,7 +146,23 @@ impl Judge {
         let mut state = self.state();
         state.given.entry(instance.to_owned()).or_default().push(Arc::new(files));
         state.working.retain(|working| working.who != who);
-        state.working.push(Working { who, deadline: deadline.clone() });
+        let since = self.world.now();
+        state.working.push(Working { who, since, deadline: deadline.clone() });
+    }
+
+    /// This host was stopped or let go on; `frozen`: its clocks were as well.
+    pub fn was_held(&self, host: usize, frozen: bool) {
+        let now = self.world.now();
+        let mut state = self.state();
+        state.held.insert(host, now);
+        if frozen {
+            state.frozen.insert(host, now);
+        }
+    }
+
+    /// What somebody else found.
+    pub fn add(&self, broken: Vec<String>) {
+        self.state().broken.extend(broken);
     }
 
     /// Its probes, all together, say yes to this process.
@@ -174,10 +195,11 @@ impl Judge {
             return;
         }
         let working = std::mem::take(&mut state.working);
-        for Working { who: (host, life), deadline } in working {
+        for Working { who: (host, life), since, deadline } in working {
             // Nothing but the journal stops a machine that knows nothing of the time that passed.
-            let runs = self.world.life(host) == life && !self.world.is_held(host) && !self.world.was_frozen(host);
-            let moment = self.world.moment(host);
+            let frozen = state.frozen.get(&host).is_some_and(|at| *at >= since);
+            let runs = self.world.life(host) == life && !frozen;
+            let moment = self.world.process(host).moment();
             if runs && !deadline.passed(moment) && state.lease.is_some() {
                 let at = self.world.now();
                 state.broken.push(format!("{at:?}: the lease went to {to}, and host {host} still works under it"));
@@ -202,7 +224,7 @@ impl Judge {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn record(&self, state: &mut State, seq: u64, object: &Bytes) -> Result<(), String> {
+    fn record(&self, state: &mut State, host: usize, seq: u64, object: &Bytes) -> Result<(), String> {
         let line = object.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let record: Value = serde_json::from_slice(line).map_err(|e| format!("record {seq}: {e}"))?;
         let text = |field: &str| record[field].as_str().unwrap_or_default().to_owned();
@@ -231,8 +253,9 @@ impl Judge {
             state.takeovers += 1;
             let why = text_of(&record["body"]["why"]);
             let yes = state.said_yes.get(&instance).copied();
-            // Unknown is not yes.
-            if self.probes && why != "operator" && yes.is_none_or(|at| now > at + BELIEVED) {
+            // Unknown is not yes. Who was stopped meanwhile goes on where it was.
+            let stopped = state.held.get(&host).is_some_and(|at| now < *at + BELIEVED);
+            if self.probes && why != "operator" && yes.is_none_or(|at| now > at + BELIEVED && !stopped) {
                 return Err(format!("record {seq}: {node} took the role at {now:?}; its probes said yes at {yes:?}"));
             }
         } else if term != state.term || (!unfenced && text("takeover") != state.takeover) {
@@ -374,7 +397,7 @@ impl Observer for Judge {
             ("journal", Some(_), Some(_)) if same => Ok(()),
             ("journal", None, Some(object)) => {
                 let number = name.parse().map_err(|_| format!("{} is no record", what.key));
-                number.and_then(|seq| self.record(state, seq, object))
+                number.and_then(|seq| self.record(state, host, seq, object))
             }
             ("packs" | "index", None, Some(_)) => Ok(()),
             ("packs" | "index", Some(_), Some(_)) if same => Ok(()),

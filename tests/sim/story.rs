@@ -1,0 +1,486 @@
+//! What befalls a cluster: a story of faults that the seed writes, then peace, and what must be so after it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use jiff::{SignedDuration, Timestamp};
+use runner::config::Lease;
+use runner::env::Clock as _;
+use runner::job::audit;
+use runner::job::report::audited::Finding;
+use runner::role::duty::Stand;
+use runner::role::probe::Answer;
+use runner::role::slot::Plan;
+
+use crate::judge::Count;
+use crate::net::Faults;
+use crate::node::{Act, Cluster, EVERY, Eligible, Mode, Setup};
+use crate::rng::Rng;
+use crate::world::Thaw;
+
+/// For how long things happen.
+const TROUBLE: (Duration, Duration) = (Duration::from_mins(4), Duration::from_mins(25));
+
+/// When all faults have ended, everything is as it should be after so long: the longest pause between two tries of whatever failed is
+/// five minutes, and a holder that is silent is waited for.
+const SETTLES: Duration = Duration::from_mins(8);
+
+/// And then stays so.
+const PEACE: Duration = Duration::from_mins(4);
+
+/// What a seed came to.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    pub seed: u64,
+    pub steps: u64,
+    pub requests: u64,
+    pub count: Count,
+    /// Of all that happened, and when.
+    pub trace: u64,
+    pub broken: Vec<String>,
+    pub setup: Option<Setup>,
+    pub story: Vec<String>,
+}
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    /// The role belongs to this host alone.
+    Move(usize),
+    /// What this host's probes see.
+    See(usize, Answer),
+    Kill { host: usize, wipe: bool, reboot: bool },
+    Start(usize),
+    Stop(usize),
+    GoOn(usize),
+    Freeze(usize),
+    Thaw(usize, Thaw),
+    Step(usize, i64),
+    Drift(usize, i32),
+    Bucket(Faults),
+    Leases(Faults),
+    Registers(Faults),
+    Cut(usize, bool),
+    CutEtcd(usize, bool),
+    SilenceBucket(bool),
+    SilenceEtcd(bool),
+    EtcdForgets,
+    EtcdLeader,
+    EtcdLate(Duration),
+    DiskFull(usize, bool),
+    Operate(usize, Act),
+    Prune(usize),
+    Write,
+    Clone { of: usize },
+    /// Everything is off for so long.
+    Outage(Duration),
+}
+
+struct Story {
+    cluster: Cluster,
+    rng: Rng,
+    planned: BTreeMap<(Duration, u64), Action>,
+    serial: u64,
+    clone: Option<usize>,
+    files: u64,
+}
+
+/// Plays this seed's story; with `log` it is written down.
+pub fn play(seed: u64, log: bool) -> Told {
+    let mut rng = Rng::new(seed ^ 0x5107);
+    let setup = Setup::drawn(&mut rng);
+    let cluster = Cluster::new(seed, setup);
+    if log {
+        cluster.truth.log();
+    }
+    let mut story = Story { cluster, rng, planned: BTreeMap::new(), serial: 0, clone: None, files: 0 };
+    story.begin();
+    story.trouble();
+    if story.cluster.judge.is_content() {
+        story.peace();
+    }
+    story.told(seed, log)
+}
+
+impl Story {
+    fn begin(&mut self) {
+        for _ in 0..6 {
+            self.write();
+        }
+        self.act(Action::Move(1));
+        for host in self.cluster.hosts() {
+            self.cluster.start(host);
+        }
+    }
+
+    fn trouble(&mut self) {
+        let end = self.rng.time(TROUBLE.0, TROUBLE.1);
+        let pace = *self.rng.pick(&[4, 12, 30]);
+        let mut next = Duration::from_secs(20);
+        while self.cluster.judge.is_content() {
+            let planned = self.planned.keys().next().map(|(at, _)| *at);
+            let at = planned.map_or(next, |at| at.min(next));
+            if at >= end {
+                return;
+            }
+            self.cluster.world.run_until(at);
+            if let Some((_, action)) = self.planned.first_key_value().filter(|((at, _), _)| *at <= self.now()).map(|(k, a)| (*k, *a)) {
+                self.planned.pop_first();
+                self.act(action);
+            } else {
+                self.happen();
+                next = self.now() + self.rng.time(Duration::from_millis(200), Duration::from_secs(2 * pace));
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.cluster.world.now()
+    }
+
+    fn later(&mut self, most: Duration, action: Action) {
+        let at = self.now() + self.rng.time(Duration::from_millis(100), most);
+        self.serial += 1;
+        self.planned.insert((at, self.serial), action);
+    }
+
+    /// Something happens, and what ends it is planned.
+    fn happen(&mut self) {
+        let hosts: Vec<usize> = (1..=self.cluster.setup.nodes).collect();
+        let host = *self.rng.pick(&hosts);
+        let short = Duration::from_secs(*self.rng.pick(&[3, 15, 40, 150]));
+        match self.rng.below(30) {
+            0..=4 => self.act(Action::Write),
+            5..=7 => {
+                // Seldom without a moment in which it is nowhere, or on both.
+                match self.rng.below(3) {
+                    0 => self.act(Action::Move(0)),
+                    1 => self.act(Action::See(host, Answer::Yes)),
+                    _ => {}
+                }
+                self.later(Duration::from_secs(15), Action::Move(host));
+            }
+            8 => {
+                let answer = *self.rng.pick(&[Answer::Yes, Answer::No, Answer::Unknown, Answer::Unknown]);
+                self.act(Action::See(host, answer));
+            }
+            9 | 10 => {
+                let (wipe, reboot) = (self.rng.chance(250), self.rng.chance(400));
+                self.act(Action::Kill { host, wipe, reboot });
+                self.later(short, Action::Start(host));
+            }
+            11 | 12 => {
+                self.act(Action::Stop(host));
+                self.later(short, Action::GoOn(host));
+            }
+            13 => {
+                self.act(Action::Freeze(host));
+                let thaw = if self.rng.chance(500) { Thaw::Behind } else { Thaw::SetRight };
+                self.later(short, Action::Thaw(host, thaw));
+            }
+            14 => {
+                let by = *self.rng.pick(&[-7200, -900, -20, -3, 3, 20, 900, 7200]);
+                self.act(Action::Step(host, by));
+                self.later(Duration::from_mins(3), Action::Step(host, 0));
+            }
+            15 => {
+                let drift = *self.rng.pick(&[-20_000, -2_000, 2_000, 20_000]);
+                self.act(Action::Drift(host, drift));
+                self.later(Duration::from_mins(5), Action::Drift(host, 0));
+            }
+            16..=18 => {
+                let most = *self.rng.pick(&[20, 80, 250]);
+                let faults = Faults::drawn(&mut self.rng, most);
+                self.act(Action::Bucket(faults));
+                self.later(short * 2, Action::Bucket(Faults::NONE));
+            }
+            19 | 20 if self.has_etcd() => {
+                let most = *self.rng.pick(&[50, 250]);
+                let faults = Faults::drawn(&mut self.rng, most);
+                let action = if self.rng.chance(500) { Action::Leases(faults) } else { Action::Registers(faults) };
+                self.act(action);
+                self.later(short * 2, Action::Leases(Faults::NONE));
+                self.later(short * 2, Action::Registers(Faults::NONE));
+            }
+            21 if self.has_etcd() => match self.rng.below(5) {
+                0 => self.act(Action::EtcdForgets),
+                1 => self.act(Action::EtcdLeader),
+                2 => {
+                    let late = self.rng.time(Duration::ZERO, Duration::from_secs(5));
+                    self.act(Action::EtcdLate(late));
+                }
+                _ => {
+                    self.act(Action::SilenceEtcd(true));
+                    self.later(short, Action::SilenceEtcd(false));
+                }
+            },
+            22 => {
+                self.act(Action::Cut(host, true));
+                self.later(short, Action::Cut(host, false));
+            }
+            23 if self.has_etcd() => {
+                self.act(Action::CutEtcd(host, true));
+                self.later(short, Action::CutEtcd(host, false));
+            }
+            24 => {
+                self.act(Action::SilenceBucket(true));
+                self.later(Duration::from_secs(90), Action::SilenceBucket(false));
+            }
+            25 => {
+                self.act(Action::DiskFull(host, true));
+                self.later(short, Action::DiskFull(host, false));
+            }
+            26 => match self.rng.below(3) {
+                0 => self.act(Action::Operate(host, Act::TakeOver)),
+                _ => {
+                    self.act(Action::Operate(host, Act::Pause));
+                    self.later(short, Action::Operate(host, Act::Resume));
+                }
+            },
+            27 | 28 => self.act(Action::Prune(host)),
+            _ if self.rng.chance(120) && self.clone.is_none() => self.act(Action::Clone { of: host }),
+            _ if self.rng.chance(60) => {
+                let days = self.rng.between(1, 9);
+                self.act(Action::Outage(Duration::from_hours(24 * days)));
+            }
+            _ => self.act(Action::Write),
+        }
+    }
+
+    fn has_etcd(&self) -> bool {
+        self.cluster.setup.lease == Lease::Etcd || self.cluster.setup.seated
+    }
+
+    fn act(&mut self, action: Action) {
+        let cluster = &mut self.cluster;
+        let world = cluster.world.process(0).world;
+        cluster.truth.say(&world, || format!("{action:?}"));
+        match action {
+            Action::Move(to) => {
+                for host in cluster.hosts() {
+                    let here = host == to || self.clone == Some(host) && to != 0 && self.rng.chance(100);
+                    cluster.truth.put(host, if here { Answer::Yes } else { Answer::No });
+                }
+            }
+            Action::See(host, answer) => cluster.truth.put(host, answer),
+            Action::Kill { host, wipe, reboot } => {
+                if reboot {
+                    world.reboot(host);
+                } else {
+                    world.kill(host);
+                }
+                cluster.judge.was_held(host, true);
+                if wipe {
+                    world.disk(host).wipe();
+                    cluster.renew(host);
+                }
+            }
+            Action::Start(host) => {
+                // It may have been started and killed again meanwhile.
+                world.kill(host);
+                cluster.start(host);
+            }
+            Action::Stop(host) => {
+                world.stop(host);
+                cluster.judge.was_held(host, false);
+            }
+            Action::GoOn(host) => {
+                world.go_on(host);
+                cluster.judge.was_held(host, false);
+            }
+            Action::Freeze(host) => {
+                world.freeze(host);
+                cluster.judge.was_held(host, true);
+            }
+            Action::Thaw(host, thaw) => {
+                world.thaw(host, thaw);
+                cluster.judge.was_held(host, true);
+            }
+            Action::Step(host, 0) => {
+                let off = world.wall().duration_since(world.process(host).now());
+                world.step_wall(host, off);
+            }
+            Action::Step(host, by) => world.step_wall(host, SignedDuration::from_secs(by)),
+            Action::Drift(host, by) => world.drift(host, by),
+            Action::Bucket(faults) => cluster.bucket.net().set(faults),
+            Action::Leases(faults) => cluster.leases.net().set(faults),
+            Action::Registers(faults) => cluster.registers.net().set(faults),
+            Action::Cut(host, is_cut) => cluster.bucket.net().cut(host, is_cut),
+            Action::CutEtcd(host, is_cut) => {
+                cluster.leases.net().cut(host, is_cut);
+                cluster.registers.net().cut(host, is_cut);
+            }
+            Action::SilenceBucket(silent) => cluster.bucket.net().silence(silent),
+            Action::SilenceEtcd(silent) => {
+                cluster.leases.net().silence(silent);
+                cluster.registers.net().silence(silent);
+            }
+            Action::EtcdForgets => cluster.leases.forget(),
+            Action::EtcdLeader => cluster.leases.change_leader(),
+            Action::EtcdLate(by) => cluster.leases.expire_late(by),
+            Action::DiskFull(host, full) => world.disk(host).fill_up(full),
+            Action::Operate(host, act) => cluster.operate(host, act),
+            Action::Prune(host) => cluster.prune(host),
+            Action::Write => self.write(),
+            Action::Clone { of } => {
+                let host = cluster.add();
+                cluster.copy(host, of);
+                self.clone = Some(host);
+                cluster.start(host);
+            }
+            Action::Outage(time) => {
+                for host in cluster.hosts() {
+                    world.reboot(host);
+                    cluster.judge.was_held(host, true);
+                }
+                cluster.world.run_until(world.now() + time);
+                let moved: Vec<Action> = std::mem::take(&mut self.planned).into_values().collect();
+                for action in moved {
+                    self.later(Duration::from_secs(60), action);
+                }
+                for host in self.cluster.hosts() {
+                    self.cluster.start(host);
+                }
+            }
+        }
+    }
+
+    /// The application changes one of its files, makes one, or removes one.
+    fn write(&mut self) {
+        self.files += 1;
+        let (n, rng) = (self.files, &mut self.rng);
+        let path = format!("srv/f{}", rng.below(8)).into_bytes();
+        let content = if rng.chance(200) {
+            // What was there before comes again: content that is stored already, or was once.
+            format!("old {}", rng.below(4))
+        } else {
+            format!("content {n} {}", rng.next())
+        };
+        let removes = rng.chance(150);
+        self.cluster.truth.change(|files| {
+            if removes && files.len() > 2 {
+                files.remove(&path);
+            } else {
+                files.insert(path, Bytes::from(content));
+            }
+        });
+    }
+
+    /// All faults end; whoever is one too many is made a node of its own, or switched off; the role is on one node.
+    fn peace(&mut self) {
+        let hosts: Vec<usize> = self.cluster.hosts().collect();
+        self.planned.clear();
+        for action in [
+            Action::Bucket(Faults::NONE),
+            Action::Leases(Faults::NONE),
+            Action::Registers(Faults::NONE),
+            Action::SilenceBucket(false),
+            Action::SilenceEtcd(false),
+            Action::EtcdLate(Duration::ZERO),
+            Action::Move(0),
+        ] {
+            self.act(action);
+        }
+        for &host in &hosts {
+            for action in [
+                Action::Thaw(host, Thaw::SetRight),
+                Action::GoOn(host),
+                Action::Drift(host, 0),
+                Action::Step(host, 0),
+                Action::Cut(host, false),
+                Action::CutEtcd(host, false),
+                Action::DiskFull(host, false),
+            ] {
+                self.act(action);
+            }
+        }
+        // An identity that two machines had belongs to neither any more.
+        if let Some(clone) = self.clone {
+            self.cluster.world.kill(clone);
+            for host in 1..=self.cluster.setup.nodes {
+                self.cluster.world.kill(host);
+                self.cluster.renew(host);
+                self.cluster.start(host);
+            }
+        } else {
+            for &host in &hosts {
+                self.act(Action::Start(host));
+            }
+        }
+        self.cluster.world.run_until(self.now() + Duration::from_secs(30));
+        self.act(Action::Operate(1, Act::Resume));
+        let home = 1 + self.rng.below(self.cluster.setup.nodes);
+        self.act(Action::Move(home));
+        self.run(SETTLES);
+        let from = self.cluster.world.wall();
+        self.act(Action::Write);
+        self.run(PEACE);
+        if self.cluster.judge.is_content() {
+            self.cluster.judge.read_all();
+            let wrong = self.unsettled(home, from);
+            self.cluster.judge.add(wrong);
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let judge = std::sync::Arc::clone(&self.cluster.judge);
+        self.cluster.world.run_while(time, || judge.is_content());
+    }
+
+    /// What is not as it should be, so long after all faults have ended.
+    fn unsettled(&self, home: usize, from: Timestamp) -> Vec<String> {
+        let Cluster { world, truth, judge, setup, .. } = &self.cluster;
+        let mut wrong = Vec::new();
+        if setup.mode == Mode::Daemon {
+            let stands = (1..=setup.nodes).map(|host| (host, truth.stand(host, world.life(host))));
+            let active: Vec<usize> =
+                stands.clone().filter(|(_, s)| matches!(s, Some(Stand::Active { term: Some(_) }))).map(|(h, _)| h).collect();
+            let right = match setup.eligible {
+                Eligible::Always => active.len() == 1,
+                Eligible::Vip | Eligible::NotAway => active == [home],
+            };
+            if !right {
+                wrong.push(format!("the role is on host {home}; {:?}", stands.collect::<Vec<_>>()));
+            }
+        }
+        let committed = judge.slots();
+        let every = EVERY.as_secs() as i64;
+        let now = world.wall().as_second();
+        let first = from.as_second() / every * every + every;
+        // The last one may be under way.
+        for at in (first..now - 40).step_by(EVERY.as_secs() as usize) {
+            let slot = Timestamp::from_second(at).expect("within the calendar");
+            if !committed.contains_key(&slot) {
+                wrong.push(format!("slot {slot} is not committed"));
+            }
+        }
+        let plan = Plan::new(self.cluster.role(), &self.cluster.settings().timezone).expect("a schedule");
+        let period = (from, world.wall());
+        let audited = audit::audit(self.cluster.store(), self.cluster.role(), plan.as_ref(), period, &|_| None);
+        match audited.now_or_never() {
+            Some(Ok(audit)) => {
+                let bad = |finding: &&Finding| !matches!(finding, Finding::Flapping { .. });
+                wrong.extend(audit.findings.iter().filter(bad).map(|finding| format!("audit: {finding:?}")));
+            }
+            other => wrong.push(format!("the audit: {other:?}")),
+        }
+        wrong
+    }
+
+    fn told(self, seed: u64, log: bool) -> Told {
+        let Cluster { world, bucket, leases, registers, judge, truth, setup, .. } = &self.cluster;
+        let requests = [bucket.net(), leases.net(), registers.net()].map(|net| net.requests().values().sum::<u64>());
+        Told {
+            seed,
+            steps: world.steps(),
+            requests: requests.iter().sum(),
+            count: judge.count(),
+            trace: world.trace(),
+            broken: judge.broken(),
+            setup: Some(*setup),
+            story: if log { truth.story() } else { Vec::new() },
+        }
+    }
+}
