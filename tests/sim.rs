@@ -1,0 +1,31 @@
+//! Many nodes in one process, on clocks, disks, networks and servers that one seed moves: what takes a cluster a week happens here in
+//! seconds, and again, the same, for the same seed.
+#![allow(dead_code, reason = "a story takes from the world what it needs")]
+
+#[path = "sim/clock.rs"]
+mod clock;
+#[path = "sim/files.rs"]
+mod files;
+#[path = "sim/host.rs"]
+mod host;
+#[path = "sim/leases.rs"]
+mod leases;
+#[path = "sim/net.rs"]
+mod net;
+#[path = "sim/registers.rs"]
+mod registers;
+#[path = "sim/rng.rs"]
+mod rng;
+#[path = "sim/tasks.rs"]
+mod tasks;
+#[path = "sim/wire.rs"]
+mod wire;
+#[path = "sim/world.rs"]
+mod world;
+
+#[path = "sim/world/granting.rs"]
+mod granting;
+#[path = "sim/world/requests.rs"]
+mod requests;
+#[path = "sim/world/running.rs"]
+mod running;

@@ -1,0 +1,532 @@
+//! The world: hosts with their tasks, clocks and disks, and the one order in which everything happens.
+//!
+//! The invariants that live here: the same seed gives the same polls at the same world times; time moves only when nobody can do
+//! anything any more; and nothing is locked while a task is polled, woken or dropped, so that it may call back.
+//! Host 0 is the world itself: its clocks are right and nothing stops it, so that what belongs to nobody, a request under way for
+//! example, is a task of it.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::{SignedDuration, Timestamp};
+use runner::env::Random;
+
+use crate::clock::{self, Clocks};
+use crate::files::{Disk, HostFiles};
+use crate::host::Env;
+use crate::rng::{Rng, mix};
+use crate::tasks::{Key, Process, Table, Task, Waiting};
+
+/// The host that is the world.
+pub const WORLD: usize = 0;
+
+/// So many polls without any time passing are a loop that waits for nothing.
+const POLLS_MAX: u64 = 2_000_000;
+
+/// For how long a machine was up when it is first seen, and how long its kernel takes before anything runs.
+const UP: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(2000));
+const BOOT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(40));
+
+/// What a machine's wall clock shows after its hypervisor let it go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thaw {
+    /// It goes on from where it stood.
+    Behind,
+    /// The hypervisor sets it right.
+    SetRight,
+}
+
+enum Due {
+    Wake(Arc<Waiting>),
+    Event(Box<dyn FnOnce(&WorldRef) + Send>),
+}
+
+struct Timer {
+    /// Boot time of the host.
+    at: u64,
+    serial: u64,
+    due: Due,
+}
+
+impl Timer {
+    fn is_wanted(&self) -> bool {
+        !matches!(&self.due, Due::Wake(waiting) if Arc::strong_count(waiting) == 1)
+    }
+}
+
+impl Ord for Timer {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.serial).cmp(&(self.at, self.serial))
+    }
+}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Self) -> bool {
+        self.serial == other.serial
+    }
+}
+
+impl Eq for Timer {}
+
+struct Host {
+    life: u64,
+    boots: u64,
+    stopped: bool,
+    frozen: bool,
+    clocks: Clocks,
+    timers: BinaryHeap<Timer>,
+    disk: Disk,
+}
+
+impl Host {
+    fn is_held(&self) -> bool {
+        self.stopped || self.frozen
+    }
+}
+
+struct State {
+    seed: u64,
+    now: u64,
+    steps: u64,
+    steps_at_now: u64,
+    trace: u64,
+    serial: u64,
+    rng: Rng,
+    hosts: Vec<Host>,
+    tasks: Table,
+    /// Ended by another task: to be dropped between two polls.
+    ended: Vec<Task>,
+}
+
+/// A world and everything in it, which ends with this.
+#[derive(Debug)]
+pub struct World(WorldRef);
+
+impl Deref for World {
+    type Target = WorldRef;
+
+    fn deref(&self) -> &WorldRef {
+        &self.0
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Its tasks hold it. Those of a failed story are left alone: their destructors could hide what failed.
+        if std::thread::panicking() {
+            return;
+        }
+        let (tasks, timers) = {
+            let mut state = self.0.state();
+            for host in &mut state.hosts {
+                host.life += 1;
+            }
+            let timers: Vec<_> = state.hosts.iter_mut().map(|host| std::mem::take(&mut host.timers)).collect();
+            let mut tasks = state.tasks.remove_all(None);
+            tasks.append(&mut state.ended);
+            (tasks, timers)
+        };
+        drop(timers);
+        drop(tasks);
+    }
+}
+
+/// A handle on it.
+#[derive(Clone)]
+pub struct WorldRef(Arc<Mutex<State>>);
+
+impl fmt::Debug for WorldRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("World")
+    }
+}
+
+/// What a task that was started comes to.
+#[derive(Debug)]
+pub struct Outcome<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Outcome<T> {
+    /// Whether it has ended.
+    pub fn is_there(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// What it came to; `None`: it has not ended, and never will if it was killed.
+    pub fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl World {
+    /// The world of this seed, without any host.
+    pub fn new(seed: u64) -> Self {
+        let rng = Rng::new(seed);
+        let (hosts, tasks, ended) = (Vec::new(), Table::default(), Vec::new());
+        let state = State { seed, now: 0, steps: 0, steps_at_now: 0, trace: seed, serial: 0, rng, hosts, tasks, ended };
+        let world = WorldRef(Arc::new(Mutex::new(state)));
+        world.add(Duration::ZERO);
+        Self(world)
+    }
+
+    /// A further machine, up for some time, with an empty disk and right clocks; the first is 1.
+    pub fn host(&self) -> usize {
+        let up = self.draw(|rng| rng.time(UP.0, UP.1));
+        self.add(up)
+    }
+
+    /// Goes on until this world time, or until nothing can happen any more.
+    pub fn run_until(&self, end: Duration) {
+        self.run(end, || true);
+    }
+
+    /// Goes on while `wanted`, for no more than this time. Whether it ended because it was not any more.
+    pub fn run_while(&self, within: Duration, wanted: impl FnMut() -> bool) -> bool {
+        self.run(self.now() + within, wanted)
+    }
+
+    /// Runs `future` on a host until it has ended; `None`: it has not within this time.
+    pub fn finish<T: Send + 'static>(
+        &self,
+        host: usize,
+        within: Duration,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let outcome = self.start(host, future);
+        self.run_while(within, || !outcome.is_there());
+        outcome.take()
+    }
+
+    fn run(&self, end: Duration, mut wanted: impl FnMut() -> bool) -> bool {
+        let end = end.as_nanos() as u64;
+        while wanted() {
+            if !self.step() && !self.advance(end) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// One poll, if anybody is ready.
+    fn step(&self) -> bool {
+        let (key, mut task) = {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let ended = std::mem::take(&mut state.ended);
+            if !ended.is_empty() {
+                drop(guard);
+                drop(ended);
+                return true;
+            }
+            let hosts = &state.hosts;
+            let Some(taken) = state.tasks.take(&mut state.rng, |host| hosts[host].is_held()) else { return false };
+            state.steps += 1;
+            state.steps_at_now += 1;
+            state.trace = mix(state.trace ^ taken.0.number()).wrapping_add(state.now);
+            assert!(state.steps_at_now < POLLS_MAX, "time stands still: some task wakes itself for ever");
+            taken
+        };
+        let done = task.future.as_mut().poll(&mut Context::from_waker(&task.waker)).is_ready();
+        let over = {
+            let mut state = self.state();
+            if done {
+                state.tasks.remove(key);
+                Some(task)
+            } else {
+                state.tasks.give_back(key, task)
+            }
+        };
+        drop(over);
+        true
+    }
+
+    /// Moves time to the next timer, and rings all that are due. `false`: it has come to `end`.
+    fn advance(&self, end: u64) -> bool {
+        let mut due = Vec::new();
+        let mut unwanted = Vec::new();
+        {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let mut next: Option<u64> = None;
+            for host in state.hosts.iter_mut().filter(|host| !host.is_held()) {
+                while host.timers.peek().is_some_and(|timer| !timer.is_wanted()) {
+                    unwanted.extend(host.timers.pop());
+                }
+                let when = host.timers.peek().and_then(|timer| host.clocks.when(timer.at));
+                next = next.into_iter().chain(when).min();
+            }
+            // What went off while its host was held is due in the past.
+            let next = next.map(|next| next.max(state.now)).filter(|next| *next <= end);
+            let now = next.unwrap_or(end).max(state.now);
+            if now > state.now {
+                (state.now, state.steps_at_now) = (now, 0);
+            }
+            if next.is_none() {
+                return false;
+            }
+            for host in state.hosts.iter_mut().filter(|host| !host.is_held()) {
+                let boot = host.clocks.boot(now);
+                while host.timers.peek().is_some_and(|timer| timer.at <= boot) {
+                    due.extend(host.timers.pop());
+                }
+            }
+        }
+        for timer in due {
+            match timer.due {
+                Due::Wake(waiting) => {
+                    if let Some(waker) = waiting.take() {
+                        waker.wake();
+                    }
+                }
+                Due::Event(event) => event(self),
+            }
+        }
+        true
+    }
+}
+
+impl WorldRef {
+    /// World time.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.state().now)
+    }
+
+    /// Wall time, where the clocks are right.
+    pub fn wall(&self) -> Timestamp {
+        clock::right(self.state().now)
+    }
+
+    /// How many polls there were.
+    pub fn steps(&self) -> u64 {
+        self.state().steps
+    }
+
+    /// Of all polls so far, who and when.
+    pub fn trace(&self) -> u64 {
+        self.state().trace
+    }
+
+    /// A stream of chance of the caller's own.
+    pub fn rng(&self) -> Rng {
+        self.draw(Rng::fork)
+    }
+
+    /// One draw from the world's own.
+    pub fn draw<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.state().rng)
+    }
+
+    /// Does something at this world time, or at once if it is over.
+    pub fn at(&self, time: Duration, event: impl FnOnce(&WorldRef) + Send + 'static) {
+        let mut state = self.state();
+        let at = (time.as_nanos() as u64).max(state.now);
+        state.push(WORLD, at, Due::Event(Box::new(event)));
+    }
+
+    /// The process that runs on this host now.
+    pub fn process(&self, host: usize) -> Process {
+        Process { world: self.clone(), host, life: self.life(host) }
+    }
+
+    /// What this host gives to the process that runs on it now.
+    pub fn env(&self, host: usize) -> Env {
+        let process = Arc::new(self.process(host));
+        let (random, disk) = {
+            let mut guard = self.state();
+            guard.serial += 1;
+            let stream = mix(guard.seed) ^ mix((host as u64) << 48 | guard.serial);
+            (HostRandom(Mutex::new(Rng::new(stream))), guard.hosts[host].disk.clone())
+        };
+        let files = Arc::new(HostFiles::new(Process::clone(&process), disk));
+        Env { clock: Arc::clone(&process) as _, random: Arc::new(random), tasks: process, files }
+    }
+
+    /// Starts something on a host.
+    pub fn start<T: Send + 'static>(
+        &self,
+        host: usize,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Outcome<T> {
+        let outcome = Outcome(Arc::new(Mutex::new(None)));
+        let out = Arc::clone(&outcome.0);
+        let task = async move {
+            let ended = future.await;
+            *out.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        };
+        self.insert(&self.process(host), Box::pin(task));
+        outcome
+    }
+
+    /// Sends `SIGSTOP`: nothing is polled, the clocks go on.
+    pub fn stop(&self, host: usize) {
+        self.hold(host, |host, _| host.stopped = true);
+    }
+
+    /// Sends `SIGCONT`: what was due meanwhile is due now.
+    pub fn go_on(&self, host: usize) {
+        self.hold(host, |host, _| host.stopped = false);
+    }
+
+    /// The hypervisor stops the machine, clocks and all.
+    pub fn freeze(&self, host: usize) {
+        self.hold(host, |host, now| {
+            host.frozen = true;
+            host.clocks.still(now, true);
+        });
+    }
+
+    /// It lets it go on.
+    pub fn thaw(&self, host: usize, wall: Thaw) {
+        self.hold(host, |host, now| {
+            host.frozen = false;
+            host.clocks.still(now, false);
+            if wall == Thaw::SetRight {
+                host.clocks.set_right(now);
+            }
+        });
+    }
+
+    /// Sends `SIGKILL`: the process is gone with all its tasks and its locks. What it has sent is under way.
+    pub fn kill(&self, host: usize) {
+        assert_ne!(host, WORLD, "the world ends by itself");
+        let (tasks, timers, disk) = {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let at = &mut state.hosts[host];
+            at.life += 1;
+            at.stopped = false;
+            let timers = std::mem::take(&mut at.timers);
+            (state.tasks.remove_all(Some(host)), timers, at.disk.clone())
+        };
+        disk.let_go();
+        drop(timers);
+        drop(tasks);
+    }
+
+    /// The machine crashes and comes up again, frozen or not.
+    pub fn reboot(&self, host: usize) {
+        self.kill(host);
+        let up = self.draw(|rng| rng.time(BOOT.0, BOOT.1));
+        self.hold(host, |host, now| {
+            host.boots += 1;
+            host.frozen = false;
+            host.clocks.booted(now, up);
+        });
+    }
+
+    /// Sets how fast a host's clocks are, in millionths too fast. They do not jump.
+    pub fn drift(&self, host: usize, millionths: i32) {
+        self.hold(host, |host, now| host.clocks.drift(now, millionths));
+    }
+
+    /// Sets a host's wall clock, by so much.
+    pub fn step_wall(&self, host: usize, by: SignedDuration) {
+        self.hold(host, |host, _| host.clocks.step(by));
+    }
+
+    /// A host's disk.
+    pub fn disk(&self, host: usize) -> Disk {
+        self.state().hosts[host].disk.clone()
+    }
+
+    /// Which of its processes a host has now.
+    pub fn life(&self, host: usize) -> u64 {
+        self.state().hosts[host].life
+    }
+
+    /// Of this boot of the machine.
+    pub fn boot_id(&self, host: usize) -> [u8; 32] {
+        let state = self.state();
+        let mut rng = Rng::new(mix(state.seed) ^ mix((host as u64) << 32 | state.hosts[host].boots));
+        let mut id = [0; 32];
+        id.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&rng.next().to_le_bytes()));
+        id
+    }
+
+    /// Looks at a host's clocks; the number is the world time.
+    pub fn on_clocks<T>(&self, host: usize, look: impl FnOnce(&Clocks, u64) -> T) -> T {
+        let state = self.state();
+        look(&state.hosts[host].clocks, state.now)
+    }
+
+    /// Adds a task of this process; `None`: it is dead, and does nothing more.
+    pub fn insert(&self, process: &Process, task: BoxFuture<'static, ()>) -> Option<Key> {
+        let mut guard = self.state();
+        if guard.hosts[process.host].life == process.life {
+            return Some(guard.tasks.insert(process.host, task));
+        }
+        drop(guard);
+        drop(task);
+        None
+    }
+
+    /// Ends a task before anything else happens.
+    pub fn abort(&self, key: Key) {
+        let mut state = self.state();
+        let task = state.tasks.remove(key);
+        state.ended.extend(task);
+    }
+
+    /// Wakes whoever waits, when this process's host shows this boot time.
+    pub fn wake_at(&self, process: &Process, boot: u64, waiting: &Arc<Waiting>) {
+        let mut state = self.state();
+        if state.hosts[process.host].life == process.life {
+            state.push(process.host, boot, Due::Wake(Arc::clone(waiting)));
+        }
+    }
+
+    fn add(&self, up: Duration) -> usize {
+        let mut state = self.state();
+        let clocks = Clocks::up_for(up, state.now);
+        let (timers, disk) = (BinaryHeap::new(), Disk::default());
+        state.hosts.push(Host { life: 1, boots: 1, stopped: false, frozen: false, clocks, timers, disk });
+        state.hosts.len() - 1
+    }
+
+    fn hold(&self, host: usize, change: impl FnOnce(&mut Host, u64)) {
+        assert_ne!(host, WORLD, "nothing stops the world");
+        let mut guard = self.state();
+        let state = &mut *guard;
+        change(&mut state.hosts[host], state.now);
+        let hosts = &state.hosts;
+        state.tasks.sort(|host| hosts[host].is_held());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, host: usize, at: u64, due: Due) {
+        self.serial += 1;
+        let timer = Timer { at, serial: self.serial, due };
+        self.hosts[host].timers.push(timer);
+    }
+}
+
+/// Random numbers as a host's kernel gives them: every start, and every other host, has its own.
+#[derive(Debug)]
+struct HostRandom(Mutex<Rng>);
+
+impl Random for HostRandom {
+    fn fill(&self, buffer: &mut [u8]) {
+        let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for chunk in buffer.chunks_mut(8) {
+            let bytes = rng.next().to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+    }
+}
