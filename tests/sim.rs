@@ -1,21 +1,33 @@
 //! Many nodes in one process, on clocks, disks, networks and servers that one seed moves: what takes a cluster a week happens here in
-//! seconds, and again, the same, for the same seed.
+//! seconds, and again, the same, for the same seed. The nodes are the program's own daemons; who watches them shares nothing with
+//! them but the format.
+//!
+//! `make soak` runs seeds until it is stopped; `make replay SEED=n` tells the story of one.
+#![allow(unreachable_pub, reason = "one binary of many files")]
 #![allow(dead_code, reason = "a story takes from the world what it needs")]
 
 #[path = "sim/clock.rs"]
 mod clock;
 #[path = "sim/files.rs"]
 mod files;
-#[path = "sim/host.rs"]
-mod host;
+#[path = "sim/judge.rs"]
+mod judge;
 #[path = "sim/leases.rs"]
 mod leases;
 #[path = "sim/net.rs"]
 mod net;
+#[path = "sim/node.rs"]
+mod node;
+#[path = "sim/reader.rs"]
+mod reader;
 #[path = "sim/registers.rs"]
 mod registers;
 #[path = "sim/rng.rs"]
 mod rng;
+#[path = "sim/seeds.rs"]
+mod seeds;
+#[path = "sim/story.rs"]
+mod story;
 #[path = "sim/tasks.rs"]
 mod tasks;
 #[path = "sim/wire.rs"]

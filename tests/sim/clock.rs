@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::host::Clock;
+use runner::env::Clock;
 use crate::tasks::Process;
 
 /// World time 0 on a calendar.
@@ -127,16 +127,5 @@ impl Clock for Process {
 
     fn boot_id(&self) -> Option<[u8; 32]> {
         Some(self.world.boot_id(self.host))
-    }
-}
-
-/// For the parts of the crate that take its own trait.
-impl runner::env::Clock for Process {
-    fn now(&self) -> Timestamp {
-        Clock::now(self)
-    }
-
-    fn boottime(&self) -> Duration {
-        Clock::boottime(self)
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::host::{Files, Held};
+use runner::env::{Files, Held};
 use crate::tasks::Process;
 
 /// A host's disk. Clones are the same one.
@@ -107,6 +107,10 @@ impl Files for HostFiles {
         content.check_room(path)?;
         content.files.insert(path.to_owned(), bytes.to_vec());
         Ok(())
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.replace(path, bytes)
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

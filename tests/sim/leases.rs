@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use runner::role::lease::{LeaseHolder, LeaseService, Reply};
 use runner::role::permit::Grant;
 use tokio::sync::Notify;
 
-use crate::host::Clock as _;
+use runner::env::Clock as _;
 use crate::net::{Kind, Net, Silence};
 use crate::tasks::Process;
 use crate::world::WorldRef;
@@ -49,9 +49,19 @@ struct State {
     watchers: Vec<(RoleName, usize, Weak<Notify>)>,
 }
 
+/// Told of every grant to somebody new, when it is made.
+struct Watcher(Box<dyn Fn(&LeaseHolder) + Send + Sync>);
+
+impl Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watcher")
+    }
+}
+
 /// The server.
 #[derive(Debug)]
 pub struct LeaseServer {
+    watcher: OnceLock<Watcher>,
     net: Arc<Net>,
     state: Mutex<State>,
 }
@@ -66,7 +76,12 @@ enum Answer {
 impl LeaseServer {
     /// One that has granted nothing.
     pub fn new(world: &WorldRef) -> Arc<Self> {
-        Arc::new(Self { net: Net::new(world), state: Mutex::default() })
+        Arc::new(Self { watcher: OnceLock::new(), net: Net::new(world), state: Mutex::default() })
+    }
+
+    /// Who is told when somebody new gets a lease.
+    pub fn on_grant(&self, told: impl Fn(&LeaseHolder) + Send + Sync + 'static) {
+        self.watcher.set(Watcher(Box::new(told))).expect("there is one watcher");
     }
 
     /// The way to it. Silenced, it is one that has lost its quorum.
@@ -151,6 +166,9 @@ impl LeaseServer {
         let revision = state.revision;
         state.held.insert(role.clone(), Held { holder: me.clone(), created: revision, revision, ttl, until, slack });
         drop(guard);
+        if let Some(watcher) = self.watcher.get() {
+            watcher.0(me);
+        }
         self.watch(role.clone(), revision, until + slack);
         Answer::Held { revision }
     }

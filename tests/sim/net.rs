@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future;
 use tokio::sync::oneshot;
 
-use crate::host::Tasks as _;
+use runner::env::Tasks as _;
 use crate::rng::Rng;
 use crate::tasks::Process;
 use crate::world::{WORLD, WorldRef};

@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use runner::config::{Host as Place, Lease, NotifySettings, Probe, RoleSettings, Settings};
 use runner::daemon::{self, Failure, Hold, Voice};
-use runner::env::{Env, Tasks as _};
+use runner::env::Env;
 use runner::ids::{InstanceId, NodeId, RoleName};
 use runner::job::backup::{BackupError, Content};
 use runner::job::cancel::Cancel;
@@ -489,7 +489,7 @@ impl Senses for Eyes {
             let most = if rng.chance(20) { Duration::from_secs(8) } else { Duration::from_millis(100) };
             rng.time(Duration::from_millis(1), most)
         };
-        self.env.tasks.sleep(time).await;
+        self.env.sleep(time).await;
         let here = self.truth.is_here(self.host);
         if here == Answer::Yes {
             self.judge.said_yes(&self.instance);

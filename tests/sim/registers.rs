@@ -14,6 +14,9 @@ use crate::tasks::Process;
 use crate::wire::{Change, Observer, Place};
 use crate::world::WorldRef;
 
+/// The cluster that has them.
+pub const CLUSTER: ClusterId = ClusterId(*b"simulate");
+
 /// The registers.
 #[derive(Debug)]
 pub struct RegisterServer {
@@ -25,7 +28,7 @@ pub struct RegisterServer {
 impl RegisterServer {
     /// None yet.
     pub fn new(world: &WorldRef) -> Arc<Self> {
-        let registers = MemoryRegisters::new(ClusterId(*b"simulate"));
+        let registers = MemoryRegisters::new(CLUSTER);
         Arc::new(Self { registers, net: Net::new(world), observer: OnceLock::new() })
     }
 

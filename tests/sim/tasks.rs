@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, future};
 
 use crate::clock::Clocks;
-use crate::host::{Abort, Tasks};
+use runner::env::{Abort, Tasks};
 use crate::rng::Rng;
 use crate::world::WorldRef;
 

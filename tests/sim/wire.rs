@@ -19,7 +19,7 @@ use runner::store::{
     Version, key,
 };
 
-use crate::host::Clock as _;
+use runner::env::Clock as _;
 use crate::net::{Kind, Net, Silence};
 use crate::tasks::Process;
 use crate::world::{WORLD, WorldRef};
@@ -150,7 +150,7 @@ impl Bucket {
 
 /// The store's own host is the world.
 fn store_env(world: &WorldRef) -> runner::env::Env {
-    runner::env::Env { clock: Arc::new(world.process(WORLD)), random: world.env(WORLD).random }
+    world.env(WORLD)
 }
 
 fn at_once<T>(future: impl Future<Output = T>) -> T {

@@ -20,7 +20,7 @@ use runner::env::Random;
 
 use crate::clock::{self, Clocks};
 use crate::files::{Disk, HostFiles};
-use crate::host::Env;
+use runner::env::Env;
 use crate::rng::{Rng, mix};
 use crate::tasks::{Key, Process, Table, Task, Waiting};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use runner::ids::{InstanceId, NodeId, RoleName};
 use runner::role::lease::{LeaseHolder, Reply};
 
-use crate::host::Tasks as _;
+use runner::env::Tasks as _;
 use crate::leases::LeaseServer;
 use crate::net::Faults;
 use crate::world::World;

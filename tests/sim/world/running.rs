@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future;
 use jiff::SignedDuration;
 
-use crate::host::Env;
+use runner::env::Env;
 use crate::world::{Thaw, World};
 
 const SECOND: Duration = Duration::from_secs(1);

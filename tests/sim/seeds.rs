@@ -1,0 +1,118 @@
+//! Seeds, one after another: so many in a test, without end in `make soak`, one with its story in `make replay`.
+
+use std::env;
+use std::time::Instant;
+
+use crate::story::{self, Told};
+
+/// What many seeds came to.
+#[derive(Debug, Default)]
+struct Sum {
+    seeds: u64,
+    steps: u64,
+    requests: u64,
+    records: u64,
+    commits: u64,
+    takeovers: u64,
+    prunes: u64,
+    swept: u64,
+    deleted: u64,
+    broken: Vec<Told>,
+}
+
+impl Sum {
+    fn add(&mut self, told: Told) {
+        self.seeds += 1;
+        self.steps += told.steps;
+        self.requests += told.requests;
+        self.records += told.count.records;
+        self.commits += told.count.commits;
+        self.takeovers += told.count.takeovers;
+        self.prunes += told.count.prunes;
+        self.swept += told.count.swept;
+        self.deleted += told.count.deleted;
+        if !told.broken.is_empty() {
+            println!("seed {}: {}", told.seed, told.broken[0]);
+            self.broken.push(told);
+        }
+    }
+
+    fn say(&self, started: Instant) {
+        let seconds = started.elapsed().as_secs_f64();
+        println!(
+            "{} seeds, {} steps ({:.0} a second), {} requests, {} records: {} commits, {} takeovers, {} prunes, {} sweeps of {} objects; {} broken; {seconds:.1} s",
+            self.seeds,
+            self.steps,
+            self.steps as f64 / seconds,
+            self.requests,
+            self.records,
+            self.commits,
+            self.takeovers,
+            self.prunes,
+            self.swept,
+            self.deleted,
+            self.broken.len(),
+        );
+    }
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// A share of the seeds that every run of the tests plays.
+fn share(part: u64, of: u64) {
+    let (started, mut sum) = (Instant::now(), Sum::default());
+    let (first, count) = (number("SIM_FIRST", 0), number("SIM_SEEDS", 2000));
+    for seed in (first..first + count).filter(|seed| seed % of == part) {
+        sum.add(story::play(seed, false));
+    }
+    sum.say(started);
+    let names: Vec<u64> = sum.broken.iter().map(|told| told.seed).collect();
+    assert!(names.is_empty(), "seeds {names:?}; the first: {:#?}", sum.broken[0].broken);
+}
+
+#[test]
+fn stories_of_even_seeds_end_well() {
+    share(0, 2);
+}
+
+#[test]
+fn stories_of_odd_seeds_end_well() {
+    share(1, 2);
+}
+
+#[test]
+fn equal_seeds_tell_equal_stories() {
+    for seed in [3, 4, 5] {
+        let (one, other) = (story::play(seed, true), story::play(seed, true));
+        assert_eq!(one.story, other.story, "seed {seed}");
+        assert_eq!((one.trace, one.steps, one.count), (other.trace, other.steps, other.count), "seed {seed}");
+    }
+}
+
+#[test]
+#[ignore = "make replay SEED=n"]
+fn replay() {
+    let told = story::play(number("SIM_SEED", 0), true);
+    println!("{:#?}", told.setup);
+    told.story.iter().for_each(|line| println!("{line}"));
+    println!("{} steps, {} requests, {:?}", told.steps, told.requests, told.count);
+    assert!(told.broken.is_empty(), "{:#?}", told.broken);
+}
+
+/// Plays until it is stopped, or for SIM_SEEDS seeds.
+#[test]
+#[ignore = "make soak"]
+fn soak() {
+    let (started, mut sum) = (Instant::now(), Sum::default());
+    let (first, step) = (number("SIM_FIRST", 1_000_000), number("SIM_STEP", 1));
+    for n in 0..number("SIM_SEEDS", u64::MAX) {
+        sum.add(story::play(first + n * step, false));
+        if sum.seeds.is_multiple_of(1000) {
+            sum.say(started);
+        }
+    }
+    sum.say(started);
+    assert!(sum.broken.is_empty());
+}
