@@ -1,5 +1,6 @@
 //! Many nodes in one process, on clocks, disks, networks and servers that one seed moves: what takes a cluster a week happens here in
 //! seconds, and again, the same, for the same seed.
+#![allow(unreachable_pub, reason = "one binary of many files")]
 #![allow(dead_code, reason = "a story takes from the world what it needs")]
 
 #[path = "sim/clock.rs"]
@@ -8,6 +9,8 @@ mod clock;
 mod files;
 #[path = "sim/host.rs"]
 mod host;
+#[path = "sim/hosts.rs"]
+mod hosts;
 #[path = "sim/leases.rs"]
 mod leases;
 #[path = "sim/net.rs"]
@@ -18,6 +21,8 @@ mod registers;
 mod rng;
 #[path = "sim/tasks.rs"]
 mod tasks;
+#[path = "sim/timers.rs"]
+mod timers;
 #[path = "sim/wire.rs"]
 mod wire;
 #[path = "sim/world.rs"]
