@@ -203,14 +203,21 @@ fn a_process_may_kill_its_own_host() {
     let world = World::new(5);
     let host = world.host();
     let (env, outside) = (world.env(host), (*world).clone());
+    let path = Path::new("lock");
+    let kept = Arc::new(Mutex::new(None));
+    let next = Arc::clone(&kept);
     let outcome = world.start(host, async move {
         let _talkative = Talkative(env.clone());
+        let _lock = env.files.lock(path).unwrap().expect("it is free");
         outside.kill(host);
+        *next.lock().unwrap() = outside.env(host).files.lock(path).unwrap();
         env.tasks.sleep(Duration::ZERO).await;
         yield_now().await;
     });
     world.run_until(SECOND);
     assert!(!outcome.is_there());
+    assert!(kept.lock().unwrap().is_some(), "the kernel lets go at once");
+    assert!(world.env(host).files.lock(path).unwrap().is_none(), "and what is left of the dead one takes nothing away");
 }
 
 #[test]
