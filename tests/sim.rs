@@ -12,6 +12,8 @@ mod clock;
 mod files;
 #[path = "sim/judge.rs"]
 mod judge;
+#[path = "sim/hosts.rs"]
+mod hosts;
 #[path = "sim/leases.rs"]
 mod leases;
 #[path = "sim/net.rs"]
@@ -30,6 +32,8 @@ mod seeds;
 mod story;
 #[path = "sim/tasks.rs"]
 mod tasks;
+#[path = "sim/timers.rs"]
+mod timers;
 #[path = "sim/wire.rs"]
 mod wire;
 #[path = "sim/world.rs"]

@@ -118,7 +118,7 @@ fn timestamp(nanoseconds: i128) -> Timestamp {
 
 impl Clock for Process {
     fn now(&self) -> Timestamp {
-        self.on_clocks(|clocks, world| clocks.wall(world))
+        self.on_clocks(Clocks::wall)
     }
 
     fn boottime(&self) -> Duration {

@@ -135,7 +135,9 @@ impl LeaseServer {
 
     fn lose(&self) {
         let roles: Vec<RoleName> = std::mem::take(&mut self.state().held).into_keys().collect();
-        roles.iter().for_each(|role| self.hint(role));
+        for role in &roles {
+            self.hint(role);
+        }
     }
 
     /// A request of `me`, who knows of the grant with this number, arrives.

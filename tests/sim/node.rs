@@ -121,11 +121,12 @@ impl Setup {
     /// The config file of all nodes, read as the program reads it.
     pub fn settings(&self) -> Settings {
         let lease = match self.lease {
-            Lease::None => "none",
+            // The lease service that stands in for etcd needs no client of it.
+            Lease::None | Lease::Etcd => "none",
             Lease::Bucket => "bucket",
-            Lease::Etcd => "etcd",
         };
         let eligible = match self.eligible {
+            // Somebody who may always have the role, where nothing but the journal keeps others out, is a mistake to the config.
             Eligible::Always => "",
             Eligible::Vip => "eligible = { vip = \"192.0.2.1\" }",
             Eligible::NotAway => "eligible = { not = { command = [\"/away\"] } }",
@@ -133,7 +134,6 @@ impl Setup {
         let unreachable = if self.holder_continues && !self.seated { "holder_continues" } else { "stop" };
         let text = format!(
             "[store]\nurl = \"file:///sim\"\nencryption = \"none\"\n\
-             [etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\nlease_ttl = \"{TTL}s\"\n\
              [role.app]\n{eligible}\nlease = \"{lease}\"\nsources = [\"/srv\"]\nevery = \"{}s\"\njitter = \"0s\"\n\
              bucket_lease_ttl = \"{TTL}s\"\nmissed_after = \"30s\"\ntakeover_delay = \"3s\"\ntakeover_after = \"90s\"\n\
              on_lease_unreachable = \"{unreachable}\"\nkeep = {{ last = {} }}\nmax_unused = {}\nprune_grace = \"{}s\"\n",
@@ -143,7 +143,10 @@ impl Setup {
             GRACE.as_secs(),
         );
         let place = Place { runner_config: None, credentials_directory: None };
-        Settings::parse(&[(PathBuf::from("sim.toml"), text)], &place).unwrap_or_else(|error| panic!("{error}"))
+        let settings = Settings::parse(&[(PathBuf::from("sim.toml"), text)], &place);
+        let mut settings = settings.unwrap_or_else(|error| panic!("{error}"));
+        settings.roles.values_mut().for_each(|role| role.lease = self.lease);
+        settings
     }
 }
 

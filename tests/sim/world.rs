@@ -5,8 +5,6 @@
 //! Host 0 is the world itself: its clocks are right and nothing stops it, so that what belongs to nobody, a request under way for
 //! example, is a task of it.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
@@ -15,14 +13,15 @@ use std::task::Context;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use jiff::{SignedDuration, Timestamp};
-use runner::env::Random;
+use jiff::Timestamp;
 
 use crate::clock::{self, Clocks};
 use crate::files::{Disk, HostFiles};
 use runner::env::Env;
+use crate::hosts::{Host, HostRandom};
 use crate::rng::{Rng, mix};
 use crate::tasks::{Key, Process, Table, Task, Waiting};
+use crate::timers::{Due, Timer};
 
 /// The host that is the world.
 pub const WORLD: usize = 0;
@@ -30,72 +29,8 @@ pub const WORLD: usize = 0;
 /// So many polls without any time passing are a loop that waits for nothing.
 const POLLS_MAX: u64 = 2_000_000;
 
-/// For how long a machine was up when it is first seen, and how long its kernel takes before anything runs.
+/// For how long a machine was up when it is first seen.
 const UP: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(2000));
-const BOOT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(40));
-
-/// What a machine's wall clock shows after its hypervisor let it go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Thaw {
-    /// It goes on from where it stood.
-    Behind,
-    /// The hypervisor sets it right.
-    SetRight,
-}
-
-enum Due {
-    Wake(Arc<Waiting>),
-    Event(Box<dyn FnOnce(&WorldRef) + Send>),
-}
-
-struct Timer {
-    /// Boot time of the host.
-    at: u64,
-    serial: u64,
-    due: Due,
-}
-
-impl Timer {
-    fn is_wanted(&self) -> bool {
-        !matches!(&self.due, Due::Wake(waiting) if Arc::strong_count(waiting) == 1)
-    }
-}
-
-impl Ord for Timer {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.serial).cmp(&(self.at, self.serial))
-    }
-}
-
-impl PartialOrd for Timer {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Timer {
-    fn eq(&self, other: &Self) -> bool {
-        self.serial == other.serial
-    }
-}
-
-impl Eq for Timer {}
-
-struct Host {
-    life: u64,
-    boots: u64,
-    stopped: bool,
-    frozen: bool,
-    clocks: Clocks,
-    timers: BinaryHeap<Timer>,
-    disk: Disk,
-}
-
-impl Host {
-    fn is_held(&self) -> bool {
-        self.stopped || self.frozen
-    }
-}
 
 struct State {
     seed: u64,
@@ -347,7 +282,7 @@ impl WorldRef {
             let mut guard = self.state();
             guard.serial += 1;
             let stream = mix(guard.seed) ^ mix((host as u64) << 48 | guard.serial);
-            (HostRandom(Mutex::new(Rng::new(stream))), guard.hosts[host].disk.clone())
+            (HostRandom::new(stream), guard.hosts[host].disk.clone())
         };
         let files = Arc::new(HostFiles::new(Process::clone(&process), disk));
         Env { clock: Arc::clone(&process) as _, random: Arc::new(random), tasks: process, files }
@@ -367,73 +302,6 @@ impl WorldRef {
         };
         self.insert(&self.process(host), Box::pin(task));
         outcome
-    }
-
-    /// Sends `SIGSTOP`: nothing is polled, the clocks go on.
-    pub fn stop(&self, host: usize) {
-        self.hold(host, |host, _| host.stopped = true);
-    }
-
-    /// Sends `SIGCONT`: what was due meanwhile is due now.
-    pub fn go_on(&self, host: usize) {
-        self.hold(host, |host, _| host.stopped = false);
-    }
-
-    /// The hypervisor stops the machine, clocks and all.
-    pub fn freeze(&self, host: usize) {
-        self.hold(host, |host, now| {
-            host.frozen = true;
-            host.clocks.still(now, true);
-        });
-    }
-
-    /// It lets it go on.
-    pub fn thaw(&self, host: usize, wall: Thaw) {
-        self.hold(host, |host, now| {
-            host.frozen = false;
-            host.clocks.still(now, false);
-            if wall == Thaw::SetRight {
-                host.clocks.set_right(now);
-            }
-        });
-    }
-
-    /// Sends `SIGKILL`: the process is gone with all its tasks and its locks. What it has sent is under way.
-    pub fn kill(&self, host: usize) {
-        assert_ne!(host, WORLD, "the world ends by itself");
-        let (tasks, timers, disk) = {
-            let mut guard = self.state();
-            let state = &mut *guard;
-            let at = &mut state.hosts[host];
-            at.life += 1;
-            at.stopped = false;
-            let timers = std::mem::take(&mut at.timers);
-            (state.tasks.remove_all(Some(host)), timers, at.disk.clone())
-        };
-        disk.let_go();
-        drop(timers);
-        drop(tasks);
-    }
-
-    /// The machine crashes and comes up again, frozen or not.
-    pub fn reboot(&self, host: usize) {
-        self.kill(host);
-        let up = self.draw(|rng| rng.time(BOOT.0, BOOT.1));
-        self.hold(host, |host, now| {
-            host.boots += 1;
-            host.frozen = false;
-            host.clocks.booted(now, up);
-        });
-    }
-
-    /// Sets how fast a host's clocks are, in millionths too fast. They do not jump.
-    pub fn drift(&self, host: usize, millionths: i32) {
-        self.hold(host, |host, now| host.clocks.drift(now, millionths));
-    }
-
-    /// Sets a host's wall clock, by so much.
-    pub fn step_wall(&self, host: usize, by: SignedDuration) {
-        self.hold(host, |host, _| host.clocks.step(by));
     }
 
     /// A host's disk.
@@ -472,6 +340,11 @@ impl WorldRef {
         None
     }
 
+    /// All tasks of a host, to be dropped by the caller.
+    pub fn end_tasks(&self, host: usize) -> Vec<Task> {
+        self.state().tasks.remove_all(Some(host))
+    }
+
     /// Ends a task before anything else happens.
     pub fn abort(&self, key: Key) {
         let mut state = self.state();
@@ -490,12 +363,12 @@ impl WorldRef {
     fn add(&self, up: Duration) -> usize {
         let mut state = self.state();
         let clocks = Clocks::up_for(up, state.now);
-        let (timers, disk) = (BinaryHeap::new(), Disk::default());
-        state.hosts.push(Host { life: 1, boots: 1, stopped: false, frozen: false, clocks, timers, disk });
+        state.hosts.push(Host::new(clocks));
         state.hosts.len() - 1
     }
 
-    fn hold(&self, host: usize, change: impl FnOnce(&mut Host, u64)) {
+    /// Changes a host; the number is the world time.
+    pub fn hold(&self, host: usize, change: impl FnOnce(&mut Host, u64)) {
         assert_ne!(host, WORLD, "nothing stops the world");
         let mut guard = self.state();
         let state = &mut *guard;
@@ -514,19 +387,5 @@ impl State {
         self.serial += 1;
         let timer = Timer { at, serial: self.serial, due };
         self.hosts[host].timers.push(timer);
-    }
-}
-
-/// Random numbers as a host's kernel gives them: every start, and every other host, has its own.
-#[derive(Debug)]
-struct HostRandom(Mutex<Rng>);
-
-impl Random for HostRandom {
-    fn fill(&self, buffer: &mut [u8]) {
-        let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for chunk in buffer.chunks_mut(8) {
-            let bytes = rng.next().to_le_bytes();
-            chunk.copy_from_slice(&bytes[..chunk.len()]);
-        }
     }
 }

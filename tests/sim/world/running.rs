@@ -9,7 +9,8 @@ use futures_util::future;
 use jiff::SignedDuration;
 
 use runner::env::Env;
-use crate::world::{Thaw, World};
+use crate::hosts::Thaw;
+use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -156,11 +157,7 @@ struct Talkative(Env);
 impl Drop for Talkative {
     fn drop(&mut self) {
         let Self(env) = self;
-        let late = env.clone();
-        let spawned = env.tasks.spawn(Box::pin(async move {
-            late.files.replace(Path::new("after"), b"").unwrap();
-        }));
-        spawned.abort();
+        drop(env.tasks.spawn(Box::pin(async { panic!("a dead process goes on") })));
         assert!(env.files.replace(Path::new("after"), b"").is_err());
     }
 }
@@ -206,14 +203,21 @@ fn a_process_may_kill_its_own_host() {
     let world = World::new(5);
     let host = world.host();
     let (env, outside) = (world.env(host), (*world).clone());
+    let path = Path::new("lock");
+    let kept = Arc::new(Mutex::new(None));
+    let next = Arc::clone(&kept);
     let outcome = world.start(host, async move {
         let _talkative = Talkative(env.clone());
+        let _lock = env.files.lock(path).unwrap().expect("it is free");
         outside.kill(host);
+        *next.lock().unwrap() = outside.env(host).files.lock(path).unwrap();
         env.tasks.sleep(Duration::ZERO).await;
         yield_now().await;
     });
     world.run_until(SECOND);
     assert!(!outcome.is_there());
+    assert!(kept.lock().unwrap().is_some(), "the kernel lets go at once");
+    assert!(world.env(host).files.lock(path).unwrap().is_none(), "and what is left of the dead one takes nothing away");
 }
 
 #[test]
@@ -222,11 +226,11 @@ fn a_reboot_is_seen() {
     let host = world.host();
     world.run_until(SECOND);
     let before = (world.env(host).clock.boot_id(), world.env(host).clock.now());
-    assert!(world.env(host).clock.boottime() > Duration::from_secs(60));
+    assert!(world.env(host).clock.boottime() > Duration::from_mins(1));
     world.freeze(host);
     world.reboot(host);
     let env = world.env(host);
-    assert!(env.clock.boottime() < Duration::from_secs(60));
+    assert!(env.clock.boottime() < Duration::from_mins(1));
     assert_ne!(env.clock.boot_id(), before.0);
     assert_eq!(env.clock.now(), before.1);
     assert_eq!(world.finish(host, SECOND * 2, async move { env.tasks.sleep(SECOND).await }), Some(()));
@@ -252,6 +256,25 @@ fn an_aborted_task_ends_and_a_forgotten_handle_ends_nothing() {
     world.run_until(SECOND * 3);
     assert_eq!(left.load(Ordering::Relaxed), 1);
     handle.abort();
+}
+
+#[test]
+fn a_world_ends_with_everything_in_it() {
+    let world = World::new(10);
+    let (host, mark) = (world.host(), Arc::new(()));
+    for delay in [SECOND, Duration::from_hours(1)] {
+        let (env, mark) = (world.env(host), Arc::clone(&mark));
+        world.start(host, async move {
+            env.tasks.sleep(delay).await;
+            drop(mark);
+        });
+    }
+    let event = Arc::clone(&mark);
+    world.at(Duration::from_hours(2), move |world| drop((event, world.now())));
+    world.run_until(SECOND);
+    assert_eq!(Arc::strong_count(&mark), 3);
+    drop(world);
+    assert_eq!(Arc::strong_count(&mark), 1);
 }
 
 #[test]
