@@ -10,16 +10,19 @@
 mod clock;
 #[path = "sim/files.rs"]
 mod files;
-#[path = "sim/judge.rs"]
-mod judge;
 #[path = "sim/hosts.rs"]
 mod hosts;
+#[path = "sim/judge.rs"]
+mod judge;
 #[path = "sim/leases.rs"]
 mod leases;
 #[path = "sim/net.rs"]
 mod net;
 #[path = "sim/node.rs"]
 mod node;
+#[cfg(feature = "planted")]
+#[path = "sim/planted.rs"]
+mod planted;
 #[path = "sim/reader.rs"]
 mod reader;
 #[path = "sim/registers.rs"]
@@ -28,6 +31,8 @@ mod registers;
 mod rng;
 #[path = "sim/seeds.rs"]
 mod seeds;
+#[path = "sim/steps.rs"]
+mod steps;
 #[path = "sim/story.rs"]
 mod story;
 #[path = "sim/tasks.rs"]

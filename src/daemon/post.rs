@@ -100,19 +100,8 @@ impl Post {
         let repository = Arc::default();
         let (role, ending) = (Arc::new(role), Cancel::new());
         let pruned = Arc::default();
-        let work = Work {
-            runner,
-            settings,
-            role,
-            stores,
-            limits,
-            ending,
-            watch,
-            observe,
-            prune_interval,
-            pruned,
-            repository,
-        };
+        let work =
+            Work { runner, settings, role, stores, limits, ending, watch, observe, prune_interval, pruned, repository };
         let mut this = Loop {
             work,
             voice,

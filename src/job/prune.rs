@@ -175,8 +175,12 @@ pub(crate) async fn prune(
         #[cfg(feature = "planted")]
         if crate::planted::is(crate::planted::Bug::DeletesBeforeRecord) {
             let role = repository.role();
-            let keys: Vec<String> =
-                body.packs.iter().map(|id| crate::repo::names::pack(role, *id)).take(crate::store::DELETE_BATCH_MAX).collect();
+            let keys: Vec<String> = body
+                .packs
+                .iter()
+                .map(|id| crate::repo::names::pack(role, *id))
+                .take(crate::store::DELETE_BATCH_MAX)
+                .collect();
             repository.store.delete(&keys).await?;
         }
         session.append(Body::Prune(body), None).await?;

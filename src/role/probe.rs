@@ -364,14 +364,7 @@ async fn ask(leaf: &Probe, context: &Context, senses: &dyn Senses, env: &Env) ->
     let start = env.clock.boottime();
     let (answer, detail) = senses.ask(leaf, context).await;
     let taken = env.clock.boottime();
-    Evidence {
-        subject: subject(leaf),
-        answer,
-        detail,
-        latency: taken.saturating_sub(start),
-        taken,
-        fallback: false,
-    }
+    Evidence { subject: subject(leaf), answer, detail, latency: taken.saturating_sub(start), taken, fallback: false }
 }
 
 /// What a simple probe is about.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use runner::env::Clock;
 use crate::tasks::Process;
+use runner::env::Clock;
 
 /// World time 0 on a calendar.
 const EPOCH: i64 = 1_767_225_600;

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use runner::env::{Files, Held};
 use crate::tasks::Process;
+use runner::env::{Files, Held};
 
 /// A host's disk. Clones are the same one.
 #[derive(Debug, Clone, Default)]

@@ -24,6 +24,9 @@ const BELIEVED: Duration = Duration::from_mins(3);
 /// What the store's whole seconds may hide.
 const SECONDS: Duration = Duration::from_secs(2);
 
+/// So long after a machine was frozen its lease may look good to it: as long as leases are, and what an answer takes.
+const THAWED: Duration = Duration::from_secs(20);
+
 /// One process of a host.
 pub type Who = (usize, u64);
 
@@ -82,6 +85,8 @@ struct State {
     held: BTreeMap<usize, Duration>,
     frozen: BTreeMap<usize, Duration>,
     lease: Option<String>,
+    /// How often each host changed something.
+    effects: BTreeMap<usize, u64>,
     broken: Vec<String>,
 }
 
@@ -134,6 +139,11 @@ impl Judge {
             swept: state.swept,
             deleted: state.deleted,
         }
+    }
+
+    /// How often this host changed anything.
+    pub fn effects(&self, host: usize) -> u64 {
+        self.state().effects.get(&host).copied().unwrap_or_default()
     }
 
     /// The slots that are committed, and when they were.
@@ -197,10 +207,13 @@ impl Judge {
         let working = std::mem::take(&mut state.working);
         for Working { who: (host, life), since, deadline } in working {
             // Nothing but the journal stops a machine that knows nothing of the time that passed.
-            let frozen = state.frozen.get(&host).is_some_and(|at| *at >= since);
+            let now = self.world.now();
+            let frozen = state.frozen.get(&host).is_some_and(|at| *at >= since || now < *at + THAWED);
             let runs = self.world.life(host) == life && !frozen;
             let moment = self.world.process(host).moment();
-            if runs && !deadline.passed(moment) && state.lease.is_some() {
+            // Without an end only where the operator chose that the holder goes on without its lease.
+            let ends = deadline.until().is_some();
+            if runs && ends && !deadline.passed(moment) && state.lease.is_some() {
                 let at = self.world.now();
                 state.broken.push(format!("{at:?}: the lease went to {to}, and host {host} still works under it"));
             }
@@ -230,7 +243,9 @@ impl Judge {
         let text = |field: &str| record[field].as_str().unwrap_or_default().to_owned();
         let number = |field: &str| record[field].as_u64().unwrap_or_default();
         let list = |of: &Value| -> Vec<Id> {
-            of.as_array().map(|ids| ids.iter().filter_map(|id| Some(id.as_str()?.to_owned())).collect()).unwrap_or_default()
+            of.as_array()
+                .map(|ids| ids.iter().filter_map(|id| Some(id.as_str()?.to_owned())).collect())
+                .unwrap_or_default()
         };
         let digest = blake3::hash(object).to_hex().to_string();
         let (kind, term, node, instance) =
@@ -317,13 +332,7 @@ impl Judge {
         Ok(())
     }
 
-    fn prune(
-        &self,
-        state: &mut State,
-        seq: u64,
-        body: &Value,
-        list: &dyn Fn(&Value) -> Vec<Id>,
-    ) -> Result<(), String> {
+    fn prune(&self, state: &mut State, seq: u64, body: &Value, list: &dyn Fn(&Value) -> Vec<Id>) -> Result<(), String> {
         let forgotten: BTreeSet<Id> = list(&body["forgotten"]).into_iter().collect();
         let newest = state.live.last().map(|live| live.id.clone());
         if newest.is_some_and(|newest| forgotten.contains(&newest)) {
@@ -369,6 +378,7 @@ impl Observer for Judge {
     fn changed(&self, host: usize, what: &Change) {
         let mut guard = self.state();
         let state = &mut *guard;
+        *state.effects.entry(host).or_default() += 1;
         if what.place == Where::Register {
             return;
         }

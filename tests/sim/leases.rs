@@ -16,10 +16,10 @@ use runner::role::lease::{LeaseHolder, LeaseService, Reply};
 use runner::role::permit::Grant;
 use tokio::sync::Notify;
 
-use runner::env::Clock as _;
 use crate::net::{Kind, Net, Silence};
 use crate::tasks::Process;
 use crate::world::WorldRef;
+use runner::env::Clock as _;
 
 /// So many hints in a thousand never come.
 const HINT_LOST: usize = 200;

@@ -10,10 +10,10 @@ use std::time::Duration;
 use futures_util::future;
 use tokio::sync::oneshot;
 
-use runner::env::Tasks as _;
 use crate::rng::Rng;
 use crate::tasks::Process;
 use crate::world::{WORLD, WorldRef};
+use runner::env::Tasks as _;
 
 /// One way, where nothing is wrong.
 const DELAY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));

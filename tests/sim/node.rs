@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use runner::config::{Host as Place, Lease, NotifySettings, Probe, RoleSettings, Settings};
 use runner::daemon::{self, Failure, Hold, Voice};
 use runner::env::Env;
-use runner::ids::{InstanceId, NodeId, RoleName};
+use runner::ids::{InstanceId, NodeId, RepoId, RoleName};
 use runner::job::backup::{BackupError, Content};
 use runner::job::cancel::Cancel;
 use runner::job::guard::{self, GuardError, Reason, Request};
@@ -27,6 +27,7 @@ use runner::job::runner::{Runner, Surroundings};
 use runner::job::seat::Seats;
 use runner::journal::log::AppendError;
 use runner::journal::record::NodeRef;
+use runner::journal::register;
 use runner::notice::event::{Notice, Words};
 use runner::notice::teller::Teller;
 use runner::repo::crypto::{Cipher, Keys, RepositoryKey};
@@ -52,10 +53,10 @@ use crate::world::{World, WorldRef};
 const STATE_DIR: &str = "/var/lib/runner";
 
 /// How often nodes prune.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(100);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(70);
 
 /// How long what is condemned stays.
-pub const GRACE: Duration = Duration::from_secs(150);
+pub const GRACE: Duration = Duration::from_secs(100);
 
 /// How often a slot comes.
 pub const EVERY: Duration = Duration::from_mins(1);
@@ -178,7 +179,10 @@ impl Truth {
     /// Writes it down, if it is.
     pub fn say(&self, world: &WorldRef, what: impl FnOnce() -> String) {
         if let Some(log) = &mut self.state().log {
-            log.push(format!("{:>12.3?} {}", world.now().as_secs_f64(), what()));
+            let line = format!("{:>12.3?} {}", world.now().as_secs_f64(), what());
+            // Between what the program logs of itself.
+            println!("{line}");
+            log.push(line);
         }
     }
 
@@ -235,7 +239,8 @@ impl Cluster {
         let settings = setup.settings();
         let role = settings.roles.values().next().expect("there is one").clone();
         let mut rng = world.rng();
-        make_repository(&bucket, &role.name, setup.seated, &mut rng);
+        let repo = make_repository(&bucket, &role.name, setup.seated, &mut rng);
+        registers.registers().tamper(&register::head(repo), Some(Bytes::new()));
         let probes = setup.eligible != Eligible::Always;
         let judge = Judge::new(&world, bucket.store().objects(), GRACE, probes);
         bucket.observe(judge.clone());
@@ -327,7 +332,9 @@ impl Cluster {
             // A person tries again.
             for _ in 0..20 {
                 let done = operate(&runner, &role, Arc::clone(&store), act).await;
-                truth.say(&world, || format!("host {host}: {act:?}: {}", done.as_ref().map_or_else(Clone::clone, |()| "done".to_owned())));
+                truth.say(&world, || {
+                    format!("host {host}: {act:?}: {}", done.as_ref().map_or_else(Clone::clone, |()| "done".to_owned()))
+                });
                 if done.is_ok() {
                     return;
                 }
@@ -440,7 +447,10 @@ async fn cron(
         let runner = voice.as_instance(&runner, instance);
         let voice = Mouth { instance: instance.to_string(), ..Mouth::clone(&voice) };
         let request = Request { scheduled: true, rehash: false };
-        let connect = { let store = Arc::clone(&store); async move || Ok(store) };
+        let connect = {
+            let store = Arc::clone(&store);
+            async move || Ok(store)
+        };
         match guard::backup(&runner, &settings, &role, connect, request, &|_, _| {}).await {
             Ok((report, _)) => voice.ran(&report),
             Err(error) => voice.failed(&role.name, &error),
@@ -615,12 +625,12 @@ impl Words for Silent {
 
 /// What `init` makes, without its proof: a repository that is not encrypted, so that whoever checks reads it with nothing but the
 /// bytes.
-fn make_repository(bucket: &Bucket, role: &RoleName, seated: bool, rng: &mut Rng) {
+fn make_repository(bucket: &Bucket, role: &RoleName, seated: bool, rng: &mut Rng) -> RepoId {
     let mut key = [7; 32];
     key[..8].copy_from_slice(&rng.next().to_le_bytes());
     let mut repo = [3; 16];
     repo[..8].copy_from_slice(&rng.next().to_le_bytes());
-    let (repo, master) = (runner::ids::RepoId(repo), RepositoryKey::new(key));
+    let (repo, master) = (RepoId(repo), RepositoryKey::new(key));
     let keys = Keys::new(Cipher::None, repo, role.clone(), master.clone());
     let journal = if seated { JournalHome::Etcd { cluster: CLUSTER } } else { JournalHome::Bucket };
     let format = Format {
@@ -641,4 +651,5 @@ fn make_repository(bucket: &Bucket, role: &RoleName, seated: bool, rng: &mut Rng
     for (key, body) in there {
         bucket.store().put(&key, body).now_or_never().expect("it is in memory").expect("it takes anything");
     }
+    repo
 }

@@ -204,7 +204,8 @@ fn segment(mut bytes: &[u8]) -> Option<Vec<(Vec<u8>, u64, Vec<Id>)>> {
     for _ in 0..n {
         let shared = count(bytes)?;
         let rest = count(bytes)?;
-        let mut path = paths.last().map(|before| before.get(..shared).map(<[u8]>::to_vec)).unwrap_or(Some(Vec::new()))?;
+        let mut path =
+            paths.last().map(|before| before.get(..shared).map(<[u8]>::to_vec)).unwrap_or(Some(Vec::new()))?;
         path.extend_from_slice(take(bytes, rest)?);
         paths.push(path);
     }

@@ -94,9 +94,15 @@ fn equal_seeds_tell_equal_stories() {
 #[test]
 #[ignore = "make replay SEED=n"]
 fn replay() {
+    let level = env::var("SIM_LOG").unwrap_or_default();
+    tracing_subscriber::fmt()
+        .with_env_filter(level)
+        .without_time()
+        .with_ansi(false)
+        .with_writer(std::io::stdout)
+        .init();
     let told = story::play(number("SIM_SEED", 0), true);
     println!("{:#?}", told.setup);
-    told.story.iter().for_each(|line| println!("{line}"));
     println!("{} steps, {} requests, {:?}", told.steps, told.requests, told.count);
     assert!(told.broken.is_empty(), "{:#?}", told.broken);
 }

@@ -14,11 +14,11 @@ use runner::role::duty::Stand;
 use runner::role::probe::Answer;
 use runner::role::slot::Plan;
 
+use crate::hosts::Thaw;
 use crate::judge::Count;
 use crate::net::Faults;
 use crate::node::{Act, Cluster, EVERY, Eligible, Mode, Setup};
 use crate::rng::Rng;
-use crate::world::Thaw;
 
 /// For how long things happen.
 const TROUBLE: (Duration, Duration) = (Duration::from_mins(4), Duration::from_mins(25));
@@ -51,7 +51,11 @@ enum Action {
     Move(usize),
     /// What this host's probes see.
     See(usize, Answer),
-    Kill { host: usize, wipe: bool, reboot: bool },
+    Kill {
+        host: usize,
+        wipe: bool,
+        reboot: bool,
+    },
     Start(usize),
     Stop(usize),
     GoOn(usize),
@@ -73,7 +77,9 @@ enum Action {
     Operate(usize, Act),
     Prune(usize),
     Write,
-    Clone { of: usize },
+    Clone {
+        of: usize,
+    },
     /// Everything is off for so long.
     Outage(Duration),
 }
@@ -85,6 +91,8 @@ struct Story {
     serial: u64,
     clone: Option<usize>,
     files: u64,
+    /// For how long everything was off.
+    off: Duration,
 }
 
 /// Plays this seed's story; with `log` it is written down.
@@ -95,13 +103,87 @@ pub fn play(seed: u64, log: bool) -> Told {
     if log {
         cluster.truth.log();
     }
-    let mut story = Story { cluster, rng, planned: BTreeMap::new(), serial: 0, clone: None, files: 0 };
+    let mut story =
+        Story { cluster, rng, planned: BTreeMap::new(), serial: 0, clone: None, files: 0, off: Duration::ZERO };
     story.begin();
     story.trouble();
     if story.cluster.judge.is_content() {
         story.peace();
     }
     story.told(seed, log)
+}
+
+/// A story in which nothing happens but what it is told.
+pub struct Plain(Story);
+
+impl Plain {
+    /// The role is on node 1, and its files change now and then.
+    pub fn begin(seed: u64, setup: Setup) -> Self {
+        let (rng, cluster) = (Rng::new(seed), Cluster::new(seed, setup));
+        let planned = BTreeMap::new();
+        let mut story = Story { cluster, rng, planned, serial: 0, clone: None, files: 0, off: Duration::ZERO };
+        story.begin();
+        let truth = std::sync::Arc::clone(&story.cluster.truth);
+        for n in 1..40_u64 {
+            let truth = std::sync::Arc::clone(&truth);
+            story.cluster.world.at(Duration::from_secs(n * 45), move |_| {
+                truth.change(|files| {
+                    files.insert(format!("srv/f{}", n % 5).into_bytes(), Bytes::from(format!("content {n}")));
+                });
+            });
+        }
+        Self(story)
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        self.0.run(time);
+    }
+
+    /// Until this host has had so many effects; `false`: it has not, within this time.
+    pub fn run_until_effects(&mut self, host: usize, effects: u64, within: Duration) -> bool {
+        let judge = std::sync::Arc::clone(&self.0.cluster.judge);
+        self.0.cluster.world.run_while(within, || judge.effects(host) < effects && judge.is_content());
+        judge.effects(host) >= effects
+    }
+
+    pub fn effects(&self, host: usize) -> u64 {
+        self.0.cluster.judge.effects(host)
+    }
+
+    pub fn kill(&mut self, host: usize, wipe: bool) {
+        self.0.act(Action::Kill { host, wipe, reboot: wipe });
+    }
+
+    pub fn start(&mut self, host: usize) {
+        self.0.act(Action::Start(host));
+    }
+
+    pub fn stop(&mut self, host: usize) {
+        self.0.act(Action::Stop(host));
+    }
+
+    pub fn go_on(&mut self, host: usize) {
+        self.0.act(Action::GoOn(host));
+    }
+
+    pub fn give(&mut self, host: usize) {
+        self.0.act(Action::Move(host));
+    }
+
+    /// The role belongs here, and everything has time to settle.
+    pub fn peace(&mut self, home: usize) {
+        if self.0.cluster.judge.is_content() {
+            self.0.settle(home);
+        }
+    }
+
+    pub fn count(&self) -> Count {
+        self.0.cluster.judge.count()
+    }
+
+    pub fn broken(&self) -> Vec<String> {
+        self.0.cluster.judge.broken()
+    }
 }
 
 impl Story {
@@ -116,22 +198,24 @@ impl Story {
     }
 
     fn trouble(&mut self) {
-        let end = self.rng.time(TROUBLE.0, TROUBLE.1);
+        let trouble = self.rng.time(TROUBLE.0, TROUBLE.1);
         let pace = *self.rng.pick(&[4, 12, 30]);
         let mut next = Duration::from_secs(20);
         while self.cluster.judge.is_content() {
             let planned = self.planned.keys().next().map(|(at, _)| *at);
             let at = planned.map_or(next, |at| at.min(next));
-            if at >= end {
+            if at >= trouble + self.off {
                 return;
             }
             self.cluster.world.run_until(at);
-            if let Some((_, action)) = self.planned.first_key_value().filter(|((at, _), _)| *at <= self.now()).map(|(k, a)| (*k, *a)) {
+            if let Some((_, action)) =
+                self.planned.first_key_value().filter(|((at, _), _)| *at <= self.now()).map(|(k, a)| (*k, *a))
+            {
                 self.planned.pop_first();
                 self.act(action);
             } else {
                 self.happen();
-                next = self.now() + self.rng.time(Duration::from_millis(200), Duration::from_secs(2 * pace));
+                next = self.now().max(next) + self.rng.time(Duration::from_millis(200), Duration::from_secs(2 * pace));
             }
         }
     }
@@ -151,7 +235,7 @@ impl Story {
         let hosts: Vec<usize> = (1..=self.cluster.setup.nodes).collect();
         let host = *self.rng.pick(&hosts);
         let short = Duration::from_secs(*self.rng.pick(&[3, 15, 40, 150]));
-        match self.rng.below(30) {
+        match self.rng.below(31) {
             0..=4 => self.act(Action::Write),
             5..=7 => {
                 // Seldom without a moment in which it is nowhere, or on both.
@@ -240,6 +324,18 @@ impl Story {
                 }
             },
             27 | 28 => self.act(Action::Prune(host)),
+            // Answers take their time, and then there are none.
+            29 if self.rng.chance(400) => {
+                let slow = Faults { slow: 700, ..Faults::NONE };
+                self.act(Action::Leases(slow));
+                self.act(Action::Bucket(slow));
+                self.later(Duration::from_secs(20), Action::CutEtcd(host, true));
+                self.later(Duration::from_secs(20), Action::Cut(host, true));
+                self.later(Duration::from_secs(25), Action::Leases(Faults::NONE));
+                self.later(Duration::from_secs(25), Action::Bucket(Faults::NONE));
+                self.later(short * 2, Action::Cut(host, false));
+                self.later(short * 2, Action::CutEtcd(host, false));
+            }
             _ if self.rng.chance(120) && self.clone.is_none() => self.act(Action::Clone { of: host }),
             _ if self.rng.chance(60) => {
                 let days = self.rng.between(1, 9);
@@ -335,6 +431,7 @@ impl Story {
                     world.reboot(host);
                     cluster.judge.was_held(host, true);
                 }
+                self.off += time;
                 cluster.world.run_until(world.now() + time);
                 let moved: Vec<Action> = std::mem::take(&mut self.planned).into_values().collect();
                 for action in moved {
@@ -412,6 +509,12 @@ impl Story {
         self.cluster.world.run_until(self.now() + Duration::from_secs(30));
         self.act(Action::Operate(1, Act::Resume));
         let home = 1 + self.rng.below(self.cluster.setup.nodes);
+        self.settle(home);
+    }
+
+    fn settle(&mut self, home: usize) {
+        self.act(Action::Move(0));
+        self.run(Duration::from_secs(15));
         self.act(Action::Move(home));
         self.run(SETTLES);
         let from = self.cluster.world.wall();
@@ -435,8 +538,11 @@ impl Story {
         let mut wrong = Vec::new();
         if setup.mode == Mode::Daemon {
             let stands = (1..=setup.nodes).map(|host| (host, truth.stand(host, world.life(host))));
-            let active: Vec<usize> =
-                stands.clone().filter(|(_, s)| matches!(s, Some(Stand::Active { term: Some(_) }))).map(|(h, _)| h).collect();
+            let active: Vec<usize> = stands
+                .clone()
+                .filter(|(_, s)| matches!(s, Some(Stand::Active { term: Some(_) })))
+                .map(|(h, _)| h)
+                .collect();
             let right = match setup.eligible {
                 Eligible::Always => active.len() == 1,
                 Eligible::Vip | Eligible::NotAway => active == [home],

@@ -16,9 +16,9 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, future};
 
 use crate::clock::Clocks;
-use runner::env::{Abort, Tasks};
 use crate::rng::Rng;
 use crate::world::WorldRef;
+use runner::env::{Abort, Tasks};
 
 /// Names a task; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,10 +19,10 @@ use runner::store::{
     Version, key,
 };
 
-use runner::env::Clock as _;
 use crate::net::{Kind, Net, Silence};
 use crate::tasks::Process;
 use crate::world::{WORLD, WorldRef};
+use runner::env::Clock as _;
 
 /// What has changed where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,11 +17,11 @@ use jiff::Timestamp;
 
 use crate::clock::{self, Clocks};
 use crate::files::{Disk, HostFiles};
-use runner::env::Env;
 use crate::hosts::{Host, HostRandom};
 use crate::rng::{Rng, mix};
 use crate::tasks::{Key, Process, Table, Task, Waiting};
 use crate::timers::{Due, Timer};
+use runner::env::Env;
 
 /// The host that is the world.
 pub const WORLD: usize = 0;

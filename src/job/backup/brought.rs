@@ -58,8 +58,7 @@ impl<'a> Lane<'a> {
         if self.frames.is_empty() {
             return Ok(None);
         }
-        let mut pack =
-            PackBuilder::new(&repository.keys, PackId(runner.env.random_bytes()), runner.env.random_bytes());
+        let mut pack = PackBuilder::new(&repository.keys, PackId(runner.env.random_bytes()), runner.env.random_bytes());
         self.frames.into_iter().for_each(|frame| pack.push(frame));
         let (bytes, table) = pack.finish();
         let len = bytes.len() as u64;

@@ -225,10 +225,6 @@ impl Session<'_> {
         let clock = &self.runner.env.clock;
         let (deadline, started) = (self.permit.deadline(), clock.boottime());
         while deadline.passed(clock.moment()) {
-            #[cfg(feature = "planted")]
-            if crate::planted::is(crate::planted::Bug::PermitIsNotLookedAt) {
-                return Ok(());
-            }
             if self.runner.cancel.is_cancelled() {
                 return Err(BackupError::Interrupted);
             }

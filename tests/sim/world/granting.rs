@@ -6,10 +6,10 @@ use std::time::Duration;
 use runner::ids::{InstanceId, NodeId, RoleName};
 use runner::role::lease::{LeaseHolder, Reply};
 
-use runner::env::Tasks as _;
 use crate::leases::LeaseServer;
 use crate::net::Faults;
 use crate::world::World;
+use runner::env::Tasks as _;
 
 const TTL: Duration = Duration::from_secs(12);
 const SECOND: Duration = Duration::from_secs(1);

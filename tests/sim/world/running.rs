@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures_util::future;
 use jiff::SignedDuration;
 
-use runner::env::Env;
 use crate::hosts::Thaw;
 use crate::world::World;
+use runner::env::Env;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -45,10 +45,6 @@ impl Paper {
 
     /// The same, given up.
     pub(super) fn given_up(self) -> Self {
-        #[cfg(feature = "planted")]
-        if crate::planted::is(crate::planted::Bug::ReleaseResetsCount) {
-            return Self { released: true, count: 0, ..self };
-        }
         Self { released: true, ..self.renewed() }
     }
 }

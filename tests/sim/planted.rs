@@ -1,0 +1,57 @@
+//! Whether the simulator would find anything: bugs are planted one by one, and each must be found within what every run of the tests
+//! can spend on it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use runner::planted::{self, ALL, Bug};
+
+use crate::story;
+
+/// So many seeds are played for each.
+const BUDGET: u64 = 400;
+
+/// How many seeds it takes to find it, and what is found; `None`: more than `budget`.
+fn hunt(bug: Bug, first: u64, budget: u64) -> Option<(u64, String)> {
+    planted::plant(Some(bug));
+    let found = (0..budget).find_map(|n| {
+        let told = catch_unwind(AssertUnwindSafe(|| story::play(first + n, false)));
+        let broken = told.map_or_else(|_| vec!["it panicked".to_owned()], |told| told.broken);
+        Some((n + 1, broken.first()?.clone()))
+    });
+    planted::plant(None);
+    found
+}
+
+fn share(part: usize, of: usize) {
+    let mut missed = Vec::new();
+    for bug in ALL.into_iter().skip(part).step_by(of) {
+        match hunt(bug, 0, BUDGET) {
+            Some((seeds, what)) => println!("{bug:?}: {seeds} seeds: {what}"),
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {BUDGET} seeds: {missed:?}");
+}
+
+#[test]
+fn every_other_planted_bug_is_found() {
+    share(0, 2);
+}
+
+#[test]
+fn the_other_planted_bugs_are_found_as_well() {
+    share(1, 2);
+}
+
+/// How many seeds each takes, in the middle of several hunts.
+#[test]
+#[ignore = "minutes; prints a table"]
+fn medians() {
+    for bug in ALL {
+        let mut took: Vec<u64> = (1..=9)
+            .map(|hunting| hunt(bug, hunting * 1_000_000, 4 * BUDGET).map_or(u64::MAX, |(seeds, _)| seeds))
+            .collect();
+        took.sort_unstable();
+        println!("{bug:?}: median {}, at most {}", took[took.len() / 2], took[took.len() - 1]);
+    }
+}
