@@ -157,6 +157,11 @@ pub(crate) async fn prune(
 ) -> Result<PruneReport, PruneError> {
     let (runner, repository) = (session.runner, session.repository);
     runner.progress.enter(Phase::Prune);
+    if role.keep.is_none() && !session.view.state.condemned.is_empty() {
+        // The role keeps everything from now on; what was condemned before nothing needs all the same.
+        let report = PruneReport::idle(role.name.clone(), &session.view.state.snapshots);
+        return Ok(PruneReport { swept: swept(session, role).await?, ..report });
+    }
     let plan = Plan::make(repository, &session.view, role, zone, runner.env.clock.now()).await?;
     if !plan.is_idle() {
         let moved = repack::repack(session, &plan.survey, &plan.fates).await?;
@@ -175,21 +180,27 @@ pub(crate) async fn prune(
         #[cfg(feature = "planted")]
         if crate::planted::is(crate::planted::Bug::DeletesBeforeRecord) {
             let role = repository.role();
-            let keys: Vec<String> =
-                body.packs.iter().map(|id| crate::repo::names::pack(role, *id)).take(crate::store::DELETE_BATCH_MAX).collect();
+            let keys: Vec<String> = body
+                .packs
+                .iter()
+                .map(|id| crate::repo::names::pack(role, *id))
+                .take(crate::store::DELETE_BATCH_MAX)
+                .collect();
             repository.store.delete(&keys).await?;
         }
         session.append(Body::Prune(body), None).await?;
         session.local.shelf().trim(&session.view.state.indexes);
     }
-    let now = store_time(repository, runner.env.clock.now());
-    let swept = match sweep::sweep(session, now, role.prune_grace).await {
-        Err(PruneError::Store(error)) if error.kind == StoreErrorKind::Denied => {
-            return Err(PruneError::MayNotDelete(error));
-        }
-        swept => swept?,
-    };
-    Ok(PruneReport { swept, ..plan.report })
+    Ok(PruneReport { swept: swept(session, role).await?, ..plan.report })
+}
+
+/// Deletes what has waited long enough.
+async fn swept(session: &mut Session<'_>, role: &RoleSettings) -> Result<Swept, PruneError> {
+    let now = store_time(session.repository, session.runner.env.clock.now());
+    match sweep::sweep(session, now, role.prune_grace).await {
+        Err(PruneError::Store(error)) if error.kind == StoreErrorKind::Denied => Err(PruneError::MayNotDelete(error)),
+        swept => swept,
+    }
 }
 
 /// What became of a prune that was asked for.

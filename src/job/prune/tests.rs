@@ -220,3 +220,28 @@ async fn a_command_refers_to_nothing_and_ends_whatever_was_pruned() {
     session.append(Body::End(EndBody { exit: 0, stopped: false, duration_ms: 1 }), slot).await.unwrap();
     assert_eq!(rig.archive().await.view.state.last_slot, slot, "its slot is committed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_condemned_goes_also_when_the_role_keeps_everything_since() {
+    let rig = Rig::new().await;
+    for n in 0..3 {
+        rig.write("file", noise(n, MIB));
+        rig.backup().await;
+    }
+    let condemned = prune_now(&rig, last(2), 100, Duration::from_hours(24)).await.unwrap().packs_condemned;
+    let keeps_all = async |grace| {
+        let role = RoleSettings { prune_grace: grace, ..rig.role.clone() };
+        let runner = rig.runner();
+        let opening = Opening::open(&runner, &rig.repository).await?;
+        under(&runner, &role, &TimeZone::UTC, opening, &rig.candidacy(), std::future::pending()).await
+    };
+    let waits = keeps_all(Duration::from_hours(24)).await.unwrap();
+    assert_eq!((waits.swept.packs, waits.swept.waiting), (0, condemned));
+    let report = keeps_all(Duration::ZERO).await.unwrap();
+    assert_eq!((report.swept.packs, report.packs_condemned), (condemned, 0));
+    assert_eq!(report.snapshots.iter().map(|v| v.kept).collect::<Vec<_>>(), [true; 2]);
+    assert_eq!(roots(&rig).await.len(), 2);
+    assert_sound(&rig).await;
+    let error = keeps_all(Duration::ZERO).await.unwrap_err();
+    assert!(matches!(error, PruneError::KeepsAll(_)), "{error}");
+}
