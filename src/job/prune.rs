@@ -36,7 +36,7 @@ use crate::journal::record::{Body, PruneBody};
 use crate::journal::state::{Snapshot, View};
 use crate::repo::pack::PackTable;
 use crate::repo::reader::RepoError;
-use crate::role::election::Occasion;
+use crate::role::election::{self, Occasion};
 use crate::role::lease::keeper::LostTo;
 use crate::role::permit::Candidacy;
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -228,6 +228,11 @@ pub async fn run(
         Err(refused) => return Ok(Pruned::Refused(Box::new(refused))),
     };
     let Approach { repository, plan, assessment, .. } = approach;
+    // Also where no slot is told by it: it tells what has waited long enough.
+    if let Some(offset) = repository.store.clock_offset().filter(|offset| election::is_off(*offset)) {
+        let report = RoleReport::nothing(role.name.clone(), Outcome::Unknown);
+        return Ok(Pruned::Refused(Box::new((report, Some(Reason::ClockOff { offset })))));
+    }
     // A prune is no reason to move a role: whoever has it reads it anew.
     let (history, _) = Opening::look(runner, &repository).await?;
     if let Some(holder) = history.holder.filter(|holder| holder.node != runner.node.id) {

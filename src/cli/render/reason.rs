@@ -60,7 +60,7 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
         }
         Reason::NothingDue => "no slot has been due yet".to_owned(),
         Reason::ClockOff { offset } | Reason::Unknown(UnknownReason::Clock { offset }, _) => format!(
-            "this node's clock is {} {} the store's; slots are not run here until it is set right",
+            "this node's clock is {} {} the store's; no slot is run and nothing is pruned here until it is set right",
             units::duration(offset.unsigned_abs()),
             if offset.is_negative() { "ahead of" } else { "behind" }
         ),

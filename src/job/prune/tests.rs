@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::*;
+use crate::config::StoreUrl;
 use crate::ids::ChunkId;
 use crate::job::backup::Ask;
 use crate::job::testing::{Rig, noise};
@@ -244,4 +245,25 @@ async fn what_was_condemned_goes_also_when_the_role_keeps_everything_since() {
     assert_sound(&rig).await;
     let error = keeps_all(Duration::ZERO).await.unwrap_err();
     assert!(matches!(error, PruneError::KeepsAll(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_off_prunes_nothing_without_a_schedule_either() {
+    let rig = Rig::new().await;
+    for n in 0..2 {
+        rig.write("file", noise(n, MIB));
+        rig.backup().await;
+    }
+    let role = RoleSettings { keep: Some(last(1)), ..rig.role.clone() };
+    assert_eq!(role.schedule, None);
+    let url = StoreUrl::Dir("/srv/backups".into());
+    let settings = Settings::for_flags(&role.sources, url, role.name.clone(), role.key.clone()).unwrap();
+    let ask = async || run(&rig.runner(), &settings, &role, async || Ok(rig.store.clone())).await.unwrap();
+    rig.memory.set_clock_offset(SignedDuration::from_mins(6));
+    let Pruned::Refused(refused) = ask().await else { panic!("it was pruned") };
+    assert_eq!(refused.1, Some(Reason::ClockOff { offset: SignedDuration::from_mins(6) }));
+    assert_eq!((refused.0.outcome, roots(&rig).await.len()), (Outcome::Unknown, 2));
+    rig.memory.set_clock_offset(SignedDuration::from_mins(4));
+    let Pruned::Done(_) = ask().await else { panic!("it was not pruned") };
+    assert_eq!(roots(&rig).await.len(), 1);
 }
