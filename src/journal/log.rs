@@ -22,7 +22,7 @@ use crate::journal::state::{FoldError, Head, Holder, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
 use crate::role::permit::{Candidacy, Permit};
-use crate::store::{PutOutcome, Store, StoreError};
+use crate::store::{LIST_PAGE_MAX, PutOutcome, Store, StoreError};
 
 /// Records fetched at once while a journal is read.
 const READ_AHEAD: usize = 16;
@@ -258,10 +258,21 @@ impl Journal {
         Ok(occupied)
     }
 
-    /// Whether the store lists records after `head`. A listing may lack what is there, but shows nothing that never was.
+    /// Whether the store lists records after `head`. A listing may lack what is there, but shows nothing that never was. What is no
+    /// record has no number that could be missing.
     async fn lists_after(&self, head: Seq) -> Result<bool, StoreError> {
-        let (prefix, last) = (names::journal_prefix(self.keys.role()), names::record(self.keys.role(), head));
-        Ok(!self.store.list(&prefix, Some(&last), 1).await?.objects.is_empty())
+        let role = self.keys.role();
+        let (prefix, mut last) = (names::journal_prefix(role), names::record(role, head));
+        loop {
+            let page = self.store.list(&prefix, Some(&last), LIST_PAGE_MAX).await?;
+            if page.objects.iter().any(|object| names::parse_record(role, &object.key).is_some()) {
+                return Ok(true);
+            }
+            match page.objects.last() {
+                Some(object) if page.truncated => last.clone_from(&object.key),
+                _ => return Ok(false),
+            }
+        }
     }
 
     /// The view at `head`: from `start`, or from the newest checkpoint that is nearer.
@@ -493,3 +504,6 @@ fn fence(permit: &Permit, view: &View) -> Result<(), AppendError> {
         None => unreachable!("a permit comes from a takeover record, and views only grow"),
     }
 }
+
+#[cfg(test)]
+mod tests;
