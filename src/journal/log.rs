@@ -215,7 +215,8 @@ impl Journal {
             }
             head = self.find_head(next.0).await?;
         }
-        self.fold(start, Seq(head)).await
+        // What an older version read past, this one may understand: its view shows that the history is the same, and no more.
+        self.fold(start.filter(|view| view.understood()), Seq(head)).await
     }
 
     /// Reads up to record `until`, whatever comes after it: for a journal whose newest records are damaged.

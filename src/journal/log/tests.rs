@@ -27,6 +27,30 @@ async fn filled(journal: &Journal, records: u32) -> View {
 }
 
 #[tokio::test]
+async fn what_an_older_version_read_past_is_read_again() {
+    let (store, journal) = in_memory();
+    let whole = filled(&journal, 2).await;
+    // As a version saw it that knew no pauses, or kept something of its own.
+    let mut past = whole.clone();
+    past.state.paused = None;
+    past.unknown_kinds.push("pause".to_owned());
+    let mut newer = whole.clone();
+    newer.state.unknown.insert("points".to_owned(), serde_json::json!([]));
+    for remembered in [past, newer] {
+        assert!(!remembered.understood());
+        assert_eq!(journal.read(Some(&remembered)).await.unwrap(), whole);
+        journal.note(&journal.read(Some(&remembered)).await.unwrap(), Act::Resume).await.unwrap();
+        store.tamper("app/journal/0000000000000003", None);
+        // It still shows whether the store is the one that it was read from.
+        let last = store.objects()["app/journal/0000000000000002"].clone();
+        store.tamper("app/journal/0000000000000002", None);
+        let read = journal.read(Some(&remembered)).await;
+        assert!(matches!(read, Err(JournalError::RolledBack { seq: Seq(2), .. })), "{read:?}");
+        store.tamper("app/journal/0000000000000002", Some(last));
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_record_makes_no_hole() {
     let (store, journal) = in_memory();
     let view = filled(&journal, 2).await;
