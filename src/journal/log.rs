@@ -444,24 +444,34 @@ impl Journal {
         Ok((record, Bytes::from(object)))
     }
 
-    /// Puts the object until its number is occupied. True: by our bytes. False: by others.
+    /// Puts the object until its number is occupied, for good. True: by our bytes. False: by others.
     async fn put_until_known(&self, seq: Seq, object: &Bytes) -> Result<bool, AppendError> {
         let key = names::record(self.keys.role(), seq);
         let started = self.env.clock.boottime();
-        let mut pause = RESOLVE_PAUSE.0;
+        let (mut pause, mut doubt, mut seen) = (RESOLVE_PAUSE.0, false, false);
         loop {
             let put = self.store.put_if_absent(&key, object.clone()).await;
-            let mut why = match put {
+            let (answered, mut why) = match put {
                 Ok(PutOutcome::Created) => return Ok(true),
-                Ok(PutOutcome::Exists) => "the number is occupied, and what stands there cannot be read".to_owned(),
-                Ok(PutOutcome::Unknown { why }) => why,
+                Ok(PutOutcome::Exists) => {
+                    (true, "the number is occupied, and what stands there cannot be read".to_owned())
+                }
+                Ok(PutOutcome::Unknown { why }) => (false, why),
                 // A definite refusal tells nothing about an earlier put of ours that may be in flight.
-                Err(error) if pause == RESOLVE_PAUSE.0 => return Err(AppendError::Store { seq, error }),
-                Err(error) => error.to_string(),
+                Err(error) if !doubt => return Err(AppendError::Store { seq, error }),
+                Err(error) => (false, error.to_string()),
             };
+            doubt = true;
             match self.object(seq).await {
+                Ok(Some(there)) if there != *object => return Ok(false),
                 // Whole bytes: our own lost success is a success.
-                Ok(Some(there)) => return Ok(there == *object),
+                Ok(Some(_)) if answered => return Ok(true),
+                // They may be seen and not yet durable. A put that finds them there says so; one is sent whatever time it is.
+                Ok(Some(_)) if !seen => {
+                    seen = true;
+                    continue;
+                }
+                Ok(Some(_)) => {}
                 #[cfg(feature = "planted")]
                 Ok(None) if crate::planted::is(crate::planted::Bug::UnknownIsFailure) => {
                     use crate::store::StoreErrorKind::Unreachable;
