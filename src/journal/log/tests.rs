@@ -174,3 +174,12 @@ async fn a_record_that_is_seen_is_not_in_before_it_is_durable() {
     filled(&journal, 1).await;
     assert_eq!(disk.synced.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test]
+async fn a_rename_that_was_sent_twice_is_ones_own() {
+    let (_root, disk, journal) = on(Shaky { replays: true, ..Shaky::default() }, &Env::host());
+    let view = filled(&journal, 3).await;
+    assert_eq!(view.head.as_ref().unwrap().seq, Seq(3));
+    assert_eq!(journal.read(None).await.unwrap(), view);
+    assert_eq!(disk.synced.load(Ordering::SeqCst), 3);
+}
