@@ -5,6 +5,8 @@
 //! it can pass it on to something that checks it.
 
 mod child;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,10 @@ pub use self::child::Ended;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
 use crate::job::backup::{BackupError, Session};
-use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded};
+use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded, Reason};
+use crate::job::local::{Local, LocalLock, LockError};
+use crate::job::report::{Outcome, RoleReport};
+use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::journal::record::{BeginBody, Body, EndBody};
 use crate::journal::state::Holder;
@@ -109,6 +114,11 @@ pub async fn exec(
         Err(refused) => return Ok(Executed::Refused(Box::new(refused))),
     };
     let Approach { repository, plan, assessment, .. } = approach;
+    // Before the slot is looked up: whoever runs it has committed it when this is free.
+    let _turn = match turn(runner, role, &repository, request)? {
+        Ok(turn) => turn,
+        Err(refused) => return Ok(Executed::Refused(Box::new(refused))),
+    };
     let scheduled = request.scheduled;
     let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion: None };
     match Box::pin(guard.admit(assessment)).await? {
@@ -122,6 +132,25 @@ pub async fn exec(
             guard::release(keeper).await;
             result
         }
+    }
+}
+
+/// Keeps other scheduled commands of the role on this node off until it is dropped; `Err`: one is running.
+fn turn(
+    runner: &Runner,
+    role: &RoleSettings,
+    repository: &Repository,
+    request: &Request,
+) -> Result<Result<Option<LocalLock>, Guarded>, BackupError> {
+    if !request.scheduled {
+        return Ok(Ok(None));
+    }
+    match Local::open(&runner.env, &runner.state_dir, repository.keys.repo())?.lock_command() {
+        Err(LockError::Busy { pid }) => {
+            let report = RoleReport::nothing(role.name.clone(), Outcome::Skipped);
+            Ok(Err((report, Some(Reason::CommandRuns { pid }))))
+        }
+        lock => Ok(Ok(Some(lock?))),
     }
 }
 

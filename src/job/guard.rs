@@ -63,6 +63,11 @@ pub enum Reason {
     },
     /// No slot has been due yet.
     NothingDue,
+    /// The command of an earlier call still runs on this node.
+    CommandRuns {
+        /// The process that started it.
+        pid: Option<String>,
+    },
     /// Another node had the role last, and what was asked for is no reason to take it.
     HeldBy {
         /// Its label.

@@ -137,7 +137,16 @@ impl Local {
 
     /// Takes the lock, without waiting.
     pub fn lock(&self) -> Result<LocalLock, LockError> {
-        let path = self.dir.join("lock");
+        self.lock_named("lock")
+    }
+
+    /// Takes the lock of a scheduled command, without waiting: the other one is given back while the command runs.
+    pub fn lock_command(&self) -> Result<LocalLock, LockError> {
+        self.lock_named("command")
+    }
+
+    fn lock_named(&self, name: &str) -> Result<LocalLock, LockError> {
+        let path = self.dir.join(name);
         match self.env.files.lock(&path) {
             Ok(Some(held)) => {
                 held.sign();

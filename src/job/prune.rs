@@ -36,7 +36,7 @@ use crate::journal::record::{Body, PruneBody};
 use crate::journal::state::{Snapshot, View};
 use crate::repo::pack::PackTable;
 use crate::repo::reader::RepoError;
-use crate::role::election::Occasion;
+use crate::role::election::{self, Occasion};
 use crate::role::lease::keeper::LostTo;
 use crate::role::permit::Candidacy;
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -157,6 +157,11 @@ pub(crate) async fn prune(
 ) -> Result<PruneReport, PruneError> {
     let (runner, repository) = (session.runner, session.repository);
     runner.progress.enter(Phase::Prune);
+    if role.keep.is_none() && !session.view.state.condemned.is_empty() {
+        // The role keeps everything from now on; what was condemned before nothing needs all the same.
+        let report = PruneReport::idle(role.name.clone(), &session.view.state.snapshots);
+        return Ok(PruneReport { swept: swept(session, role).await?, ..report });
+    }
     let plan = Plan::make(repository, &session.view, role, zone, runner.env.clock.now()).await?;
     if !plan.is_idle() {
         let moved = repack::repack(session, &plan.survey, &plan.fates).await?;
@@ -186,14 +191,16 @@ pub(crate) async fn prune(
         session.append(Body::Prune(body), None).await?;
         session.local.shelf().trim(&session.view.state.indexes);
     }
-    let now = store_time(repository, runner.env.clock.now());
-    let swept = match sweep::sweep(session, now, role.prune_grace).await {
-        Err(PruneError::Store(error)) if error.kind == StoreErrorKind::Denied => {
-            return Err(PruneError::MayNotDelete(error));
-        }
-        swept => swept?,
-    };
-    Ok(PruneReport { swept, ..plan.report })
+    Ok(PruneReport { swept: swept(session, role).await?, ..plan.report })
+}
+
+/// Deletes what has waited long enough.
+async fn swept(session: &mut Session<'_>, role: &RoleSettings) -> Result<Swept, PruneError> {
+    let now = store_time(session.repository, session.runner.env.clock.now());
+    match sweep::sweep(session, now, role.prune_grace).await {
+        Err(PruneError::Store(error)) if error.kind == StoreErrorKind::Denied => Err(PruneError::MayNotDelete(error)),
+        swept => swept,
+    }
 }
 
 /// What became of a prune that was asked for.
@@ -221,6 +228,11 @@ pub async fn run(
         Err(refused) => return Ok(Pruned::Refused(Box::new(refused))),
     };
     let Approach { repository, plan, assessment, .. } = approach;
+    // Also where no slot is told by it: it tells what has waited long enough.
+    if let Some(offset) = repository.store.clock_offset().filter(|offset| election::is_off(*offset)) {
+        let report = RoleReport::nothing(role.name.clone(), Outcome::Unknown);
+        return Ok(Pruned::Refused(Box::new((report, Some(Reason::ClockOff { offset })))));
+    }
     // A prune is no reason to move a role: whoever has it reads it anew.
     let (history, _) = Opening::look(runner, &repository).await?;
     if let Some(holder) = history.holder.filter(|holder| holder.node != runner.node.id) {

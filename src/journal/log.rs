@@ -22,7 +22,7 @@ use crate::journal::state::{FoldError, Head, Holder, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
 use crate::role::permit::{Candidacy, Permit};
-use crate::store::{PutOutcome, Store, StoreError};
+use crate::store::{LIST_PAGE_MAX, PutOutcome, Store, StoreError};
 
 /// Records fetched at once while a journal is read.
 const READ_AHEAD: usize = 16;
@@ -215,7 +215,8 @@ impl Journal {
             }
             head = self.find_head(next.0).await?;
         }
-        self.fold(start, Seq(head)).await
+        // What an older version read past, this one may understand: its view shows that the history is the same, and no more.
+        self.fold(start.filter(|view| view.understood()), Seq(head)).await
     }
 
     /// Reads up to record `until`, whatever comes after it: for a journal whose newest records are damaged.
@@ -258,10 +259,21 @@ impl Journal {
         Ok(occupied)
     }
 
-    /// Whether the store lists records after `head`. A listing may lack what is there, but shows nothing that never was.
+    /// Whether the store lists records after `head`. A listing may lack what is there, but shows nothing that never was. What is no
+    /// record has no number that could be missing.
     async fn lists_after(&self, head: Seq) -> Result<bool, StoreError> {
-        let (prefix, last) = (names::journal_prefix(self.keys.role()), names::record(self.keys.role(), head));
-        Ok(!self.store.list(&prefix, Some(&last), 1).await?.objects.is_empty())
+        let role = self.keys.role();
+        let (prefix, mut last) = (names::journal_prefix(role), names::record(role, head));
+        loop {
+            let page = self.store.list(&prefix, Some(&last), LIST_PAGE_MAX).await?;
+            if page.objects.iter().any(|object| names::parse_record(role, &object.key).is_some()) {
+                return Ok(true);
+            }
+            match page.objects.last() {
+                Some(object) if page.truncated => last.clone_from(&object.key),
+                _ => return Ok(false),
+            }
+        }
     }
 
     /// The view at `head`: from `start`, or from the newest checkpoint that is nearer.
@@ -435,24 +447,34 @@ impl Journal {
         Ok((record, Bytes::from(object)))
     }
 
-    /// Puts the object until its number is occupied. True: by our bytes. False: by others.
+    /// Puts the object until its number is occupied, for good. True: by our bytes. False: by others.
     async fn put_until_known(&self, seq: Seq, object: &Bytes) -> Result<bool, AppendError> {
         let key = names::record(self.keys.role(), seq);
         let started = self.env.clock.boottime();
-        let mut pause = RESOLVE_PAUSE.0;
+        let (mut pause, mut doubt, mut seen) = (RESOLVE_PAUSE.0, false, false);
         loop {
             let put = self.store.put_if_absent(&key, object.clone()).await;
-            let mut why = match put {
+            let (answered, mut why) = match put {
                 Ok(PutOutcome::Created) => return Ok(true),
-                Ok(PutOutcome::Exists) => "the number is occupied, and what stands there cannot be read".to_owned(),
-                Ok(PutOutcome::Unknown { why }) => why,
+                Ok(PutOutcome::Exists) => {
+                    (true, "the number is occupied, and what stands there cannot be read".to_owned())
+                }
+                Ok(PutOutcome::Unknown { why }) => (false, why),
                 // A definite refusal tells nothing about an earlier put of ours that may be in flight.
-                Err(error) if pause == RESOLVE_PAUSE.0 => return Err(AppendError::Store { seq, error }),
-                Err(error) => error.to_string(),
+                Err(error) if !doubt => return Err(AppendError::Store { seq, error }),
+                Err(error) => (false, error.to_string()),
             };
+            doubt = true;
             match self.object(seq).await {
+                Ok(Some(there)) if there != *object => return Ok(false),
                 // Whole bytes: our own lost success is a success.
-                Ok(Some(there)) => return Ok(there == *object),
+                Ok(Some(_)) if answered => return Ok(true),
+                // They may be seen and not yet durable. A put that finds them there says so; one is sent whatever time it is.
+                Ok(Some(_)) if !seen => {
+                    seen = true;
+                    continue;
+                }
+                Ok(Some(_)) => {}
                 #[cfg(feature = "planted")]
                 Ok(None) if crate::planted::is(crate::planted::Bug::UnknownIsFailure) => {
                     use crate::store::StoreErrorKind::Unreachable;
@@ -496,3 +518,6 @@ fn fence(permit: &Permit, view: &View) -> Result<(), AppendError> {
         None => unreachable!("a permit comes from a takeover record, and views only grow"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,13 +189,16 @@ impl Journal {
     /// Puts a record that is in the register into the store until it is there.
     async fn mirror(&self, seq: Seq, object: &Bytes, limit: Duration) -> Result<(), JournalError> {
         let started = self.env.clock.boottime();
-        let mut pause = RESOLVE_PAUSE.0;
+        let (mut pause, mut doubt) = (RESOLVE_PAUSE.0, false);
         loop {
-            let error = match self.try_mirror(seq, object).await {
+            let doubted = doubt;
+            let error = match self.try_mirror(seq, object, &mut doubt).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            if self.env.clock.boottime().saturating_sub(started) >= limit {
+            // One put without an answer may take longer than that, and be all that was missing.
+            let last = doubted || !doubt;
+            if last && self.env.clock.boottime().saturating_sub(started) >= limit {
                 return Err(error);
             }
             self.env.sleep(pause).await;
@@ -203,14 +206,17 @@ impl Journal {
         }
     }
 
-    async fn try_mirror(&self, seq: Seq, object: &Bytes) -> Result<(), JournalError> {
+    /// `doubt`: a put of this process's was not answered, so that what is seen may not be durable until another one is.
+    async fn try_mirror(&self, seq: Seq, object: &Bytes, doubt: &mut bool) -> Result<(), JournalError> {
         let key = names::record(self.keys.role(), seq);
-        if self.is_mirrored(seq, object).await? {
+        if self.is_mirrored(seq, object).await? && !*doubt {
             return Ok(());
         }
         // Even a condition that is kept now and then is one more guard.
         let put = put_once(self.store.as_ref(), &key, object.clone()).await;
-        if self.is_mirrored(seq, object).await? {
+        let answered = matches!(put, Ok(PutOutcome::Created | PutOutcome::Exists));
+        *doubt |= !answered;
+        if self.is_mirrored(seq, object).await? && answered {
             return Ok(());
         }
         let (kind, detail) = match put? {

@@ -22,6 +22,12 @@ pub fn record(role: &RoleName, seq: Seq) -> String {
     format!("{role}/journal/{:016}", seq.0)
 }
 
+/// The record's number that a listed key names, if it is one.
+pub fn parse_record(role: &RoleName, key: &str) -> Option<Seq> {
+    let seq = Seq(key.strip_prefix(&journal_prefix(role))?.parse().ok()?);
+    (record(role, seq) == key).then_some(seq)
+}
+
 /// Where the journal is.
 pub fn journal_prefix(role: &RoleName) -> String {
     format!("{role}/journal/")
@@ -113,5 +119,15 @@ mod tests {
         assert_eq!(parse_pack(&role, &format!("app/packs/00/{id}")), None);
         assert_eq!(parse_pack(&role, "app/packs/ab/x"), None);
         assert_eq!(record(&role, Seq(7)), "app/journal/0000000000000007");
+    }
+
+    #[test]
+    fn a_record_has_sixteen_digits_and_nothing_else() {
+        let role: RoleName = "app".parse().unwrap();
+        assert_eq!(parse_record(&role, "app/journal/0000000000000007"), Some(Seq(7)));
+        for stray in ["7", "0000000000000007.bak", "00000000000000007", "+000000000000007", "notes", ""] {
+            assert_eq!(parse_record(&role, &format!("app/journal/{stray}")), None, "{stray}");
+        }
+        assert_eq!(parse_record(&role, "db/journal/0000000000000007"), None);
     }
 }

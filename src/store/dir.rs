@@ -332,6 +332,10 @@ impl Inner {
                     return Err(StoreError::new(StoreErrorKind::Unsupported, &self.name, Some(key), detail));
                 }
                 Ok(()) => Ok(()),
+                // What was to be renamed is gone: a request that was sent twice finds what its first sending did.
+                Err(e) if errno(&e) == Some(Errno::NOENT) => {
+                    return Ok(PutOutcome::Unknown { why: format!("rename: {e}") });
+                }
                 Err(e) => {
                     self.discard(&temp);
                     Err(e)
@@ -436,7 +440,7 @@ fn cannot_rename_new(e: &io::Error) -> bool {
     matches!(errno(e), Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL))
 }
 
-/// Errors after which the name was certainly not made.
+/// Errors of `link(2)` after which the name was certainly not made; those of a rename, but for `ENOENT`.
 fn is_refusal(e: &io::Error) -> bool {
     matches!(
         errno(e),

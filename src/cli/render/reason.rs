@@ -59,8 +59,12 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
             "another node got the lease while this run went on; nothing was committed".to_owned()
         }
         Reason::NothingDue => "no slot has been due yet".to_owned(),
+        Reason::CommandRuns { pid } => {
+            let pid = pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            format!("the command of an earlier call still runs on this node{pid}")
+        }
         Reason::ClockOff { offset } | Reason::Unknown(UnknownReason::Clock { offset }, _) => format!(
-            "this node's clock is {} {} the store's; slots are not run here until it is set right",
+            "this node's clock is {} {} the store's; no slot is run and nothing is pruned here until it is set right",
             units::duration(offset.unsigned_abs()),
             if offset.is_negative() { "ahead of" } else { "behind" }
         ),
@@ -103,5 +107,13 @@ mod tests {
     fn a_slot_is_told_in_the_configs_time_zone_as_everywhere() {
         let committed = Reason::SlotCommitted { slot: samples::at("2026-11-20T01:00:00Z") };
         assert_eq!(text(&committed, &samples::view().zone), "the slot 2026-11-20 02:00 +01:00 is committed already");
+    }
+
+    #[test]
+    fn a_command_that_runs_is_named_by_its_process_where_that_is_known() {
+        let runs =
+            |pid: Option<&str>| text(&Reason::CommandRuns { pid: pid.map(str::to_owned) }, &samples::view().zone);
+        assert_eq!(runs(None), "the command of an earlier call still runs on this node");
+        assert_eq!(runs(Some("42")), "the command of an earlier call still runs on this node (process 42)");
     }
 }

@@ -10,7 +10,7 @@ use crate::repo::crypto::Keys;
 use crate::repo::index::Index;
 use crate::repo::names;
 use crate::repo::pack::{self, PackTable};
-use crate::store::{Store, StoreError, list_all};
+use crate::store::{ObjectMeta, Store, StoreError, list_all};
 
 /// Trailers of packs that a broken run left, fetched at once.
 const ORPHAN_FETCHES: usize = 8;
@@ -33,11 +33,24 @@ pub(crate) async fn find(
         .filter_map(|object| Some((names::parse_pack(keys.role(), &object.key)?, object)))
         .filter(|(id, _)| !known.contains(id) && !condemned.contains(id));
     let tables: Vec<Option<PackTable>> = stream::iter(orphans)
-        .map(|(id, object)| async move { read_table(store, keys, id, &object.key, object.size).await })
+        .map(|(id, object)| async move { table(store, keys, id, &object).await })
         .buffered(ORPHAN_FETCHES)
         .try_collect()
         .await?;
     Ok(tables.into_iter().flatten().collect())
+}
+
+/// What an orphan holds. A listing may still show one that is gone: there is nothing to refer to then.
+async fn table(
+    store: &dyn Store,
+    keys: &Keys,
+    id: PackId,
+    object: &ObjectMeta,
+) -> Result<Option<PackTable>, StoreError> {
+    match read_table(store, keys, id, &object.key, object.size).await {
+        Err(error) if error.is_not_found() => Ok(None),
+        table => table,
+    }
 }
 
 async fn read_table(
@@ -61,4 +74,29 @@ async fn read_table(
     }
     let Some(start) = tail.len().checked_sub(len + pack::FOOTER_LEN) else { return Ok(None) };
     Ok(pack::open_trailer(keys, id, salt, &tail[start..start + len]).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::env::Env;
+    use crate::repo::crypto::Cipher;
+    use crate::repo::crypto::tests::keys;
+    use crate::repo::pack::PackBuilder;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn one_that_is_listed_and_gone_is_passed_over() {
+        let (store, keys) = (MemoryStore::new(&Env::host()), keys(Cipher::None));
+        let id = PackId([0xaa; 16]);
+        let (bytes, _) = PackBuilder::new(&keys, id, [1; 32]).finish();
+        let (key, size) = (names::pack(keys.role(), id), bytes.len() as u64);
+        store.put(&key, bytes).await.unwrap();
+        let listed = ObjectMeta { key, size, modified: Timestamp::UNIX_EPOCH };
+        assert_eq!(table(&store, &keys, id, &listed).await.unwrap().map(|table| table.id), Some(id));
+        store.tamper(&listed.key, None);
+        assert!(table(&store, &keys, id, &listed).await.unwrap().is_none());
+    }
 }

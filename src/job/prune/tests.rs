@@ -5,9 +5,12 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::*;
+use crate::config::StoreUrl;
 use crate::ids::ChunkId;
+use crate::job::backup::Ask;
 use crate::job::testing::{Rig, noise};
 use crate::job::verify::verify;
+use crate::journal::record::{BeginBody, EndBody};
 use crate::repo::names;
 use crate::store::list_all;
 
@@ -151,4 +154,116 @@ async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
     let now = rig.env.clock.now();
     assert_eq!(plan(now).await, []);
     assert_eq!(plan(now + STRAY_AGE).await, [PackId([0xaa; 16])]);
+}
+
+/// A session of the rig's node that other runs of it are let beside, as those of a clone are.
+async fn begun<'a>(rig: &'a Rig, runner: &'a Runner) -> Session<'a> {
+    let opening = Opening::open(runner, &rig.repository).await.unwrap();
+    let mut session = opening.take(&rig.candidacy()).await.unwrap();
+    session.unlock();
+    session
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_meets_a_prune_is_refused_whatever_is_left_of_it() {
+    // One that deletes at once, and one that only condemns.
+    for grace in [Duration::ZERO, Duration::from_hours(24)] {
+        let rig = Rig::new().await;
+        let pack = names::pack(&rig.role.name, PackId([0xaa; 16]));
+        rig.store.put(&pack, bytes::Bytes::from_static(b"left by a broken run")).await.unwrap();
+        rig.memory.set_clock_offset(STRAY_AGE);
+        let runner = rig.runner();
+        let session = begun(&rig, &runner).await;
+        assert!(session.view.state.indexes.is_empty() && session.view.state.condemned.is_empty());
+        let report = prune_now(&rig, last(1), 100, grace).await.unwrap();
+        assert_eq!((report.packs_condemned, report.swept.packs), (1, u64::from(grace.is_zero())));
+        let now = rig.archive().await.view.state;
+        assert_eq!((now.indexes.len(), now.condemned.len()), (0, usize::from(!grace.is_zero())));
+        assert_eq!(now.holder, session.view.state.holder, "it is the same permit");
+        rig.write("file", "content");
+        let error = session.back_up_once_more(&rig.role, &Ask::default()).await.unwrap_err();
+        assert!(matches!(error, BackupError::Pruned), "{error}");
+        assert_eq!(roots(&rig).await, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_meets_other_index_objects_is_refused() {
+    let rig = Rig::new().await;
+    for n in 0..2 {
+        rig.write("file", noise(n, MIB));
+        rig.backup().await;
+    }
+    let runner = rig.runner();
+    let session = begun(&rig, &runner).await;
+    // What it reads is still there.
+    prune_now(&rig, last(1), 100, Duration::from_hours(24)).await.unwrap();
+    let before = roots(&rig).await;
+    rig.write("file", noise(9, MIB));
+    let error = session.back_up_once_more(&rig.role, &Ask::default()).await.unwrap_err();
+    assert!(matches!(error, BackupError::Pruned), "{error}");
+    assert_eq!(roots(&rig).await, before);
+    assert_sound(&rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_refers_to_nothing_and_ends_whatever_was_pruned() {
+    let rig = Rig::new().await;
+    for n in 0..2 {
+        rig.write("file", noise(n, MIB));
+        rig.backup().await;
+    }
+    let runner = rig.runner();
+    let slot = Some(rig.env.clock.now());
+    let mut session = begun(&rig, &runner).await;
+    session.append(Body::Begin(BeginBody {}), slot).await.unwrap();
+    assert!(prune_now(&rig, last(1), 100, Duration::ZERO).await.unwrap().swept.packs > 0);
+    session.append(Body::End(EndBody { exit: 0, stopped: false, duration_ms: 1 }), slot).await.unwrap();
+    assert_eq!(rig.archive().await.view.state.last_slot, slot, "its slot is committed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_condemned_goes_also_when_the_role_keeps_everything_since() {
+    let rig = Rig::new().await;
+    for n in 0..3 {
+        rig.write("file", noise(n, MIB));
+        rig.backup().await;
+    }
+    let condemned = prune_now(&rig, last(2), 100, Duration::from_hours(24)).await.unwrap().packs_condemned;
+    let keeps_all = async |grace| {
+        let role = RoleSettings { prune_grace: grace, ..rig.role.clone() };
+        let runner = rig.runner();
+        let opening = Opening::open(&runner, &rig.repository).await?;
+        under(&runner, &role, &TimeZone::UTC, opening, &rig.candidacy(), std::future::pending()).await
+    };
+    let waits = keeps_all(Duration::from_hours(24)).await.unwrap();
+    assert_eq!((waits.swept.packs, waits.swept.waiting), (0, condemned));
+    let report = keeps_all(Duration::ZERO).await.unwrap();
+    assert_eq!((report.swept.packs, report.packs_condemned), (condemned, 0));
+    assert_eq!(report.snapshots.iter().map(|v| v.kept).collect::<Vec<_>>(), [true; 2]);
+    assert_eq!(roots(&rig).await.len(), 2);
+    assert_sound(&rig).await;
+    let error = keeps_all(Duration::ZERO).await.unwrap_err();
+    assert!(matches!(error, PruneError::KeepsAll(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_off_prunes_nothing_without_a_schedule_either() {
+    let rig = Rig::new().await;
+    for n in 0..2 {
+        rig.write("file", noise(n, MIB));
+        rig.backup().await;
+    }
+    let role = RoleSettings { keep: Some(last(1)), ..rig.role.clone() };
+    assert_eq!(role.schedule, None);
+    let url = StoreUrl::Dir("/srv/backups".into());
+    let settings = Settings::for_flags(&role.sources, url, role.name.clone(), role.key.clone()).unwrap();
+    let ask = async || run(&rig.runner(), &settings, &role, async || Ok(rig.store.clone())).await.unwrap();
+    rig.memory.set_clock_offset(SignedDuration::from_mins(6));
+    let Pruned::Refused(refused) = ask().await else { panic!("it was pruned") };
+    assert_eq!(refused.1, Some(Reason::ClockOff { offset: SignedDuration::from_mins(6) }));
+    assert_eq!((refused.0.outcome, roots(&rig).await.len()), (Outcome::Unknown, 2));
+    rig.memory.set_clock_offset(SignedDuration::from_mins(4));
+    let Pruned::Done(_) = ask().await else { panic!("it was not pruned") };
+    assert_eq!(roots(&rig).await.len(), 1);
 }

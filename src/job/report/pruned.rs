@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::ids::{Digest, RoleName};
 use crate::job::prune::retention::Reason;
+use crate::journal::state::Snapshot;
 
 /// How a prune of one role went, or would go.
 #[derive(Debug, Clone)]
@@ -22,6 +23,28 @@ pub struct PruneReport {
     pub bytes_unused: u64,
     /// What was deleted, of this and of earlier prunes.
     pub swept: Swept,
+}
+
+impl PruneReport {
+    /// Where everything stays and nothing is freed.
+    pub fn idle(role: RoleName, snapshots: &[Snapshot]) -> Self {
+        let verdict = |snapshot: &Snapshot| Verdict {
+            snapshot: snapshot.id,
+            time: snapshot.time,
+            node: snapshot.node.name.clone(),
+            kept: true,
+            reasons: Vec::new(),
+        };
+        Self {
+            role,
+            snapshots: snapshots.iter().map(verdict).collect(),
+            packs_condemned: 0,
+            packs_repacked: 0,
+            bytes_freed: 0,
+            bytes_unused: 0,
+            swept: Swept::default(),
+        }
+    }
 }
 
 /// A snapshot, and what becomes of it.

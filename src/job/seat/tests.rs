@@ -218,6 +218,18 @@ async fn a_store_that_fails_after_the_swap_leaves_it_unknown() {
     assert_eq!(place.check().await, 3, "it was in");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_seen_in_the_store_is_put_again_until_that_is_answered() {
+    let place = Place::new().await;
+    append(&place.journal(1), 1).await;
+    let view = place.journal(1).read(None).await.unwrap();
+    // The head, its number, what is in the store, the put; then what is seen may not be durable: two looks and a put.
+    let store = Arc::new(Faulty::new(place.rig.store.clone(), Plan::exactly([(3, Fault::LostAnswer)])));
+    let journal = place.journal_over(1, &place.seats(), store.clone(), &place.rig.env);
+    journal.note(&view, Act::Resume).await.unwrap();
+    assert_eq!((store.calls(), place.check().await), (8, 2));
+}
+
 /// A register whose answers get lost: by turns after the effect, and before it.
 #[derive(Debug)]
 struct Deaf {

@@ -1,0 +1,50 @@
+//! Over a real repository, with real commands.
+
+use super::*;
+use crate::config::{Schedule, StoreUrl};
+use crate::job::testing::Rig;
+
+/// Runs a shell's script for the rig's role.
+async fn call(rig: &Rig, script: &str, scheduled: bool) -> Executed {
+    let url = StoreUrl::Dir("/srv/backups".into());
+    let settings = Settings::for_flags(&rig.role.sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap();
+    let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let request = Request { command, scheduled };
+    exec(&rig.runner(), &settings, &rig.role, async || Ok(rig.store.clone()), &request).await.unwrap()
+}
+
+fn exit(executed: &Executed) -> i32 {
+    let Executed::Ran { ended: Ended::Exit(code), .. } = executed else { panic!("{executed:?}") };
+    *code
+}
+
+fn reason(executed: Executed) -> (Outcome, Reason) {
+    let Executed::Refused(refused) = executed else { panic!("{executed:?}") };
+    (refused.0.outcome, refused.1.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduled_command_does_not_overlap_itself() {
+    let mut rig = Rig::new().await;
+    rig.role.schedule = Some(Schedule::Every(Duration::from_hours(24 * 36_500)));
+    let (log, go) = (rig.dir.path().join("log"), rig.dir.path().join("go"));
+    let note = format!("echo >> {}", log.display());
+    let script = format!("{note}; until test -e {}; do sleep 0.02; done; exit 1", go.display());
+    let first = call(&rig, &script, true);
+    let beside = async {
+        while !log.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let beside = (call(&rig, &note, true).await, call(&rig, "exit 7", false).await);
+        std::fs::write(&go, "").unwrap();
+        beside
+    };
+    let (first, (second, by_hand)) = tokio::join!(first, beside);
+    let (outcome, why) = reason(second);
+    assert!(matches!(why, Reason::CommandRuns { pid: Some(_) }), "{why:?}");
+    assert_eq!((outcome, exit(&first), exit(&by_hand)), (Outcome::Skipped, 1, 7));
+    // It failed, so the slot is still to be had, and then no more.
+    assert_eq!(exit(&call(&rig, &note, true).await), 0);
+    assert!(matches!(reason(call(&rig, &note, true).await), (Outcome::Skipped, Reason::SlotCommitted { .. })));
+    assert_eq!(std::fs::read(&log).unwrap(), b"\n\n");
+}
