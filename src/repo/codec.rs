@@ -114,10 +114,41 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Numbers that no count can be: whoever allocates by one of them does not come back.
+    pub(crate) const LIES: [u64; 2] = [1 << 40, u64::MAX];
+
+    /// `bytes` with a number in the place of the byte at `at`.
+    pub(crate) fn with_number(bytes: &[u8], at: usize, number: u64) -> Vec<u8> {
+        let mut out = bytes[..at].to_vec();
+        put_varint(&mut out, number);
+        out.extend_from_slice(&bytes[at + 1..]);
+        out
+    }
+
+    /// What every decoder of a type with one encoding must do: refuse whatever is cut short, accept nothing that no encoder
+    /// would have written, and believe no count. `again` decodes and encodes.
+    pub(crate) fn assert_strict(bytes: &[u8], again: impl Fn(&[u8]) -> Result<Vec<u8>, DecodeError>) {
+        let is_canonical = |bytes: &[u8]| again(bytes).is_ok_and(|written| written == bytes);
+        assert!(is_canonical(bytes));
+        assert!(again(&[bytes, b"\0"].concat()).is_err(), "one byte more");
+        for at in 0..bytes.len() {
+            assert!(again(&bytes[..at]).is_err(), "cut at {at}");
+            for bit in 0..8 {
+                let mut flipped = bytes.to_vec();
+                flipped[at] ^= 1 << bit;
+                assert!(again(&flipped).is_err() || is_canonical(&flipped), "bit {bit} of byte {at}");
+            }
+            for lie in LIES {
+                let lying = with_number(bytes, at, lie);
+                assert!(again(&lying).is_err() || is_canonical(&lying), "{lie} at {at}");
+            }
+        }
+    }
 
     proptest! {
         #[test]

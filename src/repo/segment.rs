@@ -145,7 +145,8 @@ fn numbers(reader: &mut Reader<'_>, count: usize, limit: usize) -> Result<Vec<us
         .collect()
 }
 
-/// Paths ascend; every column is there; every count is true; there are at most `limit` entries, within [`HELD_MAX`].
+/// Paths ascend; every column is there; every count is true; there are at most `limit` entries, within [`HELD_MAX`], and no table
+/// has more in it than there are entries.
 pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>, DecodeError> {
     let count = reader.count(6)?;
     if count > limit {
@@ -155,6 +156,9 @@ pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>
     let kinds = reader.take(count)?;
 
     let owner_count = reader.count(5)?;
+    if owner_count > count {
+        return bad("more owners than entries");
+    }
     let mut owners = Vec::with_capacity(owner_count);
     for _ in 0..owner_count {
         let Ok(mode) = u16::try_from(reader.varint()?) else { return bad("a mode over 16 bits") };
@@ -168,6 +172,9 @@ pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>
     let owner_numbers = numbers(reader, count, owners.len())?;
 
     let set_count = reader.count(1)?;
+    if set_count > count {
+        return bad("more sets of attributes than entries");
+    }
     let mut sets = Vec::with_capacity(set_count);
     for _ in 0..set_count {
         let len = reader.count(2)?;
@@ -299,10 +306,11 @@ fn decode_extents(reader: &mut Reader<'_>, size: u64) -> Result<Vec<Extent>, Dec
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::repo::codec::tests::{LIES, with_number};
 
     fn kinds() -> impl Strategy<Value = Kind> {
         let chunks = || prop::collection::vec(any::<[u8; 32]>().prop_map(ChunkId), 0..3);
@@ -326,7 +334,8 @@ mod tests {
         ]
     }
 
-    fn segments() -> impl Strategy<Value = Vec<Entry>> {
+    /// Up to 30 entries of every kind, in path order.
+    pub(crate) fn segments() -> impl Strategy<Value = Vec<Entry>> {
         let name = prop::collection::vec((1u8..=255).prop_filter("no separator", |b| *b != b'/' && *b != b'.'), 1..4);
         let path = prop::collection::vec(name, 1..4).prop_map(|c| TreePath::new(c.join(&b'/')).unwrap());
         let xattr = (prop::collection::vec(any::<u8>(), 1..5), prop::collection::vec(any::<u8>(), 0..5))
@@ -394,6 +403,24 @@ mod tests {
         assert!(of(&small, 257).is_err());
     }
 
+    /// An empty set of attributes takes a byte where it is stored, and a byte compresses a thousandfold.
+    #[test]
+    fn a_table_has_no_more_in_it_than_there_are_entries() {
+        let decode = |owners: u64, sets: u64| {
+            let mut out = vec![1, 0, 1, b'a', FIFO];
+            put_varint(&mut out, owners);
+            (0..owners).for_each(|_| out.extend_from_slice(&[0; 5]));
+            out.push(0);
+            put_varint(&mut out, sets);
+            (0..sets).for_each(|_| out.push(0));
+            out.extend_from_slice(&[0; 3]);
+            decode_all(&out).map_err(|error| error.what)
+        };
+        assert_eq!(decode(1, 1).unwrap(), [entry("a".to_owned())]);
+        assert_eq!(decode(2, 1), Err("more owners than entries"));
+        assert_eq!(decode(1, 1 << 20), Err("more sets of attributes than entries"));
+    }
+
     proptest! {
         #[test]
         fn segments_round_trip(entries in segments()) {
@@ -407,14 +434,18 @@ mod tests {
             let mut out = Vec::new();
             encode(&entries, &mut out);
             let at = at.index(out.len());
-            out[at] = to;
-            if let Ok(other) = decode_all(&out) {
-                // What is accepted is canonical enough to be written again.
-                let mut again = Vec::new();
-                encode(&other, &mut again);
-                prop_assert_eq!(decode_all(&again), Ok(other));
-            }
             prop_assert!(decode_all(&out[..at]).is_err());
+            // A count that is a lie, and any other byte.
+            let lies = LIES.map(|lie| with_number(&out, at, lie));
+            out[at] = to;
+            for damaged in [out].iter().chain(&lies) {
+                if let Ok(other) = decode_all(damaged) {
+                    // What is accepted is canonical enough to be written again.
+                    let mut again = Vec::new();
+                    encode(&other, &mut again);
+                    prop_assert_eq!(decode_all(&again), Ok(other));
+                }
+            }
         }
     }
 }

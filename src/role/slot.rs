@@ -181,7 +181,7 @@ impl Plan {
     /// The latest slot instant that is not after `now`.
     fn latest(&self, now: Timestamp) -> Option<Timestamp> {
         let cron = match &self.rule {
-            Rule::Every(every) => return Timestamp::from_second(now.as_second().div_euclid(*every) * every).ok(),
+            Rule::Every(every) => return Timestamp::from_second(second(now).div_euclid(*every) * every).ok(),
             Rule::Cron(cron) => cron,
         };
         // Near a transition the order of civil times is not the order of instants, by as much as the clocks jump. So
@@ -211,7 +211,7 @@ impl Plan {
     fn earliest(&self, now: Timestamp) -> Option<Timestamp> {
         let cron = match &self.rule {
             Rule::Every(every) => {
-                return Timestamp::from_second((now.as_second().div_euclid(*every) + 1).checked_mul(*every)?).ok();
+                return Timestamp::from_second((second(now).div_euclid(*every) + 1).checked_mul(*every)?).ok();
             }
             Rule::Cron(cron) => cron,
         };
@@ -268,12 +268,19 @@ pub fn jitter_offset(role: &RoleName, jitter: Duration) -> Duration {
     Duration::from_secs(((u128::from(word) * u128::from(jitter.as_secs())) >> 64) as u64)
 }
 
+/// The whole second that `at` is in. Before 1970, too, where [`Timestamp::as_second`] gives the one after it.
+fn second(at: Timestamp) -> i64 {
+    at.as_second() - i64::from(at.subsec_nanosecond() < 0)
+}
+
 fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    mod model;
+
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
@@ -356,6 +363,8 @@ mod tests {
         assert_eq!(plan.due(at("2026-10-25T01:59:59.9Z")).unwrap().at, at("2026-10-25T01:00:00Z"));
         assert_eq!(plan.next(at("2026-10-25T01:00:00Z")).unwrap().at, at("2026-10-25T02:00:00Z"));
         assert_eq!(plan.due(at("1969-12-31T23:30:00Z")).unwrap().at, at("1969-12-31T23:00:00Z"));
+        assert_eq!(plan.due(at("1969-12-31T22:59:59.9Z")).unwrap().at, at("1969-12-31T22:00:00Z"));
+        assert_eq!(plan.next(at("1969-12-31T22:59:59.9Z")).unwrap().at, at("1969-12-31T23:00:00Z"));
         let plan = plan_of(Rule::Every(5400), "UTC");
         assert_eq!(plan.due(at("1970-01-01T04:00:00Z")).unwrap().at, at("1970-01-01T03:00:00Z"));
     }
