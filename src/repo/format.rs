@@ -155,6 +155,8 @@ impl Format {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::repo::crypto::tests::keys;
 
@@ -209,5 +211,54 @@ mod tests {
         assert_eq!(Format::parse(&newer, &"app".parse().unwrap()), Err(FormatError::Newer(2)));
         let other = Format::parse(&format().encode(&keys), &"db".parse().unwrap());
         assert!(matches!(other, Err(FormatError::OtherRole { .. })));
+    }
+
+    fn chunkers() -> impl Strategy<Value = ChunkerParams> {
+        let sizes = (2048..=1u32 << 19, 1..1u32 << 21, 1..1u32 << 23, any::<u32>());
+        let params = sizes.prop_map(|(min, more, most, segment)| {
+            let average = (min + more).min(1 << 21);
+            let max = (average + most).min(1 << 23);
+            ChunkerParams {
+                min: 2 * min,
+                average: 2 * average,
+                max: 2 * max,
+                segment: u64::from(2 * max) + u64::from(segment),
+            }
+        });
+        params.prop_filter("what a chunker takes", ChunkerParams::sound)
+    }
+
+    proptest! {
+        #[test]
+        fn any_format_reads_back_and_every_change_and_cut_is_seen(
+            role in "[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}".prop_filter("reserved", |name| name != "points"),
+            repo: [u8; 16], second in 0..4_000_000_000i64, nano in 0..1_000_000_000i32, cluster: Option<[u8; 8]>, chunker in chunkers(),
+            clear: Option<[u8; 32]>, at: prop::sample::Index, bit in 0..8u8,
+        ) {
+            let cipher = if clear.is_some() { Cipher::None } else { Cipher::Aes256GcmSiv };
+            let role: RoleName = role.parse().unwrap();
+            let format = Format {
+                v: VERSION,
+                role: role.clone(),
+                repo: RepoId(repo),
+                created: Timestamp::new(second, nano).unwrap(),
+                cipher,
+                journal: cluster.map_or(JournalHome::Bucket, |id| JournalHome::Etcd { cluster: ClusterId(id) }),
+                chunker,
+                clear_key: clear.map(hex::encode),
+            };
+            let keys = format.keys(RepositoryKey::new(clear.unwrap_or([9; 32])));
+            let object = format.encode(&keys);
+            prop_assert_eq!(Format::verify(&object, &keys), Ok(()));
+            let found = Format::parse(&object, &role);
+            prop_assert_eq!(found.as_ref().unwrap().clear_master().map(|key| *key.0), clear);
+            prop_assert_eq!(found, Ok(format));
+            let at = at.index(object.len());
+            let mut flipped = object.clone();
+            flipped[at] ^= 1 << bit;
+            for damaged in [&flipped[..], &object[..at], &[&object[..], b"\n"].concat()] {
+                prop_assert!(Format::parse(damaged, &role).is_err() || Format::verify(damaged, &keys).is_err());
+            }
+        }
     }
 }

@@ -186,9 +186,13 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::repo::crypto::Cipher;
+    use crate::repo::codec::tests::assert_strict;
     use crate::repo::crypto::tests::keys;
+    use crate::repo::crypto::{Cipher, TAG_LEN};
+    use crate::repo::pack::tests::tables;
     use crate::repo::pack::{ChunkEntry, FrameEntry};
 
     fn table(pack: u8, chunks: &[(u8, u32)]) -> PackTable {
@@ -234,5 +238,57 @@ mod tests {
         let frame = pack.frames[place.frame as usize];
         assert_eq!((frame.offset, frame.raw_len), (140, 20));
         assert_eq!(index.len(), 4);
+    }
+
+    /// The plain content of an index object.
+    fn plain(packs: &[PackTable]) -> Vec<u8> {
+        let object = encode_index(&keys(Cipher::None), IndexId([4; 16]), [8; 32], packs);
+        object[HEADER_LEN..object.len() - TAG_LEN].to_vec()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn an_index_has_one_encoding_and_no_lie_passes(packs in prop::collection::vec(tables(), 0..3)) {
+            let bytes = plain(&packs);
+            prop_assert_eq!(&decode_tables(&bytes), &Ok(packs));
+            assert_strict(&bytes, |bytes| decode_tables(bytes).map(|packs| plain(&packs)));
+        }
+
+        /// Whatever packs there are, in whatever order they were added: each chunk is found, where a pack says that it is.
+        #[test]
+        fn every_chunk_is_found_where_some_pack_has_it(mut packs in prop::collection::vec(tables(), 0..6), again: u8) {
+            // Chunks that several packs have, at different places.
+            let shared: Vec<ChunkEntry> = packs.iter().flat_map(|p| &p.frames).flat_map(|f| &f.chunks).step_by(3).copied().collect();
+            let frame = FrameEntry { stored_len: 9, compressed: false, chunks: shared.iter().take(4).copied().collect() };
+            packs.push(PackTable { id: PackId([again; 16]), salt: [0; 32], frames: vec![frame] });
+            let mut index = Index::default();
+            for pack in &packs {
+                index.add(pack);
+            }
+            index.sort();
+            let mut places = std::collections::BTreeMap::<ChunkId, Vec<_>>::new();
+            for pack in &packs {
+                let mut start = 40;
+                for (number, frame) in (0..).zip(&pack.frames) {
+                    let mut offset = 0;
+                    for chunk in &frame.chunks {
+                        let place = ChunkPlace { pack: pack.id, frame: number, offset, len: chunk.len };
+                        places.entry(chunk.id).or_default().push((place, start));
+                        offset += chunk.len;
+                    }
+                    start += u64::from(frame.stored_len);
+                }
+            }
+            prop_assert_eq!(index.len(), places.len());
+            for (number, (id, places)) in places.iter().enumerate() {
+                let (place, pack) = index.find(id).unwrap();
+                prop_assert_eq!((place, pack.frames[place.frame as usize].offset), places[0], "the first that was added");
+                prop_assert_eq!(index.number(id), Some(number));
+                prop_assert!(index.contains(id));
+            }
+            prop_assert!(!index.contains(&ChunkId([0x5a; 32])));
+        }
     }
 }

@@ -250,6 +250,8 @@ fn associated(kind: &SlotKind, repo: RepoId) -> (Nonce, Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -305,5 +307,42 @@ mod tests {
         assert_eq!(Secret::parse_key_file(&text[..text.len() - 3]).err(), Some(SecretError::Mistyped));
         assert_eq!(Secret::parse_key_file("hello").err(), Some(SecretError::NoKey));
         assert_eq!(Secret::parse_passphrase(b"\n").err(), Some(SecretError::Empty));
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_comes_back_and_no_changed_slot_gives_another(
+            key: [u8; 32], master: [u8; 32], repo: [u8; 16], at: prop::sample::Index, bit in 0..8u8,
+        ) {
+            let (secret, repo) = (Secret::KeyFile(Zeroizing::new(key)), RepoId(repo));
+            let slot = KeySlot::wrap(&secret, &RepositoryKey::new(master), repo, &Env::host()).unwrap();
+            let (id, object) = (slot.id(), slot.encode());
+            prop_assert_eq!(&KeySlot::open(id, &object), &Ok(slot.clone()));
+            prop_assert_eq!(*slot.unwrap(&secret, repo).unwrap().0, master);
+            let at = at.index(object.len());
+            let mut flipped = object.clone();
+            flipped[at] ^= 1 << bit;
+            prop_assert!(KeySlot::open(id, &flipped).is_err() && KeySlot::open(id, &object[..at]).is_err());
+            // Also where its name is the attacker's.
+            if let Ok(found) = KeySlot::decode(&flipped).and_then(|slot| slot.unwrap(&secret, repo)) {
+                prop_assert_eq!(*found.0, master);
+            }
+            let text = secret.to_text().unwrap();
+            prop_assert_eq!(Secret::parse_key_file(&text).unwrap().to_text().unwrap(), text);
+        }
+
+        /// A slot says what opening it costs, and whoever can write the store can write a slot.
+        #[test]
+        fn what_a_slot_may_not_ask_for_is_not_tried(
+            memory_kib in ARGON2_MEMORY_KIB_MAX + 1..ARGON2_MEMORY_KIB_MAX + 4096, passes in 60..70u32, large: bool,
+        ) {
+            let (memory_kib, passes) = if large { (memory_kib, 1) } else { (8, passes) };
+            let kind = SlotKind::Passphrase { memory_kib, passes, lanes: 1 };
+            let slot = KeySlot { v: VERSION, kind, salt: "02".repeat(32), wrapped: "00".repeat(48) };
+            prop_assert_eq!(&KeySlot::decode(&slot.encode()), &Ok(slot.clone()));
+            let secret = Secret::parse_passphrase(b"correct horse").unwrap();
+            prop_assert_eq!(wrapping_key(&slot.kind, &secret, &[2; 32]).is_some(), !large && passes <= 64);
+            prop_assert_eq!(slot.unwrap(&secret, RepoId([1; 16])).err(), Some(SlotError::WrongSecret));
+        }
     }
 }

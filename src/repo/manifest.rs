@@ -304,10 +304,14 @@ mod tests {
     use std::collections::HashMap;
     use std::convert::Infallible;
 
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::repo::codec::tests::assert_strict;
     use crate::repo::crypto::tests::keys;
     use crate::repo::crypto::{Cipher, Keys};
     use crate::repo::entry::{Kind, Nanos, Owner, Xattr};
+    use crate::repo::segment::tests::segments;
 
     #[derive(Debug)]
     struct Chunks(Keys, HashMap<ChunkId, Vec<u8>>);
@@ -426,5 +430,74 @@ mod tests {
         stray.give(&other_chunks[&other_root]).unwrap();
         assert!(walk.give(&other_chunks[&stray.wants().unwrap()]).is_err());
         assert!(decode(b"").is_err() && decode(b"X").is_err() && decode(b"P\x01\x00").is_err());
+    }
+
+    /// Which of many entries there are, and in which of three versions.
+    fn lists() -> impl Strategy<Value = Vec<Entry>> {
+        let list = prop::collection::btree_map(0..2000usize, 0..3u64, 0..700);
+        list.prop_map(|list| list.into_iter().map(|(n, size)| entry(n, size)).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn a_page_has_one_encoding_and_no_lie_passes(
+            refs in prop::collection::btree_map("[a-z]{1,9}(/[a-z]{1,3})?", (any::<[u8; 32]>(), any::<u64>()), 1..6), level in 1..=DEPTH_MAX,
+        ) {
+            let node = |(first, (id, entries)): (&String, &([u8; 32], u64))| {
+                NodeRef { id: ChunkId(*id), entries: *entries, first: TreePath::new(first.as_str()).unwrap() }
+            };
+            let mut refs: Vec<NodeRef> = refs.iter().map(node).collect();
+            refs.sort_by(|a, b| a.first.cmp(&b.first));
+            let bytes = encode_page(level, &refs);
+            prop_assert_eq!(&decode(&bytes), &Ok(Node::Page { level, refs }));
+            assert_strict(&bytes, |bytes| match decode(bytes)? {
+                Node::Page { level, refs } => Ok(encode_page(level, &refs)),
+                Node::Segment(_) => panic!("a page became a segment"),
+            });
+        }
+
+        #[test]
+        fn entries_of_every_kind_are_read_back(entries in segments()) {
+            let (root, chunks) = write(&entries);
+            prop_assert_eq!(read(root, &chunks, None).0, entries);
+        }
+
+        /// The root stands for the list, and for nothing else: not for how it came about.
+        #[test]
+        fn two_roots_are_equal_where_the_lists_are(a in lists(), b in lists(), edits in prop::collection::vec((any::<prop::sample::Index>(), 0..4u64), 0..3)) {
+            let (root, chunks) = write(&a);
+            let (back, reads) = read(root, &chunks, None);
+            prop_assert_eq!(&back, &a);
+            prop_assert_eq!(reads, chunks.len(), "each part is read once, and there is none besides");
+            prop_assert_eq!(write(&back).0, root);
+            // Nearly the same list.
+            let mut edited = a.clone();
+            for (at, size) in edits.iter().filter(|_| !a.is_empty()) {
+                let at = at.index(edited.len());
+                match size {
+                    3 => { edited.remove(at); }
+                    size => edited[at].kind = Kind::File { size: *size, extents: None, chunks: Vec::new() },
+                }
+                if edited.is_empty() {
+                    break;
+                }
+            }
+            for other in [b, edited] {
+                prop_assert_eq!(write(&other).0 == root, other == a);
+            }
+        }
+
+        /// From any path on, nothing is missing; and what lies wholly before it is not read.
+        #[test]
+        fn seeking_leaves_out_nothing_that_is_wanted(entries in lists(), n in 0..2100usize) {
+            let (root, chunks) = write(&entries);
+            let from = entry(n, 0).path;
+            let (tail, _) = read(root, &chunks, Some(&from));
+            let wanted = |list: &[Entry]| list.iter().filter(|e| e.path >= from).cloned().collect::<Vec<_>>();
+            prop_assert_eq!(wanted(&tail), wanted(&entries));
+            prop_assert!(tail.len() - wanted(&tail).len() < ITEMS_MAX, "one segment at the most");
+        }
     }
 }

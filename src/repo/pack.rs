@@ -328,9 +328,37 @@ impl std::fmt::Display for Cipher {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::repo::codec::tests::assert_strict;
     use crate::repo::crypto::tests::keys;
+
+    /// Any table whose frames a reader accepts.
+    pub(crate) fn tables() -> impl Strategy<Value = PackTable> {
+        let chunk = (any::<[u8; 32]>(), prop_oneof![0..5000u32, 0..=FRAME_BYTES_MAX / 4]);
+        let chunk = chunk.prop_map(|(id, len)| ChunkEntry { id: ChunkId(id), len });
+        let frame = (any::<u32>(), any::<bool>(), prop::collection::vec(chunk, 0..=4));
+        let frame = frame.prop_map(|(stored_len, compressed, chunks)| FrameEntry { stored_len, compressed, chunks });
+        let parts = (any::<[u8; 16]>(), any::<[u8; 32]>(), prop::collection::vec(frame, 0..5));
+        parts.prop_map(|(id, salt, frames)| PackTable { id: PackId(id), salt, frames })
+    }
+
+    /// Everything that is in a pack, read as somebody does who knows only its name.
+    fn read(keys: &Keys, id: PackId, bytes: &[u8]) -> Result<(PackTable, Vec<Vec<u8>>), PackError> {
+        let salt = open_header(keys, bytes)?;
+        let key = keys.object(id.0, salt);
+        let end = bytes.len().checked_sub(FOOTER_LEN).ok_or(PackError::Shape("short"))?;
+        let start = end.checked_sub(trailer_len(&bytes[end..])?).ok_or(PackError::Shape("short"))?;
+        let table = open_trailer(keys, id, salt, &bytes[start..end])?;
+        let open = |(number, (offset, frame)): (usize, (u64, &FrameEntry))| {
+            let sealed = &bytes[offset as usize..][..frame.stored_len as usize];
+            open_frame(&key, number as u32, sealed, frame.compressed, frame.raw_len() as usize)
+        };
+        let frames = table.offsets().zip(&table.frames).enumerate().map(open).collect::<Result<_, _>>()?;
+        Ok((table, frames))
+    }
 
     fn sample(cipher: Cipher) -> (Keys, Bytes, PackTable) {
         let keys = keys(cipher);
@@ -374,26 +402,79 @@ mod tests {
     fn every_flipped_bit_and_every_cut_is_seen() {
         for cipher in [Cipher::Aes256GcmSiv, Cipher::None] {
             let (keys, bytes, table) = sample(cipher);
-            let read = |bytes: &[u8]| -> Result<(), PackError> {
-                let salt = open_header(&keys, bytes)?;
-                let key = keys.object(table.id.0, salt);
-                let end = bytes.len().checked_sub(FOOTER_LEN).ok_or(PackError::Shape("short"))?;
-                let len = trailer_len(&bytes[end..])?;
-                let start = end.checked_sub(len).ok_or(PackError::Shape("short"))?;
-                let table = open_trailer(&keys, table.id, salt, &bytes[start..end])?;
-                for (n, (offset, frame)) in table.offsets().zip(&table.frames).enumerate() {
-                    let sealed = &bytes[offset as usize..][..frame.stored_len as usize];
-                    open_frame(&key, n as u32, sealed, frame.compressed, frame.raw_len() as usize)?;
-                }
-                Ok(())
-            };
-            assert_eq!(read(&bytes), Ok(()));
+            let read = |bytes: &[u8]| read(&keys, table.id, bytes);
+            assert_eq!(read(&bytes).unwrap().0, table);
             for at in 0..bytes.len() {
                 let mut flipped = bytes.to_vec();
                 flipped[at] ^= 1 << (at % 8);
                 assert!(read(&flipped).is_err(), "byte {at}");
                 assert!(read(&bytes[..at]).is_err(), "cut at {at}");
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn a_trailer_has_one_encoding_and_no_lie_passes(table in tables()) {
+            let mut plain = Vec::new();
+            table.encode(&mut plain);
+            prop_assert_eq!(&decode_trailer(table.id, table.salt, &plain), &Ok(table.clone()));
+            assert_strict(&plain, |bytes| {
+                let table = decode_trailer(table.id, table.salt, bytes)?;
+                assert!(table.frames.iter().all(|frame| frame.raw_len() <= u64::from(FRAME_BYTES_MAX)));
+                let mut again = Vec::new();
+                table.encode(&mut again);
+                Ok(again)
+            });
+        }
+
+        #[test]
+        fn a_frame_is_read_up_to_its_limit(lens in prop::collection::vec(prop_oneof![0..=FRAME_BYTES_MAX / 2, any::<u32>()], 1..5)) {
+            let chunks = lens.iter().map(|&len| ChunkEntry { id: ChunkId([1; 32]), len }).collect();
+            let frame = FrameEntry { stored_len: 1, compressed: true, chunks };
+            let mut plain = Vec::new();
+            PackTable { id: PackId([1; 16]), salt: [2; 32], frames: vec![frame.clone()] }.encode(&mut plain);
+            let is_read = decode_trailer(PackId([1; 16]), [2; 32], &plain).is_ok();
+            prop_assert_eq!(is_read, frame.raw_len() <= u64::from(FRAME_BYTES_MAX));
+        }
+
+        /// Frames of any chunks, of which some compress and some do not; and one change of any byte, or a cut.
+        #[test]
+        fn whatever_is_packed_is_read_back(
+            frames in prop::collection::vec(prop::collection::vec((0..400usize, any::<bool>(), any::<u8>()), 1..5), 0..5),
+            cipher in prop::sample::select(vec![Cipher::Aes256GcmSiv, Cipher::None]),
+            salt: [u8; 32], id: [u8; 16], at: prop::sample::Index, bit in 0..8u8,
+        ) {
+            let (keys, id) = (keys(cipher), PackId(id));
+            let mut pack = PackBuilder::new(&keys, id, salt);
+            let mut contents = Vec::new();
+            for chunks in &frames {
+                let mut content = Vec::new();
+                let mut entries = Vec::new();
+                for &(len, noisy, seed) in chunks {
+                    let chunk: Vec<u8> = if noisy {
+                        let mut bytes = vec![0; len];
+                        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+                        bytes
+                    } else {
+                        vec![seed; len]
+                    };
+                    entries.push(ChunkEntry { id: keys.chunk_id(&chunk), len: len as u32 });
+                    content.extend_from_slice(&chunk);
+                }
+                pack.push(Compressor::default().pack(&content, entries));
+                contents.push(content);
+            }
+            let (bytes, table) = pack.finish();
+            prop_assert_eq!(table.object_len(), bytes.len() as u64);
+            prop_assert_eq!(read(&keys, id, &bytes), Ok((table, contents)));
+            let at = at.index(bytes.len());
+            let mut flipped = bytes.to_vec();
+            flipped[at] ^= 1 << bit;
+            prop_assert!(read(&keys, id, &flipped).is_err());
+            prop_assert!(read(&keys, id, &bytes[..at]).is_err());
         }
     }
 }
