@@ -363,3 +363,6 @@ impl Record {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

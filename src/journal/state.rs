@@ -339,6 +339,8 @@ impl View {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    mod story;
+
     use super::*;
     use crate::ids::NodeId;
     use crate::journal::record::{self, CloneBody, SnapshotBody, Takeover};
