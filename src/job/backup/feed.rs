@@ -247,3 +247,6 @@ impl Feed<'_> {
         self.out.slots.send(slot).map_err(|_| BackupError::Stopped)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -466,3 +466,6 @@ impl Shared {
         Progress::add(&self.progress.bytes_read, bytes);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Looking inside snapshots that the backup job made.
 
+mod property;
+
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::sync::atomic::Ordering;

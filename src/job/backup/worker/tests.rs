@@ -1,0 +1,213 @@
+//! How content is cut: all of it and nothing else, between the bounds, by what it is and not by how it was read.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crossbeam_channel::unbounded;
+use proptest::prelude::*;
+
+use super::*;
+use crate::env::Env;
+use crate::ids::PackId;
+use crate::job::backup::stock::Stock;
+use crate::job::cancel::Cancel;
+use crate::job::testing::noise;
+use crate::repo::crypto::Cipher;
+use crate::repo::crypto::tests::keys;
+use crate::repo::pack::PackBuilder;
+use crate::tree::names::Names;
+use crate::tree::roots::Roots;
+
+/// As small as chunks may be.
+const SMALL: ChunkerParams = ChunkerParams { min: 4 << 10, average: 8 << 10, max: 16 << 10, segment: 64 << 10 };
+
+fn shared(chunker: ChunkerParams, sources: &Path) -> Shared {
+    Shared {
+        keys: keys(Cipher::None),
+        chunker,
+        env: Env::host(),
+        names: Names::new(),
+        roots: Arc::new(Roots::open(&[sources.to_owned()]).unwrap()),
+        stop: Cancel::new(),
+        failed: AtomicBool::new(false),
+        progress: Arc::default(),
+        counts: Counts::default(),
+    }
+}
+
+/// What a worker makes of something: the names in order, and the length of each chunk that it stored.
+fn cut<T>(shared: &Shared, work: impl FnOnce(&mut Worker<'_>) -> T) -> (T, HashMap<ChunkId, usize>) {
+    let (frames_in, frames) = unbounded();
+    let ledger = Ledger::new(HashSet::new(), Some(Stock::default()), || unreachable!());
+    let mut worker = Worker::new(shared, &ledger, frames_in);
+    let result = work(&mut worker);
+    worker.finish().unwrap();
+    let mut pack = PackBuilder::new(&shared.keys, PackId([1; 16]), [2; 32]);
+    for frame in frames {
+        let PackerInput::Data(frame) = frame else { panic!("content is no manifest") };
+        pack.push(frame);
+    }
+    let mut stored = HashMap::new();
+    for chunk in pack.finish().1.frames.iter().flat_map(|frame| &frame.chunks) {
+        assert_eq!(stored.insert(chunk.id, chunk.len as usize), None, "each is stored once");
+    }
+    (result, stored)
+}
+
+/// Gives what it has in pieces of these sizes, again and again.
+struct Pieces<'a>(&'a [u8], std::iter::Cycle<std::slice::Iter<'a, usize>>);
+
+impl io::Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.1.next().copied().unwrap_or(usize::MAX).min(buffer.len()).min(self.0.len());
+        let (piece, rest) = self.0.split_at(len);
+        buffer[..len].copy_from_slice(piece);
+        self.0 = rest;
+        Ok(len)
+    }
+}
+
+/// The chunks of a stream, as slices of it.
+fn chunks<'a>(shared: &Shared, bytes: &'a [u8], pieces: &[usize]) -> Vec<&'a [u8]> {
+    let (read, stored) = cut(shared, |worker| {
+        let mut source = Pieces(bytes, pieces.iter().cycle());
+        worker.stream(&mut source).unwrap().unwrap()
+    });
+    let (ids, len) = read;
+    assert_eq!(len, bytes.len() as u64);
+    let mut rest = bytes;
+    let mut chunks = Vec::new();
+    for id in ids {
+        let (chunk, after) = rest.split_at(stored[&id]);
+        assert_eq!(shared.keys.chunk_id(chunk), id, "what was stored is what is there");
+        chunks.push(chunk);
+        rest = after;
+    }
+    assert_eq!(rest.len(), 0, "all of it");
+    chunks
+}
+
+/// Runs of noise, of one byte, and of what came before.
+fn content(max: usize) -> impl Strategy<Value = Vec<u8>> {
+    let run = prop_oneof![
+        4 => (any::<u64>(), 1..max).prop_map(|(seed, len)| noise(seed, len)),
+        1 => (any::<u8>(), 1..max).prop_map(|(byte, len)| vec![byte; len]),
+        1 => (0..3u64, 1..max).prop_map(|(seed, len)| noise(seed, len)),
+    ];
+    prop::collection::vec(run, 0..5).prop_map(|runs| runs.concat())
+}
+
+fn lens(chunks: &[&[u8]]) -> Vec<usize> {
+    chunks.iter().map(|chunk| chunk.len()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn chunks_are_the_content_between_the_bounds_however_it_is_read(
+        bytes in content(60 << 10), pieces in prop::collection::vec(1..100_000usize, 1..6),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = shared(SMALL, dir.path());
+        let all = chunks(&shared, &bytes, &pieces);
+        prop_assert_eq!(lens(&chunks(&shared, &bytes, &[])), lens(&all), "read otherwise");
+        let (segment, min, max) = (SMALL.segment as usize, SMALL.min as usize, SMALL.max as usize);
+        let mut at = 0;
+        for chunk in &all {
+            let end = at + chunk.len();
+            prop_assert!(!chunk.is_empty() && chunk.len() <= max);
+            prop_assert!(chunk.len() >= min || end.is_multiple_of(segment) || end == bytes.len(), "{} bytes at {at}", chunk.len());
+            prop_assert_eq!(at / segment, (end - 1) / segment, "a chunk in two segments");
+            at = end;
+        }
+        // The window through which a file is seen does not show: the cuts are those of each segment as a whole.
+        let whole = bytes.chunks(segment).flat_map(|part| {
+            FastCDC::new(part, min, SMALL.average as usize, max).map(|chunk| chunk.length)
+        });
+        prop_assert_eq!(lens(&all), whole.collect::<Vec<_>>());
+    }
+
+    /// What is put in, taken out or changed near the front moves everything behind it, and costs a few chunks.
+    #[test]
+    fn most_chunks_outlive_a_change(seed: u64, at in 0..1000usize, put in 0..3000usize, cut in 0..3000usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = shared(ChunkerParams { segment: 1 << 30, ..SMALL }, dir.path());
+        let before = noise(seed, 600_000);
+        let mut after = before.clone();
+        after.splice(at..(at + cut).min(before.len()), noise(!seed, put));
+        let (before, after) = (chunks(&shared, &before, &[]), chunks(&shared, &after, &[]));
+        let known: BTreeSet<&[u8]> = before.iter().copied().collect();
+        let new = after.iter().filter(|chunk| !known.contains(*chunk)).count();
+        prop_assert!(before.len() > 36, "{} chunks", before.len());
+        prop_assert!(new <= 24, "{new} of {} are new", after.len());
+    }
+
+    /// A large file is read by several threads, or front to back, or comes as a stream: its chunks are the same.
+    #[test]
+    fn a_files_chunks_do_not_depend_on_who_reads_it(
+        runs in prop::collection::vec((0..40usize, content(40 << 10)), 1..4), sparse: bool,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = shared(SMALL, dir.path());
+        let path = dir.path().join("file");
+        let file = File::create(&path).unwrap();
+        let mut end = 0;
+        for (hole, bytes) in &runs {
+            end += if sparse { (*hole as u64) << 12 } else { 0 };
+            file.write_all_at(bytes, end).unwrap();
+            end += bytes.len() as u64;
+        }
+        file.set_len(end).unwrap();
+        file.sync_all().unwrap();
+        let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+        let open = || Arc::new(Content::of(read::open(&shared.roots, &tree_path).unwrap()));
+        let content = open();
+        let mut plain = vec![0; content.len() as usize];
+        prop_assert_eq!(content.read_at(&mut plain, 0).unwrap(), plain.len());
+        let whole = std::fs::read(&path).unwrap();
+        let data: Vec<u8> = match &content.extents {
+            None => whole,
+            Some(extents) => {
+                let data = |e: &Extent| whole[e.offset as usize..][..e.len as usize].to_vec();
+                extents.iter().flat_map(data).collect()
+            }
+        };
+        prop_assert!(plain == data, "the content is the extents one after another");
+
+        let (streamed, _) = cut(&shared, |worker| worker.stream(&mut &plain[..]).unwrap().unwrap().0);
+        let (read, _) = cut(&shared, |worker| worker.all_segments(&open()).unwrap().unwrap());
+        prop_assert_eq!((read.len, read.changed), (plain.len() as u64, false));
+        prop_assert_eq!(&read.chunks, &streamed);
+        // The last segment first, as it may happen.
+        let (mut parts, _) = cut(&shared, |worker| {
+            let starts: Vec<u64> = (0..plain.len() as u64).step_by(SMALL.segment as usize).collect();
+            let part = |start: u64| Segment { content: open(), start, len: SMALL.segment.min(plain.len() as u64 - start) };
+            starts.into_iter().rev().map(|start| worker.segment(&part(start)).unwrap()).collect::<Vec<_>>()
+        });
+        parts.reverse();
+        prop_assert!(parts.iter().all(|part| part.error.is_none()));
+        prop_assert_eq!(parts.into_iter().flat_map(|part| part.chunks).collect::<Vec<_>>(), streamed);
+    }
+}
+
+/// A file that is shorter than it was when it was opened: what is missing is told, and the rest is not lost.
+#[test]
+fn a_file_that_shrinks_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared(SMALL, dir.path());
+    let path = dir.path().join("file");
+    std::fs::write(&path, noise(1, 100_000)).unwrap();
+    let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+    let content = Arc::new(Content::of(read::open(&shared.roots, &tree_path).unwrap()));
+    File::options().write(true).open(&path).unwrap().set_len(70_000).unwrap();
+    let (read, stored) = cut(&shared, |worker| worker.all_segments(&content).unwrap().unwrap());
+    assert_eq!((read.len, read.changed, stored.values().sum::<usize>()), (70_000, true, 70_000));
+    let last = Segment { content, start: SMALL.segment, len: 100_000 - SMALL.segment };
+    let (done, _) = cut(&shared, |worker| worker.segment(&last).unwrap());
+    assert_eq!(done.error.map(|e| e.kind()), Some(io::ErrorKind::UnexpectedEof));
+}
