@@ -2,8 +2,8 @@
 //! read is ever wrong.
 //!
 //! The repository is made by the real jobs: two nodes, two terms, three snapshots of a tree with a hard link, a symbolic link
-//! and a sparse file. Then every byte of every object is flipped, every object is cut at every length, and objects are removed,
-//! emptied and exchanged.
+//! and a sparse file; for some of it also a prune, whose condemned objects are still there. Then every byte of every object is
+//! flipped, every object is cut at every length, and objects are removed, emptied and exchanged.
 
 #[path = "damage/matrix.rs"]
 mod matrix;
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use rig::{Read, Rig};
 use runner::job::report::verified::VerifyReport;
 use runner::job::verify::VerifyError;
+use runner::repo::names;
 
 /// Objects up to this size have every bit flipped, larger ones one bit of each byte.
 const ALL_BITS_MAX: usize = 320;
@@ -46,13 +47,15 @@ async fn judge(rig: &Rig, key: &str, what: &str) {
     if !told(&result, key) {
         assert!(harmless, "{key} {what}: not named, and not all can be read");
         let report = result.expect("an error is told");
-        assert!(key.contains("/live/"), "{key} {what}: not named ({:?})", report.damages);
+        let is_nobodys = key.contains("/live/") || rig.is_condemned(key);
+        assert!(is_nobodys, "{key} {what}: not named ({:?})", report.damages);
     }
 }
 
-async fn flip_and_cut(rig: &Rig) {
+/// Changes the objects whose keys are `wanted` in every way; returns in how many.
+async fn flip_and_cut(rig: &Rig, wanted: impl Fn(&str) -> bool) -> usize {
     let mut changes = 0;
-    for (key, object) in rig.memory.objects() {
+    for (key, object) in rig.memory.objects().into_iter().filter(|(key, _)| wanted(key)) {
         for at in 0..object.len() {
             let bits = if object.len() <= ALL_BITS_MAX { 0..8 } else { at % 8..at % 8 + 1 };
             for bit in bits {
@@ -70,15 +73,28 @@ async fn flip_and_cut(rig: &Rig) {
     }
     let report = rig.verify(100).await.unwrap();
     assert!(report.damages.is_empty(), "everything was put back: {:?}", report.damages);
-    assert!(changes > 10_000, "{changes} changes are too few to be all");
+    changes
 }
 
 #[tokio::test]
 async fn every_flip_and_every_cut_is_named_or_harmless_encrypted() {
-    flip_and_cut(&Rig::new(true).await).await;
+    let changes = flip_and_cut(&Rig::new(true).await, |_| true).await;
+    assert!(changes > 10_000, "{changes} changes are too few to be all");
 }
 
 #[tokio::test]
 async fn every_flip_and_every_cut_is_named_or_harmless_in_the_clear() {
-    flip_and_cut(&Rig::new(false).await).await;
+    let changes = flip_and_cut(&Rig::new(false).await, |_| true).await;
+    assert!(changes > 10_000, "{changes} changes are too few to be all");
+}
+
+/// Of what a prune wrote: its record and the one after it, and the index that stands for those before.
+#[tokio::test]
+async fn every_flip_and_every_cut_of_what_a_prune_wrote_is_named() {
+    let rig = Box::pin(Rig::pruned(true)).await;
+    let (role, prune) = (&rig.role.name, rig.view.state.condemned[0].seq);
+    let index = names::index(role, rig.view.state.indexes[0]);
+    let written = [names::record(role, prune), names::record(role, prune.next()), index];
+    let changes = flip_and_cut(&rig, |key| written.iter().any(|name| name == key)).await;
+    assert!(changes > 3000, "{changes} changes are too few to be all");
 }

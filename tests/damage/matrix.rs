@@ -17,10 +17,15 @@ fn kind(key: &str) -> &str {
 /// Whatever was done: it is told, and what can still be read is right.
 async fn judge(rig: &Rig, key: &str, what: &str) {
     let result = rig.verify_remembering(100, Some(rig.view.clone())).await;
-    assert!(told(&result, key), "{key} {what}: not named: {result:?}");
+    // What is condemned is no damage, and takes nothing with it.
+    let condemned = rig.is_condemned(key);
+    assert_eq!(told(&result, key), !condemned, "{key} {what}: {result:?}");
     for (number, read) in rig.read().await.iter().enumerate() {
-        if let Read::Content(content) = read {
-            assert_eq!(content, &rig.content[number], "{key} {what}: snapshot {number} reads wrong");
+        match read {
+            Read::Content(content) => {
+                assert_eq!(content, &rig.content[number], "{key} {what}: snapshot {number} reads wrong");
+            }
+            Read::Refused(why) => assert!(!condemned, "{key} {what}: snapshot {number}: {why}"),
         }
     }
 }
@@ -60,6 +65,14 @@ async fn whatever_happens_to_an_object_is_named_encrypted() {
 #[tokio::test]
 async fn whatever_happens_to_an_object_is_named_in_the_clear() {
     matrix(&Rig::new(false).await).await;
+}
+
+#[tokio::test]
+async fn whatever_happens_to_an_object_after_a_prune_is_named_unless_it_is_condemned() {
+    let rig = Box::pin(Rig::pruned(true)).await;
+    let condemned = rig.memory.objects().keys().filter(|key| rig.is_condemned(key)).count();
+    assert!(condemned >= 4, "{condemned} condemned objects are in the store");
+    matrix(&rig).await;
 }
 
 /// Somebody who can write the bucket can put an old state back; only a node that saw the new one can tell.

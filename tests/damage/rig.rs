@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use runner::config::{KeySource, RoleSettings};
+use runner::config::{Keep, KeySource, Lease, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
 use runner::job::backup::{Ask, Opening};
@@ -14,6 +14,7 @@ use runner::job::cancel::Cancel;
 use runner::job::init::init;
 use runner::job::lease::Sessions;
 use runner::job::progress::Progress;
+use runner::job::prune::{self, Pruned};
 use runner::job::report::verified::VerifyReport;
 use runner::job::repository::Repository;
 use runner::job::runner::Runner;
@@ -104,16 +105,46 @@ impl Rig {
 
         rig.reread().await;
         assert_eq!((rig.view.term().0, rig.view.state.snapshots.len()), (2, 3));
-        rig.content = rig
-            .read()
-            .await
-            .into_iter()
-            .map(|read| match read {
-                Read::Content(content) => content,
-                Read::Refused(why) => panic!("{why}"),
-            })
-            .collect();
+        rig.content = rig.read_all().await;
         rig
+    }
+
+    /// The same after a prune and one more run: the oldest snapshot is forgotten, one index object stands for those before, and
+    /// what only that snapshot needed is condemned and still there.
+    pub(crate) async fn pruned(encrypted: bool) -> Self {
+        let mut rig = Self::new(encrypted).await;
+        let nowhere = StoreUrl::Dir(rig.dir.path().join("nowhere"));
+        let settings = Settings::for_flags(&rig.role.sources, nowhere, rig.role.name.clone(), rig.role.key.clone());
+        let keep = Some(Keep { last: 2, ..Keep::default() });
+        let role = RoleSettings { keep, max_unused: 0, lease: Lease::None, ..rig.role.clone() };
+        let (runner, store): (_, Arc<dyn Store>) = (rig.runner(2), Arc::new(rig.memory.clone()));
+        let pruned = Box::pin(prune::run(&runner, &settings.unwrap(), &role, async || Ok(store))).await.unwrap();
+        let Pruned::Done(report) = pruned else { panic!("{pruned:?}") };
+        assert!(report.packs_repacked > 0 && report.swept.waiting == report.packs_condemned, "{report:?}");
+        std::fs::write(rig.role.sources[0].join("d"), noise(4, 25)).unwrap();
+        rig.back_up(2).await;
+        rig.reread().await;
+        rig.content = rig.read_all().await;
+        assert_eq!((rig.content.len(), rig.view.state.indexes.len(), rig.view.state.condemned.len()), (3, 2, 1));
+        rig
+    }
+
+    /// Whether a prune condemned this object: nobody needs it any more.
+    pub(crate) fn is_condemned(&self, key: &str) -> bool {
+        let role = &self.role.name;
+        self.view.state.condemned.iter().any(|condemned| {
+            condemned.packs.iter().any(|id| names::pack(role, *id) == key)
+                || condemned.indexes.iter().any(|id| names::index(role, *id) == key)
+        })
+    }
+
+    /// Everything of every snapshot, while nothing is damaged.
+    async fn read_all(&self) -> Vec<Content> {
+        let whole = |read| match read {
+            Read::Content(content) => content,
+            Read::Refused(why) => panic!("{why}"),
+        };
+        self.read().await.into_iter().map(whole).collect()
     }
 
     /// Reads the journal as it is now.
@@ -142,10 +173,9 @@ impl Rig {
         Journal::new(repository.store.clone(), repository.keys.clone(), self.env.clone(), node, InstanceId([9; 8]))
     }
 
-    /// One run of a node.
-    pub(crate) async fn back_up(&self, node: u8) {
+    fn runner(&self, node: u8) -> Runner {
         let (id, name) = (NodeId([node; 16]), format!("n{node}"));
-        let runner = Runner {
+        Runner {
             env: self.env.clone(),
             state_dir: self.dir.path().join(&name),
             node: NodeRef { id, name },
@@ -154,13 +184,18 @@ impl Rig {
             progress: Arc::default(),
             config_hash: String::new(),
             sessions: Sessions::default(),
-        };
+        }
+    }
+
+    /// One run of a node.
+    pub(crate) async fn back_up(&self, node: u8) {
+        let runner = self.runner(node);
         let repository = self.open().await.unwrap();
         let opening = Opening::open(&runner, &repository).await.unwrap();
         let history = opening.history();
         let inputs = Inputs {
             role: &self.role,
-            node: id,
+            node: runner.node.id,
             label: "",
             now: self.env.clock.now(),
             clock_offset: None,
