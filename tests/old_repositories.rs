@@ -1,4 +1,4 @@
-//! Repositories that earlier versions made are read, verified and restored by this one.
+//! Repositories that earlier versions made are read, verified and restored by this one, and it goes on from them.
 //!
 //! Each folder of `tests/old/` is one: a directory store, its key file and passphrase, and for each snapshot what find(1) and
 //! sha256sum(1) said of the source when it was made (`tests/old/make`).
@@ -8,16 +8,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use runner::config::KeySource;
+use runner::config::{Keep, KeySource, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
+use runner::ids::{ChunkId, InstanceId, NodeId};
+use runner::job::audit::audit;
+use runner::job::cancel::Cancel;
+use runner::job::guard;
 use runner::job::inside::Archive;
+use runner::job::lease::Sessions;
 use runner::job::progress::Progress;
+use runner::job::prune::{self, Pruned};
+use runner::job::report::Outcome;
 use runner::job::repository::Repository;
 use runner::job::restore::{RepositorySource, RestoreOptions, restore};
+use runner::job::runner::Runner;
 use runner::job::verify::verify;
-use runner::repo::entry::Kind;
+use runner::journal::record::NodeRef;
+use runner::repo::entry::{Kind, TreePath};
 use runner::store::Store;
 use runner::store::dir::DirStore;
 
@@ -74,38 +84,51 @@ fn describe(root: &Path) -> Vec<u8> {
     lines.concat()
 }
 
+async fn open(path: &Path) -> Archive {
+    let repository = Repository::open(store(path), &"app".parse().unwrap(), &key(path)).await.unwrap();
+    Archive::open(repository, &Env::host(), None).await.unwrap()
+}
+
+/// Restores one snapshot into `target` and compares it with what the source was.
+async fn assert_restores(archive: &Archive, root: ChunkId, target: &Path, expected: &[u8], what: &str) {
+    let source = RepositorySource::open(archive.clone(), root).await.unwrap();
+    let entries = Box::new(source.entries(&[]));
+    let roots = source.roots().await.unwrap();
+    let options = RestoreOptions { target: target.to_owned(), roots, numeric_ids: true, ..RestoreOptions::default() };
+    let report =
+        restore(Arc::new(source), entries, options, Arc::new(Progress::default()), &Env::host()).await.unwrap();
+    assert!(report.is_success(), "{report:?}");
+    let text = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\n", "\n");
+    assert_eq!(text(&describe(&target.join("srv/app"))), text(expected), "{what}");
+}
+
+async fn assert_verifies(path: &Path, key: &KeySource, snapshots: u64) {
+    let (progress, env, role) = (Progress::default(), Env::host(), "app".parse().unwrap());
+    let report = verify(store(path), &role, key, 100, &|_| None, &progress, &env).await.unwrap();
+    assert!(report.damages.is_empty(), "{}: {:?}", path.display(), report.damages);
+    let records = fs::read_dir(path.join("store/app/journal")).unwrap().count() as u64;
+    let checked = report.checked;
+    assert_eq!((checked.records, checked.snapshots, checked.unreferenced), (records, snapshots, 0));
+}
+
 #[tokio::test]
 async fn every_snapshot_comes_back_as_it_was() {
-    let env = Env::host();
     for path in repositories() {
-        let repository = Repository::open(store(&path), &"app".parse().unwrap(), &key(&path)).await.unwrap();
-        let archive = Archive::open(repository, &env, None).await.unwrap();
+        let archive = open(&path).await;
         let expected = expected(&path);
         assert_eq!(archive.snapshots().len(), expected.len());
         let nodes: Vec<&str> = archive.snapshots().iter().map(|s| s.node.name.as_str()).collect();
         assert_eq!(nodes, ["east", "east", "west"], "{}", path.display());
         for (number, snapshot) in archive.snapshots().iter().enumerate() {
             let target = tempfile::tempdir().unwrap();
-            let source = RepositorySource::open(archive.clone(), snapshot.root).await.unwrap();
-            let entries = Box::new(source.entries(&[]));
-            let options = RestoreOptions {
-                target: target.path().join("t"),
-                roots: source.roots().await.unwrap(),
-                numeric_ids: true,
-                ..RestoreOptions::default()
-            };
-            let report =
-                restore(Arc::new(source), entries, options, Arc::new(Progress::default()), &env).await.unwrap();
-            assert!(report.is_success(), "{report:?}");
-            let found = describe(&target.path().join("t/srv/app"));
-            let text = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\n", "\n");
-            assert_eq!(text(&found), text(&expected[number]), "{} snapshot {}", path.display(), number + 1);
+            let what = format!("{} snapshot {}", path.display(), number + 1);
+            assert_restores(&archive, snapshot.root, &target.path().join("t"), &expected[number], &what).await;
         }
         // What a restore may not be allowed to set, or a file system may not have.
         let reader = archive.reader().await.unwrap();
         let root = archive.snapshots()[0].root;
         let entry = async |name: &str| {
-            let path = runner::repo::entry::TreePath::new(format!("srv/app/{name}")).unwrap();
+            let path = TreePath::new(format!("srv/app/{name}")).unwrap();
             reader.entry(root, &path).await.unwrap().unwrap()
         };
         assert_eq!(entry("deep/numbers").await.xattrs[0].value, b"kept");
@@ -117,11 +140,83 @@ async fn every_snapshot_comes_back_as_it_was() {
 async fn they_verify_with_the_key_file_and_with_the_passphrase() {
     for path in repositories() {
         for key in [key(&path), KeySource::PassphraseFile(path.join("passphrase"))] {
-            let (progress, env) = (Progress::default(), Env::host());
-            let role = "app".parse().unwrap();
-            let report = verify(store(&path), &role, &key, 100, &|_| None, &progress, &env).await.unwrap();
-            assert!(report.damages.is_empty(), "{}: {:?}", path.display(), report.damages);
-            assert_eq!((report.checked.records, report.checked.snapshots, report.checked.unreferenced), (5, 3, 0));
+            assert_verifies(&path, &key, 3).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn their_journals_pass_the_audit_and_tell_what_was_pruned() {
+    let condemned = async |path: &Path| open(path).await.view.state.condemned.len();
+    let mut all = 0;
+    for path in repositories() {
+        let role = RoleSettings::new("app".parse().unwrap(), key(&path), vec!["/srv/app".into()]);
+        let period = ("2026-11-01T00:00:00Z".parse().unwrap(), Env::host().clock.now());
+        let report = audit(store(&path), &role, None, period, &|_| None).await.unwrap();
+        assert_eq!(report.findings, [], "{}", path.display());
+        all += condemned(&path).await;
+    }
+    assert_eq!(all, 1, "one of them was left in the middle of a sweep");
+}
+
+/// What runs a node of its own.
+fn runner(state_dir: &Path) -> Runner {
+    Runner {
+        env: Env::host(),
+        node: NodeRef { id: NodeId([8; 16]), name: "north".to_owned() },
+        instance: InstanceId(Env::host().random_bytes()),
+        state_dir: state_dir.to_owned(),
+        cancel: Cancel::new(),
+        progress: Arc::default(),
+        config_hash: String::new(),
+        sessions: Sessions::default(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_today_goes_on_from_them_and_prunes_them() {
+    for old in repositories() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = std::process::Command::new("cp").arg("-a").arg(&old).arg(dir.path().join("copy")).status();
+        assert!(status.unwrap().success());
+        let (copy, place) = (dir.path().join("copy"), dir.path().join("t"));
+        fs::create_dir(dir.path().join("state")).unwrap();
+        let expected = expected(&old);
+        let newest = expected.last().unwrap();
+        let before = open(&copy).await;
+        assert_restores(&before, before.snapshots()[2].root, &place, newest, "before").await;
+
+        // The same tree elsewhere: it is a new source, and no new content.
+        let runner = runner(&dir.path().join("state"));
+        let (url, source) = (StoreUrl::Dir(copy.join("store")), place.join("srv/app"));
+        let settings = Settings::for_flags(std::slice::from_ref(&source), url, "app".parse().unwrap(), key(&copy));
+        let settings = settings.unwrap();
+        let role = settings.roles.values().next().unwrap();
+        let connect = async || Ok(store(&copy));
+        let done = guard::backup(&runner, &settings, role, connect, guard::Request::default(), &|_, _| ()).await;
+        let report = done.unwrap().0;
+        assert_eq!(report.outcome, Outcome::Committed, "{report:?}");
+        let after = open(&copy).await;
+        let chunks = async |archive: &Archive, root: ChunkId, path: &Path| {
+            let path = path.join("deep/numbers");
+            let path = TreePath::new(&path.as_os_str().as_bytes()[1..]).unwrap();
+            archive.reader().await.unwrap().entry(root, &path).await.unwrap().unwrap().kind.chunks().to_vec()
+        };
+        let was = chunks(&before, before.snapshots()[2].root, Path::new("/srv/app")).await;
+        assert!(!was.is_empty());
+        assert_eq!(chunks(&after, after.snapshots()[3].root, &source).await, was);
+        assert_verifies(&copy, &key(&copy), 4).await;
+
+        // Two go, the sweep that died is finished, and what stays is as it was.
+        let keep = Some(Keep { last: 2, ..Keep::default() });
+        let role = RoleSettings { keep, max_unused: 0, prune_grace: Duration::ZERO, ..role.clone() };
+        let pruned = Box::pin(prune::run(&runner, &settings, &role, async || Ok(store(&copy)))).await.unwrap();
+        let Pruned::Done(report) = pruned else { panic!("{pruned:?}") };
+        assert!(report.swept.packs > 0 && report.swept.waiting == 0, "{report:?}");
+        let left = open(&copy).await;
+        assert!(left.view.state.condemned.is_empty());
+        assert_eq!(left.snapshots(), &after.snapshots()[2..]);
+        assert_restores(&left, left.snapshots()[0].root, &dir.path().join("again"), newest, "after").await;
+        assert_verifies(&copy, &key(&copy), 2).await;
     }
 }
