@@ -91,7 +91,7 @@ async fn every_flip_and_every_cut_is_named_or_harmless_in_the_clear() {
 /// Of what a prune wrote: its record and the one after it, and the index that stands for those before.
 #[tokio::test]
 async fn every_flip_and_every_cut_of_what_a_prune_wrote_is_named() {
-    let rig = Rig::pruned(true).await;
+    let rig = Box::pin(Rig::pruned(true)).await;
     let (role, prune) = (&rig.role.name, rig.view.state.condemned[0].seq);
     let index = names::index(role, rig.view.state.indexes[0]);
     let written = [names::record(role, prune), names::record(role, prune.next()), index];

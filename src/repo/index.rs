@@ -264,7 +264,9 @@ mod tests {
             let frame = FrameEntry { stored_len: 9, compressed: false, chunks: shared.iter().take(4).copied().collect() };
             packs.push(PackTable { id: PackId([again; 16]), salt: [0; 32], frames: vec![frame] });
             let mut index = Index::default();
-            packs.iter().for_each(|pack| index.add(pack));
+            for pack in &packs {
+                index.add(pack);
+            }
             index.sort();
             let mut places = std::collections::BTreeMap::<ChunkId, Vec<_>>::new();
             for pack in &packs {

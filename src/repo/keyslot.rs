@@ -336,10 +336,8 @@ mod tests {
         fn what_a_slot_may_not_ask_for_is_not_tried(
             memory_kib in ARGON2_MEMORY_KIB_MAX + 1..ARGON2_MEMORY_KIB_MAX + 4096, passes in 60..70u32, large: bool,
         ) {
-            let kind = match large {
-                true => SlotKind::Passphrase { memory_kib, passes: 1, lanes: 1 },
-                false => SlotKind::Passphrase { memory_kib: 8, passes, lanes: 1 },
-            };
+            let (memory_kib, passes) = if large { (memory_kib, 1) } else { (8, passes) };
+            let kind = SlotKind::Passphrase { memory_kib, passes, lanes: 1 };
             let slot = KeySlot { v: VERSION, kind, salt: "02".repeat(32), wrapped: "00".repeat(48) };
             prop_assert_eq!(&KeySlot::decode(&slot.encode()), &Ok(slot.clone()));
             let secret = Secret::parse_passphrase(b"correct horse").unwrap();

@@ -69,7 +69,7 @@ async fn whatever_happens_to_an_object_is_named_in_the_clear() {
 
 #[tokio::test]
 async fn whatever_happens_to_an_object_after_a_prune_is_named_unless_it_is_condemned() {
-    let rig = Rig::pruned(true).await;
+    let rig = Box::pin(Rig::pruned(true)).await;
     let condemned = rig.memory.objects().keys().filter(|key| rig.is_condemned(key)).count();
     assert!(condemned >= 4, "{condemned} condemned objects are in the store");
     matrix(&rig).await;

@@ -164,7 +164,7 @@ async fn back_up(rig: &mut Rig, node: u8) -> Committed {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(5))]
 
     #[test]
     fn what_is_counted_is_what_changed_and_the_manifest_is_the_trees(trees in prop::collection::vec(tree(), 4), trusts: bool) {

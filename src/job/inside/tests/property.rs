@@ -35,12 +35,11 @@ fn path_of(n: usize) -> TreePath {
 
 fn entry(n: usize, version: u8) -> Entry {
     let kind = match version {
-        0 => Kind::File { size: 1, extents: None, chunks: vec![ChunkId([1; 32])] },
         1 => Kind::File { size: 2, extents: None, chunks: vec![ChunkId([2; 32])] },
         2 => Kind::Dir,
         _ => Kind::File { size: 1, extents: None, chunks: vec![ChunkId([1; 32])] },
     };
-    // The same content as another version has, and another owner.
+    // Two versions have the same content, and another owner.
     let owner = Owner { mode: if version == 3 { 0o600 } else { 0o644 }, ..Owner::default() };
     Entry { path: path_of(n), kind, owner, mtime: Nanos(n as i128), xattrs: Vec::new() }
 }

@@ -66,7 +66,8 @@ struct Model {
     last_slot: Option<i64>,
     /// Of every snapshot that was ever committed.
     slots: BTreeMap<u64, i64>,
-    paused: Option<Option<i64>>,
+    /// Whether it is paused, and until when.
+    paused: (bool, Option<i64>),
     clones: BTreeSet<u8>,
     strange: bool,
 }
@@ -165,11 +166,11 @@ fn write(view: &View, model: &mut Model, ids: &BTreeMap<u64, Digest>, act: &Act,
             (holder, Body::Swept(SweptBody { prunes: prunes.into_iter().map(Seq).collect() }))
         }
         Act::Pause(until) => {
-            (without_permit, model.paused) = (true, Some(*until));
+            (without_permit, model.paused) = (true, (true, *until));
             (9, Body::Pause(PauseBody { until: until.map(at), why: None }))
         }
         Act::Resume => {
-            (without_permit, model.paused) = (true, None);
+            (without_permit, model.paused) = (true, (false, None));
             (9, Body::Resume)
         }
         Act::Clone(node) => {
@@ -228,7 +229,8 @@ fn assert_is(view: &View, model: &Model, story: &[Told]) {
     let indexes = state.condemned.iter().flat_map(|c| c.indexes.iter().map(|index| (c.seq.0, *index)));
     assert_eq!(indexes.collect::<BTreeSet<_>>(), model.condemned_indexes);
     assert_eq!(state.last_slot, model.last_slot.map(at));
-    assert_eq!(state.paused.as_ref().map(|p| p.until), model.paused.map(|until| until.map(at)));
+    let (is_paused, until) = model.paused;
+    assert_eq!(state.paused.as_ref().map(|p| p.until), is_paused.then(|| until.map(at)));
     assert_eq!(state.clones.iter().map(|node| node.0[0]).collect::<BTreeSet<_>>(), model.clones);
     assert_eq!(view.understood(), !model.strange);
     let past: BTreeSet<i64> = model.forgotten.iter().filter_map(|seq| model.slots.get(seq)).copied().collect();
