@@ -452,7 +452,7 @@ async fn cron(
             async move || Ok(store)
         };
         match guard::backup(&runner, &settings, &role, connect, request, &|_, _| {}).await {
-            Ok((report, _)) => voice.ran(&report),
+            Ok((report, reason)) => voice.ran(&voice.explained(&report, reason.as_ref())),
             Err(error) => voice.failed(&role.name, &error),
         }
         runs += 1;
