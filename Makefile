@@ -9,8 +9,10 @@ SOURCE ?=
 # The peers of `make bench`, the tree, and how often each row is timed.
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
+# The story that `make replay` tells.
+SEED ?= 0
 
-.PHONY: help build demo test check-large check-pair check-slots fmt lint deny bench fuzz install clean
+.PHONY: help build demo test check-large check-pair check-slots soak replay planted fmt lint deny bench fuzz install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-11s %s\n' "$$t" "$$d"; done
@@ -35,6 +37,15 @@ check-pair: ## how fast a killed holder is followed, 20 times over: prints the d
 
 check-slots: ## 200 slots with random failovers, as daemons and as crons; a quarter of an hour
 	@scripts/campaign campaign_of_daemons campaign_of_crons
+
+soak: ## the simulator's stories on every core until it is stopped; says seed and commit of each that ends badly
+	SIM_COMMIT="$$(git rev-parse --short HEAD 2>/dev/null)" $(CARGO) test --locked --no-default-features --test sim -- --ignored --exact seeds::soak --nocapture
+
+replay: ## the story of one seed, with what the program logs: make replay SEED=n
+	SIM_SEED="$(SEED)" SIM_LOG=info $(CARGO) test --locked --no-default-features --test sim -- --ignored --exact seeds::replay --nocapture
+
+planted: ## whether the simulator finds each of the bugs that are planted for it
+	$(CARGO) test --locked --no-default-features --features planted --test sim -- planted --nocapture
 
 fmt: ## formats the code
 	$(CARGO) fmt --all

@@ -74,7 +74,9 @@ struct State {
     /// Packs and index objects that were deleted.
     deleted: u64,
     reads: u64,
-    given: HashMap<String, Vec<Arc<Files>>>,
+    given: HashMap<String, Vec<(Duration, Arc<Files>)>>,
+    /// When each pack was put.
+    born: HashMap<Id, Duration>,
     ids: HashSet<Id>,
     /// By number: who wrote it.
     writers: BTreeMap<u64, (String, String)>,
@@ -154,9 +156,9 @@ impl Judge {
     /// A run of this process begins with these files, under a permit that ends then.
     pub fn given(&self, who: Who, instance: &str, files: Files, deadline: &Deadline) {
         let mut state = self.state();
-        state.given.entry(instance.to_owned()).or_default().push(Arc::new(files));
         state.working.retain(|working| working.who != who);
         let since = self.world.now();
+        state.given.entry(instance.to_owned()).or_default().push((since, Arc::new(files)));
         state.working.push(Working { who, since, deadline: deadline.clone() });
     }
 
@@ -312,19 +314,22 @@ impl Judge {
         let before: HashSet<Id> = index(state)?.into_keys().collect();
         let new: Vec<Id> =
             body["indexes"].as_array().into_iter().flatten().map(text_of).filter(|id| !id.is_empty()).collect();
+        state.indexes.extend(new.iter().cloned());
+        let root = text_of(&body["root"]);
+        let (files, packs) = tree(state, &root).map_err(|e| format!("record {seq}, a new snapshot: {e}"))?;
+        let given = state.given.get(instance).and_then(|all| all.iter().rfind(|(_, given)| **given == files)).cloned();
+        let Some((began, files)) = given else {
+            return Err(format!("record {seq} has files that no run of its process had"));
+        };
+        // What is committed is never sent again. A pack that a broken run left is named whole, and was not sent by this one.
         for id in &new {
             let object = state.objects.get(&format!("app/index/{id}")).cloned();
             let table = reader(state).table(id, object.as_ref())?;
-            // What is committed is never sent again.
-            if let Some((chunk, _)) = table.iter().find(|(chunk, _)| before.contains(chunk)) {
+            let sent = |place: &Place| state.born.get(&place.pack).is_some_and(|at| *at >= began);
+            if let Some((chunk, _)) = table.iter().find(|(chunk, place)| before.contains(chunk) && sent(place)) {
                 return Err(format!("record {seq} brings chunk {chunk} once more"));
             }
         }
-        state.indexes.extend(new);
-        let root = text_of(&body["root"]);
-        let (files, packs) = tree(state, &root).map_err(|e| format!("record {seq}, a new snapshot: {e}"))?;
-        let given = state.given.get(instance).and_then(|all| all.iter().find(|given| ***given == files)).cloned();
-        let Some(files) = given else { return Err(format!("record {seq} has files that no run of its process had")) };
         if let Some(pack) = state.condemned.values().flat_map(|c| &c.packs).find(|pack| packs.contains(*pack)) {
             return Err(format!("record {seq} refers to pack {pack}, which is condemned"));
         }
@@ -409,7 +414,12 @@ impl Observer for Judge {
                 let number = name.parse().map_err(|_| format!("{} is no record", what.key));
                 number.and_then(|seq| self.record(state, host, seq, object))
             }
-            ("packs" | "index", None, Some(_)) => Ok(()),
+            ("packs", None, Some(_)) => {
+                let id = name.rsplit('/').next().unwrap_or_default().to_owned();
+                state.born.insert(id, what.at);
+                Ok(())
+            }
+            ("index", None, Some(_)) => Ok(()),
             ("packs" | "index", Some(_), Some(_)) if same => Ok(()),
             ("packs" | "index", Some(_), None) => self.deleted(state, &what.key),
             _ => Err(format!("{} was {}", what.key, if what.after.is_some() { "overwritten" } else { "deleted" })),

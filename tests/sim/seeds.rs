@@ -1,6 +1,8 @@
 //! Seeds, one after another: so many in a test, without end in `make soak`, one with its story in `make replay`.
 
 use std::env;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use crate::story::{self, Told};
@@ -32,7 +34,8 @@ impl Sum {
         self.swept += told.count.swept;
         self.deleted += told.count.deleted;
         if !told.broken.is_empty() {
-            println!("seed {}: {}", told.seed, told.broken[0]);
+            let commit = env::var("SIM_COMMIT").unwrap_or_default();
+            println!("seed {} {commit}: {}", told.seed, told.broken[0]);
             self.broken.push(told);
         }
     }
@@ -107,18 +110,29 @@ fn replay() {
     assert!(told.broken.is_empty(), "{:#?}", told.broken);
 }
 
-/// Plays until it is stopped, or for SIM_SEEDS seeds.
+/// Plays on every core until it is stopped, or so many seeds.
 #[test]
 #[ignore = "make soak"]
 fn soak() {
-    let (started, mut sum) = (Instant::now(), Sum::default());
-    let (first, step) = (number("SIM_FIRST", 1_000_000), number("SIM_STEP", 1));
-    for n in 0..number("SIM_SEEDS", u64::MAX) {
-        sum.add(story::play(first + n * step, false));
-        if sum.seeds.is_multiple_of(1000) {
-            sum.say(started);
+    let (started, sum) = (Instant::now(), Mutex::new(Sum::default()));
+    let (first, count) = (number("SIM_FIRST", 1_000_000), number("SIM_SEEDS", u64::MAX));
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    thread::scope(|scope| {
+        for core in 0..cores {
+            let sum = &sum;
+            scope.spawn(move || {
+                for n in (core..count).step_by(cores as usize) {
+                    let told = story::play(first + n, false);
+                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    sum.add(told);
+                    if sum.seeds.is_multiple_of(1000) {
+                        sum.say(started);
+                    }
+                }
+            });
         }
-    }
+    });
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     sum.say(started);
     assert!(sum.broken.is_empty());
 }
