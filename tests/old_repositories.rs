@@ -24,7 +24,7 @@ use runner::job::prune::{self, Pruned};
 use runner::job::report::Outcome;
 use runner::job::repository::Repository;
 use runner::job::restore::{RepositorySource, RestoreOptions, restore};
-use runner::job::runner::Runner;
+use runner::job::runner::{Runner, Surroundings};
 use runner::job::verify::verify;
 use runner::journal::record::NodeRef;
 use runner::repo::entry::{Kind, TreePath};
@@ -169,6 +169,7 @@ fn runner(state_dir: &Path) -> Runner {
         cancel: Cancel::new(),
         progress: Arc::default(),
         config_hash: String::new(),
+        surroundings: Surroundings::default(),
         sessions: Sessions::default(),
     }
 }

@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use runner::config::Probe;
 use runner::env::Env;
 use runner::role::probe::Answer::{self, No, Unknown, Yes};
-use runner::role::probe::{Context, assess};
+use runner::role::probe::{Context, HostSenses, assess};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -178,7 +178,7 @@ async fn ask_within(url: &str, wanted: Wanted<'_>, timeout: Duration) -> (Answer
         ca_file: wanted.ca_file,
     };
     let context = Context { node: "east".into(), role: "app".parse().unwrap(), term: None, slot: None };
-    let assessment = assess(&probe, None, &context, &Env::host()).await;
+    let assessment = assess(&probe, None, &context, &HostSenses, &Env::host()).await;
     let [evidence] = &assessment.evidence[..] else { panic!("{assessment:?}") };
     assert_eq!(evidence.answer, assessment.answer);
     assert_eq!(evidence.subject.to_string(), format!("http {url}"));

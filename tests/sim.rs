@@ -20,6 +20,8 @@ mod leases;
 mod net;
 #[path = "sim/node.rs"]
 mod node;
+#[path = "sim/plain.rs"]
+mod plain;
 #[cfg(feature = "planted")]
 #[path = "sim/planted.rs"]
 mod planted;

@@ -324,7 +324,7 @@ impl Loop {
             }
             if request.scheduled && matches!(&result, Ok((report, _)) if report.snapshot.is_some()) {
                 // Whatever comes of it, the run was good.
-                match work.prune(&footing, lost_later).await {
+                match Box::pin(work.prune(&footing, lost_later)).await {
                     Ok(Some(report)) => voice.pruned(&report),
                     Ok(None) | Err(PruneError::Session(BackupError::Interrupted)) => {}
                     Err(error) => voice.not_pruned(role, &error),

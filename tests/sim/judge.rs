@@ -11,12 +11,10 @@ use runner::env::Clock as _;
 use runner::role::permit::Deadline;
 use serde_json::Value;
 
+pub use crate::reader::Files;
 use crate::reader::{Id, Place, Reader};
 use crate::wire::{Change, Observer, Place as Where};
 use crate::world::WorldRef;
-
-/// What the files of a run were.
-pub type Files = BTreeMap<Vec<u8>, Bytes>;
 
 /// A probe's answer is believed for so long by whoever asked: it is asked every five seconds, and work on it may wait for an answer.
 const BELIEVED: Duration = Duration::from_mins(3);
@@ -87,6 +85,8 @@ struct State {
     held: BTreeMap<usize, Duration>,
     frozen: BTreeMap<usize, Duration>,
     lease: Option<String>,
+    /// Where etcd decides: when it took each record.
+    decided: HashMap<Id, Duration>,
     /// How often each host changed something.
     effects: BTreeMap<usize, u64>,
     broken: Vec<String>,
@@ -271,8 +271,9 @@ impl Judge {
             let why = text_of(&record["body"]["why"]);
             let yes = state.said_yes.get(&instance).copied();
             // Unknown is not yes. Who was stopped meanwhile goes on where it was.
-            let stopped = state.held.get(&host).is_some_and(|at| now < *at + BELIEVED);
-            if self.probes && why != "operator" && yes.is_none_or(|at| now > at + BELIEVED && !stopped) {
+            let decided = state.decided.get(&digest).copied().unwrap_or(now);
+            let stopped = state.held.get(&host).is_some_and(|at| decided < *at + BELIEVED);
+            if self.probes && why != "operator" && yes.is_none_or(|at| decided > at + BELIEVED && !stopped) {
                 return Err(format!("record {seq}: {node} took the role at {now:?}; its probes said yes at {yes:?}"));
             }
         } else if term != state.term || (!unfenced && text("takeover") != state.takeover) {
@@ -284,7 +285,7 @@ impl Judge {
         let body = &record["body"];
         match kind.as_str() {
             "snapshot" => {
-                self.snapshot(state, seq, &digest, &instance, body)?;
+                snapshot(state, seq, &digest, &instance, body)?;
                 if let Ok(slot) = text("slot").parse::<Timestamp>() {
                     let (count, _) = *state.slots.entry(slot).and_modify(|(n, _)| *n += 1).or_insert((1, now));
                     if count > 1 {
@@ -307,33 +308,6 @@ impl Judge {
         state.writers.insert(seq, (instance, kind));
         (state.head, state.last) = (seq, digest.clone());
         state.ids.insert(digest);
-        Ok(())
-    }
-
-    fn snapshot(&self, state: &mut State, seq: u64, id: &str, instance: &str, body: &Value) -> Result<(), String> {
-        let before: HashSet<Id> = index(state)?.into_keys().collect();
-        let new: Vec<Id> =
-            body["indexes"].as_array().into_iter().flatten().map(text_of).filter(|id| !id.is_empty()).collect();
-        state.indexes.extend(new.iter().cloned());
-        let root = text_of(&body["root"]);
-        let (files, packs) = tree(state, &root).map_err(|e| format!("record {seq}, a new snapshot: {e}"))?;
-        let given = state.given.get(instance).and_then(|all| all.iter().rfind(|(_, given)| **given == files)).cloned();
-        let Some((began, files)) = given else {
-            return Err(format!("record {seq} has files that no run of its process had"));
-        };
-        // What is committed is never sent again. A pack that a broken run left is named whole, and was not sent by this one.
-        for id in &new {
-            let object = state.objects.get(&format!("app/index/{id}")).cloned();
-            let table = reader(state).table(id, object.as_ref())?;
-            let sent = |place: &Place| state.born.get(&place.pack).is_some_and(|at| *at >= began);
-            if let Some((chunk, _)) = table.iter().find(|(chunk, place)| before.contains(chunk) && sent(place)) {
-                return Err(format!("record {seq} brings chunk {chunk} once more"));
-            }
-        }
-        if let Some(pack) = state.condemned.values().flat_map(|c| &c.packs).find(|pack| packs.contains(*pack)) {
-            return Err(format!("record {seq} refers to pack {pack}, which is condemned"));
-        }
-        state.live.push(Live { id: id.to_owned(), root, files, packs });
         Ok(())
     }
 
@@ -369,7 +343,10 @@ impl Judge {
         let by = state.condemned.iter().find(|(_, c)| c.packs.contains(id) || c.indexes.contains(id));
         let Some((seq, condemned)) = by else { return Err(format!("{key} was deleted, and no prune condemned it")) };
         if now + SECONDS < condemned.at + self.grace {
-            return Err(format!("{key} was deleted {:?} after prune {seq} condemned it", now - condemned.at));
+            return Err(format!(
+                "{key} was deleted {:?} after prune {seq} condemned it",
+                now.saturating_sub(condemned.at)
+            ));
         }
         if let Some(live) = state.live.iter().find(|live| live.packs.contains(id)) {
             return Err(format!("{key} was deleted, and snapshot {} needs it", live.id));
@@ -385,6 +362,8 @@ impl Observer for Judge {
         let state = &mut *guard;
         *state.effects.entry(host).or_default() += 1;
         if what.place == Where::Register {
+            let digest = blake3::hash(what.after.as_deref().unwrap_or_default()).to_hex().to_string();
+            state.decided.insert(digest, what.at);
             return;
         }
         match &what.after {
@@ -409,7 +388,7 @@ impl Observer for Judge {
                 }
                 return;
             }
-            ("journal", Some(_), Some(_)) if same => Ok(()),
+            ("journal" | "packs" | "index", Some(_), Some(_)) if same => Ok(()),
             ("journal", None, Some(object)) => {
                 let number = name.parse().map_err(|_| format!("{} is no record", what.key));
                 number.and_then(|seq| self.record(state, host, seq, object))
@@ -420,7 +399,6 @@ impl Observer for Judge {
                 Ok(())
             }
             ("index", None, Some(_)) => Ok(()),
-            ("packs" | "index", Some(_), Some(_)) if same => Ok(()),
             ("packs" | "index", Some(_), None) => self.deleted(state, &what.key),
             _ => Err(format!("{} was {}", what.key, if what.after.is_some() { "overwritten" } else { "deleted" })),
         };
@@ -428,6 +406,33 @@ impl Observer for Judge {
             state.broken.push(format!("{:?}, host {host}: {broken}", what.at));
         }
     }
+}
+
+fn snapshot(state: &mut State, seq: u64, id: &str, instance: &str, body: &Value) -> Result<(), String> {
+    let before: HashSet<Id> = index(state)?.into_keys().collect();
+    let new: Vec<Id> =
+        body["indexes"].as_array().into_iter().flatten().map(text_of).filter(|id| !id.is_empty()).collect();
+    state.indexes.extend(new.iter().cloned());
+    let root = text_of(&body["root"]);
+    let (files, packs) = tree(state, &root).map_err(|e| format!("record {seq}, a new snapshot: {e}"))?;
+    let given = state.given.get(instance).and_then(|all| all.iter().rfind(|(_, given)| **given == files)).cloned();
+    let Some((began, files)) = given else {
+        return Err(format!("record {seq} has files that no run of its process had"));
+    };
+    // What is committed is never sent again. A pack that a broken run left is named whole, and was not sent by this one.
+    for id in &new {
+        let object = state.objects.get(&format!("app/index/{id}")).cloned();
+        let table = reader(state).table(id, object.as_ref())?;
+        let sent = |place: &Place| state.born.get(&place.pack).is_some_and(|at| *at >= began);
+        if let Some((chunk, _)) = table.iter().find(|(chunk, place)| before.contains(chunk) && sent(place)) {
+            return Err(format!("record {seq} brings chunk {chunk} once more"));
+        }
+    }
+    if let Some(pack) = state.condemned.values().flat_map(|c| &c.packs).find(|pack| packs.contains(*pack)) {
+        return Err(format!("record {seq} refers to pack {pack}, which is condemned"));
+    }
+    state.live.push(Live { id: id.to_owned(), root, files, packs });
+    Ok(())
 }
 
 fn text_of(value: &Value) -> String {

@@ -17,6 +17,12 @@ const TAG: usize = 16;
 
 type Read<T> = Result<T, String>;
 
+/// Content by path.
+pub type Files = BTreeMap<Vec<u8>, Bytes>;
+
+/// A file's path, size and chunks.
+type Listed = (Vec<u8>, u64, Vec<Id>);
+
 /// Where a chunk is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -69,7 +75,7 @@ impl Reader {
         root: &str,
         index: &HashMap<Id, Place>,
         object: &dyn Fn(&str) -> Option<Bytes>,
-    ) -> Read<(BTreeMap<Vec<u8>, Bytes>, Vec<Place>)> {
+    ) -> Read<(Files, Vec<Place>)> {
         let (mut files, mut places, mut open) = (BTreeMap::new(), Vec::new(), vec![root.to_owned()]);
         while let Some(id) = open.pop() {
             let node = self.chunk(&id, index, object, &mut places)?;
@@ -105,13 +111,12 @@ impl Reader {
         places.push(place.clone());
         let pack = object(&place.pack).ok_or_else(|| format!("pack {} is not there", place.pack))?;
         let kept = (place.pack.clone(), place.frame);
-        let frame = match self.frames.get(&kept) {
-            Some(frame) => frame.clone(),
-            None => {
-                let frame = frame(place, &pack).ok_or_else(|| format!("pack {} cannot be read", place.pack))?;
-                self.frames.insert(kept, frame.clone());
-                frame
-            }
+        let frame = if let Some(frame) = self.frames.get(&kept) {
+            frame.clone()
+        } else {
+            let frame = frame(place, &pack).ok_or_else(|| format!("pack {} cannot be read", place.pack))?;
+            self.frames.insert(kept, frame.clone());
+            frame
         };
         let content = frame.slice(place.at..place.at + place.len);
         if hex::encode(blake3::keyed_hash(&self.chunk_key, &content).as_bytes()) != id {
@@ -197,15 +202,17 @@ fn page(mut bytes: &[u8]) -> Option<Vec<Id>> {
 }
 
 /// Path, size and chunks of each file. Nothing but plain files without attributes is in these trees.
-fn segment(mut bytes: &[u8]) -> Option<Vec<(Vec<u8>, u64, Vec<Id>)>> {
+fn segment(mut bytes: &[u8]) -> Option<Vec<Listed>> {
     let bytes = &mut bytes;
     let n = count(bytes)?;
     let mut paths: Vec<Vec<u8>> = Vec::new();
     for _ in 0..n {
         let shared = count(bytes)?;
         let rest = count(bytes)?;
-        let mut path =
-            paths.last().map(|before| before.get(..shared).map(<[u8]>::to_vec)).unwrap_or(Some(Vec::new()))?;
+        let mut path = match paths.last() {
+            Some(before) => before.get(..shared)?.to_vec(),
+            None => Vec::new(),
+        };
         path.extend_from_slice(take(bytes, rest)?);
         paths.push(path);
     }

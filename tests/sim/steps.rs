@@ -7,7 +7,7 @@ use std::time::Duration;
 use runner::config::Lease;
 
 use crate::node::{Eligible, Mode, Setup};
-use crate::story::Plain;
+use crate::plain::Plain;
 
 /// Two retained snapshots of five, packs rewritten at the least waste.
 const PAIR: Setup = Setup {

@@ -46,7 +46,7 @@ pub struct Told {
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
+pub enum Action {
     /// The role belongs to this host alone.
     Move(usize),
     /// What this host's probes see.
@@ -84,8 +84,8 @@ enum Action {
     Outage(Duration),
 }
 
-struct Story {
-    cluster: Cluster,
+pub struct Story {
+    pub cluster: Cluster,
     rng: Rng,
     planned: BTreeMap<(Duration, u64), Action>,
     serial: u64,
@@ -103,8 +103,7 @@ pub fn play(seed: u64, log: bool) -> Told {
     if log {
         cluster.truth.log();
     }
-    let mut story =
-        Story { cluster, rng, planned: BTreeMap::new(), serial: 0, clone: None, files: 0, off: Duration::ZERO };
+    let mut story = Story::new(cluster, rng);
     story.begin();
     story.trouble();
     if story.cluster.judge.is_content() {
@@ -113,81 +112,12 @@ pub fn play(seed: u64, log: bool) -> Told {
     story.told(seed, log)
 }
 
-/// A story in which nothing happens but what it is told.
-pub struct Plain(Story);
-
-impl Plain {
-    /// The role is on node 1, and its files change now and then.
-    pub fn begin(seed: u64, setup: Setup) -> Self {
-        let (rng, cluster) = (Rng::new(seed), Cluster::new(seed, setup));
-        let planned = BTreeMap::new();
-        let mut story = Story { cluster, rng, planned, serial: 0, clone: None, files: 0, off: Duration::ZERO };
-        story.begin();
-        let truth = std::sync::Arc::clone(&story.cluster.truth);
-        for n in 1..40_u64 {
-            let truth = std::sync::Arc::clone(&truth);
-            story.cluster.world.at(Duration::from_secs(n * 45), move |_| {
-                truth.change(|files| {
-                    files.insert(format!("srv/f{}", n % 5).into_bytes(), Bytes::from(format!("content {n}")));
-                });
-            });
-        }
-        Self(story)
-    }
-
-    pub fn run(&mut self, time: Duration) {
-        self.0.run(time);
-    }
-
-    /// Until this host has had so many effects; `false`: it has not, within this time.
-    pub fn run_until_effects(&mut self, host: usize, effects: u64, within: Duration) -> bool {
-        let judge = std::sync::Arc::clone(&self.0.cluster.judge);
-        self.0.cluster.world.run_while(within, || judge.effects(host) < effects && judge.is_content());
-        judge.effects(host) >= effects
-    }
-
-    pub fn effects(&self, host: usize) -> u64 {
-        self.0.cluster.judge.effects(host)
-    }
-
-    pub fn kill(&mut self, host: usize, wipe: bool) {
-        self.0.act(Action::Kill { host, wipe, reboot: wipe });
-    }
-
-    pub fn start(&mut self, host: usize) {
-        self.0.act(Action::Start(host));
-    }
-
-    pub fn stop(&mut self, host: usize) {
-        self.0.act(Action::Stop(host));
-    }
-
-    pub fn go_on(&mut self, host: usize) {
-        self.0.act(Action::GoOn(host));
-    }
-
-    pub fn give(&mut self, host: usize) {
-        self.0.act(Action::Move(host));
-    }
-
-    /// The role belongs here, and everything has time to settle.
-    pub fn peace(&mut self, home: usize) {
-        if self.0.cluster.judge.is_content() {
-            self.0.settle(home);
-        }
-    }
-
-    pub fn count(&self) -> Count {
-        self.0.cluster.judge.count()
-    }
-
-    pub fn broken(&self) -> Vec<String> {
-        self.0.cluster.judge.broken()
-    }
-}
-
 impl Story {
-    fn begin(&mut self) {
+    pub fn new(cluster: Cluster, rng: Rng) -> Self {
+        Self { cluster, rng, planned: BTreeMap::new(), serial: 0, clone: None, files: 0, off: Duration::ZERO }
+    }
+
+    pub fn begin(&mut self) {
         for _ in 0..6 {
             self.write();
         }
@@ -316,13 +246,11 @@ impl Story {
                 self.act(Action::DiskFull(host, true));
                 self.later(short, Action::DiskFull(host, false));
             }
-            26 => match self.rng.below(3) {
-                0 => self.act(Action::Operate(host, Act::TakeOver)),
-                _ => {
-                    self.act(Action::Operate(host, Act::Pause));
-                    self.later(short, Action::Operate(host, Act::Resume));
-                }
-            },
+            26 if self.rng.chance(333) => self.act(Action::Operate(host, Act::TakeOver)),
+            26 => {
+                self.act(Action::Operate(host, Act::Pause));
+                self.later(short, Action::Operate(host, Act::Resume));
+            }
             27 | 28 => self.act(Action::Prune(host)),
             // Answers take their time, and then there are none.
             29 if self.rng.chance(400) => {
@@ -349,7 +277,7 @@ impl Story {
         self.cluster.setup.lease == Lease::Etcd || self.cluster.setup.seated
     }
 
-    fn act(&mut self, action: Action) {
+    pub fn act(&mut self, action: Action) {
         let cluster = &mut self.cluster;
         let world = cluster.world.process(0).world;
         cluster.truth.say(&world, || format!("{action:?}"));
@@ -435,7 +363,7 @@ impl Story {
                 cluster.world.run_until(world.now() + time);
                 let moved: Vec<Action> = std::mem::take(&mut self.planned).into_values().collect();
                 for action in moved {
-                    self.later(Duration::from_secs(60), action);
+                    self.later(Duration::from_mins(1), action);
                 }
                 for host in self.cluster.hosts() {
                     self.cluster.start(host);
@@ -512,7 +440,7 @@ impl Story {
         self.settle(home);
     }
 
-    fn settle(&mut self, home: usize) {
+    pub fn settle(&mut self, home: usize) {
         self.act(Action::Move(0));
         self.run(Duration::from_secs(15));
         self.act(Action::Move(home));
@@ -527,7 +455,7 @@ impl Story {
         }
     }
 
-    fn run(&mut self, time: Duration) {
+    pub fn run(&mut self, time: Duration) {
         let judge = std::sync::Arc::clone(&self.cluster.judge);
         self.cluster.world.run_while(time, || judge.is_content());
     }

@@ -53,7 +53,7 @@ impl Stocktaking {
     pub(crate) async fn take(&self) -> Result<Stock, BackupError> {
         let Self { store, keys, indexes, shelf, condemned, unfinished } = self;
         #[cfg(feature = "planted")]
-        let (indexes, condemned) = (&self.trusted(indexes).await?, &self.feared(condemned));
+        let (indexes, condemned) = (&self.trusted(indexes).await?, &feared(condemned));
         let index = load_index(store.as_ref(), keys, indexes, Some(shelf)).await?;
         let orphans = match unfinished {
             true => orphans::find(store.as_ref(), keys, &index, condemned).await?,
@@ -72,12 +72,12 @@ impl Stocktaking {
         }
         Ok(trusted)
     }
+}
 
-    #[cfg(feature = "planted")]
-    fn feared(&self, condemned: &HashSet<PackId>) -> HashSet<PackId> {
-        let reused = crate::planted::is(crate::planted::Bug::CondemnedIsReused);
-        if reused { HashSet::new() } else { condemned.clone() }
-    }
+#[cfg(feature = "planted")]
+fn feared(condemned: &HashSet<PackId>) -> HashSet<PackId> {
+    let reused = crate::planted::is(crate::planted::Bug::CondemnedIsReused);
+    if reused { HashSet::new() } else { condemned.clone() }
 }
 
 /// Packs that no index names.

@@ -12,14 +12,16 @@ use crate::ids::Seq;
 use crate::job::backup::{BackupError, Session};
 use crate::job::report::pruned::Swept;
 use crate::journal::record::{Body, SweptBody};
-use crate::journal::state::Condemned;
 use crate::repo::names;
 use crate::store::DELETE_BATCH_MAX;
 
 /// Deletes what was condemned before `now` by `grace`.
 pub(super) async fn sweep(session: &mut Session<'_>, now: Timestamp, grace: Duration) -> Result<Swept, PruneError> {
-    let (due, waiting): (Vec<Condemned>, Vec<Condemned>) =
-        session.view.state.condemned.clone().into_iter().partition(|condemned| is_due(condemned, now, grace));
+    let (mut due, mut waiting) = (Vec::new(), Vec::new());
+    for condemned in session.view.state.condemned.clone() {
+        let over = is_due(condemned.time, now, grace) && is_known(session, condemned.seq, now, grace).await?;
+        if over { &mut due } else { &mut waiting }.push(condemned);
+    }
     let mut swept = Swept { packs: 0, indexes: 0, waiting: waiting.iter().map(|c| c.packs.len() as u64).sum() };
     if due.is_empty() {
         return Ok(swept);
@@ -43,13 +45,27 @@ pub(super) async fn sweep(session: &mut Session<'_>, now: Timestamp, grace: Dura
     Ok(swept)
 }
 
-/// Whether those who read when it was condemned have had their time. A clock that was set back makes it wait; where no time is
-/// given, none is compared: a store tells its own in whole seconds.
-fn is_due(condemned: &Condemned, now: Timestamp, grace: Duration) -> bool {
+/// Whether the record that condemned has been in the store for the grace: whoever read the journal there before goes by the one
+/// before it. Where etcd decides it may come there long after it was written.
+async fn is_known(session: &Session<'_>, seq: Seq, now: Timestamp, grace: Duration) -> Result<bool, PruneError> {
+    if grace.is_zero() {
+        return Ok(true);
+    }
+    let (role, store) = (session.repository.role(), &session.repository.store);
+    let (key, before) = (names::record(role, seq), seq.0.checked_sub(1).map(|seq| names::record(role, Seq(seq))));
+    let page = store.list(&names::journal_prefix(role), before.as_deref(), 1).await?;
+    // A listing may be stale: then the next prune sees it.
+    let listed = page.objects.first().filter(|object| object.key == key);
+    Ok(listed.is_some_and(|object| is_due(object.modified, now, grace)))
+}
+
+/// Whether the grace is over since `time`. A clock that was set back makes it wait; where no time is given, none is compared: a store
+/// tells its own in whole seconds.
+fn is_due(time: Timestamp, now: Timestamp, grace: Duration) -> bool {
     let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
     #[cfg(feature = "planted")]
     if crate::planted::is(crate::planted::Bug::NoGrace) {
         return true;
     }
-    grace.is_zero() || now.duration_since(condemned.time) >= grace
+    grace.is_zero() || now.duration_since(time) >= grace
 }

@@ -88,9 +88,11 @@ impl Keeper {
     pub async fn release(mut self) {
         self.deadline.end();
         self.stop.notify_one();
-        match self.task.take().expect("only release takes it").join().await {
-            Some(mut lease) => lease.release().await,
-            None => tracing::warn!("the lease's keeper has ended by itself; the lease runs out"),
+        let kept = self.task.take().expect("only release takes it").join().await;
+        if let Some(mut lease) = kept {
+            lease.release().await;
+        } else {
+            tracing::warn!("the lease's keeper has ended by itself; the lease runs out");
         }
     }
 }

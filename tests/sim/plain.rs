@@ -1,0 +1,83 @@
+//! A story without chance, for whoever goes through all cases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::judge::Count;
+use crate::node::{Cluster, Setup};
+use crate::rng::Rng;
+use crate::story::{Action, Story};
+
+/// A story in which nothing happens but what it is told.
+pub struct Plain(Story);
+
+impl Plain {
+    /// The role is on node 1, and its files change now and then.
+    pub fn begin(seed: u64, setup: Setup) -> Self {
+        let (rng, cluster) = (Rng::new(seed), Cluster::new(seed, setup));
+        let mut story = Story::new(cluster, rng);
+        story.begin();
+        let truth = Arc::clone(&story.cluster.truth);
+        for n in 1..40_u64 {
+            let truth = Arc::clone(&truth);
+            story.cluster.world.at(Duration::from_secs(n * 45), move |_| {
+                truth.change(|files| {
+                    files.insert(format!("srv/f{}", n % 5).into_bytes(), Bytes::from(format!("content {n}")));
+                });
+            });
+        }
+        Self(story)
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        self.0.run(time);
+    }
+
+    /// Until this host has had so many effects; `false`: it has not, within this time.
+    pub fn run_until_effects(&mut self, host: usize, effects: u64, within: Duration) -> bool {
+        let judge = Arc::clone(&self.0.cluster.judge);
+        self.0.cluster.world.run_while(within, || judge.effects(host) < effects && judge.is_content());
+        judge.effects(host) >= effects
+    }
+
+    pub fn effects(&self, host: usize) -> u64 {
+        self.0.cluster.judge.effects(host)
+    }
+
+    pub fn kill(&mut self, host: usize, wipe: bool) {
+        self.0.act(Action::Kill { host, wipe, reboot: wipe });
+    }
+
+    pub fn start(&mut self, host: usize) {
+        self.0.act(Action::Start(host));
+    }
+
+    pub fn stop(&mut self, host: usize) {
+        self.0.act(Action::Stop(host));
+    }
+
+    pub fn go_on(&mut self, host: usize) {
+        self.0.act(Action::GoOn(host));
+    }
+
+    pub fn give(&mut self, host: usize) {
+        self.0.act(Action::Move(host));
+    }
+
+    /// The role belongs here, and everything has time to settle.
+    pub fn peace(&mut self, home: usize) {
+        if self.0.cluster.judge.is_content() {
+            self.0.settle(home);
+        }
+    }
+
+    pub fn count(&self) -> Count {
+        self.0.cluster.judge.count()
+    }
+
+    pub fn broken(&self) -> Vec<String> {
+        self.0.cluster.judge.broken()
+    }
+}
