@@ -119,20 +119,87 @@ async fn a_claim_that_comes_after_it_was_given_up_does_nothing() {
     assert!(keys(&mut raw, &app()).await.is_empty());
     let claims = etcd.received("Txn");
     wire.deliver(pieces);
-    for _ in 0..100 {
-        if etcd.received("Txn") > claims {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(etcd.received("Txn") - claims, 1, "it has arrived");
-    // A read that begins after it is ordered after it.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    one_more_arrived(&etcd, claims).await;
     assert!(
         keys(&mut raw, &app()).await.is_empty(),
         "a role that nobody holds would be nobody's until this process ends"
     );
     assert_eq!(says(&lease.ask().await), "held");
+}
+
+/// Waits until etcd has one transaction more than `before`, and whatever it did.
+async fn one_more_arrived(etcd: &Etcd, before: u64) {
+    for _ in 0..100 {
+        if etcd.received("Txn") > before {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(etcd.received("Txn") - before, 1, "it has arrived");
+    // A read that begins after it is ordered after it.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+/// The revision that created the key of a role.
+async fn created(raw: &mut Client) -> Option<i64> {
+    raw.get(app(), None).await.unwrap().kvs().first().map(etcd_client::KeyValue::create_revision)
+}
+
+/// A process whose only way to etcd kept its delete back: what it holds of it in pieces, and the session.
+async fn given_up_unheard(etcd: &Etcd) -> (Wire, usize, EtcdSession) {
+    let wire = Wire::to(etcd.port(0));
+    let one = EtcdSession::of(settings(vec![wire.endpoint()], Duration::from_secs(12)), Env::host(), peer(1));
+    let mut lease = EtcdLease::new(one.clone(), APP);
+    held(&lease.ask().await);
+    wire.set(Mode::Hold);
+    // As above: the delete, and no word of its being cancelled.
+    let ((), pieces) = tokio::join!(lease.release(), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        wire.held()
+    });
+    assert!(pieces > 0);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    wire.set(Mode::Pass);
+    (wire, pieces, one)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_that_comes_late_leaves_what_was_claimed_after_it() {
+    let etcd = Etcd::single();
+    let mut raw = raw(&etcd).await;
+    let (wire, pieces, one) = given_up_unheard(&etcd).await;
+    let first = created(&mut raw).await.expect("the delete has not arrived");
+    // The daemon asks again, with a lease of its own making.
+    let mut again = EtcdLease::new(one, APP);
+    held(&again.ask().await);
+    let requests = etcd.received("Txn");
+    wire.deliver(pieces);
+    one_more_arrived(&etcd, requests).await;
+    let second = created(&mut raw).await.expect("it is held");
+    assert!(first < second, "{first} was given up, {second} is held");
+    let mut west = EtcdLease::new(session(&etcd, 2, Duration::from_mins(1)), APP);
+    assert_eq!(says(&west.ask().await), "node1 has it");
+    again.release().await;
+    assert_eq!(says(&west.ask().await), "held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_given_up_is_not_hung_on_another_lease() {
+    let etcd = Etcd::single();
+    let mut raw = raw(&etcd).await;
+    let (wire, pieces, one) = given_up_unheard(&etcd).await;
+    let first = created(&mut raw).await.expect("the delete has not arrived");
+    // A restored etcd has brought it back, and the lease of now is another one.
+    let value = raw.get(app(), None).await.unwrap().kvs()[0].value().to_vec();
+    let [lease] = leases(&mut raw).await[..] else { panic!("one process, one lease") };
+    let other = raw.lease_grant(600, None).await.unwrap().id();
+    raw.put(app(), value, Some(PutOptions::new().with_lease(other))).await.unwrap();
+    raw.lease_revoke(lease).await.unwrap();
+    held(&EtcdLease::new(one, APP).ask().await);
+    let requests = etcd.received("Txn");
+    wire.deliver(pieces);
+    one_more_arrived(&etcd, requests).await;
+    assert!(created(&mut raw).await.is_some_and(|second| first < second), "it is held");
 }
 
 #[tokio::test(flavor = "multi_thread")]

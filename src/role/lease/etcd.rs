@@ -7,6 +7,8 @@
 //! - a campaign returns although one's own lease has died: here the lease's death is an answer of the claim, or of the next
 //!   keep-alive, and the claim starts anew;
 //! - a retried delete removes the key of whoever came next: deletes name the revision that created the key;
+//! - a delete without an answer comes late, when its own process has asked for the role again: what was given up is deleted for
+//!   sure before there is a grant, and the grant is for a new key, which that delete does not name;
 //! - a retried put makes a key after it was given up: claims name the process's badge, and giving up after doubt changes it;
 //! - a keep-alive of a dead lease answers TTL 0, or nothing: that is no grant;
 //! - a deposed leader answers keep-alives for a while: its raft term is older than that of the read;
@@ -97,8 +99,12 @@ impl EtcdLease {
                     }
                 }
             };
-            match step(me, vouched.lease, found.as_ref()) {
+            match step(me, vouched.lease, found.as_ref(), self.session.given_up(&self.key)) {
                 Step::Claim => self.created = None,
+                Step::Delete { created } => {
+                    self.session.delete(&self.key, created).await?;
+                    self.created = None;
+                }
                 Step::Keep { created } => {
                     self.created = Some(created);
                     if vouched.term >= read_in {
@@ -108,8 +114,9 @@ impl EtcdLease {
                     term = read_in;
                 }
                 Step::Adopt { created, from } => {
-                    self.session.adopt(&self.key, created, from, vouched).await?;
+                    // Also without an answer it is ours, to be given up by this revision whatever it hangs on.
                     self.created = Some(created);
+                    self.session.adopt(&self.key, created, from, vouched).await?;
                 }
                 Step::Leave { by } => {
                     (self.created, self.taken) = (None, true);
@@ -129,23 +136,21 @@ impl EtcdLease {
     }
 
     async fn try_release(&mut self) -> Result<(), EtcdError> {
-        let created = match (self.created.take(), self.doubt.take()) {
-            (None, None) => return Ok(()),
-            (created, None) => created,
-            (_, Some(badge)) => {
-                // First nothing can come any more, then what is there is looked at.
-                self.session.rebadge(badge).await?;
-                let (kv, _) = self.session.get(&self.key).await?;
-                let mine = kv.as_ref().map(found).filter(|found| {
-                    found.claim.as_ref().is_some_and(|claim| claim.holder().instance == self.session.me().instance)
-                });
-                mine.map(|found| found.created)
-            }
-        };
-        match created {
-            Some(created) => self.session.delete(&self.key, created).await,
-            None => Ok(()),
+        // What is known is forgotten only when it is answered: who did not get through may try again.
+        if let Some(badge) = self.doubt {
+            // First nothing can come any more, then what is there is looked at.
+            self.session.rebadge(badge).await?;
+            let (kv, _) = self.session.get(&self.key).await?;
+            let mine = kv.as_ref().map(found).filter(|found| {
+                found.claim.as_ref().is_some_and(|claim| claim.holder().instance == self.session.me().instance)
+            });
+            (self.created, self.doubt) = (mine.map(|found| found.created), None);
         }
+        if let Some(created) = self.created {
+            self.session.delete(&self.key, created).await?;
+            self.created = None;
+        }
+        Ok(())
     }
 }
 

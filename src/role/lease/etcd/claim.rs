@@ -1,7 +1,8 @@
 //! Whose a role is by its key in etcd, decided from what was read. Pure.
 //!
 //! The invariant that lives here: a key is this process's own only if it says so *and* hangs on the lease that this process
-//! keeps alive now. A key of ours on another lease is about to go, or was brought back by a restored etcd.
+//! keeps alive now. A key of ours on another lease is about to go, or was brought back by a restored etcd. And one that this
+//! process gave up is never kept: the delete may be under way still.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,8 @@ pub(super) struct Found {
 pub(super) enum Step {
     /// Nobody has it: claim it.
     Claim,
+    /// It is this process's, and was given up: delete exactly this key, so that a late delete of it finds nothing.
+    Delete { created: i64 },
     /// It is this process's, on its present lease.
     Keep { created: i64 },
     /// It is this process's, on a lease that it no longer keeps: hang exactly this key on the present one.
@@ -56,11 +59,13 @@ pub(super) enum Step {
     Leave { by: Option<LeaseHolder> },
 }
 
-/// Decides, for the process `me` that keeps `lease` alive.
-pub(super) fn step(me: InstanceId, lease: i64, found: Option<&Found>) -> Step {
+/// Decides, for the process `me` that keeps `lease` alive; `given_up` is the key whose delete had no answer, by the revision that
+/// created it.
+pub(super) fn step(me: InstanceId, lease: i64, found: Option<&Found>, given_up: Option<i64>) -> Step {
     let Some(found) = found else { return Step::Claim };
     match &found.claim {
         Some(claim) if claim.instance != me => Step::Leave { by: Some(claim.holder()) },
+        Some(_) if given_up == Some(found.created) => Step::Delete { created: found.created },
         Some(_) if found.lease == lease => Step::Keep { created: found.created },
         Some(_) => Step::Adopt { created: found.created, from: found.lease },
         None => Step::Leave { by: None },
@@ -87,12 +92,24 @@ mod tests {
 
     #[test]
     fn a_key_is_ours_only_on_the_lease_that_we_keep() {
-        assert_eq!(step(ME, 5, None), Step::Claim);
-        assert_eq!(step(ME, 5, Some(&found(ME, 5))), Step::Keep { created: 9 });
-        assert_eq!(step(ME, 5, Some(&found(ME, 4))), Step::Adopt { created: 9, from: 4 });
-        let Step::Leave { by: Some(by) } = step(ME, 5, Some(&found(InstanceId([2; 8]), 5))) else { panic!("not ours") };
+        assert_eq!(step(ME, 5, None, None), Step::Claim);
+        assert_eq!(step(ME, 5, Some(&found(ME, 5)), None), Step::Keep { created: 9 });
+        assert_eq!(step(ME, 5, Some(&found(ME, 4)), None), Step::Adopt { created: 9, from: 4 });
+        let other = found(InstanceId([2; 8]), 5);
+        let Step::Leave { by: Some(by) } = step(ME, 5, Some(&other), None) else { panic!("not ours") };
         assert_eq!((by.label.as_str(), by.instance), ("east", InstanceId([2; 8])), "whatever it hangs on");
-        assert_eq!(step(ME, 5, Some(&Found { claim: None, lease: 5, created: 9 })), Step::Leave { by: None });
+        assert_eq!(step(ME, 5, Some(&Found { claim: None, lease: 5, created: 9 }), None), Step::Leave { by: None });
+    }
+
+    #[test]
+    fn what_was_given_up_is_neither_kept_nor_adopted() {
+        for lease in [5, 4] {
+            assert_eq!(step(ME, 5, Some(&found(ME, lease)), Some(9)), Step::Delete { created: 9 });
+        }
+        assert_eq!(step(ME, 5, None, Some(9)), Step::Claim, "it is gone, and its revision never comes again");
+        assert_eq!(step(ME, 5, Some(&found(ME, 5)), Some(8)), Step::Keep { created: 9 }, "a later key");
+        let other = found(InstanceId([2; 8]), 5);
+        assert!(matches!(step(ME, 5, Some(&other), Some(9)), Step::Leave { by: Some(_) }), "never another's");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! One lease in etcd for a whole process: it says that the process lives, and every role's key hangs on it.
 //!
 //! The invariants that live here: a keep-alive is dated from its send; one that came back with a TTL of 0, or not at all, vouches
-//! for nothing; and a request of an earlier claim that arrives late finds its badge changed and does nothing.
+//! for nothing; a request of an earlier claim that arrives late finds its badge changed and does nothing; and a delete is
+//! remembered from before it is sent until it is answered, whichever of a role's lease objects sent it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard as StdGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
@@ -44,6 +46,9 @@ struct Inner {
     env: Env,
     me: Peer,
     state: Mutex<State>,
+    /// Each role's key whose delete has had no answer, by the revision that created it. It outlives the lease: a restored etcd
+    /// may bring such a key back. One of another revision says that it is gone.
+    given_up: std::sync::Mutex<BTreeMap<String, i64>>,
 }
 
 #[derive(Debug, Default)]
@@ -140,7 +145,8 @@ impl EtcdSession {
 
     /// A session of exactly this process.
     pub fn of(settings: EtcdSettings, env: Env, me: Peer) -> Self {
-        Self(Arc::new(Inner { pool: Arc::new(Pool::new(settings)), env, me, state: Mutex::default() }))
+        let pool = Arc::new(Pool::new(settings));
+        Self(Arc::new(Inner { pool, env, me, state: Mutex::default(), given_up: std::sync::Mutex::default() }))
     }
 
     /// This process, as its peers see it.
@@ -397,6 +403,8 @@ impl EtcdSession {
         let term = answer.value.header().map_or(0, etcd_client::ResponseHeader::raft_term);
         let revision = answer.value.header().map_or(0, etcd_client::ResponseHeader::revision);
         if answer.value.succeeded() {
+            // There was no key: the one that was given up is gone.
+            self.deletes().remove(key);
             return Ok((Claimed::Done { created: revision, term }, answer.tries));
         }
         let mut read = answer.value.op_responses().into_iter().map(|response| match response {
@@ -428,8 +436,21 @@ impl EtcdSession {
             .map(drop)
     }
 
-    /// Deletes exactly the key that revision `created` created: one of the same name that came after it stays.
+    /// The key of this name whose delete has had no answer, by the revision that created it.
+    pub(super) fn given_up(&self, key: &str) -> Option<i64> {
+        self.deletes().get(key).copied()
+    }
+
+    fn deletes(&self) -> StdGuard<'_, BTreeMap<String, i64>> {
+        // Each entry is replaced as a whole.
+        self.0.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Deletes exactly the key that revision `created` created: one of the same name that came after it stays. Each member is
+    /// asked once at most; an answer says that the key is gone, whatever else is under way. Without one it may go at any later
+    /// time, and whoever asks next deletes it again.
     pub(super) async fn delete(&self, key: &str, created: i64) -> Result<(), EtcdError> {
+        self.deletes().insert(key.to_owned(), created);
         self.0
             .pool
             .call(|mut client| {
@@ -438,8 +459,9 @@ impl EtcdSession {
                     .and_then([TxnOp::delete(key, None)]);
                 async move { client.txn(txn).await.map(drop) }
             })
-            .await
-            .map(drop)
+            .await?;
+        self.deletes().remove(key);
+        Ok(())
     }
 
     /// Every living process that shares this prefix, this one included once a role has asked for its lease.
