@@ -85,10 +85,6 @@ impl Operator<'_> {
     pub(crate) fn journal(&self, repository: &Repository) -> Result<(Journal, Option<View>), JournalError> {
         let local = self.state_dir.map(|dir| Local::peek(self.env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(Local::last_view);
-        if let (Some(local), true) = (&local, known.is_some()) {
-            // Otherwise this node would take what is written here for a twin's.
-            local.enlist(self.instance).unwrap_or_else(|e| tracing::warn!("the local state cannot be written: {e}"));
-        }
         Ok((self.seats.journal(repository, self.env, &self.node, self.instance)?, known))
     }
 

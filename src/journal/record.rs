@@ -89,6 +89,15 @@ pub enum Body {
 }
 
 impl Body {
+    /// Whether a person did it.
+    pub fn is_operators(&self) -> bool {
+        match self {
+            Body::Pause(_) | Body::Resume => true,
+            Body::Takeover(takeover) => matches!(takeover.why, TakeoverWhy::Operator | TakeoverWhy::Adopt),
+            _ => false,
+        }
+    }
+
     /// Its kind's name and its content, as they stand in the record.
     pub fn parts(&self) -> (&str, serde_json::Value) {
         let json = |value: serde_json::Result<serde_json::Value>| value.expect("plain data becomes JSON");

@@ -154,7 +154,8 @@ pub struct View {
     /// Kinds of records that were read past without being understood.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unknown_kinds: Vec<String>,
-    /// Each node's newest record, of those that were read one by one.
+    /// Each node's newest record, of those that were read one by one. Operators' acts are left out: they may come from anywhere, by
+    /// processes that this node's state directory has never seen.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub writers: BTreeMap<NodeId, Newest>,
 }
@@ -303,7 +304,9 @@ impl View {
                 }
             }
         }
-        self.writers.insert(record.node.id, Newest { seq: record.seq, instance: record.instance });
+        if !record.body.is_operators() {
+            self.writers.insert(record.node.id, Newest { seq: record.seq, instance: record.instance });
+        }
         self.head = Some(Head { seq: record.seq, digest, node: record.node.clone(), time: record.time });
         Ok(())
     }

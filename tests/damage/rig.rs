@@ -82,7 +82,7 @@ impl Rig {
         let key = if encrypted { KeySource::KeyFile(dir.path().join("key")) } else { KeySource::None };
         let memory = MemoryStore::new(&env);
         let role = settings("app", key, &source);
-        init(Arc::new(memory.clone()), &role.name, &role.key, &Seats::default(), &env).await.unwrap();
+        Box::pin(init(Arc::new(memory.clone()), &role.name, &role.key, &Seats::default(), &env)).await.unwrap();
         let mut rig = Self {
             view: View::empty(role.name.clone(), runner::ids::RepoId([0; 16])),
             env,
@@ -97,11 +97,11 @@ impl Rig {
             let slot = KeySlot::wrap(&Secret::generate(&rig.env), keys.master(), keys.repo(), &rig.env).unwrap();
             rig.memory.tamper(&names::key(&rig.role.name, slot.id()), Some(Bytes::from(slot.encode())));
         }
-        rig.back_up(1).await;
+        Box::pin(rig.back_up(1)).await;
         std::fs::write(source.join("b"), noise(2, 20)).unwrap();
-        rig.back_up(1).await;
+        Box::pin(rig.back_up(1)).await;
         std::fs::write(source.join("c"), noise(3, 25)).unwrap();
-        rig.back_up(2).await;
+        Box::pin(rig.back_up(2)).await;
 
         rig.reread().await;
         assert_eq!((rig.view.term().0, rig.view.state.snapshots.len()), (2, 3));
@@ -122,7 +122,7 @@ impl Rig {
         let Pruned::Done(report) = pruned else { panic!("{pruned:?}") };
         assert!(report.packs_repacked > 0 && report.swept.waiting == report.packs_condemned, "{report:?}");
         std::fs::write(rig.role.sources[0].join("d"), noise(4, 25)).unwrap();
-        rig.back_up(2).await;
+        Box::pin(rig.back_up(2)).await;
         rig.reread().await;
         rig.content = rig.read_all().await;
         assert_eq!((rig.content.len(), rig.view.state.indexes.len(), rig.view.state.condemned.len()), (3, 2, 1));
@@ -157,10 +157,10 @@ impl Rig {
     pub(crate) async fn other_role(&self) -> BTreeMap<String, Bytes> {
         let role = settings("db", self.role.key.clone(), &self.role.sources[0]);
         let memory = MemoryStore::new(&self.env);
-        init(Arc::new(memory.clone()), &role.name, &role.key, &Seats::default(), &self.env).await.unwrap();
+        Box::pin(init(Arc::new(memory.clone()), &role.name, &role.key, &Seats::default(), &self.env)).await.unwrap();
         let (env, dir) = (self.env.clone(), tempfile::tempdir().unwrap());
         let other = Self { env, dir, memory, role, content: Vec::new(), view: self.view.clone() };
-        other.back_up(1).await;
+        Box::pin(other.back_up(1)).await;
         other.memory.objects()
     }
 
@@ -207,7 +207,7 @@ impl Rig {
             occasion: Occasion::ByHand,
         };
         let State::Active { candidacy, .. } = decide(inputs).state else { panic!("by hand it is always active") };
-        opening.back_up(&self.role, &candidacy, &Ask::default()).await.unwrap();
+        Box::pin(opening.back_up(&self.role, &candidacy, &Ask::default())).await.unwrap();
     }
 
     /// As a host sees it that has nothing but the store and the key.

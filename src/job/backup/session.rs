@@ -103,8 +103,8 @@ impl Session<'_> {
         progress.total_bytes.store(base.map_or(0, |b| b.bytes), Ordering::Relaxed);
 
         let gathered = match &self.runner.surroundings.content {
-            Some(content) => brought::gather(self, content.as_ref(), base, unfinished).await?,
-            None => tree::gather(self, role, base, unfinished, ask).await?,
+            Some(content) => Box::pin(brought::gather(self, content.as_ref(), base, unfinished)).await?,
+            None => Box::pin(tree::gather(self, role, base, unfinished, ask)).await?,
         };
         refuse_empty(role, &gathered)?;
         progress.enter(Phase::Commit);
