@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may name. `main → cli, daemon → job → role, journal, repo, tree → store`, and nothing points back.
 ///
-/// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use; `process`, `http` and `etcd` are what several
+/// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use, and `planted` is one that only the simulator's builds have; `process`, `http` and `etcd` are what several
 /// rooms start commands and ask servers with; the types of `config` are settings that every
 /// room below may be given; a tree is scanned into and written back from `repo::entry`; an append asks for a
 /// `role::permit`, a view keeps what `role::twin` judges, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
@@ -21,9 +21,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["ids"]),
     ("http", &["config"]),
     ("etcd", &["config"]),
-    ("store", &["ids", "moment", "env", "config"]),
+    ("store", &["ids", "moment", "env", "config", "planted"]),
     ("repo", &["ids", "moment", "env", "config", "store"]),
-    ("role", &["ids", "moment", "env", "file", "process", "config", "store", "http", "etcd"]),
+    ("role", &["ids", "moment", "env", "file", "process", "config", "store", "http", "etcd", "planted"]),
     (
         "journal",
         &[
@@ -33,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "store",
             "etcd",
+            "planted",
             "role::permit",
             "role::twin",
             "repo::crypto",
@@ -41,7 +42,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tree", &["ids", "moment", "env", "config", "store", "repo::entry"]),
-    ("job", &["ids", "moment", "env", "file", "process", "config", "store", "repo", "role", "journal", "tree"]),
+    (
+        "job",
+        &["ids", "moment", "env", "file", "process", "config", "store", "repo", "role", "journal", "tree", "planted"],
+    ),
     ("notice", &["ids", "moment", "env", "file", "process", "config", "http"]),
     (
         "daemon",
