@@ -33,6 +33,10 @@ mod registers;
 mod rng;
 #[path = "sim/seeds.rs"]
 mod seeds;
+#[path = "sim/senses.rs"]
+mod senses;
+#[path = "sim/setup.rs"]
+mod setup;
 #[path = "sim/steps.rs"]
 mod steps;
 #[path = "sim/story.rs"]

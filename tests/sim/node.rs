@@ -3,51 +3,39 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use jiff::Timestamp;
-use runner::config::{Host as Place, Lease, NotifySettings, Probe, RoleSettings, Settings};
-use runner::daemon::{self, Failure, Hold, Voice};
+use runner::config::{Lease, NotifySettings, RoleSettings, Settings};
+use runner::daemon::{self, Hold, Voice};
 use runner::env::Env;
-use runner::ids::{InstanceId, NodeId, RepoId, RoleName};
-use runner::job::backup::{BackupError, Content};
+use runner::ids::{InstanceId, NodeId};
 use runner::job::cancel::Cancel;
-use runner::job::guard::{self, GuardError, Reason, Request};
+use runner::job::guard::{self, Request};
 use runner::job::lease::Sessions;
 use runner::job::operate::Operator;
 use runner::job::prune::{self, PruneError};
 use runner::job::report::pruned::PruneReport;
-use runner::job::report::{Outcome, RoleReport};
 use runner::job::repository::Repository;
 use runner::job::runner::{Runner, Surroundings};
 use runner::job::seat::Seats;
-use runner::journal::log::AppendError;
 use runner::journal::record::NodeRef;
 use runner::journal::register;
 use runner::notice::event::{Notice, Words};
 use runner::notice::teller::Teller;
-use runner::repo::crypto::{Cipher, Keys, RepositoryKey};
-use runner::repo::entry::TreePath;
-use runner::repo::format::{self, ChunkerParams, Format, JournalHome};
-use runner::role::duty::Stand;
 use runner::role::lease::LeaseHolder;
-use runner::role::permit::Permit;
-use runner::role::probe::vip::events::Hints;
-use runner::role::probe::{Answer, Context, Detail, Evidence, Senses};
-use runner::role::slot::Slot;
 use runner::store::Store;
 use tokio::sync::watch;
 
-use crate::judge::{Files, Judge};
+use crate::judge::Judge;
 use crate::leases::LeaseServer;
-use crate::registers::{CLUSTER, RegisterServer};
+use crate::registers::RegisterServer;
 use crate::rng::Rng;
+use crate::senses::{Eyes, Mouth, Truth};
+use crate::setup::{Eligible, GRACE, Mode, Setup, TTL, make_repository};
 use crate::wire::Bucket;
-use crate::world::{World, WorldRef};
+use crate::world::World;
 
 /// Where a node keeps what it remembers.
 const STATE_DIR: &str = "/var/lib/runner";
@@ -55,165 +43,8 @@ const STATE_DIR: &str = "/var/lib/runner";
 /// How often nodes prune.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(70);
 
-/// How long what is condemned stays.
-pub const GRACE: Duration = Duration::from_secs(100);
-
-/// How often a slot comes.
-pub const EVERY: Duration = Duration::from_mins(1);
-
-/// The lease's length, in seconds.
-const TTL: u64 = 10;
-
 /// A cron job that hangs is not started twice, and not waited for for ever.
 const CRON: Duration = Duration::from_secs(20);
-
-/// What makes a node eligible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Eligible {
-    Always,
-    Vip,
-    /// A probe under a `not`.
-    NotAway,
-}
-
-/// Who runs the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    Daemon,
-    Cron,
-}
-
-/// How a cluster is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Setup {
-    pub nodes: usize,
-    pub mode: Mode,
-    pub lease: Lease,
-    /// The journal has its head in etcd.
-    pub seated: bool,
-    pub eligible: Eligible,
-    pub holder_continues: bool,
-    pub keep: u32,
-    pub max_unused: u8,
-}
-
-impl Setup {
-    /// One of those that the config allows.
-    pub fn drawn(rng: &mut Rng) -> Self {
-        let lease = *rng.pick(&[Lease::None, Lease::Bucket, Lease::Etcd]);
-        let mode = if lease != Lease::Etcd && rng.chance(250) { Mode::Cron } else { Mode::Daemon };
-        let eligible = match rng.below(5) {
-            0 if lease != Lease::None => Eligible::Always,
-            0..=2 => Eligible::Vip,
-            _ => Eligible::NotAway,
-        };
-        Self {
-            nodes: 2 + usize::from(rng.chance(300)),
-            mode,
-            lease,
-            seated: lease != Lease::Bucket && rng.chance(350),
-            eligible,
-            holder_continues: rng.chance(300),
-            keep: 1 + rng.below(3) as u32,
-            max_unused: *rng.pick(&[0, 10, 50, 100]),
-        }
-    }
-
-    /// The config file of all nodes, read as the program reads it.
-    pub fn settings(&self) -> Settings {
-        let lease = match self.lease {
-            // The lease service that stands in for etcd needs no client of it.
-            Lease::None | Lease::Etcd => "none",
-            Lease::Bucket => "bucket",
-        };
-        let eligible = match self.eligible {
-            // Somebody who may always have the role, where nothing but the journal keeps others out, is a mistake to the config.
-            Eligible::Always => "",
-            Eligible::Vip => "eligible = { vip = \"192.0.2.1\" }",
-            Eligible::NotAway => "eligible = { not = { command = [\"/away\"] } }",
-        };
-        let unreachable = if self.holder_continues && !self.seated { "holder_continues" } else { "stop" };
-        let text = format!(
-            "[store]\nurl = \"file:///sim\"\nencryption = \"none\"\n\
-             [role.app]\n{eligible}\nlease = \"{lease}\"\nsources = [\"/srv\"]\nevery = \"{}s\"\njitter = \"0s\"\n\
-             bucket_lease_ttl = \"{TTL}s\"\nmissed_after = \"30s\"\ntakeover_delay = \"3s\"\ntakeover_after = \"90s\"\n\
-             on_lease_unreachable = \"{unreachable}\"\nkeep = {{ last = {} }}\nmax_unused = {}\nprune_grace = \"{}s\"\n",
-            EVERY.as_secs(),
-            self.keep,
-            self.max_unused,
-            GRACE.as_secs(),
-        );
-        let place = Place { runner_config: None, credentials_directory: None };
-        let settings = Settings::parse(&[(PathBuf::from("sim.toml"), text)], &place);
-        let mut settings = settings.unwrap_or_else(|error| panic!("{error}"));
-        settings.roles.values_mut().for_each(|role| role.lease = self.lease);
-        settings
-    }
-}
-
-/// What the story moves, and the nodes see.
-#[derive(Debug)]
-pub struct Truth {
-    state: Mutex<Facts>,
-}
-
-#[derive(Debug)]
-struct Facts {
-    here: BTreeMap<usize, Answer>,
-    files: BTreeMap<Vec<u8>, Bytes>,
-    stands: BTreeMap<usize, (u64, Stand)>,
-    log: Option<Vec<String>>,
-}
-
-impl Truth {
-    fn new() -> Arc<Self> {
-        let (here, files, stands) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Arc::new(Self { state: Mutex::new(Facts { here, files, stands, log: None }) })
-    }
-
-    /// From now on the story is written down.
-    pub fn log(&self) {
-        self.state().log.get_or_insert_default();
-    }
-
-    /// Writes it down, if it is.
-    pub fn say(&self, world: &WorldRef, what: impl FnOnce() -> String) {
-        if let Some(log) = &mut self.state().log {
-            let line = format!("{:>12.3?} {}", world.now().as_secs_f64(), what());
-            // Between what the program logs of itself.
-            println!("{line}");
-            log.push(line);
-        }
-    }
-
-    /// What was written down.
-    pub fn story(&self) -> Vec<String> {
-        self.state().log.clone().unwrap_or_default()
-    }
-
-    /// Whether the role belongs on this host.
-    pub fn put(&self, host: usize, here: Answer) {
-        self.state().here.insert(host, here);
-    }
-
-    pub fn is_here(&self, host: usize) -> Answer {
-        self.state().here.get(&host).copied().unwrap_or(Answer::No)
-    }
-
-    /// Changes the role's files.
-    pub fn change(&self, change: impl FnOnce(&mut BTreeMap<Vec<u8>, Bytes>)) {
-        change(&mut self.state().files);
-    }
-
-    /// How this process of the host stands, if it has said so.
-    pub fn stand(&self, host: usize, life: u64) -> Option<Stand> {
-        self.state().stands.get(&host).filter(|(of, _)| *of == life).map(|(_, stand)| stand.clone())
-    }
-
-    fn state(&self) -> MutexGuard<'_, Facts> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A world with a bucket, an etcd and nodes.
 pub struct Cluster {
@@ -473,145 +304,13 @@ fn pruned(done: &Result<prune::Pruned, PruneError>) -> String {
     }
 }
 
-fn told(report: &PruneReport) -> String {
+/// A prune in a line.
+pub fn told(report: &PruneReport) -> String {
     let gone = report.snapshots.iter().filter(|verdict| !verdict.kept).count();
     format!(
         "{gone} forgotten, {} packs condemned, {} repacked, {} swept",
         report.packs_condemned, report.packs_repacked, report.swept.packs
     )
-}
-
-/// What a node sees of the truth.
-#[derive(Debug)]
-struct Eyes {
-    host: usize,
-    life: u64,
-    instance: String,
-    eligible: Eligible,
-    env: Env,
-    rng: Mutex<Rng>,
-    truth: Arc<Truth>,
-    judge: Arc<Judge>,
-}
-
-#[async_trait]
-impl Senses for Eyes {
-    async fn ask(&self, _: &Probe, _: &Context) -> (Answer, Detail) {
-        let time = {
-            let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-            let most = if rng.chance(20) { Duration::from_secs(8) } else { Duration::from_millis(100) };
-            rng.time(Duration::from_millis(1), most)
-        };
-        self.env.sleep(time).await;
-        let here = self.truth.is_here(self.host);
-        if here == Answer::Yes {
-            self.judge.said_yes(&self.instance);
-        }
-        let answer = match (self.eligible, here) {
-            (Eligible::NotAway, Answer::Yes) => Answer::No,
-            (Eligible::NotAway, Answer::No) => Answer::Yes,
-            (_, here) => here,
-        };
-        (answer, Detail::Absent)
-    }
-
-    fn hints(&self, _: Option<&Probe>) -> Hints {
-        Hints::none()
-    }
-}
-
-impl Content for Eyes {
-    fn files(&self, permit: &Permit) -> BTreeMap<TreePath, Bytes> {
-        let files: Files = self.truth.state().files.clone();
-        self.judge.given((self.host, self.life), &self.instance, files.clone(), permit.deadline());
-        files.into_iter().map(|(path, bytes)| (TreePath::new(path).expect("a sound path"), bytes)).collect()
-    }
-}
-
-/// What a node says.
-#[derive(Debug, Clone)]
-struct Mouth {
-    host: usize,
-    life: u64,
-    instance: String,
-    eligible: Eligible,
-    world: WorldRef,
-    truth: Arc<Truth>,
-    judge: Arc<Judge>,
-}
-
-impl Mouth {
-    /// The runner of another process of the same node.
-    fn as_instance(&self, runner: &Runner, instance: InstanceId) -> Runner {
-        let eyes = Arc::new(Eyes {
-            host: self.host,
-            life: self.life,
-            instance: instance.to_string(),
-            eligible: self.eligible,
-            env: runner.env.clone(),
-            rng: Mutex::new(self.world.rng()),
-            truth: Arc::clone(&self.truth),
-            judge: Arc::clone(&self.judge),
-        });
-        let surroundings = Surroundings { senses: eyes.clone(), content: Some(eyes) };
-        Runner { instance, surroundings, cancel: Cancel::new(), ..runner.clone() }
-    }
-}
-
-impl Voice for Mouth {
-    fn load(&self) -> Result<Settings, Failure> {
-        Err("nobody asks for it".into())
-    }
-
-    fn stands(&self, _: &RoleName, stand: &Stand, _: &[Evidence]) {
-        self.truth.say(&self.world, || format!("host {}: {stand:?}", self.host));
-        self.truth.state().stands.insert(self.host, (self.life, stand.clone()));
-    }
-
-    fn explained(&self, report: &RoleReport, reason: Option<&Reason>) -> RoleReport {
-        RoleReport { reason: reason.map(|reason| format!("{reason:?}")), ..report.clone() }
-    }
-
-    fn ran(&self, report: &RoleReport) {
-        self.truth.say(&self.world, || {
-            format!("host {}: ran: {:?} slot {:?} {:?}", self.host, report.outcome, report.slot, report.reason)
-        });
-        if let Some(id) = report.snapshot {
-            self.judge.told_commit(&id.to_string());
-        }
-    }
-
-    fn report_failure(&self, role: &RoleName, _: &GuardError) -> (RoleReport, u8) {
-        (RoleReport::nothing(role.clone(), Outcome::Failed), 1)
-    }
-
-    fn refusal(&self, _: &RoleName, _: Option<&Stand>) -> String {
-        String::new()
-    }
-
-    fn failed(&self, _: &RoleName, error: &GuardError) {
-        self.truth.say(&self.world, || format!("host {}: failed: {error}", self.host));
-        if let GuardError::Backup(BackupError::Append(
-            AppendError::Store { seq, .. } | AppendError::Register { seq, .. },
-        )) = error
-        {
-            self.judge.told_unwritten(&self.instance, seq.0);
-        }
-    }
-
-    fn pruned(&self, report: &PruneReport) {
-        self.truth.say(&self.world, || format!("host {}: pruned: {}", self.host, told(report)));
-    }
-
-    fn not_pruned(&self, _: &RoleName, error: &PruneError) {
-        self.truth.say(&self.world, || format!("host {}: not pruned: {error}", self.host));
-    }
-
-    fn would_run(&self, _: &RoleName, _: Slot) {}
-
-    fn summary(&self, _: &BTreeMap<RoleName, Option<Stand>>) -> String {
-        String::new()
-    }
 }
 
 #[derive(Debug)]
@@ -621,35 +320,4 @@ impl Words for Silent {
     fn text(&self, _: &Notice) -> String {
         String::new()
     }
-}
-
-/// What `init` makes, without its proof: a repository that is not encrypted, so that whoever checks reads it with nothing but the
-/// bytes.
-fn make_repository(bucket: &Bucket, role: &RoleName, seated: bool, rng: &mut Rng) -> RepoId {
-    let mut key = [7; 32];
-    key[..8].copy_from_slice(&rng.next().to_le_bytes());
-    let mut repo = [3; 16];
-    repo[..8].copy_from_slice(&rng.next().to_le_bytes());
-    let (repo, master) = (RepoId(repo), RepositoryKey::new(key));
-    let keys = Keys::new(Cipher::None, repo, role.clone(), master.clone());
-    let journal = if seated { JournalHome::Etcd { cluster: CLUSTER } } else { JournalHome::Bucket };
-    let format = Format {
-        v: format::VERSION,
-        role: role.clone(),
-        repo,
-        created: Timestamp::UNIX_EPOCH,
-        cipher: Cipher::None,
-        journal,
-        chunker: ChunkerParams::default(),
-        clear_key: Some(hex::encode(key)),
-    };
-    let there = [
-        (runner::repo::names::format(role), Bytes::from(format.encode(&keys))),
-        (runner::repo::names::probe(role), Bytes::from_static(b"probe")),
-        (runner::repo::names::lease_probe(role), Bytes::from_static(b"probe")),
-    ];
-    for (key, body) in there {
-        bucket.store().put(&key, body).now_or_never().expect("it is in memory").expect("it takes anything");
-    }
-    repo
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::judge::Count;
-use crate::node::{Cluster, Setup};
+use crate::node::Cluster;
 use crate::rng::Rng;
+use crate::setup::Setup;
 use crate::story::{Action, Story};
 
 /// A story in which nothing happens but what it is told.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use runner::config::Lease;
 
-use crate::node::{Eligible, Mode, Setup};
 use crate::plain::Plain;
+use crate::setup::{Eligible, Mode, Setup};
 
 /// Two retained snapshots of five, packs rewritten at the least waste.
 const PAIR: Setup = Setup {

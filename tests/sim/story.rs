@@ -17,8 +17,9 @@ use runner::role::slot::Plan;
 use crate::hosts::Thaw;
 use crate::judge::Count;
 use crate::net::Faults;
-use crate::node::{Act, Cluster, EVERY, Eligible, Mode, Setup};
+use crate::node::{Act, Cluster};
 use crate::rng::Rng;
+use crate::setup::{EVERY, Eligible, Mode, Setup};
 
 /// For how long things happen.
 const TROUBLE: (Duration, Duration) = (Duration::from_mins(4), Duration::from_mins(25));

@@ -1,0 +1,142 @@
+//! How a cluster is set up: what its config says, and the repository that it begins with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use runner::config::{Host, Lease, Settings};
+use runner::ids::{RepoId, RoleName};
+use runner::repo::crypto::{Cipher, Keys, RepositoryKey};
+use runner::repo::format::{self, ChunkerParams, Format, JournalHome};
+use runner::repo::names;
+use runner::store::Store as _;
+
+use crate::registers::CLUSTER;
+use crate::rng::Rng;
+use crate::wire::Bucket;
+
+/// How long what is condemned stays.
+pub const GRACE: Duration = Duration::from_secs(100);
+
+/// How often a slot comes.
+pub const EVERY: Duration = Duration::from_mins(1);
+
+/// The lease's length, in seconds.
+pub const TTL: u64 = 10;
+
+/// What makes a node eligible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eligible {
+    Always,
+    Vip,
+    /// A probe under a `not`.
+    NotAway,
+}
+
+/// Who runs the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Daemon,
+    Cron,
+}
+
+/// How a cluster is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setup {
+    pub nodes: usize,
+    pub mode: Mode,
+    pub lease: Lease,
+    /// The journal has its head in etcd.
+    pub seated: bool,
+    pub eligible: Eligible,
+    pub holder_continues: bool,
+    pub keep: u32,
+    pub max_unused: u8,
+}
+
+impl Setup {
+    /// One of those that the config allows.
+    pub fn drawn(rng: &mut Rng) -> Self {
+        let lease = *rng.pick(&[Lease::None, Lease::Bucket, Lease::Etcd]);
+        let mode = if lease != Lease::Etcd && rng.chance(250) { Mode::Cron } else { Mode::Daemon };
+        let eligible = match rng.below(5) {
+            0 if lease != Lease::None => Eligible::Always,
+            0..=2 => Eligible::Vip,
+            _ => Eligible::NotAway,
+        };
+        Self {
+            nodes: 2 + usize::from(rng.chance(300)),
+            mode,
+            lease,
+            seated: lease != Lease::Bucket && rng.chance(350),
+            eligible,
+            holder_continues: rng.chance(300),
+            keep: 1 + rng.below(3) as u32,
+            max_unused: *rng.pick(&[0, 10, 50, 100]),
+        }
+    }
+
+    /// The config file of all nodes, read as the program reads it.
+    pub fn settings(&self) -> Settings {
+        let lease = match self.lease {
+            // The lease service that stands in for etcd needs no client of it.
+            Lease::None | Lease::Etcd => "none",
+            Lease::Bucket => "bucket",
+        };
+        let eligible = match self.eligible {
+            // Somebody who may always have the role, where nothing but the journal keeps others out, is a mistake to the config.
+            Eligible::Always => "",
+            Eligible::Vip => "eligible = { vip = \"192.0.2.1\" }",
+            Eligible::NotAway => "eligible = { not = { command = [\"/away\"] } }",
+        };
+        let unreachable = if self.holder_continues && !self.seated { "holder_continues" } else { "stop" };
+        let text = format!(
+            "[store]\nurl = \"file:///sim\"\nencryption = \"none\"\n\
+             [role.app]\n{eligible}\nlease = \"{lease}\"\nsources = [\"/srv\"]\nevery = \"{}s\"\njitter = \"0s\"\n\
+             bucket_lease_ttl = \"{TTL}s\"\nmissed_after = \"30s\"\ntakeover_delay = \"3s\"\ntakeover_after = \"90s\"\n\
+             on_lease_unreachable = \"{unreachable}\"\nkeep = {{ last = {} }}\nmax_unused = {}\nprune_grace = \"{}s\"\n",
+            EVERY.as_secs(),
+            self.keep,
+            self.max_unused,
+            GRACE.as_secs(),
+        );
+        let place = Host { runner_config: None, credentials_directory: None };
+        let settings = Settings::parse(&[(PathBuf::from("sim.toml"), text)], &place);
+        let mut settings = settings.unwrap_or_else(|error| panic!("{error}"));
+        settings.roles.values_mut().for_each(|role| role.lease = self.lease);
+        settings
+    }
+}
+
+/// What `init` makes, without its proof: a repository that is not encrypted, so that whoever checks reads it with nothing but the
+/// bytes.
+pub fn make_repository(bucket: &Bucket, role: &RoleName, seated: bool, rng: &mut Rng) -> RepoId {
+    let mut key = [7; 32];
+    key[..8].copy_from_slice(&rng.next().to_le_bytes());
+    let mut repo = [3; 16];
+    repo[..8].copy_from_slice(&rng.next().to_le_bytes());
+    let (repo, master) = (RepoId(repo), RepositoryKey::new(key));
+    let keys = Keys::new(Cipher::None, repo, role.clone(), master.clone());
+    let journal = if seated { JournalHome::Etcd { cluster: CLUSTER } } else { JournalHome::Bucket };
+    let format = Format {
+        v: format::VERSION,
+        role: role.clone(),
+        repo,
+        created: Timestamp::UNIX_EPOCH,
+        cipher: Cipher::None,
+        journal,
+        chunker: ChunkerParams::default(),
+        clear_key: Some(hex::encode(key)),
+    };
+    let there = [
+        (names::format(role), Bytes::from(format.encode(&keys))),
+        (names::probe(role), Bytes::from_static(b"probe")),
+        (names::lease_probe(role), Bytes::from_static(b"probe")),
+    ];
+    for (key, body) in there {
+        bucket.store().put(&key, body).now_or_never().expect("it is in memory").expect("it takes anything");
+    }
+    repo
+}
