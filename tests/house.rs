@@ -167,6 +167,38 @@ const EFFECTS: &[&str] = &[
 const DATA_AMONG_EFFECTS: &[&str] =
     &["std::net::IpAddr", "std::net::Ipv4Addr", "std::net::Ipv6Addr", "std::os::unix::ffi"];
 
+/// Files that run in the simulator. What the host gives they have from `env`, so that a seed moves it, and no chance but the seed's
+/// chooses between what is ready.
+const SIMULATED: &[&str] = &[
+    "daemon/callers.rs",
+    "daemon/post.rs",
+    "daemon/work.rs",
+    "job/backup.rs",
+    "job/backup/brought.rs",
+    "job/backup/orphans.rs",
+    "job/backup/session.rs",
+    "job/backup/stock.rs",
+    "job/beat.rs",
+    "job/guard.rs",
+    "job/local.rs",
+    "job/operate.rs",
+    "job/presence.rs",
+    "job/prune.rs",
+    "job/prune/repack.rs",
+    "job/prune/survey.rs",
+    "job/prune/sweep.rs",
+    "journal/log.rs",
+    "journal/seat.rs",
+    "repo/reader.rs",
+    "role/lease/bucket.rs",
+    "role/lease/keeper.rs",
+    "store/memory.rs",
+];
+
+/// What they may not name outside their tests.
+const OF_THE_HOST: &[&str] =
+    &["tokio::fs", "tokio::spawn", "tokio::task", "tokio::time", "std::fs", "std::process", "std::thread"];
+
 /// Everything that may stand at the top.
 const TOP: &[&str] = &[
     ".cargo",
@@ -248,6 +280,21 @@ fn decisions_name_nothing_that_acts() {
 }
 
 #[test]
+fn what_is_simulated_has_time_tasks_files_and_chance_from_the_simulator() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for simulated in SIMULATED {
+        let Some((_, text)) = sources.iter().find(|(file, _)| file == simulated) else {
+            wrong.push(format!("{simulated}: listed as simulated, but there is no such file"));
+            continue;
+        };
+        let found = hosts_own(text.split("#[cfg(test)]\nmod tests").next().expect("a first part"));
+        wrong.extend(found.into_iter().map(|(line, what)| format!("{simulated}:{line}: {what}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_top_level_is_what_it_should_be() {
     let found: BTreeSet<String> = files().iter().filter_map(|f| Some(f.split('/').next()?.to_owned())).collect();
     let strange: Vec<&String> = found.iter().filter(|name| !TOP.contains(&name.as_str())).collect();
@@ -321,6 +368,12 @@ fn the_rules_see_what_they_forbid() {
     assert_eq!(named("async fn f() { g().await }"), ["1 async", "1 await"]);
     assert_eq!(named("use std::time::Duration; use crate::ids::Term; fn tokio_free() {}"), [""; 0]);
     assert_eq!(named("mod tests { use crate::store::Store; }"), ["1 crate::store::Store"]);
+
+    // What is simulated.
+    let own = |text: &str| hosts_own(text).into_iter().map(|(line, what)| format!("{line} {what}")).collect::<Vec<_>>();
+    assert_eq!(own("use tokio::sync::watch;\nfn f() { tokio::spawn(g()); }"), ["2 tokio::spawn"]);
+    assert_eq!(own("tokio::select! {\n    biased;\n}"), [""; 0]);
+    assert_eq!(own("x = tokio::select! {\n    a = b => {}\n}"), ["1 a select! that is not biased"]);
 }
 
 fn root() -> &'static Path {
@@ -400,6 +453,22 @@ fn effects(text: &str) -> Vec<(usize, String)> {
         let asynchronous = path.len() == 1 && (full == "async" || full == "await");
         if asynchronous || (path.len() > 1 && within(EFFECTS) && !within(DATA_AMONG_EFFECTS)) {
             found.push((line, full));
+        }
+    }
+    found
+}
+
+/// What a simulated file may not name and does, and where chance would choose.
+fn hosts_own(text: &str) -> Vec<(usize, String)> {
+    let named = |full: &String| OF_THE_HOST.iter().any(|own| full == own || full.starts_with(&format!("{own}::")));
+    let mut found: Vec<(usize, String)> =
+        paths(text).into_iter().map(|(line, path)| (line, path.join("::"))).filter(|(_, full)| named(full)).collect();
+    let lines: Vec<&str> = text.lines().collect();
+    for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("select! {")) {
+        let biased = lines.get(number + 1).is_some_and(|next| next.trim() == "biased;");
+        let comment = line.trim_start().starts_with("//");
+        if !biased && !comment {
+            found.push((number + 1, "a select! that is not biased".to_owned()));
         }
     }
     found

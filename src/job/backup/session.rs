@@ -86,7 +86,7 @@ impl Session<'_> {
                 // Everything else is still good.
                 tracing::warn!("{error}; reading everything again");
                 let path = self.local.tree_cache();
-                std::fs::remove_file(&path).map_err(|error| BackupError::State { path, error })?;
+                self.runner.env.files.remove(&path).map_err(|error| BackupError::State { path, error })?;
                 self.back_up(role, ask).await
             }
             result => result,
