@@ -18,8 +18,8 @@ use runner::env::Tasks as _;
 /// One way, where nothing is wrong.
 const DELAY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// What is added where something is slow.
-const SLOW: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// What is added at least where something is slow.
+const SLOW_MIN: Duration = Duration::from_millis(200);
 
 /// After how long at most a request that is sent twice arrives again.
 const AGAIN_MAX: Duration = Duration::from_secs(5);
@@ -41,8 +41,10 @@ pub struct Faults {
     pub twice: u32,
     /// A listing lacks what was made last.
     pub stale_listing: u32,
-    /// It takes up to ten seconds.
+    /// It takes its time, each way.
     pub slow: u32,
+    /// How much, at most.
+    pub slow_max: Duration,
     /// After how long a sender gives up.
     pub patience: (Duration, Duration),
     /// How long after that a late request arrives, at most.
@@ -62,6 +64,7 @@ impl Faults {
         twice: 0,
         stale_listing: 0,
         slow: 0,
+        slow_max: Duration::from_secs(10),
         patience: (Duration::from_secs(3), Duration::from_secs(10)),
         late_max: Duration::from_mins(1),
         stale_max: Duration::from_secs(5),
@@ -299,7 +302,7 @@ impl Net {
 }
 
 fn delay(state: &mut State) -> Duration {
-    let slow = state.faults.slow;
-    let more = if state.rng.chance(slow) { state.rng.time(SLOW.0, SLOW.1) } else { Duration::ZERO };
+    let Faults { slow, slow_max, .. } = state.faults;
+    let more = if state.rng.chance(slow) { state.rng.time(SLOW_MIN, slow_max) } else { Duration::ZERO };
     state.rng.time(DELAY.0, DELAY.1) + more
 }

@@ -8,7 +8,7 @@ use runner::planted::{self, ALL, Bug};
 use crate::story;
 
 /// So many seeds are played for each.
-const BUDGET: u64 = 400;
+const BUDGET: u64 = 1000;
 
 /// How many seeds it takes to find it, and what is found; `None`: more than `budget`.
 fn hunt(bug: Bug, first: u64, budget: u64) -> Option<(u64, String)> {

@@ -157,6 +157,10 @@ impl Story {
 
     fn later(&mut self, most: Duration, action: Action) {
         let at = self.now() + self.rng.time(Duration::from_millis(100), most);
+        self.plan(at, action);
+    }
+
+    fn plan(&mut self, at: Duration, action: Action) {
         self.serial += 1;
         self.planned.insert((at, self.serial), action);
     }
@@ -252,18 +256,26 @@ impl Story {
                 self.act(Action::Operate(host, Act::Pause));
                 self.later(short, Action::Operate(host, Act::Resume));
             }
-            27 | 28 => self.act(Action::Prune(host)),
-            // Answers take their time, and then there are none.
-            29 if self.rng.chance(400) => {
-                let slow = Faults { slow: 700, ..Faults::NONE };
+            27 => self.act(Action::Prune(host)),
+            // Answers take their time, and then there are none, and others are eligible as well.
+            28 | 29 if self.rng.chance(400) => {
+                let slow = Faults { slow: 700, slow_max: Duration::from_secs(3), ..Faults::NONE };
                 self.act(Action::Leases(slow));
                 self.act(Action::Bucket(slow));
-                self.later(Duration::from_secs(20), Action::CutEtcd(host, true));
-                self.later(Duration::from_secs(20), Action::Cut(host, true));
-                self.later(Duration::from_secs(25), Action::Leases(Faults::NONE));
-                self.later(Duration::from_secs(25), Action::Bucket(Faults::NONE));
-                self.later(short * 2, Action::Cut(host, false));
-                self.later(short * 2, Action::CutEtcd(host, false));
+                let then = self.now() + self.rng.time(Duration::from_secs(3), Duration::from_secs(20));
+                for action in [
+                    Action::CutEtcd(host, true),
+                    Action::Cut(host, true),
+                    Action::Leases(Faults::NONE),
+                    Action::Bucket(Faults::NONE),
+                ] {
+                    self.plan(then, action);
+                }
+                for other in hosts.into_iter().filter(|other| *other != host) {
+                    self.plan(then, Action::See(other, Answer::Yes));
+                }
+                self.plan(then + short, Action::Cut(host, false));
+                self.plan(then + short, Action::CutEtcd(host, false));
             }
             _ if self.rng.chance(120) && self.clone.is_none() => self.act(Action::Clone { of: host }),
             _ if self.rng.chance(60) => {
