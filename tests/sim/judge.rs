@@ -71,7 +71,6 @@ struct State {
     swept: u64,
     /// Packs and index objects that were deleted.
     deleted: u64,
-    reads: u64,
     given: HashMap<String, Vec<(Duration, Arc<Files>)>>,
     /// When each pack was put.
     born: HashMap<Id, Duration>,
@@ -227,12 +226,6 @@ impl Judge {
     pub fn read_all(&self) {
         let mut state = self.state();
         check_live(&mut state);
-    }
-
-    /// What was live when somebody began to read it, for as long as the grace lasts.
-    pub fn newest(&self) -> Option<(Id, Id, Arc<Files>, Vec<Id>)> {
-        let state = self.state();
-        state.live.last().map(|l| (l.id.clone(), l.root.clone(), Arc::clone(&l.files), state.indexes.clone()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -458,7 +451,6 @@ fn index(state: &mut State) -> Result<HashMap<Id, Place>, String> {
 fn tree(state: &mut State, root: &str) -> Result<(Files, HashSet<Id>), String> {
     let index = index(state)?;
     let mut reader = state.reader.take().expect("it is only lent");
-    state.reads += 1;
     let object = |pack: &str| state.objects.get(&format!("app/packs/{}/{pack}", &pack[..2])).cloned();
     let tree = reader.tree(root, &index, &object);
     state.reader = Some(reader);
