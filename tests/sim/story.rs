@@ -410,6 +410,7 @@ impl Story {
     fn peace(&mut self) {
         let hosts: Vec<usize> = self.cluster.hosts().collect();
         self.planned.clear();
+        self.cluster.truth.answer_at_once();
         for action in [
             Action::Bucket(Faults::NONE),
             Action::Leases(Faults::NONE),
