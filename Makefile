@@ -9,10 +9,12 @@ SOURCE ?=
 # The peers of `make bench`, the tree, and how often each row is timed.
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
+# More for `make mutants`, such as --file or --jobs 2.
+MUTANTS_ARGS ?=
 # The story that `make replay` tells.
 SEED ?= 0
 
-.PHONY: help build demo test check-large check-pair check-slots soak replay planted fmt lint deny bench fuzz install clean
+.PHONY: help build demo test check-large check-pair check-slots soak replay planted mutants fmt lint deny bench fuzz install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-11s %s\n' "$$t" "$$d"; done
@@ -43,6 +45,10 @@ soak: ## the simulator's stories on every core until it is stopped; says seed an
 
 replay: ## the story of one seed, with what the program logs: make replay SEED=n
 	SIM_SEED="$(SEED)" SIM_LOG=info $(CARGO) test --locked --no-default-features --test sim -- --ignored --exact seeds::replay --nocapture
+
+mutants: ## cargo mutants on what decides: which change of an expression no unit test notices; hours
+	@scripts/cargo-tool mutants
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) mutants --output target $(MUTANTS_ARGS)
 
 planted: ## whether the simulator finds each of the bugs that are planted for it
 	$(CARGO) test --locked --no-default-features --features planted --test sim -- planted --nocapture
