@@ -354,7 +354,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::ids::NodeId;
-    use crate::journal::record::{self, CloneBody, SnapshotBody, Takeover};
+    use crate::journal::record::{self, CloneBody, PauseBody, RecordError, SnapshotBody, Takeover};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
 
@@ -486,6 +486,66 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_kind_of_a_later_version_needs_no_permit_and_still_takes_no_term_back() {
+        let mut view = empty();
+        add(&mut view, 1, takeover());
+        add(&mut view, 2, takeover());
+        for (term, sound) in [(1, false), (2, true), (3, true)] {
+            let mut point = next(&view, 1, Body::Unknown { kind: "point".to_owned(), body: serde_json::Value::Null });
+            (point.term, point.takeover) = (Term(term), None);
+            let wrong = FoldError::Term { found: Term(term), before: Term(2) };
+            assert_eq!(push(&mut view.clone(), &point), if sound { Ok(()) } else { Err(wrong) });
+        }
+    }
+
+    #[test]
+    fn what_operators_do_says_nothing_of_who_writes_where() {
+        let mut view = empty();
+        add(&mut view, 1, takeover());
+        let writers = view.writers.clone();
+        assert_eq!(writers.keys().collect::<Vec<_>>(), [&NodeId([1; 16])]);
+        let pause = Body::Pause(PauseBody { until: None, why: None });
+        for body in [pause, Body::Resume] {
+            let mut record = next(&view, 2, body);
+            (record.term, record.takeover) = (view.term(), None);
+            push(&mut view, &record).unwrap();
+        }
+        for why in [TakeoverWhy::Operator, TakeoverWhy::Adopt] {
+            add(&mut view, 2, Body::Takeover(Takeover::new(why)));
+        }
+        assert_eq!(view.writers, writers);
+    }
+
+    #[test]
+    fn the_slots_of_what_is_forgotten_are_remembered_up_to_a_number() {
+        let mut view = empty();
+        add(&mut view, 1, takeover());
+        let slot = |n: i64| Timestamp::from_second(n * 60).unwrap();
+        let all = PAST_SLOTS_KEPT as i64 + 6;
+        for n in 0..all {
+            let mut record = next(&view, 1, snapshot(n as u8));
+            record.slot = Some(slot(n));
+            push(&mut view, &record).unwrap();
+        }
+        let ids: Vec<Digest> = view.state.snapshots.iter().map(|snapshot| snapshot.id).collect();
+        // One more than is kept, and then some.
+        for (forgotten, first) in [(&ids[..PAST_SLOTS_KEPT], 0), (&ids[PAST_SLOTS_KEPT..ids.len() - 1], 5)] {
+            let (forgotten, indexes) = (forgotten.to_vec(), view.state.indexes.clone());
+            add(&mut view, 1, Body::Prune(PruneBody { forgotten, indexes, packs: Vec::new(), strays: Vec::new() }));
+            assert_eq!(view.state.past_slots.len(), PAST_SLOTS_KEPT);
+            assert_eq!(view.state.past_slots.first(), Some(&slot(first)), "the oldest go first");
+        }
+        assert_eq!(view.state.snapshots.len(), 1);
+    }
+
+    #[test]
+    fn a_record_of_a_later_format_is_told_from_a_damaged_one() {
+        let object = next(&empty(), 1, takeover()).encode(&keys(Cipher::None));
+        let later = String::from_utf8(object).unwrap().replacen("\"v\":1", "\"v\":2", 1);
+        assert_eq!(Record::decode(later.as_bytes(), None), Err(RecordError::Newer(2)));
+    }
+
+    #[test]
     fn a_number_without_a_successor_is_no_record() {
         let mut view = empty();
         let mut record = next(&view, 1, takeover());
@@ -495,6 +555,8 @@ pub(crate) mod tests {
         }
         record.seq = Seq::MAX;
         (record.prev, record.state) = (Some(Digest([1; 32])), Some(State::default()));
+        let first = Record { seq: Seq::FIRST, ..record.clone() };
+        assert_eq!(View::before_checkpoint(&first), None, "there is nothing before it");
         view = View::before_checkpoint(&record).unwrap();
         assert_eq!(view.apply(&record, Digest([2; 32])), Ok(()));
         assert_eq!(view.next_seq(), Seq(Seq::MAX.0 + 1));

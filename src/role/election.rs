@@ -419,6 +419,14 @@ mod tests {
         text.parse().unwrap()
     }
 
+    #[test]
+    fn another_process_of_the_node_is_not_elsewhere() {
+        let by = |node| LeaseHolder { node, label: "x".into(), instance: InstanceId([1; 8]) };
+        let taken = |by| StandbyReason::LeaseTaken(by).is_elsewhere(ME);
+        assert_eq!([taken(None), taken(Some(by(ME))), taken(Some(by(OTHER)))], [false, false, true]);
+        assert!(StandbyReason::NotListed.is_elsewhere(ME));
+    }
+
     /// The state as one word and its reason.
     fn says(role: &RoleSettings, answer: Option<Answer>, history: Option<&History>, occasion: Occasion) -> String {
         with_lease(role, answer, LeaseView::Unasked, history, occasion)

@@ -215,6 +215,21 @@ mod tests {
         assert!(!deadline.passed(at(16_999, 11_999)));
         deadline.renew(Grant { asked: at(6_000, 1_000), ttl: TTL });
         assert_eq!(deadline.until(), Some(Duration::from_secs(17)), "an answer that comes late moves nothing back");
+        deadline.renew(Grant { asked: at(8_000, 3_000), ttl: TTL / 2 });
+        assert_eq!(deadline.until(), Some(Duration::from_secs(17)), "nor does a second one to the same question");
+    }
+
+    #[test]
+    fn another_process_of_the_host_rests_on_the_newest_grant_and_on_none_that_is_over() {
+        let deadline = Deadline::granted(Grant { asked: at(5_000, 0), ttl: TTL });
+        assert_eq!(deadline.grant().map(|grant| grant.asked), Some(at(5_000, 0)));
+        assert!(!deadline.is_ended());
+        deadline.renew(Grant { asked: at(8_000, 3_000), ttl: TTL });
+        assert_eq!(deadline.grant().map(|grant| grant.asked), Some(at(8_000, 3_000)));
+        deadline.end();
+        assert!(deadline.is_ended() && deadline.grant().is_none());
+        let endless = Deadline::endless();
+        assert!(!endless.is_ended() && endless.grant().is_none() && !endless.passed(at(u64::MAX / 2, 0)));
     }
 
     #[test]

@@ -431,6 +431,17 @@ mod tests {
     }
 
     #[test]
+    fn whom_the_probes_speak_for_may_work_now_or_stand_in() {
+        let speaks = |answer, fallback| Assessment { answer, fallback, evidence: Vec::new() }.speaks_for();
+        for fallback in [None, Some(No), Some(Unknown), Some(Yes)] {
+            assert!(speaks(Yes, fallback));
+            for answer in [No, Unknown] {
+                assert_eq!(speaks(answer, fallback), fallback == Some(Yes), "{answer:?} {fallback:?}");
+            }
+        }
+    }
+
+    #[test]
     fn every_leaf_keeps_its_own_answer_in_a_nest() {
         // any[ all[a, b], not c, d ]
         let probe =

@@ -82,10 +82,56 @@ mod tests {
 
     use super::*;
     use crate::env::Env;
+    use crate::ids::ChunkId;
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
-    use crate::repo::pack::PackBuilder;
+    use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder};
     use crate::store::memory::MemoryStore;
+
+    /// A pack with so many chunks of a byte each, in the store.
+    async fn put(store: &MemoryStore, keys: &Keys, id: PackId, chunks: usize) -> PackTable {
+        let content: Vec<u8> = (0..chunks).map(|n| n as u8).collect();
+        let entries = (0..chunks as u64).map(|n| {
+            let mut id = [id.0[0]; 32];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            ChunkEntry { id: ChunkId(id), len: 1 }
+        });
+        let mut builder = PackBuilder::new(keys, id, [1; 32]);
+        builder.push(Compressor::default().pack(&content, entries.collect()));
+        let (bytes, table) = builder.finish();
+        store.put(&names::pack(keys.role(), id), bytes).await.unwrap();
+        table
+    }
+
+    #[tokio::test]
+    async fn orphans_are_what_nothing_names_and_nobody_condemned() {
+        let (store, keys) = (MemoryStore::new(&Env::host()), keys(Cipher::None));
+        let [named, condemned, orphan] = [1, 2, 3].map(|n| PackId([n; 16]));
+        let mut index = Index::default();
+        index.add(&put(&store, &keys, named, 3).await);
+        put(&store, &keys, condemned, 3).await;
+        let left = put(&store, &keys, orphan, 3).await;
+        index.sort();
+        let found = find(&store, &keys, &index, &HashSet::from([condemned])).await.unwrap();
+        assert_eq!(found, [left]);
+    }
+
+    #[tokio::test]
+    async fn a_table_of_any_length_is_read_and_what_is_none_is_passed_over() {
+        let (store, keys) = (MemoryStore::new(&Env::host()), keys(Cipher::None));
+        // The second one's table is longer than what is fetched at first.
+        for chunks in [1, 4_000] {
+            let id = PackId([7; 16]);
+            let table = put(&store, &keys, id, chunks).await;
+            let (key, index) = (names::pack(keys.role(), id), Index::default());
+            assert_eq!(find(&store, &keys, &index, &HashSet::new()).await.unwrap(), [table]);
+            let whole = store.get(&key).await.unwrap();
+            for damaged in [whole.slice(..whole.len() - 1), whole.slice(..40), whole.slice(whole.len() - 60..)] {
+                store.tamper(&key, Some(damaged));
+                assert_eq!(find(&store, &keys, &index, &HashSet::new()).await.unwrap(), []);
+            }
+        }
+    }
 
     #[tokio::test]
     async fn one_that_is_listed_and_gone_is_passed_over() {

@@ -69,3 +69,19 @@ fn is_due(time: Timestamp, now: Timestamp, grace: Duration) -> bool {
     }
     grace.is_zero() || now.duration_since(time) >= grace
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grace_is_over_when_all_of_it_has_passed() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let grace = Duration::from_mins(1);
+        for (now, due) in [(1_000, false), (1_059, false), (1_060, true), (9_000, true), (900, false)] {
+            assert_eq!(is_due(at(1_000), at(now), grace), due, "{now}");
+            assert!(is_due(at(1_000), at(now), Duration::ZERO), "no grace compares no clocks");
+        }
+        assert!(!is_due(at(0), at(1_000_000), Duration::MAX));
+    }
+}

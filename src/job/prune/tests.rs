@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::config::StoreUrl;
-use crate::ids::ChunkId;
+use crate::ids::{ChunkId, IndexId};
 use crate::job::backup::Ask;
 use crate::job::testing::{Rig, noise};
 use crate::job::verify::verify;
@@ -54,7 +54,7 @@ async fn what_is_forgotten_is_condemned_and_after_the_grace_deleted() {
         rig.write("small", format!("{n}"));
         rig.backup().await;
     }
-    let (before, packs) = (roots(&rig).await, objects(&rig, "packs").await);
+    let (before, packs, indexes) = (roots(&rig).await, objects(&rig, "packs").await, objects(&rig, "index").await);
     let day = Duration::from_hours(24);
     let report = prune_now(&rig, last(2), 100, day).await.unwrap();
     assert_eq!(report.snapshots.iter().map(|v| v.kept).collect::<Vec<_>>(), [false, false, true, true]);
@@ -68,6 +68,7 @@ async fn what_is_forgotten_is_condemned_and_after_the_grace_deleted() {
     assert_eq!((again.packs_condemned, again.swept.packs), (0, 0), "it is condemned once");
     let swept = prune_now(&rig, last(2), 100, Duration::ZERO).await.unwrap().swept;
     assert_eq!((swept.packs, swept.waiting), (report.packs_condemned, 0));
+    assert_eq!(swept.indexes, indexes.len() as u64, "those that were there before, and no others");
     assert_eq!(objects(&rig, "packs").await.len() as u64, packs.len() as u64 - report.packs_condemned);
     assert_eq!(objects(&rig, "index").await.len(), 1, "one index object for all");
     assert_sound(&rig).await;
@@ -82,6 +83,29 @@ async fn what_is_forgotten_is_condemned_and_after_the_grace_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_grace_counts_from_when_the_record_is_where_readers_look() {
+    let rig = Rig::new().await;
+    for n in 0..2 {
+        rig.write("file", noise(n, MIB));
+        rig.backup().await;
+    }
+    let day = Duration::from_hours(24);
+    let condemned = prune_now(&rig, last(1), 100, day).await.unwrap().packs_condemned;
+    assert!(condemned > 0);
+    let record = names::record(&rig.role.name, rig.archive().await.view.head.unwrap().seq);
+    // Another place decided on it, and it came into the store a day later.
+    rig.memory.set_clock_offset(SignedDuration::from_hours(25));
+    let object = rig.store.get(&record).await.unwrap();
+    rig.store.put(&record, object).await.unwrap();
+    let early = prune_now(&rig, last(1), 100, day).await.unwrap().swept;
+    assert_eq!((early.packs, early.waiting), (0, condemned));
+    rig.memory.set_clock_offset(SignedDuration::from_hours(50));
+    let swept = prune_now(&rig, last(1), 100, day).await.unwrap().swept;
+    assert_eq!((swept.packs, swept.waiting), (condemned, 0));
+    assert_sound(&rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wasteful_pack_is_written_anew_and_what_stays_is_the_same() {
     let rig = Rig::new().await;
     rig.write("stays", noise(1, 2 * MIB));
@@ -90,8 +114,11 @@ async fn a_wasteful_pack_is_written_anew_and_what_stays_is_the_same() {
     std::fs::remove_file(rig.src().join("goes")).unwrap();
     rig.backup().await;
     let root = roots(&rig).await[1];
+    let all = prune_now(&rig, last(2), 100, Duration::ZERO).await.unwrap();
+    assert_eq!(all.bytes_unused, 0, "headers and trailers are no waste");
     let lax = prune_now(&rig, last(1), 100, Duration::ZERO).await.unwrap();
     assert!(lax.packs_repacked == 0 && lax.bytes_unused >= 5 * MIB as u64, "{lax:?}");
+    assert!(lax.bytes_unused < (5 * MIB + MIB / 2) as u64, "{lax:?}");
     let strict = prune_now(&rig, last(1), 5, Duration::ZERO).await.unwrap();
     assert!(strict.packs_repacked > 0 && strict.bytes_freed >= 5 * MIB as u64, "{strict:?}");
     assert_eq!(strict.bytes_unused, 0);
@@ -142,18 +169,20 @@ async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
     rig.backup().await;
     let pack = names::pack(&rig.role.name, PackId([0xaa; 16]));
     rig.store.put(&pack, bytes::Bytes::from_static(b"left by a broken run")).await.unwrap();
+    let index = names::index(&rig.role.name, IndexId([0xbb; 16]));
+    rig.store.put(&index, bytes::Bytes::from_static(b"and this as well")).await.unwrap();
     let plan = |now| {
         let rig = &rig;
         let role = RoleSettings { keep: Some(last(9)), ..rig.role.clone() };
         async move {
             let archive = rig.archive().await;
             let plan = Plan::make(&archive.repository, &archive.view, &role, &TimeZone::UTC, now).await.unwrap();
-            plan.strays.packs.clone()
+            (plan.strays.packs.clone(), plan.strays.indexes.clone())
         }
     };
     let now = rig.env.clock.now();
-    assert_eq!(plan(now).await, []);
-    assert_eq!(plan(now + STRAY_AGE).await, [PackId([0xaa; 16])]);
+    assert_eq!(plan(now).await, (vec![], vec![]));
+    assert_eq!(plan(now + STRAY_AGE).await, (vec![PackId([0xaa; 16])], vec![IndexId([0xbb; 16])]));
 }
 
 /// A session of the rig's node that other runs of it are let beside, as those of a clone are.

@@ -188,13 +188,105 @@ fn guests_end_before_the_lease_is_given_up_as_well() {
     stage.begin(None);
     stage.on(committed(ONE));
     assert!(stage.duty.takes_guests());
+    assert!(!stage.duty.is_stopping());
     assert_eq!(stage.on(Event::Guests(2)), []);
     assert_eq!(stage.on(Event::Stop), [Effect::Dismiss]);
-    assert!(!stage.duty.takes_guests());
+    assert!(stage.duty.is_stopping() && !stage.duty.takes_guests());
     assert_eq!(stage.on(Event::Guests(1)), []);
     assert_eq!(stage.on(Event::Guests(0)), [Effect::ReleaseLease]);
     assert_eq!(stage.on(Event::Released), [Effect::End]);
     assert_eq!(stage.on(Event::Tick), []);
+}
+
+#[test]
+fn guests_are_taken_again_by_who_has_the_role_again() {
+    let mut stage = Stage::new(|_| {});
+    assert!(!stage.duty.takes_guests(), "nothing is known");
+    stage.begin(None);
+    stage.on(committed(ONE));
+    stage.on(Event::Guests(1));
+    assert_eq!(stage.probes(Answer::No), [Effect::Tell, Effect::Dismiss]);
+    assert!(!stage.duty.takes_guests());
+    assert_eq!(stage.on(Event::Guests(0)), [Effect::ReleaseLease]);
+    stage.on(Event::Released);
+    stage.pass(ASK);
+    assert_eq!(stage.probes(Answer::Yes), [Effect::AskLease]);
+    let (_, effects) = stage.grant();
+    assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::Returned }]);
+    assert!(!stage.duty.takes_guests(), "its permit is not there yet");
+    stage.on(taken(8));
+    assert!(stage.duty.takes_guests());
+}
+
+#[test]
+fn a_term_that_is_not_the_newest_is_not_ones_own_any_more() {
+    for newest in [holding(OTHER, 7), holding(OTHER, 8), holding(ME, 8)] {
+        let mut stage = Stage::new(|_| {});
+        stage.begin(None);
+        stage.on(committed(ONE));
+        let effects = stage.on(read(Some(newest)));
+        assert!(effects.contains(&Effect::TakeOver { occasion: Occasion::None }), "{effects:?}");
+        assert!(!stage.duty.takes_guests());
+    }
+}
+
+/// Sleeps until it is woken, again and again; probes take two seconds, a look into the journal three. What it did, and when.
+fn timetable(stage: &mut Stage, time: Duration) -> Vec<(u128, Effect)> {
+    let (start, end) = (stage.now.boot, stage.now.boot + time);
+    let (mut probed, mut read_at): (Option<Duration>, Option<Duration>) = (None, None);
+    let mut told = Vec::new();
+    loop {
+        let wakes = [Some(stage.duty.wake(stage.now)), probed, read_at];
+        let next = wakes.into_iter().flatten().min().unwrap();
+        assert!(next > stage.now.boot, "it wakes in the past");
+        if next > end {
+            return told;
+        }
+        // A moment before there is nothing to do, unless somebody comes with news.
+        let early = next.saturating_sub(stage.now.boot).saturating_sub(Duration::from_millis(1));
+        assert_eq!(stage.pass(early), [], "{:?} late", stage.now.boot);
+        let mut effects = stage.pass(Duration::from_millis(1));
+        if probed.is_some_and(|at| at <= stage.now.boot) {
+            probed = None;
+            effects.extend(stage.probes(Answer::Yes));
+        }
+        if read_at.is_some_and(|at| at <= stage.now.boot) {
+            read_at = None;
+            effects.extend(stage.on(committed(ONE)));
+        }
+        for effect in effects {
+            match effect {
+                Effect::Probe => probed = Some(stage.now.boot + Duration::from_secs(2)),
+                Effect::Read => read_at = Some(stage.now.boot + Duration::from_secs(3)),
+                _ => {}
+            }
+            told.push((stage.now.boot.saturating_sub(start).as_millis(), effect));
+        }
+    }
+}
+
+#[test]
+fn who_sleeps_until_it_is_woken_is_never_late() {
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    stage.on(committed(ONE));
+    stage.now.boot += Duration::from_millis(700);
+    stage.now.wall += Duration::from_millis(700);
+    let told = timetable(&mut stage, Duration::from_secs(25));
+    let (probe, read) = (Effect::Probe, Effect::Read);
+    assert_eq!(told, [(4_300, probe), (9_300, read), (11_300, probe), (18_300, probe), (22_300, read)]);
+}
+
+#[test]
+fn a_lease_service_that_is_silent_is_asked_again_in_time() {
+    let mut stage = Stage::new(|_| {});
+    stage.on(Event::Tick);
+    stage.probes(Answer::Yes);
+    stage.on(read(Some(holding(ME, 7))));
+    stage.on(Event::Lease(LeaseAnswer::Unreachable));
+    assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4);
+    assert!(stage.pass(ASK / 4).contains(&Effect::AskLease));
+    assert_eq!(stage.duty.wake(stage.now), stage.now.boot + PROBE_INTERVAL - ASK / 4, "it is being asked");
 }
 
 #[test]
@@ -388,7 +480,15 @@ fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
     assert_eq!(beat(&mut stage, 19), []);
     assert_eq!(stage.pass(Duration::from_secs(1)), [Effect::TakeOver { occasion: Occasion::Silent }]);
     stage.on(taken(9));
-    assert_eq!(stage.duty.retakes, 1, "the next time it waits for half an hour");
+    assert_eq!(stage.duty.retakes, 1);
+    // The other one takes it back, and falls silent again.
+    assert_eq!(beat(&mut stage, 30), [Effect::Tell], "conflict");
+    stage.pass(Duration::from_hours(2));
+    assert_eq!(beat(&mut stage, 31), []);
+    let wait = Duration::from_mins(30);
+    stage.pass(wait.saturating_sub(Duration::from_secs(1)));
+    assert_eq!(beat(&mut stage, 31), [], "this time it waits for half an hour");
+    assert_eq!(stage.pass(Duration::from_secs(1)), [Effect::TakeOver { occasion: Occasion::Silent }]);
 }
 
 #[test]
@@ -459,11 +559,14 @@ fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
 fn whoever_wants_a_run_gets_one_or_is_told_why_not() {
     let mut stage = Stage::new(|_| {});
     stage.on(Event::Tick);
+    assert!(!stage.duty.is_wanted());
     assert_eq!(stage.on(Event::Wanted), [], "it is not clear yet");
+    assert!(stage.duty.is_wanted());
     stage.probes(Answer::Yes);
     assert_eq!(stage.on(read(None)), [Effect::AskLease]);
     let (_, effects) = stage.grant();
     assert_eq!(effects, [Effect::BackUpNow], "a run takes the role over by itself");
+    assert!(!stage.duty.is_wanted());
     assert_eq!(stage.on(Event::Wanted), [], "one at a time");
     assert!(stage.on(committed(ONE)).contains(&Effect::BackUpNow));
     stage.on(committed(ONE));

@@ -136,3 +136,62 @@ pub(super) fn watch<V: Clone + Eq>(
 pub(super) fn parse(bytes: &[u8]) -> Option<Paper> {
     serde_json::from_slice::<Paper>(bytes).ok().filter(|paper| paper.v == FORMAT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    const TTL: Duration = Duration::from_mins(1);
+
+    fn holder(n: u8) -> LeaseHolder {
+        LeaseHolder { node: NodeId([n; 16]), label: format!("node{n}"), instance: InstanceId([n; 8]) }
+    }
+
+    fn found(version: u32, of: Option<u8>) -> Found<u32> {
+        let paper = |n| Paper {
+            v: FORMAT,
+            node: holder(n).node,
+            name: holder(n).label,
+            instance: holder(n).instance,
+            ttl_ms: TTL.as_millis() as u64,
+            count: 7,
+            released: false,
+        };
+        Found { version, paper: of.map(paper) }
+    }
+
+    #[test]
+    fn each_write_counts() {
+        let asker = Asker { me: holder(1), ttl: TTL };
+        let Step::Create(first) = step::<u32>(&asker, None, None, Duration::ZERO) else { panic!("nobody has it") };
+        assert_eq!(first.count, 1);
+        let Step::Replace(3, next) = step(&asker, Some(&found(3, Some(1))), None, Duration::ZERO) else {
+            panic!("it is one's own")
+        };
+        assert_eq!(next.count, 8);
+    }
+
+    #[test]
+    fn only_who_wrote_before_has_renewed() {
+        let seen = |before: Option<&Watched<u32>>, found: &Found<u32>, at| {
+            let before = before.map(|b| Watched {
+                version: b.version,
+                since: b.since,
+                renewed: b.renewed,
+                instance: b.instance,
+            });
+            watch(before, Some(found), Duration::from_secs(at)).unwrap()
+        };
+        let first = seen(None, &found(1, Some(2)), 10);
+        assert!(!first.renewed && first.since == Duration::from_secs(10));
+        let same = seen(Some(&first), &found(1, Some(2)), 20);
+        assert!(!same.renewed && same.since == Duration::from_secs(10), "it is the same paper");
+        let renewed = seen(Some(&same), &found(2, Some(2)), 30);
+        assert!(renewed.renewed && renewed.since == Duration::from_secs(30));
+        assert!(!seen(Some(&renewed), &found(3, Some(3)), 40).renewed, "another process has it now");
+        let unreadable = seen(Some(&renewed), &found(4, None), 40);
+        assert!(!unreadable.renewed, "who knows whose it is");
+        assert!(!seen(Some(&unreadable), &found(5, None), 50).renewed);
+    }
+}
