@@ -286,7 +286,7 @@ fn a_lease_service_that_is_silent_is_asked_again_in_time() {
     stage.on(Event::Lease(LeaseAnswer::Unreachable));
     assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4);
     assert!(stage.pass(ASK / 4).contains(&Effect::AskLease));
-    assert_eq!(stage.duty.wake(stage.now), stage.now.boot + PROBE_INTERVAL - ASK / 4, "it is being asked");
+    assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4 * 3, "it is being asked");
 }
 
 #[test]
