@@ -393,6 +393,46 @@ fn who_stands_in_does_it_for_the_slot_that_waited() {
 }
 
 #[test]
+fn a_takeover_under_way_is_let_end() {
+    let mut stage = Stage::new(|_| {});
+    stage.on(Event::Tick);
+    stage.probes(Answer::Yes);
+    stage.on(read(None));
+    let (_, effects) = stage.grant();
+    assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }]);
+    assert_eq!(stage.probes(Answer::No), [Effect::Tell], "it is one record, and nothing to call off");
+    assert_eq!(stage.on(taken(7)), [Effect::ReleaseLease]);
+}
+
+#[test]
+fn a_lease_that_is_not_renewed_in_time_is_not_ones_own_any_more() {
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    stage.on(committed(ONE));
+    assert_eq!(stage.duty.stand(), Some(&Stand::Active { term: Some(Term(7)) }));
+    stage.pass(TTL);
+    assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Lease(Lease::Bucket))));
+}
+
+#[test]
+fn whoever_lost_the_lease_is_stopped_by_its_permit_and_gives_nothing_up() {
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    let other = LeaseHolder { node: OTHER, label: "west".into(), instance: InstanceId([2; 8]) };
+    assert_eq!(stage.on(Event::LeaseLost(Some(other))), [Effect::Tell]);
+    assert_eq!(stage.probes(Answer::No), [Effect::Tell]);
+    assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), []);
+}
+
+#[test]
+fn a_node_that_is_not_listed_leaves_the_store_alone() {
+    let mut stage = Stage::new(|role| role.nodes = Some(vec!["west".into()]));
+    assert_eq!(stage.on(Event::Tick), [Effect::Probe, Effect::Tell]);
+    assert_eq!(stage.pass(Duration::from_mins(1)), []);
+    assert_eq!(stage.on(Event::Wanted), [Effect::RefuseWanted]);
+}
+
+#[test]
 fn a_pause_keeps_the_lease_and_starts_nothing() {
     let mut stage = Stage::new(|_| {});
     stage.on(Event::Tick);
@@ -435,10 +475,10 @@ fn a_run_that_failed_is_tried_again_later_and_later() {
             }
             effects = stage.pass(Duration::from_millis(500));
         }
-        pauses.push(stage.now.boot.saturating_sub(before).as_secs());
+        pauses.push(stage.now.boot.saturating_sub(before).as_millis());
     }
-    assert_eq!(pauses[..6], [1, 2, 4, 8, 16, 32]);
-    assert_eq!(pauses[10..], [300, 300]);
+    assert_eq!(pauses[..6], [1_000, 2_000, 4_000, 8_000, 16_000, 32_000], "neither sooner nor later");
+    assert_eq!(pauses[10..], [300_000, 300_000]);
 }
 
 #[test]
