@@ -36,17 +36,19 @@ class Bench:
 
     # ---- inputs
 
-    def input(self, name: str, key: object, make: Callable[[Path], str]) -> Input:
+    def input(self, name: str, key: object, make: Callable[[Path], str], bytes_: float = 0) -> Input:
+        if not (self.work / "inputs" / f"{name}.json").exists():
+            self.make_room(f"the input {name}", bytes_)
         found = inputs.prepared(self.work, name, str(key), make)
         self.book.note(f"input {name}", found.text())
         return found
 
     def tree(self) -> Input:
         key = ([str(t) for t in self.trees], self.sizes.tree_files, self.sizes.tree_bytes)
-        return self.input("tree", key, lambda to: inputs.make_tree(to, self.sizes, self.trees))
+        return self.input("tree", key, lambda to: inputs.make_tree(to, self.sizes, self.trees), space.tree_on_disk(self.sizes))
 
     def tiny(self, count: int) -> Input:
-        return self.input(f"tiny-{count}", count, lambda to: inputs.make_tiny(to, count))
+        return self.input(f"tiny-{count}", count, lambda to: inputs.make_tiny(to, count), count * inputs.SMALL_ON_DISK)
 
     # ---- places
 
@@ -58,16 +60,21 @@ class Bench:
         self.places.append(place)
         return place
 
-    def make_room(self, group: str, bytes_: int) -> None:
-        """Deletes what earlier rounds left, only if there is no room otherwise."""
-        if space.free(self.work) >= bytes_ or not self.places:
-            return
+    def room(self, bytes_: float) -> bool:
+        """Whether there is room; deletes what earlier rounds left, only if there is none otherwise."""
+        if space.free(self.work) >= bytes_:
+            return True
+        if not self.places:
+            return False
         self.clear()
         self.deleted_at = time.monotonic()
         self.book.note("deleted", f"the disk had no room for all repositories and restores at once, so those of earlier rounds were deleted between "
                        f"rounds, and no restore was timed within {SETTLE_SECONDS} s after that")
-        if space.free(self.work) < bytes_:
-            raise Missing(f"{group}: {space.text(bytes_)} are needed below {self.work}, {space.text(space.free(self.work))} are free")
+        return space.free(self.work) >= bytes_
+
+    def make_room(self, what: str, bytes_: float) -> None:
+        if not self.room(bytes_):
+            raise Missing(f"{what}: {space.text(bytes_)} are needed below {self.work}, {space.text(space.free(self.work))} are free")
 
     def settle(self) -> None:
         """Waits until a deletion does not slow down the creation of files any more."""
@@ -92,14 +99,15 @@ class Bench:
 
     # ---- turns
 
-    def rounds(self, group: str, repeat: int, *, limit: bool = True, only: list[str] | None = None) -> Iterator[tuple[int, list[str]]]:
+    def rounds(self, group: str, repeat: int, *, limit: bool = True, only: list[str] | None = None,
+               bytes_: int | None = None) -> Iterator[tuple[int, list[str]]]:
         """The rounds of a group and who plays: those that have not done it in an earlier run."""
         wanted = [n for n in self.names if only is None or n in only] + (["limit"] if limit else [])
         for round_ in range(repeat):
             names = [n for n in wanted if (group, n, round_) not in self.book.done]
             if not names:
                 continue
-            self.make_room(group, space.round_bytes(group, self.sizes, names))
+            self.make_room(group, space.round_bytes(group, self.sizes, names) if bytes_ is None else bytes_)
             # Another one begins in each round.
             turn = round_ % len(names)
             yield round_, names[turn:] + names[:turn]

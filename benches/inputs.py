@@ -136,7 +136,7 @@ class Input:
         return self.entries, self.files, self.bytes
 
     def text(self) -> str:
-        return f"{self.files:,} files, {self.entries:,} entries, {self.bytes / 1e9:.2f} GB: {self.how}"
+        return f"{self.files:,} files in {self.entries:,} entries, {self.bytes / 1e9:.2f} GB: {self.how}"
 
 
 def prepared(work: Path, name: str, key: str, make: object) -> Input:

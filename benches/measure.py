@@ -39,7 +39,7 @@ class Usage:
 def complaint(said: str) -> str:
     """The line that says what is wrong, of all that a program says."""
     lines = [line.strip() for line in said.strip().splitlines() if line.strip()] or ["no word"]
-    return next((line for line in lines if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)), lines[-1])[:200]
+    return next((line for line in lines if re.search(r"\b(error|fatal|unable|locked)\b", line, re.IGNORECASE)), lines[-1])[:200]
 
 
 def run(*args: object, **more: object) -> "subprocess.CompletedProcess[str]":

@@ -61,6 +61,9 @@ class Program:
     def stored(self) -> int:
         return stored(self.repo)
 
+    def sizes(self) -> dict[str, float]:
+        return {"stored": self.stored()}
+
 
 class Restic(Program):
     name = "restic"

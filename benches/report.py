@@ -72,7 +72,8 @@ def growth(book: Book) -> tuple[list[str], dict[str, str]]:
         drawn = []
         for program in programs:
             for colour, (work, name) in enumerate(WORK.items()):
-                points = [(float(n), m / scale) for n in sizes if (m := book.median(f"growth-{n}.{work}", program, what)) is not None]
+                medians = [(n, book.median(f"growth-{n}.{work}", program, what)) for n in sizes]
+                points = [(float(n), m / scale) for n, m in medians if m is not None]
                 drawn.append(Line(f"{program}: {name}", colour, program != "runner", points))
         if any(line.points for line in drawn):
             pictures[f"{file}.svg"] = plot(title, "files of 50-400 bytes", unit, drawn)
@@ -93,6 +94,8 @@ def store_lines(book: Book, rows: list[str]) -> list[list[str]]:
     for row in rows:
         for program in book.programs(row):
             facts = {w: book.median(row, program, w) for w in ("stored", "grown", "uploaded", "fetched", "requests", "server_requests", "server_put", "packs")}
+            if program == "limit":
+                facts["grown"] = book.median(row, program, "compressed")
             if any(v is not None for v in facts.values()):
                 asked = facts["server_requests"] if facts["server_requests"] is not None else facts["requests"]
                 mib = [f"{v / MIB:.2f}" if v is not None else "–" for v in (facts[k] for k in ("stored", "grown", "uploaded", "fetched"))]
@@ -121,7 +124,7 @@ def document(book: Book, notes: str) -> tuple[str, dict[str, str]]:
     lines += table(["work", *COLUMNS, "against the best peer"], timed)
     lines += ["## CPU and memory", "", "CPU seconds (user and system, median), and the peak of the largest process in MiB (worst).", ""]
     lines += table(["work", *COLUMNS], [[TITLES[row], *(cell(book, row, p, "cpu") for p in COLUMNS)] for row in rows])
-    lines += ["## Store", "", "MiB: all of the repository, what the run added to it, what it says it sent and fetched. Requests as the server counts them (or, to a directory, "
+    lines += ["## Store", "", "MiB: all of the repository, what the run added to it (`limit`: what `tar \\| zstd -3` makes of the changed files), what it says it sent and fetched. Requests as the server counts them (or, to a directory, "
               "as runner does), PUTs among them, and new packs. Medians.", ""]
     lines += table(["work", "program", "stored", "added", "sent", "fetched", "requests", "PUTs", "packs"], store_lines(book, rows))
     section, pictures = growth(book)

@@ -27,11 +27,11 @@ class Values:
         if found is None:
             failure = self.book.failure(row, program)
             raise NotMeasured(f"{program} failed: {failure}" if failure else f"{program}: {row} was not run")
-        return found
+        return float(found)
 
     def worst(self, row: str, what: str = "peak", program: str = "runner") -> float:
         self.of(row, what, program)
-        return max(e[what] for e in self.book.of(row, program) if what in e)
+        return max(float(e[what]) for e in self.book.of(row, program) if what in e)
 
     def best(self, row: str, peers: list[str] = PEERS) -> float:
         found = [m for p in peers if (m := self.book.median(row, p, "wall")) is not None]
@@ -54,7 +54,7 @@ class Values:
         peaks = [e["peak"] for (_, program, _), e in self.book.results.items() if program == "runner" and "peak" in e]
         if not peaks:
             raise NotMeasured("nothing was run")
-        return max(peaks)
+        return float(max(peaks))
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,12 @@ def growth_per_file(v: Values) -> float:
     sizes = sorted(int(row.split("-")[1].split(".")[0]) for row in v.book.rows() if row.startswith("growth-") and row.endswith(".same"))
     if len(sizes) < 2:
         raise NotMeasured("fewer than two sizes of growth were run")
-    first, last = sizes[0], sizes[-1]
+    first, last = sizes[-2:]
     return (v.worst(f"growth-{last}.same") - v.worst(f"growth-{first}.same")) / (last - first)
+
+
+def looking(verb: str, which: str, how: str, limit: int) -> Target:
+    return Target(LONG, f"`{verb}`, {how} (worst)", limit, lambda v: v.worst(f"records.{verb}.{which}", "server_requests"), "requests")
 
 
 FIRST, TAKEOVER, RESTORE, OVER = "first backup, 118 k files, to a directory", "takeover, no local state", "restore to a new directory", "restore over a tree where 1 % differs"
@@ -120,8 +124,7 @@ TARGETS = [
            lambda v: v.of("prune.half") / v.of("prune.half", program="restic")),
     Target("prune after forgetting half of 200 snapshots", "without any lock: of a restore beside it and a backup after one that was killed, refused", 0,
            lambda v: float(v.refused("prune.beside") + v.refused("prune.killed")), "of 2"),
-    *(Target(LONG, f"`{verb}`, {how} (worst)", limit, lambda v, row=f"records.{verb}.{which}": v.worst(row, "server_requests"), "requests")
-      for verb in ("whoami", "snapshots")
+    *(looking(verb, which, how, limit) for verb in ("whoami", "snapshots")
       for which, how, limit in (("new", "no local state", 20), ("known", "local state knows the head", 4))),
 ]
 
@@ -141,5 +144,5 @@ def judged(book: Book) -> list[tuple[Target, str, str]]:
 
 
 def number(value: float, unit: str) -> str:
-    text = f"{value:.0f}" if unit in ("packs", "requests", "of 2") else f"{value:.3g}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+    text = f"{value:.0f}" if unit in ("packs", "requests", "of 2") else f"{value:.0f}" if value >= 10 else f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
     return f"{text} {unit}"

@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from measure import run
@@ -22,7 +23,7 @@ class Missing(Exception):
 
 def version(path: str | Path, *args: str) -> str | None:
     try:
-        return subprocess.run([str(path), *args], capture_output=True, text=True, check=True).stdout.split("\n")[0].strip()
+        return subprocess.run([str(path), *args], capture_output=True, text=True, check=True).stdout.split("\n")[0].strip(" *")
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -96,7 +97,7 @@ def by_apt(package: str, binary: str) -> str:
     return str(found)
 
 
-GET = {
+GET: dict[str, Callable[[], str]] = {
     "restic": get_restic,
     "rustic": get_rustic,
     "borg": lambda: by_apt("borgbackup", "borg"),

@@ -26,7 +26,7 @@ def run(bench: Bench) -> None:
     key = (sizes.prune_files, sizes.prune_file_bytes)
     source = bench.input("prune", key, lambda to: make_small(to, *key))
     for _, names in bench.rounds("prune", 1, limit=False):
-        masters = bench.players("prune", "all", names, source.path, extra=extra)
+        masters = bench.players("prune", 99, names, source.path, extra=extra)
         files = sorted(p for p in source.path.rglob("*") if p.is_file())
         step = max(1, len(files) // CHANGED_SHARE)
         print(f"making {sizes.snapshots} snapshots with each program", flush=True)
@@ -38,7 +38,7 @@ def run(bench: Bench) -> None:
         for round_ in range(bench.repeat):
             for master in masters:
                 p = copied(bench, master, "prune", round_)
-                bench.time("prune.half", p, p.forget(keep), p.repo if p.repo.exists() else None, lambda p=p: {"stored": p.stored()}, round_=round_)
+                bench.time("prune.half", p, p.forget(keep), p.repo if p.repo.exists() else None, p.sizes, round_=round_)
         for master in masters:
             # A restore under way is what the grace period is for.
             beside(bench, copied(bench, master, "beside", extra=extra.replace('"0s"', '"1d"')), keep)
@@ -74,8 +74,8 @@ def beside(bench: Bench, p: Program, keep: int) -> None:
         bench.time("prune.beside", p, p.restore(target), more=lambda: {"overlapped": int(pruning.poll() is None)})
         said = pruning.communicate()[1]
         if pruning.returncode and not p.failed:
-            p.failed = f"the prune beside it failed: {complaint(said)}"
-    if p.failed:
+            bench.fail("prune.beside", p, f"the prune beside it failed: {complaint(said)}")
+    else:
         bench.fail("prune.beside", p, p.failed)
 
 

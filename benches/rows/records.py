@@ -22,8 +22,9 @@ def run(bench: Bench) -> None:
         player = bench.players("records", 0, names, small.path, server)[0]
         assert isinstance(player, Runner)
         try:
-            count = fill(bench, player)
-            bench.book.note("records", f"{count:,} journal records, made by {SNAPSHOTS} backups and by `pause` and `resume` in turns")
+            snapshots = min(SNAPSHOTS, bench.sizes.records // 4)
+            count = fill(bench, player, snapshots)
+            bench.book.note("records", f"{count:,} records, made by {snapshots} backups and by `pause` and `resume` in turns")
         except Failed as e:
             player.failed = f"cannot fill the journal: {e}"
         for round_ in range(bench.repeat):
@@ -32,11 +33,11 @@ def run(bench: Bench) -> None:
                 bench.time(f"records.{verb}.known", player, player.call(verb, "app"), round_=round_)
 
 
-def fill(bench: Bench, player: Runner) -> int:
+def fill(bench: Bench, player: Runner, snapshots: int) -> int:
     wanted = bench.sizes.records
     journal = player.repo / "app" / "journal"
     print(f"making {wanted} journal records", flush=True)
-    for _ in range(min(SNAPSHOTS, wanted // 4)):
+    for _ in range(snapshots):
         execute(player.backup(), player.env())
     made = sum(1 for _ in journal.iterdir())
     for number in range(wanted - made):

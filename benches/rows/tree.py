@@ -33,6 +33,10 @@ def whole(p: Program, target: Path, wanted: tuple[int, int, int]) -> bool:
     return tally(p.restored(target)) == wanted
 
 
+def more_packs(player: Runner, before: int) -> dict[str, float]:
+    return {"packs": player.packs() - before}
+
+
 def grown(player: Program, before: int) -> dict[str, float]:
     return {"grown": player.stored() - before}
 
@@ -42,7 +46,7 @@ def run(bench: Bench) -> None:
     for round_, names in bench.rounds("tree", bench.repeat):
         players = bench.players("tree", round_, names, source.path)
         for p in players:
-            bench.time("tree.first", p, p.backup(), source.path, lambda p=p: {"stored": p.stored()})
+            bench.time("tree.first", p, p.backup(), source.path, p.sizes)
         for p in players:
             bench.time("tree.same", p, p.walk() if isinstance(p, Limit) else p.backup(), source.path)
         with appended(source.path, round_) as changed:
@@ -85,7 +89,7 @@ def take_over(bench: Bench, p: Program, source: Path) -> None:
     for row, trust in (("tree.takeover", ""), ("tree.mtime", "mtime")):
         p.move()
         before = p.packs()
-        bench.time(row, p, p.backup(trust), source, lambda: {"packs": p.packs() - before})
+        bench.time(row, p, p.backup(trust), source, partial(more_packs, p, before))
 
 
 def run_s3(bench: Bench) -> None:
@@ -94,6 +98,6 @@ def run_s3(bench: Bench) -> None:
         server = bench.server(round_)
         players = bench.players("s3", round_, names, source.path, server)
         for p in players:
-            bench.time("s3.first", p, p.backup(), source.path, lambda p=p: {"stored": p.stored()})
+            bench.time("s3.first", p, p.backup(), source.path, p.sizes)
         for p in players:
             bench.time("s3.same", p, p.backup(), source.path)
