@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
     args.add_argument("--programs", default=",".join(PROGRAMS), metavar="NAME,…", help="which of %(default)s; limits are always measured")
     args.add_argument("--tree", action="append", type=Path, default=[], help="what is copied as the tree, may be given several times [default: what this machine has]")
     args.add_argument("--repeat", type=int, default=3, help="how often each row is timed [default: 3]; growth is timed once")
-    args.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "runner-bench", help="inputs, repositories, restores and results [default: %(default)s]")
+    args.add_argument("--work", type=Path, help="inputs, repositories, restores and results; inputs and results stay [default: runner-bench in TMPDIR]")
     args.add_argument("--out", type=Path, help="where BENCHMARKS.md and the pictures go [default: docs]")
     args.add_argument("--json", type=Path, metavar="FILE", help="all raw results")
     args.add_argument("--quick", action="store_true", help="tiny inputs, once, to the terminal only")
@@ -78,7 +78,8 @@ def measure(given: argparse.Namespace, work: Path, book: Book, groups: list[str]
     said = space.check(work, groups, sizes, programs, 1 if given.quick else given.repeat)
     print(said, flush=True)
     binaries = {"runner": str(runner), **{name: tools.GET[name]() for name in wanted}}
-    book.same(tools.identity(binaries))
+    inputs = f"{[str(t) for t in given.tree] or 'of this machine'}, {sizes}"
+    book.same({**tools.identity(binaries), "inputs": inputs})
     book.note("filesystem", tools.filesystem(work))
     book.note("time", report.today())
     bench = Bench(book, binaries, programs, work, sizes, 1 if given.quick else given.repeat, [t.resolve() for t in given.tree], given.quick)
@@ -100,7 +101,8 @@ def main() -> int:
         for get in tools.GET.values():
             get()
         return 0
-    work = Path(tempfile.mkdtemp(prefix="runner-bench-quick.", dir=tempfile.gettempdir())) if given.quick else given.work.resolve()
+    passing = given.quick and not given.work
+    work = Path(tempfile.mkdtemp(prefix="runner-bench-quick.")) if passing else (given.work or Path(tempfile.gettempdir()) / "runner-bench").resolve()
     if work.is_relative_to(tools.PROJECT):
         raise Missing(f"--work {work} is inside the project; take another place")
     work.mkdir(parents=True, exist_ok=True)
@@ -117,7 +119,7 @@ def main() -> int:
             report.write(book, given.out or tools.PROJECT / "docs")
         return 1 if any("failed" in e for e in book.results.values()) else 0
     finally:
-        if given.quick:
+        if passing:
             shutil.rmtree(work, ignore_errors=True)
 
 

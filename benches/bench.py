@@ -33,6 +33,10 @@ class Bench:
         self.places: list[Path] = []
         self.servers: list[Server] = []
         self.deleted_at: float | None = None
+        if (left := work / "places").exists():
+            print("deleting what a run that was killed has left", flush=True)
+            shutil.rmtree(left)
+            self.deleted_at = time.monotonic()
 
     # ---- inputs
 
@@ -91,6 +95,7 @@ class Bench:
             shutil.rmtree(place, ignore_errors=True)
         os.sync()
         self.servers, self.places = [], []
+        shutil.rmtree(self.work / "places", ignore_errors=True)
 
     def server(self, *names: object) -> Server:
         server = Server(self.place("s3", *names))

@@ -73,7 +73,7 @@ def make_tree(to: Path, limits: Sizes, given: list[Path]) -> str:
 
 def tiny_dirs(to: str, first: int, last: int, count: int) -> None:
     """Directories `first..last` of `FILES_IN_DIR` files each, with text that says little and is never the same."""
-    words = [f"{n * 7919 % 65521:x}" for n in range(400)] + "the of and to in is was for that with at by name value true null".split() * 20
+    words = [f"{n * 7919 % 65521:x}" for n in range(400)] + "the of and to in is was for that with at by name value true null".split() * 20  # noqa: SIM905
     for number in range(first, last):
         dice = random.Random(f"{SEED}-{number}")
         soup = " ".join(dice.choices(words, k=4000)).encode()
@@ -163,6 +163,13 @@ def append(tree: Path, round_: int) -> list[tuple[str, os.stat_result]]:
         with open(path, "ab") as f:
             f.write((f"{round_} {number} " * APPENDED)[:APPENDED].encode())
     return chosen
+
+
+def spoil(tree: Path, round_: int) -> None:
+    """Writes other bytes over the beginning of every hundredth file."""
+    for number, entry in enumerate([*regular(tree)][round_ % CHANGED_SHARE :: CHANGED_SHARE]):
+        with open(entry.path, "r+b") as f:
+            f.write(random.Random(f"{round_}-{number}").randbytes(min(APPENDED, entry.stat().st_size)))
 
 
 @contextmanager

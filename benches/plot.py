@@ -28,9 +28,10 @@ def label(value: float) -> str:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of each power of ten; over many powers only the 1."""
+    """More of each power of ten the fewer there are."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if math.log10(high / low) < 2.5 else (1,)
+    decades = math.log10(high / low)
+    steps = (1, 1.5, 2, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
     return [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p * 1.0001 and s * 10.0**p <= high * 1.0001]
 
 

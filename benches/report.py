@@ -9,9 +9,12 @@ from book import Book
 from plot import Line, plot
 from rows import large, many, prune, records, tree
 
+FACTS = ["stored", "grown", "uploaded", "fetched", "requests", "server_requests", "server_put", "packs"]
 COLUMNS = ["runner", "restic", "rustic", "borg", "limit"]
 TITLES = {**tree.TITLES, **many.TITLES, **large.TITLES, **prune.TITLES, **records.TITLES}
 LIMITS = {**tree.LIMITS, **many.LIMITS, **large.LIMITS}
+# Peers have no such choice.
+AS = {"tree.mtime": "tree.takeover"}
 WORK = {"first": "first backup", "same": "no change", "restore": "restore"}
 # What people wrote between these stays when the document is written anew.
 BEGIN, END = "<!-- notes: kept by make bench -->", "<!-- end of notes -->"
@@ -40,6 +43,7 @@ def cell(book: Book, row: str, program: str, show: str) -> str:
 def header(book: Book) -> list[str]:
     identity = dict(book.identity)
     machine = identity.pop("machine", "?")
+    identity.pop("inputs", None)
     names = {"settings": "Settings", "records": "Journal", "growth": "Growth", "deleted": "Places", "time": "Measured"}
     lines = [f"- Machine: {machine}; {book.notes.get('filesystem', '')}", f"- Versions: {'; '.join(identity.values())}"]
     lines += [f"- Input `{name.split()[1]}`: {text}" for name, text in sorted(book.notes.items()) if name.startswith("input ")]
@@ -58,14 +62,20 @@ SETTINGS = """\
 - `limit` is what plain tools need for about the same; it is named in the row"""
 
 
+STORE = """\
+MiB: all of the repository, what the run added to it (`limit`: what `tar | zstd -3` makes of the changed files), what the program says that it sent and fetched. Requests
+as the server counts them (to a directory: as runner does), PUTs among them, and new packs. Medians."""
+
+
 def growth(book: Book) -> tuple[list[str], dict[str, str]]:
     """The section and the pictures."""
     sizes = sorted({int(m[1]) for row in book.rows() if (m := re.fullmatch(r"growth-(\d+)\..*", row))})
     if not sizes:
         return [], {}
     programs = [p for p in COLUMNS if any(p in book.programs(f"growth-{n}.first") for n in sizes)]
-    lines = [[f"{n:,}", p, *(cell_both(book, f"growth-{n}.{work}", p) for work in WORK)] for n in sizes for p in programs if book.of(f"growth-{n}.first", p)]
-    section = ["## Growth", "", "Tiny files, each size once: seconds, and the peak in MiB.", "", *table(["files", "program", *WORK.values()], lines)]
+    shown = [[f"{n:,}", p, *(cell_both(book, f"growth-{n}.{work}", p) for work in WORK)]
+             for n in sizes for p in programs if p in book.programs(f"growth-{n}.first")]
+    section = ["## Growth", "", "Tiny files, each size once: seconds, and the peak in MiB.", "", *table(["files", "program", *WORK.values()], shown)]
     pictures = {}
     for file, title, what, unit, scale in (("growth-time", "Time by number of files", "wall", "seconds", 1.0),
                                            ("growth-memory", "Peak memory by number of files", "peak", "MiB", float(MIB))):
@@ -93,7 +103,7 @@ def store_lines(book: Book, rows: list[str]) -> list[list[str]]:
     lines = []
     for row in rows:
         for program in book.programs(row):
-            facts = {w: book.median(row, program, w) for w in ("stored", "grown", "uploaded", "fetched", "requests", "server_requests", "server_put", "packs")}
+            facts = {what: book.median(row, program, what) for what in FACTS}
             if program == "limit":
                 facts["grown"] = book.median(row, program, "compressed")
             if any(v is not None for v in facts.values()):
@@ -116,7 +126,7 @@ def document(book: Book, notes: str) -> tuple[str, dict[str, str]]:
     timed = []
     for row in rows:
         try:
-            against = f"{targets.Values(book).against_best(row):.2f}"
+            against = f"{targets.Values(book).against_best(row, AS.get(row, row)):.2f}"
         except targets.NotMeasured:
             against = "–"
         title = TITLES[row] + (f" (limit: {LIMITS[row]})" if row in LIMITS else "")
@@ -124,8 +134,7 @@ def document(book: Book, notes: str) -> tuple[str, dict[str, str]]:
     lines += table(["work", *COLUMNS, "against the best peer"], timed)
     lines += ["## CPU and memory", "", "CPU seconds (user and system, median), and the peak of the largest process in MiB (worst).", ""]
     lines += table(["work", *COLUMNS], [[TITLES[row], *(cell(book, row, p, "cpu") for p in COLUMNS)] for row in rows])
-    lines += ["## Store", "", "MiB: all of the repository, what the run added to it (`limit`: what `tar \\| zstd -3` makes of the changed files), what it says it sent and fetched. Requests as the server counts them (or, to a directory, "
-              "as runner does), PUTs among them, and new packs. Medians.", ""]
+    lines += ["## Store", "", STORE, ""]
     lines += table(["work", "program", "stored", "added", "sent", "fetched", "requests", "PUTs", "packs"], store_lines(book, rows))
     section, pictures = growth(book)
     return "\n".join([*lines, *section]).rstrip() + "\n", pictures

@@ -17,7 +17,7 @@ class Server:
         self.bucket.mkdir(parents=True)
         self.log = place / "requests"
         command = [sys.executable, str(Path(__file__).with_name("bucket.py")), str(self.bucket.parent), str(self.log)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
         self.seen = 0

@@ -5,7 +5,6 @@ from functools import partial
 from bench import Bench
 from inputs import make_large, overwrite
 from programs import Limit
-
 from rows.tree import grown
 
 TITLES = {"large.first": "first backup, one file of 8 GB", "large.changed": "16 places of 512 KiB overwritten in it"}

@@ -6,7 +6,6 @@ import space
 from bench import Bench
 from inputs import SMALL_ON_DISK
 from programs import Limit
-
 from rows.tree import whole
 
 TITLES = {"tiny.first": "first backup, a million tiny files", "tiny.same": "no change, a million files"}

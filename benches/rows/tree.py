@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import Bench
-from inputs import Input, append, appended
+from inputs import Input, append, appended, spoil
 from measure import compressed, tally
 from programs import Borg, Limit, Program, Runner
 
@@ -15,7 +15,8 @@ TITLES = {
     "tree.takeover": "takeover by a node with no local state",
     "tree.mtime": 'the same with `takeover_trust = "mtime"`',
     "tree.restore": "restore to a new directory",
-    "tree.over": "restore over a tree where 1 % differs",
+    "tree.over": "restore over a tree where 1 % of the files were appended to",
+    "tree.spoiled": "the same where the beginning of 1 % of the files was overwritten",
     "s3.first": "first backup, to S3 on loopback",
     "s3.same": "no change, S3",
 }
@@ -69,13 +70,15 @@ def after_append(bench: Bench, players: list[Program], before: Input, changed: l
         target.mkdir()
         # Its archive is of the first row.
         bench.time("tree.restore", p, p.restore(target), source, check=partial(whole, p, target, before.tally() if isinstance(p, Limit) else wanted))
-    for p in players:
-        # borg writes all files again.
-        if not isinstance(p, (Limit, Borg)):
-            target = p.place / "restored"
-            if not p.failed:
-                append(p.restored(target), p.round + 50)
-            bench.time("tree.over", p, p.restore(target), source, check=partial(whole, p, target, wanted))
+    # What was appended can be cut off; what was overwritten has to be fetched, from wherever it is in the tree.
+    for row, change in (("tree.over", append), ("tree.spoiled", spoil)):
+        for p in players:
+            # borg writes all files again.
+            if not isinstance(p, (Limit, Borg)):
+                target = p.place / "restored"
+                if not p.failed:
+                    change(p.restored(target), p.round + 50)
+                bench.time(row, p, p.restore(target), source, check=partial(whole, p, target, wanted))
 
 
 def take_over(bench: Bench, p: Program, source: Path) -> None:
