@@ -117,7 +117,8 @@ def main() -> int:
         print("\n" + report.document(book, "")[0])
         if given.out or not given.quick:
             report.write(book, given.out or tools.PROJECT / "docs")
-        return 1 if any("failed" in e for e in book.results.values()) else 0
+        # A peer that cannot do a row is a line of the report.
+        return 1 if any("failed" in e and e["program"] == "runner" for e in book.results.values()) else 0
     finally:
         if passing:
             shutil.rmtree(work, ignore_errors=True)

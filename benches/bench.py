@@ -13,7 +13,7 @@ from inputs import Input, Sizes
 from measure import Failed, execute, warm
 from programs import PROGRAMS, Limit, Program
 from server import Server
-from tools import Missing
+from tools import Missing, filesystem
 
 # ext4 without a journal does not use an inode again for five minutes after a deletion and searches past all of them meanwhile:
 # files are created up to ten times more slowly.
@@ -32,17 +32,19 @@ class Bench:
         self.run = f"{os.getpid()}"
         self.places: list[Path] = []
         self.servers: list[Server] = []
-        self.deleted_at: float | None = None
-        if (left := work / "places").exists():
+        # Its time is that of the last deletion, also for the next run.
+        self.deleted = work / "deleted"
+        self.slow_after_deletion = not quick and filesystem(work) == "ext4"
+        if (work / "places").exists():
             print("deleting what a run that was killed has left", flush=True)
-            shutil.rmtree(left)
-            self.deleted_at = time.monotonic()
+            self.clear()
 
     # ---- inputs
 
     def input(self, name: str, key: object, make: Callable[[Path], str], bytes_: float = 0) -> Input:
         if not (self.work / "inputs" / f"{name}.json").exists():
             self.make_room(f"the input {name}", bytes_)
+            self.settle()
         found = inputs.prepared(self.work, name, str(key), make)
         self.book.note(f"input {name}", found.text())
         return found
@@ -71,7 +73,6 @@ class Bench:
         if not self.places:
             return False
         self.clear()
-        self.deleted_at = time.monotonic()
         self.book.note("deleted", f"the disk had no room for all repositories and restores at once, so those of earlier rounds were deleted between "
                        f"rounds, and no restore was timed within {SETTLE_SECONDS} s after that")
         return space.free(self.work) >= bytes_
@@ -82,8 +83,8 @@ class Bench:
 
     def settle(self) -> None:
         """Waits until a deletion does not slow down the creation of files any more."""
-        if self.deleted_at and not self.quick:
-            left = SETTLE_SECONDS - (time.monotonic() - self.deleted_at)
+        if self.slow_after_deletion and self.deleted.exists():
+            left = SETTLE_SECONDS - (time.time() - self.deleted.stat().st_mtime)
             if left > 0:
                 print(f"waiting {left:.0f} s for the file system after a deletion", flush=True)
                 time.sleep(left)
@@ -91,11 +92,10 @@ class Bench:
     def clear(self) -> None:
         for server in self.servers:
             server.stop()
-        for place in self.places:
-            shutil.rmtree(place, ignore_errors=True)
-        os.sync()
-        self.servers, self.places = [], []
         shutil.rmtree(self.work / "places", ignore_errors=True)
+        os.sync()
+        self.deleted.touch()
+        self.servers, self.places = [], []
 
     def server(self, *names: object) -> Server:
         server = Server(self.place("s3", *names))

@@ -98,14 +98,14 @@ def make_tiny(to: Path, count: int) -> str:
 
 
 def make_large(to: Path, size: int) -> str:
-    """Blocks of which a part is noise, a part is noise in hexadecimal, and the rest is there already: 2.7 : 1 and never the same."""
+    """Blocks of which a part is noise, a part is noise in hexadecimal, and the rest is there already: 2.3 : 1 and never the same."""
     dice, part = random.Random(SEED), 64 << 10
     with (to / "image").open("wb") as out:
         for _ in range(-(-size // (4 * part))):
             noise = dice.randbytes(part)
             out.write(noise + noise[: part // 2].hex().encode() + noise + noise)
         out.truncate(size)
-    return f"one file of {size / 1e9:.3g} GB, 2.7 : 1 under zstd, seed {SEED}"
+    return f"one file of {size / 1e9:.3g} GB, 2.3 : 1 under zstd, seed {SEED}"
 
 
 def make_small(to: Path, files: int, size: int) -> str:

@@ -58,7 +58,8 @@ SETTINGS = """\
 - Settings: each program's defaults, encryption and compression on; runner with a key file, the peers with a password (its hash takes them some tenths of a second).
   Peers' nodes share a host name, so that each finds its last snapshot; restic restores with `--overwrite if-changed`, as runner and rustic do by default;
   pruning frees the space at once everywhere (`prune_grace = "0s"`, rustic's `--instant-delete`)
-- S3: `benches/bucket.py`, a server on loopback with atomic conditional puts, which does little itself: it checks no signatures and syncs nothing, for all programs alike. It counts the requests
+- S3: `benches/bucket.py`, a server on loopback with atomic conditional puts, which does little itself: it checks no signatures and
+  syncs nothing, for all programs alike. It counts the requests
 - `limit` is what plain tools need for about the same; it is named in the row"""
 
 

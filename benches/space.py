@@ -45,7 +45,7 @@ def round_bytes(group: str, sizes: Sizes, names: list[str]) -> int:
         "tree": 1.3 * tree * count,
         "s3": 0.3 * tree * count,
         "tiny": sizes.tiny * 600 * count,
-        "large": 0.42 * sizes.large * sum(1 for n in names if n != "limit"),
+        "large": 0.46 * sizes.large * sum(1 for n in names if n != "limit"),
         # A repository of all snapshots with each program, and its copies.
         "prune": 6 * (sizes.prune_files + sizes.snapshots * sizes.prune_files / 100) * sizes.prune_file_bytes * count,
         "records": sizes.records * SMALL_ON_DISK,
