@@ -6,7 +6,7 @@ DESTDIR ?=
 # What `make demo` runs and backs up. RUNNER=… takes a binary that is there; otherwise it is built.
 RUNNER ?=
 SOURCE ?=
-# The peers of `make bench`, the tree, and how often each row is timed.
+# More for `make bench`: --quick, --only ROW,…, --repeat N, --work DIR; `python3 benches --help` has them all.
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 # More for `make mutants`, such as --file or --jobs 2.
@@ -66,8 +66,8 @@ deny: ## licences, banned crates, sources
 	@scripts/cargo-tool deny
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) deny --locked check licenses bans sources
 
-bench: build ## side by side with restic, rustic and borg: writes docs/BENCHMARKS.md
-	benches/peers --runner target/release/runner $(BENCH_ARGS)
+bench: build ## side by side with restic, rustic and borg: writes docs/BENCHMARKS.md and docs/*.svg; hours, and some 40 GB in TMPDIR
+	python3 benches --runner target/release/runner $(BENCH_ARGS)
 
 fuzz: ## each decoder's fuzz target for FUZZ_SECONDS (says which toolchain it uses)
 	@scripts/fuzz $(FUZZ_SECONDS)
