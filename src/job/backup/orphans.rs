@@ -78,6 +78,9 @@ async fn read_table(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
     use jiff::Timestamp;
 
     use super::*;
@@ -86,6 +89,7 @@ mod tests {
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
     use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder};
+    use crate::store::faulty::{Fault, Faulty, Plan};
     use crate::store::memory::MemoryStore;
 
     /// A pack with so many chunks of a byte each, in the store.
@@ -126,7 +130,11 @@ mod tests {
             let (key, index) = (names::pack(keys.role(), id), Index::default());
             assert_eq!(find(&store, &keys, &index, &HashSet::new()).await.unwrap(), [table]);
             let whole = store.get(&key).await.unwrap();
-            for damaged in [whole.slice(..whole.len() - 1), whole.slice(..40), whole.slice(whole.len() - 60..)] {
+            let (header, footer) = (whole.slice(..pack::HEADER_LEN), whole.slice(whole.len() - pack::FOOTER_LEN..));
+            let hollow = Bytes::from([header, footer].concat());
+            let (cut, start, end) =
+                (whole.slice(..whole.len() - 1), whole.slice(..40), whole.slice(whole.len() - 60..));
+            for damaged in [cut, start, end, hollow] {
                 store.tamper(&key, Some(damaged));
                 assert_eq!(find(&store, &keys, &index, &HashSet::new()).await.unwrap(), []);
             }
@@ -142,6 +150,11 @@ mod tests {
         store.put(&key, bytes).await.unwrap();
         let listed = ObjectMeta { key, size, modified: Timestamp::UNIX_EPOCH };
         assert_eq!(table(&store, &keys, id, &listed).await.unwrap().map(|table| table.id), Some(id));
+        let silent = Faulty::new(Arc::new(store.clone()), Plan::exactly([(0, Fault::LostRequest)]));
+        assert!(
+            table(&silent, &keys, id, &listed).await.is_err(),
+            "a store that is silent says nothing of what is there"
+        );
         store.tamper(&listed.key, None);
         assert!(table(&store, &keys, id, &listed).await.unwrap().is_none());
     }

@@ -393,6 +393,32 @@ fn who_stands_in_does_it_for_the_slot_that_waited() {
 }
 
 #[test]
+fn who_gave_the_lease_up_lets_others_ask_first() {
+    let mut stage = Stage::new(|_| {});
+    assert!(stage.duty.assessment().is_none());
+    stage.begin(None);
+    assert_eq!(stage.duty.assessment().map(|a| a.answer), Some(Answer::Yes));
+    stage.on(committed(ONE));
+    assert_eq!(stage.probes(Answer::No), [Effect::Tell, Effect::ReleaseLease]);
+    stage.on(Event::Released);
+    let asks = |effects: Vec<Effect>| effects.contains(&Effect::AskLease);
+    assert!(!asks(stage.probes(Answer::Yes)));
+    assert!(!asks(stage.pass(ASK.saturating_sub(Duration::from_millis(1)))));
+    assert!(asks(stage.pass(Duration::from_millis(1))));
+}
+
+#[test]
+fn without_a_lease_work_ends_when_the_probes_say_no() {
+    let mut stage = Stage::new(|role| role.lease = Lease::None);
+    stage.on(Event::Tick);
+    stage.probes(Answer::Yes);
+    assert_eq!(stage.on(read(None)), [Effect::TakeOver { occasion: Occasion::None }]);
+    assert!(stage.on(taken(7)).contains(&Effect::BackUp(slot(ONE))));
+    assert_eq!(stage.on(Event::Guests(1)), []);
+    assert_eq!(stage.probes(Answer::No), [Effect::Tell, Effect::Dismiss, Effect::Cancel]);
+}
+
+#[test]
 fn a_takeover_under_way_is_let_end() {
     let mut stage = Stage::new(|_| {});
     stage.on(Event::Tick);
