@@ -48,7 +48,7 @@ replay: ## the story of one seed, with what the program logs: make replay SEED=n
 
 mutants: ## cargo mutants on what decides: which change of an expression no unit test notices; hours
 	@scripts/cargo-tool mutants
-	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) mutants --output target $(MUTANTS_ARGS)
+	PROPTEST_CASES=64 PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) mutants --output target $(MUTANTS_ARGS)
 
 planted: ## whether the simulator finds each of the bugs that are planted for it
 	$(CARGO) test --locked --no-default-features --features planted --test sim -- planted --nocapture

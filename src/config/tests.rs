@@ -699,7 +699,8 @@ fn the_examples_commented_lines_are_right_too() {
         .collect();
     for problem in parse(&uncommented).unwrap_err().problems {
         let expected = ["not in this version yet", "stands beside"];
-        assert!(expected.iter().any(|e| problem.what.contains(e)), "{problem}");
+        let left_out = cfg!(not(all(feature = "s3", feature = "etcd"))) && problem.what.contains("was built without");
+        assert!(left_out || expected.iter().any(|e| problem.what.contains(e)), "{problem}");
     }
 }
 
