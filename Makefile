@@ -9,7 +9,7 @@ SOURCE ?=
 # More for `make bench`: --quick, --only ROW,…, --repeat N, --work DIR; `python3 benches --help` has them all.
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
-# More for `make mutants`, such as --file or --jobs 2.
+# More for `make mutants`, such as --re twin.rs or --jobs 2.
 MUTANTS_ARGS ?=
 # The story that `make replay` tells.
 SEED ?= 0
