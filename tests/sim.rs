@@ -4,7 +4,6 @@
 //!
 //! `make soak` runs seeds until it is stopped; `make replay SEED=n` tells the story of one.
 #![allow(unreachable_pub, reason = "one binary of many files")]
-#![allow(dead_code, reason = "a story takes from the world what it needs")]
 
 #[path = "sim/clock.rs"]
 mod clock;

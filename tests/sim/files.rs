@@ -60,11 +60,6 @@ impl Disk {
         self.content().is_full = is_full;
     }
 
-    /// Every file, for a checker to look at.
-    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        self.content().files.clone()
-    }
-
     /// The kernel lets go what a dead process had locked.
     pub fn let_go(&self) {
         self.content().locks.clear();

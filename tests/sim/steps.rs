@@ -36,27 +36,21 @@ const LIFE: Duration = Duration::from_secs(330);
 /// What comes between two steps.
 #[derive(Debug, Clone, Copy)]
 enum Between {
-    Nothing,
     /// It dies; it comes back with what it remembered, or without.
-    Death {
-        wipe: bool,
-    },
+    Death { wipe: bool },
     /// It stands still until the other node has had so many effects.
-    Sleep {
-        others: u64,
-    },
+    Sleep { others: u64 },
 }
 
 /// A life with something after effect `at`; how many effects node 1 had. `None`: it never came so far.
 fn life(setup: Setup, at: u64, between: Between) -> Option<u64> {
     let mut plain = Plain::begin(at, setup);
     let came = plain.run_until_effects(1, at, LIFE);
-    if !came && !matches!(between, Between::Nothing) {
+    if !came {
         return None;
     }
     let lived = plain.effects(1);
     match between {
-        Between::Nothing => {}
         Between::Death { wipe } => {
             plain.kill(1, wipe);
             plain.give(2);

@@ -8,7 +8,7 @@ use runner::config::{Host, Settings};
 use runner::env::Env;
 use runner::ids::{ChunkId, IndexId, InstanceId, NodeId, PackId, RepoId, Seq, Term};
 use runner::journal::record::{
-    Body, CHECKPOINT_EVERY, Changes, Cost, NodeRef, Record, SnapshotBody, Takeover, TakeoverWhy, digest,
+    Body, Changes, Cost, NodeRef, Record, SnapshotBody, Takeover, TakeoverWhy, digest, is_checkpoint,
 };
 use runner::journal::state::View;
 use runner::repo::crypto::{Cipher, Keys, Part, RepositoryKey};
@@ -157,7 +157,7 @@ fn continued(view: &mut View, bodies: impl IntoIterator<Item = Body>, keys: &Key
             last_slot: view.state.last_slot,
             prev: view.head.as_ref().map(|h| h.digest),
             body,
-            state: view.next_seq().0.is_multiple_of(CHECKPOINT_EVERY).then(|| view.state.clone()),
+            state: is_checkpoint(view.next_seq(), &view.state).then(|| view.state.clone()),
         };
         let object = record.encode(keys);
         view.apply(&record, digest(&object))?;
