@@ -75,14 +75,15 @@ def measure(given: argparse.Namespace, work: Path, book: Book, groups: list[str]
     if not runner.is_file() or not tools.version(runner, "--version"):
         raise Missing(f"{runner} is not there or does not run: build it (make build), or name another with --runner")
     wanted = [n for n in tools.GET if n in programs or n == "zstd" or (n == "b3sum" and "large" in groups)]
-    said = space.check(work, groups, sizes, programs, 1 if given.quick else given.repeat)
+    repeat = 1 if given.quick else given.repeat
+    said = space.check(work, groups, sizes, programs, repeat)
     print(said, flush=True)
     binaries = {"runner": str(runner), **{name: tools.GET[name]() for name in wanted}}
     inputs = f"{[str(t) for t in given.tree] or 'of this machine'}, {sizes}"
     book.same({**tools.identity(binaries), "inputs": inputs})
     book.note("filesystem", tools.filesystem(work))
     book.note("time", report.today())
-    bench = Bench(book, binaries, programs, work, sizes, 1 if given.quick else given.repeat, [t.resolve() for t in given.tree], given.quick)
+    bench = Bench(book, binaries, programs, work, sizes, repeat, [t.resolve() for t in given.tree], given.quick)
     try:
         for group in groups:
             GROUPS[group][1](bench)

@@ -4,7 +4,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -139,7 +139,7 @@ class Input:
         return f"{self.files:,} files in {self.entries:,} entries, {self.bytes / 1e9:.2f} GB: {self.how}"
 
 
-def prepared(work: Path, name: str, key: str, make: object) -> Input:
+def prepared(work: Path, name: str, key: str, make: Callable[[Path], str]) -> Input:
     """The input `name`, made by `make(path)` unless it is there, complete, and of the same `key`."""
     at, stamp = work / "inputs" / name, work / "inputs" / f"{name}.json"
     if stamp.exists():
@@ -150,15 +150,20 @@ def prepared(work: Path, name: str, key: str, make: object) -> Input:
     shutil.rmtree(at, ignore_errors=True)
     at.mkdir(parents=True)
     print(f"making the input {name}", flush=True)
-    how = make(at)  # type: ignore[operator]
+    how = make(at)
     made = Input(at, *tally(at), how)
     stamp.write_text(json.dumps({"key": key, "entries": made.entries, "files": made.files, "bytes": made.bytes, "how": how}))
     return made
 
 
+def hundredth(tree: Path, round_: int) -> list["os.DirEntry[str]"]:
+    """Every hundredth file, others in each round."""
+    return [*regular(tree)][round_ % CHANGED_SHARE :: CHANGED_SHARE]
+
+
 def append(tree: Path, round_: int) -> list[tuple[str, os.stat_result]]:
     """Writes something at the end of every hundredth file; says what they were."""
-    chosen = [(e.path, e.stat()) for e in regular(tree)][round_ % CHANGED_SHARE :: CHANGED_SHARE]
+    chosen = [(e.path, e.stat()) for e in hundredth(tree, round_)]
     for number, (path, _) in enumerate(chosen):
         with open(path, "ab") as f:
             f.write((f"{round_} {number} " * APPENDED)[:APPENDED].encode())
@@ -167,7 +172,7 @@ def append(tree: Path, round_: int) -> list[tuple[str, os.stat_result]]:
 
 def spoil(tree: Path, round_: int) -> None:
     """Writes other bytes over the beginning of every hundredth file."""
-    for number, entry in enumerate([*regular(tree)][round_ % CHANGED_SHARE :: CHANGED_SHARE]):
+    for number, entry in enumerate(hundredth(tree, round_)):
         with open(entry.path, "r+b") as f:
             f.write(random.Random(f"{round_}-{number}").randbytes(min(APPENDED, entry.stat().st_size)))
 

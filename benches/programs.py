@@ -9,7 +9,6 @@ from measure import Failed, execute, stored
 from server import Server
 
 PASSWORD = "benchmark"
-REGION = "us-east-1"
 
 
 class Program:
@@ -23,6 +22,8 @@ class Program:
         self.repo = server.bucket / place.name if server else place / "repo"
         self.node = 1
         self.round = 0
+        # How many it has made.
+        self.backups = 0
         # Why it does not go on.
         self.failed = ""
         place.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ class Rustic(Program):
         at = "opendal:s3" if self.server else str(self.repo)
         text = f'[repository]\nrepository = "{at}"\npassword = "{PASSWORD}"\n'
         if self.server:
-            options = {"bucket": self.server.bucket.name, "root": f"/{self.place.name}", "endpoint": self.server.url, "region": REGION,
+            options = {"bucket": self.server.bucket.name, "root": f"/{self.place.name}", "endpoint": self.server.url, "region": self.server.REGION,
                        "access_key_id": self.server.KEY, "secret_access_key": self.server.SECRET}
             text += "[repository.options]\n" + "".join(f'{k} = "{v}"\n' for k, v in options.items())
         (self.place / "rustic.toml").write_text(text)
@@ -120,7 +121,6 @@ class Rustic(Program):
 class Borg(Program):
     name = "borg"
     s3 = False
-    count = 0
 
     def env(self) -> dict[str, str]:
         return {"BORG_REPO": str(self.repo), "BORG_PASSPHRASE": PASSWORD, "BORG_BASE_DIR": str(self.place / f"base-{self.node}"),
@@ -130,12 +130,12 @@ class Borg(Program):
         execute([self.binary, "init", "--encryption", "repokey-blake2"], self.env())
 
     def backup(self, trust: str = "") -> list[str]:
-        self.count += 1
-        return [self.binary, "create", f"::n{self.count}", str(self.source)]
+        self.backups += 1
+        return [self.binary, "create", f"::n{self.backups}", str(self.source)]
 
     def restore(self, target: Path) -> list[str]:
         # borg writes to where it is called.
-        return ["sh", "-c", 'cd "$1" && exec "$2" extract "::$3"', "sh", str(target), self.binary, f"n{self.count}"]
+        return ["sh", "-c", 'cd "$1" && exec "$2" extract "::$3"', "sh", str(target), self.binary, f"n{self.backups}"]
 
     def forget(self, keep: int) -> list[str]:
         return ["sh", "-c", '"$1" prune --keep-last "$2" && exec "$1" compact', "sh", self.binary, str(keep)]
@@ -153,7 +153,7 @@ class Runner(Program):
         self.activate()
         probe = f"test \\\"$(cat {shlex.quote(str(self.place / 'active'))})\\\" = \\\"$RUNNER_NODE\\\""
         url = f"s3://{self.server.bucket.name}/{self.place.name}" if self.server else f"file://{self.repo}"
-        more = f'endpoint = "{self.server.url}"\nregion = "{REGION}"\n' if self.server else ""
+        more = f'endpoint = "{self.server.url}"\nregion = "{self.server.REGION}"\n' if self.server else ""
         for trust in ("rehash", "mtime"):
             (self.place / f"{trust}.toml").write_text(
                 f'[store]\nurl = "{url}"\n{more}key_file = "{self.place}/key"\n\n[role.app]\nsources = ["{self.source}"]\n'

@@ -8,6 +8,7 @@ import targets
 from book import Book
 from plot import Line, plot
 from rows import large, many, prune, records, tree
+from targets import MIB
 
 FACTS = ["stored", "grown", "uploaded", "fetched", "requests", "server_requests", "server_put", "packs"]
 COLUMNS = ["runner", "restic", "rustic", "borg", "limit"]
@@ -18,7 +19,6 @@ AS = {"tree.mtime": "tree.takeover"}
 WORK = {"first": "first backup", "same": "no change", "restore": "restore"}
 # What people wrote between these stays when the document is written anew.
 BEGIN, END = "<!-- notes: kept by make bench -->", "<!-- end of notes -->"
-MIB = 1 << 20
 
 
 def table(head: list[str], lines: list[list[str]]) -> list[str]:

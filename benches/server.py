@@ -11,6 +11,7 @@ class Server:
 
     KEY = "AKIABENCHMARK"
     SECRET = "benchmark-secret"
+    REGION = "us-east-1"
 
     def __init__(self, place: Path) -> None:
         self.bucket = place / "objects" / "bench"
@@ -23,7 +24,7 @@ class Server:
         self.seen = 0
 
     def env(self) -> dict[str, str]:
-        return {"AWS_ACCESS_KEY_ID": self.KEY, "AWS_SECRET_ACCESS_KEY": self.SECRET, "AWS_DEFAULT_REGION": "us-east-1",
+        return {"AWS_ACCESS_KEY_ID": self.KEY, "AWS_SECRET_ACCESS_KEY": self.SECRET, "AWS_DEFAULT_REGION": self.REGION,
                 "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
 
     def requests(self) -> dict[str, float]:

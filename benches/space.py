@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from inputs import SMALL_ON_DISK, Sizes
+from inputs import CHANGED_SHARE, SMALL_ON_DISK, Sizes
 from tools import Missing
 
 MARGIN = 1_000_000_000
@@ -47,7 +47,7 @@ def round_bytes(group: str, sizes: Sizes, names: list[str]) -> int:
         "tiny": sizes.tiny * 600 * count,
         "large": 0.46 * sizes.large * sum(1 for n in names if n != "limit"),
         # A repository of all snapshots with each program, and its copies.
-        "prune": 6 * (sizes.prune_files + sizes.snapshots * sizes.prune_files / 100) * sizes.prune_file_bytes * count,
+        "prune": 6 * (sizes.prune_files + sizes.snapshots * sizes.prune_files / CHANGED_SHARE) * sizes.prune_file_bytes * count,
         "records": sizes.records * SMALL_ON_DISK,
         "growth": growth_bytes(sizes.growth[-2]) * 2,
     }

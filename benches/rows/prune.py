@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from bench import Bench
-from inputs import make_small, rewrite
+from inputs import CHANGED_SHARE, make_small, rewrite
 from measure import Failed, complaint, execute
 from programs import Program
 
@@ -16,7 +16,6 @@ TITLES = {
     "prune.beside": "a restore by another node that begins while it prunes",
     "prune.killed": "a backup after a prune that was killed",
 }
-CHANGED_SHARE = 100
 
 
 def run(bench: Bench) -> None:
@@ -28,10 +27,9 @@ def run(bench: Bench) -> None:
     for _, names in bench.rounds("prune", 1, limit=False):
         masters = bench.players("prune", 99, names, source.path, extra=extra)
         files = sorted(p for p in source.path.rglob("*") if p.is_file())
-        step = max(1, len(files) // CHANGED_SHARE)
         print(f"making {sizes.snapshots} snapshots with each program", flush=True)
         for number in range(sizes.snapshots):
-            for nth, path in enumerate(files[number % step :: step]):
+            for nth, path in enumerate(files[number % CHANGED_SHARE :: CHANGED_SHARE]):
                 rewrite(path, sizes.prune_file_bytes, f"{number}-{nth}-{bench.run}")
             for p in masters:
                 back_up(p)
@@ -58,8 +56,7 @@ def copied(bench: Bench, master: Program, *name: object, extra: str = "") -> Pro
     place = bench.place(*name, master.name)
     shutil.copytree(master.place, place)
     p = type(master)(master.binary, place, master.source, None, extra or master.extra)
-    p.failed = master.failed
-    vars(p).update({k: v for k, v in vars(master).items() if k == "count"})
+    p.failed, p.backups = master.failed, master.backups
     p.configure()
     return p
 

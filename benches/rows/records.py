@@ -40,8 +40,11 @@ def fill(bench: Bench, player: Runner, snapshots: int) -> int:
     for _ in range(snapshots):
         execute(player.backup(), player.env())
     made = sum(1 for _ in journal.iterdir())
-    for number in range(wanted - made):
+    # Each pause is ended.
+    for number in range((wanted - made) // 2 * 2):
         execute(player.call("resume" if number % 2 else "pause", "app"), player.env())
         if number % 1000 == 999:
             print(f"  {made + number + 1} records", flush=True)
+    # So that this node has seen the head.
+    execute(player.backup(), player.env())
     return sum(1 for _ in journal.iterdir())
