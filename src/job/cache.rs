@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::ids::{ChunkId, Digest, RepoId, Seq};
 use crate::repo::DecodeError;
@@ -44,7 +45,7 @@ pub struct Bound {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cached {
     /// As it stands in the manifest.
-    pub entry: Entry,
+    pub entry: Arc<Entry>,
     /// What only this node knows; `None` for what does not come from the tree.
     pub local: Option<Local>,
 }
@@ -55,7 +56,7 @@ pub struct CacheWriter {
     path: PathBuf,
     temporary: PathBuf,
     file: BufWriter<File>,
-    entries: Vec<Entry>,
+    entries: Vec<Arc<Entry>>,
     held: usize,
     locals: Vec<Option<Local>>,
 }
@@ -72,7 +73,7 @@ impl CacheWriter {
     }
 
     /// Adds the next entry in path order.
-    pub fn push(&mut self, entry: Entry, local: Option<Local>) -> io::Result<()> {
+    pub fn push(&mut self, entry: Arc<Entry>, local: Option<Local>) -> io::Result<()> {
         self.held += segment::held(&entry);
         self.entries.push(entry);
         self.locals.push(local);
@@ -231,7 +232,7 @@ pub fn decode_block(plain: &[u8]) -> Result<Vec<Cached>, DecodeError> {
             }
             _ => return bad("an unknown mark"),
         };
-        block.push(Cached { entry, local });
+        block.push(Cached { entry: Arc::new(entry), local });
     }
     reader.finish()?;
     Ok(block)
@@ -251,7 +252,7 @@ mod tests {
             xattrs: Vec::new(),
         };
         let local = (!n.is_multiple_of(3)).then_some(Local { ino: n as u64, ctime: Nanos(-5) });
-        Cached { entry, local }
+        Cached { entry: Arc::new(entry), local }
     }
 
     fn read(path: &Path) -> Result<Vec<Cached>, CacheError> {

@@ -37,8 +37,8 @@ use shared::Shared;
 use crate::tree::exclude::BadPattern;
 use crate::tree::write::{Ids, MetaTrouble, Target, TargetError, WriteError, WriteErrorKind};
 
-/// Batches that are fetched at the same time. With [`plan::BATCH_BYTES`] each, one waiting and one at each writer this is
-/// the memory of a restore.
+/// Batches that are fetched at the same time. With [`plan::BATCH_BYTES`] each, one waiting and one at each writer, and
+/// [`plan::KEPT_BYTES`] of frames, most of which are theirs, this is the memory of a restore.
 const FETCH_AHEAD: usize = 3;
 
 /// Threads that write. Creating files is bound by the kernel's locks on the directory; two is where it stops paying.

@@ -4,6 +4,9 @@
 //! cut is decided by the content next to it (a hash of the entry's path, or the referenced ID), so that the same entries give
 //! the same root on every node, and one changed file rewrites one segment and the pages above it.
 
+use std::borrow::Borrow;
+use std::sync::Arc;
+
 use crate::ids::ChunkId;
 use crate::repo::codec::{DecodeError, Reader, bad, put_bytes, put_varint};
 use crate::repo::entry::{Entry, TreePath};
@@ -99,7 +102,7 @@ fn encode_page(level: u8, refs: &[NodeRef]) -> Vec<u8> {
 }
 
 /// Encodes a segment.
-fn encode_segment(entries: &[Entry]) -> Vec<u8> {
+fn encode_segment<E: Borrow<Entry>>(entries: &[E]) -> Vec<u8> {
     let mut out = vec![TAG_SEGMENT];
     segment::encode(entries, &mut out);
     out
@@ -127,7 +130,7 @@ pub trait NodeSink {
 #[derive(Debug)]
 pub struct ManifestWriter<S> {
     sink: S,
-    segment: Vec<Entry>,
+    segment: Vec<Arc<Entry>>,
     segment_chunks: usize,
     segment_held: usize,
     levels: Vec<Vec<NodeRef>>,
@@ -147,7 +150,8 @@ impl<S: NodeSink> ManifestWriter<S> {
     /// # Panics
     /// If the path does not sort after the last one: the walk's order is an invariant, and a manifest out of order could
     /// not be read.
-    pub fn push(&mut self, entry: Entry) -> Result<(), S::Error> {
+    pub fn push(&mut self, entry: impl Into<Arc<Entry>>) -> Result<(), S::Error> {
+        let entry = entry.into();
         if let Some(last) = self.segment.last() {
             assert!(last.path < entry.path, "{:?} does not sort after {:?}", entry.path, last.path);
         }

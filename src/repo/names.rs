@@ -25,7 +25,7 @@ pub fn record(role: &RoleName, seq: Seq) -> String {
 /// The record's number that a listed key names, if it is one.
 pub fn parse_record(role: &RoleName, key: &str) -> Option<Seq> {
     let seq = Seq(key.strip_prefix(&journal_prefix(role))?.parse().ok()?);
-    (record(role, seq) == key).then_some(seq)
+    (seq <= Seq::MAX && record(role, seq) == key).then_some(seq)
 }
 
 /// Where the journal is.
@@ -125,7 +125,16 @@ mod tests {
     fn a_record_has_sixteen_digits_and_nothing_else() {
         let role: RoleName = "app".parse().unwrap();
         assert_eq!(parse_record(&role, "app/journal/0000000000000007"), Some(Seq(7)));
-        for stray in ["7", "0000000000000007.bak", "00000000000000007", "+000000000000007", "notes", ""] {
+        for stray in [
+            "18446744073709551615",
+            "10000000000000000",
+            "7",
+            "0000000000000007.bak",
+            "00000000000000007",
+            "+000000000000007",
+            "notes",
+            "",
+        ] {
             assert_eq!(parse_record(&role, &format!("app/journal/{stray}")), None, "{stray}");
         }
         assert_eq!(parse_record(&role, "db/journal/0000000000000007"), None);

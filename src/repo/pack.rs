@@ -155,7 +155,11 @@ pub struct PackedFrame {
 }
 
 /// Compresses frames; keeps zstd's working memory between them.
-pub struct Compressor(zstd::bulk::Compressor<'static>);
+pub struct Compressor {
+    zstd: zstd::bulk::Compressor<'static>,
+    /// Has room for the worst case, which never leaves: many frames may be on their way.
+    room: Vec<u8>,
+}
 
 impl std::fmt::Debug for Compressor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -165,24 +169,25 @@ impl std::fmt::Debug for Compressor {
 
 impl Default for Compressor {
     fn default() -> Self {
-        Self(zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("zstd allocates its context"))
+        Self { zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("zstd allocates its context"), room: Vec::new() }
     }
 }
 
 impl Compressor {
     /// Compresses `content`, which is the chunks back to back. What does not shrink is kept as it is.
     pub fn pack(&mut self, content: &[u8], chunks: Vec<ChunkEntry>) -> PackedFrame {
+        self.pack_into(Vec::new(), content, chunks)
+    }
+
+    /// The same in the memory of a frame that [`PackBuilder::push`] gave back.
+    pub fn pack_into(&mut self, mut data: Vec<u8>, content: &[u8], chunks: Vec<ChunkEntry>) -> PackedFrame {
         debug_assert_eq!(content.len() as u64, chunks.iter().map(|c| u64::from(c.len)).sum::<u64>());
-        let bound = zstd::zstd_safe::compress_bound(content.len());
-        let mut data = Vec::with_capacity(bound + TAG_LEN);
-        match self.0.compress_to_buffer(content, &mut data) {
-            Ok(len) if len < content.len() => PackedFrame { data, compressed: true, chunks },
-            _ => {
-                data.clear();
-                data.extend_from_slice(content);
-                PackedFrame { data, compressed: false, chunks }
-            }
-        }
+        self.room.clear();
+        self.room.reserve(zstd::zstd_safe::compress_bound(content.len()));
+        let compressed = self.zstd.compress_to_buffer(content, &mut self.room).is_ok_and(|len| len < content.len());
+        data.clear();
+        data.extend_from_slice(if compressed { &self.room } else { content });
+        PackedFrame { data, compressed, chunks }
     }
 }
 
@@ -197,20 +202,26 @@ pub struct PackBuilder {
 impl PackBuilder {
     /// An empty pack. ID and salt must be random and fresh.
     pub fn new(keys: &Keys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
-        let mut data = Vec::with_capacity(PACK_TARGET_BYTES + FRAME_TARGET_BYTES);
+        Self::reusing(Vec::with_capacity(PACK_TARGET_BYTES + FRAME_TARGET_BYTES), keys, id, salt)
+    }
+
+    /// The same in the memory of another pack, whose content is of no use any more.
+    pub fn reusing(mut data: Vec<u8>, keys: &Keys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
+        data.clear();
         data.extend_from_slice(MAGIC_HEAD);
         data.extend_from_slice(&[VERSION, keys.cipher().code(), 0, 0]);
         data.extend_from_slice(&salt);
         Self { key: keys.object(id.0, salt), data, table: PackTable { id, salt, frames: Vec::new() } }
     }
 
-    /// Seals and appends one frame.
-    pub fn push(&mut self, frame: PackedFrame) {
+    /// Seals and appends one frame, and gives its memory back.
+    pub fn push(&mut self, frame: PackedFrame) -> Vec<u8> {
         let from = self.data.len();
         self.data.extend_from_slice(&frame.data);
         self.key.seal(Part::Frame(self.table.frames.len() as u32), &mut self.data, from);
         let stored_len = (self.data.len() - from) as u32;
         self.table.frames.push(FrameEntry { stored_len, compressed: frame.compressed, chunks: frame.chunks });
+        frame.data
     }
 
     /// Whether it has reached its size.

@@ -3,6 +3,7 @@
 //! `docs/FORMAT.md` has the layout; the columns are read in the order in which they are written here. Chunk IDs come last:
 //! they do not compress, and whoever wants only the metadata can stop before them.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use crate::ids::ChunkId;
@@ -58,19 +59,20 @@ fn table<T: Ord>(values: impl Iterator<Item = T>) -> (Vec<T>, Vec<usize>) {
 }
 
 /// Appends the columns of `entries`.
-pub(crate) fn encode(entries: &[Entry], out: &mut Vec<u8>) {
-    put_varint(out, entries.len() as u64);
+pub(crate) fn encode<E: Borrow<Entry>>(entries: &[E], out: &mut Vec<u8>) {
+    let entries = || entries.iter().map(Borrow::borrow);
+    put_varint(out, entries().count() as u64);
     let mut before: &[u8] = b"";
-    for e in entries {
+    for e in entries() {
         let path = e.path.as_bytes();
         let shared = path.iter().zip(before).take_while(|(a, b)| a == b).count();
         put_varint(out, shared as u64);
         put_bytes(out, &path[shared..]);
         before = path;
     }
-    out.extend(entries.iter().map(|e| kind_code(&e.kind)));
+    out.extend(entries().map(|e| kind_code(&e.kind)));
 
-    let (owners, numbers) = table(entries.iter().map(|e| &e.owner));
+    let (owners, numbers) = table(entries().map(|e| &e.owner));
     put_varint(out, owners.len() as u64);
     for owner in owners {
         put_varint(out, u64::from(owner.mode));
@@ -83,7 +85,7 @@ pub(crate) fn encode(entries: &[Entry], out: &mut Vec<u8>) {
         put_varint(out, n as u64);
     }
 
-    let (attributes, numbers) = table(entries.iter().map(|e| &e.xattrs));
+    let (attributes, numbers) = table(entries().map(|e| &e.xattrs));
     put_varint(out, attributes.len() as u64);
     for set in attributes {
         put_varint(out, set.len() as u64);
@@ -97,16 +99,16 @@ pub(crate) fn encode(entries: &[Entry], out: &mut Vec<u8>) {
     }
 
     let mut second = 0i64;
-    for e in entries {
+    for e in entries() {
         let (seconds, _) = e.mtime.parts();
         put_signed(out, seconds.wrapping_sub(second));
         second = seconds;
     }
-    for e in entries {
+    for e in entries() {
         put_varint(out, u64::from(e.mtime.parts().1));
     }
 
-    for e in entries {
+    for e in entries() {
         match &e.kind {
             Kind::File { size, extents, chunks } => {
                 put_varint(out, *size);
@@ -130,7 +132,7 @@ pub(crate) fn encode(entries: &[Entry], out: &mut Vec<u8>) {
             Kind::Dir | Kind::Fifo => {}
         }
     }
-    for chunk in entries.iter().flat_map(|e| e.kind.chunks()) {
+    for chunk in entries().flat_map(|e| e.kind.chunks()) {
         out.extend_from_slice(&chunk.0);
     }
 }

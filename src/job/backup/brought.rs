@@ -59,7 +59,9 @@ impl<'a> Lane<'a> {
             return Ok(None);
         }
         let mut pack = PackBuilder::new(&repository.keys, PackId(runner.env.random_bytes()), runner.env.random_bytes());
-        self.frames.into_iter().for_each(|frame| pack.push(frame));
+        for frame in self.frames {
+            pack.push(frame);
+        }
         let (bytes, table) = pack.finish();
         let len = bytes.len() as u64;
         repository.store.put(&names::pack(repository.role(), table.id), bytes).await?;

@@ -107,7 +107,7 @@ pub(crate) fn run(
         }
         let kind = Kind::File { size, extents: None, chunks };
         let entry = Entry { path, kind, owner, mtime: seen, xattrs: Vec::new() };
-        Ok(Done { entry: Some(entry), ..Done::default() })
+        Ok(Done { entry: Some(entry.into()), ..Done::default() })
     })
 }
 

@@ -37,7 +37,7 @@ pub(crate) enum Slot {
 /// A large file being read.
 pub(crate) struct Large {
     pub(crate) scanned: Scanned,
-    pub(crate) base: Option<Box<Entry>>,
+    pub(crate) base: Option<Arc<Entry>>,
     pub(crate) completed: Completed,
     pub(crate) content: Arc<Content>,
     pub(crate) segments: Vec<Receiver<Result<SegmentDone, BackupError>>>,
@@ -114,7 +114,7 @@ impl Feed<'_> {
             if let Some(entry) = &mut done.entry {
                 done.base = self.known(&entry.path)?.1;
                 if let Some(base) = &done.base {
-                    keep_time(entry, base);
+                    keep_time(Arc::make_mut(entry), base);
                 }
             }
             self.send(Slot::Ready(vec![done]))?;
@@ -123,10 +123,10 @@ impl Feed<'_> {
     }
 
     /// What cache and newest snapshot say of this path; entries of the snapshot before it are counted as removed.
-    fn known(&mut self, path: &TreePath) -> Result<(Option<Cached>, Option<Box<Entry>>), BackupError> {
+    fn known(&mut self, path: &TreePath) -> Result<(Option<Cached>, Option<Arc<Entry>>), BackupError> {
         let base = self.skip_base(Some(path))?;
         if self.base.is_none() {
-            let entry = base.as_ref().map(|c| Box::new(c.entry.clone()));
+            let entry = base.as_ref().map(|c| Arc::clone(&c.entry));
             return Ok((base, entry));
         }
         let cached = loop {
@@ -136,7 +136,7 @@ impl Feed<'_> {
                 None => break None,
             }
         };
-        Ok((cached, base.map(|c| Box::new(c.entry))))
+        Ok((cached, base.map(|c| c.entry)))
     }
 
     fn skip_base(&mut self, path: Option<&TreePath>) -> Result<Option<Cached>, BackupError> {
@@ -209,7 +209,7 @@ impl Feed<'_> {
         self.out.tasks.send(Task::Entries(todos, reply)).map_err(|_| BackupError::Stopped)
     }
 
-    fn large(&mut self, scanned: Scanned, base: Option<Box<Entry>>) -> Result<(), BackupError> {
+    fn large(&mut self, scanned: Scanned, base: Option<Arc<Entry>>) -> Result<(), BackupError> {
         self.end_batch()?;
         let seen = self.shared.seen();
         let file = match read::open(&self.shared.roots, &scanned.path) {

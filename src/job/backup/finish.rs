@@ -2,6 +2,7 @@
 //! cache, and counts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
@@ -12,7 +13,7 @@ use crate::job::backup::{BackupError, Shared};
 use crate::job::cache::CacheWriter;
 use crate::job::progress::Progress;
 use crate::job::report::{FileCounts, PROBLEMS_MAX};
-use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::repo::entry::{Kind, TreePath};
 use crate::repo::manifest::{ManifestWriter, NodeSink};
 use crate::tree::compare::{self, Change};
 use crate::tree::problem::{Problem, ProblemKind};
@@ -119,7 +120,7 @@ impl<'a> Finisher<'a> {
         }
         let mut done = Done::completed(completed, base, seen).first_of(&scanned);
         if let Some(entry) = &mut done.entry
-            && let Kind::File { chunks, .. } = &mut entry.kind
+            && let Kind::File { chunks, .. } = &mut Arc::make_mut(entry).kind
         {
             *chunks = all;
         }
@@ -132,13 +133,11 @@ impl<'a> Finisher<'a> {
         if let Some(lost) = done.lost_first.take() {
             self.lost_firsts.insert(lost, None);
         }
-        let (Some(Entry { kind: Kind::Hardlink { target }, .. }), Some(scanned)) = (&mut done.entry, &done.further)
-        else {
-            return Ok(done);
-        };
+        let (Some(entry), Some(scanned)) = (&mut done.entry, &done.further) else { return Ok(done) };
+        let Kind::Hardlink { target } = &entry.kind else { return Ok(done) };
         match self.lost_firsts.get_mut(target) {
             None => {}
-            Some(Some(instead)) => target.clone_from(instead),
+            Some(Some(instead)) => Arc::make_mut(entry).kind = Kind::Hardlink { target: instead.clone() },
             Some(none) => {
                 let instead = self.worker.instead(scanned, done.base.take())?;
                 if instead.object == Some(scanned.stat.object()) {
@@ -171,12 +170,15 @@ impl<'a> Finisher<'a> {
             }
             return Ok(());
         };
-        match compare::change(done.base.as_deref(), Some(&entry)) {
+        // What was kept is the very entry that was known.
+        let kept = done.base.as_ref().is_some_and(|base| Arc::ptr_eq(base, &entry));
+        let change = if kept { Some(Change::Unchanged) } else { compare::change(done.base.as_deref(), Some(&entry)) };
+        match change {
             Some(Change::New) => self.tally.files.new += 1,
             Some(Change::Unchanged) => self.tally.files.unchanged += 1,
             _ => self.tally.files.changed += 1,
         }
-        if done.base.as_deref() != Some(&entry) {
+        if !kept && done.base.as_deref() != Some(&entry) {
             let mark: &[u8] = if done.base.is_some() { b"\0M" } else { b"\0A" };
             self.tally.changed_set.update(entry.path.as_bytes()).update(mark);
         }
@@ -187,7 +189,7 @@ impl<'a> Finisher<'a> {
         }
         Progress::add(&self.shared.progress.entries, 1);
         if let Some(cache) = &mut self.cache
-            && let Err(error) = cache.push(entry.clone(), done.local)
+            && let Err(error) = cache.push(Arc::clone(&entry), done.local)
         {
             // Without it the next run reads more; that is no reason to fail this one.
             tracing::warn!("the tree cache cannot be written: {error}");

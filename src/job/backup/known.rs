@@ -1,5 +1,7 @@
 //! What is known of a tree before it is walked, as one stream in path order: this node's cache, or a manifest from the store.
 
+use std::sync::Arc;
+
 use tokio::runtime::Handle;
 
 use crate::job::backup::BackupError;
@@ -23,7 +25,7 @@ impl Blocks<'_> {
             Blocks::Cache(reader) => Ok(reader.next_block()?),
             Blocks::Manifest(reader, handle) => {
                 let entries = handle.block_on(reader.next_batch())?;
-                Ok(entries.map(|e| e.into_iter().map(|entry| Cached { entry, local: None }).collect()))
+                Ok(entries.map(|e| e.into_iter().map(|entry| Cached { entry: Arc::new(entry), local: None }).collect()))
             }
         }
     }

@@ -145,9 +145,8 @@ mod tests {
     async fn one_that_is_listed_and_gone_is_passed_over() {
         let (store, keys) = (MemoryStore::new(&Env::host()), keys(Cipher::None));
         let id = PackId([0xaa; 16]);
-        let (bytes, _) = PackBuilder::new(&keys, id, [1; 32]).finish();
-        let (key, size) = (names::pack(keys.role(), id), bytes.len() as u64);
-        store.put(&key, bytes).await.unwrap();
+        let size = put(&store, &keys, id, 3).await.object_len();
+        let key = names::pack(keys.role(), id);
         let listed = ObjectMeta { key, size, modified: Timestamp::UNIX_EPOCH };
         assert_eq!(table(&store, &keys, id, &listed).await.unwrap().map(|table| table.id), Some(id));
         let silent = Faulty::new(Arc::new(store.clone()), Plan::exactly([(0, Fault::LostRequest)]));

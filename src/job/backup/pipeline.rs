@@ -81,10 +81,11 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
     let (slot_out, slot_in) = bounded(SLOTS_WAITING);
     let (frame_out, frame_in) = bounded(FRAMES_WAITING);
     let (upload_out, upload_in) = mpsc::channel(1);
-    let uploader = input.handle.spawn(packer::upload(input.shared.clone(), input.store.clone(), upload_in));
+    let (turn_back, turns) = packer::turns();
+    let uploader = input.handle.spawn(packer::upload(input.shared.clone(), input.store.clone(), upload_in, turn_back));
     let (ledger, handle) = (input.ledger, &input.handle);
     let results = thread::scope(|scope| {
-        let packer = scope.spawn(move || shared.noting(packer::build(shared, &frame_in, &upload_out)));
+        let packer = scope.spawn(move || shared.noting(packer::build(shared, &frame_in, &turns, &upload_out)));
         let workers: Vec<_> = (0..WORKERS)
             .map(|_| {
                 let (worker, tasks) = (Worker::new(shared, ledger, frame_out.clone()), task_in.clone());

@@ -1,5 +1,7 @@
 //! What to do about one entry of the tree: keep what is known, describe it, or read it. Pure.
 
+use std::sync::Arc;
+
 use crate::ids::ChunkId;
 use crate::job::cache::Cached;
 use crate::repo::entry::{Entry, Kind, TreePath};
@@ -10,7 +12,7 @@ use crate::tree::stat::{FileType, Stat};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// Nothing of it changed since this node saw it.
-    Keep(Box<Entry>),
+    Keep(Arc<Entry>),
     /// It is a further name of this file.
     Link(TreePath),
     /// Its content is believed to be this; owner, attributes and the like are read.
@@ -43,14 +45,14 @@ pub(crate) fn decide(stat: &Stat, known: &Known<'_>, stored: &dyn Fn(&ChunkId) -
     if let Some(first) = known.first_name {
         return match vouched {
             Some(entry) if matches!(&entry.kind, Kind::Hardlink { target } if target == first) => {
-                Decision::Keep(Box::new(entry.clone()))
+                Decision::Keep(Arc::clone(entry))
             }
             _ => Decision::Link(first.clone()),
         };
     }
     // A cached link whose first name is gone has the content now, and the cache does not know it.
     if let Some(entry) = vouched.filter(|entry| !matches!(entry.kind, Kind::Hardlink { .. })) {
-        return Decision::Keep(Box::new(entry.clone()));
+        return Decision::Keep(Arc::clone(entry));
     }
     if stat.kind != FileType::File {
         return Decision::Describe;
@@ -104,7 +106,7 @@ mod tests {
     }
 
     fn cached(kind: Kind) -> Cached {
-        Cached { entry: entry(kind), local: Some(Local { ino: 7, ctime: Nanos(60) }) }
+        Cached { entry: Arc::new(entry(kind)), local: Some(Local { ino: 7, ctime: Nanos(60) }) }
     }
 
     const YES: fn(&ChunkId) -> bool = |_| true;
@@ -113,7 +115,7 @@ mod tests {
     fn what_the_cache_vouches_for_is_kept_only_while_its_chunks_are_stored() {
         let c = cached(file());
         let known = Known { cached: Some(&c), base: None, first_name: None, trust_mtime: false };
-        assert_eq!(decide(&stat(), &known, &YES), Decision::Keep(Box::new(entry(file()))));
+        assert_eq!(decide(&stat(), &known, &YES), Decision::Keep(Arc::new(entry(file()))));
         assert_eq!(decide(&stat(), &known, &|_| false), Decision::Read);
         assert_eq!(decide(&Stat { ctime: Nanos(61), ..stat() }, &known, &YES), Decision::Read);
         let no_local = Cached { local: None, ..c.clone() };
@@ -140,7 +142,7 @@ mod tests {
         let (first, other) = (path("a"), path("a2"));
         let c = cached(link());
         let known = Known { cached: Some(&c), base: None, first_name: Some(&first), trust_mtime: false };
-        assert_eq!(decide(&stat(), &known, &YES), Decision::Keep(Box::new(entry(link()))));
+        assert_eq!(decide(&stat(), &known, &YES), Decision::Keep(Arc::new(entry(link()))));
         let moved = Known { first_name: Some(&other), ..known };
         assert_eq!(decide(&stat(), &moved, &YES), Decision::Link(other.clone()));
         let now_first = Known { cached: Some(&c), base: None, first_name: None, trust_mtime: false };

@@ -1,7 +1,7 @@
 //! What all parts of a run share: keys, clocks, the sources, and whether there is a point in going on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::env::Env;
 use crate::job::backup::BackupError;
@@ -26,6 +26,38 @@ pub(crate) struct Shared {
     pub(crate) failed: AtomicBool,
     pub(crate) progress: Arc<Progress>,
     pub(crate) counts: Counts,
+    pub(crate) spare: Spare,
+}
+
+/// Memory of frames that are packed and of packs that are stored, to be used again: the kernel gives large pieces page by page, and an
+/// allocator keeps them for a while. There are never more than were in use at the same time.
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    frames: Mutex<Vec<Vec<u8>>>,
+    packs: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Spare {
+    /// Of a frame; empty if there is none.
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        lock(&self.frames).pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_frame(&self, memory: Vec<u8>) {
+        lock(&self.frames).push(memory);
+    }
+
+    pub(crate) fn pack(&self) -> Option<Vec<u8>> {
+        lock(&self.packs).pop()
+    }
+
+    pub(crate) fn give_pack(&self, memory: Vec<u8>) {
+        lock(&self.packs).push(memory);
+    }
+}
+
+fn lock(memory: &Mutex<Vec<Vec<u8>>>) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {

@@ -11,6 +11,7 @@ use crate::config::{Dump, RoleSettings, TakeoverTrust};
 use crate::ids::ChunkId;
 use crate::job::backup::known::Blocks;
 use crate::job::backup::pipeline::{self, Gathered, Input};
+use crate::job::backup::shared::Spare;
 use crate::job::backup::stock::{Ledger, Stocktaking};
 use crate::job::backup::worker::Counts;
 use crate::job::backup::{Ask, BackupError, Session, Shared};
@@ -50,6 +51,7 @@ pub(super) async fn gather(
         failed: AtomicBool::new(false),
         progress: runner.progress.clone(),
         counts: Counts::default(),
+        spare: Spare::default(),
     });
     let (store, keys) = (session.repository.store.clone(), session.repository.keys.clone());
     let stocktaking = Stocktaking::of(session, unfinished);

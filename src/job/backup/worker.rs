@@ -2,6 +2,7 @@
 //! compressed. Several workers do this side by side; each keeps a frame of its own.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -31,15 +32,15 @@ pub(crate) struct Todo {
     pub(crate) scanned: Scanned,
     pub(crate) decision: Decision,
     /// As it stands in the newest snapshot.
-    pub(crate) base: Option<Box<Entry>>,
+    pub(crate) base: Option<Arc<Entry>>,
 }
 
 /// One entry that is ready, or is known not to become so.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
-    pub(crate) entry: Option<Entry>,
+    pub(crate) entry: Option<Arc<Entry>>,
     pub(crate) local: Option<Local>,
-    pub(crate) base: Option<Box<Entry>>,
+    pub(crate) base: Option<Arc<Entry>>,
     pub(crate) problems: Vec<Problem>,
     /// What the entry was made of when it was opened; `None` where nothing was.
     pub(crate) object: Option<ObjectId>,
@@ -51,15 +52,15 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    pub(crate) fn problem(problem: Problem, base: Option<Box<Entry>>) -> Self {
+    pub(crate) fn problem(problem: Problem, base: Option<Arc<Entry>>) -> Self {
         Self { base, problems: vec![problem], ..Self::default() }
     }
 
     /// A completed entry whose content is known by now.
-    pub(crate) fn completed(done: Completed, base: Option<Box<Entry>>, seen: Nanos) -> Self {
+    pub(crate) fn completed(done: Completed, base: Option<Arc<Entry>>, seen: Nanos) -> Self {
         let local = Local::remember(&done.stat, seen);
         let (object, problems) = (Some(done.stat.object()), done.problem.into_iter().collect());
-        Self { entry: Some(done.entry), local, base, problems, object, ..Self::default() }
+        Self { entry: Some(Arc::new(done.entry)), local, base, problems, object, ..Self::default() }
     }
 
     /// Tells the further names of what the walk saw if this entry is not made of that: it went away meanwhile, cannot be read, or
@@ -85,7 +86,7 @@ pub(crate) enum Task {
 /// A part of a large file's content that is chunked by itself.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    pub(crate) content: std::sync::Arc<Content>,
+    pub(crate) content: Arc<Content>,
     pub(crate) start: u64,
     pub(crate) len: u64,
 }
@@ -203,7 +204,8 @@ impl<'a> Storer<'a> {
         if self.chunks.is_empty() {
             return Ok(());
         }
-        let packed = self.compressor.pack(&self.frame, std::mem::take(&mut self.chunks));
+        let memory = self.shared.spare.frame();
+        let packed = self.compressor.pack_into(memory, &self.frame, std::mem::take(&mut self.chunks));
         self.frame.clear();
         self.packer.send((self.wrap)(packed)).map_err(|_| BackupError::Stopped)
     }
@@ -245,17 +247,17 @@ impl<'a> Worker<'a> {
     fn entry(&mut self, todo: Todo) -> Result<Done, BackupError> {
         let Todo { scanned, decision, base } = todo;
         match decision {
-            Decision::Keep(entry) => Ok(self.known(*entry, scanned, base)),
+            Decision::Keep(entry) => Ok(self.known(entry, scanned, base)),
             Decision::Link(target) => {
                 let owner = self.shared.names.owner(&scanned.stat);
                 let (path, mtime) = (scanned.path.clone(), scanned.stat.mtime);
                 let entry = Entry { path, kind: Kind::Hardlink { target }, owner, mtime, xattrs: Vec::new() };
-                Ok(self.known(entry, scanned, base))
+                Ok(self.known(Arc::new(entry), scanned, base))
             }
             Decision::Trust(kind) => {
                 let mut done = self.describe(&scanned, base);
-                if let Some(entry) = &mut done.entry {
-                    entry.kind = kind;
+                if let Some(entry) = done.entry.as_mut() {
+                    Arc::make_mut(entry).kind = kind;
                 }
                 Ok(done.first_of(&scanned))
             }
@@ -265,13 +267,13 @@ impl<'a> Worker<'a> {
     }
 
     /// An entry for which nothing is opened.
-    fn known(&self, entry: Entry, scanned: Scanned, base: Option<Box<Entry>>) -> Done {
+    fn known(&self, entry: Arc<Entry>, scanned: Scanned, base: Option<Arc<Entry>>) -> Done {
         let local = Local::remember(&scanned.stat, self.shared.seen());
         let further = matches!(entry.kind, Kind::Hardlink { .. }).then(|| Box::new(scanned));
         Done { entry: Some(entry), local, base, further, ..Done::default() }
     }
 
-    fn describe(&self, scanned: &Scanned, base: Option<Box<Entry>>) -> Done {
+    fn describe(&self, scanned: &Scanned, base: Option<Arc<Entry>>) -> Done {
         let seen = self.shared.seen();
         match read::complete(&self.shared.roots, scanned, &self.shared.names) {
             Ok(completed) => Done::completed(completed, base, seen),
@@ -280,7 +282,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Makes a further name the first.
-    pub(crate) fn instead(&mut self, scanned: &Scanned, base: Option<Box<Entry>>) -> Result<Done, BackupError> {
+    pub(crate) fn instead(&mut self, scanned: &Scanned, base: Option<Arc<Entry>>) -> Result<Done, BackupError> {
         if scanned.stat.kind == FileType::File {
             self.read(&scanned.path, base)
         } else {
@@ -289,7 +291,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Reads a file, again if it changes meanwhile.
-    pub(crate) fn read(&mut self, path: &TreePath, base: Option<Box<Entry>>) -> Result<Done, BackupError> {
+    pub(crate) fn read(&mut self, path: &TreePath, base: Option<Arc<Entry>>) -> Result<Done, BackupError> {
         for attempt in 0..=CHANGED_RETRIES {
             let seen = self.shared.seen();
             let file = match read::open(&self.shared.roots, path) {
@@ -311,8 +313,8 @@ impl<'a> Worker<'a> {
             }
             let size = if read.changed { read.len } else { content.file.stat().size };
             let mut done = Done::completed(completed, base, seen);
-            if let Some(entry) = &mut done.entry {
-                entry.kind = Kind::File { size, extents: content.extents, chunks: read.chunks };
+            if let Some(entry) = done.entry.as_mut() {
+                Arc::make_mut(entry).kind = Kind::File { size, extents: content.extents, chunks: read.chunks };
             }
             if read.changed {
                 // What was read may be no state that the file ever had: the next run must look again.

@@ -1,12 +1,14 @@
-//! Getting a batch's frames, also when a prune has moved them.
+//! Getting a batch's frames, also when a prune has moved them. What another batch got lately, or is getting, is not fetched again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use tokio::sync::watch;
 
-use super::plan::{FrameKey, FrameSet, Request};
-use super::shared::{Batch, Job, Part, Shared};
+use super::plan::{FrameKey, FrameSet, KEPT_BYTES, Request};
+use super::shared::{Batch, Job, Part, Shared, lock};
 use super::{ChunkPlace, RestoreProblemKind, SourceError, SourceErrorKind};
 use crate::ids::ChunkId;
 use crate::job::progress::Progress;
@@ -15,10 +17,56 @@ use crate::job::progress::Progress;
 /// are one request anyway.
 const REQUESTS: usize = 4;
 
+/// The frames of the last batches, there or on their way.
+#[derive(Debug, Default)]
+pub(super) struct Lately(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The one that was wanted last comes last.
+    frames: VecDeque<(FrameKey, Coming, u64)>,
+    bytes: u64,
+}
+
+/// A frame, as soon as whoever fetches it has it. Closed without one if it could not be got.
+type Coming = watch::Receiver<Option<Bytes>>;
+
+/// The other end of that.
+type Waited = watch::Sender<Option<Bytes>>;
+
+impl Lately {
+    /// Takes from `set` what is there or on its way. The rest is the caller's to fetch, and to tell those who come later.
+    fn claim(&self, set: &mut FrameSet) -> (HashMap<FrameKey, Coming>, HashMap<FrameKey, Waited>) {
+        let (mut coming, mut claimed) = (HashMap::new(), HashMap::new());
+        let mut kept = lock(&self.0);
+        set.leave_out(|key, plain| {
+            if let Some(at) = kept.frames.iter().position(|(there, ..)| *there == key) {
+                let found = kept.frames.remove(at).expect("it was found there");
+                coming.insert(key, found.1.clone());
+                kept.frames.push_back(found);
+                return true;
+            }
+            let (sender, receiver) = watch::channel(None);
+            claimed.insert(key, sender);
+            kept.frames.push_back((key, receiver, plain));
+            kept.bytes += plain;
+            while kept.bytes > KEPT_BYTES
+                && let Some((.., plain)) = kept.frames.pop_front()
+            {
+                kept.bytes -= plain;
+            }
+            false
+        });
+        (coming, claimed)
+    }
+}
+
 /// A batch with the frames that could be got.
 pub(super) struct Fetched {
     pub(super) batch: Batch,
     frames: HashMap<FrameKey, Bytes>,
+    /// Who waits for them.
+    claimed: HashMap<FrameKey, Waited>,
     /// Why a frame is not there.
     lost: HashMap<FrameKey, String>,
     /// Chunks that are not where they were when the batch was planned.
@@ -46,24 +94,44 @@ impl Fetched {
         let stored = set.stored_len(key);
         shared.count_bytes(|b| b.fetched += stored);
         Progress::add(&shared.progress.bytes_fetched, stored);
+        if let Some(sender) = self.claimed.remove(&key) {
+            sender.send_replace(Some(frame.clone()));
+        }
         self.frames.insert(key, frame);
     }
 }
 
 /// Fetches the batch's frames. Lost and damaged ones are noted; only a store that does not answer is an error.
-pub(super) async fn fetch(shared: &Shared, batch: Batch) -> Result<Fetched, SourceError> {
+pub(super) async fn fetch(shared: &Shared, mut batch: Batch) -> Result<Fetched, SourceError> {
+    let mut set = std::mem::take(&mut batch.frames);
+    let (coming, claimed) = shared.lately.claim(&mut set);
     let frames = HashMap::new();
-    let mut fetched = Fetched { batch, frames, lost: HashMap::new(), moved: HashMap::new() };
+    let mut fetched = Fetched { batch, frames, claimed, lost: HashMap::new(), moved: HashMap::new() };
     if shared.options.dry_run {
-        let stored = fetched.batch.frames.stored_bytes();
+        let stored = set.stored_bytes();
         shared.count_bytes(|b| b.fetched += stored);
         return Ok(fetched);
     }
     if shared.is_stopped() {
         return Ok(fetched);
     }
-    let set = std::mem::take(&mut fetched.batch.frames);
-    let gone = get(shared, &set, &mut fetched).await?;
+    let mut gone = get(shared, &set, &mut fetched).await?;
+    fetched.claimed.clear();
+    // Batches are fetched in their order, so that nobody waits for one who waits.
+    for (key, mut coming) in coming {
+        if let Ok(frame) = coming.wait_for(Option::is_some).await {
+            fetched.frames.extend(frame.clone().map(|frame| (key, frame)));
+        }
+    }
+    let mut failed = FrameSet::default();
+    for (_, place) in wanted(&fetched.batch) {
+        let key = (place.pack, place.frame);
+        if !fetched.frames.contains_key(&key) && !fetched.lost.contains_key(&key) && !gone.contains_key(&key) {
+            // Whoever was at it could not get it; why must be known here as well.
+            failed.add(place);
+        }
+    }
+    gone.extend(get(shared, &failed, &mut fetched).await?);
     if gone.is_empty() {
         return Ok(fetched);
     }

@@ -19,6 +19,10 @@ pub(super) const BATCH_ITEMS: usize = 4096;
 /// than a second request over the shortest network.
 const GAP_MAX: u64 = 128 << 10;
 
+/// The plain bytes of frames that are kept for the batches that follow: files that are alike lie near each other more often than not, and
+/// two workers packed their frames in turns. Most of them are in batches that are not yet written anyway.
+pub(super) const KEPT_BYTES: u64 = 32 << 20;
+
 /// Names a frame.
 pub(super) type FrameKey = (PackId, u32);
 
@@ -61,6 +65,12 @@ impl FrameSet {
         });
         self.plain_bytes += plain.saturating_sub(stored.plain);
         stored.plain = stored.plain.max(plain);
+    }
+
+    /// Leaves out the frames that `is_there`, of so many plain bytes.
+    pub(super) fn leave_out(&mut self, mut is_there: impl FnMut(FrameKey, u64) -> bool) {
+        self.frames.retain(|&key, stored| !is_there(key, stored.plain));
+        self.plain_bytes = self.frames.values().map(|stored| stored.plain).sum();
     }
 
     /// Bytes of the frame as stored.

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::fetch::Lately;
 use super::layout::Layout;
 use super::plan::FrameSet;
 use super::select::Scope;
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) options: RestoreOptions,
     pub(super) progress: Arc<Progress>,
     pub(super) order: Order,
+    pub(super) lately: Lately,
     report: Mutex<RestoreReport>,
     failed: Mutex<HashSet<TreePath>>,
     stopped: AtomicBool,
@@ -56,6 +58,7 @@ impl Shared {
             options,
             progress,
             order: Order::default(),
+            lately: Lately::default(),
             report: Mutex::new(report),
             failed: Mutex::default(),
             stopped: AtomicBool::new(false),

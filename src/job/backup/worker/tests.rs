@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::env::Env;
 use crate::ids::PackId;
+use crate::job::backup::shared::Spare;
 use crate::job::backup::stock::Stock;
 use crate::job::cancel::Cancel;
 use crate::job::testing::noise;
@@ -36,6 +37,7 @@ fn shared(chunker: ChunkerParams, sources: &Path) -> Shared {
         failed: AtomicBool::new(false),
         progress: Arc::default(),
         counts: Counts::default(),
+        spare: Spare::default(),
     }
 }
 

@@ -78,6 +78,31 @@ async fn neighbouring_frames_come_with_few_requests_and_each_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_batch_before_got_lately_is_not_fetched_again() {
+    let mut snapshot = Snapshot::new().dir("");
+    for turn in 0..4 {
+        snapshot = snapshot.dir(format!("{turn}"));
+        for i in 0..12_u64 {
+            // A frame each.
+            snapshot = snapshot.file(format!("{turn}/{i:02}"), &noise(i, 128 << 10));
+        }
+    }
+    let fake = snapshot.build();
+    for dry_run in [true, false] {
+        let tmp = tempfile::tempdir().unwrap();
+        let report = run(&fake, RestoreOptions { dry_run, ..into(tmp.path()) }).await;
+        assert_eq!((report.counts.restored, report.bytes.fetched), (48, 12 * (128 << 10)), "dry: {dry_run}");
+    }
+    let bad = fake.place_of("0/05");
+    fake.damaged.lock().unwrap().insert((bad.pack, bad.frame));
+    let tmp = tempfile::tempdir().unwrap();
+    let report = run(&fake, into(tmp.path())).await;
+    let named: Vec<String> = report.problems.iter().map(|p| p.path.display()).collect();
+    assert_eq!(named, ["/0/05", "/1/05", "/2/05", "/3/05"]);
+    assert!(report.problems.iter().all(|p| matches!(p.kind, RestoreProblemKind::Damaged { .. })), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn paths_beyond_the_kernels_limit_are_restored_and_deleted() {
     let tmp = tempfile::tempdir().unwrap();
     let mut snapshot = Snapshot::new().dir("");
