@@ -1,11 +1,13 @@
 //! From the settings to a store, and to a repository that is only read.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::Error;
 use super::run::Context;
 use crate::config::RoleSettings;
-use crate::job::inside::Archive;
+use crate::job::inside::{Archive, Reading};
+use crate::job::local::Local;
 use crate::job::repository::Repository;
 use crate::job::select::{is_id, select};
 use crate::journal::state::Snapshot;
@@ -19,7 +21,9 @@ pub async fn store(context: &Context) -> Result<Arc<dyn Store>, Error> {
 
 /// A role's repository, unlocked with the role's key.
 pub async fn repository(context: &Context, role: &RoleSettings) -> Result<Repository, Error> {
-    Ok(Repository::open(store(context).await?, &role.name, &role.key).await?)
+    let state_dir = state_dir(context);
+    let slot = Local::slot_of(&context.env, state_dir.as_deref());
+    Ok(Repository::open_by(store(context).await?, &role.name, &role.key, slot).await?)
 }
 
 /// The snapshot that a selector means.
@@ -38,10 +42,17 @@ pub fn chosen<'a>(context: &Context, archive: &'a Archive, selector: &str) -> Re
 
 /// A role's snapshots, to look inside. Makes nothing in the state directory.
 pub async fn archive(context: &Context, role: &RoleSettings) -> Result<Archive, Error> {
+    read(context, role, Reading::Fresh).await
+}
+
+/// The same with a request less, only to be shown.
+pub async fn glance(context: &Context, role: &RoleSettings) -> Result<Archive, Error> {
+    read(context, role, Reading::Listed).await
+}
+
+async fn read(context: &Context, role: &RoleSettings, reading: Reading) -> Result<Archive, Error> {
     let repository = repository(context, role).await?;
-    // Somebody who has no place for a state has none.
-    let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let archive = Archive::open(repository, &context.env, state_dir.as_deref()).await?;
+    let archive = Archive::read(repository, &context.env, state_dir(context).as_deref(), reading).await?;
     if let Some(why) = &archive.rolled_back {
         tracing::warn!("{why}; showing what is there");
     }
@@ -49,4 +60,9 @@ pub async fn archive(context: &Context, role: &RoleSettings) -> Result<Archive, 
         tracing::warn!("{why}; showing what is before it");
     }
     Ok(archive)
+}
+
+/// Somebody who has no place for a state has none.
+fn state_dir(context: &Context) -> Option<PathBuf> {
+    find_state_dir(context.state_dir.as_deref()).ok()
 }

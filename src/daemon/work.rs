@@ -79,7 +79,8 @@ impl Work {
             return Ok(repository.clone());
         }
         let store = self.stores.store().await?;
-        let repository = Repository::open(store, &self.role.name, &self.role.key).await?;
+        let slot = Local::slot_of(&self.runner.env, Some(&self.runner.state_dir));
+        let repository = Repository::open_by(store, &self.role.name, &self.role.key, slot).await?;
         *opened = Some(repository.clone());
         Ok(repository)
     }

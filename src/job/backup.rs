@@ -129,6 +129,12 @@ impl<'a> Opening<'a> {
                 local.trim_instances(&instances).map_err(state)?;
             }
         }
+        if let Some(slot) = repository.slot.filter(|_| lock.is_some())
+            && let Err(error) = local.remember_slot(slot)
+        {
+            // It saves a request.
+            tracing::warn!("the key slot cannot be remembered: {error}");
+        }
         let seats = runner.sessions.seats();
         let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
         let view = journal.read(memory.view.as_ref()).await?;
@@ -213,7 +219,7 @@ impl<'a> Opening<'a> {
 
     /// Reads the journal on.
     pub async fn refresh(&mut self) -> Result<(), BackupError> {
-        self.view = self.journal.read(Some(&self.view)).await?;
+        self.view = self.journal.refresh(self.view.clone()).await?;
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::job::backup::{Ask, BackupError, Committed, Opening};
 use crate::job::beat::Beat;
 use crate::job::lease;
+use crate::job::local::Local;
 use crate::job::report::{ByteCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
 use crate::job::runner::Runner;
@@ -215,8 +216,7 @@ pub(crate) async fn approach(
     }
     let (counting, counters) = Counting::new(connect().await?);
     let store: Arc<dyn Store> = Arc::new(counting);
-    let repository =
-        until_cancelled(runner, async { Ok(Repository::open(store, &role.name, &role.key).await?) }).await?;
+    let repository = until_cancelled(runner, open(runner, role, store)).await?;
     Ok(Ok(Approach { repository, plan, assessment, counters }))
 }
 
@@ -229,8 +229,14 @@ pub async fn glance(
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<View, GuardError> {
-    let repository = Repository::open(connect().await?, &role.name, &role.key).await?;
+    let repository = open(runner, role, connect().await?).await?;
     Ok(Opening::look(runner, &repository).await?.1)
+}
+
+/// A role's repository, as this node opened it last.
+async fn open(runner: &Runner, role: &RoleSettings, store: Arc<dyn Store>) -> Result<Repository, GuardError> {
+    let slot = Local::slot_of(&runner.env, Some(&runner.state_dir));
+    Ok(Repository::open_by(store, &role.name, &role.key, slot).await?)
 }
 
 /// A report with what the run took.
@@ -462,7 +468,7 @@ impl<'a> Guard<'a> {
         drop(work);
         match (result, lost_to) {
             (Ok(done), _) => Ok((committed(self.role, done, ask.slot), None)),
-            (Err(BackupError::Interrupted), Some(to)) => {
+            (Err(BackupError::Interrupted | BackupError::Append(AppendError::Expired)), Some(to)) => {
                 // Whoever has the lease now may not have written yet; the journal tells whether this run is fenced.
                 let opening = Opening::open(self.runner, self.repository).await?;
                 match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.runner.node.id) {

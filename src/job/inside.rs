@@ -14,7 +14,7 @@ mod tests;
 
 use std::io;
 
-pub use archive::{Archive, info};
+pub use archive::{Archive, Reading, info};
 pub use cat::cat;
 pub use cursor::{Cursor, after, expand, roots};
 pub use diff::diff;

@@ -171,6 +171,7 @@ mod tests {
 
     use super::*;
     use crate::job::testing::Rig;
+    use crate::store::counting::Counting;
 
     async fn opened(rig: &Rig, key: &KeySource) -> Result<Repository, OpenError> {
         Repository::open(rig.store.clone(), &rig.role.name, key).await
@@ -201,6 +202,28 @@ mod tests {
         assert_eq!((removed.change, removed.slots.len()), (KeyChange::Removed(second_id), 2));
         assert!(matches!(opened(&rig, &second).await, Err(OpenError::WrongSecret { .. })));
         opened(&rig, &phrase).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_slot_that_is_remembered_saves_looking_for_it_and_no_more() {
+        let rig = Rig::new().await;
+        let first = rig.role.key.clone();
+        let own = rig.repository.slot.unwrap();
+        let second = KeySource::KeyFile(rig.dir.path().join("second"));
+        let KeyChange::Added(other) = add(&rig.repository, &second, &rig.env).await.unwrap().change else {
+            panic!("not added")
+        };
+        let open = async |remembered| {
+            let (store, counters) = Counting::new(rig.store.clone());
+            let opened = Repository::open_by(Arc::new(store), &rig.role.name, &first, |_| remembered).await;
+            (opened.map(|repository| repository.slot), counters.read().requests())
+        };
+        assert!(matches!(open(Some(own)).await, (Ok(Some(slot)), 2) if slot == own), "format and slot");
+        for remembered in [Some(other), Some(KeyId([9; 8])), None] {
+            assert!(matches!(open(remembered).await, (Ok(Some(slot)), 3..) if slot == own));
+        }
+        remove(&rig.repository, own, &second).await.unwrap();
+        assert!(matches!(open(Some(own)).await, (Err(OpenError::WrongSecret { .. }), _)), "it was removed");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::env::{Env, Held};
-use crate::ids::{Digest, InstanceId, NodeId, RepoId, Seq, Term};
+use crate::ids::{Digest, InstanceId, KeyId, NodeId, RepoId, Seq, Term};
 use crate::job::presence::Announced;
 use crate::journal::state::View;
 use crate::repo::reader::Shelf;
@@ -107,6 +107,29 @@ impl Local {
     /// The cache of the tree as this node saw it.
     pub fn tree_cache(&self) -> PathBuf {
         self.dir.join("tree")
+    }
+
+    /// The key slot that opened the repository last.
+    pub fn slot(&self) -> Option<KeyId> {
+        let bytes = self.env.files.read(&self.slot_file()).ok()?;
+        String::from_utf8(bytes).ok()?.trim_end().parse().ok()
+    }
+
+    /// The same, for whoever is about to open a repository whose ID it does not know yet.
+    pub fn slot_of(env: &Env, state_dir: Option<&Path>) -> impl FnOnce(RepoId) -> Option<KeyId> {
+        move |repo| Self::peek(env, state_dir?, repo).slot()
+    }
+
+    /// Remembers it, so that the next one to open it need not look for it.
+    pub fn remember_slot(&self, slot: KeyId) -> io::Result<()> {
+        if self.slot() == Some(slot) {
+            return Ok(());
+        }
+        self.env.files.replace(&self.slot_file(), format!("{slot}\n").as_bytes())
+    }
+
+    fn slot_file(&self) -> PathBuf {
+        self.dir.join("slot")
     }
 
     /// Notes that this process may write as this node. Whoever writes without it is taken for a twin.
@@ -210,6 +233,9 @@ mod tests {
         assert_eq!(local.load(me), memory);
         let renewed = Memory { own: None, node: Some(other), ..memory };
         assert_eq!(local.load(other), renewed, "the takeover was the former identity's");
+        assert_eq!(local.slot(), None);
+        local.remember_slot(KeyId([7; 8])).unwrap();
+        assert_eq!(local.slot(), Some(KeyId([7; 8])));
         std::fs::write(local.memory_file(), b"{").unwrap();
         assert_eq!(local.load(me), Memory { node: Some(me), ..Memory::default() });
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::KeySource;
-use crate::ids::{KeyId, RoleName};
+use crate::ids::{KeyId, RepoId, RoleName};
 use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
 use crate::repo::format::{Format, FormatError};
 use crate::repo::keyslot::{KeySlot, Secret, SecretError, SlotError};
@@ -20,6 +20,8 @@ pub struct Repository {
     pub format: Format,
     /// Its keys.
     pub keys: Keys,
+    /// The key slot that gave them.
+    pub slot: Option<KeyId>,
 }
 
 /// Why a repository cannot be opened.
@@ -110,6 +112,16 @@ pub fn read_secret(source: &KeySource) -> Result<Option<(Secret, &Path)>, OpenEr
 impl Repository {
     /// Opens the repository of `role` with what `key` names.
     pub async fn open(store: Arc<dyn Store>, role: &RoleName, key: &KeySource) -> Result<Self, OpenError> {
+        Self::open_by(store, role, key, |_| None).await
+    }
+
+    /// The same by somebody who may remember which slot it was: the others are looked at only if that one is of no use.
+    pub async fn open_by(
+        store: Arc<dyn Store>,
+        role: &RoleName,
+        key: &KeySource,
+        remembered: impl FnOnce(RepoId) -> Option<KeyId>,
+    ) -> Result<Self, OpenError> {
         let object = match store.get(&names::format(role)).await {
             Ok(object) => object,
             Err(e) if e.is_not_found() => {
@@ -119,17 +131,20 @@ impl Repository {
         };
         let bad = |error| OpenError::Format { role: role.clone(), error };
         let format = Format::parse(&object, role).map_err(bad)?;
-        let keys = match (format.clear_master(), read_secret(key)?) {
+        let (keys, slot) = match (format.clear_master(), read_secret(key)?) {
             (Some(_), Some(_)) => return Err(OpenError::NotEncrypted { role: role.clone() }),
             (None, None) => return Err(OpenError::KeyNeeded { role: role.clone() }),
             (Some(master), None) => {
                 let keys = format.keys(master);
                 Format::verify(&object, &keys).map_err(bad)?;
-                keys
+                (keys, None)
             }
-            (None, Some((secret, path))) => unlock(store.as_ref(), &object, &format, &secret, path).await?,
+            (None, Some((secret, path))) => {
+                let remembered = remembered(format.repo);
+                unlock(store.as_ref(), &object, &format, (&secret, path), remembered).await?
+            }
         };
-        Ok(Self { store, format, keys })
+        Ok(Self { store, format, keys, slot })
     }
 
     /// The role it belongs to.
@@ -149,23 +164,29 @@ pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<Vec<(KeyId, Res
     let mut slots = Vec::new();
     for object in list_all(store, &prefix).await? {
         let Some(id) = object.key.strip_prefix(&prefix).and_then(|id| id.parse().ok()) else { continue };
-        match store.get(&object.key).await {
-            Ok(bytes) => slots.push((id, KeySlot::open(id, &bytes))),
-            Err(e) if e.is_not_found() => {}
-            Err(e) => return Err(e),
-        }
+        slots.extend(slot(store, role, id).await?.map(|slot| (id, slot)));
     }
     Ok(slots)
 }
 
-/// Tries every slot. One that opens but gives a key that `format` does not know is left from an `init` that lost a race.
+/// One of them, if it is there.
+async fn slot(store: &dyn Store, role: &RoleName, id: KeyId) -> Result<Option<Result<KeySlot, SlotError>>, StoreError> {
+    match store.get(&names::key(role, id)).await {
+        Ok(bytes) => Ok(Some(KeySlot::open(id, &bytes))),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Tries the slot that is remembered, and then every one. One that opens but gives a key that `format` does not know is left from an
+/// `init` that lost a race.
 async fn unlock(
     store: &dyn Store,
     object: &[u8],
     format: &Format,
-    secret: &Secret,
-    path: &Path,
-) -> Result<Keys, OpenError> {
+    (secret, path): (&Secret, &Path),
+    remembered: Option<KeyId>,
+) -> Result<(Keys, Option<KeyId>), OpenError> {
     let verified = |master: RepositoryKey| {
         let keys = format.keys(master);
         Format::verify(object, &keys).is_ok().then_some(keys)
@@ -173,14 +194,20 @@ async fn unlock(
     let wrong = |slots| OpenError::WrongSecret { role: format.role.clone(), path: path.to_owned(), slots };
     if let Secret::Exported(repo, master) = secret {
         let keys = (*repo == format.repo).then(|| verified(master.clone())).flatten();
-        return keys.ok_or_else(|| wrong(Vec::new()));
+        return keys.map(|keys| (keys, None)).ok_or_else(|| wrong(Vec::new()));
+    }
+    if let Some(id) = remembered
+        && let Some(Ok(slot)) = slot(store, &format.role, id).await?
+        && let Some(keys) = slot.unwrap(secret, format.repo).ok().and_then(verified)
+    {
+        return Ok((keys, Some(id)));
     }
     let mut refused = Vec::new();
     let mut opened = false;
     for (id, slot) in slots(store, &format.role).await? {
         match slot.and_then(|slot| slot.unwrap(secret, format.repo)) {
             Ok(master) => match verified(master) {
-                Some(keys) => return Ok(keys),
+                Some(keys) => return Ok((keys, Some(id))),
                 None => opened = true,
             },
             Err(error) => refused.push((id, error)),

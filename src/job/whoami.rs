@@ -22,7 +22,7 @@ use crate::ids::{InstanceId, NodeId};
 use crate::job;
 use crate::job::audit::ledger::recent;
 use crate::job::backup::history;
-use crate::job::inside::{Archive, info};
+use crate::job::inside::{Archive, Reading, info};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
 use crate::job::presence;
@@ -261,7 +261,8 @@ async fn read(
         tokio::time::timeout(PEERS_PATIENCE, asked).await.ok().and_then(Result::ok).unwrap_or_default()
     };
     let archive = async {
-        let repository = match Repository::open(store.clone(), &role.name, &role.key).await {
+        let slot = Local::slot_of(&env, state_dir.as_deref());
+        let repository = match Repository::open_by(store.clone(), &role.name, &role.key, slot).await {
             Err(OpenError::NoRepository { .. }) => return (StoreStatus::NotInitialised, None, Memory::default(), None),
             Err(error) => return (StoreStatus::Failed(error.to_string()), None, Memory::default(), None),
             Ok(repository) => repository,
@@ -269,7 +270,7 @@ async fn read(
         let journal = Some(repository.format.journal);
         let local = state_dir.as_ref().map(|dir| Local::peek(&env, dir, repository.keys.repo()));
         let memory = local.map(|local| local.load(node)).unwrap_or_default();
-        match Archive::open(repository, &env, state_dir.as_deref()).await {
+        match Archive::read(repository, &env, state_dir.as_deref(), Reading::Listed).await {
             Err(error) | Ok(Archive { damaged: Some(error), .. }) => {
                 (StoreStatus::Failed(error.to_string()), journal, memory, None)
             }

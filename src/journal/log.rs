@@ -5,6 +5,7 @@
 //! same bytes until the number is occupied, and never calls that a failure. Where the store keeps no conditions a register takes their
 //! place; [`super::seat`] is about that.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +17,13 @@ use crate::env::Env;
 use crate::ids::{Digest, InstanceId, Seq, Term};
 use crate::journal::record::{self, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy};
 use crate::journal::register::RegisterError;
+use crate::journal::search::{Listed, Search};
 use crate::journal::seat::{self, Seat, SeatError};
 use crate::journal::standing::Rift;
 use crate::journal::state::{FoldError, Head, Holder, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
-use crate::role::permit::{Candidacy, Permit};
+use crate::role::permit::{Candidacy, Deadline, Permit};
 use crate::store::{LIST_PAGE_MAX, PutOutcome, Store, StoreError};
 
 /// Records fetched at once while a journal is read.
@@ -79,6 +81,29 @@ pub enum JournalError {
     Rift(Rift),
 }
 
+impl JournalError {
+    /// The record that cannot be used, if that is what it is about.
+    pub fn unusable(&self) -> Option<Seq> {
+        match self {
+            JournalError::Record { seq, .. } | JournalError::Fold { seq, .. } | JournalError::Hole(seq) => Some(*seq),
+            JournalError::Store(_)
+            | JournalError::RolledBack { .. }
+            | JournalError::Seat(_)
+            | JournalError::Register(_)
+            | JournalError::Rift(_) => None,
+        }
+    }
+}
+
+/// What its writer puts into a record; the rest follows from the journal.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) term: Term,
+    pub(super) takeover: Option<Digest>,
+    pub(super) body: Body,
+    pub(super) slot: Option<Timestamp>,
+}
+
 /// Why a record was not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
@@ -96,8 +121,8 @@ pub enum AppendError {
         /// What came instead of an answer.
         why: String,
     },
-    /// The permit's deadline has passed.
-    #[error("the permit has expired")]
+    /// The lease is over, or could not be renewed in time. Nothing was written.
+    #[error("the lease ran out before the record was written")]
     Expired,
     /// The journal has records of a newer version.
     #[error("the journal has records of a kind that this version does not know ({0}). Update runner on this node")]
@@ -203,25 +228,55 @@ impl Journal {
         }
     }
 
+    /// Reads on as far as the store lists, for whoever only looks. A listing may lag, so this is the journal as of now or a moment ago,
+    /// and never older than what was known. What it shows is in the store.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub async fn read_listed(&self, known: Option<&View>) -> Result<View, JournalError> {
+        let start = self.check_known(known).await?;
+        let head = self.find_listed(seq_of(start)).await?;
+        self.read_to(start, head, record::CHECKPOINT_STEP).await
+    }
+
+    /// Whether `view`, which was the journal a moment ago, still is, and the newer one if not.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub async fn refresh(&self, view: View) -> Result<View, JournalError> {
+        if self.seat.is_none() && self.object(view.next_seq()).await?.is_none() {
+            return Ok(view);
+        }
+        self.read(Some(&view)).await
+    }
+
     /// Reads on to the last record that the store has.
     pub(super) async fn read_store(&self, known: Option<&View>) -> Result<View, JournalError> {
         let start = self.check_known(known).await?;
-        let mut head = self.find_head(start.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0)).await?;
-        while self.lists_after(Seq(head)).await? {
-            // Either it was appended just now, or a record is gone: going on would fork the history at its number.
-            let next = Seq(head).next();
-            if self.object(next).await?.is_none() {
-                return Err(JournalError::Hole(next));
-            }
-            head = self.find_head(next.0).await?;
+        let mut head = self.find_listed(seq_of(start)).await?;
+        // A listing may lack what is there, and a record may have been appended just now.
+        while self.object(head.next()).await?.is_some() {
+            head = self.find_listed(self.find_head(head.next()).await?).await?;
         }
-        // What an older version read past, this one may understand: its view shows that the history is the same, and no more.
-        self.fold(start.filter(|view| view.understood()), Seq(head)).await
+        self.read_to(start, head, record::CHECKPOINT_EVERY).await
+    }
+
+    /// [`Journal::fold`] up to what was listed.
+    async fn read_to(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
+        let read = self.fold(start, head, behind_max).await;
+        if let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable) {
+            // What was listed may be far beyond the journal's end: whoever wants what is left must hear where that is.
+            let end = self.find_head(seq_of(start)).await?;
+            if end < unusable {
+                return Err(JournalError::Hole(end.next()));
+            }
+        }
+        read
     }
 
     /// Reads up to record `until`, whatever comes after it: for a journal whose newest records are damaged.
     pub async fn read_until(&self, until: Seq) -> Result<View, JournalError> {
-        self.fold(None, until).await
+        self.fold(None, until, 0).await
     }
 
     async fn check_known<'a>(&self, known: Option<&'a View>) -> Result<Option<&'a View>, JournalError> {
@@ -236,9 +291,36 @@ impl Journal {
         found.ok_or(JournalError::RolledBack { seq: head.seq, seen: head.digest })
     }
 
+    /// The last record that the store lists after `known`, which is there.
+    async fn find_listed(&self, known: Seq) -> Result<Seq, StoreError> {
+        let mut search = Search::new(known.0, LIST_PAGE_MAX as u64);
+        loop {
+            let listed = self.list_after(Seq(search.after())).await?;
+            if let Some(head) = search.told(listed) {
+                return Ok(Seq(head));
+            }
+        }
+    }
+
+    /// The records that one page of a listing shows after `seq`. What is no record has no number.
+    async fn list_after(&self, seq: Seq) -> Result<Listed, StoreError> {
+        let role = self.keys.role();
+        let (prefix, mut last) = (names::journal_prefix(role), names::record(role, seq));
+        loop {
+            let page = self.store.list(&prefix, Some(&last), LIST_PAGE_MAX).await?;
+            let shown = page.objects.iter().filter_map(|object| names::parse_record(role, &object.key)).next_back();
+            match (shown, page.objects.last()) {
+                (Some(shown), _) if page.truncated => return Ok(Listed::Part(shown.0)),
+                (Some(shown), _) => return Ok(Listed::End(shown.0)),
+                (None, Some(object)) if page.truncated => last.clone_from(&object.key),
+                (None, _) => return Ok(Listed::Nothing),
+            }
+        }
+    }
+
     /// The highest occupied number, by doubling from one that is known to be occupied and bisecting.
-    async fn find_head(&self, known: u64) -> Result<u64, JournalError> {
-        let mut occupied = known;
+    async fn find_head(&self, known: Seq) -> Result<Seq, StoreError> {
+        let mut occupied = known.0;
         let mut step = 1;
         let mut empty = loop {
             let probe = occupied + step;
@@ -256,46 +338,46 @@ impl Journal {
                 empty = middle;
             }
         }
-        Ok(occupied)
+        Ok(Seq(occupied))
     }
 
-    /// Whether the store lists records after `head`. A listing may lack what is there, but shows nothing that never was. What is no
-    /// record has no number that could be missing.
-    async fn lists_after(&self, head: Seq) -> Result<bool, StoreError> {
-        let role = self.keys.role();
-        let (prefix, mut last) = (names::journal_prefix(role), names::record(role, head));
-        loop {
-            let page = self.store.list(&prefix, Some(&last), LIST_PAGE_MAX).await?;
-            if page.objects.iter().any(|object| names::parse_record(role, &object.key).is_some()) {
-                return Ok(true);
-            }
-            match page.objects.last() {
-                Some(object) if page.truncated => last.clone_from(&object.key),
-                _ => return Ok(false),
-            }
-        }
-    }
-
-    /// The view at `head`: from `start`, or from the newest checkpoint that is nearer.
-    async fn fold(&self, start: Option<&View>, head: Seq) -> Result<View, JournalError> {
-        let known = start.and_then(|v| v.head.as_ref()).map_or(0, |h| h.seq.0);
-        let mut checkpoint = head.0 - head.0 % record::CHECKPOINT_EVERY;
+    /// The view at `head`: from `start` if it is at most so many records behind, otherwise from the newest checkpoint that is nearer.
+    async fn fold(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
+        // What an older version read past, this one may understand: its view shows that the history is the same, and no more.
+        let start = start.filter(|view| view.understood());
+        let known = seq_of(start).0;
+        let mut fetched = BTreeMap::new();
+        let mut at = head.0 - head.0 % record::CHECKPOINT_STEP;
         let mut view = loop {
-            if let Some(view) = start.filter(|_| known + 1 >= checkpoint) {
+            if let Some(view) = start.filter(|_| head.0 <= known + behind_max || at <= known + 1) {
                 break view.clone();
             }
-            if checkpoint == 0 {
+            if at == 0 {
                 break View::empty(self.keys.role().clone(), self.keys.repo());
             }
-            if let Some(view) = self.checkpoint(Seq(checkpoint)).await? {
+            let object = self.object(Seq(at)).await?.ok_or(JournalError::Hole(Seq(at)))?;
+            let view = self.before_checkpoint(Seq(at), &object)?;
+            fetched.insert(at, object);
+            if let Some(view) = view {
                 break view;
             }
-            // It would have been too large.
-            checkpoint -= record::CHECKPOINT_EVERY;
+            // It would have been too large, or an older version had no others; so were those between the ones that always have it, then.
+            at -= if at.is_multiple_of(record::CHECKPOINT_EVERY) {
+                record::CHECKPOINT_EVERY
+            } else {
+                record::CHECKPOINT_STEP
+            };
         };
+        let fetched = &fetched;
         let first = view.next_seq().0;
-        let mut objects = stream::iter((first..=head.0).map(Seq))
-            .map(|seq| async move { Ok::<_, JournalError>((seq, self.object(seq).await?)) })
+        let mut objects = stream::iter(first..=head.0)
+            .map(|seq| async move {
+                let object = match fetched.get(&seq) {
+                    Some(object) => Some(object.clone()),
+                    None => self.object(Seq(seq)).await?,
+                };
+                Ok::<_, JournalError>((Seq(seq), object))
+            })
             .buffered(READ_AHEAD);
         while let Some((seq, object)) = objects.try_next().await? {
             let object = object.ok_or(JournalError::Hole(seq))?;
@@ -306,8 +388,9 @@ impl Journal {
         Ok(view)
     }
 
-    async fn checkpoint(&self, seq: Seq) -> Result<Option<View>, JournalError> {
-        let (record, _) = self.record(seq).await?.ok_or(JournalError::Hole(seq))?;
+    /// The view before record `seq`, if that carries a state.
+    fn before_checkpoint(&self, seq: Seq, object: &Bytes) -> Result<Option<View>, JournalError> {
+        let record = Record::decode(object, Some(&self.keys)).map_err(|error| JournalError::Record { seq, error })?;
         let view = View::before_checkpoint(&record);
         if let Some(view) = &view
             && (view.role != *self.keys.role() || view.repo != self.keys.repo() || record.seq != seq)
@@ -318,7 +401,8 @@ impl Journal {
         Ok(view)
     }
 
-    /// Appends a takeover, so that no older permit can append any more, and returns the permit that it gives.
+    /// Appends a takeover, so that no older permit can append any more, and returns the permit that it gives. A candidacy that
+    /// is over by then is refused: whoever got the lease after it has the role.
     pub async fn take_over(
         &self,
         view: &View,
@@ -333,7 +417,8 @@ impl Journal {
         #[cfg(feature = "planted")]
         let term = if again { Term(1) } else { term };
         let before = view.state.holder.as_ref().map(|h| h.takeover);
-        let view = match self.create(view, term, None, Body::Takeover(Takeover::new(why)), None).await {
+        let draft = Draft { term, takeover: None, body: Body::Takeover(Takeover::new(why)), slot: None };
+        let view = match self.create(view, draft, Some(candidacy.deadline())).await {
             // Another node was faster: it has the role now.
             Err(AppendError::Moved(now)) => match now.state.holder.clone().filter(|h| Some(h.takeover) != before) {
                 Some(holder) => return Err(AppendError::Fenced(Box::new(holder))),
@@ -353,11 +438,9 @@ impl Journal {
         body: Body,
         slot: Option<Timestamp>,
     ) -> Result<View, AppendError> {
-        if permit.deadline().passed(self.env.clock.moment()) {
-            return Err(AppendError::Expired);
-        }
         fence(permit, view)?;
-        match self.create(view, permit.term(), Some(permit.takeover()), body, slot).await {
+        let draft = Draft { term: permit.term(), takeover: Some(permit.takeover()), body, slot };
+        match self.create(view, draft, Some(permit.deadline())).await {
             Err(AppendError::Moved(now)) => {
                 fence(permit, &now)?;
                 Err(AppendError::Moved(now))
@@ -373,26 +456,22 @@ impl Journal {
             Act::Resume => Body::Resume,
             Act::Clone(body) => Body::Clone(body),
         };
-        self.create(view, view.term(), None, body, None).await
+        self.create(view, Draft { term: view.term(), takeover: None, body, slot: None }, None).await
     }
 
-    /// Creates the record after `view`'s head.
-    async fn create(
-        &self,
-        view: &View,
-        term: Term,
-        takeover: Option<Digest>,
-        body: Body,
-        slot: Option<Timestamp>,
-    ) -> Result<View, AppendError> {
+    /// Creates the record after `view`'s head, unless `deadline` has passed when all is ready.
+    async fn create(&self, view: &View, draft: Draft, deadline: Option<&Deadline>) -> Result<View, AppendError> {
         understand(view)?;
         // The last record is looked at once more: a store that was rolled back would accept the same number twice.
         let before = match &view.head {
             Some(head) => self.known(head).await?,
             None => Bytes::new(),
         };
-        let (record, object) = self.compose(view, &before, term, takeover, body, slot)?;
+        let (record, object) = self.compose(view, &before, draft)?;
         let seq = record.seq;
+        if deadline.is_some_and(|deadline| deadline.passed(self.env.clock.moment())) {
+            return Err(AppendError::Expired);
+        }
         let ours = match &self.seat {
             Some(seat) => self.swap_until_known(seat, seq, &before, &object).await?,
             None => self.put_until_known(seq, &object).await?,
@@ -412,10 +491,7 @@ impl Journal {
         &self,
         view: &View,
         before: &Bytes,
-        term: Term,
-        takeover: Option<Digest>,
-        body: Body,
-        slot: Option<Timestamp>,
+        Draft { term, takeover, body, slot }: Draft,
     ) -> Result<(Record, Bytes), AppendError> {
         let seq = view.next_seq();
         let now = self.env.clock.now();
@@ -433,7 +509,7 @@ impl Journal {
             last_slot: view.state.last_slot,
             prev: view.head.as_ref().map(|head| head.digest),
             body,
-            state: seq.0.is_multiple_of(record::CHECKPOINT_EVERY).then(|| view.state.clone()),
+            state: record::is_checkpoint(seq, &view.state).then(|| view.state.clone()),
         };
         let mut object = record.encode(&self.keys);
         if self.seat.is_some() && !seat::fits(before.len(), object.len()) && record.state.is_some() {
@@ -495,6 +571,11 @@ impl Journal {
             pause = (pause * 2).min(RESOLVE_PAUSE.1);
         }
     }
+}
+
+/// The number of a view's newest record, or 0.
+fn seq_of(view: Option<&View>) -> Seq {
+    view.and_then(|view| view.head.as_ref()).map_or(Seq(0), |head| head.seq)
 }
 
 /// Nobody appends to what it cannot read.

@@ -13,8 +13,22 @@ use crate::repo::line;
 /// The record version that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
 
-/// Every record whose number is a multiple of this carries the whole state before it.
+/// Every record whose number is a multiple of this carries the whole state before it, however large that is, but where etcd would not take it.
 pub const CHECKPOINT_EVERY: u64 = 64;
+
+/// No record carries a state whose number is not a multiple of this.
+pub const CHECKPOINT_STEP: u64 = 8;
+
+/// What a state at other multiples of [`CHECKPOINT_STEP`] may have for each record that it saves reading, in bytes. Records are never
+/// deleted, so small states are repeated often and large ones rarely.
+const CHECKPOINT_BYTES: u64 = 16 << 10;
+
+/// Whether record `seq` carries the `state` before it.
+pub fn is_checkpoint(seq: Seq, state: &State) -> bool {
+    let saved = 1 << seq.0.trailing_zeros().min(CHECKPOINT_EVERY.trailing_zeros());
+    let fits = || serde_json::to_vec(state).is_ok_and(|state| state.len() as u64 <= saved * CHECKPOINT_BYTES);
+    saved == CHECKPOINT_EVERY || saved >= CHECKPOINT_STEP && fits()
+}
 
 /// The node that wrote a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +68,7 @@ pub struct Record {
     pub prev: Option<Digest>,
     /// What happened.
     pub body: Body,
-    /// The state before this record, in every [`CHECKPOINT_EVERY`]th.
+    /// The state before this record, where [`is_checkpoint`].
     pub state: Option<State>,
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::config::{JournalPlace, Place};
 use crate::ids::{ClusterId, RoleName, Seq, Term};
-use crate::journal::log::{self, AppendError, Journal, JournalError, RESOLVE_LIMIT, RESOLVE_PAUSE};
+use crate::journal::log::{self, AppendError, Draft, Journal, JournalError, RESOLVE_LIMIT, RESOLVE_PAUSE};
 use crate::journal::record::{Body, Record, Takeover, TakeoverWhy};
 use crate::journal::register::{Reading, Register, RegisterError, Swapped};
 use crate::journal::standing::{self, Rift, Standing};
@@ -272,7 +272,11 @@ impl Journal {
             let takeover = Takeover { why: TakeoverWhy::Adopt, cluster: Some(reading.cluster) };
             let term = Term(view.term().0 + 1);
             let before = reading.value.clone().unwrap_or_default();
-            let (record, object) = self.compose(&view, &before, term, None, Body::Takeover(takeover), None)?;
+            let (record, object) = self.compose(
+                &view,
+                &before,
+                Draft { term, takeover: None, body: Body::Takeover(takeover), slot: None },
+            )?;
             last = record.seq;
             match seat.register.swap(reading.value.as_ref(), object.clone()).await {
                 Ok(Swapped::Yes | Swapped::No(_)) => {}

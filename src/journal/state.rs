@@ -369,7 +369,7 @@ pub(crate) mod tests {
             _ => view.state.holder.as_ref().map(|h| h.takeover),
         };
         let term = Term(view.term().0 + u64::from(takeover.is_none()));
-        let checkpoint = view.next_seq().0.is_multiple_of(record::CHECKPOINT_EVERY);
+        let checkpoint = record::is_checkpoint(view.next_seq(), &view.state);
         Record {
             role: view.role.clone(),
             repo: view.repo,
@@ -528,7 +528,7 @@ pub(crate) mod tests {
             push(&mut view, &record).unwrap();
         }
         let ids: Vec<Digest> = view.state.snapshots.iter().map(|snapshot| snapshot.id).collect();
-        // One more than is kept, and then some.
+        // As many as are kept, and then more.
         for (forgotten, first) in [(&ids[..PAST_SLOTS_KEPT], 0), (&ids[PAST_SLOTS_KEPT..ids.len() - 1], 5)] {
             let (forgotten, indexes) = (forgotten.to_vec(), view.state.indexes.clone());
             add(&mut view, 1, Body::Prune(PruneBody { forgotten, indexes, packs: Vec::new(), strays: Vec::new() }));

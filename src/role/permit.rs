@@ -197,6 +197,17 @@ impl Permit {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use super::{Candidacy, Deadline, Grant};
+    use crate::ids::RoleName;
+
+    /// A node's that holds this lease.
+    pub(crate) fn candidacy(role: &RoleName, grant: Grant) -> Candidacy {
+        Candidacy::new(role.clone(), Deadline::granted(grant))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -214,6 +214,8 @@ impl Session<'_> {
                     }
                     view = *now;
                 }
+                // It may be renewed yet.
+                Err(AppendError::Expired) if !self.permit.deadline().is_ended() => {}
                 result => return Ok(result?),
             }
         }

@@ -17,6 +17,15 @@ use crate::repo::reader::{Reader, RepoError, Shelf, load_index};
 /// Records fetched at once.
 const RECORDS_AHEAD: usize = 16;
 
+/// How the end of a journal is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// With a last request for the record after it.
+    Fresh,
+    /// By listing alone, for somebody who asks again if it matters: where listings lag it may be the journal of a moment ago.
+    Listed,
+}
+
 /// A repository and its journal as of now.
 #[derive(Debug, Clone)]
 pub struct Archive {
@@ -35,22 +44,36 @@ pub struct Archive {
 }
 
 impl Archive {
+    /// The journal as of now.
+    pub async fn open(repository: Repository, env: &Env, state_dir: Option<&Path>) -> Result<Self, JournalError> {
+        Self::read(repository, env, state_dir, Reading::Fresh).await
+    }
+
     /// Reads the journal on from what this node remembers of it, if it remembers anything in `state_dir`. Makes nothing
     /// there.
     ///
     /// A store that was rolled back, or whose newest records are damaged, is read as far as it goes: it may be all that is
     /// left. [`Archive::rolled_back`] and [`Archive::damaged`] tell, and it is for the caller to say so.
-    pub async fn open(repository: Repository, env: &Env, state_dir: Option<&Path>) -> Result<Self, JournalError> {
+    pub async fn read(
+        repository: Repository,
+        env: &Env,
+        state_dir: Option<&Path>,
+        reading: Reading,
+    ) -> Result<Self, JournalError> {
         let local = state_dir.map(|dir| Local::peek(env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(Local::last_view);
         let journal = reading_journal(&repository, env);
-        let (read, rolled_back) = match journal.read(known.as_ref()).await {
-            Err(error @ JournalError::RolledBack { .. }) => (journal.read(None).await, Some(error)),
+        let read = async |known| match reading {
+            Reading::Fresh => journal.read(known).await,
+            Reading::Listed => journal.read_listed(known).await,
+        };
+        let (read, rolled_back) = match read(known.as_ref()).await {
+            Err(error @ JournalError::RolledBack { .. }) => (read(None).await, Some(error)),
             read => (read, None),
         };
         let (view, damaged) = match read {
             Ok(view) => (view, None),
-            Err(error) => match before(&error) {
+            Err(error) => match error.unusable().and_then(|seq| seq.0.checked_sub(1)).map(Seq) {
                 // If that cannot be read either, the first error is the one to tell.
                 Some(seq) => (journal.read_until(seq).await.map_err(|_| error.clone())?, Some(error)),
                 None => return Err(error),
@@ -89,20 +112,6 @@ impl Archive {
         let (store, keys) = (&self.repository.store, &self.repository.keys);
         let index = load_index(store.as_ref(), keys, &self.view.state.indexes, self.shelf.as_ref()).await?;
         Ok(Reader::new(store.clone(), keys.clone(), index.into()))
-    }
-}
-
-/// The record before the one that cannot be used, if that is what the error is about.
-fn before(error: &JournalError) -> Option<Seq> {
-    match error {
-        JournalError::Record { seq, .. } | JournalError::Fold { seq, .. } | JournalError::Hole(seq) => {
-            seq.0.checked_sub(1).map(Seq)
-        }
-        JournalError::Store(_)
-        | JournalError::RolledBack { .. }
-        | JournalError::Seat(_)
-        | JournalError::Register(_)
-        | JournalError::Rift(_) => None,
     }
 }
 

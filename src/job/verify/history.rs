@@ -59,6 +59,7 @@ pub(crate) async fn checkpoint_before(
     time: Timestamp,
 ) -> Result<Option<View>, VerifyError> {
     let keys = &repository.keys;
+    // By the ones that are always there: a few records more cost less than looking for one that is nearer.
     for number in (1..=extent.last / record::CHECKPOINT_EVERY).rev() {
         let seq = Seq(number * record::CHECKPOINT_EVERY);
         // One that cannot be used is passed over here; whoever reads on from the one before it will find out why.

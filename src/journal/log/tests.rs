@@ -13,8 +13,12 @@ use crate::env::Clock;
 use crate::ids::NodeId;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
+use crate::role::permit::Grant;
+use crate::role::permit::testing::candidacy;
+use crate::store::counting::Counting;
 use crate::store::dir::DirStore;
 use crate::store::dir::disk::{Disk, DiskFile, HostDisk};
+use crate::store::faulty::{Fault, Faulty, Plan};
 use crate::store::memory::MemoryStore;
 
 fn journal(store: Arc<dyn Store>, env: &Env) -> Journal {
@@ -80,6 +84,78 @@ async fn what_is_no_record_makes_no_hole() {
     store.tamper("app/journal/0000000000000005", Some(record));
     let read = journal.read(None).await;
     assert!(matches!(read, Err(JournalError::Hole(Seq(4)))), "{read:?}");
+}
+
+/// What such a journal costs to read: by a stranger, by who knows `known`, and by a writer who does.
+async fn costs(store: &MemoryStore, env: &Env, known: &View) -> [u64; 3] {
+    let mut costs = [0; 3];
+    for (n, cost) in costs.iter_mut().enumerate() {
+        let (counting, counters) = Counting::new(Arc::new(store.clone()));
+        let journal = journal(Arc::new(counting), env);
+        let view = match n {
+            0 => journal.read_listed(None).await,
+            1 => journal.read_listed(Some(known)).await,
+            _ => journal.read(Some(known)).await,
+        };
+        assert_eq!(view.unwrap().state, known.state);
+        *cost = counters.read().requests();
+    }
+    costs
+}
+
+#[tokio::test]
+async fn a_long_journal_is_read_in_a_handful_of_requests() {
+    let (store, journal) = in_memory();
+    let mut view = filled(&journal, 9_990).await;
+    let mut most = [0; 3];
+    for _ in 0..20 {
+        view = journal.note(&view, Act::Resume).await.unwrap();
+        let cost = costs(&store, &journal.env, &view).await;
+        most = std::array::from_fn(|n| most[n].max(cost[n]));
+    }
+    // Listings, and a checkpoint with at most seven records after it; the head and what is listed after it; that, and the number after it.
+    assert_eq!(most, [15, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_listing_that_lags_hides_nothing_from_a_writer() {
+    let env = Env::host();
+    let lagging = Plan::by_chance(1, 1000, &[Fault::StaleListing]);
+    let journal = journal(Arc::new(Faulty::new(Arc::new(MemoryStore::new(&env)), lagging)), &env);
+    let view = filled(&journal, 40).await;
+    let mut behind = 0;
+    for _ in 0..20 {
+        assert_eq!(journal.read(None).await.unwrap().head, view.head);
+        let listed = journal.read_listed(None).await.unwrap();
+        behind += u32::from(listed.head != view.head);
+        assert_eq!(journal.refresh(listed).await.unwrap().head, view.head);
+        assert_eq!(journal.read_listed(Some(&view)).await.unwrap(), view, "never older than what was known");
+    }
+    assert!(behind > 0, "listings did lag");
+}
+
+#[tokio::test]
+async fn a_stray_far_beyond_the_end_is_told_where_the_end_is() {
+    let (store, journal) = in_memory();
+    let view = filled(&journal, 12).await;
+    let [third, eighth] = [3, 8].map(|n| store.objects()[&format!("app/journal/{n:016}")].clone());
+    // The second number is one at which a checkpoint would stand, and the eighth record is one.
+    for (number, object) in [
+        (9_999_999_999_999_999_u64, third),
+        (9_999_999_999_999_992, eighth),
+        (9_999_999_999_999_992, Bytes::from_static(b"no record")),
+    ] {
+        let key = format!("app/journal/{number}");
+        store.tamper(&key, Some(object));
+        for read in [journal.read(None).await, journal.read_listed(Some(&view)).await] {
+            assert!(matches!(read, Err(JournalError::Hole(Seq(13)))), "{number}: {read:?}");
+        }
+        assert_eq!(journal.read_until(Seq(12)).await.unwrap().state, view.state);
+        store.tamper(&key, None);
+    }
+    store.tamper("app/journal/0000000000000010", None);
+    let read = journal.read(None).await;
+    assert!(matches!(read, Err(JournalError::Hole(Seq(10)))), "{read:?}");
 }
 
 /// A disk whose journal directory cannot be fsynced for a while, or on which links are unknown and an exclusive rename is answered
@@ -182,4 +258,48 @@ async fn a_rename_that_was_sent_twice_is_ones_own() {
     assert_eq!(view.head.as_ref().unwrap().seq, Seq(3));
     assert_eq!(journal.read(None).await.unwrap(), view);
     assert_eq!(disk.synced.load(Ordering::SeqCst), 3);
+}
+
+/// A clock that stands still until the test moves it.
+#[derive(Debug, Default)]
+struct Still(AtomicU64);
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + self.boottime()
+    }
+
+    fn boottime(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn what_the_store_answers_after_the_end_of_the_lease_is_not_written_upon() {
+    let clock = Arc::new(Still::default());
+    let env = Env { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Env::host() };
+    let store = MemoryStore::new(&env);
+    let quick = journal(Arc::new(store.clone()), &env);
+    // A minute passes while the store is asked for the last record.
+    let slow = || {
+        let plan = Plan::exactly([(0, Fault::Delay(Duration::from_millis(1)))]);
+        journal(Arc::new(Faulty::new(Arc::new(store.clone()), plan)), &env)
+    };
+    let minute = async || clock.0.fetch_add(60, Ordering::Relaxed);
+    let lease = || candidacy(quick.keys.role(), Grant { asked: env.clock.moment(), ttl: Duration::from_secs(30) });
+    let view = filled(&quick, 1).await;
+
+    let (journal, mine) = (slow(), lease());
+    let (late, _) = tokio::join!(journal.take_over(&view, &mine, TakeoverWhy::First), minute());
+    assert!(matches!(late, Err(AppendError::Expired)), "{late:?}");
+    assert_eq!(quick.read(Some(&view)).await.unwrap(), view, "nothing was written");
+
+    let (permit, view) = quick.take_over(&view, &lease(), TakeoverWhy::First).await.unwrap();
+    let journal = slow();
+    let (late, _) = tokio::join!(journal.append(&permit, &view, Body::Resume, None), minute());
+    assert!(matches!(late, Err(AppendError::Expired)), "{late:?}");
+    assert_eq!(quick.read(Some(&view)).await.unwrap(), view, "nothing was written");
+
+    let (permit, view) = quick.take_over(&view, &lease(), TakeoverWhy::Restart).await.unwrap();
+    quick.append(&permit, &view, Body::Resume, None).await.unwrap();
 }

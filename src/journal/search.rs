@@ -1,0 +1,126 @@
+//! Where a journal ends, found by listing from far apart. Pure: it says after which record to list, and is told what was listed.
+//!
+//! A page shows many records at once, so a journal of thousands of them is searched in a handful of requests: strides that grow until
+//! nothing is listed, then halves of what is left, in pages.
+
+/// How much longer each stride is than the one before.
+const GROWTH: u64 = 4;
+
+/// What a listing after some record showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// No record.
+    Nothing,
+    /// Records up to this one, and it was the last of all.
+    End(u64),
+    /// Records up to this one, and there are more.
+    Part(u64),
+}
+
+/// A search for the last record of a journal without gaps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Search {
+    /// The highest number that is known to be occupied, or 0.
+    occupied: u64,
+    /// No number above this one is.
+    empty: Option<u64>,
+    /// Records that one listing may show.
+    page: u64,
+    stride: u64,
+    after: u64,
+}
+
+impl Search {
+    /// From a record that is known to be there, or 0, by listings of up to `page` records. The first listing is after that record.
+    pub fn new(known: u64, page: u64) -> Self {
+        Self { occupied: known, empty: None, page, stride: GROWTH * page, after: known }
+    }
+
+    /// After which record to list next.
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+
+    /// Takes what was listed after [`Search::after`]; `Some`: that is the last record, or 0.
+    pub fn told(&mut self, listed: Listed) -> Option<u64> {
+        match listed {
+            Listed::End(last) => return Some(last),
+            Listed::Part(last) => self.occupied = last,
+            // Also where a record went away since it was seen.
+            Listed::Nothing if self.after <= self.occupied => return Some(self.occupied),
+            Listed::Nothing => self.empty = Some(self.after),
+        }
+        self.after = match self.empty {
+            None => {
+                let far = self.occupied.saturating_add(self.stride);
+                self.stride = self.stride.saturating_mul(GROWTH);
+                far
+            }
+            Some(empty) => {
+                let pages = empty.saturating_sub(self.occupied).div_ceil(self.page);
+                self.occupied + pages / 2 * self.page
+            }
+        };
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGE: u64 = 1000;
+
+    /// The last record that is found in a journal of so many, listed by so many at once, and in how many listings.
+    fn search(known: u64, head: u64, page: u64) -> (u64, u32) {
+        let mut search = Search::new(known, PAGE);
+        for listings in 1..10_000 {
+            let after = search.after();
+            let listed = match head.saturating_sub(after) {
+                0 => Listed::Nothing,
+                more if more <= page => Listed::End(head),
+                _ => Listed::Part(after + page),
+            };
+            if let Some(found) = search.told(listed) {
+                return (found, listings);
+            }
+        }
+        panic!("no end");
+    }
+
+    #[test]
+    fn a_long_journal_takes_a_handful_of_listings() {
+        assert_eq!((search(0, 0, PAGE), search(7, 7, PAGE), search(0, PAGE, PAGE)), ((0, 1), (7, 1), (PAGE, 1)));
+        let most = |heads: std::ops::RangeInclusive<u64>| heads.map(|head| search(0, head, PAGE).1).max().unwrap();
+        assert_eq!((most(1..=1000), most(1001..=10_000), most(10_001..=100_000)), (1, 8, 14));
+        assert_eq!((9_000..9_999).map(|known| search(known, 10_000, PAGE).1).max(), Some(1), "who was there lately");
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_record_is_found(head in 0..5_000_000u64, behind in 0..5_000_000u64, page in 1..=PAGE) {
+            // A server may show fewer at once than it was asked for.
+            let (page, head) = if page == PAGE { (page, head) } else { (page, head % (100 * page)) };
+            prop_assert_eq!(search(head.saturating_sub(behind), head, page).0, head);
+        }
+
+        /// Records that go away meanwhile, or listings that lag, do not keep it going.
+        #[test]
+        fn any_listings_come_to_an_end(known in 0..1000u64, told in prop::collection::vec(any::<Option<u16>>(), 0..40)) {
+            let mut search = Search::new(known, PAGE);
+            for more in told {
+                let last = search.after().saturating_add(1 + u64::from(more.unwrap_or_default()));
+                let listed = more.map_or(Listed::Nothing, |_| Listed::Part(last));
+                if let Some(head) = search.told(listed) {
+                    prop_assert!(head >= known);
+                    return Ok(());
+                }
+            }
+            // From here on there is nothing more to see.
+            let ended = (0..64).any(|_| search.told(Listed::Nothing).is_some_and(|head| head >= known));
+            prop_assert!(ended);
+        }
+    }
+}
