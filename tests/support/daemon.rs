@@ -101,8 +101,9 @@ impl Daemon {
         const WORDS: [&str; 7] = ["active", "standby", "unknown", "CONFLICT", "paused", "nobody", "would"];
         let word = |line: &str| {
             let (_, text) = line.split_once(" app: ")?;
-            let word = text.split([' ', ',', ':']).next()?;
-            WORDS.contains(&word).then(|| word.to_owned())
+            let (word, rest) = text.split_at(text.find([' ', ',', ':']).unwrap_or(text.len()));
+            // How a run ended is no stand.
+            (WORDS.contains(&word) && !rest.starts_with(" —")).then(|| word.to_owned())
         };
         self.log().lines().rev().find_map(word)
     }
