@@ -103,6 +103,7 @@ const DECISIONS: &[&str] = &[
     "job/select.rs",
     "job/verify/found.rs",
     "journal/record.rs",
+    "journal/search.rs",
     "journal/standing.rs",
     "journal/state.rs",
     "notice/event.rs",

@@ -19,7 +19,10 @@ use support::compare::assert_same;
 use support::tree;
 
 /// The most requests of a run that finds nothing to do: what the head, the proof, the role and the record take.
-const UNCHANGED_REQUESTS: usize = 12;
+const UNCHANGED_REQUESTS: usize = 8;
+
+/// The most requests of a look at a role by a node that knows the journal's head: the repository, its key, the head, and what is after it.
+const LOOK_REQUESTS: usize = 4;
 
 /// A site on a bucket of that server, whose role moves by a probe.
 fn site(server: &S3Server) -> Site {
@@ -60,6 +63,16 @@ fn a_role_is_backed_up_moves_and_comes_back() {
         written.iter().all(|path| path.contains("/journal/") || path.ends_with("/live/probe")),
         "a record is written, and the store's promise is tried: {written:?}"
     );
+
+    server.forget_requests();
+    site.node("east").run(["snapshots", "app"]).expect(0);
+    let requests = server.requests();
+    assert!(requests.len() <= LOOK_REQUESTS, "{} requests: {requests:#?}", requests.len());
+    server.forget_requests();
+    site.node("east").run(["whoami", "app"]).expect(0);
+    // And the names of the nodes, of which there is no other.
+    let requests = server.requests();
+    assert!(requests.len() <= LOOK_REQUESTS + 1, "{} requests: {requests:#?}", requests.len());
 
     site.move_to("west");
     server.forget_requests();

@@ -275,7 +275,7 @@ pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Resul
 
 /// A role's snapshots, oldest first.
 pub async fn snapshots(context: &Context, role: &RoleSettings) -> Result<Vec<SnapshotInfo>, Error> {
-    let archive = open::archive(context, role).await?;
+    let archive = open::glance(context, role).await?;
     Ok(archive.snapshots().iter().map(|snapshot| inside::info(archive.role(), snapshot)).collect())
 }
 

@@ -124,7 +124,9 @@ pub(crate) async fn peers(
     now: Timestamp,
 ) -> Result<Vec<PeerSeen>, StoreError> {
     let page = store.list(&names::nodes_prefix(role), None, NODES_MAX).await?;
-    let alive = page.objects.into_iter().filter(|object| now.duration_since(object.modified) < GONE);
+    let own = names::node(role, me);
+    let others = page.objects.into_iter().filter(|object| object.key != own);
+    let alive = others.filter(|object| now.duration_since(object.modified) < GONE);
     let read = |object: crate::store::ObjectMeta| async move {
         match store.get(&object.key).await {
             // What another version writes there is that version's.
@@ -136,7 +138,7 @@ pub(crate) async fn peers(
         }
     };
     let found: Vec<Option<PeerSeen>> = stream::iter(alive).map(read).buffered(CONCURRENT_MAX).try_collect().await?;
-    let mut peers: Vec<PeerSeen> = found.into_iter().flatten().filter(|peer| peer.node.id != me).collect();
+    let mut peers: Vec<PeerSeen> = found.into_iter().flatten().collect();
     peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
     Ok(peers)
 }

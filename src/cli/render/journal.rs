@@ -2,7 +2,7 @@
 
 use super::inside::escaped;
 use super::{View, short, table};
-use crate::cli::units::{count, counted, minute, time};
+use crate::cli::units::{counted, minute, time};
 use crate::ids::Digest;
 use crate::journal::record::{Body, Record, TakeoverWhy};
 
@@ -42,7 +42,7 @@ fn what(record: &Record, view: &View) -> String {
             format!("takeover: {why}")
         }
         Body::Snapshot(snapshot) => {
-            format!("snapshot: {} files{}", count(snapshot.files), slot())
+            format!("snapshot: {}{}", counted(snapshot.files, "file", "files"), slot())
         }
         Body::Begin(_) => format!("begin of a guarded command{}", slot()),
         Body::End(end) => {

@@ -2,7 +2,7 @@
 
 use super::{View, short, wrap};
 use crate::cli::exit::Health;
-use crate::cli::units::{count, duration, minute, relative};
+use crate::cli::units::{count, counted, duration, minute, relative};
 use crate::job::report::audited::SlotCounts;
 use crate::job::report::whoami::{
     Answer, EtcdState, EtcdStatus, PeerSeen, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport,
@@ -182,12 +182,12 @@ fn fence(role: &RoleStatus) -> String {
 fn last(role: &RoleStatus, view: &View) -> String {
     match (&role.last_backup, &role.store.status) {
         (Some(s), _) => format!(
-            "{} ({}), {} by {}, {} files",
+            "{} ({}), {} by {}, {}",
             minute(s.time, &view.zone),
             relative(s.time, view.now),
             short(s.id),
             s.node,
-            count(s.files)
+            counted(s.files, "file", "files")
         ),
         (None, StoreStatus::Failed(_)) => "not known".to_owned(),
         (None, _) => "no snapshot yet".to_owned(),

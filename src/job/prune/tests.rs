@@ -25,6 +25,16 @@ async fn prune_now(rig: &Rig, keep: Keep, max_unused: u8, grace: Duration) -> Re
     under(&runner, &role, &TimeZone::UTC, opening, &candidacy, std::future::pending()).await
 }
 
+/// A rig with so many snapshots of one file, of which nothing stays the same.
+async fn rewritten(times: u64) -> Rig {
+    let rig = Rig::new().await;
+    for n in 0..times {
+        rig.write("file", noise(n, MIB));
+        rig.backup().await;
+    }
+    rig
+}
+
 fn last(last: u32) -> Keep {
     Keep { last, ..Keep::default() }
 }
@@ -84,11 +94,7 @@ async fn what_is_forgotten_is_condemned_and_after_the_grace_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_grace_counts_from_when_the_record_is_where_readers_look() {
-    let rig = Rig::new().await;
-    for n in 0..2 {
-        rig.write("file", noise(n, MIB));
-        rig.backup().await;
-    }
+    let rig = rewritten(2).await;
     let day = Duration::from_hours(24);
     let condemned = prune_now(&rig, last(1), 100, day).await.unwrap().packs_condemned;
     assert!(condemned > 0);
@@ -130,11 +136,7 @@ async fn a_wasteful_pack_is_written_anew_and_what_stays_is_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_snapshot_that_stays_keeps_everything() {
-    let rig = Rig::new().await;
-    for n in 0..3 {
-        rig.write("file", noise(n, MIB));
-        rig.backup().await;
-    }
+    let rig = rewritten(3).await;
     let newest = rig.archive().await.snapshots()[2].root;
     let index = rig.archive().await.reader().await.unwrap();
     let pack = index.index().find(&newest).unwrap().0.pack;
@@ -218,11 +220,7 @@ async fn a_commit_that_meets_a_prune_is_refused_whatever_is_left_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_meets_other_index_objects_is_refused() {
-    let rig = Rig::new().await;
-    for n in 0..2 {
-        rig.write("file", noise(n, MIB));
-        rig.backup().await;
-    }
+    let rig = rewritten(2).await;
     let runner = rig.runner();
     let session = begun(&rig, &runner).await;
     // What it reads is still there.
@@ -237,11 +235,7 @@ async fn a_commit_that_meets_other_index_objects_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_refers_to_nothing_and_ends_whatever_was_pruned() {
-    let rig = Rig::new().await;
-    for n in 0..2 {
-        rig.write("file", noise(n, MIB));
-        rig.backup().await;
-    }
+    let rig = rewritten(2).await;
     let runner = rig.runner();
     let slot = Some(rig.env.clock.now());
     let mut session = begun(&rig, &runner).await;
@@ -253,11 +247,7 @@ async fn a_command_refers_to_nothing_and_ends_whatever_was_pruned() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_condemned_goes_also_when_the_role_keeps_everything_since() {
-    let rig = Rig::new().await;
-    for n in 0..3 {
-        rig.write("file", noise(n, MIB));
-        rig.backup().await;
-    }
+    let rig = rewritten(3).await;
     let condemned = prune_now(&rig, last(2), 100, Duration::from_hours(24)).await.unwrap().packs_condemned;
     let keeps_all = async |grace| {
         let role = RoleSettings { prune_grace: grace, ..rig.role.clone() };
@@ -278,11 +268,7 @@ async fn what_was_condemned_goes_also_when_the_role_keeps_everything_since() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_clock_is_off_prunes_nothing_without_a_schedule_either() {
-    let rig = Rig::new().await;
-    for n in 0..2 {
-        rig.write("file", noise(n, MIB));
-        rig.backup().await;
-    }
+    let rig = rewritten(2).await;
     let role = RoleSettings { keep: Some(last(1)), ..rig.role.clone() };
     assert_eq!(role.schedule, None);
     let url = StoreUrl::Dir("/srv/backups".into());

@@ -1,5 +1,7 @@
 //! Stories of one role on one node, told event by event.
 
+mod wake;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -42,9 +44,14 @@ impl Stage {
         self.duty.on(self.now, event)
     }
 
-    fn pass(&mut self, time: Duration) -> Vec<Effect> {
+    /// Time passes, and nobody looks.
+    fn wait(&mut self, time: Duration) {
         self.now.boot += time;
         self.now.wall += time;
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<Effect> {
+        self.wait(time);
         self.on(Event::Tick)
     }
 
@@ -67,11 +74,16 @@ impl Stage {
         (deadline, effects)
     }
 
-    /// From the start to the first run, with a journal whose newest takeover is this.
-    fn begin(&mut self, holder: Option<Holding>) -> Vec<Effect> {
+    /// From the start to the question for the lease, with a journal whose newest takeover is this.
+    fn apply(&mut self, holder: Option<Holding>) {
         assert_eq!(self.on(Event::Tick), [Effect::Probe, Effect::Read]);
         assert_eq!(self.probes(Answer::Yes), []);
         assert_eq!(self.on(read(holder)), [Effect::AskLease]);
+    }
+
+    /// From the start to the first run.
+    fn begin(&mut self, holder: Option<Holding>) -> Vec<Effect> {
+        self.apply(holder);
         let (_, effects) = self.grant();
         assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }]);
         self.on(taken(7))
@@ -230,65 +242,6 @@ fn a_term_that_is_not_the_newest_is_not_ones_own_any_more() {
     }
 }
 
-/// Sleeps until it is woken, again and again; probes take two seconds, a look into the journal three. What it did, and when.
-fn timetable(stage: &mut Stage, time: Duration) -> Vec<(u128, Effect)> {
-    let (start, end) = (stage.now.boot, stage.now.boot + time);
-    let (mut probed, mut read_at): (Option<Duration>, Option<Duration>) = (None, None);
-    let mut told = Vec::new();
-    loop {
-        let wakes = [Some(stage.duty.wake(stage.now)), probed, read_at];
-        let next = wakes.into_iter().flatten().min().unwrap();
-        assert!(next > stage.now.boot, "it wakes in the past");
-        if next > end {
-            return told;
-        }
-        // A moment before there is nothing to do, unless somebody comes with news.
-        let early = next.saturating_sub(stage.now.boot).saturating_sub(Duration::from_millis(1));
-        assert_eq!(stage.pass(early), [], "{:?} late", stage.now.boot);
-        let mut effects = stage.pass(Duration::from_millis(1));
-        if probed.is_some_and(|at| at <= stage.now.boot) {
-            probed = None;
-            effects.extend(stage.probes(Answer::Yes));
-        }
-        if read_at.is_some_and(|at| at <= stage.now.boot) {
-            read_at = None;
-            effects.extend(stage.on(committed(ONE)));
-        }
-        for effect in effects {
-            match effect {
-                Effect::Probe => probed = Some(stage.now.boot + Duration::from_secs(2)),
-                Effect::Read => read_at = Some(stage.now.boot + Duration::from_secs(3)),
-                _ => {}
-            }
-            told.push((stage.now.boot.saturating_sub(start).as_millis(), effect));
-        }
-    }
-}
-
-#[test]
-fn who_sleeps_until_it_is_woken_is_never_late() {
-    let mut stage = Stage::new(|_| {});
-    stage.begin(None);
-    stage.on(committed(ONE));
-    stage.now.boot += Duration::from_millis(700);
-    stage.now.wall += Duration::from_millis(700);
-    let told = timetable(&mut stage, Duration::from_secs(25));
-    let (probe, read) = (Effect::Probe, Effect::Read);
-    assert_eq!(told, [(4_300, probe), (9_300, read), (11_300, probe), (18_300, probe), (22_300, read)]);
-}
-
-#[test]
-fn a_lease_service_that_is_silent_is_asked_again_in_time() {
-    let mut stage = Stage::new(|_| {});
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
-    stage.on(read(Some(holding(ME, 7))));
-    stage.on(Event::Lease(LeaseAnswer::Unreachable));
-    assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4);
-    assert!(stage.pass(ASK / 4).contains(&Effect::AskLease));
-    assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4 * 3, "it is being asked");
-}
-
 #[test]
 fn who_stops_ends_its_work_first() {
     let mut stage = Stage::new(|_| {});
@@ -351,9 +304,7 @@ fn a_lease_service_that_cannot_be_reached_is_asked_again_and_again() {
                 role.on_lease_unreachable = LeaseUnreachable::HolderContinues;
             }
         });
-        stage.on(Event::Tick);
-        stage.probes(Answer::Yes);
-        assert_eq!(stage.on(read(Some(holding(ME, 7)))), [Effect::AskLease]);
+        stage.apply(Some(holding(ME, 7)));
         let effects = stage.on(Event::Lease(LeaseAnswer::Unreachable));
         if continues {
             assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }], "it had the newest term");
@@ -421,9 +372,7 @@ fn without_a_lease_work_ends_when_the_probes_say_no() {
 #[test]
 fn a_takeover_under_way_is_let_end() {
     let mut stage = Stage::new(|_| {});
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
-    stage.on(read(None));
+    stage.apply(None);
     let (_, effects) = stage.grant();
     assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }]);
     assert_eq!(stage.probes(Answer::No), [Effect::Tell], "it is one record, and nothing to call off");
@@ -461,9 +410,7 @@ fn a_node_that_is_not_listed_leaves_the_store_alone() {
 #[test]
 fn a_pause_keeps_the_lease_and_starts_nothing() {
     let mut stage = Stage::new(|_| {});
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
-    stage.on(read(None));
+    stage.apply(None);
     stage.grant();
     let pause = Pause { by: "west".into(), since: stage.now.wall, until: Some(at("2026-11-21T01:30:00Z")), why: None };
     let paused = History { paused: Some(pause), ..history(Some(holding(ME, 7))) };
@@ -644,9 +591,7 @@ fn whoever_wants_a_run_gets_one_or_is_told_why_not() {
 fn who_observes_asks_and_takes_nothing() {
     let mut stage = Stage::new(|_| {});
     stage.duty.observe = true;
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
-    assert_eq!(stage.on(read(None)), [Effect::AskLease]);
+    stage.apply(None);
     let effects = stage.on(Event::Lease(LeaseAnswer::Free));
     assert_eq!(effects, [Effect::Tell, Effect::WouldBackUp(slot(ONE))]);
     assert_eq!(stage.duty.stand(), Some(&Stand::Candidate));

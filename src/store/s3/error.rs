@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::{io, iter};
 
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use crate::store::{PutOutcome, ReplaceOutcome, StoreError, StoreErrorKind};
 
@@ -47,11 +47,18 @@ where
             }
             None => match (&code, status) {
                 (Some(code), Some(status)) => format!("{code}, status {status}"),
-                _ => DisplayErrorContext(&e).to_string(),
+                _ => words(&e),
             },
         };
         Self { kind, status, code, detail }
     }
+}
+
+/// What an error says, and what it was made of, each once.
+fn words(error: &(dyn Error + 'static)) -> String {
+    let mut words: Vec<String> = iter::successors(Some(error), |e| behind(*e)).map(ToString::to_string).collect();
+    words.dedup();
+    words.join(": ")
 }
 
 /// Whether the server's certificate was refused: by an unknown authority, for another host, out of date.
@@ -164,6 +171,15 @@ mod tests {
     fn failure(status: u16, code: Option<&str>) -> Failure {
         let kind = classify(Some(status), code);
         Failure { kind, status: Some(status), code: code.map(str::to_owned), detail: String::new() }
+    }
+
+    #[test]
+    fn an_error_is_told_in_the_words_of_all_that_it_was_made_of() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("dispatch failure")]
+        struct Dispatch(#[source] io::Error);
+        let refused = io::Error::other(io::Error::other("connection refused"));
+        assert_eq!(words(&Dispatch(refused)), "dispatch failure: connection refused");
     }
 
     #[test]

@@ -175,13 +175,7 @@ mod tests {
     #[test]
     fn only_who_wrote_before_has_renewed() {
         let seen = |before: Option<&Watched<u32>>, found: &Found<u32>, at| {
-            let before = before.map(|b| Watched {
-                version: b.version,
-                since: b.since,
-                renewed: b.renewed,
-                instance: b.instance,
-            });
-            watch(before, Some(found), Duration::from_secs(at)).unwrap()
+            watch(before.cloned(), Some(found), Duration::from_secs(at)).unwrap()
         };
         let first = seen(None, &found(1, Some(2)), 10);
         assert!(!first.renewed && first.since == Duration::from_secs(10));
