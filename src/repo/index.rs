@@ -14,6 +14,17 @@ use crate::repo::pack::PackTable;
 /// An index object is closed when its packs list this many chunks: about 9 MiB, so that it can be held and retried.
 pub const INDEX_OBJECT_CHUNKS: usize = 1 << 18;
 
+/// How many of `packs` fit into one index object, from the first on; at least one.
+pub fn fitting(packs: &[PackTable]) -> usize {
+    let mut chunks = 0;
+    let fits = packs.iter().take_while(|pack| {
+        let before = chunks;
+        chunks += pack.frames.iter().map(|frame| frame.chunks.len()).sum::<usize>();
+        before == 0 || chunks <= INDEX_OBJECT_CHUNKS
+    });
+    fits.count()
+}
+
 const MAGIC: &[u8; 4] = b"RUNI";
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 8 + SALT_LEN;

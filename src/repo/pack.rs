@@ -16,7 +16,7 @@ use crate::ids::{ChunkId, PackId};
 use crate::repo::codec::{DecodeError, Reader, bad, put_varint};
 use crate::repo::crypto::{Cipher, Keys, ObjectKey, Part, SALT_LEN, TAG_LEN};
 
-/// A pack is closed when it has grown to this size: fewer, larger uploads; one is held in memory while it grows.
+/// A pack is closed when it has grown to this size, its table included: fewer, larger uploads; one is held in memory while it grows.
 pub const PACK_TARGET_BYTES: usize = 16 << 20;
 
 /// A frame is closed when its plain content has reached this size.
@@ -30,6 +30,9 @@ pub const HEADER_LEN: usize = 8 + SALT_LEN;
 
 /// Footer length in bytes.
 pub const FOOTER_LEN: usize = 8;
+
+/// What a small chunk takes in a pack's table: its ID, and a length of two bytes.
+const CHUNK_IN_TABLE: usize = ChunkId::LEN + 2;
 
 const MAGIC_HEAD: &[u8; 4] = b"RUNP";
 const MAGIC_FOOT: &[u8; 4] = b"RUNE";
@@ -197,6 +200,8 @@ pub struct PackBuilder {
     key: ObjectKey,
     data: Vec<u8>,
     table: PackTable,
+    /// Of the table, as far as its chunks make it: many small ones take more room in it than in the frames.
+    table_len: usize,
 }
 
 impl PackBuilder {
@@ -211,7 +216,7 @@ impl PackBuilder {
         data.extend_from_slice(MAGIC_HEAD);
         data.extend_from_slice(&[VERSION, keys.cipher().code(), 0, 0]);
         data.extend_from_slice(&salt);
-        Self { key: keys.object(id.0, salt), data, table: PackTable { id, salt, frames: Vec::new() } }
+        Self { key: keys.object(id.0, salt), data, table: PackTable { id, salt, frames: Vec::new() }, table_len: 0 }
     }
 
     /// Seals and appends one frame, and gives its memory back.
@@ -220,13 +225,14 @@ impl PackBuilder {
         self.data.extend_from_slice(&frame.data);
         self.key.seal(Part::Frame(self.table.frames.len() as u32), &mut self.data, from);
         let stored_len = (self.data.len() - from) as u32;
+        self.table_len += frame.chunks.len() * CHUNK_IN_TABLE;
         self.table.frames.push(FrameEntry { stored_len, compressed: frame.compressed, chunks: frame.chunks });
         frame.data
     }
 
     /// Whether it has reached its size.
     pub fn is_full(&self) -> bool {
-        self.data.len() >= PACK_TARGET_BYTES
+        self.data.len() + self.table_len >= PACK_TARGET_BYTES
     }
 
     /// Whether it has no frame.
@@ -384,6 +390,19 @@ pub(crate) mod tests {
         pack.push(compressor.pack(&noise, vec![chunk(&noise)]));
         let (bytes, table) = pack.finish();
         (keys, bytes, table)
+    }
+
+    #[test]
+    fn a_pack_of_tiny_chunks_is_full_with_its_table() {
+        let keys = keys(Cipher::None);
+        let mut pack = PackBuilder::new(&keys, PackId([5; 16]), [6; 32]);
+        let content = b"a file of 250 bytes".repeat(14)[..250].repeat(8000);
+        while !pack.is_full() {
+            let chunks = (0..8000u32).map(|n| ChunkEntry { id: keys.chunk_id(&n.to_be_bytes()), len: 250 }).collect();
+            pack.push(Compressor::default().pack(&content, chunks));
+        }
+        let len = pack.finish().0.len();
+        assert!((PACK_TARGET_BYTES..PACK_TARGET_BYTES + FRAME_TARGET_BYTES).contains(&len), "{len}");
     }
 
     #[test]

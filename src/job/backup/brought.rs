@@ -142,6 +142,7 @@ pub(super) async fn gather(
         changed_set: *tally.changed_set.finalize().as_bytes(),
         tally: Box::new(tally),
         sources: Vec::new(),
+        indexes: Vec::new(),
         packs,
         cache: None,
         read_bytes,

@@ -7,9 +7,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::ids::PackId;
+use crate::ids::{IndexId, PackId};
 use crate::job::backup::{BackupError, Shared};
 use crate::job::progress::Progress;
+use crate::repo::index::{self, encode_index};
 use crate::repo::names;
 use crate::repo::pack::{PackBuilder, PackTable, PackedFrame};
 use crate::store::Store;
@@ -27,8 +28,33 @@ pub(crate) enum PackerInput {
     Meta(PackedFrame),
 }
 
-/// A finished pack on its way to the store.
-pub(crate) type Upload = (PackId, Bytes);
+/// A finished object on its way to the store.
+#[derive(Debug)]
+pub(crate) enum Upload {
+    /// A pack.
+    Pack(PackId, Bytes),
+    /// The index of packs that are in the store.
+    Index(IndexId, Bytes),
+}
+
+impl Upload {
+    /// How many turns it takes. An index takes all: whatever was sent before it has arrived then.
+    fn turns(&self) -> usize {
+        match self {
+            Upload::Pack(..) => 1,
+            Upload::Index(..) => UPLOADS,
+        }
+    }
+}
+
+/// What was built.
+#[derive(Debug, Default)]
+pub(crate) struct Built {
+    /// The index objects that are on their way.
+    pub(crate) indexes: Vec<IndexId>,
+    /// Packs that none of them lists.
+    pub(crate) packs: Vec<PackTable>,
+}
 
 /// Turns to have a pack in flight: a builder waits for one before it lets go of a pack, so that no further pack waits in memory.
 pub(crate) fn turns() -> (Sender<()>, Receiver<()>) {
@@ -37,22 +63,35 @@ pub(crate) fn turns() -> (Sender<()>, Receiver<()>) {
     (back, turns)
 }
 
-/// Builds packs from frames until there are no more; returns what is in them.
+/// Builds packs from frames until there are no more, and an index of them whenever it is full: memory does not grow with the
+/// number of packs.
 pub(crate) fn build(
     shared: &Shared,
     frames: &Receiver<PackerInput>,
     turns: &Receiver<()>,
     uploads: &mpsc::Sender<Upload>,
-) -> Result<Vec<PackTable>, BackupError> {
+) -> Result<Built, BackupError> {
     let new = || new_pack(shared);
-    let mut tables = Vec::new();
+    let send = |upload: Upload| {
+        for _ in 0..upload.turns() {
+            turns.recv().map_err(|_| BackupError::Stopped)?;
+        }
+        uploads.blocking_send(upload).map_err(|_| BackupError::Stopped)
+    };
+    let mut built = Built::default();
     let (mut data, mut meta) = (None, None);
     let mut finish = |pack: PackBuilder| {
         let (bytes, table) = pack.finish();
         let id = table.id;
-        tables.push(table);
-        turns.recv().map_err(|_| BackupError::Stopped)?;
-        uploads.blocking_send((id, bytes)).map_err(|_| BackupError::Stopped)
+        built.packs.push(table);
+        let fitting = index::fitting(&built.packs);
+        if fitting < built.packs.len() {
+            let (id, salt) = (IndexId(shared.env.random_bytes()), shared.env.random_bytes());
+            send(Upload::Index(id, encode_index(&shared.keys, id, salt, &built.packs[..fitting])))?;
+            built.indexes.push(id);
+            built.packs.drain(..fitting);
+        }
+        send(Upload::Pack(id, bytes))
     };
     for frame in frames {
         let (slot, frame) = match frame {
@@ -70,7 +109,7 @@ pub(crate) fn build(
     if !shared.failed() {
         data.into_iter().chain(meta).try_for_each(finish)?;
     }
-    Ok(tables)
+    Ok(built)
 }
 
 fn new_pack(shared: &Shared) -> PackBuilder {
@@ -81,27 +120,28 @@ fn new_pack(shared: &Shared) -> PackBuilder {
     }
 }
 
-/// Puts packs into the store, some at once, until there are no more. Pack IDs are random, so nothing is ever overwritten.
+/// Puts objects into the store, some at once, until there are no more. Their IDs are random, so nothing is ever overwritten.
 pub(crate) async fn upload(
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
-    mut packs: mpsc::Receiver<Upload>,
+    mut objects: mpsc::Receiver<Upload>,
     turns: Sender<()>,
 ) -> Result<(), BackupError> {
     let mut running = JoinSet::new();
     let mut open = true;
     while open || !running.is_empty() {
         tokio::select! {
-            next = packs.recv(), if open => match next {
-                Some((id, bytes)) => {
-                    running.spawn(put(shared.clone(), store.clone(), id, bytes));
+            next = objects.recv(), if open => match next {
+                Some(object) => {
+                    running.spawn(put(shared.clone(), store.clone(), object));
                 }
                 None => open = false,
             },
             Some(done) = running.join_next() => {
-                done.map_err(|e| BackupError::Internal(e.to_string()))??;
-                // Whoever had asked for it may be gone.
-                let _ = turns.send(());
+                for _ in 0..done.map_err(|e| BackupError::Internal(e.to_string()))?? {
+                    // Whoever had asked for it may be gone.
+                    let _ = turns.send(());
+                }
             }
             // Dropping the set ends what is under way: a store that hangs must not hold an operator who has had enough.
             () = shared.stop.cancelled() => return Err(BackupError::Interrupted),
@@ -110,11 +150,68 @@ pub(crate) async fn upload(
     Ok(())
 }
 
-async fn put(shared: Arc<Shared>, store: Arc<dyn Store>, id: PackId, bytes: Bytes) -> Result<(), BackupError> {
-    store.put(&names::pack(shared.keys.role(), id), bytes.clone()).await?;
+async fn put(shared: Arc<Shared>, store: Arc<dyn Store>, object: Upload) -> Result<usize, BackupError> {
+    let (role, turns) = (shared.keys.role(), object.turns());
+    let (key, bytes, is_pack) = match object {
+        Upload::Pack(id, bytes) => (names::pack(role, id), bytes, true),
+        Upload::Index(id, bytes) => (names::index(role, id), bytes, false),
+    };
+    store.put(&key, bytes.clone()).await?;
     Progress::add(&shared.progress.bytes_uploaded, bytes.len() as u64);
-    if bytes.is_unique() {
+    if is_pack && bytes.is_unique() {
         shared.spare.give_pack(bytes.into());
     }
-    Ok(())
+    Ok(turns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ChunkId;
+    use crate::job::backup::worker::tests::{SMALL, shared};
+    use crate::job::testing::noise;
+    use crate::repo::index::{INDEX_OBJECT_CHUNKS, decode_index};
+    use crate::repo::pack::{ChunkEntry, Compressor, PACK_TARGET_BYTES};
+
+    /// A frame that fills a pack, as far as its size is concerned.
+    fn frame(number: u8, chunks: usize) -> PackerInput {
+        let id =
+            |n: usize| ChunkId([&[number; 24], &(n as u64).to_be_bytes()[..]].concat().try_into().expect("32 bytes"));
+        let (content, last) = (noise(number.into(), PACK_TARGET_BYTES), chunks - 1);
+        let len = |n| if n == last { PACK_TARGET_BYTES - last } else { 1 };
+        let chunks = (0..chunks).map(|n| ChunkEntry { id: id(n), len: len(n) as u32 }).collect();
+        PackerInput::Data(Compressor::default().pack(&content, chunks))
+    }
+
+    #[test]
+    fn an_index_that_is_full_goes_after_its_packs_and_before_the_others() {
+        let here = tempfile::tempdir().unwrap();
+        let shared = shared(SMALL, here.path());
+        let (frames_in, frames) = crossbeam_channel::unbounded();
+        // The second does not fit beside the first; the third does beside the second.
+        for (number, chunks) in [(1, INDEX_OBJECT_CHUNKS - 1), (2, 2), (3, 3)] {
+            frames_in.send(frame(number, chunks)).unwrap();
+        }
+        drop(frames_in);
+        let (back, turns) = turns();
+        let (sent, mut objects) = mpsc::channel(1);
+        let (built, sent) = std::thread::scope(|scope| {
+            let builder = scope.spawn(|| build(&shared, &frames, &turns, &sent).unwrap());
+            let mut sent = Vec::new();
+            for _ in 0..4 {
+                let object = objects.blocking_recv().unwrap();
+                (0..object.turns()).for_each(|_| back.send(()).unwrap());
+                sent.push(object);
+            }
+            (builder.join().unwrap(), sent)
+        });
+        let [Upload::Pack(first, _), Upload::Index(index, object), Upload::Pack(second, _), Upload::Pack(third, _)] =
+            &sent[..]
+        else {
+            panic!("{} objects", sent.len())
+        };
+        let named = |tables: &[PackTable]| tables.iter().map(|table| table.id).collect::<Vec<_>>();
+        assert_eq!(named(&decode_index(&shared.keys, *index, object).unwrap()), [*first]);
+        assert_eq!((built.indexes, named(&built.packs)), (vec![*index], vec![*second, *third]));
+    }
 }

@@ -14,12 +14,12 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::config::Dump;
-use crate::ids::ChunkId;
+use crate::ids::{ChunkId, IndexId};
 use crate::job::backup::dump;
 use crate::job::backup::feed::{Fed, Feed, Outlets, Sources};
 use crate::job::backup::finish::{Finished, Finisher, Tally};
 use crate::job::backup::known::{Blocks, Stream};
-use crate::job::backup::packer::{self, PackerInput};
+use crate::job::backup::packer::{self, Built, PackerInput};
 use crate::job::backup::stock::Ledger;
 use crate::job::backup::worker::{Done, Storer, Worker};
 use crate::job::backup::{BackupError, Shared};
@@ -66,6 +66,9 @@ pub(crate) struct Gathered {
     /// BLAKE3 over what is new, changed or removed.
     pub(crate) changed_set: [u8; 32],
     pub(crate) sources: Sources,
+    /// Index objects that are in the store as well.
+    pub(crate) indexes: Vec<IndexId>,
+    /// Packs that none of them lists.
     pub(crate) packs: Vec<PackTable>,
     pub(crate) cache: Option<CacheWriter>,
     /// Bytes read from files.
@@ -120,7 +123,7 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
         (fed, workers, join(finisher), join(packer))
     });
     let uploaded = handle.block_on(uploader).map_err(|e| BackupError::Internal(e.to_string())).flatten();
-    let (fed, workers, finished, packs) = results;
+    let (fed, workers, finished, built) = results;
     // Of several errors the one that is no mere consequence of another is the one to tell.
     let mut errors = Vec::new();
     let fed = note(fed, &mut errors);
@@ -128,17 +131,29 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
         note(worker, &mut errors);
     }
     let finished = note(finished, &mut errors);
-    let packs = note(packs, &mut errors);
+    let built = note(built, &mut errors);
     note(uploaded, &mut errors);
-    match (first_cause(errors), fed, finished, packs) {
-        (None, Some((fed, sources)), Some(finished), Some(packs)) => {
+    match (first_cause(errors), fed, finished, built) {
+        (None, Some((fed, sources)), Some(finished), Some(Built { indexes, packs })) => {
             let Finished { root, nodes, tally, cache } = finished;
             let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
             let (read_bytes, new_bytes) = (count(&shared.counts.read_bytes), count(&shared.counts.new_bytes));
             let mut set = tally.changed_set.clone();
             let changed_set = *set.update(fed.removed_set.finalize().as_bytes()).finalize().as_bytes();
             let removed = fed.removed + tally.files.removed;
-            Ok(Gathered { root, nodes, tally, removed, changed_set, sources, packs, cache, read_bytes, new_bytes })
+            Ok(Gathered {
+                root,
+                nodes,
+                tally,
+                removed,
+                changed_set,
+                sources,
+                indexes,
+                packs,
+                cache,
+                read_bytes,
+                new_bytes,
+            })
         }
         (Some(error), ..) => Err(error),
         (None, ..) => Err(BackupError::Stopped),

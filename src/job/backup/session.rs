@@ -19,7 +19,7 @@ use crate::job::runner::Runner;
 use crate::journal::log::{AppendError, Journal, JournalError};
 use crate::journal::record::{Body, Changes, Cost, SnapshotBody};
 use crate::journal::state::{Holder, Snapshot, View};
-use crate::repo::index::{INDEX_OBJECT_CHUNKS, encode_index};
+use crate::repo::index::{self, encode_index};
 use crate::repo::names;
 use crate::repo::pack::PackTable;
 use crate::role::permit::Permit;
@@ -108,7 +108,8 @@ impl Session<'_> {
         };
         refuse_empty(role, &gathered)?;
         progress.enter(Phase::Commit);
-        let indexes = put_indexes(self.runner, self.repository, &gathered.packs).await?;
+        let mut indexes = gathered.indexes.clone();
+        indexes.extend(put_indexes(self.runner, self.repository, &gathered.packs).await?);
         self.commit(base, gathered, indexes, ask.slot).await
     }
 
@@ -256,13 +257,7 @@ pub(crate) async fn put_indexes(
     let mut ids = Vec::new();
     let mut rest = packs;
     while !rest.is_empty() {
-        let mut chunks = 0;
-        let fits = rest.iter().take_while(|table| {
-            let before = chunks;
-            chunks += table.frames.iter().map(|f| f.chunks.len()).sum::<usize>();
-            before == 0 || chunks <= INDEX_OBJECT_CHUNKS
-        });
-        let (part, more) = rest.split_at(fits.count());
+        let (part, more) = rest.split_at(index::fitting(rest));
         let id = IndexId(runner.env.random_bytes());
         let object: Bytes = encode_index(&repository.keys, id, runner.env.random_bytes(), part);
         Progress::add(&runner.progress.bytes_uploaded, object.len() as u64);

@@ -24,9 +24,10 @@ use crate::tree::names::Names;
 use crate::tree::roots::Roots;
 
 /// As small as chunks may be.
-const SMALL: ChunkerParams = ChunkerParams { min: 4 << 10, average: 8 << 10, max: 16 << 10, segment: 64 << 10 };
+pub(crate) const SMALL: ChunkerParams =
+    ChunkerParams { min: 4 << 10, average: 8 << 10, max: 16 << 10, segment: 64 << 10 };
 
-fn shared(chunker: ChunkerParams, sources: &Path) -> Shared {
+pub(crate) fn shared(chunker: ChunkerParams, sources: &Path) -> Shared {
     Shared {
         keys: keys(Cipher::None),
         chunker,
