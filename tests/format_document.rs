@@ -104,7 +104,7 @@ fn entries() -> Vec<Entry> {
         ("a/sym", Kind::Symlink { target: b"file".to_vec() }),
         ("b", Kind::BlockDevice { major: 8, minor: 1 }),
     ];
-    let owner = Owner { mode: 0o644, uid: 1, gid: 2, user: "u".to_owned(), group: String::new() };
+    let owner = Owner { mode: 0o644, uid: 1, gid: 2, user: "u".into(), group: "".into() };
     let attribute = Xattr { name: b"user.x".to_vec(), value: b"y".to_vec() };
     let entry = |(n, (name, kind)): (i64, (&str, Kind))| Entry {
         path: path(name),

@@ -394,7 +394,7 @@ pub fn entry(entry: &Entry) -> Value {
         entry.xattrs.iter().map(|x| (escaped(&x.name), hex::encode(&x.value))).collect();
     json!({
         "path": entry.path.display(), "type": kind, "size": entry.kind.size(), "mode": format!("{:04o}", entry.owner.mode),
-        "uid": entry.owner.uid, "gid": entry.owner.gid, "user": entry.owner.user, "group": entry.owner.group,
+        "uid": entry.owner.uid, "gid": entry.owner.gid, "user": &*entry.owner.user, "group": &*entry.owner.group,
         "mtime": mtime, "mtime_nanoseconds": mtime_nanoseconds, "target": target, "device": device, "xattrs": xattrs,
     })
 }
@@ -522,7 +522,7 @@ mod tests {
         let odd = Entry {
             path: TreePath::new(b"srv/\xff\\n".to_vec()).unwrap(),
             kind: Kind::Symlink { target: b"../\n".to_vec() },
-            owner: Owner { mode: 0o777, uid: 1, gid: 2, user: "app".to_owned(), group: String::new() },
+            owner: Owner { mode: 0o777, uid: 1, gid: 2, user: "app".into(), group: "".into() },
             mtime: Nanos::new(-1, 999_999_999),
             xattrs: vec![Xattr { name: b"user.x".to_vec(), value: vec![0, 255] }],
         };

@@ -51,7 +51,6 @@ pub struct Cached {
 }
 
 /// Writes a cache beside the old one; [`CacheWriter::finish`] puts it in place.
-#[derive(Debug)]
 pub struct CacheWriter {
     path: PathBuf,
     temporary: PathBuf,
@@ -59,6 +58,15 @@ pub struct CacheWriter {
     entries: Vec<Arc<Entry>>,
     held: usize,
     locals: Vec<Option<Local>>,
+    /// A block as it is put together.
+    plain: Vec<u8>,
+    zstd: zstd::bulk::Compressor<'static>,
+}
+
+impl std::fmt::Debug for CacheWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheWriter").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl CacheWriter {
@@ -69,7 +77,16 @@ impl CacheWriter {
         let mut file = BufWriter::with_capacity(1 << 18, file);
         // The header is filled in at the end: before the commit the snapshot has no digest.
         file.write_all(&[0; HEADER_LEN])?;
-        Ok(Self { path: path.to_owned(), temporary, file, entries: Vec::new(), held: 0, locals: Vec::new() })
+        Ok(Self {
+            path: path.to_owned(),
+            temporary,
+            file,
+            entries: Vec::new(),
+            held: 0,
+            locals: Vec::new(),
+            plain: Vec::new(),
+            zstd: zstd::bulk::Compressor::new(LEVEL)?,
+        })
     }
 
     /// Adds the next entry in path order.
@@ -81,18 +98,19 @@ impl CacheWriter {
     }
 
     fn end_block(&mut self) -> io::Result<()> {
-        let mut plain = Vec::new();
-        segment::encode(&self.entries, &mut plain);
+        let plain = &mut self.plain;
+        plain.clear();
+        segment::encode(&self.entries, plain);
         for local in &self.locals {
             let Some(local) = local else {
                 plain.push(0);
                 continue;
             };
             plain.push(1);
-            put_varint(&mut plain, local.ino);
+            put_varint(plain, local.ino);
             plain.extend_from_slice(&local.ctime.0.to_le_bytes());
         }
-        let packed = zstd::bulk::compress(&plain, LEVEL)?;
+        let packed = self.zstd.compress(plain)?;
         self.file.write_all(&(packed.len() as u32).to_le_bytes())?;
         self.file.write_all(&(plain.len() as u32).to_le_bytes())?;
         self.file.write_all(&checksum(&packed))?;
@@ -150,12 +168,18 @@ pub enum CacheError {
 }
 
 /// Reads a cache block by block.
-#[derive(Debug)]
 pub struct CacheReader {
     file: BufReader<File>,
     bound: Bound,
     nodes_at: u64,
     done: bool,
+    zstd: zstd::bulk::Decompressor<'static>,
+}
+
+impl std::fmt::Debug for CacheReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheReader").field("bound", &self.bound).finish_non_exhaustive()
+    }
 }
 
 impl CacheReader {
@@ -171,7 +195,8 @@ impl CacheReader {
             snapshot: Digest(reader.array().ok()?),
         };
         let nodes_at = u64::from_le_bytes(reader.array().ok()?);
-        (header(bound, nodes_at) == head).then_some(Self { file, bound, nodes_at, done: false })
+        let zstd = zstd::bulk::Decompressor::new().ok()?;
+        (header(bound, nodes_at) == head).then_some(Self { file, bound, nodes_at, done: false, zstd })
     }
 
     /// What it is bound to.
@@ -213,7 +238,7 @@ impl CacheReader {
         if checksum(&packed) != sum {
             return Ok(bad("a block whose checksum does not fit")?);
         }
-        let plain = zstd::bulk::decompress(&packed, plain_len as usize)?;
+        let plain = self.zstd.decompress(&packed, plain_len as usize)?;
         Ok(Some(decode_block(&plain)?))
     }
 }

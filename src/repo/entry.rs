@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -110,11 +111,19 @@ impl std::fmt::Debug for TreePath {
 /// every other byte, so `a`, `a/x`, `a-b`.
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        let common = self.0.iter().zip(&other.0).take_while(|(a, b)| a == b).count();
+        let common = common(&self.0, &other.0);
         // A path that ends sorts first, then a separator, then the bytes.
         let rank = |p: &[u8]| p.get(common).map_or(0, |&b| if b == b'/' { 1 } else { u16::from(b) + 2 });
         rank(&self.0).cmp(&rank(&other.0))
     }
+}
+
+/// How many bytes two paths have in common at their beginnings.
+pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
+    let (words, _) = a.as_chunks::<16>();
+    let (others, _) = b.as_chunks::<16>();
+    let alike = words.iter().zip(others).take_while(|(a, b)| a == b).count() * 16;
+    alike + a[alike..].iter().zip(&b[alike..]).take_while(|(a, b)| a == b).count()
 }
 
 impl PartialOrd for TreePath {
@@ -149,9 +158,9 @@ pub struct Owner {
     /// Numeric group.
     pub gid: u32,
     /// The owner's name on the node that made the backup; empty if it had none.
-    pub user: String,
+    pub user: Arc<str>,
     /// The group's name; empty if it had none.
-    pub group: String,
+    pub group: Arc<str>,
 }
 
 /// One extended attribute; POSIX ACLs (`system.posix_acl_access`) and capabilities (`security.capability`) are some.

@@ -157,12 +157,12 @@ impl<S: NodeSink> ManifestWriter<S> {
         }
         self.segment_chunks += entry.kind.chunks().len();
         self.segment_held += segment::held(&entry);
-        let hash = path_hash(&entry.path);
-        self.segment.push(entry);
-        let len = self.segment.len();
+        let len = self.segment.len() + 1;
         let full =
             len >= ITEMS_MAX || self.segment_chunks >= SEGMENT_CHUNKS_MAX || self.segment_held >= segment::HELD_MAX;
-        if full || (len >= ITEMS_MIN && is_cut(hash)) {
+        let ends = full || (len >= ITEMS_MIN && is_cut(path_hash(&entry.path)));
+        self.segment.push(entry);
+        if ends {
             self.end_segment()?;
         }
         Ok(())

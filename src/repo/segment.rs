@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::ChunkId;
 use crate::repo::codec::{DecodeError, Reader, bad, put_bytes, put_signed, put_varint};
-use crate::repo::entry::{Entry, Extent, Kind, Nanos, Owner, TreePath, Xattr};
+use crate::repo::entry::{Entry, Extent, Kind, Nanos, Owner, TreePath, Xattr, common};
 
 /// A segment ends after the entry with which its entries take this much memory ([`held`]), and a reader refuses one that goes
 /// on: columns name each distinct value once, so that a few bytes a reader did not bound could stand for gigabytes.
@@ -65,7 +65,7 @@ pub(crate) fn encode<E: Borrow<Entry>>(entries: &[E], out: &mut Vec<u8>) {
     let mut before: &[u8] = b"";
     for e in entries() {
         let path = e.path.as_bytes();
-        let shared = path.iter().zip(before).take_while(|(a, b)| a == b).count();
+        let shared = common(path, before);
         put_varint(out, shared as u64);
         put_bytes(out, &path[shared..]);
         before = path;
@@ -165,8 +165,8 @@ pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>
     for _ in 0..owner_count {
         let Ok(mode) = u16::try_from(reader.varint()?) else { return bad("a mode over 16 bits") };
         let (uid, gid) = (reader.u32()?, reader.u32()?);
-        let name = |reader: &mut Reader<'_>| match String::from_utf8(reader.bytes()?.to_vec()) {
-            Ok(name) => Ok(name),
+        let name = |reader: &mut Reader<'_>| match std::str::from_utf8(reader.bytes()?) {
+            Ok(name) => Ok(name.into()),
             Err(_) => bad("an owner's name that is no UTF-8"),
         };
         owners.push(Owner { mode, uid, gid, user: name(reader)?, group: name(reader)? });
@@ -243,13 +243,11 @@ fn decode_paths(reader: &mut Reader<'_>, count: usize) -> Result<Vec<TreePath>, 
             Ok(n) if n <= before.len() => n,
             _ => return bad("a path longer shared than it is"),
         };
-        let mut bytes = before[..shared].to_vec();
         let rest = reader.bytes()?;
         if before.get(shared).is_some_and(|b| rest.first() == Some(b)) {
             return bad("a path that shares more than it says");
         }
-        bytes.extend_from_slice(rest);
-        let Some(path) = TreePath::new(bytes) else { return bad("an unsound path") };
+        let Some(path) = TreePath::new([&before[..shared], rest].concat()) else { return bad("an unsound path") };
         if paths.last().is_some_and(|last| *last >= path) {
             return bad("paths out of order");
         }
@@ -351,7 +349,7 @@ pub(crate) mod tests {
                 .map(|(path, kind, (mode, uid, gid), user, seconds, nanos, xattrs)| Entry {
                     path,
                     kind,
-                    owner: Owner { mode, uid, gid, group: user.clone(), user },
+                    owner: Owner { mode, uid, gid, group: user.as_str().into(), user: user.into() },
                     mtime: Nanos::new(seconds, nanos),
                     xattrs,
                 })
@@ -390,8 +388,10 @@ pub(crate) mod tests {
         // A megabyte, shared by all: sixteen of them are the limit.
         let large = "x".repeat(1 << 20);
         let path = |n: usize| entry(format!("{large}{n:03}"));
-        let owner =
-            |n: usize| Entry { owner: Owner { user: large.clone(), ..Owner::default() }, ..entry(format!("{n:03}")) };
+        let owner = |n: usize| Entry {
+            owner: Owner { user: large.as_str().into(), ..Owner::default() },
+            ..entry(format!("{n:03}"))
+        };
         let value = || vec![Xattr { name: b"user.x".to_vec(), value: large.clone().into_bytes() }];
         let xattr = |n: usize| Entry { xattrs: value(), ..entry(format!("{n:03}")) };
         let empty = vec![Xattr { name: Vec::new(), value: Vec::new() }; (1 << 20) / XATTR_HELD];

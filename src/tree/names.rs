@@ -1,7 +1,7 @@
 //! Names of owners. A restore on another host prefers them to the numbers, so each entry carries both.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::unistd::{Gid, Group, Uid, User};
 
@@ -15,8 +15,8 @@ const NAMES_MAX: usize = 4096;
 /// Names by number, asked once each from the system's databases (which may be a directory server). Thread safe.
 #[derive(Debug, Default)]
 pub struct Names {
-    users: Mutex<HashMap<u32, String>>,
-    groups: Mutex<HashMap<u32, String>>,
+    users: Mutex<HashMap<u32, Arc<str>>>,
+    groups: Mutex<HashMap<u32, Arc<str>>>,
 }
 
 impl Names {
@@ -26,12 +26,12 @@ impl Names {
     }
 
     /// The name of a user; empty if it has none or the database does not answer.
-    pub fn user(&self, uid: u32) -> String {
+    pub fn user(&self, uid: u32) -> Arc<str> {
         lookup(&self.users, uid, |uid| User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|u| u.name))
     }
 
     /// The name of a group; empty if it has none or the database does not answer.
-    pub fn group(&self, gid: u32) -> String {
+    pub fn group(&self, gid: u32) -> Arc<str> {
         lookup(&self.groups, gid, |gid| Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|g| g.name))
     }
 
@@ -41,19 +41,19 @@ impl Names {
     }
 }
 
-fn lookup(known: &Mutex<HashMap<u32, String>>, id: u32, ask: impl FnOnce(u32) -> Option<String>) -> String {
+fn lookup(known: &Mutex<HashMap<u32, Arc<str>>>, id: u32, ask: impl FnOnce(u32) -> Option<String>) -> Arc<str> {
     // The map is whole after every statement, so a panic elsewhere does not spoil it.
     let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(name) = lock().get(&id) {
-        return name.clone();
+        return Arc::clone(name);
     }
     // Not under the lock: a directory server may take its time, and others know their names already.
-    let name = ask(id).unwrap_or_default();
+    let name: Arc<str> = ask(id).unwrap_or_default().into();
     let mut known = lock();
     if known.len() >= NAMES_MAX {
         known.clear();
     }
-    known.insert(id, name.clone());
+    known.insert(id, Arc::clone(&name));
     name
 }
 
@@ -64,8 +64,8 @@ mod tests {
     #[test]
     fn root_has_a_name_and_nobody_else_has_to() {
         let names = Names::new();
-        assert_eq!((names.user(0), names.group(0)), ("root".to_owned(), "root".to_owned()));
-        assert_eq!((names.user(3_999_999_999), names.group(3_999_999_999)), (String::new(), String::new()));
+        assert_eq!([names.user(0), names.group(0)].map(|name| name.to_string()), ["root", "root"]);
+        assert!(names.user(3_999_999_999).is_empty() && names.group(3_999_999_999).is_empty());
     }
 
     #[test]
@@ -77,7 +77,7 @@ mod tests {
                 asked += 1;
                 Some(format!("u{id}"))
             });
-            assert_eq!(name, "u7");
+            assert_eq!(&*name, "u7");
         }
         assert_eq!(asked, 1);
         for id in 0..3 * NAMES_MAX as u32 {

@@ -201,7 +201,7 @@ fn entries() -> Vec<Entry> {
     let entry = |(path, kind)| Entry {
         path: TreePath::new(path).unwrap_or_default(),
         kind,
-        owner: Owner { mode: 0o644, uid: 1, gid: 2, user: "u".to_owned(), group: String::new() },
+        owner: Owner { mode: 0o644, uid: 1, gid: 2, user: "u".into(), group: "".into() },
         mtime: Nanos(1_700_000_000_123_456_789),
         xattrs: vec![Xattr { name: b"user.x".to_vec(), value: b"y".to_vec() }],
     };

@@ -117,7 +117,7 @@ mod tests {
         Entry {
             path: TreePath::new(path).unwrap(),
             kind,
-            owner: Owner { mode, uid: 1000, gid: 33, user: "app".to_owned(), group: String::new() },
+            owner: Owner { mode, uid: 1000, gid: 33, user: "app".into(), group: "".into() },
             mtime: Nanos::new(1_795_136_400, 5),
             xattrs: Vec::new(),
         }

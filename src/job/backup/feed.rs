@@ -202,7 +202,9 @@ impl Feed<'_> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let todos = std::mem::take(&mut self.batch);
+        // The next one is about as long.
+        let next = Vec::with_capacity(self.batch.len());
+        let todos = std::mem::replace(&mut self.batch, next);
         self.batch_bytes = 0;
         let (reply, answer) = bounded(1);
         self.send(Slot::Pending(answer))?;

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     fn owner(uid: u32, user: &str, gid: u32, group: &str) -> Owner {
-        Owner { mode: 0o644, uid, gid, user: user.to_owned(), group: group.to_owned() }
+        Owner { mode: 0o644, uid, gid, user: user.into(), group: group.into() }
     }
 
     #[test]

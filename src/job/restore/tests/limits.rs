@@ -161,7 +161,7 @@ async fn what_root_may_set_is_set() {
     let target = stage.join("target");
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let owned = |e: &mut Entry| {
-        e.owner = Owner { mode: 0o6755, uid: 12345, gid: 54321, user: "no-such-user".into(), group: String::new() };
+        e.owner = Owner { mode: 0o6755, uid: 12345, gid: 54321, user: "no-such-user".into(), group: "".into() };
     };
     // Version 2; owner rwx, user 12345 r--, group r-x, mask r-x, other ---.
     let acl: Vec<u8> = [2, 0, 0, 0]
