@@ -19,7 +19,7 @@ pub fn fitting(packs: &[PackTable]) -> usize {
     let mut chunks = 0;
     let fits = packs.iter().take_while(|pack| {
         let before = chunks;
-        chunks += pack.frames.iter().map(|frame| frame.chunks.len()).sum::<usize>();
+        chunks += pack.chunks();
         before == 0 || chunks <= INDEX_OBJECT_CHUNKS
     });
     fits.count()
@@ -31,7 +31,8 @@ const HEADER_LEN: usize = 8 + SALT_LEN;
 
 /// Seals the tables of some packs as one object.
 pub fn encode_index(keys: &Keys, id: IndexId, salt: [u8; SALT_LEN], packs: &[PackTable]) -> Bytes {
-    let mut data = Vec::new();
+    // As a rule enough: it may be large, and grows by doubling.
+    let mut data = Vec::with_capacity(packs.iter().map(|pack| 1024 + pack.chunks() * (ChunkId::LEN + 4)).sum());
     data.extend_from_slice(MAGIC);
     data.extend_from_slice(&[VERSION, keys.cipher().code(), 0, 0]);
     data.extend_from_slice(&salt);

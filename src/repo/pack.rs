@@ -90,6 +90,11 @@ impl PackTable {
         })
     }
 
+    /// How many chunks are in it.
+    pub fn chunks(&self) -> usize {
+        self.frames.iter().map(|frame| frame.chunks.len()).sum()
+    }
+
     /// How long the whole object is, in bytes.
     pub fn object_len(&self) -> u64 {
         let mut table = Vec::new();
@@ -220,7 +225,9 @@ impl PackBuilder {
     }
 
     /// Seals and appends one frame, and gives its memory back.
-    pub fn push(&mut self, frame: PackedFrame) -> Vec<u8> {
+    pub fn push(&mut self, mut frame: PackedFrame) -> Vec<u8> {
+        // Its table stays until the index is full.
+        frame.chunks.shrink_to_fit();
         let from = self.data.len();
         self.data.extend_from_slice(&frame.data);
         self.key.seal(Part::Frame(self.table.frames.len() as u32), &mut self.data, from);
