@@ -72,7 +72,7 @@ async fn small() -> (Rig, Archive, Reader) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ls_lists_one_level_or_all() {
-    let (rig, archive, reader) = small().await;
+    let (rig, archive, reader) = Box::pin(small()).await;
     let root = archive.snapshots()[0].root;
     let list = async |name: &str, recursive| listed(&rig, &reader, root, &rig.path(name), recursive).await;
     assert_eq!(list("", false).await, ["/a", "/a-b", "/hard", "/link", "/z"]);
@@ -95,7 +95,7 @@ async fn ls_lists_one_level_or_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_that_is_not_there_has_a_hint() {
-    let (rig, archive, reader) = small().await;
+    let (rig, archive, reader) = Box::pin(small()).await;
     let root = archive.snapshots()[0].root;
     let hint = async |path: &TreePath| {
         let mut each = |_: &Entry| Ok(());
@@ -166,7 +166,7 @@ impl io::Write for Full {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn find_matches_names_and_paths() {
-    let (rig, archive, reader) = small().await;
+    let (rig, archive, reader) = Box::pin(small()).await;
     let snapshots = archive.snapshots();
     let hits = async |pattern: &str| {
         let hits = found(&rig, &reader, snapshots, pattern).await;
