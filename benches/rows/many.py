@@ -14,7 +14,7 @@ LIMITS = {"tiny.same": "`find -printf '%s %T@'`"}
 
 def run(bench: Bench) -> None:
     source = bench.tiny(bench.sizes.tiny)
-    for round_, names in bench.rounds("tiny", bench.repeat):
+    for round_, names in bench.rounds("tiny", bench.repeat, only=["runner", "restic", "rustic"]):
         players = bench.players("tiny", round_, names, source.path)
         for p in players:
             if not isinstance(p, Limit):

@@ -2,7 +2,7 @@
 //! what waits for the network, a bounded channel between each two.
 //!
 //! Memory: two workers with a frame of 2 MiB each, its compressed form, and a window of 8 MiB; some frames on their way; a pack
-//! growing and two being sent. About 100 MiB at the most, whatever the tree is.
+//! growing and two being sent; the tables of the packs of one index object. Beyond that, 36 bytes for each chunk that is new.
 
 use std::collections::HashMap;
 use std::sync::Arc;
