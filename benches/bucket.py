@@ -218,13 +218,16 @@ class Bucket:
     def listing(self, bucket: str, query: dict[str, str]) -> Answer:
         top, prefix = self.root / bucket, query.get("prefix", "")
         at = top / prefix.rpartition("/")[0]
-        keys = sorted(os.path.relpath(os.path.join(d, n), top) for d, _, names in os.walk(at) for n in names)
         after = query.get("continuation-token") or query.get("start-after") or query.get("marker") or ""
+        skip = len(str(top)) + 1
+        found = (os.path.join(d, n)[skip:] for d, _, names in os.walk(at) for n in names)
+        # Filtered first: a journal has thousands of keys, of which a reader asks for the last ones.
+        keys = sorted(key for key in found if key > after and key.startswith(prefix))
         limit, delimiter = int(query.get("max-keys", PAGE)), query.get("delimiter", "")
         items: list[str] = []
         shown: set[str] = set()
         last, more = "", False
-        for key in (k for k in keys if k.startswith(prefix)):
+        for key in keys:
             cut = key.find(delimiter, len(prefix)) if delimiter else -1
             name = key[: cut + len(delimiter)] if cut >= 0 else key
             if name <= after or name in shown:

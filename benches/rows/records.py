@@ -24,7 +24,7 @@ def run(bench: Bench) -> None:
         try:
             snapshots = min(SNAPSHOTS, bench.sizes.records // 4)
             count = fill(bench, player, snapshots)
-            bench.book.note("records", f"{count:,} records, made by {snapshots} backups and by `pause` and `resume` in turns")
+            bench.book.note("records", f"{count:,} records, made by {snapshots + 1} backups and, between them, by `pause` and `resume` in turns")
         except Failed as e:
             player.failed = f"cannot fill the journal: {e}"
         for round_ in range(bench.repeat):
@@ -37,14 +37,15 @@ def fill(bench: Bench, player: Runner, snapshots: int) -> int:
     wanted = bench.sizes.records
     journal = player.repo / "app" / "journal"
     print(f"making {wanted} journal records", flush=True)
-    for _ in range(snapshots):
+    for number in range(snapshots):
         execute(player.backup(), player.env())
-    made = sum(1 for _ in journal.iterdir())
-    # Each pause is ended.
-    for number in range((wanted - made) // 2 * 2):
-        execute(player.call("resume" if number % 2 else "pause", "app"), player.env())
-        if number % 1000 == 999:
-            print(f"  {made + number + 1} records", flush=True)
+        missing = (number + 1) * wanted // snapshots - sum(1 for _ in journal.iterdir())
+        # Each pause is ended.
+        for _ in range(missing // 2):
+            for verb in ("pause", "resume"):
+                execute(player.call(verb, "app"), player.env())
+        if number % 10 == 9:
+            print(f"  {sum(1 for _ in journal.iterdir())} records", flush=True)
     # So that this node has seen the head.
     execute(player.backup(), player.env())
     return sum(1 for _ in journal.iterdir())
