@@ -98,7 +98,7 @@ TARGETS = [
     Target(FIRST, "stored bytes ÷ rustic's", 0.72, lambda v: v.of("tree.first", "stored") / v.of("tree.first", "stored", "rustic")),
     Target(S3, "time ÷ the better of restic and rustic", 0.35, lambda v: v.against_best("s3.first", peers=["restic", "rustic"])),
     Target(S3, "client CPU seconds per GB stored, above the same to a directory", 0.25,
-           lambda v: (v.of("s3.first", "cpu") - v.of("tree.first", "cpu")) / (v.of("s3.first", "stored") / 1e9), "s/GB"),
+           lambda v: (v.of("s3.first", "cpu") - v.of("s3.directory", "cpu")) / (v.of("s3.first", "stored") / 1e9), "s/GB"),
     Target(SAME, "time ÷ `find -printf`", 1.0, lambda v: v.against_limit("tree.same")),
     Target(SAME, "time ÷ the best peer", 0.2, lambda v: v.against_best("tree.same")),
     Target(MILLION, "time ÷ `find -printf`", 0.7, lambda v: v.against_limit("tiny.same")),
@@ -150,5 +150,5 @@ def judged(book: Book) -> list[tuple[Target, str, str]]:
 
 
 def number(value: float, unit: str) -> str:
-    text = f"{value:.0f}" if unit in ("packs", "requests", "of 2") else f"{value:.0f}" if value >= 10 else f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+    text = f"{value:.0f}" if unit in ("packs", "requests", "of 2") else f"{value:.0f}" if value >= 10 else f"{value:.2f}" if abs(value) >= 0.01 else f"{value:.1g}"
     return f"{text} {unit}"
