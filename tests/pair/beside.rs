@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::etcd::Etcd;
 use crate::rig::{
-    AT_ONCE, Daemon, ONE_SLOT, TTL, alive, begun, bucket_site, etcd_site, let_go, now, seconds, slow_dump, stays,
+    AT_ONCE, Daemon, End, ONE_SLOT, TTL, alive, begun, bucket_site, etcd_site, let_go, now, seconds, slow_dump, stays,
     taken_by, takeovers, wait, within,
 };
 use crate::site::{Site, role, words};
@@ -160,10 +160,9 @@ fn a_command_is_gone_before_the_lease_of_a_daemon_that_is_gone() {
         let (mut exec, command) = deaf(&site, "east");
         let struck = now();
         east.signal(signal);
-        let ended = wait("the command ends", || (!alive(command)).then(now));
+        let ended = End::of(command, "the command");
         let taken = taken_by(&site, "west", struck);
-        println!("{signal:?}: ended {:.3} s before the takeover", seconds(ended, taken));
-        assert!(ended < taken, "{signal:?}: it outlived its leave by {} s", seconds(taken, ended));
+        println!("{signal:?}: ended {:.3} s before the takeover", ended.before(taken));
         assert_eq!(exec.wait().unwrap().code(), Some(4));
         assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east", "west"]);
     }
@@ -176,7 +175,7 @@ fn a_deaf_command_without_a_daemon_is_gone_before_its_lease_in_etcd() {
     let (mut exec, command) = deaf(&site, "east");
     let struck = now();
     etcd.kill(0);
-    let ended = wait("the command ends", || (!alive(command)).then(now));
+    let ended = End::of(command, "the command").gone;
     assert!(seconds(struck, ended) < TTL.as_secs_f64() + 0.3, "{} s", seconds(struck, ended));
     assert_eq!(exec.wait().unwrap().code(), Some(4));
 }

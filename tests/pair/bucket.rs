@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::rig::{
-    AT_ONCE, Daemon, ONE_SLOT, TTL, alive, all_is_whole, begun, let_go, now, seconds, slow_dump, stays, taken_by,
+    AT_ONCE, Daemon, End, ONE_SLOT, TTL, all_is_whole, begun, let_go, now, seconds, slow_dump, stays, taken_by,
     takeovers, wait,
 };
 use crate::site::Site;
@@ -56,9 +56,9 @@ fn who_is_told_to_stop_ends_its_work_first_and_gives_the_lease_up() {
     let dump = begun(&site)[0];
     let told = now();
     east.signal(Signal::TERM);
-    let ended = wait("the dump ends", || (!alive(dump)).then(now));
+    let ended = End::of(dump, "the dump");
     let taken = taken_by(&site, "west", told);
-    assert!((0.0..1.0).contains(&seconds(ended, taken)), "{} s", seconds(ended, taken));
+    assert!(ended.before(taken) < 1.0, "{} s", ended.before(taken));
     assert!(east.ends().success());
     assert!(!east.said("ERROR"), "a farewell is no failure:\n{}", east.log());
     west_commits(&site, &west);

