@@ -44,7 +44,7 @@ def header(book: Book) -> list[str]:
     identity = dict(book.identity)
     machine = identity.pop("machine", "?")
     identity.pop("inputs", None)
-    names = {"settings": "Settings", "records": "Journal", "growth": "Growth", "deleted": "Places", "time": "Measured"}
+    names = {"settings": "Settings", "records": "Journal", "growth": "Growth", "cold": "Cold", "deleted": "Places", "time": "Measured"}
     lines = [f"- Machine: {machine}; {book.notes.get('filesystem', '')}", f"- Versions: {'; '.join(identity.values())}"]
     lines += [f"- Input `{name.split()[1]}`: {text}" for name, text in sorted(book.notes.items()) if name.startswith("input ")]
     lines += [f"- {title}: {book.notes[name]}" for name, title in names.items() if name in book.notes]

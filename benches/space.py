@@ -18,6 +18,11 @@ def free(work: Path) -> int:
     return shutil.disk_usage(work).free - MARGIN
 
 
+def stays_in_memory(bytes_: float) -> bool:
+    """Whether so many bytes of files are still cached after they were read, and leave room for whoever is timed."""
+    return bytes_ < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+
+
 def tree_on_disk(sizes: Sizes) -> float:
     return sizes.tree_bytes + sizes.tree_files * 2500
 

@@ -44,16 +44,19 @@ def run_growth(bench: Bench) -> None:
 
 def grow(bench: Bench, count: int, names: list[str], restores: bool) -> None:
     source, group = bench.tiny(count), f"growth-{count}"
+    read = source.path if space.stays_in_memory(count * SMALL_ON_DISK) else None
+    if not read:
+        bench.book.note("cold", f"{count:,} files were not read before each timing: they do not stay in memory")
     need = space.growth_bytes(count, restores) * len(names)
     for round_, playing in bench.rounds(group, 1, limit=False, only=names, bytes_=need):
         players = bench.players(group, round_, playing, source.path)
         for work in ("first", "same"):
             for p in players:
-                bench.time(f"{group}.{work}", p, p.backup(), source.path)
+                bench.time(f"{group}.{work}", p, p.backup(), read)
         if not restores:
             continue
         bench.settle()
         for p in players:
             target = p.place / "restored"
             target.mkdir()
-            bench.time(f"{group}.restore", p, p.restore(target), source.path, check=partial(whole, p, target, source.tally()))
+            bench.time(f"{group}.restore", p, p.restore(target), read, check=partial(whole, p, target, source.tally()))
