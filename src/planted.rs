@@ -39,10 +39,12 @@ pub enum Bug {
     SlotIsNotLookedUp,
     /// A record counts before it is in the store.
     NotMirrored,
+    /// A slot counts as committed when a later one is, however far beyond the present that lies.
+    LaterSlotCommits,
 }
 
 /// All of them.
-pub const ALL: [Bug; 14] = [
+pub const ALL: [Bug; 15] = [
     Bug::DeadlineFromAnswer,
     Bug::UnknownIsFailure,
     Bug::UnknownIsCleanedUp,
@@ -57,6 +59,7 @@ pub const ALL: [Bug; 14] = [
     Bug::UnnamedIndexIsTrusted,
     Bug::SlotIsNotLookedUp,
     Bug::NotMirrored,
+    Bug::LaterSlotCommits,
 ];
 
 thread_local! {

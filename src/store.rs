@@ -210,6 +210,10 @@ pub trait Store: Debug + Send + Sync {
     /// The first refusal. Some of the others may have been deleted.
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError>;
 
+    /// Learns the store's time where none of its answers tells it by itself; [`Store::clock_offset`] says it then. For those who may write:
+    /// it may take a write.
+    async fn ask_time(&self) {}
+
     /// Store clock minus own clock, as of the last answer that carried the store's time; `None` before the first.
     fn clock_offset(&self) -> Option<SignedDuration>;
 }

@@ -28,6 +28,7 @@ use crate::job::report::whoami::{
     EtcdState, EtcdStatus, PeerSeen, Reason, RoleStatus, StoreStatus, Warning, WhoamiReport,
 };
 use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
+use crate::journal::future::WrongClock;
 use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
 use crate::repo::format::JournalHome;
@@ -188,6 +189,15 @@ fn whoami_role(role: &RoleStatus) -> Value {
             Warning::StoreUnreadable => json!({ "kind": "store_unreadable" }),
             Warning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),
             Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
+            Warning::FutureDates(future) => {
+                let clock = match future.clock {
+                    WrongClock::Writer => "writer",
+                    WrongClock::Reader => "reader",
+                    WrongClock::Unclear => "unclear",
+                };
+                let node = future.node.as_ref().map(|node| &node.name);
+                json!({ "kind": "future", "count": future.count, "latest": utc(future.latest), "node": node, "clock": clock })
+            }
             Warning::Drift { node, version, config } => {
                 json!({ "kind": "drift", "node": node, "version": version, "config": config })
             }
@@ -290,7 +300,7 @@ pub fn journal(role: &RoleName, lines: &[JournalLine]) -> String {
     document(json!({ "role": role, "records": records }))
 }
 
-/// `takeover`, `pause` and `resume`.
+/// `takeover`, `pause`, `resume`, `journal adopt` and `journal amend`.
 pub fn acted(acted: &Acted) -> String {
     let pause = |paused: &Paused| {
         json!({
@@ -300,10 +310,13 @@ pub fn acted(acted: &Acted) -> String {
     let (change, term, from, pause) = match &acted.change {
         Change::Paused(paused) => ("paused", None, None, Some(pause(paused))),
         Change::Resumed(paused) => ("resumed", None, None, Some(pause(paused))),
-        Change::NotPaused | Change::Sound | Change::InStore => ("none", None, None, None),
+        Change::NotPaused | Change::Sound | Change::InStore | Change::NothingFuture | Change::ClockOff { .. } => {
+            ("none", None, None, None)
+        }
         Change::TookOver { term, from } => ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None),
         Change::HadIt { term } => ("none", Some(*term), None, None),
         Change::Adopted { term, .. } => ("adopted", Some(*term), None, None),
+        Change::Amended(_) => ("amended", None, None, None),
     };
     document(json!({ "role": acted.role, "change": change, "term": term, "from": from, "pause": pause }))
 }

@@ -181,6 +181,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::Key(args) => key(session, &args).await,
         Command::Journal(verbs::Journal::Show(args)) => journal(session, &args).await,
         Command::Journal(verbs::Journal::Adopt(args)) => operate(session, &args.role, &wire::Act::Adopt).await,
+        Command::Journal(verbs::Journal::Amend(args)) => operate(session, &args.role, &wire::Act::Amend).await,
         Command::Config(args) => config(session, &args),
         Command::Completions(args) => {
             generate::completions(args.shell, &mut session.out)?;

@@ -253,6 +253,8 @@ pub enum Act {
     Resume,
     /// Lets the journal go on from the store's last record.
     Adopt,
+    /// Takes back what is dated beyond the present.
+    Amend,
 }
 
 /// Does it.
@@ -270,6 +272,7 @@ pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Resul
         }
         Act::Resume => operator.resume(&repository).await?,
         Act::Adopt => adopt(&operator, &repository).await?,
+        Act::Amend => operator.amend(&repository).await?,
     })
 }
 

@@ -10,6 +10,8 @@ use crate::journal::record::TakeoverWhy;
 use crate::journal::state::{Paused, View};
 use crate::notice::event::{Event, Kind};
 use crate::notice::ledger::Watcher;
+use crate::role::commits::SlotCommits;
+use crate::role::present;
 use crate::role::slot::Plan;
 
 /// A pause without an end that is older than this was forgotten.
@@ -27,7 +29,7 @@ pub(super) struct Glimpse {
     holder: Option<(NodeId, Term, Timestamp, TakeoverWhy)>,
     /// The number of the holder's newest record, as far as a state tells.
     sign: u64,
-    last_slot: Option<Timestamp>,
+    commits: SlotCommits,
     /// When the newest snapshot was committed.
     committed: Option<Timestamp>,
     /// The number of its record; 0: there is none. `None`: nobody has looked.
@@ -53,7 +55,7 @@ impl Glimpse {
         Self {
             holder: state.holder.as_ref().map(|h| (h.node.id, h.term, h.time, h.why)),
             sign,
-            last_slot: state.last_slot,
+            commits: view.commits(),
             committed: state.snapshots.last().map(|snapshot| snapshot.time),
             snapshot: Some(state.snapshots.last().map_or(0, |snapshot| snapshot.seq.0)),
             paused: state.paused.clone(),
@@ -122,7 +124,7 @@ impl Sight<'_> {
 
     /// Everything since the last committed slot is one event, however many slots it comes to.
     pub(super) fn missed(&self, glimpse: &Glimpse) -> Option<Event> {
-        let missed = self.plan?.missed(glimpse.last_slot, self.running, self.now).slots;
+        let missed = self.plan?.missed(&glimpse.commits, self.running, self.now).slots;
         let mut owed = missed.iter().filter(|slot| self.paused_until.is_none_or(|until| slot.starts > until));
         let first = owed.next()?;
         Some(Event { slot: Some(first.at), count: Some(1 + owed.count() as u64), ..self.event(Kind::Missed) })
@@ -151,11 +153,9 @@ impl Sight<'_> {
 
     fn paused_too_long(&self, glimpse: &Glimpse) -> Option<Event> {
         let paused = glimpse.paused.as_ref().filter(|paused| paused.until.is_none())?;
-        (self.now.duration_since(paused.time) >= PAUSED_MAX).then(|| Event {
-            detail: paused.why.clone(),
-            time: paused.time,
-            ..self.event(Kind::PausedTooLong)
-        })
+        // Of one that is dated beyond the present nobody knows how old it is.
+        let is_old = self.now.duration_since(paused.time) >= PAUSED_MAX || present::is_beyond(paused.time, self.now);
+        is_old.then(|| Event { detail: paused.why.clone(), time: paused.time, ..self.event(Kind::PausedTooLong) })
     }
 
     /// What an audit found, as far as it is not seen in the state.
@@ -165,6 +165,7 @@ impl Sight<'_> {
                 Finding::SameChanges(streak) => ("same_changes", streak.runs, None),
                 Finding::EverythingChanged(streak) => ("everything_changed", streak.runs, None),
                 Finding::Flapping { count, .. } => ("flapping", *count, None),
+                Finding::Future { count, nodes, .. } => ("future", *count, Some(nodes.join(", "))),
                 Finding::Hole { record } => ("hole", 1, Some(record.clone())),
                 Finding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
                 Finding::Missed { .. } | Finding::Late { .. } | Finding::Duplicate { .. } => return None,
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn slots_are_missed_unless_they_run_or_were_paused() {
-        let glimpse = Glimpse { last_slot: Some(at(60)), ..Glimpse::default() };
+        let glimpse = Glimpse { commits: SlotCommits::new([at(60)], None), ..Glimpse::default() };
         assert_eq!(seen(&glimpse, 150, |_| ()), [""; 0], "there is still time");
         assert_eq!(seen(&glimpse, 151, |_| ()), ["missed 1"]);
         assert_eq!(seen(&glimpse, 151, |sight| sight.running = Some(at(120))), [""; 0]);
@@ -234,13 +235,14 @@ mod tests {
     fn a_pause_excuses_and_one_without_an_end_is_told_after_a_day() {
         let node = NodeRef { id: ME, name: "east".to_owned() };
         let paused = |until| Glimpse {
-            last_slot: Some(at(60)),
+            commits: SlotCommits::new([at(60)], None),
             paused: Some(Paused { node: node.clone(), time: at(100), until, why: None }),
             ..Glimpse::default()
         };
         assert_eq!(seen(&paused(None), 400, |_| ()), [""; 0]);
         assert_eq!(seen(&paused(None), 100 + 24 * 60, |_| ()), ["paused_too_long 0"]);
         assert_eq!(seen(&paused(Some(at(5000))), 4000, |_| ()), [""; 0], "somebody said how long");
+        assert_eq!(seen(&paused(None), 94, |_| ()), ["paused_too_long 0"], "how old it is nobody knows");
     }
 
     #[test]

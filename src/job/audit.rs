@@ -47,7 +47,7 @@ pub async fn audit(
     let entered = since.checked_sub(LEAD).unwrap_or(Timestamp::MIN);
     let from = history::checkpoint_before(&repository, &extent, entered).await?;
     let base = from.as_ref().map(|view| view.state.clone()).unwrap_or_default();
-    let mut account = Account::new(plan, Period { since, now }, &base);
+    let mut account = Account::new(plan, Period { since, now }, &base, repository.format.created);
     let mut each = |record: &Record, digest| account.take(record, digest);
     let read = history::read(&repository, known.as_ref(), &extent, from, &mut found, &mut each).await?;
     let audit = account.finish(role.name.clone(), found.into_damages());
@@ -56,7 +56,7 @@ pub async fn audit(
 
 /// Slots with more than one commit, the last of them in the time from `since` on, as far as a state tells.
 pub(crate) fn duplicates(state: &State, since: Timestamp) -> Vec<Finding> {
-    Ledger::of_state(state).duplicates(since)
+    Ledger::of_state(state, None).duplicates(since)
 }
 
 #[cfg(test)]

@@ -135,6 +135,8 @@ impl<'a> Opening<'a> {
             // It saves a request.
             tracing::warn!("the key slot cannot be remembered: {error}");
         }
+        // Which slot is due, and how records are dated, rests on it.
+        repository.store.ask_time().await;
         let seats = runner.sessions.seats();
         let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
         let view = journal.read(memory.view.as_ref()).await?;
@@ -176,6 +178,7 @@ impl<'a> Opening<'a> {
         let memory = Local::peek(&runner.env, &runner.state_dir, keys.repo()).load(runner.node.id);
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
+        let journal = journal.created(repository.format.created);
         let view = journal.read(memory.view.as_ref()).await?;
         Ok((history(&view, &memory, runner.node.id), view))
     }
@@ -331,10 +334,7 @@ pub fn history(view: &View, memory: &Memory, node: NodeId) -> History {
     History {
         holder: view.state.holder.as_ref().map(holding),
         own_term: memory.own.map(|own| own.term),
-        #[cfg(not(feature = "planted"))]
-        last_slot: view.state.last_slot,
-        #[cfg(feature = "planted")]
-        last_slot: view.state.last_slot.filter(|_| !view.forgets_slot()),
+        commits: view.commits(),
         paused,
         cloned: view.state.clones.contains(&node),
     }

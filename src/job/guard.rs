@@ -389,10 +389,8 @@ impl<'a> Guard<'a> {
         if let Some(offset) = self.repository.store.clock_offset().filter(|offset| election::is_off(*offset)) {
             return done(nothing(self.role, Outcome::Unknown), Reason::ClockOff { offset });
         }
-        let (now, committed) = (self.runner.env.clock.now(), view.state.last_slot);
-        #[cfg(feature = "planted")]
-        let committed = committed.filter(|_| !view.forgets_slot());
-        match (plan.pending(committed, now), plan.due(now)) {
+        let (now, commits) = (self.runner.env.clock.now(), view.commits());
+        match (plan.pending(&commits, now), plan.due(now)) {
             (Some(slot), _) => Ok(Some(slot)),
             (None, Some(due)) => {
                 let report = RoleReport { slot: Some(due.at), ..nothing(self.role, Outcome::Skipped) };

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use crate::config::{JournalPlace, KeySource};
 use crate::env::Env;
@@ -136,7 +137,7 @@ pub async fn init(
         v: format::VERSION,
         role: role.clone(),
         repo,
-        created: env.clock.now(),
+        created: store_time(store.as_ref(), env.clock.now()),
         cipher,
         journal,
         chunker: ChunkerParams::default(),
@@ -149,6 +150,11 @@ pub async fn init(
         JournalHome::Etcd { .. } => claim::put_chosen(store.as_ref(), role, seats, Bytes::from(object)).await?,
     };
     found(Repository::open(store, role, key).await?, report, seats)
+}
+
+/// The store's time, as far as it is known: slots are owed from then on.
+fn store_time(store: &dyn Store, now: Timestamp) -> Timestamp {
+    store.clock_offset().and_then(|offset| now.checked_add(offset).ok()).unwrap_or(now)
 }
 
 /// The repository that is there, if it is what the config wants.

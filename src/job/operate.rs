@@ -1,9 +1,9 @@
-//! What operators do to a role: `pause`, `resume`, `takeover`. Recorded in the journal with the node's name, so that everybody
+//! What operators do to a role: `pause`, `resume`, `takeover`, `journal amend`. Recorded in the journal with the node's name, so that everybody
 //! can see who did what; they need no permit, because a person answers for them.
 
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::config::RoleSettings;
 use crate::env::Env;
@@ -11,11 +11,12 @@ use crate::ids::{InstanceId, RoleName, Seq, Term};
 use crate::job::local::Local;
 use crate::job::repository::Repository;
 use crate::job::seat::Seats;
+use crate::journal::future::{FutureDates, future_dates};
 use crate::journal::log::{Act, AppendError, Journal, JournalError};
 use crate::journal::record::{NodeRef, PauseBody, TakeoverWhy};
 use crate::journal::standing::Rift;
 use crate::journal::state::{Holder, Paused, View};
-use crate::role::election;
+use crate::role::{election, present};
 
 /// How often an act is tried again after something else was appended meanwhile.
 const ATTEMPTS: u32 = 16;
@@ -78,6 +79,15 @@ pub enum Change {
     Sound,
     /// The journal is in the store: there is no head to adopt.
     InStore,
+    /// What was dated beyond the present is dated now, and commits no slot.
+    Amended(FutureDates),
+    /// Nothing was; nothing was written.
+    NothingFuture,
+    /// This node does not know what the present is; nothing was written.
+    ClockOff {
+        /// The store's clock minus its own.
+        offset: SignedDuration,
+    },
 }
 
 impl Operator<'_> {
@@ -122,6 +132,27 @@ impl Operator<'_> {
             })
             .await?;
         Ok(Acted { role: view.role, change: before.map_or(Change::NotPaused, Change::Resumed) })
+    }
+
+    /// Says that whatever is dated beyond the present was dated by a wrong clock.
+    ///
+    /// # Errors
+    /// The journal cannot be read or written.
+    pub async fn amend(&self, repository: &Repository) -> Result<Acted, AppendError> {
+        let store = repository.store.as_ref();
+        store.ask_time().await;
+        let acted = |change| Acted { role: repository.role().clone(), change };
+        // The act would date whatever is right at this node's wrong time.
+        if let Some(offset) = store.clock_offset().filter(|offset| present::is_off(*offset)) {
+            return Ok(acted(Change::ClockOff { offset }));
+        }
+        let mut found = None;
+        self.note(repository, Act::Amend, |view| {
+            found = future_dates(view, self.node.id, self.env.clock.now(), store.clock_offset());
+            found.is_some()
+        })
+        .await?;
+        Ok(acted(found.map_or(Change::NothingFuture, Change::Amended)))
     }
 
     /// Appends `act` if it `makes_sense`; the view after it, or the one in which it made none.
@@ -172,7 +203,9 @@ impl Operator<'_> {
 mod tests {
     use super::*;
     use crate::ids::NodeId;
+    use crate::job::backup::Ask;
     use crate::job::testing::Rig;
+    use crate::journal::future::WrongClock;
 
     fn operator(rig: &Rig, n: u8) -> Operator<'_> {
         let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
@@ -196,9 +229,42 @@ mod tests {
         let (_, view) = first.open(&rig.repository).await.unwrap();
         assert_eq!((view.term(), view.head.as_ref().unwrap().seq.0), (Term(1), 2), "only what happened is written");
         assert_eq!(first.resume(&rig.repository).await.unwrap().change, Change::Resumed(paused));
+        assert_eq!(first.amend(&rig.repository).await.unwrap().change, Change::NothingFuture);
         let Change::TookOver { term, from } = second.take_over(&rig.repository, &rig.role).await.unwrap().change else {
             panic!("not taken over")
         };
         assert_eq!((term, from.unwrap().node.name.as_str()), (Term(2), "node1"));
+    }
+
+    #[tokio::test]
+    async fn what_a_wrong_clock_dated_is_amended_by_a_node_that_knows_the_time() {
+        let mut rig = Rig::new().await;
+        rig.write("a", "1");
+        let year = SignedDuration::from_hours(365 * 24);
+        let now = rig.env.clock.now();
+        // Dated by the store's clock, which is what was wrong here.
+        rig.memory.set_clock_offset(year);
+        let ask = Ask { slot: Some(now + year), ..Ask::default() };
+        let wrong = rig.backup_as(&rig.runner(), &ask).await.snapshot;
+        assert!(wrong.time.duration_since(now) > year / 2);
+        let operator = operator(&rig, 1);
+        let Change::ClockOff { offset } = operator.amend(&rig.repository).await.unwrap().change else {
+            panic!("amended")
+        };
+        assert!(offset > year / 2, "a node whose clock is off does not say what the present is");
+        rig.memory.set_clock_offset(SignedDuration::ZERO);
+        let Change::Amended(found) = operator.amend(&rig.repository).await.unwrap().change else {
+            panic!("not amended")
+        };
+        assert_eq!((found.count, found.latest >= now + year, found.clock), (1, true, WrongClock::Writer));
+        let view = rig.archive().await.view;
+        let snapshot = view.state.snapshots.last().unwrap();
+        assert!(
+            (snapshot.id, snapshot.slot) == (wrong.id, None) && !present::is_beyond(snapshot.time, now),
+            "{snapshot:?}"
+        );
+        assert_eq!(view.state.last_slot, None);
+        assert_eq!(operator.amend(&rig.repository).await.unwrap().change, Change::NothingFuture);
+        rig.role.name = view.role;
     }
 }

@@ -111,7 +111,7 @@ impl Plan {
     ) -> Result<Self, PruneError> {
         let Some(keep) = &role.keep else { return Err(PruneError::KeepsAll(role.name.clone())) };
         let snapshots = &view.state.snapshots;
-        let verdicts = retain(keep, snapshots, zone);
+        let verdicts = retain(keep, snapshots, store_time(repository, now), zone);
         let kept: Vec<&Snapshot> = snapshots.iter().zip(&verdicts).filter(|(_, v)| v.kept).map(|(s, _)| s).collect();
         let survey = Survey::take(repository, &view.state, &kept).await?;
         let strays = survey.strays(store_time(repository, now), STRAY_AGE);
@@ -228,6 +228,7 @@ pub async fn run(
         Err(refused) => return Ok(Pruned::Refused(Box::new(refused))),
     };
     let Approach { repository, plan, assessment, .. } = approach;
+    repository.store.ask_time().await;
     // Also where no slot is told by it: it tells what has waited long enough.
     if let Some(offset) = repository.store.clock_offset().filter(|offset| election::is_off(*offset)) {
         let report = RoleReport::nothing(role.name.clone(), Outcome::Unknown);
@@ -277,12 +278,12 @@ pub(crate) async fn under(
 
 /// Why each snapshot stays, or that it goes; in the journal's order. The newest one stays whatever the clocks said: the next run
 /// goes on from it.
-fn retain(keep: &Keep, snapshots: &[Snapshot], zone: &TimeZone) -> Vec<Verdict> {
+fn retain(keep: &Keep, snapshots: &[Snapshot], now: Timestamp, zone: &TimeZone) -> Vec<Verdict> {
     let mut order: Vec<usize> = (0..snapshots.len()).collect();
     order.sort_by_key(|n| snapshots[*n].time);
     let times: Vec<Timestamp> = order.iter().map(|n| snapshots[*n].time).collect();
     let mut reasons = vec![Vec::new(); snapshots.len()];
-    for (n, found) in order.into_iter().zip(retention::decide(keep, &times, zone)) {
+    for (n, found) in order.into_iter().zip(retention::decide(keep, &times, now, zone)) {
         reasons[n] = found;
     }
     let verdict = |(n, (snapshot, reasons)): (usize, (&Snapshot, Vec<Why>))| Verdict {

@@ -85,7 +85,7 @@ impl Seats {
     ) -> Result<Journal, JournalError> {
         self.agree(repository)?;
         let (store, keys) = (repository.store.clone(), repository.keys.clone());
-        let journal = Journal::new(store, keys, env.clone(), node.clone(), instance);
+        let journal = Journal::new(store, keys, env.clone(), node.clone(), instance).created(repository.format.created);
         let JournalHome::Etcd { cluster: home } = repository.format.journal else { return Ok(journal) };
         let role = || repository.role().clone();
         let register = self.register(&register::head(repository.keys.repo()));

@@ -31,6 +31,7 @@ use crate::job::report::whoami::{
     TermInfo, Warning, WhoamiReport,
 };
 use crate::job::repository::{OpenError, Repository};
+use crate::journal::future::future_dates;
 use crate::journal::record::NodeRef;
 use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion, StandbyReason, UnknownReason};
 use crate::role::identity;
@@ -321,8 +322,7 @@ fn status(
 
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
-    let last_slot = view.and_then(|view| view.state.last_slot);
-    let mut warnings = warnings(looked, plan.as_ref(), last_slot, now);
+    let mut warnings = warnings(looked, plan.as_ref(), node, now);
     // Who lives by etcd's word is taken at that.
     let registered = match &etcd {
         Some(EtcdStatus::Ok { nodes, .. }) => nodes.as_slice(),
@@ -344,7 +344,7 @@ fn status(
         },
         last_backup: view.and_then(|view| view.state.snapshots.last()).map(|snapshot| info(&role.name, snapshot)),
         next_slot: plan.as_ref().and_then(|plan| plan.next(now)).map(|slot| slot.at),
-        slots: plan.as_ref().zip(view).and_then(|(plan, view)| recent(plan, &view.state, now)),
+        slots: plan.as_ref().zip(view).and_then(|(plan, view)| recent(plan, view, now)),
         store: looked.state.clone(),
         etcd: etcd.map(|status| EtcdState {
             endpoints: asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.clone()).unwrap_or_default(),
@@ -359,7 +359,7 @@ fn status(
     }
 }
 
-fn warnings(looked: &Looked, plan: Option<&Plan>, last_slot: Option<Timestamp>, now: Timestamp) -> Vec<Warning> {
+fn warnings(looked: &Looked, plan: Option<&Plan>, node: NodeId, now: Timestamp) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if matches!(looked.state.status, StoreStatus::Failed(_)) {
         warnings.push(Warning::StoreUnreadable);
@@ -373,7 +373,11 @@ fn warnings(looked: &Looked, plan: Option<&Plan>, last_slot: Option<Timestamp>, 
     {
         warnings.push(Warning::ClockOff(seconds));
     }
-    let missed = plan.map(|plan| plan.missed(last_slot, None, now).slots).unwrap_or_default();
+    let clock_offset = looked.state.clock_offset_seconds.map(SignedDuration::from_secs);
+    let future = looked.archive.as_ref().and_then(|archive| future_dates(&archive.view, node, now, clock_offset));
+    warnings.extend(future.map(Warning::FutureDates));
+    let commits = looked.archive.as_ref().map(|archive| archive.view.commits()).unwrap_or_default();
+    let missed = plan.map(|plan| plan.missed(&commits, None, now).slots).unwrap_or_default();
     if let Some(last) = missed.last() {
         warnings.push(Warning::SlotsMissed { last: last.at, count: missed.len() });
     }

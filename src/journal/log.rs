@@ -15,7 +15,9 @@ use jiff::Timestamp;
 
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, Seq, Term};
-use crate::journal::record::{self, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy};
+use crate::journal::record::{
+    self, AmendBody, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy,
+};
 use crate::journal::register::RegisterError;
 use crate::journal::search::{Listed, Search};
 use crate::journal::seat::{self, Seat, SeatError};
@@ -165,6 +167,8 @@ pub enum Act {
     Resume,
     /// This node exists twice.
     Clone(CloneBody),
+    /// What is dated beyond now was dated by a wrong clock.
+    Amend,
 }
 
 /// A role's journal in its store.
@@ -177,13 +181,20 @@ pub struct Journal {
     instance: InstanceId,
     /// Where it is decided who appends; `None`: in the store.
     seat: Option<Seat>,
+    /// When the repository was made, where that is known.
+    created: Option<Timestamp>,
 }
 
 impl Journal {
     /// The journal of the repository that `keys` belong to, written as this node and process. Where it lives in a register this
     /// reads what is in the store, and must not append.
     pub fn new(store: Arc<dyn Store>, keys: Keys, env: Env, node: NodeRef, instance: InstanceId) -> Self {
-        Self { store, keys, env, node, instance, seat: None }
+        Self { store, keys, env, node, instance, seat: None, created: None }
+    }
+
+    /// Of a repository that was made then: what it shows says so.
+    pub fn created(self, at: Timestamp) -> Self {
+        Self { created: Some(at), ..self }
     }
 
     /// With its head in a register.
@@ -344,7 +355,8 @@ impl Journal {
     /// The view at `head`: from `start` if it is at most so many records behind, otherwise from the newest checkpoint that is nearer.
     async fn fold(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
         // What an older version read past, this one may understand: its view shows that the history is the same, and no more.
-        let start = start.filter(|view| view.understood());
+        // An older version did not take down all that a state has now, either; it did not take down when the repository was made.
+        let start = start.filter(|view| view.understood() && view.created.is_some() >= self.created.is_some());
         let known = seq_of(start).0;
         let mut fetched = BTreeMap::new();
         let mut at = head.0 - head.0 % record::CHECKPOINT_STEP;
@@ -385,6 +397,7 @@ impl Journal {
                 Record::decode(&object, Some(&self.keys)).map_err(|error| JournalError::Record { seq, error })?;
             view.apply(&record, record::digest(&object)).map_err(|error| JournalError::Fold { seq, error })?;
         }
+        view.created = self.created.or(view.created);
         Ok(view)
     }
 
@@ -455,6 +468,7 @@ impl Journal {
             Act::Pause(body) => Body::Pause(body),
             Act::Resume => Body::Resume,
             Act::Clone(body) => Body::Clone(body),
+            Act::Amend => Body::Amend(AmendBody {}),
         };
         self.create(view, Draft { term: view.term(), takeover: None, body, slot: None }, None).await
     }

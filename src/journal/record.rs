@@ -62,7 +62,7 @@ pub struct Record {
     pub store_time: Option<Timestamp>,
     /// The slot it is for.
     pub slot: Option<Timestamp>,
-    /// The newest slot that was committed before it.
+    /// The slot that was committed last before it.
     pub last_slot: Option<Timestamp>,
     /// The record before.
     pub prev: Option<Digest>,
@@ -89,6 +89,8 @@ pub enum Body {
     Pause(PauseBody),
     /// An operator ended that.
     Resume,
+    /// An operator said that what is dated beyond this record was dated by a wrong clock.
+    Amend(AmendBody),
     /// Snapshots are forgotten, and what nothing needs any more is condemned: nothing may refer to it from here on.
     Prune(PruneBody),
     /// What some prunes condemned is deleted.
@@ -106,7 +108,7 @@ impl Body {
     /// Whether a person did it.
     pub fn is_operators(&self) -> bool {
         match self {
-            Body::Pause(_) | Body::Resume => true,
+            Body::Pause(_) | Body::Resume | Body::Amend(_) => true,
             Body::Takeover(takeover) => matches!(takeover.why, TakeoverWhy::Operator | TakeoverWhy::Adopt),
             _ => false,
         }
@@ -123,6 +125,7 @@ impl Body {
             Body::Clone(body) => ("clone", json(serde_json::to_value(body))),
             Body::Pause(body) => ("pause", json(serde_json::to_value(body))),
             Body::Resume => ("resume", serde_json::Value::Object(serde_json::Map::default())),
+            Body::Amend(body) => ("amend", json(serde_json::to_value(body))),
             Body::Prune(body) => ("prune", json(serde_json::to_value(body))),
             Body::Swept(body) => ("swept", json(serde_json::to_value(body))),
             Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
@@ -197,6 +200,10 @@ pub struct PauseBody {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub why: Option<String>,
 }
+
+/// The body of an amendment: the record's own time is the present that it speaks of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AmendBody {}
 
 /// The body of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -364,6 +371,7 @@ impl Record {
             "clone" => Body::Clone(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "pause" => Body::Pause(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "resume" => Body::Resume,
+            "amend" => Body::Amend(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "prune" => Body::Prune(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "swept" => Body::Swept(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             _ => Body::Unknown { kind: raw.kind, body: raw.body },

@@ -1,20 +1,29 @@
-//! Folding records into state: what is live, who writes, which slot was last. Pure; the same records give the same state
+//! Folding records into state: what is live, who writes, which slots are committed. Pure; the same records give the same state
 //! on every node.
+//!
+//! No time that a record says is made a maximum: a clock that was wrong once would stay for ever. What was last is last by the order of
+//! the records.
 //!
 //! The promises "one lineage" and "terms never go back" are checked here for everything that is read: a record that does
 //! not follow is refused, whoever wrote it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term};
 use crate::journal::record::{Body, Changes, Cost, NodeRef, PruneBody, Record, TakeoverWhy};
+use crate::role::commits::SlotCommits;
+use crate::role::present;
 use crate::role::twin::Newest;
 
 /// How many slots of forgotten snapshots are remembered.
 const PAST_SLOTS_KEPT: usize = 64;
+
+/// How many slots of guarded commands are remembered, the newest by the order of their records: a clock that is ahead needs as many
+/// slots of real time to push the others out, and the oldest of those is closed by a later one then.
+const COMMAND_SLOTS_KEPT: usize = 64;
 
 /// Who may write: the newest takeover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +55,7 @@ pub struct Snapshot {
     pub term: Term,
     /// Who wrote it.
     pub node: NodeRef,
-    /// When, by the store's clock if the writer saw it, else by the writer's.
+    /// When, by the store's clock if the writer saw it, else by the writer's; what an operator amended is dated at that act.
     pub time: Timestamp,
     /// The slot it is for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -98,7 +107,7 @@ pub struct Condemned {
 pub struct State {
     /// Who may write.
     pub holder: Option<Holder>,
-    /// The newest slot that was committed.
+    /// The slot that was committed last, by the order of the records. Not the latest: a clock may have been wrong.
     pub last_slot: Option<Timestamp>,
     /// The live snapshots, oldest first.
     pub snapshots: Vec<Snapshot>,
@@ -122,9 +131,50 @@ pub struct State {
     /// The newest committed slots of forgotten snapshots: the last ones are counted, whatever was kept.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub past_slots: BTreeSet<Timestamp>,
+    /// The slots that guarded commands committed last, by the order of their records.
+    #[serde(skip_serializing_if = "VecDeque::is_empty", default)]
+    pub command_slots: VecDeque<Timestamp>,
     /// What a newer version keeps here. It is carried along, and keeps this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+impl State {
+    /// Every committed slot that is remembered, in no order.
+    pub fn slots(&self) -> impl Iterator<Item = Timestamp> {
+        let live = self.snapshots.iter().filter_map(|snapshot| snapshot.slot);
+        live.chain(self.past_slots.iter().copied()).chain(self.command_slots.iter().copied()).chain(self.last_slot)
+    }
+
+    /// Takes back what was dated beyond `present`: it is dated then, and commits no slot.
+    fn amend(&mut self, present: Timestamp) {
+        let is_future = |at: &Timestamp| present::is_beyond(*at, present);
+        let amend = |at: &mut Timestamp| *at = if is_future(at) { present } else { *at };
+        for snapshot in &mut self.snapshots {
+            amend(&mut snapshot.time);
+            snapshot.slot = snapshot.slot.filter(|slot| !is_future(slot));
+        }
+        self.past_slots.retain(|slot| !is_future(slot));
+        self.command_slots.retain(|slot| !is_future(slot));
+        self.last_slot = self
+            .last_slot
+            .filter(|slot| !is_future(slot))
+            .or_else(|| self.slots().filter(|slot| !is_future(slot)).max());
+        self.holder.iter_mut().for_each(|holder| amend(&mut holder.time));
+        self.paused.iter_mut().for_each(|paused| amend(&mut paused.time));
+        self.condemned.iter_mut().for_each(|condemned| amend(&mut condemned.time));
+        self.pruned.iter_mut().for_each(amend);
+    }
+
+    /// Whether this is the state of a checkpoint that the records before it add up to, if those are `folded`. A checkpoint may leave out
+    /// what the version that wrote it did not know; a reader goes on from what it says.
+    fn is_told_by(&self, folded: &State) -> bool {
+        let mut folded = folded.clone();
+        if self.command_slots.is_empty() {
+            folded.command_slots.clear();
+        }
+        *self == folded
+    }
 }
 
 /// The newest record of a journal, as the next one must continue it.
@@ -158,6 +208,9 @@ pub struct View {
     /// processes that this node's state directory has never seen.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub writers: BTreeMap<NodeId, Newest>,
+    /// When the repository was made, as its `format` says; `None`: whoever read this did not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub created: Option<Timestamp>,
 }
 
 /// A record that does not follow the one before.
@@ -199,7 +252,8 @@ pub enum FoldError {
 impl View {
     /// A journal without records.
     pub fn empty(role: RoleName, repo: RepoId) -> Self {
-        Self { role, repo, head: None, state: State::default(), unknown_kinds: Vec::new(), writers: BTreeMap::new() }
+        let (state, writers) = (State::default(), BTreeMap::new());
+        Self { role, repo, head: None, state, unknown_kinds: Vec::new(), writers, created: None }
     }
 
     /// The number that the next record gets.
@@ -217,9 +271,18 @@ impl View {
         self.unknown_kinds.is_empty() && self.state.unknown.is_empty()
     }
 
+    /// The committed slots, as far as they are remembered.
+    pub fn commits(&self) -> SlotCommits {
+        #[cfg(feature = "planted")]
+        if self.forgets_slot() {
+            return SlotCommits::new([], self.created);
+        }
+        SlotCommits::new(self.state.slots(), self.created)
+    }
+
     /// Whether the newest record is a takeover, and the bug is planted that forgets slots then.
     #[cfg(feature = "planted")]
-    pub(crate) fn forgets_slot(&self) -> bool {
+    fn forgets_slot(&self) -> bool {
         let newest = self.head.as_ref().map(|head| head.seq);
         crate::planted::is(crate::planted::Bug::SlotIsNotLookedUp)
             && self.state.holder.as_ref().is_some_and(|holder| Some(holder.seq) == newest)
@@ -231,7 +294,8 @@ impl View {
         let before = record.seq.0.checked_sub(1).filter(|&seq| seq > 0)?;
         let head = Head { seq: Seq(before), digest: record.prev?, node: record.node.clone(), time: record.time };
         let (role, repo) = (record.role.clone(), record.repo);
-        Some(View { role, repo, head: Some(head), state, unknown_kinds: Vec::new(), writers: BTreeMap::new() })
+        let (unknown_kinds, writers) = (Vec::new(), BTreeMap::new());
+        Some(View { role, repo, head: Some(head), state, unknown_kinds, writers, created: None })
     }
 
     /// Adds the next record, whose object has this digest.
@@ -245,8 +309,12 @@ impl View {
         if record.prev != self.head.as_ref().map(|head| head.digest) {
             return Err(FoldError::Chain);
         }
-        if record.state.as_ref().is_some_and(|state| *state != self.state) {
-            return Err(FoldError::Checkpoint);
+        if let Some(state) = record.state.as_ref().filter(|state| **state != self.state) {
+            if !state.is_told_by(&self.state) {
+                return Err(FoldError::Checkpoint);
+            }
+            // Whoever begins here knows no more than this.
+            self.state.clone_from(state);
         }
         self.apply_term(record)?;
         match &record.body {
@@ -264,7 +332,7 @@ impl View {
             }
             Body::Snapshot(body) => {
                 self.state.indexes.extend_from_slice(&body.indexes);
-                self.state.last_slot = self.state.last_slot.max(record.slot);
+                self.state.last_slot = record.slot.or(self.state.last_slot);
                 self.state.snapshots.push(Snapshot {
                     id: digest,
                     seq: record.seq,
@@ -281,7 +349,11 @@ impl View {
                 });
             }
             Body::End(body) if body.exit == 0 && !body.stopped => {
-                self.state.last_slot = self.state.last_slot.max(record.slot);
+                self.state.last_slot = record.slot.or(self.state.last_slot);
+                self.state.command_slots.extend(record.slot);
+                while self.state.command_slots.len() > COMMAND_SLOTS_KEPT {
+                    self.state.command_slots.pop_front();
+                }
             }
             Body::Begin(_) | Body::End(_) => {}
             Body::Clone(_) => {
@@ -296,6 +368,7 @@ impl View {
                 });
             }
             Body::Resume => self.state.paused = None,
+            Body::Amend(_) => self.state.amend(record.store_time.unwrap_or(record.time)),
             Body::Prune(body) => self.prune(record, body),
             Body::Swept(body) => self.state.condemned.retain(|condemned| !body.prunes.contains(&condemned.seq)),
             Body::Unknown { kind, .. } => {
@@ -338,7 +411,7 @@ impl View {
             (Body::Takeover(_), _) if before.0.checked_add(1) != Some(record.term.0) => wrong,
             (Body::Takeover(_), _) => Ok(()),
             // Operators' acts, and what a clone says of itself, need no permit, and change no term.
-            (Body::Pause(_) | Body::Resume | Body::Clone(_), None) if record.term == before => Ok(()),
+            (Body::Pause(_) | Body::Resume | Body::Clone(_) | Body::Amend(_), None) if record.term == before => Ok(()),
             // What a newer version does without a permit is for it to judge; terms still never go back.
             (Body::Unknown { .. }, None) if record.term >= before => Ok(()),
             _ if record.term != before => wrong,
@@ -354,7 +427,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::ids::NodeId;
-    use crate::journal::record::{self, CloneBody, PauseBody, RecordError, SnapshotBody, Takeover};
+    use crate::journal::record::{self, CloneBody, EndBody, PauseBody, RecordError, SnapshotBody, Takeover};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
 
@@ -520,7 +593,6 @@ pub(crate) mod tests {
     fn the_slots_of_what_is_forgotten_are_remembered_up_to_a_number() {
         let mut view = empty();
         add(&mut view, 1, takeover());
-        let slot = |n: i64| Timestamp::from_second(n * 60).unwrap();
         let all = PAST_SLOTS_KEPT as i64 + 6;
         for n in 0..all {
             let mut record = next(&view, 1, snapshot(n as u8));
@@ -536,6 +608,63 @@ pub(crate) mod tests {
             assert_eq!(view.state.past_slots.first(), Some(&slot(first)), "the oldest go first");
         }
         assert_eq!(view.state.snapshots.len(), 1);
+    }
+
+    fn slot(n: i64) -> Timestamp {
+        Timestamp::from_second(n * 60).unwrap()
+    }
+
+    fn end(view: &View, n: i64) -> Record {
+        let body = Body::End(EndBody { exit: 0, stopped: false, duration_ms: 1 });
+        Record { slot: Some(slot(n)), ..next(view, 1, body) }
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_takes_no_slot_from_those_that_are_right() {
+        let (mut view, year) = (empty(), 365 * 24 * 60);
+        add(&mut view, 1, takeover());
+        for n in [60, year, 120] {
+            let record = end(&view, n);
+            push(&mut view, &record).unwrap();
+            let commits = view.commits();
+            assert!(commits.contains(slot(60)) && commits.is_closed(slot(60), slot(200)), "after {n}");
+            assert!(!commits.is_closed(slot(180), slot(200)), "after {n}");
+            assert_eq!(view.state.last_slot, Some(slot(n)), "the last by the order of the records");
+        }
+        assert_eq!(view.commits().newest(slot(200)), Some(slot(120)));
+        let before = next(&view, 1, takeover()).last_slot;
+        assert_eq!(before, Some(slot(120)), "nothing has kept the year");
+        for n in 0..COMMAND_SLOTS_KEPT as i64 {
+            let record = end(&view, 121 + n);
+            push(&mut view, &record).unwrap();
+        }
+        assert_eq!(view.state.command_slots.len(), COMMAND_SLOTS_KEPT);
+        assert!(!view.commits().contains(slot(year)), "the oldest record goes first, not the oldest slot");
+    }
+
+    #[test]
+    fn a_state_of_an_older_version_is_gone_on_from_by_all_alike() {
+        let mut view = empty();
+        add(&mut view, 1, takeover());
+        let record = end(&view, 60);
+        push(&mut view, &record).unwrap();
+        // An older version wrote the checkpoint.
+        let mut old = next(&view, 1, snapshot(1));
+        old.state = Some(State { command_slots: VecDeque::new(), ..view.state.clone() });
+        let mut from = View::before_checkpoint(&old).unwrap();
+        push(&mut from, &old).unwrap();
+        push(&mut view, &old).unwrap();
+        assert_eq!(view.state, from.state);
+        assert!(view.commits().contains(slot(60)), "the last slot is known all the same");
+        for view in [&mut view, &mut from] {
+            let record = end(view, 120);
+            push(view, &record).unwrap();
+        }
+        let mut new = next(&view, 1, snapshot(1));
+        new.state = Some(view.state.clone());
+        push(&mut from.clone(), &new).unwrap();
+        new.state.as_mut().unwrap().command_slots.push_front(slot(7));
+        assert_eq!(push(&mut view, &new), Err(FoldError::Checkpoint), "what is written is checked");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Kind, Notice, Phase, Who};
 use crate::ids::RoleName;
+use crate::role::present;
 
 /// After this long something that lasts is told again.
 pub const REPEAT: SignedDuration = SignedDuration::from_hours(24);
@@ -27,6 +28,9 @@ const MEMORY: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// The most letters that wait. More of them are a storm, and the oldest tell what is no longer new.
 pub const OUTBOX_MAX: usize = 256;
+
+/// How long a process sees to a letter before another one may: longer than all its tries take.
+pub const CLAIM: SignedDuration = SignedDuration::from_mins(30);
 
 /// How often one letter is tried.
 pub const ATTEMPTS_MAX: u32 = 8;
@@ -101,7 +105,7 @@ impl Ledger {
         }
         let phase = match entry.told {
             None => Phase::Begun,
-            Some(told) if entry.event.kind.lasts() && now.duration_since(told) >= REPEAT => Phase::Lasts,
+            Some(told) if entry.event.kind.lasts() && is_past(told, REPEAT, now) => Phase::Lasts,
             Some(_) => return None,
         };
         entry.told = Some(now);
@@ -119,7 +123,7 @@ impl Ledger {
             }
             if !kind.lasts() {
                 // It has happened, whether it can still be seen or not.
-                return now.duration_since(entry.since) < MEMORY;
+                return !is_past(entry.since, MEMORY, now);
             }
             if entry.told.is_some() {
                 let event = Event { node: by.to_owned(), time: now, ..event.clone() };
@@ -152,8 +156,8 @@ impl Ledger {
     /// The letters that nobody sees to, for these channels; now the caller does until `claimed`. Those for channels that are no
     /// longer configured are dropped.
     pub fn claim(&mut self, channels: &[&str], now: Timestamp, claimed: Timestamp) -> Vec<Letter> {
-        self.outbox.retain(|letter| letter.claimed > now || channels.contains(&letter.channel.as_str()));
-        let free = self.outbox.iter_mut().filter(|letter| letter.claimed <= now);
+        self.outbox.retain(|letter| letter.is_claimed(now) || channels.contains(&letter.channel.as_str()));
+        let free = self.outbox.iter_mut().filter(|letter| !letter.is_claimed(now));
         free.map(|letter| {
             letter.claimed = claimed;
             letter.clone()
@@ -190,6 +194,18 @@ pub fn pause(attempts: u32) -> Duration {
     Duration::from_secs(1 << attempts.saturating_sub(1).min(6)).min(Duration::from_mins(1))
 }
 
+/// Whether something at `since` is so long past. What this node dated when its clock was ahead is: it would else wait until that time.
+fn is_past(since: Timestamp, long: SignedDuration, now: Timestamp) -> bool {
+    now.duration_since(since) >= long || present::is_beyond(since, now)
+}
+
+impl Letter {
+    /// Whether a process sees to it, as far as the clock was right when it said so.
+    fn is_claimed(&self, now: Timestamp) -> bool {
+        self.claimed > now && !present::is_beyond(self.claimed, now.saturating_add(CLAIM).unwrap_or(Timestamp::MAX))
+    }
+}
+
 impl Entry {
     /// Whether this node is the one of the pair to tell it.
     fn is_mine(&mut self, watcher: Watcher, now: Timestamp) -> bool {
@@ -200,7 +216,7 @@ impl Entry {
             Who::HolderByRecord => SILENCE_AFTER_RECORD,
         };
         match self.sign {
-            Some((before, since)) if before >= sign && !vouched => now.duration_since(since) >= silence,
+            Some((before, since)) if before >= sign && !vouched => is_past(since, silence, now),
             _ => {
                 self.sign = Some((sign, now));
                 false

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::book::Book;
 use super::event::{Notice, Words};
-use super::ledger::{Ledger, Letter, pause};
+use super::ledger::{CLAIM, Ledger, Letter, pause};
 use super::{command, webhook};
 use crate::config::{HttpUrl, NotifySettings};
 use crate::env::Env;
@@ -21,9 +21,6 @@ use crate::ids::RoleName;
 
 /// Letters that wait for one way of telling. What does not fit waits in the outbox.
 const QUEUE_MAX: usize = 64;
-
-/// How long a process sees to a letter before another one may: longer than all its tries take.
-const CLAIM: SignedDuration = SignedDuration::from_mins(30);
 
 /// How often a ping is tried. It is not kept: the next run pings again.
 const PING_ATTEMPTS_MAX: u32 = 3;

@@ -509,8 +509,8 @@ impl Duty {
     }
 
     fn pending(&self, now: Moment) -> Option<Slot> {
-        let committed = self.history.as_ref().and_then(|history| history.last_slot);
-        self.plan.as_ref().and_then(|plan| plan.pending(committed, now.wall))
+        let commits = self.history.as_ref().map(|history| history.commits.clone()).unwrap_or_default();
+        self.plan.as_ref().and_then(|plan| plan.pending(&commits, now.wall))
     }
 
     fn reads_at(&self) -> Duration {
@@ -678,8 +678,8 @@ impl Duty {
         if self.beat.is_none_or(|(_, since)| now.boot < since + wait) {
             return false;
         }
-        let committed = self.history.as_ref().and_then(|history| history.last_slot);
-        self.plan.as_ref().is_some_and(|plan| !plan.missed(committed, None, self.read_at).slots.is_empty())
+        let commits = self.history.as_ref().map(|history| history.commits.clone()).unwrap_or_default();
+        self.plan.as_ref().is_some_and(|plan| !plan.missed(&commits, None, self.read_at).slots.is_empty())
     }
 
     /// Whether the lease is to be asked for; a service that could not be reached is asked again, whatever this node does meanwhile.

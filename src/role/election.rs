@@ -9,15 +9,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::commits::SlotCommits;
 use super::lease::LeaseHolder;
 use super::permit::{Candidacy, Deadline};
+pub use super::present::{CLOCK_OFFSET_MAX, is_off};
 use super::probe::{Answer, Assessment, Evidence};
 use super::slot::Plan;
 use crate::config::{Lease, LeaseUnreachable, RoleSettings};
 use crate::ids::{NodeId, Term};
-
-/// A node whose clock is further than this from the store's runs no slots: it would run the wrong ones.
-pub const CLOCK_OFFSET_MAX: SignedDuration = SignedDuration::from_mins(5);
 
 /// Everything that a decision rests on.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +63,8 @@ pub struct History {
     pub holder: Option<Holding>,
     /// The term of this node's own newest takeover.
     pub own_term: Option<Term>,
-    /// The newest slot that is committed.
-    pub last_slot: Option<Timestamp>,
+    /// The slots that are committed.
+    pub commits: SlotCommits,
     /// Somebody paused the role.
     pub paused: Option<Pause>,
     /// This node exists twice: another machine has its ID.
@@ -237,11 +236,6 @@ pub enum Eligibility {
     Unknown(UnknownReason),
 }
 
-/// Whether a clock is so far from the store's (the difference of the two) that it must not name slots.
-pub fn is_off(offset: SignedDuration) -> bool {
-    offset.abs() > CLOCK_OFFSET_MAX
-}
-
 /// What settings and probes alone say: enough to send a standby away without the store, never enough to change the repository.
 pub fn eligibility(role: &RoleSettings, label: &str, assessment: Option<&Assessment>) -> Eligibility {
     if role.nodes.as_ref().is_some_and(|nodes| !nodes.iter().any(|node| node == label)) {
@@ -308,7 +302,7 @@ fn state(inputs: Inputs<'_>) -> State {
         (Some(holder), _) if holder.node == inputs.node => Claim::Mine { term: holder.term },
         (Some(holder), None) => Claim::Moved { from: holder.clone() },
         // Whoever stands in does it for one slot, and whoever it stood in for is back: neither goes on for ever.
-        (Some(holder), Some(_)) if exclusive || stands_in || holder.stood_in || counts(inputs.occasion, history) => {
+        (Some(holder), Some(_)) if exclusive || stands_in || holder.stood_in || counts(inputs, history) => {
             Claim::Again { from: holder.clone() }
         }
         (Some(holder), Some(_)) => return State::Conflict { holder: holder.clone() },
@@ -320,7 +314,7 @@ fn state(inputs: Inputs<'_>) -> State {
 /// When the oldest slot that nobody committed has waited long enough for an eligible node.
 fn stands_in_from(inputs: Inputs<'_>, history: &History) -> Option<Timestamp> {
     let fallback = inputs.role.fallback.as_ref()?;
-    let waiting = inputs.plan?.waiting(history.last_slot, inputs.now)?;
+    let waiting = inputs.plan?.waiting(&history.commits, inputs.now)?;
     Some(waiting.starts.saturating_add(fallback.after).unwrap_or(Timestamp::MAX))
 }
 
@@ -357,11 +351,11 @@ pub fn by_operator(role: &RoleSettings) -> Candidacy {
     Candidacy::new(role.name.clone(), Deadline::endless())
 }
 
-fn counts(occasion: Occasion, history: &History) -> bool {
-    match occasion {
+fn counts(inputs: Inputs<'_>, history: &History) -> bool {
+    match inputs.occasion {
         Occasion::None => false,
         Occasion::ByHand | Occasion::Returned | Occasion::Silent => true,
-        Occasion::Slot(at) => history.last_slot.is_none_or(|last| last < at),
+        Occasion::Slot(at) => !history.commits.is_closed(at, inputs.now),
     }
 }
 
@@ -411,8 +405,8 @@ mod tests {
     }
 
     fn history(holder: Option<Holding>, own_term: Option<u64>) -> History {
-        let last_slot = Some(at("2026-11-20T01:00:00Z"));
-        History { holder, own_term: own_term.map(Term), last_slot, paused: None, cloned: false }
+        let commits = SlotCommits::new([at("2026-11-20T01:00:00Z")], None);
+        History { holder, own_term: own_term.map(Term), commits, paused: None, cloned: false }
     }
 
     fn at(text: &str) -> Timestamp {

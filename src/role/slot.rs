@@ -13,6 +13,8 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use super::commits::SlotCommits;
+use super::present;
 use crate::config::value::{self, ValueError};
 use crate::config::{RoleSettings, Schedule};
 use crate::ids::RoleName;
@@ -48,7 +50,7 @@ enum Rule {
 /// How a slot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// A snapshot is committed for it, or for a later one.
+    /// It is committed, or a later one is that does not lie beyond the present.
     Committed,
     /// There is still time.
     Open {
@@ -125,22 +127,32 @@ impl Plan {
         self.exactly(at).or_else(|| self.earliest(at).and_then(|at| self.slot(at)))
     }
 
-    /// The due slot, unless it or a later one is committed: what a scheduled run would do now.
-    pub fn pending(&self, committed: Option<Timestamp>, now: Timestamp) -> Option<Slot> {
-        self.due(now).filter(|slot| committed.is_none_or(|committed| committed < slot.at))
+    /// The due slot, unless it is closed: what a scheduled run would do now.
+    pub fn pending(&self, commits: &SlotCommits, now: Timestamp) -> Option<Slot> {
+        self.due(now).filter(|slot| !commits.is_closed(slot.at, now))
     }
 
-    /// The first slot after the last committed one, once it has started. A role that never committed one waits for the due one.
-    pub fn waiting(&self, committed: Option<Timestamp>, now: Timestamp) -> Option<Slot> {
-        match committed {
-            Some(at) => self.earliest(at).and_then(|at| self.slot(at)).filter(|slot| slot.starts <= now),
+    /// The first slot that is owed and not closed, once it has started. Where it is not known from when on slots are owed, a role
+    /// that never committed one waits for the due one.
+    pub fn waiting(&self, commits: &SlotCommits, now: Timestamp) -> Option<Slot> {
+        match self.first_owed(commits, now) {
+            Some(slot) => Some(slot).filter(|slot| slot.starts <= now),
             None => self.due(now),
         }
     }
 
-    /// How `slot` stands when `committed` is the last committed one and `started` tells of a run that is under way for it.
-    pub fn standing(&self, slot: Slot, committed: Option<Timestamp>, started: bool, now: Timestamp) -> Standing {
-        if committed.is_some_and(|committed| committed >= slot.at) {
+    /// The first slot that can be missed: after the newest committed one, and not from before the role existed. `None`: it is not
+    /// known from when on slots are owed.
+    fn first_owed(&self, commits: &SlotCommits, now: Timestamp) -> Option<Slot> {
+        let after = commits.newest(now).and_then(|at| self.earliest(at)).and_then(|at| self.slot(at));
+        // A date of origin from beyond the present says nothing.
+        let created = commits.created().filter(|created| !present::is_beyond(*created, now));
+        after.max(created.and_then(|created| self.next(created)))
+    }
+
+    /// How `slot` stands when `started` tells of a run that is under way for it.
+    pub fn standing(&self, slot: Slot, commits: &SlotCommits, started: bool, now: Timestamp) -> Standing {
+        if commits.is_closed(slot.at, now) {
             return Standing::Committed;
         }
         let next = self.following(slot).map_or(Timestamp::MAX, |next| next.starts);
@@ -155,13 +167,13 @@ impl Plan {
         }
     }
 
-    /// Everything missed since the last committed slot. A role that never committed one has missed none yet: whether it
-    /// should have, nobody knows.
-    pub fn missed(&self, committed: Option<Timestamp>, running: Option<Timestamp>, now: Timestamp) -> Missed {
+    /// Everything missed since the newest committed slot, or since the role exists: a role that never committed one has missed all
+    /// since then. Where that is not known either, nothing is called missed.
+    pub fn missed(&self, commits: &SlotCommits, running: Option<Timestamp>, now: Timestamp) -> Missed {
         let mut missed = Missed::default();
-        let mut slot = committed.and_then(|at| self.earliest(at)).and_then(|at| self.slot(at));
+        let mut slot = self.first_owed(commits, now);
         while let Some(this) = slot.filter(|slot| slot.starts <= now) {
-            let standing = self.standing(this, committed, running == Some(this.at), now);
+            let standing = self.standing(this, commits, running == Some(this.at), now);
             if matches!(standing, Standing::NotStarted | Standing::NotFinished) {
                 if missed.slots.len() == MISSED_MAX {
                     missed.more = true;
@@ -304,6 +316,10 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn commits<const N: usize>(slots: [&str; N]) -> SlotCommits {
+        SlotCommits::new(slots.map(at), None)
+    }
+
     /// The slots from `from` on, each the next of the one before.
     fn walk(plan: &Plan, from: &str, count: usize) -> Vec<String> {
         let mut slots = Vec::new();
@@ -380,42 +396,74 @@ mod tests {
         assert_eq!(plan.due(at("2026-11-21T01:03:59Z")), Some(slot));
 
         let now = at("2026-11-20T09:00:00Z");
-        assert_eq!(plan.pending(None, now), Some(slot));
-        assert_eq!(plan.pending(Some(at("2026-11-19T01:00:00Z")), now), Some(slot));
-        assert_eq!(plan.pending(Some(slot.at), now), None);
+        assert_eq!(plan.pending(&commits([]), now), Some(slot));
+        assert_eq!(plan.pending(&commits(["2026-11-19T01:00:00Z"]), now), Some(slot));
+        assert_eq!(plan.pending(&commits(["2026-11-20T01:00:00Z"]), now), None);
         assert_eq!(
-            plan.pending(Some(at("2026-11-21T01:00:00Z")), now),
+            plan.pending(&commits(["2026-11-20T09:04:00Z"]), now),
             None,
-            "a later one is committed: its clock ran ahead"
+            "a later one: its clock was a little ahead"
         );
+        let poisoned = commits(["2026-11-19T01:00:00Z", "2028-11-21T01:00:00Z"]);
+        assert_eq!(plan.pending(&poisoned, now), Some(slot), "a clock that was years ahead stops no schedule");
+        assert_eq!(plan.pending(&poisoned, at("2028-11-21T09:00:00Z")), None, "that slot is committed all the same");
     }
 
     #[test]
     fn a_slot_must_start_in_time_and_end_before_the_next() {
         let plan = cron("0 1 * * *", "UTC");
         let slot = plan.due(at("2026-11-20T01:00:00Z")).unwrap();
-        let before = Some(at("2026-11-19T01:00:00Z"));
-        let standing = |started, now| plan.standing(slot, before, started, at(now));
+        let before = commits(["2026-11-19T01:00:00Z", "2028-11-19T01:00:00Z"]);
+        let standing = |started, now| plan.standing(slot, &before, started, at(now));
         assert_eq!(standing(false, "2026-11-20T01:30:00Z"), Standing::Open { until: at("2026-11-20T01:30:00Z") });
         assert_eq!(standing(false, "2026-11-20T01:30:01Z"), Standing::NotStarted);
         assert_eq!(standing(true, "2026-11-20T23:00:00Z"), Standing::Open { until: at("2026-11-21T01:00:00Z") });
         assert_eq!(standing(true, "2026-11-21T01:00:00Z"), Standing::NotFinished);
-        assert_eq!(plan.standing(slot, Some(slot.at), false, at("2026-11-21T01:00:00Z")), Standing::Committed);
+        assert_eq!(
+            plan.standing(slot, &commits(["2026-11-20T01:00:00Z"]), false, at("2026-11-21T01:00:00Z")),
+            Standing::Committed
+        );
     }
 
     #[test]
     fn missed_slots_are_listed_and_the_list_is_bounded() {
         let plan = cron("0 1 * * *", "UTC");
-        let committed = Some(at("2026-11-17T01:00:00Z"));
-        let missed = |running, now| plan.missed(committed, running, at(now));
+        let committed = commits(["2026-11-17T01:00:00Z"]);
+        let missed = |running, now| plan.missed(&committed, running, at(now));
         assert_eq!(missed(None, "2026-11-18T01:10:00Z"), Missed::default());
         let days: Vec<Timestamp> = missed(None, "2026-11-20T01:10:00Z").slots.iter().map(|s| s.at).collect();
         assert_eq!(days, [at("2026-11-18T01:00:00Z"), at("2026-11-19T01:00:00Z")], "today's has until 01:30");
         assert_eq!(missed(None, "2026-11-20T02:00:00Z").slots.len(), 3);
         assert_eq!(missed(Some(at("2026-11-20T01:00:00Z")), "2026-11-20T02:00:00Z").slots.len(), 2);
-        assert_eq!(plan.missed(None, None, at("2026-11-20T02:00:00Z")), Missed::default());
+        assert_eq!(plan.missed(&commits([]), None, at("2026-11-20T02:00:00Z")), Missed::default());
         let all = missed(None, "2046-11-20T02:00:00Z");
         assert_eq!((all.slots.len(), all.more), (MISSED_MAX, true));
+    }
+
+    #[test]
+    fn no_slot_is_owed_from_before_the_role_existed() {
+        let plan = cron("0 1 * * *", "UTC");
+        let made =
+            |slots: &[&str]| SlotCommits::new(slots.iter().map(|slot| at(slot)), Some(at("2026-11-18T14:00:00Z")));
+        let missed = |slots: &[&str], now| plan.missed(&made(slots), None, at(now)).slots.len();
+        assert_eq!(missed(&[], "2026-11-18T23:00:00Z"), 0, "the first day owes nothing");
+        assert_eq!(missed(&[], "2026-11-19T01:30:00Z"), 0, "there is still time");
+        assert_eq!(missed(&[], "2026-11-19T01:31:00Z"), 1, "a role that never committed one has missed it");
+        assert_eq!(
+            missed(&["2026-11-18T01:00:00Z"], "2026-11-19T01:31:00Z"),
+            1,
+            "the slot of that morning was run late"
+        );
+        assert_eq!(missed(&["2026-11-19T01:00:00Z"], "2026-11-20T01:31:00Z"), 1);
+        assert_eq!(
+            missed(&["2028-11-19T01:00:00Z"], "2026-11-20T01:31:00Z"),
+            2,
+            "a wrong clock's commit makes nothing good"
+        );
+        assert_eq!(plan.waiting(&made(&[]), at("2026-11-18T23:00:00Z")), None);
+        assert_eq!(plan.waiting(&made(&[]), at("2026-11-20T23:00:00Z")).unwrap().at, at("2026-11-19T01:00:00Z"));
+        let wrong = SlotCommits::new([], Some(at("2028-11-18T14:00:00Z")));
+        assert_eq!(plan.missed(&wrong, None, at("2026-11-20T02:00:00Z")), Missed::default(), "nothing is known");
     }
 
     #[test]

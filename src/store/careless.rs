@@ -61,6 +61,10 @@ impl Store for Careless {
         self.0.delete(keys).await
     }
 
+    async fn ask_time(&self) {
+        self.0.ask_time().await;
+    }
+
     fn clock_offset(&self) -> Option<SignedDuration> {
         self.0.clock_offset()
     }

@@ -158,6 +158,10 @@ impl Store for Counting {
         self.inner.delete(keys).await
     }
 
+    async fn ask_time(&self) {
+        self.inner.ask_time().await;
+    }
+
     fn clock_offset(&self) -> Option<SignedDuration> {
         self.inner.clock_offset()
     }

@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,16 +24,19 @@ use jiff::SignedDuration;
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 
+mod clock;
 pub mod disk;
 mod list;
 mod replace;
 
-use self::disk::{Disk, HostDisk};
+use self::clock::DirClock;
+use self::disk::{Disk, DiskFile, HostDisk};
 use super::{
     Capabilities, Hold, LIST_PAGE_MAX, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version,
     key,
 };
 use crate::env::Env;
+use crate::moment::Moment;
 
 /// How often a put is begun anew, with a new temporary file, after an fsync has failed. Once more is for a passing fault; a
 /// disk that fails twice is for a person.
@@ -41,6 +45,10 @@ const SYNC_ATTEMPTS: usize = 2;
 /// How many directories are remembered as durable; a repository has some 260 for each role. Beyond it all are forgotten, which
 /// costs an fsync each.
 const DURABLE_DIRS_MAX: usize = 65_536;
+
+/// How long the file system's clock is believed to go as the host's does, before it is looked at again. A host's clock gains or loses less
+/// than a millisecond meanwhile.
+const CLOCK_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// A directory.
 #[derive(Debug, Clone)]
@@ -57,6 +65,8 @@ struct Inner {
     /// Directories whose own names this process has made durable, relative to the root. That a directory exists does not say
     /// so: another writer may have made it a moment ago, or died before its fsync.
     durable_dirs: Mutex<HashSet<PathBuf>>,
+    /// The file system's clock, as the newest file of this process shows it.
+    clock: Mutex<Option<DirClock>>,
 }
 
 impl DirStore {
@@ -94,8 +104,9 @@ impl DirStore {
             Err(e) if e.kind() == ErrorKind::NotFound => return Err(no_store("")),
             Err(e) => return Err(io_error(&name, None, &e)),
         };
-        let durable_dirs = Mutex::default();
-        Ok(Self(Arc::new(Inner { name, root: root.to_owned(), root_id, disk, env: env.clone(), durable_dirs })))
+        let (root, env) = (root.to_owned(), env.clone());
+        let (durable_dirs, clock) = (Mutex::default(), Mutex::default());
+        Ok(Self(Arc::new(Inner { name, root, root_id, disk, env, durable_dirs, clock })))
     }
 
     /// Runs file work where it may block.
@@ -188,9 +199,18 @@ impl Store for DirStore {
         self.blocking(move |inner| inner.delete(&keys)).await
     }
 
-    /// A directory is dated by the host's own clock.
+    /// By the date of a file that is made and removed again; a directory that cannot be written tells nothing.
+    async fn ask_time(&self) {
+        let asked = self.blocking(|inner| {
+            inner.ask_time();
+            Ok(())
+        });
+        // What cannot be asked stays unknown.
+        let _ = asked.await;
+    }
+
     fn clock_offset(&self) -> Option<SignedDuration> {
-        Some(SignedDuration::ZERO)
+        Some((*self.0.clock())?.offset(self.0.env.clock.moment()))
     }
 }
 
@@ -244,6 +264,38 @@ impl Inner {
         self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn clock(&self) -> MutexGuard<'_, Option<DirClock>> {
+        // It is replaced as a whole.
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask_time(&self) {
+        let before = self.env.clock.moment();
+        let known = *self.clock();
+        if known.is_some_and(|clock| clock.age(before) < CLOCK_AGE_MAX && clock.offset(before).is_zero()) {
+            return;
+        }
+        let name = format!("{}{}", key::TEMP_PREFIX, hex::encode(self.env.random_bytes::<16>()));
+        let temp = self.root.join(name);
+        let Ok(mut file) = self.check_root().map_err(|_| ()).and_then(|()| self.disk.create(&temp).map_err(|_| ()))
+        else {
+            return;
+        };
+        // Some file systems date a file only when something is written.
+        if file.write_all(b"\n").is_ok() {
+            self.note_time(file.as_ref(), before);
+        }
+        drop(file);
+        self.discard(&temp);
+    }
+
+    /// Takes note of the date of a file that this process has written since `before`.
+    fn note_time(&self, file: &dyn DiskFile, before: Moment) {
+        if let Ok(modified) = file.modified() {
+            *self.clock() = Some(DirClock::read(before, modified, self.env.clock.moment()));
+        }
+    }
+
     /// Makes the directory that `key` is in, and every one above it, present and durable.
     fn make_parents(&self, key: &str) -> io::Result<()> {
         let Some((parent, _)) = key.rsplit_once('/') else { return Ok(()) };
@@ -265,6 +317,7 @@ impl Inner {
 
     /// A durable temporary file beside `path`, or none at all.
     fn write_temp(&self, key: &str, path: &Path, body: &[u8], hold: Option<Hold>) -> Result<PathBuf, Failure> {
+        let before = self.env.clock.moment();
         self.check_root().map_err(Failure::Final)?;
         let give_up = |e: &io::Error| Failure::Final(self.error(key, e));
         self.make_parents(key).map_err(|e| give_up(&e))?;
@@ -282,7 +335,10 @@ impl Inner {
             wait(hold.begin());
         }
         match file.write_all(body).and_then(|()| file.sync()) {
-            Ok(()) => Ok(temp),
+            Ok(()) => {
+                self.note_time(file.as_ref(), before);
+                Ok(temp)
+            }
             Err(e) => {
                 self.discard(&temp);
                 Err(Failure::Sync(e))

@@ -241,6 +241,10 @@ impl Store for Faulty {
         self.idempotent(self.next(), None, self.inner.delete(keys)).await
     }
 
+    async fn ask_time(&self) {
+        self.inner.ask_time().await;
+    }
+
     fn clock_offset(&self) -> Option<SignedDuration> {
         self.inner.clock_offset()
     }

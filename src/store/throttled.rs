@@ -131,6 +131,10 @@ impl Store for Throttled {
         self.inner.delete(keys).await
     }
 
+    async fn ask_time(&self) {
+        self.inner.ask_time().await;
+    }
+
     fn clock_offset(&self) -> Option<SignedDuration> {
         self.inner.clock_offset()
     }

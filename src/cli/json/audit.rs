@@ -41,6 +41,9 @@ fn finding(finding: &Finding) -> Value {
         Finding::Broken { record, what } => json!({ "kind": "broken", "record": record, "what": what }),
         Finding::SameChanges(streak) => self::streak("same_changes", streak),
         Finding::EverythingChanged(streak) => self::streak("everything_changed", streak),
+        Finding::Future { count, latest, nodes } => json!({
+            "kind": "future", "count": count, "latest": utc(*latest), "nodes": nodes,
+        }),
         Finding::Flapping { first, last, count, nodes } => json!({
             "kind": "flapping", "first": utc(*first), "last": utc(*last), "count": count, "nodes": nodes,
         }),
@@ -51,6 +54,9 @@ fn note(note: &Note) -> Value {
     match note {
         Note::Paused { first, last, count, by, why } => json!({
             "kind": "paused", "first": utc(*first), "last": utc(*last), "count": count, "by": by, "why": why,
+        }),
+        Note::Amended { count, latest, by } => json!({
+            "kind": "amended", "count": count, "latest": utc(*latest), "by": by,
         }),
         Note::SameFiles(streak) => self::streak("same_files", streak),
     }

@@ -109,6 +109,15 @@ fn finding(finding: &Finding, view: &View) -> (&'static str, String) {
                 minute(streak.last, &view.zone)
             ),
         ),
+        Finding::Future { count: n, latest, nodes } => (
+            "FUTURE",
+            format!(
+                "{} beyond the present, up to {}, by {}: a clock was wrong",
+                counted(*n, "record is dated", "records are dated"),
+                minute(*latest, &view.zone),
+                nodes.join(", ")
+            ),
+        ),
         Finding::Flapping { first, last, count: n, nodes } => (
             "FLAPPING",
             format!(
@@ -181,6 +190,11 @@ fn note(note: &Note, view: &View) -> String {
             let why = why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             format!("{} no run, as the role was paused on {by}{why}", slot_or_slots(*first, *last, *count, view))
         }
+        Note::Amended { count: n, latest, by } => format!(
+            "{} then, up to {}; amended on {by}",
+            counted(*n, "record was dated beyond the present of", "records were dated beyond the present of"),
+            minute(*latest, &view.zone)
+        ),
         Note::SameFiles(streak) => {
             format!("{}; each brought some: probably files that always change", same(streak, view))
         }

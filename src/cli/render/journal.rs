@@ -56,6 +56,7 @@ fn what(record: &Record, view: &View) -> String {
         }
         Body::Clone(clone) => format!("this node exists twice: process {} is none of its own", clone.other),
         Body::Resume => "resumed".to_owned(),
+        Body::Amend(_) => "what is dated after this is dated now".to_owned(),
         Body::Prune(prune) => format!(
             "prune: {} forgotten, {} condemned",
             counted(prune.forgotten.len() as u64, "snapshot", "snapshots"),

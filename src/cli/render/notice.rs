@@ -63,6 +63,10 @@ fn what(event: &Event, zone: &TimeZone) -> String {
                     format!("{count} snapshots report everything as changed, and had no new content")
                 }
                 "flapping" => format!("the role was taken over {count} times within a day"),
+                "future" => {
+                    let by = detail.as_deref().map(|nodes| format!(" by {nodes}")).unwrap_or_default();
+                    format!("{count} records{by} are dated beyond the present, so a clock was wrong")
+                }
                 "hole" => format!("a journal record is missing{behind}"),
                 _ => format!("a journal record cannot be used{behind}"),
             };

@@ -1,8 +1,8 @@
-//! `takeover`, `pause` and `resume`.
+//! `takeover`, `pause`, `resume`, `journal adopt` and `journal amend`.
 
 use super::inside::escaped;
 use super::{View, wrap};
-use crate::cli::units::{minute, relative};
+use crate::cli::units::{counted, duration, minute, relative};
 use crate::job::operate::{Acted, Change};
 use crate::journal::state::Paused;
 
@@ -33,6 +33,18 @@ pub fn acted(acted: &Acted, view: &View) -> String {
         ),
         Change::Sound => "the journal's head in etcd is sound; nothing to adopt.".to_owned(),
         Change::InStore => "the journal is in the store; there is nothing to adopt.".to_owned(),
+        Change::Amended(future) => format!(
+            "amended: {}, up to {}, now counts as written at {}, and takes no slot.",
+            counted(future.count, "date from beyond the present", "dates from beyond the present"),
+            minute(future.latest, &view.zone),
+            minute(view.now, &view.zone)
+        ),
+        Change::NothingFuture => "no record is dated beyond the present; nothing to amend.".to_owned(),
+        Change::ClockOff { offset } => format!(
+            "nothing was written: this node's clock and the store's are {} apart, so what the present is cannot be told here. \
+             Set the clock right, or do it on another node.",
+            duration(offset.unsigned_abs())
+        ),
     };
     wrap(&format!("{role}: "), 2, &text)
 }
@@ -74,6 +86,9 @@ mod tests {
             Change::Adopted { was: Rift::NoHead, seq: Seq(12), term: Term(4) },
             Change::Sound,
             Change::InStore,
+            Change::Amended(samples::future()),
+            Change::NothingFuture,
+            Change::ClockOff { offset: jiff::SignedDuration::from_secs(-400) },
         ];
         let text: String = all.map(|change| acted(&Acted { role: samples::app(), change }, &samples::view())).concat();
         insta::assert_snapshot!(text);

@@ -89,6 +89,7 @@ pub fn rule(rule: Rule) -> &'static str {
         Rule::Monthly => "monthly",
         Rule::Yearly => "yearly",
         Rule::Within => "within",
+        Rule::Future => "future",
     }
 }
 

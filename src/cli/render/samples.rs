@@ -15,6 +15,8 @@ use crate::job::report::whoami::{
     TermInfo, Warning, WhoamiReport,
 };
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
+use crate::journal::future::{FutureDates, WrongClock};
+use crate::journal::record::NodeRef;
 use crate::repo::format::JournalHome;
 
 pub(crate) fn view() -> View {
@@ -168,6 +170,12 @@ fn committed(seq: u64, node: &str, time: &str) -> Commit {
     }
 }
 
+/// What a clock two years ahead left behind.
+pub(crate) fn future() -> FutureDates {
+    let node = NodeRef { id: NodeId([1; 16]), name: "app02".to_owned() };
+    FutureDates { count: 2, latest: at("2028-11-19T01:00:00Z"), node: Some(node), clock: WrongClock::Writer }
+}
+
 pub(crate) fn audit() -> RoleAudit {
     let attempt = |minute: &str, end| Attempt {
         node: "app01".to_owned(),
@@ -202,6 +210,7 @@ pub(crate) fn audit() -> RoleAudit {
         ],
         findings: vec![
             Finding::Hole { record: "app/journal/0000000000000007".to_owned() },
+            Finding::Future { count: 2, latest: at("2028-11-19T01:00:00Z"), nodes: vec!["app02".to_owned()] },
             Finding::Broken {
                 record: "app/journal/0000000000000012".to_owned(),
                 what: "does not continue the record before it".to_owned(),

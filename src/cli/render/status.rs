@@ -27,7 +27,7 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
     let mut out = super::table(header, [false, false, false, true, false, true, false, false], rows);
     for role in &report.roles {
         for warning in &role.warnings {
-            out += &wrap(&format!("{}: ", role.role), 2, &self::warning(warning, view));
+            out += &wrap(&format!("{}: ", role.role), 2, &self::warning(&role.role, warning, view));
         }
     }
     out
@@ -42,6 +42,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::StoreRolledBack => "rollback",
         Warning::JournalHead { .. } => "journal",
         Warning::Drift { .. } => "drift",
+        Warning::FutureDates(_) => "future",
     };
     let all: Vec<&str> = role.warnings.iter().map(word).collect();
     if all.is_empty() { NONE.to_owned() } else { all.join(",") }

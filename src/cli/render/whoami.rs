@@ -3,10 +3,12 @@
 use super::{View, short, wrap};
 use crate::cli::exit::Health;
 use crate::cli::units::{count, counted, duration, minute, relative};
+use crate::ids::RoleName;
 use crate::job::report::audited::SlotCounts;
 use crate::job::report::whoami::{
     Answer, EtcdState, EtcdStatus, PeerSeen, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport,
 };
+use crate::journal::future::{FutureDates, WrongClock};
 use crate::repo::format::JournalHome;
 use crate::role::slot::MISSED_MAX;
 
@@ -64,7 +66,7 @@ fn role(role: &RoleStatus, view: &View) -> String {
         out += &wrap("  peer    ", 10, &text);
     }
     for warning in &role.warnings {
-        out += &wrap("  WARNING ", 10, &self::warning(warning, view));
+        out += &wrap("  WARNING ", 10, &self::warning(&role.role, warning, view));
     }
     out
 }
@@ -237,7 +239,7 @@ fn store(role: &RoleStatus) -> String {
     }
 }
 
-pub(super) fn warning(warning: &Warning, view: &View) -> String {
+pub(super) fn warning(role: &RoleName, warning: &Warning, view: &View) -> String {
     match warning {
         Warning::SlotsMissed { last, count } => {
             let last = format!("{} ({})", minute(*last, &view.zone), relative(*last, view.now));
@@ -271,7 +273,27 @@ pub(super) fn warning(warning: &Warning, view: &View) -> String {
              whom"
                 .to_owned()
         }
+        Warning::FutureDates(future) => future_dates(role, future, view),
     }
+}
+
+/// What is dated beyond the present, and what is to be done about it.
+fn future_dates(role: &RoleName, future: &FutureDates, view: &View) -> String {
+    let dates = counted(future.count, "record is dated", "records are dated");
+    let latest = format!("{} ({})", minute(future.latest, &view.zone), relative(future.latest, view.now));
+    let by = future.node.as_ref().map(|node| format!(" by {}", node.name)).unwrap_or_default();
+    let todo = match future.clock {
+        WrongClock::Writer => format!(
+            "a clock was wrong then. They close no other slot and count for no retention. 'runner journal amend {role}' dates \
+             them now"
+        ),
+        WrongClock::Reader => "this node's clock is behind the store's: set it right".to_owned(),
+        WrongClock::Unclear => format!(
+            "either the writer's clock was ahead, or this node's is behind; nothing tells which. Compare the clocks of the \
+             nodes; if this one is right, 'runner journal amend {role}'"
+        ),
+    };
+    format!("{dates} beyond the present, the latest{by} at {latest}: {todo}")
 }
 
 /// How a role stands, as monitoring sees it. A healthy standby is fine.
@@ -281,6 +303,7 @@ fn health(role: &RoleStatus) -> Health {
             Health::Critical
         }
         Warning::ClockOff(_)
+        | Warning::FutureDates(_)
         | Warning::StoreUnreadable
         | Warning::Drift { .. }
         | Warning::JournalHead { lost: false, .. } => Health::Warning,
@@ -305,7 +328,7 @@ pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
             let last = last.map(|s| format!(", last backup {}", relative(s.time, view.now))).unwrap_or_default();
             let mut line = format!("{} {}{last}", role.role, word(role.state));
             for warning in &role.warnings {
-                line += &format!(", {}", self::warning(warning, view));
+                line += &format!(", {}", self::warning(&role.role, warning, view));
             }
             line
         })
@@ -336,6 +359,7 @@ mod tests {
             warnings: vec![
                 Warning::SlotsMissed { last: samples::at("2026-11-19T01:00:00Z"), count: 1 },
                 Warning::StoreRolledBack,
+                Warning::FutureDates(samples::future()),
                 Warning::JournalHead { lost: true, why: "etcd has no head of this journal".to_owned() },
             ],
             ..active()

@@ -1,6 +1,6 @@
 //! The judgement on a journal: takes its records one by one and says what is to be told. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -9,11 +9,12 @@ use crate::job::audit::changes::{Seen, Sequence};
 use crate::job::audit::ledger::{Ledger, before};
 use crate::job::audit::takeovers::Takeovers;
 use crate::job::report::PROBLEMS_MAX;
-use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, NodeShare, RoleAudit};
+use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, NodeShare, Note, RoleAudit};
 use crate::job::report::verified::Damage;
 use crate::job::verify::MISSING;
 use crate::journal::record::{Body, Record, TakeoverWhy};
 use crate::journal::state::{Paused, State};
+use crate::role::present;
 use crate::role::slot::Plan;
 
 /// The time in question.
@@ -34,24 +35,29 @@ pub(crate) struct Account<'a> {
     snapshots: Sequence,
     takeovers: Takeovers,
     nodes: BTreeMap<String, NodeShare>,
+    future: FutureRecords,
+    notes: Vec<Note>,
 }
 
 impl<'a> Account<'a> {
-    /// An account of the records that come after the state `base`.
-    pub(crate) fn new(plan: Option<&'a Plan>, period: Period, base: &State) -> Self {
+    /// An account of the records that come after the state `base`, in a repository that was made at `created`.
+    pub(crate) fn new(plan: Option<&'a Plan>, period: Period, base: &State, created: Timestamp) -> Self {
         Self {
             plan,
             period,
-            ledger: Ledger::of_state(base),
+            ledger: Ledger::of_state(base, Some(created)),
             snapshots: Sequence::new(period.since, base.snapshots.last().map(|snapshot| snapshot.root)),
             takeovers: Takeovers::default(),
             nodes: BTreeMap::new(),
+            future: FutureRecords::default(),
+            notes: Vec::new(),
         }
     }
 
     /// The next record, whose object has this digest.
     pub(crate) fn take(&mut self, record: &Record, digest: Digest) {
         let time = record.store_time.unwrap_or(record.time);
+        self.future.take(record, self.period.now);
         let commit = |began| Commit { seq: record.seq, node: record.node.name.clone(), term: record.term, began, time };
         match &record.body {
             Body::Snapshot(body) => {
@@ -89,6 +95,10 @@ impl<'a> Account<'a> {
                 why: body.why.clone(),
             }),
             Body::Resume => self.ledger.pauses.end(time),
+            Body::Amend(_) => {
+                self.notes.extend(self.future.amend(time, &record.node.name));
+                self.ledger.amend(time);
+            }
             Body::Clone(_) | Body::Prune(_) | Body::Swept(_) | Body::Unknown { .. } => {}
         }
     }
@@ -116,13 +126,48 @@ impl<'a> Account<'a> {
         findings.extend(verdict.findings);
         findings.extend(anomalies);
         findings.extend(self.takeovers.finish(since));
+        findings.extend(self.future.finish());
         let finding_count = findings.len() as u64 + unnamed;
         findings.truncate(PROBLEMS_MAX);
         let mut notes = verdict.notes;
+        notes.extend(self.notes);
         notes.extend(more_notes);
         notes.truncate(PROBLEMS_MAX);
         let nodes = self.nodes.into_values().collect();
         RoleAudit { role, since, records: 0, slots, nodes, findings, finding_count, notes }
+    }
+}
+
+/// Records that are dated beyond the present, by the latest instant that each names.
+#[derive(Debug, Default)]
+struct FutureRecords(Vec<(Timestamp, String)>);
+
+impl FutureRecords {
+    fn take(&mut self, record: &Record, now: Timestamp) {
+        // What a wrong clock wrote by the store's time has the right date.
+        let dated = record.store_time.unwrap_or(record.time);
+        let latest = record.slot.map_or(dated, |slot| slot.max(dated));
+        if present::is_beyond(latest, now) {
+            self.0.push((latest, record.node.name.clone()));
+        }
+    }
+
+    /// An operator said at `present` that what is dated beyond it is not.
+    fn amend(&mut self, present: Timestamp, by: &str) -> Option<Note> {
+        let amended: Vec<Timestamp> = self
+            .0
+            .extract_if(.., |(latest, _)| present::is_beyond(*latest, present))
+            .map(|(latest, _)| latest)
+            .collect();
+        let latest = amended.iter().max().copied()?;
+        Some(Note::Amended { count: amended.len() as u64, latest, by: by.to_owned() })
+    }
+
+    fn finish(self) -> Option<Finding> {
+        let latest = self.0.iter().map(|(latest, _)| *latest).max()?;
+        let count = self.0.len() as u64;
+        let nodes: BTreeSet<String> = self.0.into_iter().map(|(_, node)| node).collect();
+        Some(Finding::Future { count, latest, nodes: nodes.into_iter().collect() })
     }
 }
 

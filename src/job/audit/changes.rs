@@ -191,7 +191,7 @@ mod tests {
         };
         let note = |note| match note {
             Note::SameFiles(s) => format!("files {}, {} MiB", s.runs, s.new_bytes / MIB),
-            other @ Note::Paused { .. } => panic!("{other:?}"),
+            other @ (Note::Paused { .. } | Note::Amended { .. }) => panic!("{other:?}"),
         };
         findings.into_iter().map(finding).chain(notes.into_iter().map(note)).collect()
     }

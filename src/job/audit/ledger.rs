@@ -12,7 +12,9 @@ use crate::ids::InstanceId;
 use crate::job::audit::pauses::Pauses;
 use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, Note, SlotCounts};
 use crate::job::report::whoami::RecentSlots;
-use crate::journal::state::State;
+use crate::journal::state::{State, View};
+use crate::role::commits::SlotCommits;
+use crate::role::present;
 use crate::role::slot::{Plan, Slot, Standing};
 
 /// So many slots are counted where somebody asks how a role stands.
@@ -39,6 +41,8 @@ impl Tries {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
     slots: BTreeMap<Timestamp, Tries>,
+    /// When the repository was made: no slot from before is missed or late.
+    created: Option<Timestamp>,
     /// When nobody was to run.
     pub(crate) pauses: Pauses,
 }
@@ -69,9 +73,9 @@ enum Why {
 }
 
 impl Ledger {
-    /// What a state still knows of its slots.
-    pub(crate) fn of_state(state: &State) -> Self {
-        let mut ledger = Self::default();
+    /// What a state still knows of its slots, in a repository that was made at `created`.
+    pub(crate) fn of_state(state: &State, created: Option<Timestamp>) -> Self {
+        let mut ledger = Self { created, ..Self::default() };
         for snapshot in &state.snapshots {
             let Some(slot) = snapshot.slot else { continue };
             let (time, cost) = (snapshot.time, snapshot.cost);
@@ -79,18 +83,27 @@ impl Ledger {
             let (seq, term, node) = (snapshot.seq, snapshot.term, snapshot.node.name.clone());
             ledger.commit(slot, Commit { seq, node, term, began, time });
         }
-        // A good end of a guarded command leaves no more than this.
-        if let Some(slot) = state.last_slot {
-            let tries = ledger.slots.entry(slot).or_default();
-            tries.vouched = tries.commits.is_empty();
-        }
         for slot in &state.past_slots {
             ledger.slots.entry(*slot).or_default().forgotten = true;
+        }
+        // A good end of a guarded command leaves no more than this.
+        for slot in &state.command_slots {
+            ledger.slots.entry(*slot).or_default().vouched = true;
+        }
+        // In a state of an older version the last one alone.
+        if let Some(slot) = state.last_slot {
+            let tries = ledger.slots.entry(slot).or_default();
+            tries.vouched |= !tries.is_committed();
         }
         if let Some(paused) = &state.paused {
             ledger.pauses.begin(paused);
         }
         ledger
+    }
+
+    /// An operator said at `present` that slots beyond it were committed by a wrong clock: they are free.
+    pub(crate) fn amend(&mut self, present: Timestamp) {
+        self.slots.retain(|slot, _| !present::is_beyond(*slot, present));
     }
 
     /// A slot got a commit.
@@ -125,13 +138,17 @@ impl Ledger {
     /// Holds the slots from `since` to `now` against the schedule.
     pub(crate) fn judge(&self, plan: &Plan, since: Timestamp, now: Timestamp) -> Verdict {
         let mut verdict = Verdict::default();
-        // Whether a role that never had a slot should have had one, nobody knows.
-        let Some((&first, _)) = self.slots.first_key_value() else { return verdict };
+        // What a wrong clock wrote tells nothing of the schedule.
+        let horizon = present::horizon(now);
+        let first = self.slots.range(..=horizon).next().map(|(slot, _)| *slot);
+        // Whether a role that never had a slot should have had one, only its date of origin tells.
+        let Some(first) = first.into_iter().chain(self.created).min() else { return verdict };
         let known = self.slots.range(..since).next_back().map_or(since, |(slot, _)| *slot);
+        let known = known.min(horizon);
         let planned: BTreeMap<Timestamp, bool> =
-            self.slots.range(known..).map(|(slot, _)| (*slot, plan.exactly(*slot).is_some())).collect();
-        let unplanned = |(slot, tries): &(&Timestamp, &Tries)| !planned[*slot] && tries.is_committed();
-        verdict.counts.unplanned = self.slots.range(since..).filter(unplanned).count() as u64;
+            self.slots.range(known..=horizon).map(|(slot, _)| (*slot, plan.exactly(*slot).is_some())).collect();
+        let unplanned = |(slot, planned): &(&Timestamp, &bool)| !**planned && self.slots[*slot].is_committed();
+        verdict.counts.unplanned = planned.range(since..).filter(unplanned).count() as u64;
         let mut next = plan.from_on(since.max(first));
         while let Some(slot) = next.filter(|slot| slot.starts <= now) {
             self.judge_one(plan, slot, &planned, now, &mut verdict);
@@ -159,20 +176,25 @@ impl Ledger {
             }
             return;
         }
-        if tries.is_none() && !was_planned(planned, slot) {
+        if tries.is_none() && (self.is_from_before(slot) || !was_planned(planned, slot)) {
             verdict.flush();
             return;
         }
         let attempts: Vec<Attempt> =
             tries.map(|tries| tries.attempts.iter().map(|(_, attempt)| attempt.clone()).collect()).unwrap_or_default();
         verdict.counts.expected += 1;
-        match plan.standing(slot, None, !attempts.is_empty(), now) {
+        match plan.standing(slot, &SlotCommits::default(), !attempts.is_empty(), now) {
             Standing::Committed | Standing::Open { .. } => {
                 verdict.flush();
                 verdict.counts.open += 1;
             }
             Standing::NotStarted | Standing::NotFinished => self.missed(plan, slot, attempts, verdict),
         }
+    }
+
+    /// Whether the slot had started before the role existed.
+    fn is_from_before(&self, slot: Slot) -> bool {
+        self.created.is_some_and(|created| slot.starts <= created)
     }
 
     fn missed(&self, plan: &Plan, slot: Slot, attempts: Vec<Attempt>, verdict: &mut Verdict) {
@@ -190,9 +212,13 @@ impl Ledger {
     }
 
     fn judge_commit(&self, plan: &Plan, slot: Slot, commit: &Commit, verdict: &mut Verdict) {
-        let begun_late = plan.standing(slot, None, false, commit.began) == Standing::NotStarted;
-        let ended_late = plan.standing(slot, None, true, commit.time) == Standing::NotFinished;
-        if (begun_late || ended_late) && self.pauses.cover(slot.starts, start_by(plan, slot)).is_none() {
+        let none = SlotCommits::default();
+        let begun_late = plan.standing(slot, &none, false, commit.began) == Standing::NotStarted;
+        let ended_late = plan.standing(slot, &none, true, commit.time) == Standing::NotFinished;
+        if (begun_late || ended_late)
+            && !self.is_from_before(slot)
+            && self.pauses.cover(slot.starts, start_by(plan, slot)).is_none()
+        {
             verdict.counts.late += 1;
             verdict.findings.push(Finding::Late { slot: slot.at, commit: commit.clone() });
         }
@@ -232,23 +258,28 @@ fn was_planned(planned: &BTreeMap<Timestamp, bool>, slot: Slot) -> bool {
     after.is_none_or(|(_, after)| *after && before.is_none_or(|(_, before)| *before))
 }
 
-/// How the newest slots stand, as far as a state tells: it has every snapshot, but no guarded command's good end and no pause
-/// that is over. `None`: nobody committed a slot yet, or a guarded command committed the last one.
-pub(crate) fn recent(plan: &Plan, state: &State, now: Timestamp) -> Option<RecentSlots> {
-    let ledger = Ledger::of_state(state);
-    if ledger.slots.is_empty() || ledger.slots.values().any(|tries| tries.vouched) {
+/// How the newest slots stand, as far as a state tells: it has every snapshot and the newest slots of guarded commands, but no pause
+/// that is over. `None`: it is not known from when on slots are owed, or not which ones guarded commands have committed.
+pub(crate) fn recent(plan: &Plan, view: &View, now: Timestamp) -> Option<RecentSlots> {
+    let ledger = Ledger::of_state(&view.state, view.created);
+    if ledger.slots.is_empty() && view.created.is_none() {
         return None;
     }
     let mut first = plan.due(now)?;
     for _ in 1..RECENT_SLOTS {
         first = plan.preceding(first)?;
     }
+    // Older ones may be left out.
+    let vouched = ledger.slots.iter().find(|(_, tries)| tries.vouched);
+    if vouched.is_some_and(|(oldest, _)| *oldest > first.at) {
+        return None;
+    }
     Some(RecentSlots { since: first.at, counts: ledger.judge(plan, first.at, now).counts })
 }
 
 /// Until when a run for this slot may begin.
 fn start_by(plan: &Plan, slot: Slot) -> Timestamp {
-    match plan.standing(slot, None, false, slot.starts) {
+    match plan.standing(slot, &SlotCommits::default(), false, slot.starts) {
         Standing::Open { until } => until,
         Standing::Committed | Standing::NotStarted | Standing::NotFinished => slot.starts,
     }

@@ -210,7 +210,8 @@ impl Session<'_> {
                         return Err(AppendError::Moved(now).into());
                     }
                     // Another process under the same permit, on a copy of this node's state, had the same slot.
-                    if slot.is_some_and(|slot| now.state.last_slot.is_some_and(|last| last >= slot)) {
+                    let present = self.runner.env.clock.now();
+                    if slot.is_some_and(|slot| now.commits().is_closed(slot, present)) {
                         return Err(AppendError::Moved(now).into());
                     }
                     view = *now;

@@ -119,7 +119,8 @@ impl Archive {
 fn reading_journal(repository: &Repository, env: &Env) -> Journal {
     let nobody = NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() };
     let (store, keys) = (repository.store.clone(), repository.keys.clone());
-    Journal::new(store, keys, env.clone(), nobody, InstanceId([0; InstanceId::LEN]))
+    let journal = Journal::new(store, keys, env.clone(), nobody, InstanceId([0; InstanceId::LEN]));
+    journal.created(repository.format.created)
 }
 
 /// What is known of a snapshot without opening it.

@@ -5,6 +5,9 @@
 //! rule has some left when it comes to the oldest snapshot, it keeps that one as well. A snapshot is kept if one rule keeps it.
 //!
 //! `within` counts back from the newest snapshot, not from now: a role that is not backed up any more loses nothing by waiting.
+//!
+//! A snapshot that is dated beyond the present was dated by a wrong clock. It is kept and counts for no rule: as the newest one it
+//! would let `within` forget all that are dated right.
 
 use std::time::Duration;
 
@@ -13,6 +16,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Keep;
+use crate::role::present;
 
 /// Why a snapshot is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub enum Rule {
     Yearly,
     /// It is not much older than the newest one.
     Within,
+    /// It is dated beyond the present.
+    Future,
 }
 
 /// One reason to keep a snapshot.
@@ -43,7 +49,14 @@ pub struct Reason {
 }
 
 /// What to do with the snapshots of these times, oldest first: why to keep each of them; without a reason it is to go.
-pub fn decide(keep: &Keep, times: &[Timestamp], zone: &TimeZone) -> Vec<Vec<Reason>> {
+pub fn decide(keep: &Keep, times: &[Timestamp], now: Timestamp, zone: &TimeZone) -> Vec<Vec<Reason>> {
+    let present = times.partition_point(|time| !present::is_beyond(*time, now));
+    let mut reasons = by_rules(keep, &times[..present], zone);
+    reasons.resize(times.len(), vec![Reason { rule: Rule::Future, oldest: false }]);
+    reasons
+}
+
+fn by_rules(keep: &Keep, times: &[Timestamp], zone: &TimeZone) -> Vec<Vec<Reason>> {
     let mut reasons = vec![Vec::new(); times.len()];
     if let (Some(within), Some(newest)) = (keep.within, times.iter().max()) {
         let from = oldest_within(*newest, within);
@@ -92,7 +105,7 @@ fn period(rule: Rule, number: usize, time: DateTime) -> (Date, usize) {
     let day = time.date();
     match rule {
         // Each is its own.
-        Rule::Last | Rule::Within => (day, number),
+        Rule::Last | Rule::Within | Rule::Future => (day, number),
         Rule::Hourly => (day, usize::try_from(time.hour()).unwrap_or_default()),
         Rule::Daily => (day, 0),
         Rule::Weekly => (day.iso_week_date().first_of_week().map_or(day, ISOWeekDate::date), 0),

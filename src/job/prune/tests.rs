@@ -159,6 +159,7 @@ async fn the_newest_stays_and_a_role_without_keep_is_not_pruned() {
     let none = retain(
         &Keep { within: Some(Duration::ZERO), ..Keep::default() },
         rig.archive().await.snapshots(),
+        rig.env.clock.now(),
         &TimeZone::UTC,
     );
     assert!(none[0].kept && none[0].reasons.is_empty(), "the next run goes on from it");

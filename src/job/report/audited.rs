@@ -156,6 +156,15 @@ pub enum Finding {
     SameChanges(Streak),
     /// Every file was reported as changed, and no content was new.
     EverythingChanged(Streak),
+    /// Records that are dated beyond the present.
+    Future {
+        /// How many.
+        count: u64,
+        /// The latest date.
+        latest: Timestamp,
+        /// Who wrote them, by name.
+        nodes: Vec<String>,
+    },
     /// More takeovers than a pair needs.
     Flapping {
         /// The first of them.
@@ -184,6 +193,15 @@ pub enum Note {
         by: String,
         /// Why.
         why: Option<String>,
+    },
+    /// Records that were dated beyond the present, and that an operator has amended.
+    Amended {
+        /// How many.
+        count: u64,
+        /// The latest date.
+        latest: Timestamp,
+        /// On which node.
+        by: String,
     },
     /// The same changed set run after run, but each run brought new content.
     SameFiles(Streak),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::audited::SlotCounts;
 use super::snapshot::SnapshotInfo;
 use crate::ids::{InstanceId, NodeId, RoleName, Term};
+use crate::journal::future::FutureDates;
 use crate::repo::format::JournalHome;
 
 /// This node, and every role that was asked about.
@@ -290,6 +291,8 @@ pub enum Warning {
     },
     /// This node's clock and the store's are this many seconds apart (positive: the store is ahead).
     ClockOff(i64),
+    /// Records are dated beyond the present: a clock is, or was, wrong.
+    FutureDates(FutureDates),
     /// The store could not be read, so terms and snapshots are not known.
     StoreUnreadable,
     /// The store shows less than this node has already seen: it was rolled back.

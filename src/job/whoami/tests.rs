@@ -10,6 +10,7 @@ use super::*;
 use crate::config::{Schedule, StoreUrl};
 use crate::job::backup::Ask;
 use crate::job::testing::Rig;
+use crate::journal::state::View;
 use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, StoreErrorKind, Version};
 
 /// Short where something hangs on purpose, long where nothing should.
@@ -127,10 +128,10 @@ async fn what_needs_a_person_is_a_warning() {
     rig.backup().await;
     rig.role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
-    assert_eq!(role.warnings, [], "a role that never committed a slot has missed none");
+    assert_eq!(role.warnings, [], "a role that was made just now has missed none");
     let next = role.next_slot.unwrap();
     assert_eq!(next.as_second() % 3600, 0);
-    assert_eq!(role.slots, None);
+    assert_eq!(role.slots.unwrap().counts.expected, 0, "none is owed from before it was made");
     let slot = Plan::new(&rig.role, &jiff::tz::TimeZone::UTC).unwrap().unwrap().due(rig.env.clock.now()).unwrap().at;
     let newest = rig.backup_as(&rig.runner(), &Ask { slot: Some(slot), ..Ask::default() }).await.snapshot.seq;
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
@@ -144,17 +145,31 @@ async fn what_needs_a_person_is_a_warning() {
     assert_eq!((role.state, role.reason), (State::Unknown, Reason::ClockOff));
 
     let plan = Plan::new(&rig.role, &jiff::tz::TimeZone::UTC).unwrap();
-    let looked = Looked {
+    let mut archive = rig.archive().await;
+    archive.view = View { created: archive.view.created, ..View::empty(archive.view.role, archive.view.repo) };
+    let mut looked = Looked {
         state: StoreState { url: String::new(), status: StoreStatus::Ok, journal: None, clock_offset_seconds: None },
-        archive: None,
+        archive: Some(archive),
         memory: Memory::default(),
         lease: None,
         peers: Vec::new(),
         head: None,
     };
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
-    let warned = warnings(&looked, plan.as_ref(), Some(at("2026-11-20T01:00:00Z")), at("2026-11-20T04:40:00Z"));
-    assert_eq!(warned, [Warning::SlotsMissed { last: at("2026-11-20T04:00:00Z"), count: 3 }]);
+    let mut warned = |last_slot: Option<&str>| {
+        let view = &mut looked.archive.as_mut().unwrap().view;
+        (view.state.last_slot, view.created) = (last_slot.map(at), Some(at("2026-11-20T00:10:00Z")));
+        warnings(&looked, plan.as_ref(), rig.node, at("2026-11-20T04:40:00Z"))
+    };
+    let missed = |count| [Warning::SlotsMissed { last: at("2026-11-20T04:00:00Z"), count }];
+    assert_eq!(warned(Some("2026-11-20T01:00:00Z")), missed(3));
+    assert_eq!(warned(None), missed(4), "a role that never committed one has missed them all");
+    let [Warning::FutureDates(future), Warning::SlotsMissed { count: 4, .. }] =
+        &warned(Some("2028-11-20T01:00:00Z"))[..]
+    else {
+        panic!("a clock that was ahead hides what was missed, or is not told")
+    };
+    assert_eq!(future.latest, at("2028-11-20T01:00:00Z"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,6 +92,7 @@ fn body() -> impl Strategy<Value = Body> {
         id(InstanceId).prop_map(|other| Body::Clone(CloneBody { other })),
         (of(time()), of("(?s).{0,9}")).prop_map(|(until, why)| Body::Pause(PauseBody { until, why })),
         Just(Body::Resume),
+        Just(Body::Amend(AmendBody {})),
         (vec(id(Digest), 0..3), vec(id(IndexId), 0..3), vec(id(PackId), 0..3), vec(id(IndexId), 0..2)).prop_map(
             |(forgotten, indexes, packs, strays)| Body::Prune(PruneBody { forgotten, indexes, packs, strays })
         ),
@@ -132,16 +133,31 @@ fn state() -> impl Strategy<Value = State> {
     let condemned = (any::<u64>(), time(), vec(id(PackId), 0..3), vec(id(IndexId), 0..3));
     let condemned = condemned.prop_map(|(seq, time, packs, indexes)| Condemned { seq: Seq(seq), time, packs, indexes });
     let lists = (vec(snapshot, 0..3), vec(id(IndexId), 0..3), vec(condemned, 0..3));
-    let sets = (prop::collection::btree_set(id(NodeId), 0..3), prop::collection::btree_set(time(), 0..3));
+    let sets =
+        (prop::collection::btree_set(id(NodeId), 0..3), prop::collection::btree_set(time(), 0..3), vec(time(), 0..3));
     let single = (of(holder), of(time()), of(paused), of(id(ClusterId)), of(time()));
     // Words of a later version: none of this one's begins so.
     let unknown = prop::collection::btree_map("later_[a-z]{1,4}", json(), 0..2);
     (lists, sets, single, unknown).prop_map(|(lists, sets, single, unknown)| {
         let (snapshots, indexes, condemned) = lists;
-        let (clones, past_slots) = sets;
+        let (clones, past_slots, command_slots) = sets;
+        let command_slots = command_slots.into();
         let (holder, last_slot, paused, cluster, pruned) = single;
         let unknown: BTreeMap<String, Value> = unknown;
-        State { holder, last_slot, snapshots, indexes, paused, clones, cluster, condemned, pruned, past_slots, unknown }
+        State {
+            holder,
+            last_slot,
+            snapshots,
+            indexes,
+            paused,
+            clones,
+            cluster,
+            condemned,
+            pruned,
+            past_slots,
+            command_slots,
+            unknown,
+        }
     })
 }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{Fallback, KeySource, LeaseUnreachable, Probe, Schedule};
 use crate::ids::InstanceId;
+use crate::role::commits::SlotCommits;
 use crate::role::permit::Grant;
 use crate::role::probe::{Detail, Evidence, Subject};
 
@@ -99,9 +100,13 @@ fn holding(node: NodeId, term: u64) -> Holding {
     Holding { node, label, term: Term(term), since: Timestamp::UNIX_EPOCH, by_operator: false, stood_in: false }
 }
 
+fn commits(slot: &str) -> SlotCommits {
+    SlotCommits::new([at(slot)], None)
+}
+
 fn history(holder: Option<Holding>) -> History {
     let own_term = holder.as_ref().map(|_| Term(1));
-    History { holder, own_term, last_slot: Some(at("2026-11-21T00:00:00Z")), paused: None, cloned: false }
+    History { holder, own_term, commits: commits("2026-11-21T00:00:00Z"), paused: None, cloned: false }
 }
 
 fn read(holder: Option<Holding>) -> Event {
@@ -121,7 +126,7 @@ fn taken(term: u64) -> Event {
 
 /// A run that committed the slot.
 fn committed(slot: &str) -> Event {
-    let history = History { last_slot: Some(at(slot)), ..history(Some(holding(ME, 7))) };
+    let history = History { commits: commits(slot), ..history(Some(holding(ME, 7))) };
     Event::Journal(Journal {
         history: Some(history),
         term: Some(Term(7)),
@@ -507,7 +512,7 @@ fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
 #[test]
 fn a_clock_that_went_wrong_leaves_the_role_to_another_node_until_it_is_right() {
     let at_offset = |offset, slot| {
-        let history = History { last_slot: Some(at(slot)), ..history(Some(holding(ME, 7))) };
+        let history = History { commits: commits(slot), ..history(Some(holding(ME, 7))) };
         let clock_offset = Some(SignedDuration::from_secs(offset));
         Event::Journal(Journal { history: Some(history), term: None, failed: false, beat: None, clock_offset })
     };
@@ -547,7 +552,7 @@ fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
     stage.on(Event::Tick);
     stage.probes(Answer::Yes);
     let look = |stage: &mut Stage, last_slot: &str| {
-        let history = History { last_slot: Some(at(last_slot)), ..history(Some(holding(OTHER, 8))) };
+        let history = History { commits: commits(last_slot), ..history(Some(holding(OTHER, 8))) };
         let beat = Some(Digest([1; 32]));
         stage.on(Event::Journal(Journal {
             history: Some(history),

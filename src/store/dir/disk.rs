@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags};
 
 /// The changes that a directory store makes. All paths are absolute or relative to the working directory.
@@ -46,6 +47,11 @@ pub trait DiskFile: Send {
     /// `fdatasync(2)`: what was written is durable afterwards. After an error the kernel may have dropped the pages and call
     /// them clean, so a second try on the same file would lie.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// When the file system says that it was changed last: on a network file system by its server's clock.
+    fn modified(&self) -> io::Result<Timestamp> {
+        Err(ErrorKind::Unsupported.into())
+    }
 }
 
 /// The kernel's.
@@ -106,5 +112,9 @@ impl DiskFile for File {
 
     fn sync(&mut self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn modified(&self) -> io::Result<Timestamp> {
+        Timestamp::try_from(self.metadata()?.modified()?).map_err(io::Error::other)
     }
 }

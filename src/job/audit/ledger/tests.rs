@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{KeySource, RoleSettings, Schedule};
-use crate::ids::{ChunkId, Digest, NodeId, Seq, Term};
+use crate::ids::{ChunkId, Digest, NodeId, RepoId, Seq, Term};
 use crate::journal::record::{Changes, Cost, NodeRef};
 use crate::journal::state::{Paused, Snapshot};
 
@@ -148,8 +148,8 @@ fn a_doubled_slot_is_told() {
     assert_eq!(ledger.duplicates(at(127)), [], "long ago");
     // By a guarded command before the checkpoint, and again after it.
     let state = State { last_slot: Some(at(60)), ..State::default() };
-    assert_eq!(Ledger::of_state(&state).with(60, 61, 62).duplicates(at(0)).len(), 1);
-    assert_eq!(Ledger::of_state(&state).duplicates(at(0)), []);
+    assert_eq!(Ledger::of_state(&state, None).with(60, 61, 62).duplicates(at(0)).len(), 1);
+    assert_eq!(Ledger::of_state(&state, None).duplicates(at(0)), []);
 }
 
 /// A snapshot for the slot at this minute, in time.
@@ -170,21 +170,63 @@ fn snapshot(slot: i64) -> Snapshot {
     }
 }
 
+fn view(state: State) -> View {
+    View { state, ..View::empty("app".parse().unwrap(), RepoId([1; 16])) }
+}
+
+#[test]
+fn nothing_is_missed_or_late_that_was_due_before_the_role_existed() {
+    let plan = hourly();
+    let made = |minute| Ledger { created: Some(at(minute)), ..Ledger::default() };
+    assert_eq!(made(245).told(&plan, 0, 300), "0/1", "of the slots since then only the last, and it has time");
+    assert_eq!(
+        made(245).told(&plan, 0, 451),
+        "0/3 missed 5-7 3 tried 0",
+        "a role that never committed one has missed them"
+    );
+    let first = Ledger { created: Some(at(285)), ..Ledger::default().with(240, 286, 287) };
+    assert_eq!(first.told(&plan, 0, 290), "1/1", "it is run late, and nobody is to blame");
+    assert_eq!(first.with(300, 340, 350).told(&plan, 0, 355), "2/2 late 5");
+}
+
+#[test]
+fn a_commit_from_beyond_the_present_hides_nothing() {
+    let plan = hourly();
+    let poisoned = Ledger::default().with(60, 61, 62).with(1_000_030, 125, 126);
+    assert_eq!(poisoned.told(&plan, 0, 200), "1/3 missed 2-2 1 tried 0");
+}
+
+#[test]
+fn the_newest_slots_are_told_of_a_command_as_well() {
+    let plan = hourly();
+    let slots = (1..20).filter(|hour| *hour != 15).map(|hour| at(hour * 60));
+    let state = State { last_slot: Some(at(19 * 60)), command_slots: slots.collect(), ..State::default() };
+    let counts = SlotCounts { expected: 10, committed: 8, missed: 1, open: 1, ..SlotCounts::default() };
+    assert_eq!(recent(&plan, &view(state), at(20 * 60 + 10)).unwrap().counts, counts);
+    let never = View { created: Some(at(11 * 60 + 1)), ..view(State::default()) };
+    let counts = SlotCounts { expected: 9, missed: 8, open: 1, ..SlotCounts::default() };
+    assert_eq!(recent(&plan, &never, at(20 * 60 + 10)).unwrap().counts, counts);
+}
+
 #[test]
 fn what_a_state_tells_of_the_newest_slots() {
     let plan = hourly();
-    assert_eq!(recent(&plan, &State::default(), at(600)), None);
+    assert_eq!(recent(&plan, &view(State::default()), at(600)), None);
     let by_command = State { last_slot: Some(at(600)), ..State::default() };
-    assert_eq!(recent(&plan, &by_command, at(601)), None, "who else committed one is not in the state");
+    assert_eq!(recent(&plan, &view(by_command), at(601)), None, "who else committed one is not in the state");
     let snapshots: Vec<Snapshot> = (1..20).filter(|hour| *hour != 15).map(|hour| snapshot(hour * 60)).collect();
     let state = State { last_slot: Some(at(19 * 60)), snapshots, ..State::default() };
-    let slots = recent(&plan, &state, at(20 * 60 + 10)).unwrap();
+    let slots = recent(&plan, &view(state), at(20 * 60 + 10)).unwrap();
     let counts = SlotCounts { expected: 10, committed: 8, missed: 1, open: 1, ..SlotCounts::default() };
     assert_eq!(slots, RecentSlots { since: at(11 * 60), counts });
     let young = State { last_slot: Some(at(60)), snapshots: vec![snapshot(60)], ..State::default() };
-    assert_eq!(recent(&plan, &young, at(130)).unwrap().counts.expected, 2, "not what was before the first");
+    assert_eq!(
+        recent(&plan, &view(young.clone()), at(130)).unwrap().counts.expected,
+        2,
+        "not what was before the first"
+    );
     let paused = State { paused: Some(paused(70, None)), ..young };
-    assert_eq!(recent(&plan, &paused, at(511)).unwrap().counts.paused, 7);
+    assert_eq!(recent(&plan, &view(paused), at(511)).unwrap().counts.paused, 7);
 }
 
 /// What happens for a slot, in minutes from its start.

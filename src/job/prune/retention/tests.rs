@@ -12,7 +12,7 @@ fn at(text: &str) -> Timestamp {
 
 /// The times that are kept, newest first, as `day hour` with their reasons.
 fn kept(keep: &Keep, times: &[Timestamp], zone: &TimeZone) -> Vec<String> {
-    let reasons = decide(keep, times, zone);
+    let reasons = decide(keep, times, Timestamp::MAX, zone);
     let line = |(time, reasons): (&Timestamp, &Vec<Reason>)| {
         let names: Vec<String> = reasons
             .iter()
@@ -87,6 +87,20 @@ fn days_are_those_of_the_zone_and_weeks_begin_on_monday() {
     assert_eq!(kept(&Keep { weekly: 1, ..weeks }, &new_year, &TimeZone::UTC).len(), 1);
 }
 
+#[test]
+fn what_is_dated_beyond_the_present_stays_and_counts_for_nothing() {
+    let mut times = six_hourly(9);
+    let now = *times.last().unwrap();
+    times.extend([now + SignedDuration::from_mins(4), now + SignedDuration::from_hours(24 * 730)]);
+    let whole = Keep { within: Some(Duration::from_hours(12)), last: 1, yearly: 1, ..Keep::default() };
+    let names = |reasons: &[Reason]| reasons.iter().map(|r| format!("{:?}", r.rule)).collect::<Vec<_>>().join(",");
+    let told: Vec<String> = decide(&whole, &times, now, &TimeZone::UTC).iter().map(|reasons| names(reasons)).collect();
+    assert_eq!(told[..7], [""; 7]);
+    assert_eq!(told[7..], ["Within", "Within", "Within,Last,Yearly", "Future"]);
+    let later = now + SignedDuration::from_hours(24 * 731);
+    assert_eq!(names(&decide(&whole, &times, later, &TimeZone::UTC)[10]), "Within,Last,Yearly", "its time has come");
+}
+
 /// The same said in another way: of all periods that have a snapshot the newest so many, and of each the newest snapshot.
 fn model(keep: &Keep, times: &[Timestamp]) -> BTreeSet<usize> {
     let text =
@@ -137,10 +151,15 @@ proptest! {
         let mut time = at("2025-11-20T00:00:00Z");
         let times: Vec<Timestamp> = gaps.drain(..).map(|gap| { time += SignedDuration::from_mins(gap); time }).collect();
         let kept: BTreeSet<usize> =
-            decide(&keep, &times, &TimeZone::UTC).iter().enumerate().filter(|(_, r)| !r.is_empty()).map(|(n, _)| n).collect();
+            decide(&keep, &times, time, &TimeZone::UTC).iter().enumerate().filter(|(_, r)| !r.is_empty()).map(|(n, _)| n).collect();
         prop_assert_eq!(&kept, &model(&keep, &times));
         if keep != Keep::default() && !times.is_empty() {
             prop_assert!(kept.contains(&(times.len() - 1)), "the newest is always kept");
         }
+        // A clock that was ahead changes nothing for those that were right.
+        let with_future: Vec<Timestamp> = times.iter().copied().chain((1..4).map(|n| time + SignedDuration::from_hours(n))).collect();
+        let decided = decide(&keep, &with_future, time, &TimeZone::UTC);
+        prop_assert_eq!(&decided[..times.len()], &decide(&keep, &times, time, &TimeZone::UTC)[..]);
+        prop_assert!(decided[times.len()..].iter().all(|reasons| reasons.iter().any(|r| r.rule == Rule::Future)));
     }
 }

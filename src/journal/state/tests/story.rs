@@ -64,6 +64,8 @@ struct Model {
     condemned_packs: BTreeSet<(u64, PackId)>,
     condemned_indexes: BTreeSet<(u64, IndexId)>,
     last_slot: Option<i64>,
+    /// The slots of guarded commands, in order.
+    commands: Vec<i64>,
     /// Of every snapshot that was ever committed.
     slots: BTreeMap<u64, i64>,
     /// Whether it is paused, and until when.
@@ -131,14 +133,15 @@ fn write(view: &View, model: &mut Model, ids: &BTreeMap<u64, Digest>, act: &Act,
             model.live.insert(seq);
             model.indexes.extend(&indexes);
             model.slots.extend(slot.map(|slot| (seq, slot)));
-            model.last_slot = model.last_slot.max(slot);
+            model.last_slot = slot.or(model.last_slot);
             let Body::Snapshot(body) = snapshot(seq as u8) else { unreachable!() };
             (holder, Body::Snapshot(SnapshotBody { indexes, ..body }))
         }
         Act::End(for_slot, exit, stopped) => {
             slot = *for_slot;
             if *exit == 0 && !stopped {
-                model.last_slot = model.last_slot.max(slot);
+                model.last_slot = slot.or(model.last_slot);
+                model.commands.extend(slot);
             }
             (holder, Body::End(EndBody { exit: *exit, stopped: *stopped, duration_ms: 1 }))
         }
@@ -236,6 +239,15 @@ fn assert_is(view: &View, model: &Model, story: &[Told]) {
     let past: BTreeSet<i64> = model.forgotten.iter().filter_map(|seq| model.slots.get(seq)).copied().collect();
     let newest: BTreeSet<Timestamp> = past.into_iter().rev().take(PAST_SLOTS_KEPT).map(at).collect();
     assert_eq!(state.past_slots, newest);
+    let commands: Vec<Timestamp> =
+        model.commands.iter().rev().take(COMMAND_SLOTS_KEPT).rev().copied().map(at).collect();
+    assert_eq!(state.command_slots, commands);
+    // Whatever was forgotten or came out of order, a slot that has a commit is refused another one.
+    let commits = view.commits();
+    let all = model.slots.values().chain(&model.commands).copied().map(at);
+    for slot in all {
+        assert!(commits.is_closed(slot, Timestamp::MAX), "{slot}");
+    }
 }
 
 proptest! {
@@ -252,7 +264,6 @@ proptest! {
             told.push(&mut view).unwrap();
             assert_is(&view, &told.model, &story);
             prop_assert!(view.state.holder.as_ref().map(|h| h.term) >= was.holder.as_ref().map(|h| h.term));
-            prop_assert!(view.state.last_slot >= was.last_slot);
             let live: BTreeSet<Digest> = view.state.snapshots.iter().map(|s| s.id).collect();
             gone.extend(was.snapshots.iter().map(|s| s.id).filter(|id| !live.contains(id)));
             prop_assert!(gone.is_disjoint(&live), "a snapshot came back");

@@ -103,6 +103,10 @@ struct Question {
     missed_after: i64,
     /// Minutes from the newest commit to now, and whether that was for the slot before then.
     committed: Option<(i64, bool)>,
+    /// Minutes from now to a commit that a wrong clock wrote.
+    poison: Option<i64>,
+    /// Minutes from when the role was made to now.
+    created: Option<i64>,
     /// Which slot from the newest backwards somebody works on.
     running: Option<usize>,
     /// Asked around a turning point: of which slot near this moment, of its instant, start or limit, and so many nanoseconds later.
@@ -112,10 +116,11 @@ struct Question {
 prop_compose! {
     fn question()(
         jitter in prop_oneof![Just(0), 0..4000i64], missed_after in 0..9000i64,
-        committed in prop::option::weighted(0.9, (-2000..2400i64, any::<bool>())), running in prop::option::of(0..3usize),
+        committed in prop::option::weighted(0.8, (-2000..2400i64, any::<bool>())), running in prop::option::of(0..3usize),
+        poison in prop::option::of(2500..2_000_000i64), created in prop::option::of(-2000..2400i64),
         turn in prop::option::weighted(0.7, (0..4usize, 0..3u8, -1..2i64)),
     ) -> Question {
-        Question { jitter, missed_after, committed, running, turn }
+        Question { jitter, missed_after, committed, poison, created, running, turn }
     }
 }
 
@@ -149,12 +154,22 @@ fn assert_answers(plan: &mut Plan, slots: &BTreeSet<Timestamp>, near: Timestamp,
         assert_eq!((plan.following(a), plan.preceding(b)), (Some(b), Some(a)));
     }
 
-    let newest = question.committed.map(|(minutes, of_a_slot)| {
+    let horizon = now + SignedDuration::from_mins(5);
+    let committed = question.committed.map(|(minutes, of_a_slot)| {
         let at = now - SignedDuration::from_mins(minutes);
         let slot = slots.range(..=at).next_back().copied();
         if of_a_slot { slot.unwrap_or(at) } else { at }
     });
-    let open = all.iter().copied().filter(|at| newest.is_some_and(|newest| *at > newest));
+    let poison = question.poison.map(|minutes| now + SignedDuration::from_mins(minutes));
+    let created = question.created.map(|minutes| now - SignedDuration::from_mins(minutes));
+    let commits = SlotCommits::new(committed.into_iter().chain(poison), created);
+    let newest = committed.filter(|at| *at <= horizon);
+    let created = created.filter(|at| *at <= horizon);
+    let is_closed = |at: Timestamp| committed == Some(at) || newest.is_some_and(|newest| newest >= at);
+    let is_owed =
+        |at: &Timestamp| newest.is_none_or(|newest| *at > newest) && created.is_none_or(|made| starts(*at) > made);
+    let is_known = newest.is_some() || created.is_some();
+    let open = all.iter().copied().filter(|at| is_known && is_owed(at));
     let running = question.running.and_then(|back| started.checked_sub(1 + back)).map(|n| all[n]);
     let is_missed = |at: &Timestamp| {
         let next = slots.range(*at + SignedDuration::from_nanos(1)..).next().copied().map(starts);
@@ -162,19 +177,20 @@ fn assert_answers(plan: &mut Plan, slots: &BTreeSet<Timestamp>, near: Timestamp,
         over || running != Some(*at) && starts(*at) + seconds(question.missed_after) < now
     };
     let waiting = open.clone().next().filter(|at| starts(*at) <= now);
-    let missed: Vec<Timestamp> = open.clone().filter(|at| starts(*at) <= now).filter(is_missed).collect();
+    let missed: Vec<Timestamp> =
+        open.clone().filter(|at| starts(*at) <= now && !is_closed(*at)).filter(is_missed).collect();
     let instant = |slot: Option<Slot>| slot.map(|slot| slot.at);
-    match newest {
-        None => {
-            is(plan.waiting(None, now), due);
-            is(plan.pending(None, now), due);
-        }
-        Some(newest) => {
-            assert_eq!(instant(plan.waiting(Some(newest), now)), waiting);
-            assert_eq!(instant(plan.pending(Some(newest), now)), due.filter(|due| newest < *due));
-        }
+    if is_known {
+        assert_eq!(instant(plan.waiting(&commits, now)), waiting);
+    } else {
+        is(plan.waiting(&commits, now), due);
     }
-    let told = plan.missed(newest, running, now);
+    if newest.is_some() || due.is_some_and(is_closed) {
+        assert_eq!(instant(plan.pending(&commits, now)), due.filter(|due| !is_closed(*due)));
+    } else {
+        is(plan.pending(&commits, now), due);
+    }
+    let told = plan.missed(&commits, running, now);
     let shown: Vec<Timestamp> = told.slots.iter().map(|slot| slot.at).collect();
     assert_eq!(shown, missed[..missed.len().min(MISSED_MAX)]);
     assert_eq!(told.more, missed.len() > MISSED_MAX);
@@ -182,15 +198,15 @@ fn assert_answers(plan: &mut Plan, slots: &BTreeSet<Timestamp>, near: Timestamp,
         let (slot, works) = (Slot { at, starts: starts(at) }, running == Some(at));
         let end = all.get(n + 1).copied().map_or(Timestamp::MAX, starts);
         let limit = if works { end } else { end.min(starts(at) + seconds(question.missed_after)) };
-        let standing = plan.standing(slot, newest, works, now);
+        let standing = plan.standing(slot, &commits, works, now);
         match standing {
-            Standing::Committed => assert!(newest.is_some_and(|newest| newest >= at)),
+            Standing::Committed => assert!(is_closed(at)),
             Standing::NotFinished => assert!(works && is_missed(&at)),
             Standing::NotStarted => assert!(!works && is_missed(&at)),
             // The end of the last one is farther than the model walks.
             Standing::Open { until } => assert!(!is_missed(&at) && (until == limit || end == Timestamp::MAX)),
         }
-        assert_eq!(standing == Standing::Committed, newest.is_some_and(|newest| newest >= at));
+        assert_eq!(standing == Standing::Committed, is_closed(at));
     }
 }
 

@@ -1,0 +1,107 @@
+//! The committed slots of a role, as its journal shows them. Pure.
+//!
+//! The invariant that lives here: a slot is committed because a record commits *it*, never because some record commits a later one
+//! at whatever time. A later commit closes older slots only if it lies in the present or before: a commit from beyond the present
+//! was written by a wrong clock, and would otherwise close every slot until that time comes.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::present;
+
+/// The committed slots, and from when on slots are owed at all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SlotCommits {
+    /// Ascending, each once. Shared, because every look at a journal hands it on.
+    slots: Arc<[Timestamp]>,
+    created: Option<Timestamp>,
+}
+
+impl SlotCommits {
+    /// These slots of a repository that was made at `created`; `None`: that is not known.
+    pub fn new(slots: impl IntoIterator<Item = Timestamp>, created: Option<Timestamp>) -> Self {
+        let mut slots: Vec<Timestamp> = slots.into_iter().collect();
+        slots.sort_unstable();
+        slots.dedup();
+        Self { slots: slots.into(), created }
+    }
+
+    /// When the repository was made: the role owes no slot from before.
+    pub fn created(&self) -> Option<Timestamp> {
+        self.created
+    }
+
+    /// The newest committed slot that does not lie beyond the present.
+    pub fn newest(&self, now: Timestamp) -> Option<Timestamp> {
+        #[cfg(feature = "planted")]
+        let now = if crate::planted::is(crate::planted::Bug::LaterSlotCommits) { Timestamp::MAX } else { now };
+        self.slots[..self.present(now)].last().copied()
+    }
+
+    /// Whether a record commits exactly this slot.
+    pub fn contains(&self, slot: Timestamp) -> bool {
+        self.slots.binary_search(&slot).is_ok()
+    }
+
+    /// Whether no run may commit `slot` any more: it is committed, or a later one is that does not lie beyond the present.
+    pub fn is_closed(&self, slot: Timestamp, now: Timestamp) -> bool {
+        self.contains(slot) || self.newest(now).is_some_and(|newest| newest >= slot)
+    }
+
+    /// The committed slots that lie beyond the present.
+    pub fn beyond(&self, now: Timestamp) -> &[Timestamp] {
+        &self.slots[self.present(now)..]
+    }
+
+    /// How many do not.
+    fn present(&self, now: Timestamp) -> usize {
+        let horizon = present::horizon(now);
+        self.slots.partition_point(|slot| *slot <= horizon)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute)
+    }
+
+    fn commits(minutes: &[i64]) -> SlotCommits {
+        SlotCommits::new(minutes.iter().copied().map(at), None)
+    }
+
+    #[test]
+    fn a_commit_from_beyond_the_present_closes_itself_alone() {
+        let year = 365 * 24 * 60;
+        let commits = commits(&[60, year, 120]);
+        let now = at(200);
+        assert_eq!(commits.newest(now), Some(at(120)));
+        assert_eq!(commits.beyond(now), [at(year)]);
+        for (slot, closed) in [(60, true), (90, true), (120, true), (180, false), (year, true), (year - 60, false)] {
+            assert_eq!(commits.is_closed(at(slot), now), closed, "{slot}");
+        }
+        assert!(commits.is_closed(at(180), at(year)), "when its time has come it is as any other");
+        assert_eq!((commits.newest(at(0)), commits.beyond(at(115)).len()), (None, 1), "five minutes are the present");
+    }
+
+    proptest! {
+        /// Against the definition, with sets.
+        #[test]
+        fn it_is_what_the_set_says(minutes in prop::collection::vec(-500..500i64, 0..20), now in -600..600i64, slot in -500..500i64) {
+            let commits = commits(&minutes);
+            let present = |minute: &&i64| **minute <= now + 5;
+            let newest = minutes.iter().filter(present).max();
+            prop_assert_eq!(commits.newest(at(now)), newest.copied().map(at));
+            prop_assert_eq!(commits.contains(at(slot)), minutes.contains(&slot));
+            let closed = minutes.contains(&slot) || newest.is_some_and(|newest| *newest >= slot);
+            prop_assert_eq!(commits.is_closed(at(slot), at(now)), closed);
+            prop_assert_eq!(commits.beyond(at(now)).iter().all(|at| present::is_beyond(*at, Timestamp::UNIX_EPOCH + SignedDuration::from_mins(now))), true);
+        }
+    }
+}
