@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use, and `planted` is one that only the simulator's builds have; `process`, `http` and `etcd` are what several
 /// rooms start commands and ask servers with; the types of `config` are settings that every
 /// room below may be given; a tree is scanned into and written back from `repo::entry`; an append asks for a
-/// `role::permit`, a view keeps what `role::twin` judges, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
+/// `role::permit`, a view keeps what `role::twin` judges and shows `role::commits`, whoever reads a date asks `role::present`, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
 const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("moment", &[]),
@@ -34,7 +34,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "store",
             "etcd",
             "planted",
+            "role::commits",
             "role::permit",
+            "role::present",
             "role::twin",
             "repo::crypto",
             "repo::line",
@@ -46,7 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "job",
         &["ids", "moment", "env", "file", "process", "config", "store", "repo", "role", "journal", "tree", "planted"],
     ),
-    ("notice", &["ids", "moment", "env", "file", "process", "config", "http"]),
+    ("notice", &["ids", "moment", "env", "file", "process", "config", "http", "role::present"]),
     (
         "daemon",
         &["ids", "moment", "env", "file", "config", "store", "repo", "role", "journal", "tree", "job", "notice"],
@@ -102,6 +104,7 @@ const DECISIONS: &[&str] = &[
     "job/restore/select.rs",
     "job/select.rs",
     "job/verify/found.rs",
+    "journal/future.rs",
     "journal/record.rs",
     "journal/search.rs",
     "journal/standing.rs",
@@ -119,6 +122,7 @@ const DECISIONS: &[&str] = &[
     "repo/names.rs",
     "repo/pack.rs",
     "repo/segment.rs",
+    "role/commits.rs",
     "role/duty.rs",
     "role/duty/tests.rs",
     "role/election.rs",
@@ -126,8 +130,10 @@ const DECISIONS: &[&str] = &[
     "role/lease/etcd/claim.rs",
     "role/lease/etcd/peer.rs",
     "role/permit.rs",
+    "role/present.rs",
     "role/slot.rs",
     "role/twin.rs",
+    "store/dir/clock.rs",
     "store/key.rs",
     "tree/compare.rs",
     "tree/exclude.rs",

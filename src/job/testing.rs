@@ -4,6 +4,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::config::{KeySource, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId};
@@ -17,6 +19,7 @@ use crate::job::runner::{Runner, Surroundings};
 use crate::job::seat::Seats;
 use crate::journal::record::NodeRef;
 use crate::repo::entry::TreePath;
+use crate::repo::names;
 use crate::role::election::{History, Inputs, LeaseView, Occasion, State, decide};
 use crate::role::permit::Candidacy;
 use crate::store::Store;
@@ -44,6 +47,13 @@ impl Rig {
         let role = RoleSettings::new("app".parse().unwrap(), key, vec![src]);
         let (repository, _) = init(store.clone(), &role.name, &role.key, &Seats::default(), &env).await.unwrap();
         Self { env, dir, memory, store, role, repository, node: NodeId([1; 16]) }
+    }
+
+    /// As if it had been made then.
+    pub(crate) fn made_at(&mut self, at: Timestamp) {
+        self.repository.format.created = at;
+        let object = self.repository.format.encode(&self.repository.keys);
+        self.memory.tamper(&names::format(&self.role.name), Some(object.into()));
     }
 
     pub(crate) fn src(&self) -> &Path {

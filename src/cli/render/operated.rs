@@ -34,7 +34,7 @@ pub fn acted(acted: &Acted, view: &View) -> String {
         Change::Sound => "the journal's head in etcd is sound; nothing to adopt.".to_owned(),
         Change::InStore => "the journal is in the store; there is nothing to adopt.".to_owned(),
         Change::Amended(future) => format!(
-            "amended: {}, up to {}, now counts as written at {}, and takes no slot.",
+            "{}, up to {}: from now on they count as written at {}, and the slots they took are free.",
             counted(future.count, "date from beyond the present", "dates from beyond the present"),
             minute(future.latest, &view.zone),
             minute(view.now, &view.zone)

@@ -55,6 +55,7 @@ async fn missed_doubled_and_late_slots_are_told() {
     let now = rig.env.clock.now();
     let due = plan.due(now).unwrap();
     let three_before = due.at - SignedDuration::from_hours(3);
+    rig.made_at(three_before - SignedDuration::from_mins(1));
     for _ in 0..2 {
         backup(&rig, Some(three_before)).await;
     }

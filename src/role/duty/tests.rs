@@ -522,7 +522,8 @@ fn a_clock_that_went_wrong_leaves_the_role_to_another_node_until_it_is_right() {
         assert_eq!(stage.on(at_offset(-1, ONE)), []);
         stage.now.wall = stage.now.wall.checked_sub(SignedDuration::from_secs(offset)).unwrap();
         // A slot that only this clock says is due is refused by the run itself, which looks at the store's.
-        let next = if offset > 0 { Effect::Read } else { Effect::BackUp(slot("2026-11-21T02:00:00Z")) };
+        let due = if offset > 0 { "2026-11-21T00:00:00Z" } else { "2026-11-21T02:00:00Z" };
+        let next = Effect::BackUp(slot(due));
         assert_eq!(stage.on(Event::Tick), [next], "a clock that was set is looked after at once");
         assert_eq!(stage.on(at_offset(offset, ONE)), [Effect::Tell, Effect::ReleaseLease]);
         let off = Stand::Unknown(UnknownReason::Clock { offset: SignedDuration::from_secs(offset) });
