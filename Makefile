@@ -13,11 +13,13 @@ FUZZ_SECONDS ?= 60
 MUTANTS_ARGS ?=
 # The story that `make replay` tells.
 SEED ?= 0
+# The cases that `make check-cases` runs, of all: by name (ha/*) or file name (fail-lease*).
+CASE ?=
 
-.PHONY: help build demo test check-large check-pair check-slots soak replay planted mutants fmt lint deny bench fuzz install clean
+.PHONY: help build debug demo test check-large check-pair check-slots check-cases check-cases-slow soak replay planted mutants fmt lint deny bench fuzz install clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-11s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-16s %s\n' "$$t" "$$d"; done
 
 build: ## the release binary, target/release/runner
 	$(CARGO) build --release --locked
@@ -39,6 +41,19 @@ check-pair: ## how fast a killed holder is followed, 20 times over: prints the d
 
 check-slots: ## 200 slots with random failovers, as daemons and as crons; a quarter of an hour
 	@scripts/campaign campaign_of_daemons campaign_of_crons
+
+check-cases: $(if $(RUNNER),,debug) ## situations of users as scripts, as root; minutes: make check-cases [CASE=GLOB] [RUNNER=path/of/binary]
+	@scripts/setup-tests
+	@scripts/test-tools
+	@RUNNER="$(RUNNER)" .tools/venv/bin/python3 tests/cases/run.py quick $(if $(CASE),'$(CASE)')
+
+check-cases-slow: $(if $(RUNNER),,debug) ## those that take longer: weeks of looks, outages, roles that hang
+	@scripts/setup-tests
+	@scripts/test-tools
+	@RUNNER="$(RUNNER)" .tools/venv/bin/python3 tests/cases/run.py slow $(if $(CASE),'$(CASE)')
+
+debug:
+	$(CARGO) build --locked
 
 soak: ## the simulator's stories on every core until it is stopped; says seed and commit of each that ends badly
 	SIM_COMMIT="$$(git rev-parse --short HEAD 2>/dev/null)" $(CARGO) test --locked --no-default-features --test sim -- --ignored --exact seeds::soak --nocapture
