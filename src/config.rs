@@ -270,6 +270,8 @@ pub struct RoleSettings {
     pub jitter: Duration,
     /// A slot must have started by then.
     pub missed_after: Duration,
+    /// A run that makes no progress for so long is ended, and the role left to another node.
+    pub stall_timeout: Duration,
     /// How long a lease in the bucket lasts without being renewed.
     pub bucket_lease_ttl: Duration,
     /// How long a node that did not hold the role last leaves a due slot to the one that did.
@@ -370,6 +372,7 @@ impl RoleSettings {
             schedule: None,
             jitter: Duration::ZERO,
             missed_after: Duration::from_mins(30),
+            stall_timeout: Duration::from_mins(15),
             bucket_lease_ttl: Duration::from_mins(1),
             takeover_delay: Duration::from_mins(1),
             takeover_after: Duration::from_mins(15),

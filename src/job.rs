@@ -15,6 +15,7 @@ pub mod keys;
 pub mod lease;
 pub mod local;
 pub mod operate;
+pub mod pace;
 pub mod presence;
 pub mod progress;
 pub mod prune;
@@ -24,6 +25,7 @@ pub mod restore;
 pub mod runner;
 pub mod seat;
 pub mod select;
+pub mod stall;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod verify;

@@ -1,6 +1,7 @@
 //! A command in a process group of its own, which does not outlive whoever started it: what is told to end ends with all its
 //! children, and what is dropped is killed.
 
+use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -106,8 +107,52 @@ impl Drop for Group {
     }
 }
 
+/// How much processor time a process group has burnt so far, its children that have ended included, in ticks of the kernel. 0 where
+/// that cannot be told.
+pub fn burnt(group: Pid) -> u64 {
+    let Ok(list) = fs::read_dir("/proc") else { return 0 };
+    let processes = list.flatten().filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    processes
+        .filter_map(|entry| ticks(&fs::read_to_string(entry.path().join("stat")).ok()?, group.as_raw()))
+        .fold(0, u64::wrapping_add)
+}
+
+/// What one line of proc_pid_stat(5) says of a process of `group`. A command's name may hold anything, blanks and brackets included.
+fn ticks(stat: &str, group: i32) -> Option<u64> {
+    // After the name: state, parent, group, and with number 14 of the line the four times.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if fields.get(2)?.parse::<i32>().ok()? != group {
+        return None;
+    }
+    fields.get(11..15)?.iter().map(|time| time.parse::<u64>().ok()).try_fold(0, |sum, time| Some(sum + time?))
+}
+
 /// Whether the process has ended, without reaping it.
 fn has_ended(id: Pid) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     !matches!(waitid(Id::Pid(id), flags), Ok(WaitStatus::StillAlive))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_group() {
+        let line = "7 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 5 6 7 8 20 0 1 0 100 1 2";
+        assert_eq!((ticks(line, 42), ticks(line, 41)), (Some(26), None));
+        assert_eq!(ticks("7 (a) S 1 42", 42), None);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_works_burns_time_and_one_that_sleeps_does_not() {
+        let start = |script: &str| Group::spawn(Command::new("sh").args(["-c", script])).unwrap();
+        let (busy, idle) = (start("while :; do :; done"), start("exec sleep 600"));
+        let burn = |group: &Group| burnt(group.id().unwrap());
+        let before = burn(&idle);
+        while burn(&busy) < 5 {
+            tokio::time::sleep(POLL).await;
+        }
+        assert!(burn(&idle) - before < 3, "what it takes to start");
+    }
 }

@@ -22,6 +22,7 @@ use crate::job::prune::PruneError;
 use crate::job::repository::{OpenError, SecretFileError};
 use crate::job::restore::{RestoreError, SourceErrorKind};
 use crate::job::select::SelectError;
+use crate::job::stall::Activity;
 use crate::job::verify::VerifyError;
 use crate::journal::log::{AppendError, JournalError};
 use crate::journal::record::RecordError;
@@ -241,6 +242,15 @@ fn init(error: &InitError) -> Policy {
 fn backup(error: &BackupError) -> Policy {
     match error {
         BackupError::Interrupted => (Exit::Interrupted, None),
+        BackupError::Stalled(stall) => match stall.last {
+            Some(Activity::Walking(_) | Activity::Reading(_)) => failed(
+                "is what it reads on a disk or server that hangs? A run that is merely slow needs a longer stall_timeout.",
+            ),
+            Some(Activity::Dump(_) | Activity::Hook(_)) => failed(
+                "run the command by hand, and see what it waits for. One that is silent for long needs a longer stall_timeout.",
+            ),
+            None => failed("see whether the store answers: 'runner whoami' shows it."),
+        },
         BackupError::Store(error) => store(error),
         BackupError::Repo(error) => repo(error),
         BackupError::Journal(error) => journal(error),

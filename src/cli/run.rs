@@ -127,8 +127,9 @@ pub async fn run(cli: Cli) -> Exit {
     let cancel = Cancel::new();
     let mut session =
         Session { globals, env: Env::host(), cancel: cancel.clone(), style, bars, out: Output::new(io::stdout()) };
+    let end_max = if long_running { signal::DAEMON_END_MAX } else { signal::END_MAX };
     // A guarded command gets the signals itself.
-    let watched = if matches!(cli.command, Command::Exec(_)) { Ok(()) } else { signal::watch(cancel.clone()) };
+    let watched = if matches!(cli.command, Command::Exec(_)) { Ok(()) } else { signal::watch(cancel.clone(), end_max) };
     let result = match watched {
         Ok(()) => dispatch(&mut session, cli.command).await,
         Err(e) => Err(e.into()),

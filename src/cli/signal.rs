@@ -2,17 +2,25 @@
 //! not committed is garbage for the next prune, and nothing stays locked.
 
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
 use crate::job::cancel::Cancel;
 
-/// Turns the first signal into `cancel` and ends the process with 130 on the second.
+/// How long a command may take to end. Everything in them ends sooner; a thread that waits for a server that hangs does
+/// not, and a service manager kills it without a word: by the units that are shipped after 60 and 90 seconds.
+pub const END_MAX: Duration = Duration::from_secs(55);
+/// The same for a daemon.
+pub const DAEMON_END_MAX: Duration = Duration::from_secs(88);
+
+/// Turns the first signal into `cancel` and ends the process with 130 on the second, or when what is told to end
+/// does not.
 ///
 /// # Errors
 /// The handlers cannot be installed.
-pub fn watch(cancel: Cancel) -> io::Result<()> {
+pub fn watch(cancel: Cancel, end_max: Duration) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
@@ -26,7 +34,19 @@ pub fn watch(cancel: Cancel) -> io::Result<()> {
             }
             cancel.cancel();
             let _ = writeln!(io::stderr(), "stopping; once more to stop at once");
+            // A thread of its own: whatever hangs, it does not.
+            std::thread::spawn(move || end_at_last(end_max));
         }
     });
     Ok(())
+}
+
+fn end_at_last(end_max: Duration) {
+    std::thread::sleep(end_max);
+    let seconds = end_max.as_secs();
+    let _ = writeln!(
+        io::stderr(),
+        "error: what was told to stop did not within {seconds} s: the process ends as it stands"
+    );
+    std::process::exit(Exit::Interrupted.code().into());
 }

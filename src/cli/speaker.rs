@@ -52,7 +52,7 @@ impl Voice for Speaker {
     fn stands(&self, role: &RoleName, stand: &Stand, evidence: &[Evidence]) {
         let text = render::daemon::stand(stand, evidence, &self.zone);
         match stand {
-            Stand::Conflict(_) | Stand::Cloned | Stand::Unknown(_) => tracing::warn!("{role}: {text}"),
+            Stand::Conflict(_) | Stand::Cloned | Stand::Unknown(_) | Stand::Away(_) => tracing::warn!("{role}: {text}"),
             _ => tracing::info!("{role}: {text}"),
         }
     }

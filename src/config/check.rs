@@ -25,6 +25,9 @@ const KEEPS: [&str; 6] = ["last", "hourly", "daily", "weekly", "monthly", "yearl
 /// nothing.
 const BUCKET_LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
+/// How long a run may make no progress: a healthy one may wait for a slow request for some seconds, and a week is for ever.
+const STALL_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(7 * 24);
+
 /// How long a dump may take. Long enough for any real one; without an end a hanging one would block the role for ever.
 const DUMP_TIMEOUT: Duration = Duration::from_hours(24);
 
@@ -265,6 +268,14 @@ impl Check<'_> {
         if let Some(ttl) = lease_ttl.as_ref().filter(|at| !BUCKET_LEASE_TTL.contains(&at.value)) {
             self.problems.push(ttl.problem("is not between 1s and 1h").hint("60s is the default, and costs little"));
         }
+        let stall = section.duration("stall_timeout");
+        if let Some(stall) = stall.as_ref().filter(|at| !STALL_TIMEOUT.contains(&at.value)) {
+            self.problems.push(
+                stall
+                    .problem("is not between 1s and 7d")
+                    .hint("15m is the default: longer than a healthy run is silent"),
+            );
+        }
         let keep = section.section("keep").map(|keep| self.keep(&keep));
         if self.problems.len() > before {
             return None;
@@ -289,6 +300,7 @@ impl Check<'_> {
             schedule,
             jitter: jitter.map_or(defaults.jitter, |at| at.value),
             missed_after: section.duration("missed_after").map_or(defaults.missed_after, |at| at.value),
+            stall_timeout: stall.map_or(defaults.stall_timeout, |at| at.value),
             bucket_lease_ttl: lease_ttl.map_or(defaults.bucket_lease_ttl, |at| at.value),
             takeover_delay: section.duration("takeover_delay").map_or(defaults.takeover_delay, |at| at.value),
             takeover_after: section.duration("takeover_after").map_or(defaults.takeover_after, |at| at.value),

@@ -114,6 +114,7 @@ static ROLE: &[Key] = &[
     key("every", Form::Span, Ready),
     key("jitter", Form::Duration, Ready),
     key("missed_after", Form::Span, Ready),
+    key("stall_timeout", Form::Span, Ready),
     key("takeover_delay", Form::Duration, Ready),
     key("takeover_after", Form::Span, Ready),
     key("takeover_trust", Form::Word(&["rehash", "mtime"]), Ready),

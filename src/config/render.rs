@@ -161,6 +161,7 @@ fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {
     }
     out.text("jitter", Some(&format_duration(role.jitter)));
     out.text("missed_after", Some(&format_duration(role.missed_after)));
+    out.text("stall_timeout", Some(&format_duration(role.stall_timeout)));
     out.text("bucket_lease_ttl", Some(&format_duration(role.bucket_lease_ttl)));
     out.text("takeover_delay", Some(&format_duration(role.takeover_delay)));
     out.text("takeover_after", Some(&format_duration(role.takeover_after)));

@@ -43,6 +43,7 @@ fn the_smallest_config_has_defaults() {
     exclude_caches = false
     jitter = "0s"
     missed_after = "30m"
+    stall_timeout = "15m"
     bucket_lease_ttl = "1m"
     takeover_delay = "1m"
     takeover_after = "15m"
@@ -90,6 +91,7 @@ fn a_full_config_reads_as_it_says_and_renders_to_itself() {
         every = "90m"
         jitter = "5m"
         missed_after = "1h"
+        stall_timeout = "90s"
         takeover_trust = "mtime"
         allow_empty = true
         [role."orders.db"]
@@ -163,9 +165,9 @@ fn unknown_keys_name_the_nearest() {
         known here: nodes, eligible, fallback, lease, bucket_lease_ttl, key_file,
         passphrase_file, encryption, sources, exclude, one_file_system,
         exclude_caches, exclude_larger_than, schedule, every, jitter, missed_after,
-        takeover_delay, takeover_after, takeover_trust, on_lease_unreachable,
-        allow_empty, keep, max_unused, prune_grace, before, after, on_takeover,
-        on_lost, hook_timeout, dumps
+        stall_timeout, takeover_delay, takeover_after, takeover_trust,
+        on_lease_unreachable, allow_empty, keep, max_unused, prune_grace, before,
+        after, on_takeover, on_lost, hook_timeout, dumps
     runner.toml:10: role.app.keep.dayly: unknown key
         did you mean "daily"?
     runner.toml:11: role.app.dumps.x.comand: unknown key

@@ -1,9 +1,34 @@
 //! How much of everything goes on at the same time, over all roles of a process.
+//!
+//! The invariant that lives here: what waits for the world outside keeps nothing else waiting. A run that makes no progress for
+//! [`LENT_AFTER`] lends its place in line to the next one until it moves again; only then are more at work for a moment than the
+//! machine is meant for, and never more than [`LENT_PART`] times as many have begun.
 
-use tokio::sync::Semaphore;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// Runs at a time: each reads, compresses and uploads with all processors by itself.
-const RUNS_MAX: usize = 2;
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, oneshot};
+
+/// Runs at a time: at least two, so that one large role does not hold up all others; at most eight, since more only share the same
+/// disks and the same network.
+const RUNS: (usize, usize) = (2, 8);
+
+/// Processors for each run: it reads and compresses in two threads.
+const RUN_CPUS: usize = 2;
+
+/// Memory for each run, in bytes: what one was measured to take at most.
+const RUN_MEMORY_BYTES: u64 = 160 << 20;
+
+/// The part of the machine's memory that runs may take, with all places lent: a half.
+const RUNS_MEMORY_PART: u64 = 2;
+
+/// How many times as many runs may have begun as there are places, where the others wait for the world.
+const LENT_PART: usize = 4;
+
+/// A run that has made no progress for so long lends its place.
+pub(super) const LENT_AFTER: Duration = Duration::from_mins(1);
 
 /// Takeovers at a time: a node that inherits a hundred roles does not ask the store for all of them in one second.
 const TAKEOVERS_MAX: usize = 8;
@@ -14,17 +39,233 @@ const READS_MAX: usize = 8;
 /// Shared by all roles.
 #[derive(Debug)]
 pub(super) struct Limits {
-    pub(super) runs: Semaphore,
+    pub(super) runs: Arc<Turns>,
     pub(super) takeovers: Semaphore,
     pub(super) reads: Semaphore,
 }
 
 impl Limits {
+    /// Those that fit this machine.
     pub(super) fn new() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            runs: Semaphore::new(RUNS_MAX),
+            runs: Turns::new(places(cpus, memory_bytes())),
             takeovers: Semaphore::new(TAKEOVERS_MAX),
             reads: Semaphore::new(READS_MAX),
         }
+    }
+}
+
+/// How many runs a machine with so many processors and so much memory is meant for.
+fn places(cpus: usize, memory_bytes: u64) -> usize {
+    let fit = memory_bytes / RUNS_MEMORY_PART / LENT_PART as u64 / RUN_MEMORY_BYTES;
+    (cpus / RUN_CPUS).min(usize::try_from(fit).unwrap_or(usize::MAX)).clamp(RUNS.0, RUNS.1)
+}
+
+/// The memory that this process may use: the machine's, or what its control group is held to.
+fn memory_bytes() -> u64 {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    });
+    let group = std::fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?.trim_start_matches('/');
+        let limit = std::fs::read_to_string(format!("/sys/fs/cgroup/{path}/memory.max")).ok()?;
+        limit.trim().parse().ok()
+    });
+    machine.unwrap_or(u64::MAX).min(group.unwrap_or(u64::MAX))
+}
+
+/// Turns to run. What is due first goes first, however often it had to come back.
+#[derive(Debug)]
+pub(super) struct Turns(Mutex<Line>);
+
+/// Who has a turn, and who waits for one.
+#[derive(Debug)]
+struct Line {
+    places: usize,
+    /// Runs that have begun, and those of them that lend their places.
+    begun: usize,
+    lent: usize,
+    next: u64,
+    waiting: BTreeMap<Place, oneshot::Sender<Turn>>,
+}
+
+/// In line: when what waits was due, and when it came.
+type Place = (Timestamp, u64);
+
+/// A turn, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    turns: Arc<Turns>,
+    lent: Mutex<bool>,
+}
+
+/// A place in line, given up when it is dropped.
+#[derive(Debug)]
+struct Waiting {
+    turns: Arc<Turns>,
+    place: Place,
+}
+
+impl Line {
+    /// Whether one more may begin.
+    fn has_room(&self) -> bool {
+        self.begun - self.lent < self.places && self.begun < self.places * LENT_PART
+    }
+
+    /// Who waits and may begin.
+    fn call(&mut self) -> Option<oneshot::Sender<Turn>> {
+        if !self.has_room() {
+            return None;
+        }
+        let (_, called) = self.waiting.pop_first()?;
+        self.begun += 1;
+        Some(called)
+    }
+}
+
+impl Turns {
+    fn new(places: usize) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Line { places, begun: 0, lent: 0, next: 0, waiting: BTreeMap::new() })))
+    }
+
+    /// Waits for a turn for something that was `due` then. Dropped, it leaves the line.
+    pub(super) async fn turn(self: &Arc<Self>, due: Timestamp) -> Turn {
+        let (call, called) = oneshot::channel();
+        let place = {
+            let mut line = self.line();
+            let place = (due, line.next);
+            line.next += 1;
+            line.waiting.insert(place, call);
+            place
+        };
+        let waiting = Waiting { turns: Arc::clone(self), place };
+        self.go_on();
+        match called.await {
+            Ok(turn) => turn,
+            // Only this one takes it out of the line.
+            Err(_) => {
+                drop(waiting);
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Lets begin who may.
+    fn go_on(self: &Arc<Self>) {
+        loop {
+            let Some(call) = self.line().call() else { return };
+            let turn = Turn { turns: Arc::clone(self), lent: Mutex::new(false) };
+            // Where nobody waits any more the turn comes back, and is dropped.
+            let _ = call.send(turn);
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        // Each change is one step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// Whether the run waits for the world, and needs no place.
+    pub(super) fn lend(&self, lent: bool) {
+        let mut was = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        if *was == lent {
+            return;
+        }
+        *was = lent;
+        {
+            let mut line = self.turns.line();
+            if lent { line.lent += 1 } else { line.lent -= 1 }
+        }
+        self.turns.go_on();
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let lent = *self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut line = self.turns.line();
+            line.begun -= 1;
+            line.lent -= usize::from(lent);
+        }
+        self.turns.go_on();
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // A turn that was given meanwhile is dropped with its channel, outside of the lock.
+        let call = self.turns.line().waiting.remove(&self.place);
+        drop(call);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn how_many_run_follows_the_machine() {
+        let machines = [(1, GIB), (2, 4 * GIB), (8, GIB), (8, 5 * GIB), (8, 64 * GIB), (64, 256 * GIB), (64, u64::MAX)];
+        assert_eq!(machines.map(|(cpus, memory)| places(cpus, memory)), [2, 2, 2, 4, 4, 8, 8]);
+        assert!(memory_bytes() > 0);
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn what_is_due_first_goes_first_and_who_leaves_the_line_is_not_waited_for() {
+        let turns = Turns::new(2);
+        let [first, second] = [9, 8].map(|due| turns.turn(at(due)).now_or_never().expect("there is a place"));
+        let mut late = Box::pin(turns.turn(at(7)));
+        let mut gone = Box::pin(turns.turn(at(1)));
+        let mut early = Box::pin(turns.turn(at(3)));
+        for waiting in [&mut late, &mut gone, &mut early] {
+            assert!(waiting.as_mut().now_or_never().is_none());
+        }
+        drop(gone);
+        drop(first);
+        assert!(late.as_mut().now_or_never().is_none());
+        let third = early.as_mut().now_or_never().expect("it was due first");
+        drop(second);
+        // A turn that was given and never looked at comes back.
+        drop(late);
+        let fourth = turns.turn(at(5)).now_or_never().expect("there is a place");
+        drop((third, fourth));
+        let line = turns.line();
+        assert_eq!((line.begun, line.lent, line.waiting.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn who_waits_for_the_world_lends_its_place_but_not_for_any_number() {
+        let turns = Turns::new(2);
+        let mut all = Vec::new();
+        for due in 0..8 {
+            let turn = turns.turn(at(due)).now_or_never().expect("there is a place");
+            turn.lend(true);
+            turn.lend(true);
+            all.push(turn);
+        }
+        let mut ninth = Box::pin(turns.turn(at(9)));
+        assert!(ninth.as_mut().now_or_never().is_none(), "each of them may want its place back");
+        all.pop();
+        let ninth = ninth.as_mut().now_or_never().expect("one of them has ended");
+        for turn in &all[..2] {
+            turn.lend(false);
+        }
+        drop(ninth);
+        assert!(turns.turn(at(10)).now_or_never().is_none(), "two that move are as many as there are places");
+        all.remove(0);
+        assert!(turns.turn(at(10)).now_or_never().is_some());
     }
 }

@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::message::Answer;
 use super::stores::Stores;
 use super::watcher::Watch;
-use super::work::{Footing, Work};
+use super::work::{Footing, Waited, Work};
 use crate::config::{Lease, RoleSettings, Settings};
 use crate::env::Env;
 use crate::ids::NodeId;
@@ -26,15 +26,18 @@ use crate::job::prune::PruneError;
 use crate::job::report::{Outcome, RoleReport};
 use crate::job::runner::Runner;
 use crate::notice::teller::Teller;
-use crate::role::duty::{Duty, Effect, Event, LeaseAnswer, Stand, Terms};
+use crate::role::duty::{Duty, Effect, Event, Journal, LeaseAnswer, Stand, Terms, Yield};
 use crate::role::election::{Occasion, StandbyReason};
 use crate::role::lease::keeper::{self, Keeper};
 use crate::role::lease::{LeaseService, Reply};
 use crate::role::permit::Deadline;
-use crate::role::slot::Plan;
+use crate::role::slot::{Plan, Slot};
 
 /// Events that wait to be looked at: the loop takes them at once.
 const EVENTS_MAX: usize = 64;
+
+/// How often it is looked whether what a stalled run left behind goes on.
+const BLOCKED_POLL: Duration = Duration::from_secs(1);
 
 /// What a role's task is started with.
 pub(super) struct Post {
@@ -53,6 +56,8 @@ pub(super) struct Post {
 #[expect(clippy::large_enum_variant, reason = "one at a time is made, handed over and taken apart")]
 enum Back {
     Event(Event),
+    /// A run that leaves the role to another node, and what the journal says after it.
+    Yielded(Yield, Journal),
     /// What asking for the lease came to; `None`: there is nobody to ask.
     Asked(Option<(Box<dyn LeaseService>, Reply)>),
 }
@@ -121,6 +126,7 @@ impl Post {
         }
         let senses = Arc::clone(&this.work.runner.surroundings.senses);
         let mut addresses = senses.hints(this.work.role.eligible.as_ref());
+        let mut returns = this.work.stores.returns();
         let mut event = Event::Tick;
         loop {
             turns.send_modify(|turns| *turns += 1);
@@ -154,6 +160,7 @@ impl Post {
                 () = env.sleep(wait) => Event::Tick,
                 () = keeper::hinted(this.hints.as_ref()) => Event::LeaseHint,
                 () = addresses.changed() => Event::Changed,
+                Ok(()) = returns.changed() => Event::StoreAnswered,
                 to = guard::lost(this.keeper.as_ref()) => {
                     this.keeper = None;
                     Event::LeaseLost(to)
@@ -179,13 +186,16 @@ impl Loop {
                 Effect::ReleaseLease => self.release(),
                 Effect::Read => {
                     let beat = matches!(self.duty.stand(), Some(Stand::Conflict(_)));
-                    self.beside(move |work| async move { Back::Event(Event::Journal(work.read(beat).await)) });
+                    self.beside(move |work| async move {
+                        let read = work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.read(beat))).await;
+                        Back::Event(Event::Journal(read.unwrap_or_else(|| work.hung())))
+                    });
                 }
                 Effect::TakeOver { occasion } => self.take_over(occasion),
-                Effect::BackUp(_) => self.back_up(None),
+                Effect::BackUp(slot) => self.back_up(None, Some(slot)),
                 Effect::BackUpNow => {
                     let wanted = self.callers.next();
-                    self.back_up(wanted);
+                    self.back_up(wanted, None);
                 }
                 Effect::RefuseWanted => self.refuse(),
                 // Guests end in the time that their last grant leaves them.
@@ -206,6 +216,12 @@ impl Loop {
                     self.running = None;
                 }
                 return event;
+            }
+            Back::Yielded(why, journal) => {
+                self.running = None;
+                // Work goes on, so this does not end the loop.
+                self.turn(Event::Yielded(why));
+                return Event::Journal(journal);
             }
             Back::Asked(None) => return Event::Lease(LeaseAnswer::Unreachable),
             Back::Asked(Some(asked)) => asked,
@@ -273,10 +289,12 @@ impl Loop {
     fn take_over(&mut self, occasion: Occasion) {
         let (footing, voice) = (self.footing(), Arc::clone(&self.voice));
         self.beside(move |work| async move {
-            let taken = work.take_over(&footing, occasion).await;
-            let journal = match taken {
-                Ok(journal) => journal,
-                Err(error) => {
+            let taken = Box::pin(work.take_over(&footing, occasion));
+            let journal = match work.runner.env.timeout(work.role.stall_timeout + work.role.hooks.timeout, taken).await
+            {
+                None => work.hung(),
+                Some(Ok(journal)) => journal,
+                Some(Err(error)) => {
                     voice.failed(&work.role.name, &error);
                     work.after(&Err(error)).await
                 }
@@ -286,12 +304,13 @@ impl Loop {
     }
 
     /// A run for the due slot, or the one that somebody wants.
-    fn back_up(&mut self, wanted: Option<Wanted>) {
+    fn back_up(&mut self, wanted: Option<Wanted>, slot: Option<Slot>) {
         let (footing, voice, keeper) = (self.footing(), Arc::clone(&self.voice), self.keeper.as_ref());
         let (lost, lost_later) = (guard::lost(keeper), guard::lost(keeper));
-        let cancel = wanted.as_ref().map_or_else(Cancel::new, |wanted| wanted.cancel.clone());
+        let cancel = wanted.as_ref().map_or_else(Cancel::new, |wanted| wanted.cancel.child());
         let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
         self.running = Some(cancel.clone());
+        let back = self.back.clone();
         // By the time of a slot this node has the role: nothing speaks for taking it back once more. A person answers for a run.
         let (request, occasion) = match &wanted {
             Some(wanted) => (wanted.request, None),
@@ -300,8 +319,14 @@ impl Loop {
         self.beside(move |work| async move {
             let runner = Runner { cancel, progress, ..work.runner.clone() };
             let work = Work { runner, ..work };
-            let result = work.back_up(&footing, request, occasion, lost).await;
+            let waited = work.turn(slot.map(|slot| slot.starts)).await;
+            let (result, turn) = match waited {
+                Waited::Turn(turn) => (work.back_up(&footing, request, occasion, lost, &turn).await, Some(turn)),
+                Waited::Interrupted => (Err(BackupError::Interrupted.into()), None),
+                Waited::Crowded => return Back::Yielded(Yield::Crowded, work.read(false).await),
+            };
             let role = &work.role.name;
+            let mut stalled = is_stalled(&result);
             let ended = match &result {
                 Ok((report, reason)) => {
                     let report = voice.explained(report, reason.as_ref());
@@ -322,15 +347,31 @@ impl Loop {
                 // Whoever wanted it may have gone.
                 let _ = wanted.reply.send(ended);
             }
-            if request.scheduled && matches!(&result, Ok((report, _)) if report.snapshot.is_some()) {
+            if let Some(turn) = turn
+                && request.scheduled
+                && matches!(&result, Ok((report, _)) if report.snapshot.is_some())
+            {
                 // Whatever comes of it, the run was good.
-                match Box::pin(work.prune(&footing, lost_later)).await {
+                match Box::pin(work.prune(&footing, lost_later, &turn)).await {
                     Ok(Some(report)) => voice.pruned(&report),
                     Ok(None) | Err(PruneError::Session(BackupError::Interrupted)) => {}
-                    Err(error) => voice.not_pruned(role, &error),
+                    Err(error) => {
+                        stalled |= matches!(error, PruneError::Session(BackupError::Stalled(_)));
+                        voice.not_pruned(role, &error);
+                    }
                 }
             }
-            Back::Event(Event::Journal(work.after(&result).await))
+            let after = work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.after(&result))).await;
+            let journal = after.unwrap_or_else(|| work.hung());
+            if !stalled {
+                return Back::Event(Event::Journal(journal));
+            }
+            let blocked = work.runner.progress.is_attended();
+            if blocked {
+                // Until then a further run would only wait as well.
+                work.runner.env.spawn(unblocked(work.runner.clone(), back));
+            }
+            Back::Yielded(Yield::Stalled { blocked }, journal)
         });
     }
 
@@ -395,6 +436,19 @@ impl Loop {
             self.stand.send_replace(Some(stand.clone()));
         }
     }
+}
+
+fn is_stalled(result: &Result<guard::Guarded, GuardError>) -> bool {
+    matches!(result, Err(GuardError::Backup(BackupError::Stalled(_))))
+}
+
+/// Tells when nothing of a run waits for the kernel any more.
+async fn unblocked(runner: Runner, back: mpsc::Sender<Back>) {
+    while runner.progress.is_attended() {
+        runner.env.sleep(BLOCKED_POLL).await;
+    }
+    // The loop may have ended.
+    let _ = back.send(Back::Event(Event::Unblocked)).await;
 }
 
 /// Whether the role is not this node's.

@@ -1,12 +1,22 @@
-//! The store, connected to when it is first needed, by all roles together: its limits are the process's.
+//! The store, connected to when it is first needed, by all roles together: its limits are the process's, and so is what is known of
+//! how it is. Whatever it answers to anybody after it was silent ends the waiting of all.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Mutex;
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+use tokio::sync::{Mutex, watch};
 
 use crate::config::StoreSettings;
 use crate::env::Env;
-use crate::store::{Store, StoreError};
+use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version};
+
+/// A store that has answered nothing for less than this was not away: one request of many may fail, and what waits after it waits
+/// for a moment only.
+const SILENCE_MIN: Duration = Duration::from_secs(5);
 
 /// Connects once.
 #[derive(Debug)]
@@ -14,16 +24,20 @@ pub(super) struct Stores {
     settings: StoreSettings,
     env: Env,
     connected: Mutex<Option<Arc<dyn Store>>>,
+    health: Arc<Health>,
 }
 
 impl Stores {
     pub(super) fn new(settings: StoreSettings, env: Env) -> Self {
-        Self { settings, env, connected: Mutex::new(None) }
+        let health = Arc::new(Health::new(&env));
+        Self { settings, env, connected: Mutex::new(None), health }
     }
 
     /// The one that this is already.
     pub(super) fn of(settings: StoreSettings, env: Env, store: Arc<dyn Store>) -> Self {
-        Self { settings, env, connected: Mutex::new(Some(store)) }
+        let health = Arc::new(Health::new(&env));
+        let store: Arc<dyn Store> = Arc::new(Attended { inner: store, health: Arc::clone(&health) });
+        Self { settings, env, connected: Mutex::new(Some(store)), health }
     }
 
     /// The store. One that cannot be connected to is tried again at the next call.
@@ -32,8 +46,181 @@ impl Stores {
         if let Some(store) = &*connected {
             return Ok(Arc::clone(store));
         }
-        let store = crate::store::connect(&self.settings, &self.env).await?;
+        let inner = self.health.hear(crate::store::connect(&self.settings, &self.env).await)?;
+        let store: Arc<dyn Store> = Arc::new(Attended { inner, health: Arc::clone(&self.health) });
         *connected = Some(Arc::clone(&store));
         Ok(store)
+    }
+
+    /// Changes whenever the store answers again after it did not.
+    pub(super) fn returns(&self) -> watch::Receiver<u64> {
+        self.health.returns.subscribe()
+    }
+}
+
+/// Whether a store answers, as all who ask it see together.
+#[derive(Debug)]
+struct Health {
+    env: Env,
+    pulse: SyncMutex<Pulse>,
+    returns: watch::Sender<u64>,
+}
+
+/// When a store answered last, as boot time, and whether it has failed since.
+#[derive(Debug, Clone, Copy)]
+struct Pulse {
+    answered: Duration,
+    failed: bool,
+}
+
+impl Pulse {
+    /// Takes note of an answer, or of none. True: the store is back.
+    fn note(&mut self, now: Duration, answered: bool) -> bool {
+        if !answered {
+            self.failed = true;
+            return false;
+        }
+        let back = self.failed && now.saturating_sub(self.answered) >= SILENCE_MIN;
+        *self = Self { answered: now, failed: false };
+        back
+    }
+}
+
+impl Health {
+    fn new(env: &Env) -> Self {
+        let pulse = Pulse { answered: env.clock.boottime(), failed: false };
+        Self { env: env.clone(), pulse: SyncMutex::new(pulse), returns: watch::Sender::new(0) }
+    }
+
+    fn note(&self, answered: bool) {
+        let now = self.env.clock.boottime();
+        let back = self.pulse.lock().unwrap_or_else(PoisonError::into_inner).note(now, answered);
+        if back {
+            tracing::info!("the store answers again");
+            self.returns.send_modify(|returns| *returns += 1);
+        }
+    }
+
+    fn hear<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        match &answer {
+            Ok(_) => self.note(true),
+            Err(error) => match error.kind {
+                StoreErrorKind::Unreachable | StoreErrorKind::NoSuchStore | StoreErrorKind::Other => self.note(false),
+                // An answer, though not the one that was hoped for; but not one of a store that does what it is for again.
+                StoreErrorKind::Denied | StoreErrorKind::NoSpace | StoreErrorKind::Invalid => {}
+                StoreErrorKind::NotFound | StoreErrorKind::Unsupported => self.note(true),
+            },
+        }
+        answer
+    }
+}
+
+/// A store whose answers are heard by all.
+#[derive(Debug)]
+struct Attended {
+    inner: Arc<dyn Store>,
+    health: Arc<Health>,
+}
+
+impl Attended {
+    fn put(&self, put: Result<PutOutcome, StoreError>) -> Result<PutOutcome, StoreError> {
+        match put {
+            Ok(PutOutcome::Unknown { .. }) => self.health.note(false),
+            Ok(PutOutcome::Created | PutOutcome::Exists) => self.health.note(true),
+            Err(error) => return self.health.hear(Err(error)),
+        }
+        put
+    }
+}
+
+#[async_trait]
+impl Store for Attended {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.health.hear(self.inner.put(key, body).await)
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        Attended::put(self, self.inner.put_if_absent(key, body).await)
+    }
+
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+        Attended::put(self, self.inner.put_if_absent_held(key, body, hold).await)
+    }
+
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+        let replaced = self.inner.replace(key, body, expected).await;
+        if let Ok(ReplaceOutcome::Unknown { .. }) = replaced {
+            self.health.note(false);
+            return replaced;
+        }
+        self.health.hear(replaced)
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.health.hear(self.inner.get(key).await)
+    }
+
+    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+        self.health.hear(self.inner.get_versioned(key).await)
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.health.hear(self.inner.get_range(key, range).await)
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        self.health.hear(self.inner.list(prefix, after, limit).await)
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.health.hear(self.inner.delete(keys).await)
+    }
+
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        self.inner.clock_offset()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    #[test]
+    fn a_store_is_back_when_it_answers_after_a_silence() {
+        let at = Duration::from_secs;
+        let mut pulse = Pulse { answered: at(100), failed: false };
+        assert!(!pulse.note(at(500), true), "nobody asked in between");
+        assert!(!pulse.note(at(501), false));
+        assert!(!pulse.note(at(502), true), "one request of many");
+        assert!(!pulse.note(at(503), false) && !pulse.note(at(506), false));
+        assert!(pulse.note(at(507), true));
+        assert!(!pulse.note(at(600), true), "it is told once");
+    }
+
+    #[tokio::test]
+    async fn all_hear_of_it_whoever_asked() {
+        let settings =
+            StoreSettings::new(crate::config::StoreUrl::Dir("/nowhere".into()), crate::config::KeySource::None);
+        let stores = Stores::of(settings, Env::host(), Arc::new(MemoryStore::new(&Env::host())));
+        let mut heard = stores.returns();
+        stores.health.note(false);
+        // It has been away for some time.
+        stores.health.pulse.lock().unwrap().answered = Duration::ZERO;
+        let store = stores.store().await.unwrap();
+        assert!(!heard.has_changed().unwrap());
+        assert!(store.get("none").await.unwrap_err().is_not_found());
+        assert!(heard.has_changed().unwrap(), "that there is nothing is an answer");
+        heard.mark_unchanged();
+        store.list("", None, 1).await.unwrap();
+        assert!(!heard.has_changed().unwrap());
     }
 }

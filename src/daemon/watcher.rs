@@ -17,7 +17,7 @@ use crate::job::report::{Outcome, RoleReport};
 use crate::journal::log::AppendError;
 use crate::journal::record::NodeRef;
 use crate::journal::state::View;
-use crate::notice::event::{Event, Kind, Notice};
+use crate::notice::event::{Cause, Event, Kind, Notice};
 use crate::notice::ledger::{Ledger, Watcher};
 use crate::notice::teller::{Ping, Teller};
 use crate::role::duty::Stand;
@@ -135,12 +135,17 @@ impl Watch {
 
     /// A run ended, or never began; the report has its reason in words.
     pub fn ended(&self, report: &RoleReport, reason: Option<&Reason>) {
+        self.note_end(report, reason, None);
+    }
+
+    fn note_end(&self, report: &RoleReport, reason: Option<&Reason>, cause: Option<Cause>) {
         let mut seen = self.seen();
         let running = seen.running.take();
         let event = |kind| Event {
             slot: report.slot.or(running.and_then(|running| running.slot)),
             term: report.term,
             after: seen.glimpse.snapshot,
+            cause,
             detail: report.reason.clone(),
             ..self.sight(&seen).event(kind)
         };
@@ -187,7 +192,8 @@ impl Watch {
     /// A run came to an error, which this report tells.
     pub fn failed(&self, error: &GuardError, report: &RoleReport) {
         if is_failure(error) {
-            self.ended(report, None);
+            let stalled = matches!(error, GuardError::Backup(BackupError::Stalled(_)));
+            self.note_end(report, None, stalled.then_some(Cause::Stalled));
         } else {
             self.seen().running = None;
         }

@@ -14,11 +14,13 @@ use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
 use crate::job::hook::{self, Hooks};
 use crate::job::lease;
 use crate::job::local::{Local, LockError};
+use crate::job::pace;
 use crate::job::presence;
 use crate::job::prune::{self, PruneError};
 use crate::job::report::pruned::PruneReport;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
+use crate::job::stall::Pace;
 use crate::role::duty::Journal;
 use crate::role::election::{self, LeaseView, Occasion};
 use crate::role::lease::keeper::LostTo;
@@ -26,9 +28,9 @@ use crate::role::lease::{LeaseService, Reply};
 use crate::role::permit::Deadline;
 use crate::role::probe::Assessment;
 use crate::store::Store;
-use crate::store::counting::Counting;
+use crate::store::counting::{Counters, Counting};
 
-use super::limits::Limits;
+use super::limits::{LENT_AFTER, Limits, Turn};
 use super::stores::Stores;
 use super::watcher::Watch;
 
@@ -58,6 +60,21 @@ pub(super) struct Work {
     pub(super) pruned: Arc<Mutex<Option<Duration>>>,
     /// Opened once; dropped when something goes wrong with it.
     pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
+}
+
+/// What waiting for a turn to run came to.
+#[derive(Debug)]
+pub(super) enum Waited {
+    Turn(Turn),
+    /// Nobody wants the run any more.
+    Interrupted,
+    /// Others take too long.
+    Crowded,
+}
+
+/// A run that has not moved for some time needs no place.
+fn lend(turn: &Turn, pace: Pace) {
+    turn.lend(matches!(pace, Pace::Silent(silent) if silent >= LENT_AFTER));
 }
 
 /// What the work rests on.
@@ -200,6 +217,33 @@ impl Work {
         Ok(Journal { term, ..self.try_read(false).await? })
     }
 
+    /// Waits for a turn to run, for what was due then. What is wanted by a person waits as long as that person does; a slot is offered to
+    /// another node when it has waited for longer than it may.
+    pub(super) async fn turn(&self, due: Option<Timestamp>) -> Waited {
+        let turn = self.limits.runs.turn(due.unwrap_or(Timestamp::MIN));
+        let patience = async {
+            match due {
+                Some(_) => self.runner.env.sleep(self.role.missed_after).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            turn = turn => Waited::Turn(turn),
+            () = self.runner.cancel.cancelled() => Waited::Interrupted,
+            () = patience => Waited::Crowded,
+        }
+    }
+
+    /// The role's repository, with what is asked of it counted.
+    async fn counted(&self) -> Result<(Repository, Arc<Counters>), GuardError> {
+        let repository = self.repository().await?;
+        let steps = Arc::clone(&self.runner.progress.steps);
+        let (counting, counters) = Counting::telling(Arc::clone(&repository.store), steps);
+        let store: Arc<dyn Store> = Arc::new(counting);
+        Ok((Repository { store, ..repository }, counters))
+    }
+
     /// One run, for the due slot or because somebody wants it.
     pub(super) async fn back_up(
         &self,
@@ -207,15 +251,24 @@ impl Work {
         request: guard::Request,
         occasion: Option<Occasion>,
         lost: impl Future<Output = LostTo>,
+        turn: &Turn,
     ) -> Result<Guarded, GuardError> {
-        let _turn = self.limits.runs.acquire().await;
+        let limit = guard::silence_max(&self.role, &self.settings);
+        let work = self.run(footing, request, occasion, lost);
+        guard::settled(pace::watched(&self.runner, limit, &|pace| lend(turn, pace), work).await)
+    }
+
+    async fn run(
+        &self,
+        footing: &Footing,
+        request: guard::Request,
+        occasion: Option<Occasion>,
+        lost: impl Future<Output = LostTo>,
+    ) -> Result<Guarded, GuardError> {
         let runner = &self.runner;
         let started = runner.env.clock.boottime();
         let plan = guard::plan(&self.role, &self.settings, request.scheduled)?;
-        let repository = self.repository().await?;
-        let (counting, counters) = Counting::new(Arc::clone(&repository.store));
-        let store: Arc<dyn Store> = Arc::new(counting);
-        let repository = Repository { store, ..repository };
+        let (repository, counters) = self.counted().await?;
         let (role, scheduled) = (self.role.as_ref(), request.scheduled);
         let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion };
         let view = self.lease_view(footing);
@@ -238,6 +291,7 @@ impl Work {
         &self,
         footing: &Footing,
         lost: impl Future<Output = LostTo>,
+        turn: &Turn,
     ) -> Result<Option<PruneReport>, PruneError> {
         let now = self.runner.env.clock.boottime();
         let tried = *self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,8 +299,17 @@ impl Work {
             return Ok(None);
         }
         *self.pruned.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-        let _turn = self.limits.runs.acquire().await;
-        let (repository, plan) = (self.repository().await?, guard::plan(&self.role, &self.settings, false)?);
+        let limit = guard::silence_max(&self.role, &self.settings);
+        let work = self.prune_now(footing, lost);
+        prune::settled(pace::watched(&self.runner, limit, &|pace| lend(turn, pace), work).await)
+    }
+
+    async fn prune_now(
+        &self,
+        footing: &Footing,
+        lost: impl Future<Output = LostTo>,
+    ) -> Result<Option<PruneReport>, PruneError> {
+        let ((repository, _), plan) = (self.counted().await?, guard::plan(&self.role, &self.settings, false)?);
         let (runner, role, occasion) = (&self.runner, self.role.as_ref(), Some(Occasion::None));
         let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion };
         let view = self.lease_view(footing);
@@ -275,6 +338,13 @@ impl Work {
     pub(super) async fn lose(&self) {
         let limit = if self.ending.is_cancelled() { hook::ENDING_MAX } else { self.role.hooks.timeout };
         Hooks::new(&self.runner, &self.role).lost(limit).await;
+    }
+
+    /// What is known when work on the journal did not end.
+    pub(super) fn hung(&self) -> Journal {
+        tracing::error!("role {}: the store has not answered for {:?}", self.role.name, self.role.stall_timeout);
+        self.watch.blind();
+        Journal { history: None, term: None, failed: true, beat: None, clock_offset: None }
     }
 
     fn lease_view<'a>(&self, footing: &'a Footing) -> LeaseView<'a> {

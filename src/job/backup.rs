@@ -21,6 +21,7 @@ mod tree;
 mod worker;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -264,9 +265,9 @@ impl<'a> Opening<'a> {
         let hooks = Hooks::new(runner, role);
         let (term, deadline) = (session.permit().term(), session.permit().deadline());
         hooks.taken(term, deadline, &runner.cancel).await;
-        let Some(around) = hooks.open(term, ask.slot).await? else { return session.back_up_once_more(role, ask).await };
+        let Some(around) = hooks.open(term, ask.slot).await? else { return session.back_up_or_leave(role, ask).await };
         let result = match around.before(deadline).await {
-            Ok(()) => session.back_up_once_more(role, ask).await,
+            Ok(()) => session.back_up_or_leave(role, ask).await,
             Err(error) => Err(error),
         };
         around.close(&result).await;
@@ -307,7 +308,9 @@ impl<'a> Opening<'a> {
         };
         memory.own = boot.map(|boot| Own { boot, takeover: permit.takeover(), term: permit.term() });
         memory.view = Some(view.clone());
-        let session = Session { runner, repository, journal, local, lock, memory, permit, view, takeover, started };
+        let appending = AtomicU64::new(0);
+        let session =
+            Session { runner, repository, journal, local, lock, memory, permit, view, takeover, started, appending };
         if session.lock.is_some() {
             session.remember(&session.memory)?;
         }

@@ -73,6 +73,11 @@ impl CacheWriter {
     /// Starts a cache that will be at `path`.
     pub fn create(path: &Path) -> io::Result<Self> {
         let temporary = path.with_extension("new");
+        // A run that was left behind may still write to the one that it made.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         let mut file = BufWriter::with_capacity(1 << 18, file);
         // The header is filled in at the end: before the commit the snapshot has no digest.

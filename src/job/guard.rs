@@ -16,11 +16,14 @@ use crate::job::backup::{Ask, BackupError, Committed, Opening};
 use crate::job::beat::Beat;
 use crate::job::lease;
 use crate::job::local::Local;
+use crate::job::pace::{Watched, watched};
 use crate::job::report::{ByteCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
 use crate::job::runner::Runner;
+use crate::job::stall;
 use crate::journal::log::AppendError;
 use crate::journal::state::View;
+use crate::repo::pack::PACK_TARGET_BYTES;
 use crate::role::election::{
     self, Eligibility, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason, Verdict,
 };
@@ -151,9 +154,42 @@ pub async fn backup(
     request: Request,
     begins: Begins<'_>,
 ) -> Result<Guarded, GuardError> {
-    let started = runner.env.clock.boottime();
-    // Set by the operator's signal, and by the loss of the lease.
+    // Set by the operator's signal, by the loss of the lease, and when nothing moves any more.
     let runner = &Runner { cancel: runner.cancel.child(), ..runner.clone() };
+    let work = back_up(runner, settings, role, connect, request, begins);
+    settled(watched(runner, silence_max(role, settings), &|_| {}, work).await)
+}
+
+/// How long a run of this role may be silent.
+pub(crate) fn silence_max(role: &RoleSettings, settings: &Settings) -> Duration {
+    stall::limit(role.stall_timeout, settings.store.limit_upload, PACK_TARGET_BYTES)
+}
+
+/// A run that came to its end has the last word, and so has one that knows what became of its record.
+pub(crate) fn settled<T>(watched: Watched<Result<T, GuardError>>) -> Result<T, GuardError> {
+    match (watched.done, watched.stall) {
+        (Some(Ok(done)), _) => Ok(done),
+        (Some(Err(error)), None) => Err(error),
+        (
+            Some(Err(
+                error @ GuardError::Backup(BackupError::Append(AppendError::Unknown { .. } | AppendError::Fenced(_))),
+            )),
+            Some(_),
+        ) => Err(error),
+        (_, Some(stall)) => Err(BackupError::Stalled(stall).into()),
+        (None, None) => unreachable!("only a run that stalled is not waited for"),
+    }
+}
+
+async fn back_up(
+    runner: &Runner,
+    settings: &Settings,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+    request: Request,
+    begins: Begins<'_>,
+) -> Result<Guarded, GuardError> {
+    let started = runner.env.clock.boottime();
     let approach = match approach(runner, settings, role, connect, request.scheduled).await? {
         Ok(approach) => approach,
         Err((report, reason)) => {
@@ -214,7 +250,8 @@ pub(crate) async fn approach(
     if let Some(refused) = ineligible(runner, role, assessment.as_ref()) {
         return Ok(Err(refused));
     }
-    let (counting, counters) = Counting::new(connect().await?);
+    let connected = until_cancelled(runner, async { Ok(connect().await?) }).await?;
+    let (counting, counters) = Counting::telling(connected, Arc::clone(&runner.progress.steps));
     let store: Arc<dyn Store> = Arc::new(counting);
     let repository = until_cancelled(runner, open(runner, role, store)).await?;
     Ok(Ok(Approach { repository, plan, assessment, counters }))
@@ -305,8 +342,16 @@ impl<'a> Guard<'a> {
         if let Some(wait) = self.turn(&opening, slot) {
             // The node that had the role last goes first: a role that moves without need is read anew for nothing.
             until_cancelled(self.runner, async {
-                self.runner.env.sleep(wait).await;
-                Ok(())
+                let until = self.runner.env.clock.boottime() + wait;
+                loop {
+                    let left = until.saturating_sub(self.runner.env.clock.boottime());
+                    if left.is_zero() {
+                        return Ok(());
+                    }
+                    // It waits on purpose.
+                    self.runner.progress.step();
+                    self.runner.env.sleep(left.min(stall::look_interval(self.role.stall_timeout))).await;
+                }
             })
             .await?;
             let due = slot.map(|slot| slot.at);
@@ -570,5 +615,25 @@ fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>) -> R
         problems: done.problems,
         problem_count: done.problem_count,
         ..RoleReport::nothing(role.name.clone(), Outcome::Committed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Seq;
+    use crate::job::stall::Stall;
+
+    #[test]
+    fn what_is_known_of_a_commit_is_not_hidden_by_a_stall() {
+        let stall = || Some(Stall { silent: Duration::from_mins(15), last: None });
+        let settled = |done| settled(Watched { done, stall: stall() }).map_err(|error| error.to_string());
+        assert_eq!(settled(Some(Ok(7))), Ok(7), "it is committed");
+        let unknown = AppendError::Unknown { seq: Seq(3), why: "no answer".to_owned() };
+        let text = unknown.to_string();
+        assert_eq!(settled(Some(Err(BackupError::Append(unknown).into()))), Err(text));
+        let stalled = Err("made no progress for 15m: the store was waited for".to_owned());
+        assert_eq!(settled(Some(Err(BackupError::Interrupted.into()))), stalled);
+        assert_eq!(settled(None), stalled);
     }
 }

@@ -8,9 +8,11 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -24,9 +26,11 @@ use crate::job::backup::{BackupError, Committed};
 use crate::job::cancel::Cancel;
 use crate::job::exec::passed;
 use crate::job::local::LockError;
+use crate::job::progress::Progress;
 use crate::job::runner::Runner;
+use crate::job::stall::{Activity, look_interval};
 use crate::journal::log::AppendError;
-use crate::process::{Ended, Group};
+use crate::process::{self, Ended, Group};
 use crate::role::permit::{Deadline, margin};
 
 /// How long a hook may go on when its process is to end: an `after` and an `on_lost` one after the other fit into what a service
@@ -235,14 +239,20 @@ impl<'a> Hooks<'a> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut group = Group::spawn(&mut command)
             .map_err(|error| start(io::Error::new(error.kind(), format!("{program}: {error}"))))?;
-        let (_, out, err) = group.pipes();
+        let ((_, out, err), id) = (group.pipes(), group.id());
         let label = format!("role {}, {hook}", self.role.name);
-        let streams = [out.map(|out| log(out, label.clone())), err.map(|err| log(err, label))];
+        let progress = &self.runner.progress;
+        progress.begin(Activity::Hook(hook));
+        let streams = [
+            out.map(|out| log(out, label.clone(), Arc::clone(progress))),
+            err.map(|err| log(err, label, Arc::clone(progress))),
+        ];
         let ended = tokio::select! {
             ended = group.wait() => match ended.map_err(start)? {
                 Ended::Exit(0) => Ok(()),
                 ended => Err(HookError::Failed { hook, ended }),
             },
+            () = burns(id, self.role.stall_timeout, progress) => unreachable!("it is looked at as long as it runs"),
             () = tokio::time::sleep(limit) => {
                 group.end(grace).await.map_err(start)?;
                 Err(HookError::Timeout { hook, after: limit })
@@ -352,8 +362,20 @@ fn outcome(result: &Result<Committed, BackupError>) -> &'static str {
     }
 }
 
+/// A hook that prints nothing goes on as long as it burns processor time.
+async fn burns(group: Option<Pid>, stall_timeout: Duration, progress: &Progress) {
+    let Some(group) = group else { return std::future::pending().await };
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(look_interval(stall_timeout)).await;
+        if std::mem::replace(&mut before, process::burnt(group)) != before {
+            progress.step();
+        }
+    }
+}
+
 /// Logs a stream line by line. What is too much is read all the same, so that the command never blocks on a full pipe.
-fn log(mut stream: impl AsyncRead + Unpin + Send + 'static, label: String) -> JoinHandle<()> {
+fn log(mut stream: impl AsyncRead + Unpin + Send + 'static, label: String, progress: Arc<Progress>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let (mut line, mut lines, mut buffer) = (Vec::new(), 0, [0; 4096]);
         let mut flush = |line: &mut Vec<u8>| {
@@ -366,6 +388,7 @@ fn log(mut stream: impl AsyncRead + Unpin + Send + 'static, label: String) -> Jo
             line.clear();
         };
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            progress.step();
             for byte in &buffer[..count] {
                 match byte {
                     b'\n' => flush(&mut line),

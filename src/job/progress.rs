@@ -1,8 +1,11 @@
 //! How far a job is: counters that the job moves and a terminal reads, without waiting for each other.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+
+use crate::job::stall::Activity;
 
 /// What a job is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,7 +50,17 @@ pub struct Progress {
     pub bytes_fetched: AtomicU64,
     /// What [`Progress::bytes_read`] is expected to become; 0 is unknown.
     pub total_bytes: AtomicU64,
+    /// Moves with everything else that shows that the job goes on: answers of the store, output of commands, processor time
+    /// that they burn.
+    pub steps: Arc<AtomicU64>,
+    seen: Mutex<Option<Activity>>,
+    /// Shared with whatever of the job may outlive it.
+    presence: Arc<()>,
 }
+
+/// Held by a part of a job that cannot be ended while it waits for the kernel.
+#[derive(Debug)]
+pub struct Presence(#[expect(dead_code, reason = "that it is held is all")] Arc<()>);
 
 /// The numbers of a [`Progress`] at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -109,6 +122,39 @@ impl Progress {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
+    /// A number that is another one whenever something has moved.
+    pub fn mark(&self) -> u64 {
+        let Counts { phase, entries, files, bytes_read, bytes_uploaded, bytes_fetched, .. } = self.counts();
+        let moved = [entries, files, bytes_read, bytes_uploaded, bytes_fetched, self.steps.load(Ordering::Relaxed)];
+        moved.into_iter().fold(phase as u64, u64::wrapping_add)
+    }
+
+    /// The job moved, and nothing else counts it.
+    pub fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The job begins to do this, which may take long.
+    pub fn begin(&self, activity: Activity) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(activity);
+        self.step();
+    }
+
+    /// What it was last seen doing.
+    pub fn last(&self) -> Option<Activity> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// To be held by what cannot be ended.
+    pub fn attend(&self) -> Presence {
+        Presence(Arc::clone(&self.presence))
+    }
+
+    /// Whether something that cannot be ended still goes on.
+    pub fn is_attended(&self) -> bool {
+        Arc::strong_count(&self.presence) > 1
+    }
+
     /// Adds to one of the counters.
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
@@ -131,5 +177,32 @@ mod tests {
         let copy = Progress::default();
         copy.set(&progress.counts());
         assert_eq!((copy.phase(), copy.counts().files), (Phase::Done, 3));
+    }
+
+    #[test]
+    fn whatever_moves_changes_the_mark() {
+        let progress = Progress::default();
+        let mut marks = vec![progress.mark()];
+        let mut note = |progress: &Progress| marks.push(progress.mark());
+        progress.enter(Phase::Backup);
+        note(&progress);
+        for counter in [&progress.entries, &progress.files, &progress.bytes_read, &progress.bytes_uploaded] {
+            Progress::add(counter, 1);
+            note(&progress);
+        }
+        progress.begin(Activity::Hook("before"));
+        note(&progress);
+        marks.dedup();
+        assert_eq!(marks.len(), 7);
+        assert_eq!(progress.last(), Some(Activity::Hook("before")));
+    }
+
+    #[test]
+    fn what_outlives_a_job_is_seen() {
+        let progress = Progress::default();
+        let left = progress.attend();
+        assert!(progress.is_attended());
+        drop(left);
+        assert!(!progress.is_attended());
     }
 }

@@ -27,6 +27,7 @@ use crate::config::{Keep, RoleSettings, Settings};
 use crate::ids::{Digest, PackId, RoleName};
 use crate::job::backup::{BackupError, Opening, Session, put_indexes};
 use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded, Reason};
+use crate::job::pace::{Watched, watched};
 use crate::job::progress::Phase;
 use crate::job::report::pruned::{PruneReport, Swept, Verdict};
 use crate::job::report::{Outcome, RoleReport};
@@ -223,6 +224,26 @@ pub async fn run(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<Pruned, PruneError> {
     let runner = &Runner { cancel: runner.cancel.child(), ..runner.clone() };
+    let work = admitted(runner, settings, role, connect);
+    settled(watched(runner, guard::silence_max(role, settings), &|_| {}, work).await)
+}
+
+/// A prune that came to its end has the last word.
+pub(crate) fn settled<T>(watched: Watched<Result<T, PruneError>>) -> Result<T, PruneError> {
+    match (watched.done, watched.stall) {
+        (Some(Ok(done)), _) => Ok(done),
+        (_, Some(stall)) => Err(BackupError::Stalled(stall).into()),
+        (Some(Err(error)), None) => Err(error),
+        (None, None) => unreachable!("only a run that stalled is not waited for"),
+    }
+}
+
+async fn admitted(
+    runner: &Runner,
+    settings: &Settings,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+) -> Result<Pruned, PruneError> {
     let approach = match guard::approach(runner, settings, role, connect, false).await? {
         Ok(approach) => approach,
         Err(refused) => return Ok(Pruned::Refused(Box::new(refused))),

@@ -109,16 +109,28 @@ pub struct Event {
     /// clocks say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub after: Option<u64>,
+    /// What kind of failure it was, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cause: Option<Cause>,
     /// More of it, in words.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
+}
+
+/// A kind of failure that is told by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A run made no progress, and was ended.
+    Stalled,
 }
 
 impl Event {
     /// An event of which no more is known.
     pub fn new(kind: Kind, role: RoleName, node: String, time: Timestamp) -> Self {
         let mark = String::new();
-        Self { kind, role, node, time, slot: None, term: None, count: None, mark, after: None, detail: None }
+        let (cause, detail) = (None, None);
+        Self { kind, role, node, time, slot: None, term: None, count: None, mark, after: None, cause, detail }
     }
 }
 
@@ -148,10 +160,10 @@ pub struct Notice {
 impl Notice {
     /// The JSON document that is handed on, with its sentence.
     pub fn document(&self, text: &str) -> String {
-        let Event { kind, role, node, time, slot, term, count, detail, .. } = &self.event;
+        let Event { kind, role, node, time, slot, term, count, cause, detail, .. } = &self.event;
         let document = serde_json::json!({
             "schema": 1, "event": kind, "phase": self.phase, "role": role, "node": node, "slot": slot, "term": term,
-            "count": count, "time": time, "since": self.since, "detail": detail, "text": text,
+            "count": count, "time": time, "since": self.since, "cause": cause, "detail": detail, "text": text,
         });
         document.to_string()
     }

@@ -9,10 +9,13 @@
 //! another node took the role, since when the probes cannot tell, and when this node took the role over, so that a due slot is
 //! not run on a machine that is still finding its feet.
 
+mod backoff;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use self::backoff::{AWAY, Backoff, OFFER_ASKS, doubled};
 use super::election::{
     self, History, Holding, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason,
 };
@@ -29,9 +32,6 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often the journal is read where nothing else reads it: a standby follows it, a holder sees pauses and takeovers.
 pub const READ_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The pause after something failed, and what it grows to by doubling.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 
 /// A clock that differs from what it was by less than this is where it was: the store's time comes in whole seconds.
 const CLOCK_MOVED_MIN: SignedDuration = SignedDuration::from_secs(10);
@@ -59,12 +59,30 @@ pub enum Event {
     Released,
     /// Work on the journal ended.
     Journal(Journal),
+    /// The store answers again, after it did not.
+    StoreAnswered,
+    /// The run that was started leaves the role to another node; [`Event::Journal`] follows.
+    Yielded(Yield),
+    /// What was left behind by a run that was stalled goes on.
+    Unblocked,
     /// Somebody asks for a run now.
     Wanted,
     /// So many other processes of this node work under this one's lease now.
     Guests(usize),
     /// This node stops working for the role.
     Stop,
+}
+
+/// Why a node leaves a role that it may have to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Yield {
+    /// Its run made no progress, and was ended.
+    Stalled {
+        /// Something of it cannot be ended: it waits for the kernel. A further run would wait as well.
+        blocked: bool,
+    },
+    /// Its run has waited for longer than `missed_after` until others end.
+    Crowded,
 }
 
 /// What asking for the lease came to.
@@ -166,6 +184,8 @@ pub enum Stand {
     Paused(Pause),
     /// This node exists twice.
     Cloned,
+    /// It has left the role to another node for a while.
+    Away(Yield),
 }
 
 /// What a [`Duty`] is about.
@@ -187,18 +207,12 @@ pub struct Terms {
     pub observe: bool,
 }
 
-/// Tries that failed, and until when the next one waits.
-#[derive(Debug, Default)]
-struct Backoff {
-    failures: u32,
+/// A role that is left to other nodes.
+#[derive(Debug, Clone, Copy)]
+struct Away {
+    why: Yield,
+    /// As boot time.
     until: Duration,
-}
-
-impl Backoff {
-    fn failed(&mut self, now: Duration) {
-        self.until = now + RETRY.0.saturating_mul(1 << self.failures.min(16)).min(RETRY.1);
-        self.failures = self.failures.saturating_add(1);
-    }
 }
 
 /// The machine.
@@ -242,6 +256,13 @@ pub struct Duty {
     next_read: Duration,
     reading: Backoff,
     working: Backoff,
+    /// How much later than others this one goes on when the store answers again.
+    spread: Duration,
+    away: Option<Away>,
+    /// Runs in a row that were stalled.
+    stalls: u32,
+    /// The slot for which the role was offered to other nodes: once is enough, or two that are crowded hand it back and forth.
+    offered: Option<Timestamp>,
     would: Option<Timestamp>,
     /// The holder's beat, and the boot time at which it changed last.
     beat: Option<(Digest, Duration)>,
@@ -256,6 +277,7 @@ impl Duty {
     /// Before anything has happened.
     pub fn new(terms: Terms) -> Self {
         let Terms { role, node, label, plan, ask_interval, retry_interval, observe } = terms;
+        let spread = backoff::spread(&role.name, node);
         Self {
             role,
             node,
@@ -290,6 +312,10 @@ impl Duty {
             next_read: Duration::ZERO,
             reading: Backoff::default(),
             working: Backoff::default(),
+            spread,
+            away: None,
+            stalls: 0,
+            offered: None,
             would: None,
             beat: None,
             retakes: 0,
@@ -348,6 +374,7 @@ impl Duty {
             (!self.asking && !self.stopping && self.role.lease != Lease::None).then_some(self.next_ask),
             (self.busy.is_none() && !self.stopping).then_some(self.reads_at()),
             Some(self.working.until),
+            self.away.map(|away| away.until),
             Some(self.settled),
             Some(in_time(due)),
             Some(in_time(paused)),
@@ -380,6 +407,9 @@ impl Duty {
             Event::Lease(answer) => {
                 self.asking = false;
                 let silent = matches!(answer, LeaseAnswer::Unreachable);
+                if !silent && matches!(self.lease, Held::Unreachable) {
+                    self.come_back(now);
+                }
                 self.next_ask = now.boot + if silent { self.retry_interval } else { self.ask_interval };
                 self.lease = match answer {
                     LeaseAnswer::Held(deadline) => Held::Mine(deadline),
@@ -398,7 +428,18 @@ impl Duty {
                 self.next_ask = now.boot + self.ask_interval;
             }
             Event::Journal(done) => self.note_journal(now, done),
-            Event::Wanted => self.wanted = true,
+            Event::StoreAnswered => self.come_back(now),
+            Event::Yielded(why) => self.leave(now, why),
+            Event::Unblocked => {
+                if let Some(Away { why: Yield::Stalled { blocked: true }, .. }) = self.away {
+                    self.away = Some(Away { why: Yield::Stalled { blocked: false }, until: now.boot + AWAY.0 });
+                }
+            }
+            Event::Wanted => {
+                self.wanted = true;
+                // Whoever asks answers for it.
+                self.away = None;
+            }
             Event::Guests(guests) => {
                 self.guests = guests;
                 self.dismissed &= guests > 0;
@@ -438,17 +479,54 @@ impl Duty {
             self.term = None;
         }
         if self.history.is_none() {
-            self.reading.failed(now.boot);
+            self.reading.failed(now.boot, backoff::read_max(self.retry_interval));
             self.blind_since.get_or_insert(now.boot);
         } else {
             self.reading = Backoff::default();
             self.blind_since = None;
         }
         match was {
-            _ if done.failed => self.working.failed(now.boot),
-            Some(Busy::TakingOver | Busy::Working) => self.working = Backoff::default(),
+            _ if done.failed => self.working.failed(now.boot, backoff::WORK_MAX),
+            Some(Busy::TakingOver | Busy::Working) => {
+                self.working = Backoff::default();
+                if was == Some(Busy::Working) && self.away.is_none() {
+                    self.stalls = 0;
+                }
+            }
             Some(Busy::Reading) | None => {}
         }
+    }
+
+    /// Ends all waiting that has the store's, or the lease service's, silence as its cause. What failed for another cause fails again.
+    fn come_back(&mut self, now: Moment) {
+        let at = now.boot + self.spread;
+        self.reading.cut(at);
+        self.working.cut(at);
+    }
+
+    /// Leaves the role to other nodes for a while. Where no lease says who has it there is nothing to give; then this node only waits.
+    fn leave(&mut self, now: Moment, why: Yield) {
+        let until = match why {
+            Yield::Stalled { blocked } => {
+                let pause = doubled(AWAY.0, self.stalls, AWAY.1);
+                self.stalls = self.stalls.saturating_add(1);
+                if blocked { Duration::MAX } else { now.boot + pause }
+            }
+            Yield::Crowded => {
+                let slot = self.pending(now).map(|slot| slot.at);
+                if self.role.lease == Lease::None || slot.is_none() || self.offered == slot {
+                    return;
+                }
+                self.offered = slot;
+                now.boot + self.ask_interval * OFFER_ASKS
+            }
+        };
+        self.away = Some(Away { why, until });
+    }
+
+    /// Why the role is left to other nodes now.
+    fn away(&self, now: Moment) -> Option<Yield> {
+        self.away.filter(|away| now.boot < away.until).map(|away| away.why)
     }
 
     fn decide(&mut self, now: Moment, effects: &mut Vec<Effect>) {
@@ -463,12 +541,15 @@ impl Duty {
             self.probing = true;
             effects.push(Effect::Probe);
         }
+        if self.away.is_some_and(|away| now.boot >= away.until) {
+            self.away = None;
+        }
         let state = self.state(now, self.occasion(now));
-        self.tell(&state, effects);
+        self.tell(now, &state, effects);
         if self.gives_up(now, &state) {
             self.give_up(&state, effects);
         }
-        if self.asks_for_lease(&state) && !self.asking && !self.releasing && now.boot >= self.next_ask {
+        if self.asks_for_lease(now, &state) && !self.asking && !self.releasing && now.boot >= self.next_ask {
             self.asking = true;
             effects.push(Effect::AskLease);
         }
@@ -499,7 +580,7 @@ impl Duty {
             // A node that probes and list exclude needs no store; one that never read the journal cannot tell anything else.
             return read.filter(|_| !self.is_excluded());
         };
-        if self.observe || now.boot < self.working.until {
+        if self.observe || now.boot < self.working.until || self.away(now).is_some() {
             return read;
         }
         if self.term.is_none() {
@@ -565,12 +646,14 @@ impl Duty {
         }
     }
 
-    /// Whether the lease goes to whoever wants it: this node should not have it, does not know the time, or has not been able to ask its probes or to read
-    /// the journal for as long as a due slot is left to the node that had the role last. Another one may be able to.
+    /// Whether the lease goes to whoever wants it: this node should not have it, does not know the time, has
+    /// not been able to ask its probes or to read the journal for as long as a due slot is left to the node that had the role last, or
+    /// gets no run done. Another one may be able to.
     fn gives_up(&self, now: Moment, state: &State) -> bool {
         let Held::Mine(_) = &self.lease else { return self.role.lease == Lease::None && Self::loses_work(state) };
         let for_long = |since: Option<Duration>| since.is_some_and(|at| now.boot >= at + self.role.takeover_delay);
-        Self::loses_work(state) || Self::has_no_time(state) || for_long(self.untold_since) || for_long(self.blind_since)
+        let for_long = for_long(self.untold_since) || for_long(self.blind_since);
+        Self::loses_work(state) || Self::has_no_time(state) || for_long || self.away(now).is_some()
     }
 
     /// A state in which work must not go on. A pause lets it end, and what cannot be told is the lease's business.
@@ -612,10 +695,11 @@ impl Duty {
         }
     }
 
-    fn tell(&mut self, state: &State, effects: &mut Vec<Effect>) {
+    fn tell(&mut self, now: Moment, state: &State, effects: &mut Vec<Effect>) {
         let stand = match (state, &self.lease) {
             (State::Candidate, Held::Taken(by)) => Stand::Standby(StandbyReason::LeaseTaken(by.clone())),
             (State::Candidate, Held::Free) if self.observe => Stand::Candidate,
+            (State::Candidate, Held::No) if let Some(why) = self.away(now) => Stand::Away(why),
             // It stands as it did until the lease has been asked for, and the takeover is in the journal.
             (State::Candidate, _) => return,
             (State::Active { .. }, _) if self.term.is_none() && !self.observe => return,
@@ -683,9 +767,9 @@ impl Duty {
     }
 
     /// Whether the lease is to be asked for; a service that could not be reached is asked again, whatever this node does meanwhile.
-    fn asks_for_lease(&self, state: &State) -> bool {
+    fn asks_for_lease(&self, now: Moment, state: &State) -> bool {
         match state {
-            State::Candidate => true,
+            State::Candidate => self.away(now).is_none(),
             State::Active { .. } | State::Unknown(UnknownReason::Lease(_)) => matches!(self.lease, Held::Unreachable),
             _ => false,
         }

@@ -1,10 +1,11 @@
 //! From checked settings to a store.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::dir::DirStore;
 use super::throttled::{Limiter, Throttled};
-use super::{Store, StoreError};
+use super::{Store, StoreError, StoreErrorKind};
 use crate::config::{StoreSettings, StoreUrl};
 use crate::env::Env;
 
@@ -29,14 +30,21 @@ pub async fn create(settings: &StoreSettings, env: &Env) -> Result<Arc<dyn Store
 
 async fn open(settings: &StoreSettings, env: &Env, make: bool) -> Result<Arc<dyn Store>, StoreError> {
     let store: Arc<dyn Store> = match &settings.url {
-        StoreUrl::Dir(root) if make => Arc::new(DirStore::create(root, env)?),
-        StoreUrl::Dir(root) => Arc::new(DirStore::open(root, env)?),
+        StoreUrl::Dir(root) => Arc::new(directory(root.clone(), env, make).await?),
         StoreUrl::S3 { bucket, prefix } => s3(settings, bucket, prefix, env).await?,
     };
     Ok(match settings.limit_upload {
         Some(bytes_per_second) => Arc::new(Throttled::new(store, Limiter::new(bytes_per_second, env))),
         None => store,
     })
+}
+
+/// On a server that hangs already to look at it does.
+async fn directory(root: PathBuf, env: &Env, make: bool) -> Result<DirStore, StoreError> {
+    let (of, name) = (env.clone(), format!("file://{}", root.display()));
+    let opened =
+        env.blocking(move || if make { DirStore::create(&root, &of) } else { DirStore::open(&root, &of) }).await;
+    opened.unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Other, &name, None, "opening it panicked")))
 }
 
 #[cfg(feature = "s3")]
@@ -50,14 +58,13 @@ async fn s3(settings: &StoreSettings, bucket: &str, prefix: &str, env: &Env) -> 
 async fn s3(_: &StoreSettings, bucket: &str, prefix: &str, _: &Env) -> Result<Arc<dyn Store>, StoreError> {
     let name = format!("s3://{bucket}/{prefix}");
     let detail = "this runner was built without S3; build it with `--features s3`, or use a file:// store";
-    Err(StoreError::new(super::StoreErrorKind::Unsupported, &name, None, detail))
+    Err(StoreError::new(StoreErrorKind::Unsupported, &name, None, detail))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::KeySource;
-    use crate::store::StoreErrorKind;
 
     fn settings(url: StoreUrl) -> StoreSettings {
         StoreSettings {

@@ -30,6 +30,8 @@ pub struct Counters {
     delete: AtomicU64,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
+    /// Moves with each answer, for whoever looks whether anything does.
+    answers: Arc<AtomicU64>,
 }
 
 /// [`Counters`] at one moment.
@@ -87,12 +89,25 @@ impl Counters {
     fn down(&self, body: &Bytes) {
         self.bytes_down.fetch_add(body.len() as u64, Ordering::Relaxed);
     }
+
+    /// That there is no such object is an answer, too. What came instead of one is none.
+    fn heard<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if answer.as_ref().err().is_none_or(StoreError::is_not_found) {
+            self.answers.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
 }
 
 impl Counting {
     /// `inner`, counted, and where to read the numbers.
     pub fn new(inner: Arc<dyn Store>) -> (Self, Arc<Counters>) {
-        let counters = Arc::new(Counters::default());
+        Self::telling(inner, Arc::default())
+    }
+
+    /// The same, and `answers` moves with each answer.
+    pub fn telling(inner: Arc<dyn Store>, answers: Arc<AtomicU64>) -> (Self, Arc<Counters>) {
+        let counters = Arc::new(Counters { answers, ..Counters::default() });
         (Self { inner, counters: Arc::clone(&counters) }, counters)
     }
 }
@@ -109,53 +124,53 @@ impl Store for Counting {
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         self.counters.up(&self.counters.put, &body);
-        self.inner.put(key, body).await
+        self.counters.heard(self.inner.put(key, body).await)
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         self.counters.up(&self.counters.put_if_absent, &body);
-        self.inner.put_if_absent(key, body).await
+        self.counters.heard(self.inner.put_if_absent(key, body).await)
     }
 
     async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
         self.counters.up(&self.counters.put_if_absent, &body);
-        self.inner.put_if_absent_held(key, body, hold).await
+        self.counters.heard(self.inner.put_if_absent_held(key, body, hold).await)
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
         self.counters.up(&self.counters.replace, &body);
-        self.inner.replace(key, body, expected).await
+        self.counters.heard(self.inner.replace(key, body, expected).await)
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         self.counters.get.fetch_add(1, Ordering::Relaxed);
-        let body = self.inner.get(key).await?;
+        let body = self.counters.heard(self.inner.get(key).await)?;
         self.counters.down(&body);
         Ok(body)
     }
 
     async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
         self.counters.get.fetch_add(1, Ordering::Relaxed);
-        let (body, version) = self.inner.get_versioned(key).await?;
+        let (body, version) = self.counters.heard(self.inner.get_versioned(key).await)?;
         self.counters.down(&body);
         Ok((body, version))
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.counters.get_range.fetch_add(1, Ordering::Relaxed);
-        let body = self.inner.get_range(key, range).await?;
+        let body = self.counters.heard(self.inner.get_range(key, range).await)?;
         self.counters.down(&body);
         Ok(body)
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         self.counters.list.fetch_add(1, Ordering::Relaxed);
-        self.inner.list(prefix, after, limit).await
+        self.counters.heard(self.inner.list(prefix, after, limit).await)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         self.counters.delete.fetch_add(1, Ordering::Relaxed);
-        self.inner.delete(keys).await
+        self.counters.heard(self.inner.delete(keys).await)
     }
 
     async fn ask_time(&self) {
@@ -175,7 +190,9 @@ mod tests {
 
     #[tokio::test]
     async fn calls_and_bytes_are_counted() {
-        let (store, counters) = Counting::new(Arc::new(MemoryStore::new(&Env::host())));
+        let answers: Arc<AtomicU64> = Arc::default();
+        let memory = Arc::new(MemoryStore::new(&Env::host()));
+        let (store, counters) = Counting::telling(memory, Arc::clone(&answers));
         store.put("a", Bytes::from_static(b"12345")).await.unwrap();
         store.put_if_absent("a", Bytes::from_static(b"123")).await.unwrap();
         store.get("a").await.unwrap();
@@ -198,5 +215,6 @@ mod tests {
         };
         assert_eq!(counters.read(), expected);
         assert_eq!(counters.read().requests(), 9);
+        assert_eq!(answers.load(Ordering::Relaxed), 9, "that there is no such object is an answer");
     }
 }

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use rustix::io::Errno;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 mod clock;
 pub mod disk;
@@ -67,7 +67,11 @@ struct Inner {
     durable_dirs: Mutex<HashSet<PathBuf>>,
     /// The file system's clock, as the newest file of this process shows it.
     clock: Mutex<Option<DirClock>>,
+    turns: Arc<Semaphore>,
 }
+
+/// Requests at a time. On a server that hangs each keeps its thread for ever; the threads of the whole process are a few hundred.
+const BLOCKED_MAX: usize = 64;
 
 impl DirStore {
     /// The store in an existing directory.
@@ -106,7 +110,8 @@ impl DirStore {
         };
         let (root, env) = (root.to_owned(), env.clone());
         let (durable_dirs, clock) = (Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { name, root, root_id, disk, env, durable_dirs, clock })))
+        let turns = Arc::new(Semaphore::new(BLOCKED_MAX));
+        Ok(Self(Arc::new(Inner { name, root, root_id, disk, env, durable_dirs, clock, turns })))
     }
 
     /// Runs file work where it may block.
@@ -115,7 +120,9 @@ impl DirStore {
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.0);
-        match tokio::task::spawn_blocking(move || work(&inner)).await {
+        // Held by the work, not by who waits for it: what hangs is given up by those, and goes on holding its thread.
+        let turn = Arc::clone(&inner.turns).acquire_owned().await;
+        match tokio::task::spawn_blocking(move || (work(&inner), turn).0).await {
             Ok(result) => result,
             Err(e) => Err(StoreError::new(StoreErrorKind::Other, &self.0.name, None, e.to_string())),
         }

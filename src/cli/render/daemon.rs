@@ -8,7 +8,7 @@ use super::reason;
 use crate::cli::units;
 use crate::ids::RoleName;
 use crate::job::guard::Reason;
-use crate::role::duty::Stand;
+use crate::role::duty::{Stand, Yield};
 use crate::role::probe::Evidence;
 use crate::role::slot::Slot;
 
@@ -16,7 +16,7 @@ use crate::role::slot::Slot;
 pub fn stand(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
     let state = match stand {
         Stand::Active { .. } | Stand::Candidate | Stand::Paused(_) => return why(stand, evidence, zone),
-        Stand::Standby(_) => "standby",
+        Stand::Standby(_) | Stand::Away(_) => "standby",
         Stand::Unknown(_) => "unknown",
         Stand::Conflict(_) | Stand::Cloned => "CONFLICT",
     };
@@ -29,6 +29,17 @@ pub fn why(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
         Stand::Active { term: Some(term) } => return format!("active, term {term}"),
         Stand::Active { term: None } => return "would be active: it only observes".to_owned(),
         Stand::Candidate => return "nobody holds the lease, would take it: it only observes".to_owned(),
+        Stand::Away(Yield::Stalled { blocked: true }) => {
+            return "left to other nodes: the last run made no progress, and something of it cannot be ended"
+                .to_owned();
+        }
+        Stand::Away(Yield::Stalled { blocked: false }) => {
+            return "left to other nodes for a while: the last run made no progress".to_owned();
+        }
+        Stand::Away(Yield::Crowded) => {
+            return "left to other nodes for a while: as many other runs go on here as the machine is meant for"
+                .to_owned();
+        }
         Stand::Conflict(holder) => return format!("node {} took the role from this one", holder.label),
         Stand::Standby(why) => Reason::Standby(why.clone(), evidence.to_vec()),
         Stand::Unknown(why) => Reason::Unknown(*why, evidence.to_vec()),
@@ -52,7 +63,7 @@ pub fn summary(stands: &BTreeMap<RoleName, Option<Stand>>) -> String {
         ("CONFLICT", names(&|s| matches!(s, Some(Stand::Conflict(_) | Stand::Cloned)))),
         ("unknown", names(&|s| matches!(s, Some(Stand::Unknown(_))))),
         ("active", names(&|s| matches!(s, Some(Stand::Active { .. })))),
-        ("standby", names(&|s| matches!(s, Some(Stand::Standby(_) | Stand::Candidate)))),
+        ("standby", names(&|s| matches!(s, Some(Stand::Standby(_) | Stand::Candidate | Stand::Away(_))))),
         ("paused", names(&|s| matches!(s, Some(Stand::Paused(_))))),
         ("starting", names(&Option::is_none)),
     ];

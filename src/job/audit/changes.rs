@@ -2,7 +2,10 @@
 //!
 //! A run that compares with something stale reports the same changes for ever; nobody looks twice at one such run, so it has to
 //! be the sequence that tells. Whether content was new is not recorded, only how many bytes were; those of the list of files, which any
-//! change rewrites in part, are among them.
+//! change rewrites in part, are among them. What tells of a few small files is the tree: one that was never there before in the
+//! sequence has really changed, and a comparison with something stale reports the same tree again.
+
+use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
@@ -12,6 +15,9 @@ use crate::journal::record::{Changes, SnapshotBody};
 
 /// So many snapshots with the same changed set are no chance.
 const SAME_MIN: u64 = 3;
+
+/// So many of a sequence's last trees are remembered: a few nodes in turns, each with its own times, show themselves.
+const ROOTS_MAX: usize = 64;
 
 /// A single file that was touched is nothing to talk about.
 const EVERYTHING_FILES_MIN: u64 = 2;
@@ -33,13 +39,24 @@ pub(crate) struct Seen {
     pub(crate) id: Digest,
 }
 
+/// Snapshots that report the same changes.
+#[derive(Debug)]
+struct Same {
+    changed_set: ChunkId,
+    streak: Streak,
+    /// Each of them has brought what was not there before.
+    real: bool,
+    /// Their trees, the last ones, and the one before the first.
+    roots: VecDeque<ChunkId>,
+}
+
 /// Follows the snapshots, in the journal's order.
 #[derive(Debug)]
 pub(crate) struct Sequence {
     since: Timestamp,
     /// The tree of the snapshot before.
     root: Option<ChunkId>,
-    same: Option<(ChunkId, Streak, bool)>,
+    same: Option<Same>,
     everything: Option<Streak>,
     findings: Vec<Finding>,
     notes: Vec<Note>,
@@ -60,7 +77,7 @@ impl Sequence {
 
     fn same(&mut self, seen: Seen, body: &SnapshotBody) {
         let continues =
-            reported(&body.changes) > 0 && self.same.as_ref().is_some_and(|(set, ..)| *set == body.changed_set);
+            reported(&body.changes) > 0 && self.same.as_ref().is_some_and(|same| same.changed_set == body.changed_set);
         if !continues {
             self.end_same();
         }
@@ -69,11 +86,19 @@ impl Sequence {
         }
         let same_tree = self.root == Some(seen.root);
         match &mut self.same {
-            Some((_, streak, all_new)) => {
-                *all_new &= surely_new(body) && !same_tree;
-                streak.add(seen, body, same_tree);
+            Some(same) => {
+                same.real &= !same_tree && (surely_new(body) || !same.roots.contains(&seen.root));
+                same.streak.add(seen, body, same_tree);
+                if same.roots.len() == ROOTS_MAX {
+                    same.roots.pop_front();
+                }
+                same.roots.push_back(seen.root);
             }
-            None => self.same = Some((body.changed_set, Streak::first(seen, body), true)),
+            None => {
+                let (changed_set, streak) = (body.changed_set, Streak::first(seen, body));
+                let roots = self.root.into_iter().chain([seen.root]).collect();
+                self.same = Some(Same { changed_set, streak, real: true, roots });
+            }
         }
     }
 
@@ -98,12 +123,12 @@ impl Sequence {
     }
 
     fn end_same(&mut self) {
-        let Some((_, streak, all_new)) = self.same.take() else { return };
+        let Some(Same { streak, real, .. }) = self.same.take() else { return };
         if streak.runs < SAME_MIN || streak.last < self.since {
             return;
         }
         // A database in one file changes every night, and nothing is wrong with that.
-        if all_new {
+        if real {
             self.notes.push(Note::SameFiles(streak));
         } else {
             self.findings.push(Finding::SameChanges(streak));
@@ -224,12 +249,25 @@ mod tests {
         let nights: Vec<_> = (0..30).map(|n| snapshot(n, 7, 1, MIB)).collect();
         assert_eq!(told(0, &nights), ["files 30, 29 MiB"]);
         let mut idle = nights.clone();
-        idle[10].cost.new_bytes = 500;
+        (idle[10].cost.new_bytes, idle[10].root) = (500, idle[8].root);
         assert_eq!(
             told(0, &idle),
             ["same 30 of 1"],
             "one of them brought nothing and reported it as changed all the same"
         );
+    }
+
+    #[test]
+    fn a_few_small_files_that_change_each_time_are_only_noted() {
+        let tiny = |n: u8| SnapshotBody { bytes: 30, files: 3, entries: 4, ..snapshot(n, 7, 3, 700) };
+        let runs: Vec<_> = (1..20).map(tiny).collect();
+        assert_eq!(told(0, &runs), ["files 19, 0 MiB"]);
+        // Beside a gigabyte that does not change.
+        let beside: Vec<_> = runs.iter().map(|run| SnapshotBody { bytes: 1 << 30, files: 10, ..run.clone() }).collect();
+        assert_eq!(told(0, &beside), ["files 19, 0 MiB"]);
+        let mut again = runs;
+        again[9].root = again[4].root;
+        assert_eq!(told(0, &again), ["same 19 of 3"], "a tree that was there before, reported as changed");
     }
 
     #[test]

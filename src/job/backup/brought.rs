@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
 use crate::ids::{ChunkId, PackId};
 use crate::job::backup::finish::Tally;
@@ -23,6 +24,11 @@ use crate::tree::compare::{self, Change};
 
 /// Content that is brought along.
 pub trait Content: Debug + Send + Sync {
+    /// Resolves when they can be read. Content that hangs never does.
+    fn ready(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// The files as they are now, for a run under this permit.
     fn files(&self, permit: &Permit) -> BTreeMap<TreePath, Bytes>;
 }
@@ -87,6 +93,7 @@ pub(super) async fn gather(
     base: Option<&Snapshot>,
     unfinished: bool,
 ) -> Result<Gathered, BackupError> {
+    content.ready().await;
     let files = content.files(&session.permit);
     let stocktaking = Stocktaking::of(session, unfinished);
     let stock = stocktaking.take().await?;

@@ -14,6 +14,8 @@ use nix::unistd::{Pid, User};
 use crate::config::Dump;
 use crate::job::backup::worker::{Done, Worker};
 use crate::job::backup::{BackupError, Shared};
+use crate::job::stall::{Activity, look_interval};
+use crate::process;
 use crate::repo::entry::{Entry, Kind, Owner, TreePath};
 
 /// How much of what a failed command wrote to standard error is shown, in bytes from its end.
@@ -66,6 +68,7 @@ pub(crate) fn run(
     let failed = |error| BackupError::Dump { name: name.to_owned(), error };
     let path = TreePath::new(name).filter(|p| !p.as_bytes().is_empty()).ok_or_else(|| failed(DumpError::Name))?;
     let seen = shared.seen();
+    shared.progress.begin(Activity::Dump(name.to_owned()));
     let mut command = Command::new(&dump.command[0]);
     command.args(&dump.command[1..]).envs(environment.iter().map(|(k, v)| (k, v)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -118,15 +121,27 @@ pub(crate) fn keep_time(entry: &mut Entry, base: &Entry) {
     }
 }
 
-/// Kills the command when its time is over or the run is to stop. True if its time was over.
+/// Kills the command when its time is over or the run is to stop. True if its time was over. A command that prints nothing goes on as
+/// long as it burns processor time.
 fn watch(shared: &Shared, group: Pid, timeout: Duration, ended: &mpsc::Receiver<()>) -> bool {
     let started = shared.env.clock.boottime();
+    let (look, mut looked, mut mark, mut burnt) = (look_interval(shared.stall_timeout), started, 0, 0);
     loop {
         match ended.recv_timeout(POLL) {
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             _ => return false,
         }
-        let over = shared.env.clock.boottime().saturating_sub(started) >= timeout;
+        let now = shared.env.clock.boottime();
+        if now.saturating_sub(looked) >= look {
+            looked = now;
+            // Whatever moves already need not be looked at.
+            let moved = std::mem::replace(&mut mark, shared.progress.mark()) != mark;
+            if !moved && std::mem::replace(&mut burnt, process::burnt(group)) != burnt {
+                shared.progress.step();
+                mark = shared.progress.mark();
+            }
+        }
+        let over = now.saturating_sub(started) >= timeout;
         if over || shared.check().is_err() {
             let _ = killpg(group, Signal::SIGKILL);
             return over;

@@ -6,6 +6,7 @@ use crate::job::backup::dump::DumpError;
 use crate::job::cache::CacheError;
 use crate::job::hook::HookError;
 use crate::job::local::LockError;
+use crate::job::stall::Stall;
 use crate::journal::log::{AppendError, JournalError};
 use crate::repo::entry::TreePath;
 use crate::repo::reader::RepoError;
@@ -20,6 +21,9 @@ pub enum BackupError {
     /// An operator stopped it.
     #[error("interrupted")]
     Interrupted,
+    /// It made no progress, and was ended.
+    #[error("{0}")]
+    Stalled(Stall),
     /// Another part of the run failed; that part tells why.
     #[error("stopped by another failure")]
     Stopped,

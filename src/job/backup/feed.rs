@@ -14,12 +14,13 @@ use crate::job::backup::stock::Ledger;
 use crate::job::backup::worker::{Content, Done, Segment, SegmentDone, Task, Todo};
 use crate::job::backup::{BackupError, Shared};
 use crate::job::cache::Cached;
+use crate::job::stall::Activity;
 use crate::repo::entry::{Entry, Kind, TreePath};
 use crate::repo::pack::FRAME_TARGET_BYTES;
 use crate::tree::problem::{Problem, ProblemKind};
 use crate::tree::read::{self, Completed};
 use crate::tree::scan::{Found, Scan, Scanned, Skip};
-use crate::tree::stat::ObjectId;
+use crate::tree::stat::{FileType, ObjectId};
 
 /// The most entries that one worker gets at once.
 const BATCH_ENTRIES: usize = 1024;
@@ -87,8 +88,14 @@ impl Feed<'_> {
         for found in scan.flatten() {
             self.shared.check()?;
             self.extras_before(Some(found.path()))?;
+            self.shared.progress.step();
             match found {
-                Found::Entry(scanned) => self.entry(scanned)?,
+                Found::Entry(scanned) => {
+                    if scanned.stat.kind == FileType::Dir {
+                        self.shared.progress.begin(Activity::Walking(scanned.path.clone()));
+                    }
+                    self.entry(scanned)?;
+                }
                 Found::Skipped { path, why: Skip::Socket } => {
                     self.problem(Problem { path, kind: ProblemKind::Socket })?;
                 }

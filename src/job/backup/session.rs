@@ -1,13 +1,13 @@
 //! A role taken over: the tree is gathered, then index objects are put, then the record that commits it all.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::config::RoleSettings;
-use crate::ids::{ChunkId, IndexId};
+use crate::ids::{ChunkId, IndexId, Seq};
 use crate::job::backup::pipeline::Gathered;
 use crate::job::backup::{Ask, BackupError, Committed, brought, tree};
 use crate::job::cache::{Bound, CacheWriter};
@@ -34,6 +34,13 @@ const COMMIT_PATIENCE: Duration = Duration::from_mins(15);
 /// How often it looks meanwhile.
 const PERMIT_POLL: Duration = Duration::from_millis(100);
 
+/// How long a run that was told to end is waited for. What moves at all ends within that; what waits for the kernel, a file on a
+/// server that hangs, may never, and is left behind: it has no permit.
+const LEAVE_AFTER: Duration = Duration::from_secs(10);
+
+/// The same while a record is being appended: to know what became of it is worth more.
+const LEAVE_APPEND_AFTER: Duration = Duration::from_mins(1);
+
 /// A role taken over, with the lock of this host's other runs held.
 pub(crate) struct Session<'a> {
     pub(crate) runner: &'a Runner,
@@ -46,6 +53,8 @@ pub(crate) struct Session<'a> {
     pub(crate) view: View,
     pub(crate) takeover: bool,
     pub(crate) started: Duration,
+    /// The number of the record that is being appended; 0: none is.
+    pub(crate) appending: AtomicU64,
 }
 
 impl Session<'_> {
@@ -77,6 +86,36 @@ impl Session<'_> {
 
     pub(crate) fn remember(&self, memory: &Memory) -> Result<(), BackupError> {
         self.local.save(memory).map_err(|error| BackupError::State { path: self.local.memory_file(), error })
+    }
+
+    /// Backs up until it is done, or until it is to end and does not.
+    pub(crate) async fn back_up_or_leave(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {
+        let (env, cancel) = (&self.runner.env, &self.runner.cancel);
+        let mut work = Box::pin(self.back_up_once_more(role, ask));
+        tokio::select! {
+            biased;
+            result = &mut work => return result,
+            () = cancel.cancelled() => {}
+        }
+        if let Some(result) = env.timeout(LEAVE_AFTER, &mut work).await {
+            return result;
+        }
+        if self.appending.load(Ordering::Relaxed) > 0
+            && let Some(result) = env.timeout(LEAVE_APPEND_AFTER, &mut work).await
+        {
+            return result;
+        }
+        drop(work);
+        match self.appending.load(Ordering::Relaxed) {
+            0 => {
+                tracing::warn!("what the run still waits for is left behind; it cannot commit");
+                Err(BackupError::Interrupted)
+            }
+            seq => {
+                let why = "the store does not answer, and the run was to end".to_owned();
+                Err(AppendError::Unknown { seq: Seq(seq), why }.into())
+            }
+        }
     }
 
     /// Backs up, and once more without the cache if that is of no use.
@@ -190,7 +229,10 @@ impl Session<'_> {
     async fn append_to(&self, mut view: View, body: &Body, slot: Option<Timestamp>) -> Result<View, BackupError> {
         for _ in 0..COMMIT_ATTEMPTS {
             self.await_permit().await?;
-            match self.journal.append(&self.permit, &view, body.clone(), slot).await {
+            self.appending.store(view.head.as_ref().map_or(0, |head| head.seq.0) + 1, Ordering::Relaxed);
+            let appended = self.journal.append(&self.permit, &view, body.clone(), slot).await;
+            self.appending.store(0, Ordering::Relaxed);
+            match appended {
                 #[cfg(feature = "planted")]
                 Err(AppendError::Moved(now)) if crate::planted::is(crate::planted::Bug::CommitWithoutCompare) => {
                     view = *now;
@@ -236,6 +278,8 @@ impl Session<'_> {
             if deadline.is_ended() || waited >= COMMIT_PATIENCE {
                 return Err(AppendError::Expired.into());
             }
+            // It waits on purpose, and for so long.
+            self.runner.progress.step();
             self.runner.env.sleep(PERMIT_POLL).await;
         }
         Ok(())

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::env::Env;
 use crate::job::backup::BackupError;
 use crate::job::backup::worker::Counts;
 use crate::job::cancel::Cancel;
-use crate::job::progress::Progress;
+use crate::job::progress::{Presence, Progress};
 use crate::repo::crypto::Keys;
 use crate::repo::entry::Nanos;
 use crate::repo::format::ChunkerParams;
@@ -27,6 +28,10 @@ pub(crate) struct Shared {
     pub(crate) progress: Arc<Progress>,
     pub(crate) counts: Counts,
     pub(crate) spare: Spare,
+    pub(crate) stall_timeout: Duration,
+    /// Threads of the run may wait for the kernel when everything else of it has ended.
+    #[expect(dead_code, reason = "that it is held is all")]
+    pub(crate) presence: Presence,
 }
 
 /// Memory of frames that are packed and of packs that are stored, to be used again: the kernel gives large pieces page by page, and an

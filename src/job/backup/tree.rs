@@ -1,6 +1,7 @@
 //! The content of a run: the role's sources, walked and read by the pipeline, and its dumps.
 
 use std::collections::{BTreeMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,7 +17,9 @@ use crate::job::backup::stock::{Ledger, Stocktaking};
 use crate::job::backup::worker::Counts;
 use crate::job::backup::{Ask, BackupError, Session, Shared};
 use crate::job::cache::{CacheReader, CacheWriter};
+use crate::job::stall::Activity;
 use crate::journal::state::Snapshot;
+use crate::repo::entry::TreePath;
 use crate::repo::reader::Reader;
 use crate::tree::exclude::Exclude;
 use crate::tree::names::Names;
@@ -33,14 +36,21 @@ pub(super) async fn gather(
     let cache = if ask.rehash { None } else { cache(session, base).await? };
     let mut exclude = role.exclude.clone();
     exclude.extend(ask.own_places.iter().map(|path| literal_pattern(path)));
-    let scan = scan(Options {
+    let runner = session.runner;
+    let options = Options {
         sources: role.sources.clone(),
         exclude: Exclude::new(&exclude)?,
         one_file_system: role.one_file_system,
         exclude_caches: role.exclude_caches,
         exclude_larger_than: role.exclude_larger_than,
-    })?;
-    let runner = session.runner;
+    };
+    if let Some(source) = options.sources.first().and_then(|path| tree_path(path)) {
+        runner.progress.begin(Activity::Walking(source));
+    }
+    // Already to open a source may hang.
+    let opened = runner.progress.attend();
+    let scan = runner.env.blocking(move || (scan(options), drop(opened)).0).await;
+    let scan = scan.ok_or_else(|| BackupError::Internal("opening the sources panicked".to_owned()))??;
     let shared = Arc::new(Shared {
         keys: session.repository.keys.clone(),
         chunker: session.repository.format.chunker,
@@ -52,6 +62,8 @@ pub(super) async fn gather(
         progress: runner.progress.clone(),
         counts: Counts::default(),
         spare: Spare::default(),
+        stall_timeout: role.stall_timeout,
+        presence: runner.progress.attend(),
     });
     let (store, keys) = (session.repository.store.clone(), session.repository.keys.clone());
     let stocktaking = Stocktaking::of(session, unfinished);
@@ -98,6 +110,10 @@ pub(super) async fn gather(
     })
     .await
     .map_err(|e| BackupError::Internal(e.to_string()))?
+}
+
+fn tree_path(path: &Path) -> Option<TreePath> {
+    TreePath::new(path.as_os_str().as_bytes().strip_prefix(b"/")?)
 }
 
 /// This node's cache, if the journal has the snapshot that it was made with. True: that is the newest one.

@@ -14,6 +14,7 @@ use crate::job::backup::plan::Decision;
 use crate::job::backup::stock::Ledger;
 use crate::job::backup::{BackupError, Shared};
 use crate::job::progress::Progress;
+use crate::job::stall::Activity;
 use crate::repo::entry::{Entry, Extent, Kind, Nanos, TreePath};
 use crate::repo::format::ChunkerParams;
 use crate::repo::pack::{ChunkEntry, Compressor, FRAME_TARGET_BYTES, PackedFrame};
@@ -25,6 +26,9 @@ use crate::tree::stat::{FileType, ObjectId};
 
 /// How often a file that changes while it is read is read again before what was read last is taken.
 pub(crate) const CHANGED_RETRIES: u32 = 3;
+
+/// The most of a file that is read at once: what a source that gives 64 KiB a second gives in a quarter of a minute.
+const READ_BYTES_MAX: usize = 1 << 20;
 
 /// One entry on its way into the manifest.
 #[derive(Debug)]
@@ -294,6 +298,7 @@ impl<'a> Worker<'a> {
     pub(crate) fn read(&mut self, path: &TreePath, base: Option<Arc<Entry>>) -> Result<Done, BackupError> {
         for attempt in 0..=CHANGED_RETRIES {
             let seen = self.shared.seen();
+            self.shared.progress.begin(Activity::Reading(path.clone()));
             let file = match read::open(&self.shared.roots, path) {
                 Ok(file) => file,
                 Err(problem) => return Ok(Done::problem(problem, base)),
@@ -399,15 +404,25 @@ impl<'a> Worker<'a> {
                 window.copy_within(from..filled, 0);
                 filled -= from;
                 from = 0;
-                let want = usize::try_from(len - *got).unwrap_or(usize::MAX).min(window.len() - filled);
-                match read(&mut window[filled..filled + want], *got) {
-                    Ok(n) => {
-                        filled += n;
-                        *got += n as u64;
-                        self.shared.read(n as u64);
-                        ended = n < want || *got == len;
+                let failed = loop {
+                    let room = usize::try_from(len - *got).unwrap_or(usize::MAX).min(window.len() - filled);
+                    // In pieces, so that a slow source shows that it moves.
+                    let want = room.min(READ_BYTES_MAX);
+                    match read(&mut window[filled..filled + want], *got) {
+                        Ok(n) => {
+                            filled += n;
+                            *got += n as u64;
+                            self.shared.read(n as u64);
+                            ended = n < want || *got == len;
+                            if ended || filled == window.len() {
+                                break None;
+                            }
+                        }
+                        Err(error) => break Some(error),
                     }
-                    Err(error) => break Ok(Err(error)),
+                };
+                if let Some(error) = failed {
+                    break Ok(Err(error));
                 }
             }
             if from == filled {
@@ -440,7 +455,10 @@ impl<'a> Worker<'a> {
                 while filled < buffer.len() {
                     match source.read(&mut buffer[filled..]) {
                         Ok(0) => break,
-                        Ok(n) => filled += n,
+                        Ok(n) => {
+                            filled += n;
+                            self.shared.progress.step();
+                        }
                         Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                         Err(e) => return Err(e),
                     }

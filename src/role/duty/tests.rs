@@ -1,5 +1,6 @@
 //! Stories of one role on one node, told event by event.
 
+mod away;
 mod wake;
 
 use proptest::prelude::*;

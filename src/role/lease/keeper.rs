@@ -49,6 +49,8 @@ pub struct Keeper {
     lost: watch::Receiver<Option<LostTo>>,
     stop: Arc<Notify>,
     task: Option<Task<Box<dyn LeaseService>>>,
+    ttl: Duration,
+    env: Env,
 }
 
 /// Who has the lease now; `None`: it cannot be told.
@@ -63,7 +65,7 @@ impl Keeper {
         let (tell, lost) = watch::channel(None);
         let stop = Arc::new(Notify::new());
         let task = env.spawn(keep(lease, grant, deadline.clone(), tell, Arc::clone(&stop), env.clone()));
-        Self { deadline, lost, stop, task: Some(task) }
+        Self { deadline, lost, stop, task: Some(task), ttl: grant.ttl, env: env.clone() }
     }
 
     /// Until when work may go on; it moves while the lease is renewed.
@@ -90,7 +92,8 @@ impl Keeper {
         self.stop.notify_one();
         let kept = self.task.take().expect("only release takes it").join().await;
         if let Some(mut lease) = kept {
-            lease.release().await;
+            // A service that does not answer lets it run out in that time.
+            let _ = self.env.timeout(self.ttl, lease.release()).await;
         } else {
             tracing::warn!("the lease's keeper has ended by itself; the lease runs out");
         }

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use proptest::prelude::*;
@@ -39,6 +40,8 @@ pub(crate) fn shared(chunker: ChunkerParams, sources: &Path) -> Shared {
         progress: Arc::default(),
         counts: Counts::default(),
         spare: Spare::default(),
+        stall_timeout: Duration::from_mins(15),
+        presence: Progress::default().attend(),
     }
 }
 

@@ -1,0 +1,95 @@
+//! Watches a run from beside it: ends it when it makes no progress, and waits no longer than it must for what does not end.
+//!
+//! The invariant that lives here: what was left behind cannot commit. A permit is part of the run, and a run that does not end is
+//! dropped with it; what may go on is a thread that waits for the kernel, and has none.
+
+use std::time::Duration;
+
+use crate::job::runner::Runner;
+use crate::job::stall::{Pace, Stall, StallJudge, look_interval};
+
+/// How long a run that was told to end is waited for: it leaves behind what is blocked, waits for the answer to an append, and
+/// runs its hook `after`.
+const END_MAX: Duration = Duration::from_mins(2);
+
+/// What became of a run.
+#[derive(Debug)]
+pub(crate) struct Watched<T> {
+    /// What it came to; `None`: it did not end, and was dropped.
+    pub(crate) done: Option<T>,
+    /// Why it was ended, if it was.
+    pub(crate) stall: Option<Stall>,
+}
+
+/// Does `work`, and ends it when nothing of it moves for longer than `limit`: its `cancel`, which must be its own, is set then.
+/// `pace` is told how it goes.
+pub(crate) async fn watched<T>(
+    runner: &Runner,
+    limit: Duration,
+    pace: &(dyn Fn(Pace) + Sync),
+    work: impl Future<Output = T>,
+) -> Watched<T> {
+    let mut work = Box::pin(work);
+    let silent = tokio::select! {
+        biased;
+        done = &mut work => return Watched { done: Some(done), stall: None },
+        silent = stalled(runner, limit, pace) => silent,
+    };
+    let stall = Stall { silent, last: runner.progress.last() };
+    tracing::error!("a run {stall}; it is ended");
+    runner.cancel.cancel();
+    let done = runner.env.timeout(END_MAX, &mut work).await;
+    Watched { done, stall: Some(stall) }
+}
+
+/// Resolves when nothing has moved for longer than `limit`, with how long that was.
+async fn stalled(runner: &Runner, limit: Duration, pace: &(dyn Fn(Pace) + Sync)) -> Duration {
+    let (env, progress) = (&runner.env, &runner.progress);
+    let mut judge = StallJudge::new(limit, env.clock.boottime(), progress.mark());
+    loop {
+        env.sleep(look_interval(limit)).await;
+        let seen = judge.look(env.clock.boottime(), progress.mark());
+        pace(seen);
+        if let Pace::Stalled(silent) = seen {
+            return silent;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::job::stall::Activity;
+    use crate::job::testing::Rig;
+
+    const LIMIT: Duration = Duration::from_millis(300);
+
+    #[tokio::test]
+    async fn who_moves_is_left_alone_and_who_does_not_is_ended() {
+        let rig = Rig::new().await;
+        let runner = rig.runner();
+        let moves = async {
+            for _ in 0..20 {
+                tokio::time::sleep(LIMIT / 6).await;
+                runner.progress.step();
+            }
+            7
+        };
+        let watched = watched(&runner, LIMIT, &|_| {}, moves).await;
+        assert!(watched.done == Some(7) && watched.stall.is_none() && !runner.cancel.is_cancelled());
+
+        let paces = Mutex::new(Vec::new());
+        let hangs = async {
+            runner.progress.begin(Activity::Hook("before"));
+            runner.cancel.cancelled().await;
+        };
+        let watched = super::watched(&runner, LIMIT, &|pace| paces.lock().unwrap().push(pace), hangs).await;
+        let stall = watched.stall.unwrap();
+        assert!(watched.done.is_some() && stall.silent >= LIMIT);
+        assert_eq!(stall.last, Some(Activity::Hook("before")));
+        let paces = paces.into_inner().unwrap();
+        assert!(paces.iter().any(|pace| matches!(pace, Pace::Silent(_))) && paces.len() > 3, "{paces:?}");
+    }
+}

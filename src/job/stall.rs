@@ -1,0 +1,174 @@
+//! When a run makes no progress: judged from counters and the time, and from nothing else. Pure.
+//!
+//! The invariants that live here: only a time in which somebody looked, and saw nothing move, counts, so that a process that was itself
+//! stopped accuses none of its runs; and whatever a run is known to wait for on purpose counts as a move.
+
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use crate::repo::entry::TreePath;
+
+/// So often is a run looked at within the time that it may be silent, and the bounds of the pause between two looks.
+const LOOKS: u32 = 20;
+const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// The most of the time since the last look that counts as silence, in pauses between two looks.
+const LOOK_LATE: u32 = 3;
+
+/// So many packs may wait for the bandwidth that `limit_upload` leaves them, before the first of them is through: two of each of eight runs.
+const PACKS_WAITING: u64 = 16;
+
+/// The pause between two looks at a run that may be silent for so long.
+pub fn look_interval(limit: Duration) -> Duration {
+    (limit / LOOKS).clamp(LOOK.0, LOOK.1)
+}
+
+/// How long a run may be silent: what is configured, and where uploads are slowed down on purpose what that takes.
+pub fn limit(stall_timeout: Duration, limit_upload: Option<u64>, pack_bytes: usize) -> Duration {
+    let sent = |rate: u64| Duration::from_secs(PACKS_WAITING * pack_bytes as u64 / rate.max(1));
+    stall_timeout.saturating_add(limit_upload.map(sent).unwrap_or_default())
+}
+
+/// What a run was last seen doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Activity {
+    /// Walking below this directory.
+    Walking(TreePath),
+    /// Reading this file.
+    Reading(TreePath),
+    /// Waiting for this dump's output.
+    Dump(String),
+    /// Running this hook.
+    Hook(&'static str),
+}
+
+impl Display for Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Walking(path) => write!(f, "walking {}", path.display()),
+            Self::Reading(path) => write!(f, "reading {}", path.display()),
+            Self::Dump(name) => write!(f, "waiting for the dump {name:?}"),
+            Self::Hook(hook) => write!(f, "running the hook {hook}"),
+        }
+    }
+}
+
+/// A run that made no progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stall {
+    /// For how long.
+    pub silent: Duration,
+    /// What it was last seen doing; `None`: nothing but waiting for the store.
+    pub last: Option<Activity>,
+}
+
+impl Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whole seconds are enough, where there are any.
+        let silent = self.silent;
+        let silent = if silent.as_secs() > 0 { Duration::from_secs(silent.as_secs()) } else { silent };
+        write!(f, "made no progress for {}: ", humantime::format_duration(silent))?;
+        match &self.last {
+            Some(last) => write!(f, "last seen {last}"),
+            None => f.write_str("the store was waited for"),
+        }
+    }
+}
+
+/// How a run goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// It has moved since the last look.
+    Moves,
+    /// It has not moved for so long.
+    Silent(Duration),
+    /// It has not moved for longer than it may.
+    Stalled(Duration),
+}
+
+/// Judges one run.
+#[derive(Debug)]
+pub struct StallJudge {
+    limit: Duration,
+    counted_max: Duration,
+    mark: u64,
+    looked: Duration,
+    silent: Duration,
+}
+
+impl StallJudge {
+    /// Of a run that begins now, with its counters at `mark`, and may be silent for `limit`.
+    pub fn new(limit: Duration, now: Duration, mark: u64) -> Self {
+        Self { limit, counted_max: look_interval(limit) * LOOK_LATE, mark, looked: now, silent: Duration::ZERO }
+    }
+
+    /// Looks at it: `mark` is another number whenever something has moved.
+    pub fn look(&mut self, now: Duration, mark: u64) -> Pace {
+        let passed = now.saturating_sub(self.looked).min(self.counted_max);
+        self.looked = now;
+        if self.mark != mark {
+            (self.mark, self.silent) = (mark, Duration::ZERO);
+            return Pace::Moves;
+        }
+        self.silent += passed;
+        if self.silent >= self.limit { Pace::Stalled(self.silent) } else { Pace::Silent(self.silent) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(40);
+
+    #[test]
+    fn silence_is_counted_from_the_last_move() {
+        let at = Duration::from_secs;
+        let mut judge = StallJudge::new(LIMIT, at(100), 7);
+        for second in 1..40 {
+            assert_eq!(judge.look(at(100 + second), 7), Pace::Silent(at(second)));
+        }
+        assert_eq!(judge.look(at(139), 8), Pace::Moves);
+        for second in 1..40 {
+            assert_eq!(judge.look(at(139 + second), 8), Pace::Silent(at(second)));
+        }
+        assert_eq!(judge.look(at(179), 8), Pace::Stalled(LIMIT));
+        assert_eq!(judge.look(at(180), 9), Pace::Moves, "whoever judges may let it go on");
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_itself_accuses_nobody() {
+        let at = Duration::from_secs;
+        let mut judge = StallJudge::new(LIMIT, at(0), 7);
+        // Two seconds lie between two looks, so at most six of an hour count.
+        assert_eq!(judge.look(at(3600), 7), Pace::Silent(at(6)));
+        assert_eq!(judge.look(at(3602), 7), Pace::Silent(at(8)));
+        assert_eq!(judge.look(at(3600), 7), Pace::Silent(at(8)), "a clock that goes back counts for nothing");
+    }
+
+    #[test]
+    fn looks_are_as_frequent_as_the_limit_needs() {
+        let every = [1, 60, 900, 86_400].map(|limit| look_interval(Duration::from_secs(limit)).as_millis());
+        assert_eq!(every, [50, 3_000, 5_000, 5_000]);
+    }
+
+    #[test]
+    fn who_is_slowed_down_on_purpose_has_the_time_that_it_takes() {
+        let stall = Duration::from_mins(15);
+        assert_eq!(limit(stall, None, 16 << 20), stall);
+        assert_eq!(limit(stall, Some(64 << 10), 16 << 20), stall + Duration::from_secs(16 * 256));
+        assert_eq!(limit(stall, Some(0), 1), stall + Duration::from_secs(16));
+    }
+
+    #[test]
+    fn it_says_for_how_long_and_what_was_seen_last() {
+        let stall = |last| Stall { silent: Duration::from_millis(900_400), last }.to_string();
+        let path = TreePath::new("srv/app/db").unwrap();
+        assert_eq!(stall(Some(Activity::Reading(path))), "made no progress for 15m: last seen reading /srv/app/db");
+        assert_eq!(
+            stall(Some(Activity::Dump("app.sql".to_owned()))),
+            "made no progress for 15m: last seen waiting for the dump \"app.sql\""
+        );
+        assert_eq!(stall(None), "made no progress for 15m: the store was waited for");
+    }
+}

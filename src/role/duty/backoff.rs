@@ -1,0 +1,100 @@
+//! How long what failed waits before it is tried again, and how long a role is left to others. Pure.
+
+use std::time::Duration;
+
+use crate::ids::{NodeId, RoleName};
+
+/// The pause after something failed for the first time.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// What it grows to after runs and takeovers.
+pub(super) const WORK_MAX: Duration = Duration::from_mins(5);
+
+/// What it grows to after the journal could not be read: so many pauses between two questions to a silent lease service, which come
+/// to half a lease, between these. Longer would leave a store that is back alone for longer than a failover takes; shorter asks one
+/// that is down for no use.
+const READ_PART: u32 = 6;
+const READ_MAX: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+
+/// Roles whose store answers again go on one after the other within this, so that a hundred of them do not ask at once.
+pub(super) const RETURN_SPREAD: Duration = Duration::from_secs(2);
+
+/// How long a node leaves a role alone after its run was stalled, and what it grows to by doubling: long enough for another node
+/// to see that the lease is free, and then so rare that a source that hangs costs little.
+pub(super) const AWAY: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
+
+/// How long a node leaves a role alone that it has no free run for, in pauses between two questions for the lease. Whoever waits
+/// for it has asked several times by then.
+pub(super) const OFFER_ASKS: u32 = 12;
+
+/// Tries that failed, and until when the next one waits.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    pub(super) failures: u32,
+    pub(super) until: Duration,
+}
+
+impl Backoff {
+    /// Waits twice as long as before, at most `longest`.
+    pub(super) fn failed(&mut self, now: Duration, longest: Duration) {
+        self.until = now + doubled(FIRST, self.failures, longest);
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Waits no longer than until then. What fails again waits as long as it would have.
+    pub(super) fn cut(&mut self, at: Duration) {
+        self.until = self.until.min(at);
+    }
+}
+
+/// `first`, doubled so many times, at most `longest`.
+pub(super) fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(16)).min(longest)
+}
+
+/// The longest pause between two reads, where a silent lease service is asked again after `retry_interval`.
+pub(super) fn read_max(retry_interval: Duration) -> Duration {
+    (retry_interval * READ_PART).clamp(READ_MAX.0, READ_MAX.1)
+}
+
+/// A part of [`RETURN_SPREAD`] that is each role's and node's own.
+pub(super) fn spread(role: &RoleName, node: NodeId) -> Duration {
+    let hash = blake3::Hasher::new().update(role.as_str().as_bytes()).update(&node.0).finalize();
+    RETURN_SPREAD * u32::from(hash.as_bytes()[0]) / u32::from(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<u64> = (0..11)
+            .map(|_| {
+                backoff.failed(Duration::ZERO, WORK_MAX);
+                backoff.until.as_secs()
+            })
+            .collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        backoff.cut(Duration::from_secs(7));
+        assert_eq!((backoff.until.as_secs(), backoff.failures), (7, 11));
+    }
+
+    #[test]
+    fn a_journal_is_read_again_within_half_a_lease() {
+        // A lease of 3 s, of a minute, of an hour: its service is asked every twelfth of it, at most every 5 s.
+        let longest = [250, 5_000, 5_000].map(|retry| read_max(Duration::from_millis(retry)).as_secs());
+        assert_eq!(longest, [5, 30, 30]);
+    }
+
+    #[test]
+    fn a_hundred_roles_come_back_one_after_the_other() {
+        let of = |n: u32, node| spread(&format!("r{n}").parse().unwrap(), NodeId([node; 16]));
+        let mut all: Vec<Duration> = (0..100).map(|n| of(n, 1)).collect();
+        all.sort();
+        all.dedup();
+        assert!(all.len() > 60 && all[all.len() - 1] <= RETURN_SPREAD, "{all:?}");
+        assert_ne!(of(1, 1), of(1, 2), "the nodes of one role as well");
+    }
+}
