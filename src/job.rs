@@ -12,6 +12,7 @@ pub mod hook;
 pub mod init;
 pub mod inside;
 pub mod keys;
+pub mod known;
 pub mod lease;
 pub mod local;
 pub mod operate;

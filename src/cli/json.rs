@@ -14,8 +14,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::exit::Exit;
+use super::render::config::link;
 use super::render::inside::escaped;
 use super::render::journal::JournalLine;
+use super::settings::SourceLink;
 use crate::config::{JournalPlace, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
 use crate::job::operate::{Acted, Change};
@@ -78,6 +80,7 @@ struct BackupRole<'a> {
     duration_seconds: f64,
     problems: Vec<Value>,
     problem_count: u64,
+    warnings: Vec<Value>,
 }
 
 /// `backup`. `created` are the repositories that the run made first.
@@ -98,6 +101,11 @@ pub fn backup(created: &[InitRole], roles: &[RoleReport]) -> String {
             duration_seconds: seconds(r.duration),
             problems: r.problems.iter().map(problem).collect(),
             problem_count: r.problem_count,
+            warnings: r
+                .empty_sources
+                .iter()
+                .map(|path| json!({ "kind": "empty_source", "path": path.display() }))
+                .collect(),
         })
         .collect();
     let created: Vec<Value> = created.iter().map(init_role).collect();
@@ -123,7 +131,7 @@ pub fn snapshots(snapshots: &[SnapshotInfo]) -> String {
 fn snapshot(s: &SnapshotInfo) -> Value {
     json!({
         "id": s.id, "role": s.role, "term": s.term, "node": s.node, "time": utc(s.time), "slot": s.slot.map(utc),
-        "files": s.files, "bytes": s.bytes,
+        "files": s.files, "bytes": s.bytes, "incomplete": s.unreadable > 0, "unreadable": s.unreadable,
     })
 }
 
@@ -156,6 +164,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
     let (status, error) = match &role.store.status {
         StoreStatus::Ok => ("ok", None),
         StoreStatus::NotInitialised => ("not_initialised", None),
+        StoreStatus::Gone => ("gone", None),
         StoreStatus::Failed(why) => ("failed", Some(why)),
     };
     let reason = match role.reason {
@@ -187,6 +196,9 @@ fn whoami_role(role: &RoleStatus) -> Value {
             }
             Warning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
             Warning::StoreUnreadable => json!({ "kind": "store_unreadable" }),
+            Warning::Incomplete { unreadable } => json!({ "kind": "incomplete", "unreadable": unreadable }),
+            Warning::OnlyNode => json!({ "kind": "only_node", "severity": "note" }),
+            Warning::RepositoryGone { repository } => json!({ "kind": "repository_gone", "repository": repository }),
             Warning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),
             Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
             Warning::FutureDates(future) => {
@@ -375,10 +387,11 @@ pub fn verify(report: &VerifyReport) -> String {
 }
 
 /// `config check`, and `config show` with the effective text.
-pub fn config(settings: &Settings, with_text: bool) -> String {
+pub fn config(settings: &Settings, links: &[SourceLink], with_text: bool) -> String {
     let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
     let roles: Vec<&RoleName> = settings.roles.keys().collect();
-    let warnings: Vec<String> = settings.warnings.iter().map(ToString::to_string).collect();
+    let links = links.iter().map(link);
+    let warnings: Vec<String> = settings.warnings.iter().map(ToString::to_string).chain(links).collect();
     document(json!({
         "files": files, "config_hash": settings.hash, "store": settings.store.url.to_string(), "roles": roles,
         "warnings": warnings, "config": with_text.then(|| settings.render()),
@@ -559,6 +572,7 @@ mod tests {
             proof_rounds: 20,
             key: KeySource::KeyFile("/k".into()),
             key_file_created: true,
+            shared: false,
         };
         let text = init(&InitReport { roles: vec![role.clone()], new_identity: None });
         assert_eq!(read(&text)["roles"][0]["key"]["key_file"], "/k");

@@ -7,6 +7,7 @@ use super::error::Error;
 use super::run::Context;
 use crate::config::RoleSettings;
 use crate::job::inside::{Archive, Reading};
+use crate::job::known::Place;
 use crate::job::local::Local;
 use crate::job::repository::Repository;
 use crate::job::select::{is_id, select};
@@ -23,7 +24,9 @@ pub async fn store(context: &Context) -> Result<Arc<dyn Store>, Error> {
 pub async fn repository(context: &Context, role: &RoleSettings) -> Result<Repository, Error> {
     let state_dir = state_dir(context);
     let slot = Local::slot_of(&context.env, state_dir.as_deref());
-    Ok(Repository::open_by(store(context).await?, &role.name, &role.key, slot).await?)
+    let opened = Repository::open_by(store(context).await?, &role.name, &role.key, slot).await;
+    let place = Place::new(&context.settings.store, &role.name);
+    Ok(opened.map_err(|error| place.explain(&context.env, state_dir.as_deref(), error))?)
 }
 
 /// The snapshot that a selector means.

@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::render::inside::escaped;
 use crate::config::ConfigError;
 use crate::daemon::client::ClientError;
-use crate::job::backup::BackupError;
+use crate::job::backup::{BackupError, DumpError};
 use crate::job::guard::GuardError;
 use crate::job::init::InitError;
 use crate::job::inside::{Hint, InsideError};
@@ -32,6 +32,7 @@ use crate::repo::entry::Kind;
 use crate::repo::format::FormatError;
 use crate::repo::reader::RepoError;
 use crate::store::{StoreError, StoreErrorKind};
+use crate::tree::scan::{ScanError, ScanErrorKind};
 
 /// An exit code, and what to do where the error's own text does not say.
 type Policy = (Exit, Option<&'static str>);
@@ -107,6 +108,10 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
 fn failed(advice: &'static str) -> Policy {
     (Exit::Failed, Some(advice))
 }
+
+/// A store that shows nothing of what was in it.
+const GONE: &str = "mount it, or correct [store] url. Only if that history is lost for good, 'runner init --new ROLE' begins another one \
+                    beside what other nodes may still see.";
 
 /// Failed, and the text says it all.
 const PLAIN: Policy = (Exit::Failed, None);
@@ -200,6 +205,7 @@ fn open(error: &OpenError) -> Policy {
         OpenError::NoRepository { .. } => {
             failed("'runner init' makes it. If there should be one, check the role's name and the store's URL.")
         }
+        OpenError::Gone { .. } => failed(GONE),
         OpenError::Secret { error: SecretFileError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => {
             failed("copy the file from the node on which 'runner init' made it.")
         }
@@ -224,6 +230,7 @@ fn init(error: &InitError) -> Policy {
     match error {
         InitError::Open(error) => open(error),
         InitError::Store(error) => store(error),
+        InitError::Gone { .. } => failed(GONE),
         InitError::NotEmpty { .. } => failed("choose another prefix in [store] url, or empty this one yourself."),
         InitError::Proof { .. } => failed(
             "nothing was created. Use a server that keeps conditional writes, or a directory (file://), or configure \
@@ -255,10 +262,18 @@ fn backup(error: &BackupError) -> Policy {
         BackupError::Repo(error) => repo(error),
         BackupError::Journal(error) => journal(error),
         BackupError::Append(error) => append(error),
+        BackupError::Scan(ScanError { why: ScanErrorKind::Link(_), .. }) => failed(
+            "only the link would be stored, not what it leads to: name the directory or file that it leads to as the source.",
+        ),
         BackupError::Scan(_) => failed("mount it, or correct the role's sources."),
         BackupError::EmptySource { .. } => {
             failed("is the volume mounted? If it is meant to be empty, set allow_empty = true for this role.")
         }
+        BackupError::Nothing { .. } => failed(
+            "is the volume mounted, and does exclude leave anything? If it is meant to be empty, set allow_empty = true \
+             for this role.",
+        ),
+        BackupError::NothingRead { .. } => failed("run it as a user who may read the sources."),
         BackupError::Pattern(_) => failed("write it as in a .gitignore file."),
         BackupError::Proof(_) => {
             failed("make no more backups to this store until its server keeps conditional writes again.")
@@ -268,6 +283,10 @@ fn backup(error: &BackupError) -> Policy {
             failed("make the state directory writable, or name another with --state-dir.")
         }
         BackupError::Hook(_) => failed("run the hook's command by hand, and see why it fails."),
+        BackupError::Dump { error: DumpError::Empty, .. } => failed(
+            "run the command by hand as that user, and see why. If it may print nothing, set allow_empty = true for this \
+             role.",
+        ),
         BackupError::Dump { .. } => failed("run the command by hand as that user, and see why it fails."),
         BackupError::Cache(_) | BackupError::Pruned => failed("run it again."),
         BackupError::Stopped | BackupError::Internal(_) => failed("run it again with -vv and report what it logs."),

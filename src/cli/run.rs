@@ -215,7 +215,7 @@ async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> 
         report.new_identity = Some(wire::new_identity(&context)?);
     }
     for role in settings::roles(&context.settings, &args.roles)? {
-        match wire::init(&context, role).await {
+        match wire::init(&context, role, args.new).await {
             Ok(done) => report.roles.push(done),
             Err(error) => {
                 // What was created so far has a key that must be copied: say so before the error.
@@ -261,7 +261,7 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
     if direct.is_some() {
         // The form without config initialises an empty store.
         for role in &roles {
-            created.push(wire::init(&context, role).await?);
+            created.push(wire::init(&context, role, args.new).await?);
         }
         created.retain(|role| role.created);
         if !created.is_empty() && !session.globals.json {
@@ -570,6 +570,13 @@ fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit, Error> {
     match args {
         verbs::Config::Init(args) => {
             let sources = args.source.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
+            for (source, target) in sources.iter().filter_map(|source| Some((source, source.read_link().ok()?))) {
+                tracing::warn!(
+                    "{} is a symbolic link to {}: no run takes it. Name what it leads to as the source",
+                    source.display(),
+                    target.display()
+                );
+            }
             let text = starter(&sources, &settings::store_url(&args.store)?);
             match &args.file {
                 None => session.out.print(&text)?,
@@ -581,11 +588,13 @@ fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit, Error> {
         }
         verbs::Config::Check => {
             let settings = settings::from_file(&session.globals)?;
-            session.report(|| render::config::checked(&settings), || json::config(&settings, false))?;
+            let links = settings::links(&settings);
+            session
+                .report(|| render::config::checked(&settings, &links), || json::config(&settings, &links, false))?;
         }
         verbs::Config::Show => {
             let settings = settings::from_file(&session.globals)?;
-            session.report(|| settings.render(), || json::config(&settings, true))?;
+            session.report(|| settings.render(), || json::config(&settings, &[], true))?;
         }
     }
     Ok(Exit::Done)

@@ -67,6 +67,30 @@ pub fn role<'a>(settings: &'a Settings, name: &RoleName) -> Result<&'a RoleSetti
     })
 }
 
+/// A source that is a symbolic link on this node: no run takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceLink {
+    /// Whose source.
+    pub role: RoleName,
+    /// Which.
+    pub source: PathBuf,
+    /// What it leads to, as written.
+    pub target: PathBuf,
+}
+
+/// The sources that are symbolic links here. One that is not there is none: a standby may well have no volume.
+pub fn links(settings: &Settings) -> Vec<SourceLink> {
+    let of = |role: &RoleSettings| {
+        let name = role.name.clone();
+        let link = move |source: &PathBuf| {
+            let target = std::fs::read_link(source).ok()?;
+            Some(SourceLink { role: name.clone(), source: source.clone(), target })
+        };
+        role.sources.iter().filter_map(link).collect::<Vec<_>>()
+    };
+    settings.roles.values().flat_map(of).collect()
+}
+
 /// The settings of these roles, or of all.
 pub fn roles<'a>(settings: &'a Settings, names: &[RoleName]) -> Result<Vec<&'a RoleSettings>, UsageError> {
     if names.is_empty() {

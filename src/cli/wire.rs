@@ -16,7 +16,7 @@ use super::render::journal::JournalLine;
 use super::run::{Context, until_cancelled};
 use super::speaker::{Sentences, Speaker};
 use super::{open, render};
-use crate::config::{KeySource, NotifySettings, RoleSettings};
+use crate::config::{KeySource, NotifySettings, RoleSettings, StoreUrl};
 use crate::daemon::client::Client;
 use crate::daemon::watcher::Watch;
 use crate::daemon::{self, Start, TELL_PATIENCE};
@@ -29,6 +29,7 @@ use crate::job::guard::{self, GuardError, Reason};
 use crate::job::hook::Hooks;
 use crate::job::inside::{self, Archive, Each};
 use crate::job::keys;
+use crate::job::known::Place;
 use crate::job::lease::Sessions;
 use crate::job::local::Local;
 use crate::job::operate::{Acted, Operator};
@@ -54,16 +55,29 @@ use crate::notice::teller::Teller;
 use crate::repo::entry::Entry;
 use crate::role::identity::{self, Node, Origin, find_state_dir, open_state_dir};
 use crate::role::slot::Plan;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// Creates one role's repository, or finds it.
-pub async fn init(context: &Context, role: &RoleSettings) -> Result<InitRole, Error> {
-    let settings = &context.settings.store;
-    let store = crate::store::create(settings, &context.env).await?;
+/// Creates one role's repository, or finds it. `new`: also where this node knows one that is gone.
+pub async fn init(context: &Context, role: &RoleSettings, new: bool) -> Result<InitRole, Error> {
+    let (settings, env) = (&context.settings.store, &context.env);
+    let place = Place::new(settings, &role.name);
+    let state_dir = find_state_dir(context.state_dir.as_deref()).ok().filter(|dir| dir.is_dir());
+    if !new {
+        let refuse = |store| job::init::refuse_gone(store, &place, state_dir.as_deref(), env);
+        match crate::store::connect(settings, env).await {
+            Ok(store) => refuse(Some(store.as_ref())).await?,
+            Err(error) if error.kind == StoreErrorKind::NoSuchStore => refuse(None).await?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let store = crate::store::create(settings, env).await?;
     let seats = Seats::connect(&context.settings);
     let (repository, report) = job::init::init(store, &role.name, &role.key, &seats, &context.env).await?;
     job::lease::prove(role, &repository, &context.env).await?;
-    Ok(report)
+    if let Some(state_dir) = &state_dir {
+        place.remember(env, state_dir, &repository);
+    }
+    Ok(InitRole { shared: matches!(settings.url, StoreUrl::S3 { .. }), ..report })
 }
 
 /// Makes this node a new one.

@@ -4,6 +4,11 @@ use std::path::PathBuf;
 
 use super::StoreUrl;
 
+/// Two nodes with a directory each would both be active.
+const SHARED: &str = "\
+# A directory: every node must reach this same one, by NFS or the like. With one of its own each node makes a history of its own.
+";
+
 /// A short commented config with these sources and this store. `config/runner.toml` explains every key.
 pub fn starter(sources: &[PathBuf], url: &StoreUrl) -> String {
     let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
@@ -14,7 +19,7 @@ pub fn starter(sources: &[PathBuf], url: &StoreUrl) -> String {
 timezone = "UTC"                # what schedules are meant in: an IANA name, like "Europe/Berlin"
 
 [store]
-url = {url}
+{shared}url = {url}
 key_file = "/etc/runner/repository.key"   # `runner init` creates it: copy it to every node, and keep a copy elsewhere
 
 [role.app]
@@ -28,6 +33,10 @@ schedule = "0 1 * * *"          # minute, hour, day, month, weekday: every day a
 #eligible = {{ command = ["/usr/local/bin/am-i-primary"] }}
 # With neither, the node that first takes the lease in the store; the others leave it to that one while it lives.
 "#,
+        shared = match url {
+            StoreUrl::Dir(_) => SHARED,
+            StoreUrl::S3 { .. } => "",
+        },
         url = quote(&url.to_string()),
     )
 }

@@ -36,6 +36,8 @@ pub(super) struct Glimpse {
     pub(super) snapshot: Option<u64>,
     pub(super) paused: Option<Paused>,
     duplicates: Vec<(Timestamp, u64)>,
+    /// What the newest snapshot could not read.
+    unreadable: u64,
 }
 
 impl Glimpse {
@@ -60,6 +62,7 @@ impl Glimpse {
             snapshot: Some(state.snapshots.last().map_or(0, |snapshot| snapshot.seq.0)),
             paused: state.paused.clone(),
             duplicates: audit::duplicates(state, since).into_iter().filter_map(duplicate).collect(),
+            unreadable: state.snapshots.last().map_or(0, |snapshot| snapshot.changes.unreadable),
         }
     }
 
@@ -110,6 +113,7 @@ impl Sight<'_> {
             (Kind::Duplicate, self.duplicates(glimpse)),
             (Kind::Takeover, self.takeover(glimpse).into_iter().collect()),
             (Kind::PausedTooLong, self.paused_too_long(glimpse).into_iter().collect()),
+            (Kind::Incomplete, self.incomplete(glimpse.unreadable).into_iter().collect()),
         ];
         // In a pause nothing is missed, and what was missed before is not over.
         if !self.is_paused(glimpse) {
@@ -151,6 +155,10 @@ impl Sight<'_> {
         Event { term: Some(term), mark: term.to_string(), ..self.event(Kind::Takeover) }
     }
 
+    pub(super) fn incomplete(&self, unreadable: u64) -> Option<Event> {
+        (unreadable > 0).then(|| Event { count: Some(unreadable), ..self.event(Kind::Incomplete) })
+    }
+
     fn paused_too_long(&self, glimpse: &Glimpse) -> Option<Event> {
         let paused = glimpse.paused.as_ref().filter(|paused| paused.until.is_none())?;
         // Of one that is dated beyond the present nobody knows how old it is.
@@ -168,7 +176,10 @@ impl Sight<'_> {
                 Finding::Future { count, nodes, .. } => ("future", *count, Some(nodes.join(", "))),
                 Finding::Hole { record } => ("hole", 1, Some(record.clone())),
                 Finding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
-                Finding::Missed { .. } | Finding::Late { .. } | Finding::Duplicate { .. } => return None,
+                Finding::Missed { .. }
+                | Finding::Late { .. }
+                | Finding::Duplicate { .. }
+                | Finding::Incomplete(_) => return None,
             };
             Some(Event { mark: mark.to_owned(), count: Some(count), detail, ..self.event(Kind::Anomaly) })
         };
@@ -229,6 +240,13 @@ mod tests {
         assert_eq!(seen(&glimpse, 400, |sight| sight.paused_until = Some(at(350))), ["missed 1"]);
         assert_eq!(seen(&glimpse, 400, |sight| sight.plan = None), [""; 0]);
         assert_eq!(seen(&Glimpse::default(), 400, |_| ()), [""; 0], "a role that never had a slot");
+    }
+
+    #[test]
+    fn an_incomplete_snapshot_is_told_until_one_is_complete() {
+        let glimpse = |unreadable| Glimpse { unreadable, ..Glimpse::default() };
+        assert_eq!(seen(&glimpse(3), 10, |_| ()), ["incomplete 3"]);
+        assert_eq!(seen(&glimpse(0), 10, |_| ()), [""; 0]);
     }
 
     #[test]

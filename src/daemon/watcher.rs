@@ -13,7 +13,7 @@ use crate::job::backup::BackupError;
 use crate::job::guard::{GuardError, Reason};
 use crate::job::local::LockError;
 use crate::job::report::audited::Finding;
-use crate::job::report::{Outcome, RoleReport};
+use crate::job::report::{Outcome, Problem, ProblemKind, RoleReport};
 use crate::journal::log::AppendError;
 use crate::journal::record::NodeRef;
 use crate::journal::state::View;
@@ -29,6 +29,9 @@ const AUDIT_INTERVAL: Duration = Duration::from_hours(6);
 
 /// The same for the first time.
 const AUDIT_FIRST: Duration = Duration::from_mins(10);
+
+/// So many of the paths that could not be read are named in an alert. The run's own report has more.
+const UNREAD_NAMED_MAX: usize = 5;
 
 /// Whom a role's events are reported to.
 #[derive(Debug)]
@@ -159,7 +162,18 @@ impl Watch {
                 if report.slot.is_some() {
                     self.over(&[Kind::Missed, Kind::ClockOff]);
                 }
-                self.teller.ping(&self.role, &Ping::Success);
+                match self.sight(&seen).incomplete(report.files.unreadable) {
+                    None => {
+                        self.over(&[Kind::Incomplete]);
+                        self.teller.ping(&self.role, &Ping::Success);
+                    }
+                    Some(event) => {
+                        let unread = unread(report);
+                        self.raise(Event { detail: Some(unread.clone()), ..event }, Watcher::Holder);
+                        // Who pings after a command goes by its exit code, and that is not 0 here.
+                        self.teller.ping(&self.role, &Ping::Fail(format!("incomplete: {unread}")));
+                    }
+                }
             }
             Outcome::Failed | Outcome::Fenced => {
                 let kind = if report.outcome == Outcome::Failed { Kind::Failed } else { Kind::Fenced };
@@ -308,6 +322,20 @@ impl Seen {
         }
         self.glimpse = glimpse;
     }
+}
+
+/// The first paths that a run could not read, for those who are told.
+fn unread(report: &RoleReport) -> String {
+    let unreadable = |problem: &Problem| match &problem.kind {
+        ProblemKind::Unreadable(why) => Some(format!("{}: {why}", problem.path.display())),
+        _ => None,
+    };
+    let mut named: Vec<String> = report.problems.iter().filter_map(unreadable).take(UNREAD_NAMED_MAX + 1).collect();
+    if named.len() > UNREAD_NAMED_MAX {
+        named.truncate(UNREAD_NAMED_MAX);
+        named.push("…".to_owned());
+    }
+    named.join("; ")
 }
 
 /// Whether a run that ended like this failed. One that somebody ended did not, nor one that met another at work: that one goes on,

@@ -12,6 +12,7 @@ use crate::job::beat;
 use crate::job::cancel::Cancel;
 use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
 use crate::job::hook::{self, Hooks};
+use crate::job::known::Place;
 use crate::job::lease;
 use crate::job::local::{Local, LockError};
 use crate::job::pace;
@@ -96,8 +97,10 @@ impl Work {
             return Ok(repository.clone());
         }
         let store = self.stores.store().await?;
-        let slot = Local::slot_of(&self.runner.env, Some(&self.runner.state_dir));
-        let repository = Repository::open_by(store, &self.role.name, &self.role.key, slot).await?;
+        let place = Place::new(&self.settings.store, &self.role.name);
+        // Who only observes remembers nothing.
+        let place = Some(&place).filter(|_| !self.observe);
+        let repository = guard::open(&self.runner, &self.role, store, place).await?;
         *opened = Some(repository.clone());
         Ok(repository)
     }

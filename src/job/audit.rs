@@ -6,6 +6,7 @@
 
 pub(crate) mod account;
 pub(crate) mod changes;
+pub(crate) mod completeness;
 pub(crate) mod ledger;
 pub(crate) mod pauses;
 pub(crate) mod takeovers;

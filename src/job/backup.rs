@@ -6,6 +6,7 @@
 
 mod brought;
 mod dump;
+pub(crate) mod emptiness;
 mod error;
 mod feed;
 mod finish;
@@ -18,6 +19,7 @@ mod session;
 mod shared;
 mod stock;
 mod tree;
+mod unread;
 mod worker;
 
 use std::path::PathBuf;
@@ -42,6 +44,7 @@ use crate::job::runner::Runner;
 use crate::journal::log::{Act, Journal};
 use crate::journal::record::{CloneBody, TakeoverWhy};
 use crate::journal::state::{Holder, Snapshot, View};
+use crate::repo::entry::TreePath;
 use crate::repo::format::JournalHome;
 use crate::repo::names;
 use crate::repo::reader::load_index;
@@ -83,6 +86,8 @@ pub struct Committed {
     pub problems: Vec<Problem>,
     /// How many there were.
     pub problem_count: u64,
+    /// Sources in which no file was found.
+    pub empty_sources: Vec<TreePath>,
 }
 
 /// A role's journal as it is now, with the lock of this host's other runs held, before anything is decided.

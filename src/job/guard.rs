@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{RoleSettings, Settings, StoreUrl};
 use crate::job::backup::{Ask, BackupError, Committed, Opening};
 use crate::job::beat::Beat;
+use crate::job::known::Place;
 use crate::job::lease;
 use crate::job::local::Local;
 use crate::job::pace::{Watched, watched};
@@ -253,7 +254,8 @@ pub(crate) async fn approach(
     let connected = until_cancelled(runner, async { Ok(connect().await?) }).await?;
     let (counting, counters) = Counting::telling(connected, Arc::clone(&runner.progress.steps));
     let store: Arc<dyn Store> = Arc::new(counting);
-    let repository = until_cancelled(runner, open(runner, role, store)).await?;
+    let place = Place::new(&settings.store, &role.name);
+    let repository = until_cancelled(runner, open(runner, role, store, Some(&place))).await?;
     Ok(Ok(Approach { repository, plan, assessment, counters }))
 }
 
@@ -266,14 +268,24 @@ pub async fn glance(
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<View, GuardError> {
-    let repository = open(runner, role, connect().await?).await?;
+    let repository = open(runner, role, connect().await?, None).await?;
     Ok(Opening::look(runner, &repository).await?.1)
 }
 
-/// A role's repository, as this node opened it last.
-async fn open(runner: &Runner, role: &RoleSettings, store: Arc<dyn Store>) -> Result<Repository, GuardError> {
-    let slot = Local::slot_of(&runner.env, Some(&runner.state_dir));
-    Ok(Repository::open_by(store, &role.name, &role.key, slot).await?)
+/// A role's repository, as this node opened it last. `place`: where it is to be remembered.
+pub(crate) async fn open(
+    runner: &Runner,
+    role: &RoleSettings,
+    store: Arc<dyn Store>,
+    place: Option<&Place>,
+) -> Result<Repository, GuardError> {
+    let (env, state_dir) = (&runner.env, runner.state_dir.as_path());
+    let slot = Local::slot_of(env, Some(state_dir));
+    let opened = Repository::open_by(store, &role.name, &role.key, slot).await;
+    let Some(place) = place else { return Ok(opened?) };
+    let repository = opened.map_err(|error| place.explain(env, Some(state_dir), error))?;
+    place.remember(env, state_dir, &repository);
+    Ok(repository)
 }
 
 /// A report with what the run took.
@@ -614,6 +626,7 @@ fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>) -> R
         bytes: done.bytes,
         problems: done.problems,
         problem_count: done.problem_count,
+        empty_sources: done.empty_sources,
         ..RoleReport::nothing(role.name.clone(), Outcome::Committed)
     }
 }

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use crate::config::{JournalPlace, KeySource};
 use crate::env::Env;
 use crate::ids::{RepoId, RoleName};
+use crate::job::known::Place;
 use crate::job::report::setup::InitRole;
 use crate::job::repository::{OpenError, Repository, SecretFileError, read_secret};
 use crate::job::seat::Seats;
@@ -42,6 +43,16 @@ pub enum InitError {
     /// The store.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// Nothing is there, where this node knows a repository.
+    #[error("{store} shows nothing of role {role}, and this node knows a repository of it there ({repository}): is it mounted?")]
+    Gone {
+        /// Where.
+        store: String,
+        /// Which role.
+        role: RoleName,
+        /// The repository's ID.
+        repository: RepoId,
+    },
     /// Something else is there.
     #[error("{store} holds {key}, but no repository: refusing to make one over it")]
     NotEmpty {
@@ -85,6 +96,28 @@ pub enum InitError {
     },
 }
 
+/// Refuses to make a repository where this node knows one that is not there now: a file system that is not mounted, a store that was
+/// emptied. `store`: nothing, where it is a directory that does not exist.
+///
+/// # Errors
+/// It is gone, or the store does not answer.
+pub async fn refuse_gone(
+    store: Option<&dyn Store>,
+    place: &Place,
+    state_dir: Option<&Path>,
+    env: &Env,
+) -> Result<(), InitError> {
+    let Some(repository) = place.recall(env, state_dir) else { return Ok(()) };
+    if let Some(store) = store {
+        match store.get(&names::format(place.role())).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(InitError::Gone { store: place.store().to_owned(), role: place.role().clone(), repository })
+}
+
 /// Makes the repository of `role`, or opens the one that is there.
 pub async fn init(
     store: Arc<dyn Store>,
@@ -102,6 +135,7 @@ pub async fn init(
         proof_rounds: 0,
         key: key.clone(),
         key_file_created: false,
+        shared: false,
     };
     match Repository::open(store.clone(), role, key).await {
         Ok(repository) => return found(repository, report, seats),

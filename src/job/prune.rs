@@ -307,6 +307,10 @@ fn retain(keep: &Keep, snapshots: &[Snapshot], now: Timestamp, zone: &TimeZone) 
     for (n, found) in order.into_iter().zip(retention::decide(keep, &times, now, zone)) {
         reasons[n] = found;
     }
+    let complete: Vec<bool> = snapshots.iter().map(|snapshot| snapshot.changes.unreadable == 0).collect();
+    if let Some(n) = retention::newest_complete(&complete) {
+        reasons[n].push(Why { rule: retention::Rule::Complete, oldest: false });
+    }
     let verdict = |(n, (snapshot, reasons)): (usize, (&Snapshot, Vec<Why>))| Verdict {
         snapshot: snapshot.id,
         time: snapshot.time,

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, RoleName, Term};
+use crate::repo::entry::TreePath;
 pub use crate::tree::problem::{Problem, ProblemKind};
 
 /// How a run over one role ended.
@@ -49,8 +50,11 @@ pub struct FileCounts {
     pub unchanged: u64,
     /// No longer there.
     pub removed: u64,
-    /// Could not be read; each is in [`RoleReport::problems`].
+    /// Could not be read. [`RoleReport::problems`] names each, or the directory above it; one of which nothing is known counts as one.
     pub unreadable: u64,
+    /// Those of them that are in the snapshot as they were read last.
+    #[serde(default)]
+    pub kept: u64,
 }
 
 /// Bytes by where they went.
@@ -97,6 +101,9 @@ pub struct RoleReport {
     pub problems: Vec<Problem>,
     /// How many problems there were, those included that `problems` has no room for.
     pub problem_count: u64,
+    /// Sources in which no file was found. [`crate::config::RoleSettings::allow_empty`] or the other sources let the run go on.
+    #[serde(default)]
+    pub empty_sources: Vec<TreePath>,
 }
 
 impl RoleReport {
@@ -117,6 +124,7 @@ impl RoleReport {
             duration: Duration::ZERO,
             problems: Vec::new(),
             problem_count: 0,
+            empty_sources: Vec::new(),
         }
     }
 }

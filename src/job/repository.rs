@@ -35,6 +35,16 @@ pub enum OpenError {
         /// Where.
         store: String,
     },
+    /// Nothing is there, where this node knows a repository.
+    #[error("the repository of role {role} that this node knows is not in {store} (it is {repository})")]
+    Gone {
+        /// Which role.
+        role: RoleName,
+        /// Where.
+        store: String,
+        /// Its ID.
+        repository: RepoId,
+    },
     /// The store.
     #[error("{0}")]
     Store(#[from] StoreError),

@@ -16,13 +16,14 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, join_all};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::{Lease, Probe, RoleSettings, Settings};
+use crate::config::{Lease, Probe, RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId};
 use crate::job;
 use crate::job::audit::ledger::recent;
 use crate::job::backup::history;
 use crate::job::inside::{Archive, Reading, info};
+use crate::job::known::Place;
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
 use crate::job::presence;
@@ -33,6 +34,7 @@ use crate::job::report::whoami::{
 use crate::job::repository::{OpenError, Repository};
 use crate::journal::future::future_dates;
 use crate::journal::record::NodeRef;
+use crate::journal::state::View;
 use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion, StandbyReason, UnknownReason};
 use crate::role::identity;
 use crate::role::lease::{LeaseService as _, Reply};
@@ -179,7 +181,8 @@ async fn look(
 ) -> Looked {
     let began = asker.env.clock.boottime();
     let (env, state_dir) = (asker.env.clone(), asker.state_dir.map(Path::to_owned));
-    let task = tokio::spawn(read(connecting, role.clone(), env, state_dir, node));
+    let place = Place::new(&asker.settings.store, &role.name);
+    let task = tokio::spawn(read(connecting, role.clone(), place, env, state_dir, node));
     let abort = task.abort_handle();
     let failed = |why: String| Looked {
         state: StoreState {
@@ -245,6 +248,7 @@ async fn look_at_head(env: &Env, archive: &Archive, sessions: &Sessions) -> Opti
 async fn read(
     connecting: Connecting,
     role: RoleSettings,
+    place: Place,
     env: Env,
     state_dir: Option<PathBuf>,
     node: NodeId,
@@ -264,7 +268,11 @@ async fn read(
     let archive = async {
         let slot = Local::slot_of(&env, state_dir.as_deref());
         let repository = match Repository::open_by(store.clone(), &role.name, &role.key, slot).await {
-            Err(OpenError::NoRepository { .. }) => return (StoreStatus::NotInitialised, None, Memory::default(), None),
+            Err(OpenError::NoRepository { .. }) => {
+                let gone = place.recall(&env, state_dir.as_deref()).is_some();
+                let status = if gone { StoreStatus::Gone } else { StoreStatus::NotInitialised };
+                return (status, None, Memory::default(), None);
+            }
             Err(error) => return (StoreStatus::Failed(error.to_string()), None, Memory::default(), None),
             Ok(repository) => repository,
         };
@@ -323,6 +331,16 @@ fn status(
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
     let mut warnings = warnings(looked, plan.as_ref(), node, now);
+    let unreadable = view.and_then(|view| view.state.snapshots.last()).map_or(0, |last| last.changes.unreadable);
+    if unreadable > 0 {
+        warnings.push(Warning::Incomplete { unreadable });
+    }
+    let place = Place::new(&asker.settings.store, &role.name);
+    if looked.state.status == StoreStatus::Gone
+        && let Some(repository) = place.recall(asker.env, asker.state_dir)
+    {
+        warnings.push(Warning::RepositoryGone { repository });
+    }
     // Who lives by etcd's word is taken at that.
     let registered = match &etcd {
         Some(EtcdStatus::Ok { nodes, .. }) => nodes.as_slice(),
@@ -332,6 +350,11 @@ fn status(
     let told = lately.filter(|peer| registered.iter().all(|other| other.id != peer.id));
     let others = registered.iter().filter(|peer| peer.id != node).chain(told);
     warnings.extend(others.filter_map(|peer| presence::drift(peer, &asker.settings.hash)));
+    let is_dir = matches!(asker.settings.store.url, StoreUrl::Dir(_));
+    let others_meant = role.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|name| name != label));
+    if is_dir && others_meant && looked.peers.is_empty() && view.is_some_and(|view| is_only(node, view)) {
+        warnings.push(Warning::OnlyNode);
+    }
     RoleStatus {
         role: role.name.clone(),
         state,
@@ -357,6 +380,13 @@ fn status(
         warnings,
         peers: looked.peers.clone(),
     }
+}
+
+/// Whether a journal shows this node's work, and that of no other.
+fn is_only(node: NodeId, view: &View) -> bool {
+    let snapshots = view.state.snapshots.iter().map(|snapshot| snapshot.node.id);
+    let Some(holder) = view.state.holder.as_ref().map(|holder| holder.node.id) else { return false };
+    snapshots.chain([holder]).chain(view.writers.keys().copied()).all(|id| id == node)
 }
 
 fn warnings(looked: &Looked, plan: Option<&Plan>, node: NodeId, now: Timestamp) -> Vec<Warning> {

@@ -34,6 +34,8 @@ pub enum Kind {
     Anomaly,
     /// The role is paused, without an end, for a long time. Over when it is resumed.
     PausedTooLong,
+    /// The newest snapshot lacks files that could not be read. Over when one is complete.
+    Incomplete,
 }
 
 impl Kind {
@@ -44,7 +46,7 @@ impl Kind {
                 Who::Concerned
             }
             Kind::Missed | Kind::PausedTooLong => Who::Holder,
-            Kind::Duplicate | Kind::Anomaly | Kind::Drift => Who::HolderByRecord,
+            Kind::Duplicate | Kind::Anomaly | Kind::Drift | Kind::Incomplete => Who::HolderByRecord,
         }
     }
 
@@ -67,6 +69,7 @@ impl Kind {
             Kind::ClockOff => "clock_off",
             Kind::Anomaly => "anomaly",
             Kind::PausedTooLong => "paused_too_long",
+            Kind::Incomplete => "incomplete",
         }
     }
 }

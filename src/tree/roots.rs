@@ -4,7 +4,7 @@
 //! somebody swaps while we are on our way. How a source itself is reached is the operator's business: its parents may
 //! be links. A path may be longer than the kernel takes at once.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -50,7 +50,10 @@ pub enum ScanErrorKind {
     /// It is relative, or contains `..`.
     #[error("it is no absolute path without ..")]
     NotAbsolute,
-    /// It is a socket, or nothing that Linux knows.
+    /// It is a symbolic link. Only the link itself would be stored, never what it leads to.
+    #[error("it is a symbolic link to {}", .0.display())]
+    Link(PathBuf),
+    /// It is a socket, a pipe or a device, or nothing that Linux knows: it has a name and no content.
     #[error("there is nothing in it to back up")]
     Nothing,
 }
@@ -146,10 +149,18 @@ impl Root {
             .map_err(|e| failed(Errno::from_io_error(&e).expect("statx gives an errno")))?;
         match stat.kind {
             FileType::Dir => return Self::directory(path.clone(), base.as_fd(), path.name()),
-            FileType::Socket | FileType::Unknown => return Err(ScanErrorKind::Nothing),
+            // Below a source a link is an entry like any other; as the source it stands for what it leads to.
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&base, &name, Vec::new()).map_err(failed)?;
+                return Err(ScanErrorKind::Link(OsString::from_vec(target.into_bytes()).into()));
+            }
+            FileType::Socket
+            | FileType::Unknown
+            | FileType::Fifo
+            | FileType::CharDevice
+            | FileType::BlockDevice => return Err(ScanErrorKind::Nothing),
             // Opening anything else may have effects; a file must be readable now rather than fail later.
             FileType::File => drop(follow(base.as_fd(), path.name(), READ | OFlags::NOFOLLOW).map_err(failed)?),
-            FileType::Symlink | FileType::Fifo | FileType::CharDevice | FileType::BlockDevice => {}
         }
         Ok(Self { base_len: parent.as_bytes().len(), path, stat, base })
     }
@@ -181,7 +192,7 @@ fn tree_path(source: &Path) -> Option<TreePath> {
 
 /// Where `path` is for everybody else.
 pub fn absolute(path: &TreePath) -> PathBuf {
-    PathBuf::from(std::ffi::OsString::from_vec([b"/", path.as_bytes()].concat()))
+    PathBuf::from(OsString::from_vec([b"/", path.as_bytes()].concat()))
 }
 
 /// Opens `path` below `base`, through links.
@@ -294,16 +305,38 @@ mod tests {
     }
 
     #[test]
-    fn a_single_file_and_a_link_are_sources_too() {
+    fn a_single_file_is_a_source_and_what_has_no_content_is_none() {
         let (dir, path) = dir();
         fs::write(dir.path().join("file"), "x").unwrap();
-        symlink("file", dir.path().join("link")).unwrap();
-        let roots = Roots::open(&[dir.path().join("link"), dir.path().join("file")]).unwrap();
+        let roots = Roots::open(&[dir.path().join("file")]).unwrap();
         let kinds: Vec<_> = roots.all().iter().map(|r| r.stat.kind).collect();
-        assert_eq!(kinds, [FileType::File, FileType::Symlink]);
+        assert_eq!(kinds, [FileType::File]);
         roots.open_at(&at(&path, "file"), READ).unwrap();
-        assert!(roots.open_at(&at(&path, "link"), READ).is_err());
-        assert_eq!(Stat::of(roots.open_at(&at(&path, "link"), OFlags::PATH).unwrap()).unwrap().kind, FileType::Symlink);
+        rustix::fs::mkfifoat(CWD, dir.path().join("pipe"), Mode::RWXU).unwrap();
+        for name in [dir.path().join("pipe"), PathBuf::from("/dev/null")] {
+            assert!(matches!(Roots::open(&[name]).unwrap_err().why, ScanErrorKind::Nothing));
+        }
+    }
+
+    #[test]
+    fn a_link_as_a_source_is_refused_with_what_it_leads_to() {
+        let (dir, path) = dir();
+        fs::create_dir(dir.path().join("data")).unwrap();
+        symlink("data", dir.path().join("link")).unwrap();
+        symlink("nowhere", dir.path().join("broken")).unwrap();
+        for (name, target) in [("link", "data"), ("broken", "nowhere")] {
+            let error = Roots::open(&[dir.path().join(name)]).unwrap_err();
+            assert!(matches!(&error.why, ScanErrorKind::Link(to) if to == Path::new(target)), "{error}");
+        }
+        // Also where another source covers it: whoever names it means the data.
+        let both = Roots::open(&[dir.path().to_owned(), dir.path().join("link")]);
+        assert!(matches!(both.unwrap_err().why, ScanErrorKind::Link(_)));
+        let around = Roots::open(&[dir.path().to_owned()]).unwrap();
+        assert_eq!(
+            Stat::of(around.open_at(&at(&path, "link"), OFlags::PATH).unwrap()).unwrap().kind,
+            FileType::Symlink,
+            "below a source it is an entry"
+        );
     }
 
     #[test]

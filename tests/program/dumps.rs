@@ -98,3 +98,19 @@ fn dumps_need_no_sources() {
     site.restore(&site.node("east"), "latest", "out");
     assert_eq!(fs::read(site.path("out/a.txt")).unwrap(), b"only this\n");
 }
+
+#[test]
+fn a_dump_that_prints_nothing_commits_nothing_unless_the_role_may_be_empty() {
+    let site = site("true", "");
+    for _ in 0..2 {
+        let said = site.refused("east", 1);
+        assert!(said.contains("app.sql") && said.contains("printed nothing") && said.contains("allow_empty"), "{said}");
+        // Also where there was something before.
+        say(&site, "echo something");
+        site.backup("east");
+        say(&site, "true");
+    }
+    let text = fs::read_to_string(site.path("runner.toml")).unwrap();
+    fs::write(site.path("runner.toml"), text.replace("[role.app.dumps]", "allow_empty = true\n[role.app.dumps]")).unwrap();
+    assert_eq!(site.backup("east")["outcome"], "committed");
+}

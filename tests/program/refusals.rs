@@ -79,16 +79,109 @@ fn an_empty_source_where_there_were_files_is_an_unmounted_volume_unless_allowed(
     site.config("allow_empty = true");
     let run = site.backup("east");
     assert_eq!((&run["outcome"], files(&run)[3]), (&"committed".into(), 3), "{run}");
-    // Empty as it was before: no reason to refuse.
+    // Empty as it was before: there is nothing to store all the same.
     site.config("");
-    assert_eq!(site.backup("east")["outcome"], "unchanged");
+    assert!(site.refused("east", 1).contains("nothing to store"));
 }
 
 #[test]
-fn an_empty_source_is_no_matter_in_a_new_repository() {
+fn a_first_backup_that_would_hold_nothing_is_refused_unless_allowed() {
     let site = Site::new("");
     site.init();
+    let source = site.src().display().to_string();
+    let refused = |lines: &str| {
+        site.config(lines);
+        let said = site.refused("east", 1);
+        assert!(has_advice(&said) && said.contains("allow_empty") && said.contains("nothing to store"), "{said}");
+        assert!(said.contains(&source), "{said}");
+    };
+    refused("");
+    // Directories hold nothing either, nor does what is excluded.
+    fs::create_dir_all(site.src().join("mnt/data")).unwrap();
+    refused("");
+    site.write("mnt/data/file", "content");
+    refused("exclude = [\"**\"]");
+    site.config("allow_empty = true\nexclude = [\"**\"]");
+    let run = site.backup("east");
+    assert_eq!((&run["outcome"], &run["warnings"][0]["kind"]), (&"committed".into(), &"empty_source".into()), "{run}");
+    site.config("");
     assert_eq!(site.backup("east")["outcome"], "committed");
+    // The volume goes, and the directories that volumes are mounted at stay.
+    fs::remove_file(site.src().join("mnt/data/file")).unwrap();
+    let said = site.refused("east", 1);
+    assert!(said.contains("allow_empty") && said.contains("holds no file, and held 1"), "{said}");
+}
+
+#[test]
+fn a_source_that_is_a_link_is_refused_with_what_it_leads_to() {
+    let site = Site::new("");
+    site.write("file", "content");
+    site.init();
+    fs::rename(site.src(), site.path("data")).unwrap();
+    std::os::unix::fs::symlink(site.path("data"), site.src()).unwrap();
+    let data = site.path("data").display().to_string();
+    let said = site.refused("east", 1);
+    assert!(said.contains("symbolic link") && said.contains(&data) && has_advice(&said), "{said}");
+    let checked = site.node("east").run(["config", "check"]).expect(0).stdout;
+    assert!(checked.contains("WARNING") && checked.contains(&data), "{checked}");
+    let document = site.node("east").run(["config", "check", "--json"]).expect(0).json();
+    assert!(document["warnings"][0].as_str().unwrap().contains(&data), "{document}");
+
+    let text = fs::read_to_string(site.path("runner.toml")).unwrap();
+    fs::write(site.path("runner.toml"), text.replace(&site.src().display().to_string(), &data)).unwrap();
+    assert!(!site.node("east").run(["config", "check"]).expect(0).stdout.contains("WARNING"));
+    assert_eq!(site.backup("east")["files"]["new"], 2, "its target is the data");
+}
+
+#[test]
+fn a_store_that_is_gone_gets_no_second_repository_unless_one_is_asked_for() {
+    let site = backed_up();
+    site.backup("west");
+    let away = || fs::rename(site.path("store"), site.path("away")).unwrap();
+    let back = || {
+        fs::remove_dir_all(site.path("store")).unwrap();
+        fs::rename(site.path("away"), site.path("store")).unwrap();
+    };
+    away();
+    // The disk is not mounted: first without its mount point, and then with it.
+    for there in [false, true] {
+        if there {
+            fs::create_dir(site.path("store")).unwrap();
+        }
+        for node in ["east", "west"] {
+            let said = words(&site.node(node).run(["init"]).expect(1));
+            assert!(said.contains("is it mounted?") && said.contains("--new") && has_advice(&said), "{said}");
+            assert_eq!(site.path("store").exists(), there, "nothing is made");
+        }
+    }
+    assert_eq!(fs::read_dir(site.path("store")).unwrap().count(), 0, "nothing is written");
+    let said = words(&site.node("east").run(["backup", "app"]).expect(1));
+    assert!(said.contains("this node knows") && has_advice(&said), "{said}");
+    let said = words(&site.node("east").run(["snapshots", "app"]).expect(1));
+    assert!(said.contains("this node knows"), "{said}");
+    let run = site.node("east").run(["whoami", "app", "--check"]).expect(2).stdout;
+    assert!(run.contains("Is it mounted?"), "{run}");
+    let whoami = site.node("east").run(["whoami", "app", "--json"]).expect(0).json();
+    assert_eq!(whoami["roles"][0]["store"]["status"], "gone", "{whoami}");
+    assert_eq!(whoami["roles"][0]["state"], "unknown", "{whoami}");
+
+    // Without a config the store would be initialised by the backup itself.
+    let (store, key) = (format!("file://{}", site.path("store").display()), site.path("key"));
+    let (src, key) = (site.src(), key.to_str().unwrap().to_owned());
+    let direct = ["backup", "--source", src.to_str().unwrap(), "--store", &store, "--key-file", &key, "--role", "app"];
+    let said = words(&site.node("east").run(direct).expect(1));
+    assert!(said.contains("is it mounted?"), "{said}");
+
+    back();
+    site.init();
+    assert_eq!(site.backup("east")["outcome"], "unchanged", "it is back");
+    away();
+    fs::create_dir(site.path("store")).unwrap();
+    site.node("east").run(["init", "--new"]).expect(0);
+    assert_eq!(site.backup("east")["outcome"], "committed");
+    site.init();
+    // Another node that has never seen this store knows nothing of it.
+    site.node("north").run(["init"]).expect(0);
 }
 
 #[test]

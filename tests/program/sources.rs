@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::site::{Site, below, files, number, role};
 use crate::support::cli::{Node, Run};
 use crate::support::compare::assert_same;
+use crate::support::hearer::Hearer;
 
 /// A user who is neither root nor the owner of anything.
 const NOBODY: u32 = 65_534;
@@ -87,7 +88,8 @@ fn a_source_stays_on_its_file_system_if_it_shall() {
         (true, vec!["shm".to_owned()]),
         (false, vec!["shm".to_owned(), format!("shm/{name}"), format!("shm/{name}/file")]),
     ] {
-        site.config(&format!("one_file_system = {stay}\n{exclude}"));
+        // With this one excluded, only directories are left.
+        site.config(&format!("one_file_system = {stay}\n{exclude}\nallow_empty = true"));
         let text = fs::read_to_string(site.path("runner.toml")).unwrap();
         let text = text.replace(site.src().to_str().unwrap(), "/dev");
         fs::write(site.path("runner.toml"), text).unwrap();
@@ -147,6 +149,154 @@ fn as_nobody(site: &Site, node: &Node, args: &[&str]) -> Run {
     }
 }
 
+/// Gives a user without privileges what a node needs, but not the source: what that user may not read there is root's.
+fn lower(site: &Site) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for name in ["store", "state-east", "out"] {
+        fs::create_dir(site.path(name)).unwrap();
+        chown(site.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let config = fs::read_to_string(site.path("runner.toml")).unwrap();
+    fs::write(site.path("runner.toml"), config.replace("/key\"", "/store.key/key\"")).unwrap();
+    fs::create_dir(site.path("store.key")).unwrap();
+    chown(site.path("store.key"), Some(NOBODY), Some(NOBODY)).unwrap();
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn what_was_read_before_and_cannot_be_read_now_stays_and_is_marked_until_it_can() {
+    let site = Site::new("keep = { last = 1 }");
+    for name in ["readable", "secret", "closed/1", "closed/2", "closed/sub/3", "closed/4"] {
+        site.write(name, name);
+    }
+    fs::hard_link(site.src().join("closed/1"), site.src().join("closed/also-1")).unwrap();
+    lower(&site);
+    let node = site.node("east");
+    as_nobody(&site, &node, &["init"]).expect(0);
+    as_nobody(&site, &node, &["backup", "app"]).expect(0);
+    let clean = as_nobody(&site, &node, &["audit", "app"]).expect(0);
+    assert!(!clean.stdout.contains("INCOMPLETE"), "{clean:?}");
+
+    site.write("secret", "changed");
+    site.write("readable", "changed");
+    mode(&site.src().join("secret"), 0o0);
+    mode(&site.src().join("closed"), 0o0);
+    // Seven that are not known to be gone: one file, and six entries below a directory. The cache is used, and then lost.
+    for cached in [true, false] {
+        if !cached {
+            for entry in fs::read_dir(site.path("state-east/repositories")).unwrap() {
+                fs::remove_file(entry.unwrap().path().join("tree")).unwrap();
+            }
+        }
+        let report = role(&as_nobody(&site, &node, &["backup", "app", "--json"]).expect(6));
+        let [_, _, _, removed, unreadable] = files(&report);
+        assert_eq!((removed, unreadable, number(&report["files"]["kept"])), (0, 7, 7), "{report}");
+        assert_eq!(report["problems"].as_array().unwrap().len(), 2, "{report}");
+    }
+    let said = as_nobody(&site, &node, &["backup", "app"]).expect(6).stdout;
+    assert!(said.contains("INCOMPLETE: 7 files could not be read and are in this snapshot as last read."), "{said}");
+
+    let list = as_nobody(&site, &node, &["snapshots", "app", "--json"]).expect(0).json();
+    let marks: Vec<(bool, u64)> = list["snapshots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| (s["incomplete"].as_bool().unwrap(), number(&s["unreadable"])))
+        .collect();
+    assert_eq!(marks, [(false, 0), (true, 7), (true, 7), (true, 7)]);
+    let text = as_nobody(&site, &node, &["snapshots", "app"]).expect(0).stdout;
+    assert_eq!(text.lines().filter(|line| line.starts_with("INCOMPLETE ")).count(), 3, "{text}");
+    let audit = as_nobody(&site, &node, &["audit", "app", "--json"]).expect(7).json();
+    let finding = &audit["roles"][0]["findings"][0];
+    assert_eq!((&finding["kind"], &finding["runs"]), (&"incomplete".into(), &3.into()), "{audit}");
+    let check = as_nobody(&site, &node, &["whoami", "app", "--check"]).expect(1).stdout;
+    assert!(check.contains("incomplete: 7 files could not be read"), "{check}");
+    let status = as_nobody(&site, &node, &["status"]).expect(0).stdout;
+    assert!(status.contains("incomplete"), "{status}");
+
+    // Retention: the last whole one stays beside the newest.
+    let pruned = as_nobody(&site, &node, &["prune", "app", "--dry-run", "--json"]).expect(0).json();
+    let kept: Vec<bool> =
+        pruned["snapshots"].as_array().unwrap().iter().map(|s| s["kept"].as_bool().unwrap()).collect();
+    assert_eq!(kept, [true, false, false, true], "{pruned}");
+    assert_eq!(pruned["snapshots"][0]["reasons"][0]["rule"], "complete", "{pruned}");
+
+    let target = site.path("out");
+    let run = as_nobody(&site, &node, &["restore", "app", "--target", target.to_str().unwrap()]).expect(0);
+    assert!(run.stdout.contains("THE SNAPSHOT IS INCOMPLETE"), "{run:?}");
+    let out = below(&target, &site.src());
+    let content = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    assert_eq!((content("readable"), content("secret")), ("changed".to_owned(), "secret".to_owned()));
+    for name in ["closed/1", "closed/2", "closed/sub/3", "closed/4"] {
+        assert_eq!(content(name), name);
+    }
+    let ino = |name: &str| fs::metadata(out.join(name)).unwrap().ino();
+    assert_eq!(ino("closed/1"), ino("closed/also-1"));
+
+    mode(&site.src().join("secret"), 0o644);
+    mode(&site.src().join("closed"), 0o755);
+    fs::remove_file(site.src().join("closed/4")).unwrap();
+    let report = role(&as_nobody(&site, &node, &["backup", "app", "--json"]).expect(0));
+    assert_eq!(files(&report)[3..], [1, 0], "what is gone is seen to be gone now: {report}");
+    let audit = as_nobody(&site, &node, &["audit", "app", "--json"]).expect(0).json();
+    assert_eq!(audit["roles"][0]["notes"][0]["kind"], "incomplete", "{audit}");
+    as_nobody(&site, &node, &["whoami", "app", "--check"]).expect(0);
+}
+
+#[test]
+fn an_incomplete_snapshot_is_told_and_no_success_is_pinged_for_it() {
+    let hearer = Hearer::start(&[]);
+    let site = Site::new("");
+    site.config(&format!("{}healthchecks = \"{}/ping\"\n", site.telling(), hearer.url));
+    site.write("file", "content");
+    let secret = site.write("secret", "content");
+    lower(&site);
+    fs::write(site.path("told"), "").unwrap();
+    if rustix::process::geteuid().is_root() {
+        chown(site.path("told"), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let node = site.node("east");
+    as_nobody(&site, &node, &["init"]).expect(0);
+    mode(&secret, 0o0);
+    for _ in 0..2 {
+        as_nobody(&site, &node, &["backup", "app"]).expect(6);
+    }
+    mode(&secret, 0o644);
+    as_nobody(&site, &node, &["backup", "app"]).expect(0);
+    let told: Vec<String> = site.told().iter().map(|d| format!("{} {}", d["event"], d["phase"])).collect();
+    assert_eq!(told, ["\"incomplete\" \"begun\"", "\"incomplete\" \"over\""]);
+    let text = site.told()[0]["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("1 file could not be read") && text.contains(secret.to_str().unwrap()), "{text}");
+    let heard = hearer.heard();
+    let pings: Vec<&str> = heard.iter().map(|(line, _)| line.as_str()).collect();
+    let [start, fail, success] = ["GET /ping/start", "POST /ping/fail", "GET /ping"];
+    assert_eq!(pings, [start, fail, start, fail, start, success]);
+    assert!(heard[1].1.contains("incomplete") && heard[1].1.contains(secret.to_str().unwrap()), "{heard:?}");
+}
+
+#[test]
+fn one_source_of_several_without_a_file_is_named_beside_the_commit() {
+    let site = Site::new("");
+    site.write("full/a", "a");
+    fs::create_dir(site.src().join("empty")).unwrap();
+    let text = fs::read_to_string(site.path("runner.toml")).unwrap();
+    let src = site.src();
+    let several = ["full", "empty"].map(|n| format!("{:?}", src.join(n))).join(", ");
+    fs::write(site.path("runner.toml"), text.replace(&format!("{src:?}"), &several)).unwrap();
+    site.init();
+    let empty = src.join("empty").display().to_string();
+    let said = site.node("east").run(["backup", "app"]).expect(0).stdout;
+    assert!(said.contains("WARNING") && said.contains(&empty), "{said}");
+    let run = site.backup("east");
+    assert_eq!(run["warnings"][0]["kind"], "empty_source", "{run}");
+    assert_eq!(run["warnings"][0]["path"], empty.as_str(), "{run}");
+}
+
 #[test]
 fn unreadable_files_are_named_and_everything_else_is_committed() {
     let site = Site::new("");
@@ -157,17 +307,7 @@ fn unreadable_files_are_named_and_everything_else_is_committed() {
     for name in ["secret", "closed"] {
         fs::set_permissions(site.src().join(name), fs::Permissions::from_mode(0o0)).unwrap();
     }
-    if rustix::process::geteuid().is_root() {
-        // Its own, but for the source: what it may not read there is root's.
-        for name in ["store", "state-east", "out"] {
-            fs::create_dir(site.path(name)).unwrap();
-            chown(site.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
-        }
-        let config = fs::read_to_string(site.path("runner.toml")).unwrap();
-        fs::write(site.path("runner.toml"), config.replace("/key\"", "/store.key/key\"")).unwrap();
-        fs::create_dir(site.path("store.key")).unwrap();
-        chown(site.path("store.key"), Some(NOBODY), Some(NOBODY)).unwrap();
-    }
+    lower(&site);
     let node = site.node("east");
     as_nobody(&site, &node, &["init"]).expect(0);
     let run = as_nobody(&site, &node, &["backup", "app", "--json"]).expect(6);

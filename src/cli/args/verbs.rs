@@ -21,6 +21,9 @@ pub struct Init {
     /// Only these roles [default: all of the config]
     #[arg(value_name = "ROLE")]
     pub roles: Vec<RoleName>,
+    /// Make a new repository also where this node knows one that is gone
+    #[arg(long)]
+    pub new: bool,
     /// Make this node a new one: after its machine was cloned
     #[arg(long)]
     pub new_identity: bool,
@@ -44,6 +47,9 @@ pub struct Backup {
     /// Directory or file to back up; repeat for more
     #[arg(long, value_name = "DIR", requires = "store", help_heading = "Without a config file")]
     pub source: Vec<PathBuf>,
+    /// Make a new repository also where this node knows one that is gone
+    #[arg(long, requires = "source", help_heading = "Without a config file")]
+    pub new: bool,
     /// Name to keep it under [default: default]
     #[arg(long, value_name = "NAME", requires = "source", help_heading = "Without a config file")]
     pub role: Option<RoleName>,

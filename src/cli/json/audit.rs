@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{document, utc};
 use crate::cli::render::audited::Audited;
-use crate::job::report::audited::{Finding, Note, Streak};
+use crate::job::report::audited::{Finding, Incomplete, Note, Streak};
 
 /// The document: each role with its findings, or with the error that kept them from being told.
 pub fn report(all: &[Audited]) -> String {
@@ -44,6 +44,7 @@ fn finding(finding: &Finding) -> Value {
         Finding::Future { count, latest, nodes } => json!({
             "kind": "future", "count": count, "latest": utc(*latest), "nodes": nodes,
         }),
+        Finding::Incomplete(open) => incomplete(open),
         Finding::Flapping { first, last, count, nodes } => json!({
             "kind": "flapping", "first": utc(*first), "last": utc(*last), "count": count, "nodes": nodes,
         }),
@@ -58,8 +59,16 @@ fn note(note: &Note) -> Value {
         Note::Amended { count, latest, by } => json!({
             "kind": "amended", "count": count, "latest": utc(*latest), "by": by,
         }),
+        Note::Incomplete(past) => incomplete(past),
         Note::SameFiles(streak) => self::streak("same_files", streak),
     }
+}
+
+fn incomplete(streak: &Incomplete) -> Value {
+    json!({
+        "kind": "incomplete", "first": utc(streak.first), "last": utc(streak.last), "snapshot": streak.snapshot,
+        "runs": streak.runs, "unreadable": streak.unreadable,
+    })
 }
 
 fn streak(kind: &str, streak: &Streak) -> Value {

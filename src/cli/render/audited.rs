@@ -6,7 +6,7 @@ use super::inside::escaped;
 use super::{NAMED_MAX, View, more, short, wrap};
 use crate::cli::units::{bytes, count, counted, minute, time};
 use crate::ids::RoleName;
-use crate::job::report::audited::{Attempt, Commit, Finding, Note, RoleAudit, SlotCounts, Streak};
+use crate::job::report::audited::{Attempt, Commit, Finding, Incomplete, Note, RoleAudit, SlotCounts, Streak};
 
 /// One role's audit, or why nothing can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +118,7 @@ fn finding(finding: &Finding, view: &View) -> (&'static str, String) {
                 nodes.join(", ")
             ),
         ),
+        Finding::Incomplete(open) => ("INCOMPLETE", format!("the newest snapshot: {}", incomplete(open, view))),
         Finding::Flapping { first, last, count: n, nodes } => (
             "FLAPPING",
             format!(
@@ -184,6 +185,15 @@ fn same(streak: &Streak, view: &View) -> String {
     )
 }
 
+fn incomplete(streak: &Incomplete, view: &View) -> String {
+    let last = minute(streak.last, &view.zone);
+    let runs = match streak.runs {
+        1 => format!("{} from {last}", short(streak.snapshot)),
+        n => format!("{n} runs from {} to {last}, the last {}", minute(streak.first, &view.zone), short(streak.snapshot)),
+    };
+    format!("{runs}, could not read {}", counted(streak.unreadable, "file", "files"))
+}
+
 fn note(note: &Note, view: &View) -> String {
     match note {
         Note::Paused { first, last, count, by, why } => {
@@ -195,6 +205,7 @@ fn note(note: &Note, view: &View) -> String {
             counted(*n, "record was dated beyond the present of", "records were dated beyond the present of"),
             minute(*latest, &view.zone)
         ),
+        Note::Incomplete(past) => format!("{}; a complete snapshot followed", incomplete(past, view)),
         Note::SameFiles(streak) => {
             format!("{}; each brought some: probably files that always change", same(streak, view))
         }

@@ -2,7 +2,8 @@
 
 use super::{NAMED_MAX, View, more, short, wrap};
 use crate::cli::units::{bytes, count, counted, duration, minute};
-use crate::job::report::{Outcome, Problem, ProblemKind, RoleReport};
+use crate::job::report::{FileCounts, Outcome, Problem, ProblemKind, RoleReport};
+use crate::repo::entry::TreePath;
 
 /// The report on one role.
 pub fn role(report: &RoleReport, view: &View) -> String {
@@ -15,6 +16,7 @@ pub fn role(report: &RoleReport, view: &View) -> String {
     if let Some(todo) = todo(report) {
         out += &wrap("  ", 2, &todo);
     }
+    out += &empty_sources(report);
     out + &problems(report)
 }
 
@@ -68,11 +70,7 @@ fn changes(report: &RoleReport) -> String {
 fn todo(report: &RoleReport) -> Option<String> {
     let role = &report.role;
     match report.outcome {
-        Outcome::Committed | Outcome::Unchanged if report.files.unreadable > 0 => Some(format!(
-            "INCOMPLETE: {} could not be read and {} missing in this snapshot.",
-            counted(report.files.unreadable, "file", "files"),
-            if report.files.unreadable == 1 { "is" } else { "are" }
-        )),
+        Outcome::Committed | Outcome::Unchanged if report.files.unreadable > 0 => Some(incomplete(&report.files)),
         Outcome::Unknown => Some(format!(
             "To do: 'runner whoami {role}' shows what cannot be told. Running the backup again is safe: what was \
              committed is found and not repeated."
@@ -80,6 +78,31 @@ fn todo(report: &RoleReport) -> Option<String> {
         Outcome::Fenced => Some(format!("To do: 'runner whoami {role}' shows which node has the role now.")),
         _ => None,
     }
+}
+
+/// What a snapshot lacks: what could not be read now, and was not read before either, is not in it.
+fn incomplete(files: &FileCounts) -> String {
+    let FileCounts { unreadable, kept, .. } = *files;
+    let (is, missing) = (|n| if n == 1 { "is" } else { "are" }, unreadable.saturating_sub(kept));
+    let what = match (kept, missing) {
+        (0, n) => format!("{} missing in this snapshot", is(n)),
+        (n, 0) => format!("{} in this snapshot as last read", is(n)),
+        (kept, missing) => format!(
+            "of those {} {} in this snapshot as last read, and {} {} missing",
+            count(kept),
+            is(kept),
+            count(missing),
+            is(missing)
+        ),
+    };
+    let joint = if kept > 0 && missing > 0 { "; " } else { " and " };
+    format!("INCOMPLETE: {} could not be read{joint}{what}.", counted(unreadable, "file", "files"))
+}
+
+/// Sources without a file: told also where the rest made a snapshot.
+fn empty_sources(report: &RoleReport) -> String {
+    let line = |path: &TreePath| wrap("  ", 2, &format!("WARNING: source {} holds no file.", path.display()));
+    report.empty_sources.iter().map(line).collect()
 }
 
 /// The paths that went wrong, the worst first.
@@ -121,8 +144,7 @@ mod tests {
 
     use super::*;
     use crate::cli::render::samples;
-    use crate::job::report::{ByteCounts, FileCounts};
-    use crate::repo::entry::TreePath;
+    use crate::job::report::ByteCounts;
 
     fn with(outcome: Outcome, reason: Option<&str>) -> RoleReport {
         RoleReport { outcome, reason: reason.map(str::to_owned), ..samples::backup() }
@@ -157,6 +179,21 @@ mod tests {
             with(Outcome::Failed, Some(empty)),
         ];
         insta::assert_snapshot!(all.iter().map(|r| role(r, &view)).collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn what_a_snapshot_lacks_is_told_from_what_it_has_of_old() {
+        let said = |unreadable, kept| {
+            let files = FileCounts { unreadable, kept, ..samples::backup().files };
+            role(&RoleReport { files, ..samples::backup() }, &samples::view()).lines().skip(2).collect::<String>()
+        };
+        insta::assert_snapshot!([said(1, 0), said(5, 5), said(7, 5)].join("\n"));
+    }
+
+    #[test]
+    fn a_source_without_a_file_is_named_beside_a_commit() {
+        let empty_sources = vec![TreePath::new("srv/uploads").unwrap()];
+        insta::assert_snapshot!(role(&RoleReport { empty_sources, ..samples::backup() }, &samples::view()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{table, wrap};
+use crate::cli::settings::SourceLink;
 use crate::cli::units::counted;
 use crate::config::{Lease, Probe, Schedule, Settings};
 
@@ -13,7 +14,7 @@ pub fn written(file: &Path) -> String {
 }
 
 /// What a valid config comes to.
-pub fn checked(settings: &Settings) -> String {
+pub fn checked(settings: &Settings, links: &[SourceLink]) -> String {
     let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
     let mut out = wrap(
         "ok: ",
@@ -44,7 +45,21 @@ pub fn checked(settings: &Settings) -> String {
     for warning in &settings.warnings {
         out += &format!("WARNING {warning}\n");
     }
+    for link in links {
+        out += &wrap("WARNING ", 4, &self::link(link));
+    }
     out
+}
+
+/// A source that no run takes.
+pub fn link(link: &SourceLink) -> String {
+    let SourceLink { role, source, target } = link;
+    format!(
+        "role.{role}.sources: {} is a symbolic link to {}, and only the link would be stored: every run refuses it on this \
+         node. Name what it leads to as the source.",
+        source.display(),
+        target.display()
+    )
 }
 
 /// A probe in the config's words.
@@ -91,7 +106,12 @@ mod tests {
         "#;
         let settings =
             Settings::parse(&[("/etc/runner/runner.toml".into(), text.to_owned())], &Host::default()).unwrap();
-        let text = checked(&settings).replace(&settings.hash, "[hash]");
+        let links = [SourceLink {
+            role: "app".parse().unwrap(),
+            source: "/srv/app".into(),
+            target: "/data/app".into(),
+        }];
+        let text = checked(&settings, &links).replace(&settings.hash, "[hash]");
         insta::assert_snapshot!(text);
     }
 }

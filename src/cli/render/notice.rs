@@ -23,6 +23,7 @@ pub fn text(notice: &Notice, zone: &TimeZone) -> String {
                 Kind::Drift => "the nodes are configured alike again",
                 Kind::ClockOff => "its clock is right again",
                 Kind::PausedTooLong => "no longer paused",
+                Kind::Incomplete => "a snapshot is complete again",
                 Kind::Anomaly | Kind::Duplicate | Kind::Takeover => "over",
             };
             format!("{role}: {over} (seen by {node}; {}, since {since})", kind.name())
@@ -72,6 +73,12 @@ fn what(event: &Event, zone: &TimeZone) -> String {
             };
             format!("{odd}. 'runner audit' tells more")
         }
+        Kind::Incomplete if count == 1 => {
+            format!("the newest snapshot is incomplete: 1 file could not be read (seen by {node}){behind}")
+        }
+        Kind::Incomplete => {
+            format!("the newest snapshot is incomplete: {count} files could not be read (seen by {node}){behind}")
+        }
         Kind::PausedTooLong => format!("paused for more than a day, without an end{behind}"),
     }
 }
@@ -104,6 +111,7 @@ mod tests {
             Kind::ClockOff,
             Kind::Anomaly,
             Kind::PausedTooLong,
+            Kind::Incomplete,
         ] {
             for phase in [Phase::Begun, Phase::Lasts, Phase::Over] {
                 if phase == Phase::Begun || kind.lasts() {
@@ -142,6 +150,9 @@ mod tests {
         app: paused for more than a day, without an end: west
         app: since 1970-01-01 02:00 +00:00, and still so: paused for more than a day, without an end: west
         app: no longer paused (seen by east; paused_too_long, since 1970-01-01 02:00 +00:00)
+        app: the newest snapshot is incomplete: 3 files could not be read (seen by east): west
+        app: since 1970-01-01 02:00 +00:00, and still so: the newest snapshot is incomplete: 3 files could not be read (seen by east): west
+        app: a snapshot is complete again (seen by east; incomplete, since 1970-01-01 02:00 +00:00)
         ");
     }
 }

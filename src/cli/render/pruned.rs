@@ -90,6 +90,7 @@ pub fn rule(rule: Rule) -> &'static str {
         Rule::Yearly => "yearly",
         Rule::Within => "within",
         Rule::Future => "future",
+        Rule::Complete => "complete",
     }
 }
 

@@ -27,6 +27,9 @@ pub fn report(restored: &Restored, view: &View) -> String {
             data(report)
         ),
     );
+    if snapshot.unreadable > 0 {
+        out += &wrap("  ", 2, &format!("THE SNAPSHOT IS INCOMPLETE: {}.", super::snapshots::unread(snapshot.unreadable)));
+    }
     for path in &report.unmatched {
         out += &format!("  {}: not in this snapshot\n", path.display());
     }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use super::View;
 use crate::ids::{Digest, InstanceId, NodeId, RoleName, Seq, Term};
 use crate::job::report::audited::{
-    Attempt, AttemptEnd, Commit, Finding, NodeShare, Note, RoleAudit, SlotCounts, Streak,
+    Attempt, AttemptEnd, Commit, Finding, Incomplete, NodeShare, Note, RoleAudit, SlotCounts, Streak,
 };
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::whoami::{
@@ -49,12 +49,13 @@ pub(crate) fn backup() -> RoleReport {
         term: Some(Term(7)),
         slot: Some(at("2026-11-20T01:00:00Z")),
         takeover: false,
-        files: FileCounts { new: 12, changed: 3, unchanged: 118_000, removed: 0, unreadable: 0 },
+        files: FileCounts { new: 12, changed: 3, unchanged: 118_000, removed: 0, unreadable: 0, kept: 0 },
         bytes: ByteCounts { source: 9_000_000_000, read: 4_404_019, new: 3_000_000, uploaded: 1_153_434 },
         requests: 9,
         duration: Duration::from_millis(2_300),
         problems: Vec::new(),
         problem_count: 0,
+        empty_sources: Vec::new(),
     }
 }
 
@@ -69,6 +70,7 @@ pub(crate) fn snapshot(first: u8, time: &str) -> SnapshotInfo {
         files: 118_015,
         bytes: 9_000_000_000,
         changed: 16,
+        unreadable: 0,
     }
 }
 
@@ -192,6 +194,13 @@ pub(crate) fn audit() -> RoleAudit {
         new_bytes: 0,
         same_tree: true,
     };
+    let incomplete = Incomplete {
+        first: at("2026-11-18T01:00:00Z"),
+        last: at("2026-11-19T01:00:00Z"),
+        snapshot: digest(0x3f),
+        runs: 1,
+        unreadable: 1,
+    };
     let slot = at("2026-11-11T01:00:00Z");
     let missed = |first: &str, last: &str, count, attempts| Finding::Missed {
         first: at(first),
@@ -236,6 +245,7 @@ pub(crate) fn audit() -> RoleAudit {
             Finding::Late { slot: at("2026-11-13T01:00:00Z"), commit: committed(80, "app01", "2026-11-13T02:04:00Z") },
             Finding::SameChanges(streak.clone()),
             Finding::EverythingChanged(Streak { runs: 1, ..streak.clone() }),
+            Finding::Incomplete(Incomplete { runs: 2, unreadable: 5_200, ..incomplete.clone() }),
             Finding::Flapping {
                 first: at("2026-11-14T01:00:00Z"),
                 last: at("2026-11-14T09:00:00Z"),
@@ -243,7 +253,7 @@ pub(crate) fn audit() -> RoleAudit {
                 nodes: vec!["app01".to_owned(), "app02".to_owned()],
             },
         ],
-        finding_count: 9,
+        finding_count: 10,
         notes: vec![
             Note::Paused {
                 first: at("2026-11-05T01:00:00Z"),
@@ -252,6 +262,7 @@ pub(crate) fn audit() -> RoleAudit {
                 by: "app01".to_owned(),
                 why: Some("disk swap".to_owned()),
             },
+            Note::Incomplete(incomplete),
             Note::SameFiles(Streak { same_tree: false, changes: 1, new_bytes: 31 << 20, ..streak }),
         ],
     }

@@ -13,6 +13,10 @@ pub fn init(report: &InitReport) -> String {
         None => String::new(),
     };
     out += &report.roles.iter().map(role).collect::<String>();
+    if report.roles.iter().any(|role| role.created && !role.shared) {
+        out += "\n";
+        out += &wrap("", 0, ONE_DIRECTORY);
+    }
     let mut seen: Vec<&KeySource> = Vec::new();
     for role in &report.roles {
         if !seen.contains(&&role.key) {
@@ -24,6 +28,10 @@ pub fn init(report: &InitReport) -> String {
     }
     out
 }
+
+/// Two nodes with a directory each would both be active, and neither would ever see the other.
+const ONE_DIRECTORY: &str = "The store is a directory: every node of a role must reach this same one, by NFS or the like. With a directory of \
+                             its own each node makes a history of its own, and each takes itself for the active one.";
 
 fn role(role: &InitRole) -> String {
     if !role.created {
@@ -108,6 +116,7 @@ mod tests {
             proof_rounds: 20,
             key,
             key_file_created,
+            shared: true,
         }
     }
 
@@ -127,6 +136,19 @@ mod tests {
             ],
         };
         insta::assert_snapshot!(init(&report));
+    }
+
+    #[test]
+    fn a_directory_is_to_be_the_same_one_for_every_node() {
+        let role = |created| InitRole {
+            created,
+            shared: false,
+            store: "file:///var/backups/runner".to_owned(),
+            ..self::created("app", KeySource::KeyFile("/etc/runner/repository.key".into()), false)
+        };
+        let said = |created| init(&InitReport { new_identity: None, roles: vec![role(created)] });
+        insta::assert_snapshot!(said(true));
+        assert!(!said(false).contains("NFS"), "it was said when it was made");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `snapshots`: the table.
 
-use super::{View, short, table};
-use crate::cli::units::{bytes, count, minute};
+use super::{View, short, table, wrap};
+use crate::cli::units::{bytes, count, counted, minute};
 use crate::job::report::snapshot::SnapshotInfo;
 
 /// Oldest first, so that the newest stands above the prompt.
@@ -20,10 +20,22 @@ pub fn list(snapshots: &[SnapshotInfo], view: &View) -> String {
             count(s.changed),
         ]
     });
-    table(
+    let mut out = table(
         ["ID", "TIME", "NODE", "TERM", "FILES", "SIZE", "CHANGED"],
         [false, false, false, true, true, true, true],
         rows,
+    );
+    for s in snapshots.iter().filter(|s| s.unreadable > 0) {
+        out += &wrap("INCOMPLETE ", 11, &format!("{}: {}", short(s.id), unread(s.unreadable)));
+    }
+    out
+}
+
+/// What is known later of what a run could not read.
+pub(super) fn unread(count: u64) -> String {
+    format!(
+        "{} could not be read when it was made; missing in it, or in it as read before",
+        counted(count, "file", "files")
     )
 }
 
@@ -41,6 +53,7 @@ mod tests {
         list[1].node = "orders-db-02".to_owned();
         list[1].files = 9;
         list[1].bytes = 312;
+        (list[0].unreadable, list[1].unreadable) = (1, 5200);
         let text = super::list(&list, &samples::view());
         assert!(text.lines().all(|l| l.chars().count() <= 80));
         insta::assert_snapshot!(text);

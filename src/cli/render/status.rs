@@ -1,6 +1,6 @@
 //! `status`: every role in one table, and below it what needs a person.
 
-use super::whoami::{warning, word};
+use super::whoami::{is_note, warning, word};
 use super::{View, wrap};
 use crate::cli::units::relative;
 use crate::job::report::whoami::{RoleStatus, Warning, WhoamiReport};
@@ -26,7 +26,7 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
     let header = ["ROLE", "HERE", "HOLDER", "TERM", "LAST", "SLOTS", "NEXT", "RISKS"];
     let mut out = super::table(header, [false, false, false, true, false, true, false, false], rows);
     for role in &report.roles {
-        for warning in &role.warnings {
+        for warning in role.warnings.iter().filter(|warning| !is_note(warning)) {
             out += &wrap(&format!("{}: ", role.role), 2, &self::warning(&role.role, warning, view));
         }
     }
@@ -41,10 +41,13 @@ fn risks(role: &RoleStatus) -> String {
         Warning::StoreUnreadable => "store",
         Warning::StoreRolledBack => "rollback",
         Warning::JournalHead { .. } => "journal",
+        Warning::Incomplete { .. } => "incomplete",
+        Warning::RepositoryGone { .. } => "gone",
+        Warning::OnlyNode => "alone",
         Warning::Drift { .. } => "drift",
         Warning::FutureDates(_) => "future",
     };
-    let all: Vec<&str> = role.warnings.iter().map(word).collect();
+    let all: Vec<&str> = role.warnings.iter().filter(|warning| !is_note(warning)).map(word).collect();
     if all.is_empty() { NONE.to_owned() } else { all.join(",") }
 }
 

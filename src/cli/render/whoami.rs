@@ -66,7 +66,8 @@ fn role(role: &RoleStatus, view: &View) -> String {
         out += &wrap("  peer    ", 10, &text);
     }
     for warning in &role.warnings {
-        out += &wrap("  WARNING ", 10, &self::warning(&role.role, warning, view));
+        let word = if is_note(warning) { "  note    " } else { "  WARNING " };
+        out += &wrap(word, 10, &self::warning(&role.role, warning, view));
     }
     out
 }
@@ -191,7 +192,7 @@ fn last(role: &RoleStatus, view: &View) -> String {
             s.node,
             counted(s.files, "file", "files")
         ),
-        (None, StoreStatus::Failed(_)) => "not known".to_owned(),
+        (None, StoreStatus::Failed(_) | StoreStatus::Gone) => "not known".to_owned(),
         (None, _) => "no snapshot yet".to_owned(),
     }
 }
@@ -235,6 +236,7 @@ fn store(role: &RoleStatus) -> String {
         StoreStatus::NotInitialised => {
             format!("{}: no repository yet. To do: runner init {}", role.store.url, role.role)
         }
+        StoreStatus::Gone => format!("{}: THE REPOSITORY IS GONE", role.store.url),
         StoreStatus::Failed(why) => format!("{}: CANNOT BE READ: {why}", role.store.url),
     }
 }
@@ -265,6 +267,19 @@ pub(super) fn warning(role: &RoleName, warning: &Warning, view: &View) -> String
                 what.join(" and ")
             )
         }
+        Warning::Incomplete { unreadable } => {
+            format!("the newest snapshot is incomplete: {} could not be read", counted(*unreadable, "file", "files"))
+        }
+        Warning::OnlyNode => {
+            "no other node was seen in this store. A node that backs this role up elsewhere must reach this same \
+             directory: with one of its own, both are active. Name this node in 'nodes' if there is no other."
+                .to_owned()
+        }
+        Warning::RepositoryGone { repository } => format!(
+            "no backup can be made: the repository that this node knows ({}) is not in the store. Is it mounted? Do not \
+             run 'runner init' before that is clear",
+            repository.to_string().chars().take(8).collect::<String>()
+        ),
         Warning::JournalHead { why, .. } => {
             format!("no backup can be made, because the journal cannot be written: {why}")
         }
@@ -296,13 +311,21 @@ fn future_dates(role: &RoleName, future: &FutureDates, view: &View) -> String {
     format!("{dates} beyond the present, the latest{by} at {latest}: {todo}")
 }
 
+/// Whether it is told to people who ask, and nobody is to be called for it: it may be meant.
+pub(super) fn is_note(warning: &Warning) -> bool {
+    matches!(warning, Warning::OnlyNode)
+}
+
 /// How a role stands, as monitoring sees it. A healthy standby is fine.
 fn health(role: &RoleStatus) -> Health {
     let warnings = role.warnings.iter().map(|w| match w {
-        Warning::SlotsMissed { .. } | Warning::StoreRolledBack | Warning::JournalHead { lost: true, .. } => {
-            Health::Critical
-        }
-        Warning::ClockOff(_)
+        Warning::SlotsMissed { .. }
+        | Warning::StoreRolledBack
+        | Warning::RepositoryGone { .. }
+        | Warning::JournalHead { lost: true, .. } => Health::Critical,
+        Warning::OnlyNode => Health::Fine,
+        Warning::Incomplete { .. }
+        | Warning::ClockOff(_)
         | Warning::FutureDates(_)
         | Warning::StoreUnreadable
         | Warning::Drift { .. }
@@ -327,7 +350,7 @@ pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
             let last = role.last_backup.as_ref();
             let last = last.map(|s| format!(", last backup {}", relative(s.time, view.now))).unwrap_or_default();
             let mut line = format!("{} {}{last}", role.role, word(role.state));
-            for warning in &role.warnings {
+            for warning in role.warnings.iter().filter(|warning| !is_note(warning)) {
                 line += &format!(", {}", self::warning(&role.role, warning, view));
             }
             line

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::ids::{Digest, RoleName};
 use crate::job::audit::changes::{Seen, Sequence};
+use crate::job::audit::completeness::Completeness;
 use crate::job::audit::ledger::{Ledger, before};
 use crate::job::audit::takeovers::Takeovers;
 use crate::job::report::PROBLEMS_MAX;
@@ -33,6 +34,7 @@ pub(crate) struct Account<'a> {
     period: Period,
     ledger: Ledger,
     snapshots: Sequence,
+    completeness: Completeness,
     takeovers: Takeovers,
     nodes: BTreeMap<String, NodeShare>,
     future: FutureRecords,
@@ -47,6 +49,7 @@ impl<'a> Account<'a> {
             period,
             ledger: Ledger::of_state(base, Some(created)),
             snapshots: Sequence::new(period.since, base.snapshots.last().map(|snapshot| snapshot.root)),
+            completeness: Completeness::new(period.since, &base.snapshots),
             takeovers: Takeovers::default(),
             nodes: BTreeMap::new(),
             future: FutureRecords::default(),
@@ -63,6 +66,7 @@ impl<'a> Account<'a> {
             Body::Snapshot(body) => {
                 self.share(record, time, |node| node.commits += 1);
                 self.snapshots.take(Seen { time, root: body.root, id: digest }, body);
+                self.completeness.take(time, digest, body.changes.unreadable);
                 if let Some(slot) = record.slot {
                     self.ledger.commit(slot, commit(before(time, body.cost.duration_ms)));
                 }
@@ -124,6 +128,8 @@ impl<'a> Account<'a> {
         let (anomalies, more_notes) = self.snapshots.finish();
         findings.extend(self.ledger.duplicates(since));
         findings.extend(verdict.findings);
+        let (incomplete, past) = self.completeness.finish();
+        findings.extend(incomplete);
         findings.extend(anomalies);
         findings.extend(self.takeovers.finish(since));
         findings.extend(self.future.finish());
@@ -131,6 +137,7 @@ impl<'a> Account<'a> {
         findings.truncate(PROBLEMS_MAX);
         let mut notes = verdict.notes;
         notes.extend(self.notes);
+        notes.extend(past);
         notes.extend(more_notes);
         notes.truncate(PROBLEMS_MAX);
         let nodes = self.nodes.into_values().collect();

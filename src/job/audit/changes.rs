@@ -216,7 +216,7 @@ mod tests {
         };
         let note = |note| match note {
             Note::SameFiles(s) => format!("files {}, {} MiB", s.runs, s.new_bytes / MIB),
-            other @ (Note::Paused { .. } | Note::Amended { .. }) => panic!("{other:?}"),
+            other @ (Note::Paused { .. } | Note::Amended { .. } | Note::Incomplete(_)) => panic!("{other:?}"),
         };
         findings.into_iter().map(finding).chain(notes.into_iter().map(note)).collect()
     }

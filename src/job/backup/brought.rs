@@ -125,6 +125,7 @@ pub(super) async fn gather(
             tally.changed_set.update(entry.path.as_bytes()).update(b"\0");
         }
         tally.regular += 1;
+        tally.content += 1;
         tally.source_bytes += bytes.len() as u64;
         manifest.push(entry)?;
     }

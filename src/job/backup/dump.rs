@@ -1,6 +1,7 @@
 //! Commands whose standard output becomes a file of the snapshot.
 //!
-//! A command that fails, is killed, or runs too long fails the whole run: half a dump is no backup.
+//! A command that fails, is killed, or runs too long fails the whole run: half a dump is no backup. One that prints nothing does so as
+//! well, unless the role may be empty: of a database there is always something to say.
 
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -52,6 +53,9 @@ pub enum DumpError {
         /// The end of what it wrote to standard error.
         stderr: String,
     },
+    /// It ended well and printed nothing.
+    #[error("it ended well and printed nothing")]
+    Empty,
     /// It ran too long and was killed.
     #[error("killed after {}", humantime::format_duration(*.0))]
     Timeout(Duration),
@@ -61,9 +65,9 @@ pub enum DumpError {
 pub(crate) fn run(
     shared: &Shared,
     worker: &mut Worker<'_>,
-    name: &str,
-    dump: &Dump,
+    (name, dump): (&str, &Dump),
     environment: &[(&str, String)],
+    allow_empty: bool,
 ) -> Result<Done, BackupError> {
     let failed = |error| BackupError::Dump { name: name.to_owned(), error };
     let path = TreePath::new(name).filter(|p| !p.as_bytes().is_empty()).ok_or_else(|| failed(DumpError::Name))?;
@@ -107,6 +111,9 @@ pub(crate) fn run(
         let status = status.map_err(|e| failed(DumpError::Read(e)))?;
         if !status.success() {
             return Err(failed(DumpError::Status { status: describe(status), stderr }));
+        }
+        if size == 0 && !allow_empty {
+            return Err(failed(DumpError::Empty));
         }
         let kind = Kind::File { size, extents: None, chunks };
         let entry = Entry { path, kind, owner, mtime: seen, xattrs: Vec::new() };

@@ -13,6 +13,7 @@ use crate::repo::reader::RepoError;
 use crate::store::StoreError;
 use crate::store::proof::ProofFailure;
 use crate::tree::exclude::BadPattern;
+use crate::tree::problem::{Problem, ProblemKind};
 use crate::tree::scan::ScanError;
 
 /// Why a backup committed nothing.
@@ -62,13 +63,27 @@ pub enum BackupError {
         /// Why.
         error: std::io::Error,
     },
-    /// A source that had files is empty now.
-    #[error("{} is empty, and held {before} entries in the newest snapshot", source_path.display())]
+    /// A source that had files has none now.
+    #[error("{} holds no file, and held {before} in the newest snapshot", source_path.display())]
     EmptySource {
         /// Which.
         source_path: TreePath,
-        /// How many it had.
+        /// How many it had; links and the like count as files.
         before: u64,
+    },
+    /// No source has a file, and there is no dump: the snapshot would hold nothing.
+    #[error("there is nothing to store: {} no file that is not excluded", held(sources))]
+    Nothing {
+        /// The sources.
+        sources: Vec<TreePath>,
+    },
+    /// Not one file could be read: the snapshot would hold nothing.
+    #[error("nothing could be read, and {} could not: {}", paths(*count), first(problem.as_ref()))]
+    NothingRead {
+        /// How many paths could not be read.
+        count: u64,
+        /// One of them.
+        problem: Option<Problem>,
     },
     /// A dump.
     #[error("dump {name:?}: {error}")]
@@ -87,4 +102,21 @@ pub enum BackupError {
     /// A bug.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+fn held(sources: &[TreePath]) -> String {
+    let names: Vec<String> = sources.iter().map(TreePath::display).collect();
+    format!("{} {}", names.join(", "), if names.len() == 1 { "holds" } else { "hold" })
+}
+
+fn paths(count: u64) -> String {
+    if count == 1 { "1 path".to_owned() } else { format!("{count} paths") }
+}
+
+fn first(problem: Option<&Problem>) -> String {
+    match problem {
+        Some(Problem { path, kind: ProblemKind::Unreadable(why) }) => format!("{}: {why}", path.display()),
+        Some(Problem { path, .. }) => path.display(),
+        None => "not named".to_owned(),
+    }
 }

@@ -8,9 +8,11 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::job::backup::dump::keep_time;
+use crate::job::backup::emptiness::SourceCount;
 use crate::job::backup::known::Stream;
 use crate::job::backup::plan::{Decision, Known, decide};
 use crate::job::backup::stock::Ledger;
+use crate::job::backup::unread::{Fate, Unread};
 use crate::job::backup::worker::{Content, Done, Segment, SegmentDone, Task, Todo};
 use crate::job::backup::{BackupError, Shared};
 use crate::job::cache::Cached;
@@ -45,9 +47,6 @@ pub(crate) struct Large {
     pub(crate) seen: crate::repo::entry::Nanos,
 }
 
-/// Per source: entries found, and entries of the newest snapshot.
-pub(crate) type Sources = Vec<(TreePath, u64, u64)>;
-
 /// What the feed counted besides.
 #[derive(Debug, Default)]
 pub(crate) struct Fed {
@@ -55,6 +54,8 @@ pub(crate) struct Fed {
     pub(crate) removed: u64,
     /// BLAKE3 over their paths.
     pub(crate) removed_set: blake3::Hasher,
+    /// Entries of the newest snapshot below directories that could not be listed, as far as no problem stands for them.
+    pub(crate) unreadable: u64,
 }
 
 /// Where the feed sends things.
@@ -75,16 +76,17 @@ pub(crate) struct Feed<'a> {
     pub(crate) trust_mtime: bool,
     /// Entries that do not come from the tree, in path order, first one last.
     pub(crate) extra: Vec<Done>,
-    pub(crate) sources: Sources,
+    pub(crate) sources: Vec<SourceCount>,
     pub(crate) fed: Fed,
     pub(crate) batch: Vec<Todo>,
     pub(crate) batch_bytes: u64,
     pub(crate) first_names: HashMap<ObjectId, TreePath>,
+    pub(crate) unread: Unread,
 }
 
 impl Feed<'_> {
     /// Walks to the end.
-    pub(crate) fn run(mut self, scan: Scan) -> Result<(Fed, Sources), BackupError> {
+    pub(crate) fn run(mut self, scan: Scan) -> Result<(Fed, Vec<SourceCount>), BackupError> {
         for found in scan.flatten() {
             self.shared.check()?;
             self.extras_before(Some(found.path()))?;
@@ -129,7 +131,7 @@ impl Feed<'_> {
         Ok(())
     }
 
-    /// What cache and newest snapshot say of this path; entries of the snapshot before it are counted as removed.
+    /// What cache and newest snapshot say of this path; entries of the snapshot before it are counted as removed, or stay unread.
     fn known(&mut self, path: &TreePath) -> Result<(Option<Cached>, Option<Arc<Entry>>), BackupError> {
         let base = self.skip_base(Some(path))?;
         if self.base.is_none() {
@@ -147,32 +149,92 @@ impl Feed<'_> {
     }
 
     fn skip_base(&mut self, path: Option<&TreePath>) -> Result<Option<Cached>, BackupError> {
-        loop {
+        let mut kept = Vec::new();
+        let found = loop {
             let stream = self.base.as_mut().unwrap_or(&mut self.cache);
-            let Some(c) = stream.next_if(|c| path.is_none_or(|p| c.entry.path <= *p))? else { return Ok(None) };
-            if let Some((_, _, before)) = self.sources.iter_mut().find(|(s, _, _)| c.entry.path.starts_with(s)) {
-                *before += 1;
+            let Some(c) = stream.next_if(|c| path.is_none_or(|p| c.entry.path <= *p))? else { break None };
+            let file = u64::from(!matches!(c.entry.kind, Kind::Dir));
+            if let Some(source) = self.source(&c.entry.path) {
+                source.entries_before += 1;
+                source.files_before += file;
             }
             if path == Some(&c.entry.path) {
-                return Ok(Some(c));
+                break Some(c);
             }
-            self.fed.removed += 1;
-            self.fed.removed_set.update(c.entry.path.as_bytes()).update(b"\0");
+            match self.fate(&c)? {
+                Fate::Gone => {
+                    self.fed.removed += 1;
+                    self.fed.removed_set.update(c.entry.path.as_bytes()).update(b"\0");
+                }
+                Fate::Lost { counted } => self.fed.unreadable += u64::from(!counted),
+                Fate::Kept { counted } => {
+                    self.fed.unreadable += u64::from(!counted);
+                    if let Some(source) = self.source(&c.entry.path) {
+                        source.entries += 1;
+                        source.files += file;
+                    }
+                    kept.push(self.kept(c));
+                    if kept.len() >= BATCH_ENTRIES {
+                        self.end_batch()?;
+                        self.send(Slot::Ready(std::mem::take(&mut kept)))?;
+                        self.shared.check()?;
+                    }
+                }
+            }
+        };
+        if !kept.is_empty() {
+            self.end_batch()?;
+            self.send(Slot::Ready(kept))?;
         }
+        Ok(found)
+    }
+
+    /// What becomes of an entry of the newest snapshot that the walk did not find.
+    fn fate(&mut self, known: &Cached) -> Result<Fate, BackupError> {
+        // Where the cache is the newest snapshot, the journal vouches for all its chunks.
+        let stock = if self.base.is_some() && !self.unread.is_clear() { Some(self.ledger.stock()?) } else { None };
+        let stored = |entry: &Entry| {
+            stock.as_ref().is_none_or(|stock| entry.kind.chunks().iter().all(|id| stock.index.contains(id)))
+        };
+        Ok(self.unread.judge(&known.entry, stored))
+    }
+
+    /// An entry that stays as it was read last. What this node's cache knows of it is as true as before.
+    fn kept(&self, known: Cached) -> Done {
+        let local = known.local.filter(|_| self.base.is_none());
+        Done { base: Some(Arc::clone(&known.entry)), entry: Some(known.entry), local, kept: true, ..Done::default() }
+    }
+
+    fn source(&mut self, path: &TreePath) -> Option<&mut SourceCount> {
+        self.sources.iter_mut().find(|source| path.starts_with(&source.path))
     }
 
     fn problem(&mut self, problem: Problem) -> Result<(), BackupError> {
         // The entry of an unreadable directory came before its problem; for everything else this is the entry's place.
         let base = self.known(&problem.path)?.1;
         self.end_batch()?;
-        self.send(Slot::Ready(vec![Done::problem(problem, base)]))
+        let (path, unreadable) = (problem.path.clone(), matches!(problem.kind, ProblemKind::Unreadable(_)));
+        let done = Done::problem(problem, base, None);
+        let kept = done.entry.as_ref().map(|entry| !matches!(entry.kind, Kind::Dir));
+        if let Some(source) = self.source(&path).filter(|_| unreadable) {
+            source.unread = true;
+            source.entries += u64::from(kept.is_some());
+            source.files += u64::from(kept == Some(true));
+        }
+        if unreadable {
+            self.unread.problem(&path, kept.is_some());
+        }
+        self.send(Slot::Ready(vec![done]))
     }
 
     fn entry(&mut self, scanned: Scanned) -> Result<(), BackupError> {
-        if let Some((_, found, _)) = self.sources.iter_mut().find(|(s, _, _)| scanned.path.starts_with(s)) {
-            *found += 1;
+        let file = u64::from(scanned.stat.kind != FileType::Dir);
+        if let Some(source) = self.source(&scanned.path) {
+            source.entries += 1;
+            source.files += file;
         }
         let (cached, base) = self.known(&scanned.path)?;
+        self.unread.found(&scanned.path);
         let (object, many_names) = (scanned.stat.object(), scanned.stat.has_more_names());
         let known = Known {
             cached: cached.as_ref(),
@@ -224,7 +286,7 @@ impl Feed<'_> {
         let file = match read::open(&self.shared.roots, &scanned.path) {
             Ok(file) => file,
             Err(problem) => {
-                let done = Done::problem(problem, base).first_of(&scanned);
+                let done = Done::problem(problem, base, Some(FileType::File)).first_of(&scanned);
                 return self.send(Slot::Ready(vec![done]));
             }
         };

@@ -1,7 +1,7 @@
 //! The end of the pipeline: takes results in path order, compares them with the newest snapshot, writes the manifest and the
 //! cache, and counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
@@ -17,6 +17,7 @@ use crate::repo::entry::{Kind, TreePath};
 use crate::repo::manifest::{ManifestWriter, NodeSink};
 use crate::tree::compare::{self, Change};
 use crate::tree::problem::{Problem, ProblemKind};
+use crate::tree::stat::FileType;
 
 /// What the finisher counted.
 #[derive(Debug, Default)]
@@ -28,10 +29,14 @@ pub(crate) struct Tally {
     pub(crate) regular: u64,
     /// Bytes of those files.
     pub(crate) source_bytes: u64,
+    /// Entries that are no directories: without any the snapshot holds nothing.
+    pub(crate) content: u64,
     /// BLAKE3 over paths and kinds of what is new or changed, or went away before it was read.
     pub(crate) changed_set: blake3::Hasher,
     pub(crate) problems: Vec<Problem>,
     pub(crate) problem_count: u64,
+    /// The first path that could not be read, also where `problems` has no room for it.
+    pub(crate) first_unread: Option<Problem>,
 }
 
 /// A finished manifest.
@@ -69,12 +74,15 @@ pub(crate) struct Finisher<'a> {
     tally: Tally,
     /// First names that no longer led to what the walk saw, and which name stands in for each.
     lost_firsts: HashMap<TreePath, Option<TreePath>>,
+    /// First names that stay as they were read last.
+    kept_firsts: HashSet<TreePath>,
 }
 
 impl<'a> Finisher<'a> {
     pub(crate) fn new(shared: &'a Shared, storer: Storer<'a>, worker: Worker<'a>, cache: Option<CacheWriter>) -> Self {
         let manifest = ManifestWriter::new(Nodes { storer, ids: Vec::new() });
-        Self { shared, manifest, worker, cache, tally: Tally::default(), lost_firsts: HashMap::new() }
+        let (lost_firsts, kept_firsts) = (HashMap::new(), HashSet::new());
+        Self { shared, manifest, worker, cache, tally: Tally::default(), lost_firsts, kept_firsts }
     }
 
     /// Takes everything.
@@ -116,7 +124,7 @@ impl<'a> Finisher<'a> {
         }
         if let Some(error) = error {
             let problem = Problem::io(scanned.path.clone(), &error);
-            return Ok(Done::problem(problem, base).first_of(&scanned));
+            return Ok(Done::problem(problem, base, Some(FileType::File)).first_of(&scanned));
         }
         let mut done = Done::completed(completed, base, seen).first_of(&scanned);
         if let Some(entry) = &mut done.entry
@@ -131,6 +139,9 @@ impl<'a> Finisher<'a> {
     /// the next.
     fn mend_link(&mut self, mut done: Done) -> Result<Done, BackupError> {
         if let Some(lost) = done.lost_first.take() {
+            if done.kept {
+                self.kept_firsts.insert(lost.clone());
+            }
             self.lost_firsts.insert(lost, None);
         }
         let (Some(entry), Some(scanned)) = (&mut done.entry, &done.further) else { return Ok(done) };
@@ -139,7 +150,14 @@ impl<'a> Finisher<'a> {
             None => {}
             Some(Some(instead)) => Arc::make_mut(entry).kind = Kind::Hardlink { target: instead.clone() },
             Some(none) => {
-                let instead = self.worker.instead(scanned, done.base.take())?;
+                let mut instead = self.worker.instead(scanned, done.base.take())?;
+                // As unreadable as the first name, and as well kept.
+                if let (None, Some(base), Some(problem)) = (&instead.entry, &instead.base, instead.problems.first())
+                    && matches!(problem.kind, ProblemKind::Unreadable(_))
+                    && matches!(&base.kind, Kind::Hardlink { target } if self.kept_firsts.contains(target))
+                {
+                    (instead.entry, instead.kept) = (Some(Arc::clone(base)), true);
+                }
                 if instead.object == Some(scanned.stat.object()) {
                     *none = Some(scanned.path.clone());
                 }
@@ -157,12 +175,13 @@ impl<'a> Finisher<'a> {
             if matches!(problem.kind, ProblemKind::Unreadable(_)) {
                 self.tally.files.unreadable += 1;
                 unreadable = true;
+                self.tally.first_unread.get_or_insert_with(|| problem.clone());
             }
             if self.tally.problems.len() < PROBLEMS_MAX {
                 self.tally.problems.push(problem);
             }
         }
-        let Some(entry) = done.entry else {
+        let Some(entry) = done.entry.filter(|entry| !done.kept || self.worker.has(entry)) else {
             // It was there and is not any more, unless it merely cannot be read; then it was counted as that.
             if let Some(base) = done.base.filter(|_| !unreadable) {
                 self.tally.files.removed += 1;
@@ -170,15 +189,20 @@ impl<'a> Finisher<'a> {
             }
             return Ok(());
         };
-        // What was kept is the very entry that was known.
-        let kept = done.base.as_ref().is_some_and(|base| Arc::ptr_eq(base, &entry));
-        let change = if kept { Some(Change::Unchanged) } else { compare::change(done.base.as_deref(), Some(&entry)) };
+        // What is vouched for is the very entry that was known.
+        let same = done.base.as_ref().is_some_and(|base| Arc::ptr_eq(base, &entry));
+        let change = if same { Some(Change::Unchanged) } else { compare::change(done.base.as_deref(), Some(&entry)) };
         match change {
+            // It is counted as unreadable.
+            _ if done.kept => self.tally.files.kept += 1,
             Some(Change::New) => self.tally.files.new += 1,
             Some(Change::Unchanged) => self.tally.files.unchanged += 1,
             _ => self.tally.files.changed += 1,
         }
-        if !kept && done.base.as_deref() != Some(&entry) {
+        if !matches!(entry.kind, Kind::Dir) {
+            self.tally.content += 1;
+        }
+        if !done.kept && !same && done.base.as_deref() != Some(&entry) {
             let mark: &[u8] = if done.base.is_some() { b"\0M" } else { b"\0A" };
             self.tally.changed_set.update(entry.path.as_bytes()).update(mark);
         }

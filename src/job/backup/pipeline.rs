@@ -16,17 +16,20 @@ use tokio::sync::mpsc;
 use crate::config::Dump;
 use crate::ids::{ChunkId, IndexId};
 use crate::job::backup::dump;
-use crate::job::backup::feed::{Fed, Feed, Outlets, Sources};
+use crate::job::backup::emptiness::SourceCount;
+use crate::job::backup::feed::{Fed, Feed, Outlets};
 use crate::job::backup::finish::{Finished, Finisher, Tally};
 use crate::job::backup::known::{Blocks, Stream};
 use crate::job::backup::packer::{self, Built, PackerInput};
 use crate::job::backup::stock::Ledger;
+use crate::job::backup::unread::Unread;
 use crate::job::backup::worker::{Done, Storer, Worker};
 use crate::job::backup::{BackupError, Shared};
 use crate::job::cache::CacheWriter;
 use crate::repo::entry::TreePath;
 use crate::repo::pack::PackTable;
 use crate::store::Store;
+use crate::tree::exclude::Exclude;
 use crate::tree::scan::Scan;
 
 /// Threads that read and compress. More than the machine has cores only wait for each other.
@@ -52,6 +55,10 @@ pub(crate) struct Input<'a> {
     pub(crate) trust_mtime: bool,
     pub(crate) dumps: Vec<(&'a str, &'a Dump)>,
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// A dump may print nothing.
+    pub(crate) allow_empty: bool,
+    /// What is left out of what is kept unread.
+    pub(crate) exclude: Exclude,
     pub(crate) cache_writer: Option<CacheWriter>,
     pub(crate) handle: Handle,
 }
@@ -65,7 +72,7 @@ pub(crate) struct Gathered {
     pub(crate) removed: u64,
     /// BLAKE3 over what is new, changed or removed.
     pub(crate) changed_set: [u8; 32],
-    pub(crate) sources: Sources,
+    pub(crate) sources: Vec<SourceCount>,
     /// Index objects that are in the store as well.
     pub(crate) indexes: Vec<IndexId>,
     /// Packs that none of them lists.
@@ -100,9 +107,10 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
         let again = Worker::new(shared, ledger, frame_out.clone());
         let finisher = Finisher::new(shared, storer, again, input.cache_writer);
         let finisher = scope.spawn(move || shared.noting(finisher.run(&slot_in)));
-        let dumps = run_dumps(shared, Worker::new(shared, ledger, frame_out), &input.dumps, &input.environment);
+        let worker = Worker::new(shared, ledger, frame_out);
+        let dumps = run_dumps(shared, worker, &input.dumps, &input.environment, input.allow_empty);
         let fed = shared.noting(dumps.and_then(|extra| {
-            let sources = shared.roots.paths().map(|p| (p.clone(), 0, 0)).collect();
+            let sources = shared.roots.paths().cloned().map(SourceCount::new).collect();
             let feed = Feed {
                 shared,
                 ledger,
@@ -116,6 +124,7 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
                 batch: Vec::new(),
                 batch_bytes: 0,
                 first_names: HashMap::new(),
+                unread: Unread::new(input.exclude),
             };
             feed.run(input.scan)
         }));
@@ -135,7 +144,8 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
     note(uploaded, &mut errors);
     match (first_cause(errors), fed, finished, built) {
         (None, Some((fed, sources)), Some(finished), Some(Built { indexes, packs })) => {
-            let Finished { root, nodes, tally, cache } = finished;
+            let Finished { root, nodes, mut tally, cache } = finished;
+            tally.files.unreadable += fed.unreadable;
             let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
             let (read_bytes, new_bytes) = (count(&shared.counts.read_bytes), count(&shared.counts.new_bytes));
             let mut set = tally.changed_set.clone();
@@ -183,10 +193,11 @@ fn run_dumps(
     mut worker: Worker<'_>,
     dumps: &[(&str, &Dump)],
     environment: &[(&str, String)],
+    allow_empty: bool,
 ) -> Result<Vec<Done>, BackupError> {
     let mut extra = Vec::new();
     for (name, dump) in dumps {
-        let done = dump::run(shared, &mut worker, name, dump, environment)?;
+        let done = dump::run(shared, &mut worker, (name, dump), environment, allow_empty)?;
         let inside = |path: &TreePath| shared.roots.paths().any(|s| path.starts_with(s) || s.starts_with(path));
         if done.entry.as_ref().is_some_and(|e| inside(&e.path)) {
             return Err(BackupError::Dump { name: (*name).to_owned(), error: dump::DumpError::Name });

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::config::RoleSettings;
 use crate::ids::{ChunkId, IndexId, Seq};
 use crate::job::backup::pipeline::Gathered;
-use crate::job::backup::{Ask, BackupError, Committed, brought, tree};
+use crate::job::backup::{Ask, BackupError, Committed, brought, emptiness, tree};
 use crate::job::cache::{Bound, CacheWriter};
 use crate::job::local::{Local, LocalLock, Memory};
 use crate::job::progress::{Phase, Progress};
@@ -145,11 +145,12 @@ impl Session<'_> {
             Some(content) => Box::pin(brought::gather(self, content.as_ref(), base, unfinished)).await?,
             None => Box::pin(tree::gather(self, role, base, unfinished, ask)).await?,
         };
-        refuse_empty(role, &gathered)?;
+        let empty_sources = emptiness::judge(role.allow_empty, &gathered.sources, &found(&gathered))?;
         progress.enter(Phase::Commit);
         let mut indexes = gathered.indexes.clone();
         indexes.extend(put_indexes(self.runner, self.repository, &gathered.packs).await?);
-        self.commit(base, gathered, indexes, ask.slot).await
+        let committed = self.commit(base, gathered, indexes, ask.slot).await?;
+        Ok(Committed { empty_sources, ..committed })
     }
 
     async fn commit(
@@ -222,6 +223,7 @@ impl Session<'_> {
             bytes,
             problems: tally.problems,
             problem_count: tally.problem_count,
+            empty_sources: Vec::new(),
         })
     }
 
@@ -313,13 +315,9 @@ pub(crate) async fn put_indexes(
     Ok(ids)
 }
 
-/// An empty source where there were files is an unmounted volume until somebody says otherwise.
-fn refuse_empty(role: &RoleSettings, gathered: &Gathered) -> Result<(), BackupError> {
-    let emptied = gathered.sources.iter().find(|(_, found, before)| *found <= 1 && *before > 1);
-    match emptied {
-        Some((path, _, before)) if !role.allow_empty => {
-            Err(BackupError::EmptySource { source_path: path.clone(), before: before - 1 })
-        }
-        _ => Ok(()),
-    }
+/// What a run has to store.
+fn found(gathered: &Gathered) -> emptiness::Found {
+    let tally = &gathered.tally;
+    let (content, unreadable) = (tally.content, tally.files.unreadable);
+    emptiness::Found { content, unreadable, problem: tally.first_unread.clone() }
 }

@@ -183,6 +183,11 @@ impl<'a> Ledger<'a> {
         Ok(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(id))
     }
 
+    /// Whether the repository has these, as far as was looked: what the newest manifest refers to the journal vouches for.
+    pub(crate) fn has_all(&self, ids: &[ChunkId]) -> bool {
+        self.stock.get().is_none_or(|stock| ids.iter().all(|id| stock.index.contains(id)))
+    }
+
     /// The packs of broken runs that this session used.
     pub(crate) fn used_orphans(&self) -> Vec<PackTable> {
         self.stock.get().map(|stock| stock.orphans.used().cloned().collect()).unwrap_or_default()

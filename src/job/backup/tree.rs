@@ -36,10 +36,11 @@ pub(super) async fn gather(
     let cache = if ask.rehash { None } else { cache(session, base).await? };
     let mut exclude = role.exclude.clone();
     exclude.extend(ask.own_places.iter().map(|path| literal_pattern(path)));
+    let exclude = Exclude::new(&exclude)?;
     let runner = session.runner;
     let options = Options {
         sources: role.sources.clone(),
-        exclude: Exclude::new(&exclude)?,
+        exclude: exclude.clone(),
         one_file_system: role.one_file_system,
         exclude_caches: role.exclude_caches,
         exclude_larger_than: role.exclude_larger_than,
@@ -77,6 +78,7 @@ pub(super) async fn gather(
     let dumps: BTreeMap<String, Dump> = role.dumps.clone();
     let environment = runner.context(session.repository.role(), Some(session.permit.term()), ask.slot).variables();
     let root = base.map(|b| b.root);
+    let allow_empty = role.allow_empty;
     let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
     let handle = Handle::current();
     // The pipeline blocks; a blocking thread may, and a runtime's may not.
@@ -100,6 +102,8 @@ pub(super) async fn gather(
             trust_mtime,
             dumps: dumps.iter().map(|(name, dump)| (name.as_str(), dump)).collect(),
             environment,
+            allow_empty,
+            exclude,
             cache_writer,
             handle: handle.clone(),
         })

@@ -53,11 +53,24 @@ pub(crate) struct Done {
     pub(crate) lost_first: Option<TreePath>,
     /// For a further name, what the walk saw under it: it may have to be the first.
     pub(crate) further: Option<Box<Scanned>>,
+    /// The entry is that of the newest snapshot, because what is there now could not be read.
+    pub(crate) kept: bool,
 }
 
 impl Done {
-    pub(crate) fn problem(problem: Problem, base: Option<Arc<Entry>>) -> Self {
-        Self { base, problems: vec![problem], ..Self::default() }
+    /// What went wrong with what the walk `saw`, or (`None`) could not even look at. What could not be read stays in the snapshot as
+    /// it was read last, where that is still an entry of its own: a further name may be one of something else by now, and a directory
+    /// is none without what is in it.
+    pub(crate) fn problem(problem: Problem, base: Option<Arc<Entry>>, saw: Option<FileType>) -> Self {
+        let unreadable = matches!(problem.kind, ProblemKind::Unreadable(_));
+        let fits = |entry: &Arc<Entry>| match (&entry.kind, saw) {
+            (Kind::Hardlink { .. }, _) => false,
+            (_, None) => true,
+            (kind, Some(saw)) => matches!(kind, Kind::Dir) == (saw == FileType::Dir),
+        };
+        let entry = base.clone().filter(|entry| unreadable && fits(entry));
+        let kept = entry.is_some();
+        Self { entry, base, kept, problems: vec![problem], ..Self::default() }
     }
 
     /// A completed entry whose content is known by now.
@@ -281,8 +294,13 @@ impl<'a> Worker<'a> {
         let seen = self.shared.seen();
         match read::complete(&self.shared.roots, scanned, &self.shared.names) {
             Ok(completed) => Done::completed(completed, base, seen),
-            Err(problem) => Done::problem(problem, base),
+            Err(problem) => Done::problem(problem, base, Some(scanned.stat.kind)),
         }
+    }
+
+    /// Whether the content of an entry is in the repository, as far as was looked.
+    pub(crate) fn has(&self, entry: &Entry) -> bool {
+        self.storer.ledger.has_all(entry.kind.chunks())
     }
 
     /// Makes a further name the first.
@@ -301,7 +319,7 @@ impl<'a> Worker<'a> {
             self.shared.progress.begin(Activity::Reading(path.clone()));
             let file = match read::open(&self.shared.roots, path) {
                 Ok(file) => file,
-                Err(problem) => return Ok(Done::problem(problem, base)),
+                Err(problem) => return Ok(Done::problem(problem, base, Some(FileType::File))),
             };
             let completed = file.complete(path, &self.shared.names);
             let last = attempt == CHANGED_RETRIES;
@@ -311,7 +329,10 @@ impl<'a> Worker<'a> {
             let result = if small { self.whole(&content.file)? } else { self.all_segments(&content)? };
             let read = match result {
                 Ok(read) => read,
-                Err(error) => return Ok(Done::problem(Problem::io(path.clone(), &error), base)),
+                Err(error) => {
+                    let problem = Problem::io(path.clone(), &error);
+                    return Ok(Done::problem(problem, base, Some(FileType::File)));
+                }
             };
             if read.changed && !last {
                 continue;

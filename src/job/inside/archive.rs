@@ -136,5 +136,6 @@ pub fn info(role: &RoleName, snapshot: &Snapshot) -> SnapshotInfo {
         files: snapshot.files,
         bytes: snapshot.bytes,
         changed: changes.new + changes.changed + changes.removed,
+        unreadable: changes.unreadable,
     }
 }

@@ -3,6 +3,7 @@
 //! The rules are those of restic's `forget`: each rule looks at the snapshots from the newest to the oldest and keeps the newest one
 //! of each hour, day, week, month or year until it has kept as many as it was told; hours without a snapshot do not count. Where a
 //! rule has some left when it comes to the oldest snapshot, it keeps that one as well. A snapshot is kept if one rule keeps it.
+//! The newest complete snapshot is always kept: one that lacks what could not be read never takes its place.
 //!
 //! `within` counts back from the newest snapshot, not from now: a role that is not backed up any more loses nothing by waiting.
 //!
@@ -37,6 +38,8 @@ pub enum Rule {
     Within,
     /// It is dated beyond the present.
     Future,
+    /// It is the newest that is complete: those that came after it lack what could not be read.
+    Complete,
 }
 
 /// One reason to keep a snapshot.
@@ -84,6 +87,12 @@ fn by_rules(keep: &Keep, times: &[Timestamp], zone: &TimeZone) -> Vec<Vec<Reason
     reasons
 }
 
+/// The snapshot that [`Rule::Complete`] keeps, of these, oldest first: `complete` tells whether each is. None where the newest one is
+/// complete, for then the other rules say it all, and none where there is no complete one.
+pub fn newest_complete(complete: &[bool]) -> Option<usize> {
+    complete.iter().rposition(|complete| *complete).filter(|n| n + 1 < complete.len())
+}
+
 fn counts(keep: &Keep) -> [(Rule, u32); 6] {
     [
         (Rule::Last, keep.last),
@@ -105,7 +114,7 @@ fn period(rule: Rule, number: usize, time: DateTime) -> (Date, usize) {
     let day = time.date();
     match rule {
         // Each is its own.
-        Rule::Last | Rule::Within | Rule::Future => (day, number),
+        Rule::Last | Rule::Within | Rule::Future | Rule::Complete => (day, number),
         Rule::Hourly => (day, usize::try_from(time.hour()).unwrap_or_default()),
         Rule::Daily => (day, 0),
         Rule::Weekly => (day.iso_week_date().first_of_week().map_or(day, ISOWeekDate::date), 0),

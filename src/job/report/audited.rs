@@ -112,6 +112,21 @@ pub struct Streak {
     pub same_tree: bool,
 }
 
+/// Snapshots one after the other that lack files that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incomplete {
+    /// The first of them that is known.
+    pub first: Timestamp,
+    /// The last of them.
+    pub last: Timestamp,
+    /// The last one's ID.
+    pub snapshot: Digest,
+    /// How many.
+    pub runs: u64,
+    /// Entries that the last one could not read.
+    pub unreadable: u64,
+}
+
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
@@ -165,6 +180,8 @@ pub enum Finding {
         /// Who wrote them, by name.
         nodes: Vec<String>,
     },
+    /// The newest snapshot lacks files that could not be read.
+    Incomplete(Incomplete),
     /// More takeovers than a pair needs.
     Flapping {
         /// The first of them.
@@ -205,4 +222,6 @@ pub enum Note {
     },
     /// The same changed set run after run, but each run brought new content.
     SameFiles(Streak),
+    /// Snapshots one after the other lack files that could not be read; a complete one came after them.
+    Incomplete(Incomplete),
 }

@@ -33,6 +33,8 @@ pub struct InitRole {
     pub key: KeySource,
     /// This run created the key file that `key` names.
     pub key_file_created: bool,
+    /// Every node reaches the store, whatever it is mounted on: it is no directory.
+    pub shared: bool,
 }
 
 /// What a change of the key slots came to.

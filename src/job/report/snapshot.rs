@@ -25,4 +25,7 @@ pub struct SnapshotInfo {
     pub bytes: u64,
     /// Entries that differ from the snapshot before: new, changed and removed ones.
     pub changed: u64,
+    /// Entries that could not be read when it was made: they are missing in it, or in it as they were read before. Where there are any
+    /// it is incomplete.
+    pub unreadable: u64,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audited::SlotCounts;
 use super::snapshot::SnapshotInfo;
-use crate::ids::{InstanceId, NodeId, RoleName, Term};
+use crate::ids::{InstanceId, NodeId, RepoId, RoleName, Term};
 use crate::journal::future::FutureDates;
 use crate::repo::format::JournalHome;
 
@@ -219,6 +219,8 @@ pub enum StoreStatus {
     Ok,
     /// There is no repository of this role yet.
     NotInitialised,
+    /// There is none, where this node knows one: the store is not mounted, was emptied, or is another one.
+    Gone,
     /// It could not be read; the error's own words.
     Failed(String),
 }
@@ -297,6 +299,19 @@ pub enum Warning {
     StoreUnreadable,
     /// The store shows less than this node has already seen: it was rolled back.
     StoreRolledBack,
+    /// The newest snapshot lacks files that could not be read.
+    Incomplete {
+        /// How many.
+        unreadable: u64,
+    },
+    /// No other node was ever seen for the role, and the store is a directory, which may be this node's alone. It may well be meant, so
+    /// this is only a note.
+    OnlyNode,
+    /// The store has no repository, where this node knows one.
+    RepositoryGone {
+        /// Its ID.
+        repository: RepoId,
+    },
     /// The journal cannot be written.
     JournalHead {
         /// Its head in etcd is lost, or the config has no way there; else etcd does not answer.

@@ -120,12 +120,48 @@ async fn without_the_store_a_yes_of_the_probes_is_not_enough() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_in_which_no_other_node_was_seen_is_noted_unless_none_is_meant() {
+    let mut rig = Rig::new().await;
+    rig.write("a", "1");
+    identify(&mut rig);
+    rig.backup().await;
+    let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
+    assert_eq!(role.warnings, [Warning::OnlyNode]);
+    rig.role.nodes = Some(vec!["east".to_owned()]);
+    assert_eq!(ask(&rig, Ok(rig.store.clone()), LONG).await.1.warnings, []);
+    rig.role.nodes = Some(vec!["east".to_owned(), "west".to_owned()]);
+    assert_eq!(ask(&rig, Ok(rig.store.clone()), LONG).await.1.warnings, [Warning::OnlyNode]);
+    // Another one has worked here.
+    let (me, state) = (rig.node, rig.state_dir());
+    std::fs::rename(&state, rig.dir.path().join("kept")).unwrap();
+    rig.node = NodeId([2; 16]);
+    rig.backup().await;
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::rename(rig.dir.path().join("kept"), &state).unwrap();
+    rig.node = me;
+    assert_eq!(ask(&rig, Ok(rig.store.clone()), LONG).await.1.warnings, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_is_known_and_not_there_is_gone_and_no_new_beginning() {
+    let mut rig = Rig::new().await;
+    identify(&mut rig);
+    let place = Place::new(&settings(&rig).store, &rig.role.name);
+    place.remember(&rig.env, &rig.state_dir(), &rig.repository);
+    let empty: Arc<dyn Store> = Arc::new(crate::store::memory::MemoryStore::new(&rig.env));
+    let (_, role) = ask(&rig, Ok(empty), LONG).await;
+    assert_eq!((role.state, role.reason, role.store.status), (State::Unknown, Reason::JournalUnread, StoreStatus::Gone));
+    assert_eq!(role.warnings, [Warning::RepositoryGone { repository: rig.repository.keys.repo() }]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_needs_a_person_is_a_warning() {
     let mut rig = Rig::new().await;
     rig.write("a", "1");
     identify(&mut rig);
     rig.backup().await;
     rig.backup().await;
+    rig.role.nodes = Some(vec!["east".to_owned()]);
     rig.role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     assert_eq!(role.warnings, [], "a role that was made just now has missed none");

@@ -152,6 +152,7 @@ fn expected(before: Option<&Tree>, after: &Tree) -> FileCounts {
         unchanged: unchanged + u64::from(before.is_some()),
         removed: old.len() as u64 - both,
         unreadable: 0,
+        kept: 0,
     }
 }
 

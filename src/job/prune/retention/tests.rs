@@ -101,6 +101,20 @@ fn what_is_dated_beyond_the_present_stays_and_counts_for_nothing() {
     assert_eq!(names(&decide(&whole, &times, later, &TimeZone::UTC)[10]), "Within,Last,Yearly", "its time has come");
 }
 
+#[test]
+fn an_incomplete_snapshot_takes_no_complete_ones_place() {
+    for (complete, kept) in [
+        (&[true, false][..], Some(0)),
+        (&[true, true, false, false], Some(1)),
+        (&[false, true], None),
+        (&[true], None),
+        (&[false, false], None),
+        (&[], None),
+    ] {
+        assert_eq!(newest_complete(complete), kept, "{complete:?}");
+    }
+}
+
 /// The same said in another way: of all periods that have a snapshot the newest so many, and of each the newest snapshot.
 fn model(keep: &Keep, times: &[Timestamp]) -> BTreeSet<usize> {
     let text =

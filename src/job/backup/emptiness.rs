@@ -1,0 +1,135 @@
+//! Whether what a run found can be meant: a source without a file is an unmounted volume, and a snapshot without a file is no
+//! backup, until somebody says otherwise. Pure.
+
+use crate::job::backup::BackupError;
+use crate::repo::entry::TreePath;
+use crate::tree::problem::Problem;
+
+/// What one source has, and had in the newest snapshot. The source itself is an entry as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SourceCount {
+    pub(crate) path: TreePath,
+    /// Entries that are there, or are kept because they could not be read.
+    pub(crate) entries: u64,
+    /// Those of them that are no directories.
+    pub(crate) files: u64,
+    pub(crate) entries_before: u64,
+    pub(crate) files_before: u64,
+    /// Something of it could not be read: what was not seen may be there.
+    pub(crate) unread: bool,
+}
+
+impl SourceCount {
+    pub(crate) fn new(path: TreePath) -> Self {
+        Self { path, entries: 0, files: 0, entries_before: 0, files_before: 0, unread: false }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.files == 0 && !self.unread
+    }
+
+    /// It had files and has none, or had directories and has nothing: the directories that volumes are mounted at stay when the
+    /// volumes go.
+    fn was_emptied(&self) -> bool {
+        self.is_empty() && (self.files_before > 0 || self.entries <= 1 && self.entries_before > 1)
+    }
+}
+
+/// What all sources and dumps came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Found {
+    /// Entries that are no directories.
+    pub(crate) content: u64,
+    pub(crate) unreadable: u64,
+    /// One of those.
+    pub(crate) problem: Option<Problem>,
+}
+
+/// Refuses what cannot be meant; returns the sources in which there is no file.
+///
+/// # Errors
+/// A source lost all its files, or there is nothing to store at all.
+pub(crate) fn judge(
+    allow_empty: bool,
+    sources: &[SourceCount],
+    found: &Found,
+) -> Result<Vec<TreePath>, BackupError> {
+    let empty = || sources.iter().filter(|source| source.is_empty()).map(|source| source.path.clone()).collect();
+    if allow_empty {
+        return Ok(empty());
+    }
+    if let Some(source) = sources.iter().find(|source| source.was_emptied()) {
+        let before = source.files_before.max(1);
+        return Err(BackupError::EmptySource { source_path: source.path.clone(), before });
+    }
+    match found {
+        Found { content: 1.., .. } => Ok(empty()),
+        Found { unreadable: count @ 1.., problem, .. } => {
+            Err(BackupError::NothingRead { count: *count, problem: problem.clone() })
+        }
+        Found { .. } => Err(BackupError::Nothing { sources: empty() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::problem::ProblemKind;
+
+    fn source(name: &str, (entries, files): (u64, u64), (entries_before, files_before): (u64, u64)) -> SourceCount {
+        let path = TreePath::new(name).unwrap();
+        SourceCount { path, entries, files, entries_before, files_before, unread: false }
+    }
+
+    /// What is said of these sources by default, and how many are named as empty where the role may be empty.
+    fn said(sources: &[SourceCount], found: &Found) -> (String, usize) {
+        let strict = judge(false, sources, found).map(|empty| format!("{empty:?}")).unwrap_or_else(|e| e.to_string());
+        (strict, judge(true, sources, found).unwrap().len())
+    }
+
+    fn content(content: u64) -> Found {
+        Found { content, ..Found::default() }
+    }
+
+    #[test]
+    fn a_snapshot_without_a_file_is_refused_the_first_time_and_every_time() {
+        for before in [(0, 0), (1, 0)] {
+            let one = [source("srv/app", (1, 0), before)];
+            let nothing = "there is nothing to store: /srv/app holds no file that is not excluded";
+            assert_eq!(said(&one, &content(0)), (nothing.to_owned(), 1));
+        }
+        let two = [source("a", (3, 0), (0, 0)), source("b", (1, 0), (0, 0))];
+        let nothing = "there is nothing to store: /a, /b hold no file that is not excluded";
+        assert_eq!(said(&two, &content(0)), (nothing.to_owned(), 2), "directories are nothing to restore");
+    }
+
+    #[test]
+    fn one_empty_source_of_several_is_named_and_a_dump_is_content() {
+        let two = [source("a", (1, 0), (0, 0)), source("b", (2, 1), (0, 0))];
+        assert_eq!(said(&two, &content(1)), ("[/a]".to_owned(), 1));
+        assert_eq!(said(&two[..1], &content(1)), ("[/a]".to_owned(), 1), "beside a dump");
+        assert_eq!(said(&[], &content(1)), ("[]".to_owned(), 0), "dumps alone");
+    }
+
+    #[test]
+    fn a_source_that_lost_its_files_is_refused_also_where_the_mount_points_stay() {
+        for now in [(1, 0), (4, 0)] {
+            let two = [source("a", now, (9, 5)), source("b", (2, 1), (2, 1))];
+            assert_eq!(said(&two, &content(1)).0, "/a holds no file, and held 5 in the newest snapshot");
+        }
+        let dirs = [source("a", (1, 0), (3, 0)), source("b", (2, 1), (2, 1))];
+        assert!(judge(false, &dirs, &content(1)).is_err(), "the directories went");
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_called_empty() {
+        let blind = SourceCount { unread: true, ..source("a", (1, 0), (9, 5)) };
+        let other = source("b", (2, 1), (2, 1));
+        assert_eq!(said(&[blind.clone(), other], &Found { unreadable: 1, ..content(1) }), ("[]".to_owned(), 0));
+        let kind = ProblemKind::Unreadable("Permission denied".to_owned());
+        let problem = Problem { path: TreePath::new("a").unwrap(), kind };
+        let found = Found { content: 0, unreadable: 2, problem: Some(problem) };
+        let refused = "nothing could be read, and 2 paths could not: /a: Permission denied";
+        assert_eq!(said(&[blind], &found).0, refused);
+    }
+}

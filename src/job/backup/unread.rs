@@ -1,0 +1,203 @@
+//! What stays in a snapshot although it could not be read: everything that the newest snapshot has below a directory that cannot be
+//! listed. It is not known to be gone, so it is neither removed nor lost. Pure.
+
+use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::tree::exclude::Exclude;
+
+/// What becomes of an entry of the newest snapshot that the walk did not find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The walk would have found it: it is no longer there, or no longer wanted.
+    Gone,
+    /// It could not be looked for: it stays as it is.
+    Kept {
+        /// The directory above it was counted for it.
+        counted: bool,
+    },
+    /// It could not be looked for, and cannot stay: what it refers to may have changed.
+    Lost {
+        /// The directory above it was counted for it.
+        counted: bool,
+    },
+}
+
+/// A directory that was not listed, or not to its end.
+#[derive(Debug)]
+struct Unlisted {
+    dir: TreePath,
+    /// Its newest child that was listed all the same. Below it the walk knows what there is.
+    child: Option<TreePath>,
+    /// Not everything in it stays as it was, so a further name of a file in it may refer to nothing.
+    partial: bool,
+    /// It is itself counted as unreadable, for the first entry below it.
+    counted: bool,
+    /// What is excluded by now, and everything below it.
+    excluded: Option<TreePath>,
+}
+
+/// The directories that could not be listed, from the outermost in, as far as the walk is still inside them.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    exclude: Exclude,
+    dirs: Vec<Unlisted>,
+}
+
+impl Unread {
+    /// None yet. `exclude`: what is not wanted does not stay either.
+    pub(crate) fn new(exclude: Exclude) -> Self {
+        Self { exclude, dirs: Vec::new() }
+    }
+
+    /// The walk could not look at `path`, or not into it. `kept`: its own entry stays, and counts.
+    pub(crate) fn problem(&mut self, path: &TreePath, kept: bool) {
+        self.leave(path);
+        if self.dirs.last().is_none_or(|last| last.dir != *path) {
+            let dir = path.clone();
+            self.dirs.push(Unlisted { dir, child: None, partial: false, counted: !kept, excluded: None });
+        }
+    }
+
+    /// The walk found `path`.
+    pub(crate) fn found(&mut self, path: &TreePath) {
+        if self.dirs.is_empty() {
+            return;
+        }
+        self.leave(path);
+        if let Some(last) = self.dirs.last_mut()
+            && last.child.as_ref().is_none_or(|child| !path.starts_with(child))
+            && let Some(child) = child_above(&last.dir, path)
+        {
+            (last.child, last.partial) = (Some(child), true);
+        }
+    }
+
+    /// What becomes of `entry`, which the walk has passed and did not find. `stored`: its content is in the repository.
+    pub(crate) fn judge(&mut self, entry: &Entry, stored: impl FnOnce(&Entry) -> bool) -> Fate {
+        self.leave(&entry.path);
+        let Some(last) = self.dirs.last_mut() else { return Fate::Gone };
+        let below = |dir: &Option<TreePath>| dir.as_ref().is_some_and(|dir| entry.path.starts_with(dir));
+        if entry.path == last.dir || below(&last.child) || below(&last.excluded) {
+            return Fate::Gone;
+        }
+        let is_dir = matches!(entry.kind, Kind::Dir);
+        if self.exclude.excludes(&entry.path, is_dir) {
+            (last.excluded, last.partial) = (Some(entry.path.clone()), true);
+            return Fate::Gone;
+        }
+        let counted = std::mem::take(&mut last.counted);
+        let whole = match &entry.kind {
+            // The names of one file that all lie below stay what they were.
+            Kind::Hardlink { target } => !last.partial && target.starts_with(&last.dir),
+            _ => stored(entry),
+        };
+        last.partial |= !whole;
+        if whole { Fate::Kept { counted } } else { Fate::Lost { counted } }
+    }
+
+    /// Whether the walk is inside none.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.dirs.is_empty()
+    }
+
+    /// Forgets the directories that lie behind.
+    fn leave(&mut self, path: &TreePath) {
+        while self.dirs.pop_if(|last| !path.starts_with(&last.dir)).is_some() {}
+    }
+}
+
+/// The child of `dir` that `path` is or lies below.
+fn child_above(dir: &TreePath, path: &TreePath) -> Option<TreePath> {
+    let name = path.components().nth(dir.components().count())?;
+    dir.join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ChunkId;
+    use crate::repo::entry::{Nanos, Owner};
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text).unwrap()
+    }
+
+    fn entry(at: &str, kind: Kind) -> Entry {
+        Entry { path: path(at), kind, owner: Owner::default(), mtime: Nanos(0), xattrs: Vec::new() }
+    }
+
+    fn file(at: &str) -> Entry {
+        entry(at, Kind::File { size: 3, extents: None, chunks: vec![ChunkId([1; 32])] })
+    }
+
+    fn link(at: &str, target: &str) -> Entry {
+        entry(at, Kind::Hardlink { target: path(target) })
+    }
+
+    const KEPT: Fate = Fate::Kept { counted: false };
+    const LOST: Fate = Fate::Lost { counted: false };
+
+    fn unread(exclude: &[&str]) -> Unread {
+        Unread::new(Exclude::new(exclude).unwrap())
+    }
+
+    #[test]
+    fn what_lies_below_stays_and_what_lies_beside_is_gone() {
+        let mut unread = unread(&[]);
+        unread.found(&path("s"));
+        assert_eq!(unread.judge(&file("s/a"), |_| true), Fate::Gone);
+        unread.problem(&path("s/d"), false);
+        assert_eq!(unread.judge(&file("s/d/1"), |_| true), Fate::Kept { counted: true }, "the directory stands for it");
+        assert_eq!(unread.judge(&entry("s/d/sub", Kind::Dir), |_| true), KEPT);
+        assert_eq!(unread.judge(&file("s/d/sub/2"), |_| true), KEPT);
+        assert_eq!(unread.judge(&file("s/d-"), |_| true), Fate::Gone);
+        assert_eq!(unread.judge(&file("s/d/3"), |_| true), Fate::Gone, "the walk is past it");
+    }
+
+    #[test]
+    fn of_a_directory_that_was_listed_in_part_the_walk_knows_what_is_below_its_children() {
+        let mut unread = unread(&[]);
+        unread.problem(&path("s/d"), false);
+        unread.found(&path("s/d/b"));
+        unread.found(&path("s/d/b/x"));
+        assert_eq!(unread.judge(&file("s/d/b/y"), |_| true), Fate::Gone);
+        unread.problem(&path("s/d/b/z"), true);
+        assert_eq!(unread.judge(&file("s/d/b/z/1"), |_| true), KEPT, "unless that cannot be listed itself");
+        assert_eq!(unread.judge(&file("s/d/b/zz"), |_| true), Fate::Gone);
+        assert_eq!(unread.judge(&file("s/d/c"), |_| true), Fate::Kept { counted: true });
+        // A name that was a directory once and is a file now has nothing below it.
+        unread.found(&path("s/d/f"));
+        assert_eq!(unread.judge(&file("s/d/f/1"), |_| true), Fate::Gone);
+    }
+
+    #[test]
+    fn what_is_excluded_by_now_does_not_stay() {
+        let mut unread = unread(&["secret/"]);
+        unread.problem(&path("s/d"), true);
+        assert_eq!(unread.judge(&entry("s/d/secret", Kind::Dir), |_| true), Fate::Gone);
+        assert_eq!(unread.judge(&file("s/d/secret/key"), |_| true), Fate::Gone);
+        assert_eq!(unread.judge(&file("s/d/secret-"), |_| true), KEPT);
+        assert_eq!(unread.judge(&link("s/d/x", "s/d/secret/key"), |_| true), LOST, "its first name does not stay");
+    }
+
+    #[test]
+    fn nothing_stays_that_refers_to_what_may_be_something_else() {
+        let mut unread = unread(&[]);
+        unread.problem(&path("s/d"), true);
+        assert_eq!(unread.judge(&link("s/d/a", "s/a"), |_| true), LOST);
+        unread.problem(&path("s/e"), true);
+        assert_eq!(unread.judge(&file("s/e/a"), |_| true), KEPT);
+        assert_eq!(unread.judge(&link("s/e/b", "s/e/a"), |_| true), KEPT);
+        assert_eq!(unread.judge(&file("s/e/c"), |_| false), LOST, "its content is not in the repository");
+        assert_eq!(unread.judge(&link("s/e/d", "s/e/c"), |_| true), LOST);
+    }
+
+    #[test]
+    fn the_root_is_a_directory_like_any_other() {
+        let mut unread = unread(&[]);
+        unread.problem(&TreePath::default(), false);
+        unread.found(&path("a"));
+        unread.found(&path("a/b"));
+        assert_eq!(unread.judge(&file("a/c"), |_| true), Fate::Gone);
+        assert_eq!(unread.judge(&file("b"), |_| true), Fate::Kept { counted: true });
+    }
+}
