@@ -44,7 +44,7 @@ pub enum InitError {
     #[error("{0}")]
     Store(#[from] StoreError),
     /// Nothing is there, where this node knows a repository.
-    #[error("{store} shows nothing of role {role}, and this node knows a repository of it there ({repository}): is it mounted?")]
+    #[error("{store} has no repository of role {role}, and this node knows one there ({repository}): is it mounted?")]
     Gone {
         /// Where.
         store: String,

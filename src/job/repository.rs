@@ -36,7 +36,7 @@ pub enum OpenError {
         store: String,
     },
     /// Nothing is there, where this node knows a repository.
-    #[error("the repository of role {role} that this node knows is not in {store} (it is {repository})")]
+    #[error("there is no repository for role {role} in {store}, and this node knows one there ({repository})")]
     Gone {
         /// Which role.
         role: RoleName,

@@ -45,7 +45,7 @@ fn backup_says_what_the_contract_names_whatever_the_outcome() {
     assert_eq!(said, ["committed", "unchanged", "standby", "unknown", "failed"]);
     for outcome in &outcomes {
         assert_has(outcome, &ROLE);
-        assert_fields(&outcome["files"], &["new", "changed", "unchanged", "removed", "unreadable"]);
+        assert_fields(&outcome["files"], &["new", "changed", "unchanged", "removed", "unreadable", "kept"]);
         assert_fields(&outcome["bytes"], &["source", "read", "new", "uploaded"]);
     }
     let committed = &outcomes[0];
@@ -66,7 +66,8 @@ fn snapshots_restore_verify_and_whoami_say_what_the_contract_names() {
     site.node("east").run(["backup", "app", "--scheduled", "--json"]).expect(0);
     let east = site.node("east");
     let listed = east.run(["snapshots", "app", "--json"]).expect(0).json();
-    assert_fields(&listed["snapshots"][0], &["id", "role", "term", "node", "time", "slot", "files", "bytes"]);
+    let fields = ["id", "role", "term", "node", "time", "slot", "files", "bytes", "incomplete", "unreadable"];
+    assert_fields(&listed["snapshots"][0], &fields);
     assert_eq!(listed["snapshots"][0]["slot"], "1970-01-01T00:00:00Z");
 
     let target = site.path("out").display().to_string();

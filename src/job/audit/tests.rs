@@ -26,6 +26,9 @@ async fn told(rig: &Rig, since: SignedDuration, known: Option<View>) -> RoleAudi
 }
 
 async fn backup(rig: &Rig, slot: Option<Timestamp>) {
+    if std::fs::read_dir(rig.src()).unwrap().next().is_none() {
+        rig.write("file", "content");
+    }
     let runner: Runner = rig.runner();
     rig.backup_as(&runner, &Ask { slot, ..Ask::default() }).await;
 }
