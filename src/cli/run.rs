@@ -589,8 +589,7 @@ fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit, Error> {
         verbs::Config::Check => {
             let settings = settings::from_file(&session.globals)?;
             let links = settings::links(&settings);
-            session
-                .report(|| render::config::checked(&settings, &links), || json::config(&settings, &links, false))?;
+            session.report(|| render::config::checked(&settings, &links), || json::config(&settings, &links, false))?;
         }
         verbs::Config::Show => {
             let settings = settings::from_file(&session.globals)?;

@@ -176,10 +176,9 @@ impl Sight<'_> {
                 Finding::Future { count, nodes, .. } => ("future", *count, Some(nodes.join(", "))),
                 Finding::Hole { record } => ("hole", 1, Some(record.clone())),
                 Finding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
-                Finding::Missed { .. }
-                | Finding::Late { .. }
-                | Finding::Duplicate { .. }
-                | Finding::Incomplete(_) => return None,
+                Finding::Missed { .. } | Finding::Late { .. } | Finding::Duplicate { .. } | Finding::Incomplete(_) => {
+                    return None;
+                }
             };
             Some(Event { mark: mark.to_owned(), count: Some(count), detail, ..self.event(Kind::Anomaly) })
         };

@@ -126,7 +126,9 @@ mod tests {
             assert_eq!(other.recall(env, Some(&state_dir)), None);
         }
         let none = || OpenError::NoRepository { role: rig.role.name.clone(), store: "file:///b".to_owned() };
-        assert!(matches!(here.explain(env, Some(&state_dir), none()), OpenError::Gone { repository, .. } if repository == id));
+        assert!(
+            matches!(here.explain(env, Some(&state_dir), none()), OpenError::Gone { repository, .. } if repository == id)
+        );
         assert!(matches!(here.explain(env, None, none()), OpenError::NoRepository { .. }), "who remembers nothing");
 
         let again = Rig::new().await;

@@ -154,11 +154,9 @@ impl Root {
                 let target = rustix::fs::readlinkat(&base, &name, Vec::new()).map_err(failed)?;
                 return Err(ScanErrorKind::Link(OsString::from_vec(target.into_bytes()).into()));
             }
-            FileType::Socket
-            | FileType::Unknown
-            | FileType::Fifo
-            | FileType::CharDevice
-            | FileType::BlockDevice => return Err(ScanErrorKind::Nothing),
+            FileType::Socket | FileType::Unknown | FileType::Fifo | FileType::CharDevice | FileType::BlockDevice => {
+                return Err(ScanErrorKind::Nothing);
+            }
             // Opening anything else may have effects; a file must be readable now rather than fail later.
             FileType::File => drop(follow(base.as_fd(), path.name(), READ | OFlags::NOFOLLOW).map_err(failed)?),
         }

@@ -111,6 +111,7 @@ fn a_dump_that_prints_nothing_commits_nothing_unless_the_role_may_be_empty() {
         say(&site, "true");
     }
     let text = fs::read_to_string(site.path("runner.toml")).unwrap();
-    fs::write(site.path("runner.toml"), text.replace("[role.app.dumps]", "allow_empty = true\n[role.app.dumps]")).unwrap();
+    fs::write(site.path("runner.toml"), text.replace("[role.app.dumps]", "allow_empty = true\n[role.app.dumps]"))
+        .unwrap();
     assert_eq!(site.backup("east")["outcome"], "committed");
 }

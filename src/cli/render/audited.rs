@@ -189,7 +189,9 @@ fn incomplete(streak: &Incomplete, view: &View) -> String {
     let last = minute(streak.last, &view.zone);
     let runs = match streak.runs {
         1 => format!("{} from {last}", short(streak.snapshot)),
-        n => format!("{n} runs from {} to {last}, the last {}", minute(streak.first, &view.zone), short(streak.snapshot)),
+        n => {
+            format!("{n} runs from {} to {last}, the last {}", minute(streak.first, &view.zone), short(streak.snapshot))
+        }
     };
     format!("{runs}, could not read {}", counted(streak.unreadable, "file", "files"))
 }

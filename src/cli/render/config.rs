@@ -106,11 +106,8 @@ mod tests {
         "#;
         let settings =
             Settings::parse(&[("/etc/runner/runner.toml".into(), text.to_owned())], &Host::default()).unwrap();
-        let links = [SourceLink {
-            role: "app".parse().unwrap(),
-            source: "/srv/app".into(),
-            target: "/data/app".into(),
-        }];
+        let links =
+            [SourceLink { role: "app".parse().unwrap(), source: "/srv/app".into(), target: "/data/app".into() }];
         let text = checked(&settings, &links).replace(&settings.hash, "[hash]");
         insta::assert_snapshot!(text);
     }

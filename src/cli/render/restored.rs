@@ -28,7 +28,8 @@ pub fn report(restored: &Restored, view: &View) -> String {
         ),
     );
     if snapshot.unreadable > 0 {
-        out += &wrap("  ", 2, &format!("THE SNAPSHOT IS INCOMPLETE: {}.", super::snapshots::unread(snapshot.unreadable)));
+        out +=
+            &wrap("  ", 2, &format!("THE SNAPSHOT IS INCOMPLETE: {}.", super::snapshots::unread(snapshot.unreadable)));
     }
     for path in &report.unmatched {
         out += &format!("  {}: not in this snapshot\n", path.display());

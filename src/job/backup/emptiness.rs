@@ -49,11 +49,7 @@ pub(crate) struct Found {
 ///
 /// # Errors
 /// A source lost all its files, or there is nothing to store at all.
-pub(crate) fn judge(
-    allow_empty: bool,
-    sources: &[SourceCount],
-    found: &Found,
-) -> Result<Vec<TreePath>, BackupError> {
+pub(crate) fn judge(allow_empty: bool, sources: &[SourceCount], found: &Found) -> Result<Vec<TreePath>, BackupError> {
     let empty = || sources.iter().filter(|source| source.is_empty()).map(|source| source.path.clone()).collect();
     if allow_empty {
         return Ok(empty());

@@ -150,7 +150,10 @@ async fn a_repository_that_is_known_and_not_there_is_gone_and_no_new_beginning()
     place.remember(&rig.env, &rig.state_dir(), &rig.repository);
     let empty: Arc<dyn Store> = Arc::new(crate::store::memory::MemoryStore::new(&rig.env));
     let (_, role) = ask(&rig, Ok(empty), LONG).await;
-    assert_eq!((role.state, role.reason, role.store.status), (State::Unknown, Reason::JournalUnread, StoreStatus::Gone));
+    assert_eq!(
+        (role.state, role.reason, role.store.status),
+        (State::Unknown, Reason::JournalUnread, StoreStatus::Gone)
+    );
     assert_eq!(role.warnings, [Warning::RepositoryGone { repository: rig.repository.keys.repo() }]);
 }
 
