@@ -11,6 +11,7 @@ mod message;
 mod notify;
 mod post;
 pub mod socket;
+mod state_dir;
 mod stores;
 mod tidings;
 pub mod watcher;
@@ -32,7 +33,8 @@ use self::limits::Limits;
 use self::notify::Notifier;
 use self::post::Post;
 pub use self::socket::SocketError;
-use self::socket::{Directory, Socket};
+use self::socket::{Directory, Reception, Socket};
+use self::state_dir::StateDir;
 use self::stores::Stores;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::RoleName;
@@ -45,7 +47,7 @@ use crate::job::report::pruned::PruneReport;
 use crate::job::runner::Runner;
 use crate::notice::teller::Teller;
 use crate::role::duty::Stand;
-use crate::role::identity::Node;
+use crate::role::identity::{IdentityError, Node};
 use crate::role::probe::Evidence;
 use crate::role::slot::Slot;
 use crate::store::Store;
@@ -121,32 +123,53 @@ pub enum DaemonError {
     /// Its signals.
     #[error("{0}")]
     Signals(#[from] io::Error),
+    /// The state directory no longer says that this is the node that it works as.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
 /// Runs until it is told to stop, and all roles have stopped.
 ///
 /// # Errors
-/// The signal handlers cannot be installed, or another daemon runs on this node.
+/// The signal handlers cannot be installed, another daemon runs on this node, or the state directory was replaced.
 pub async fn run(start: Start) -> Result<(), DaemonError> {
-    // Who only observes does nothing for anybody: the cron job that it is tried beside goes its own way.
-    let socket = if start.observe { None } else { Some(Socket::open(&start.runtime_dir)?) };
     let mut hangup = signal(SignalKind::hangup())?;
-    let cancel = start.runner.cancel.clone();
+    let (cancel, runtime_dir, runner) = (start.runner.cancel.clone(), start.runtime_dir.clone(), start.runner.clone());
     let mut office = Office::new(start);
+    let (ask_to_look, mut asked_to_look) = mpsc::channel(COMMANDS_MAX);
+    // Who only observes does nothing for anybody: the cron job that it is tried beside goes its own way.
+    let mut state_dir = if office.observe {
+        None
+    } else {
+        let (node, directory) = (runner.node.id, Arc::clone(&office.directory));
+        let reception = Reception { node, directory, look: ask_to_look };
+        let socket = Socket::open(&runtime_dir, &reception).await?;
+        let Runner { state_dir: dir, node, env, memories, .. } = runner;
+        Some(StateDir { dir, node: node.id, env, memories, reception, socket, seen: Vec::new(), trouble: None })
+    };
     office.settle();
     let notifier = Notifier::new();
     notifier.ready(&office.summary());
-    let directory = Arc::clone(&office.directory);
-    let served = tokio::spawn(async move {
-        if let Some(socket) = socket {
-            socket.serve(directory).await;
-        }
-    });
     let mut reload = tokio::time::interval(RELOAD_INTERVAL);
     let mut beat = tokio::time::interval(notifier.interval());
-    loop {
+    let mut look = tokio::time::interval(state_dir::INTERVAL);
+    let ended = loop {
         tokio::select! {
-            () = cancel.cancelled() => break,
+            () = cancel.cancelled() => break Ok(()),
+            asked = async {
+                tokio::select! {
+                    _ = look.tick() => None,
+                    Some(asked) = asked_to_look.recv() => Some(asked),
+                }
+            } => {
+                let looked = state_dir.as_mut().map_or(Ok(()), StateDir::look);
+                if let Err(error) = looked {
+                    tracing::error!("the daemon stops: {error}");
+                    break Err(error);
+                }
+                // Whoever asked may have gone.
+                let _ = asked.map(|asked| asked.send(()));
+            }
             _ = hangup.recv() => {
                 notifier.reloading();
                 office.reload(true, &notifier).await;
@@ -161,13 +184,12 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
                 }
             }
         }
-    }
+    };
     notifier.stopping();
     office.close(&notifier).await;
     // Guests hung up; whoever calls now finds nobody.
-    served.abort();
-    let _ = served.await;
-    Ok(())
+    drop(state_dir);
+    ended
 }
 
 /// What one role's task alone is started with, by somebody who has no config to follow and nobody to tell of it.

@@ -69,7 +69,8 @@ pub trait Files: Debug + Send + Sync {
     /// Writes a file that may be lost or damaged by a crash.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
-    /// Adds to the end of a file, made if it is missing. What several processes add at the same time does not mix.
+    /// Adds to the end of a file, made if it is missing. What several processes add at the same time does not mix, and it stays
+    /// when the machine dies after this.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
     /// Removes a file.

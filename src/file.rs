@@ -62,13 +62,15 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
-/// Adds to the end of the file at `path` with one write: what several processes add at the same time does not mix.
+/// Adds to the end of the file at `path` with one write: what several processes add at the same time does not mix. It stays
+/// when the machine dies after this.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
+    file.write_all(bytes)?;
+    file.sync_data()
 }
 
 /// Makes the directory `dir` for this user alone, and those above it.

@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod audit;
+pub mod authors;
 pub mod backup;
 pub mod beat;
 pub mod cache;

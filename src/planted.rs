@@ -41,10 +41,12 @@ pub enum Bug {
     NotMirrored,
     /// A slot counts as committed when a later one is, however far beyond the present that lies.
     LaterSlotCommits,
+    /// The newest record with this node's ID is judged whatever its age, by the processes that looked last.
+    OldRecordsAreJudged,
 }
 
 /// All of them.
-pub const ALL: [Bug; 15] = [
+pub const ALL: [Bug; 16] = [
     Bug::DeadlineFromAnswer,
     Bug::UnknownIsFailure,
     Bug::UnknownIsCleanedUp,
@@ -60,6 +62,7 @@ pub const ALL: [Bug; 15] = [
     Bug::SlotIsNotLookedUp,
     Bug::NotMirrored,
     Bug::LaterSlotCommits,
+    Bug::OldRecordsAreJudged,
 ];
 
 thread_local! {

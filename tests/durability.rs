@@ -25,6 +25,7 @@ use runner::job::guard;
 use runner::job::init::init;
 use runner::job::inside::Archive;
 use runner::job::lease::Sessions;
+use runner::job::local::Memories;
 use runner::job::progress::Progress;
 use runner::job::prune::{self, Pruned};
 use runner::job::report::{Outcome, RoleReport};
@@ -153,6 +154,7 @@ impl Story {
             cancel: Cancel::new(),
             progress: Arc::default(),
             config_hash: String::new(),
+            memories: Memories::default(),
             surroundings: Surroundings::default(),
             sessions: Sessions::default(),
         }

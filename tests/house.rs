@@ -186,6 +186,7 @@ const SIMULATED: &[&str] = &[
     "daemon/callers.rs",
     "daemon/post.rs",
     "daemon/work.rs",
+    "job/authors.rs",
     "job/backup.rs",
     "job/backup/brought.rs",
     "job/backup/orphans.rs",

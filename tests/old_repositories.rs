@@ -19,6 +19,7 @@ use runner::job::cancel::Cancel;
 use runner::job::guard;
 use runner::job::inside::Archive;
 use runner::job::lease::Sessions;
+use runner::job::local::Memories;
 use runner::job::progress::Progress;
 use runner::job::prune::{self, Pruned};
 use runner::job::report::Outcome;
@@ -169,6 +170,7 @@ fn runner(state_dir: &Path) -> Runner {
         cancel: Cancel::new(),
         progress: Arc::default(),
         config_hash: String::new(),
+        memories: Memories::default(),
         surroundings: Surroundings::default(),
         sessions: Sessions::default(),
     }

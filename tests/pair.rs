@@ -30,5 +30,7 @@ mod s3_server;
 mod site;
 #[path = "pair/slots.rs"]
 mod slots;
+#[path = "pair/state_dir.rs"]
+mod state_dir;
 #[path = "pair/takeover.rs"]
 mod takeover;

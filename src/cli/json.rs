@@ -200,6 +200,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
             Warning::OnlyNode => json!({ "kind": "only_node", "severity": "note" }),
             Warning::RepositoryGone { repository } => json!({ "kind": "repository_gone", "repository": repository }),
             Warning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),
+            Warning::Twin { other } => json!({ "kind": "twin", "instance": other }),
             Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
             Warning::FutureDates(future) => {
                 let clock = match future.clock {

@@ -17,7 +17,7 @@ use super::run::{Context, until_cancelled};
 use super::speaker::{Sentences, Speaker};
 use super::{open, render};
 use crate::config::{KeySource, NotifySettings, RoleSettings, StoreUrl};
-use crate::daemon::client::Client;
+use crate::daemon::client::{Client, ClientError};
 use crate::daemon::watcher::Watch;
 use crate::daemon::{self, Start, TELL_PATIENCE};
 use crate::ids::{NodeId, RoleName};
@@ -31,7 +31,7 @@ use crate::job::inside::{self, Archive, Each};
 use crate::job::keys;
 use crate::job::known::Place;
 use crate::job::lease::Sessions;
-use crate::job::local::Local;
+use crate::job::local::{Local, Memories};
 use crate::job::operate::{Acted, Operator};
 use crate::job::progress::Progress;
 use crate::job::prune::{self, Pruned};
@@ -56,6 +56,10 @@ use crate::repo::entry::Entry;
 use crate::role::identity::{self, Node, Origin, find_state_dir, open_state_dir};
 use crate::role::slot::Plan;
 use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// How long a daemon is waited for to say who this node is. It has that at hand; whoever only looks goes on without.
+const IDENTITY_PATIENCE: Duration = Duration::from_secs(5);
+const IDENTITY_GLANCE: Duration = Duration::from_millis(300);
 
 /// Creates one role's repository, or finds it. `new`: also where this node knows one that is gone.
 pub async fn init(context: &Context, role: &RoleSettings, new: bool) -> Result<InitRole, Error> {
@@ -107,7 +111,7 @@ pub async fn backup(
         let (report, exit) = done.await?;
         return Ok((report, exit.map(Exit::of_code)));
     }
-    let runner = runner(context, progress)?;
+    let runner = runner(context, progress).await?;
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let teller = Arc::new(teller(context, &runner, &context.settings.notify));
     let plan = Plan::new(role, &context.settings.timezone)?;
@@ -167,13 +171,32 @@ fn teller(context: &Context, runner: &Runner, settings: &NotifySettings) -> Tell
 }
 
 /// This node as a worker, its identity made if there is none.
-fn runner(context: &Context, progress: Arc<Progress>) -> Result<Runner, Error> {
-    Ok(worker(context, progress)?.0)
+async fn runner(context: &Context, progress: Arc<Progress>) -> Result<Runner, Error> {
+    Ok(worker(context, progress).await?.0)
 }
 
-fn worker(context: &Context, progress: Arc<Progress>) -> Result<(Runner, Node), Error> {
+/// Who this node is, as the daemon that runs on it says: it knows also where the state directory was deleted or replaced under it.
+async fn told(context: &Context, patience: Duration) -> Result<Option<NodeId>, ClientError> {
+    match Client::find(&context.runtime_dir()).await? {
+        Some(daemon) => daemon.node(patience).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn worker(context: &Context, progress: Arc<Progress>) -> Result<(Runner, Node), Error> {
+    let told = told(context, IDENTITY_PATIENCE).await;
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
-    let node = Node::open(&state_dir, context.node.as_deref(), &context.env)?;
+    let (name, env) = (context.node.as_deref(), &context.env);
+    let node = match told {
+        Ok(Some(id)) => Node::told(id, name, env),
+        Ok(None) => Node::open(&state_dir, name, env)?,
+        // A daemon that does not say it keeps nobody from being what the state directory says, but from making something up.
+        Err(error) if identity::peek(Some(&state_dir), name).0.is_some() => {
+            tracing::debug!("who this node is: {error}");
+            Node::open(&state_dir, name, env)?
+        }
+        Err(error) => return Err(error.into()),
+    };
     if let Origin::OtherMachine { was } = node.origin {
         tracing::warn!(
             "the state directory is of another machine (node {was}); this one is node {} from now on",
@@ -190,6 +213,7 @@ fn worker(context: &Context, progress: Arc<Progress>) -> Result<(Runner, Node), 
         cancel: context.cancel.clone(),
         progress,
         config_hash: context.settings.hash.clone(),
+        memories: Memories::default(),
         surroundings: Surroundings::default(),
     };
     Ok((runner, node))
@@ -206,7 +230,7 @@ fn no_schedule(role: &RoleName) -> Error {
 
 /// Runs a command, if this node is active for the role.
 pub async fn exec(context: &Context, role: &RoleSettings, args: &verbs::Exec) -> Result<Executed, Error> {
-    let mut runner = runner(context, Arc::default())?;
+    let mut runner = runner(context, Arc::default()).await?;
     if let Some(daemon) = Client::find(&context.runtime_dir()).await? {
         runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
     }
@@ -222,7 +246,7 @@ pub async fn exec(context: &Context, role: &RoleSettings, args: &verbs::Exec) ->
 
 /// Holds every role until the operator's signal.
 pub async fn daemon(context: &Context, globals: Globals, observe: bool) -> Result<(), Error> {
-    let (runner, node) = worker(context, Arc::default())?;
+    let (runner, node) = worker(context, Arc::default()).await?;
     let voice = Arc::new(Speaker::new(globals, context.settings.timezone.clone(), context.env.clone()));
     let (settings, runtime_dir) = (context.settings.clone(), context.runtime_dir());
     // Whoever only observes is heard in the log.
@@ -241,7 +265,7 @@ pub async fn prune(context: &Context, role: &RoleSettings, dry_run: bool) -> Res
         return Ok(Pruned::Done(plan.report()));
     }
     let (progress, _display) = context.progress(&format!("prune {}", role.name));
-    let mut runner = runner(context, progress)?;
+    let mut runner = runner(context, progress).await?;
     if let Some(daemon) = Client::find(&context.runtime_dir()).await? {
         runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
     }
@@ -273,7 +297,7 @@ pub enum Act {
 
 /// Does it.
 pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Result<Acted, Error> {
-    let runner = runner(context, Arc::default())?;
+    let runner = runner(context, Arc::default()).await?;
     let repository = open::repository(context, role).await?;
     let Runner { node, instance, state_dir, sessions, .. } = runner;
     let seats = sessions.seats().clone();
@@ -389,19 +413,22 @@ pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> 
 /// Who this node is, and where it stands for these roles.
 pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    Ok(job::whoami::whoami(&asker(context, state_dir.as_deref()), roles, connecting(context)).await)
+    let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
+    Ok(job::whoami::whoami(&asker(context, state_dir.as_deref(), told), roles, connecting(context)).await)
 }
 
 /// Whether this node is active for a role.
 pub async fn is_active(context: &Context, role: &RoleSettings) -> State {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    Box::pin(job::whoami::is_active(&asker(context, state_dir.as_deref()), role, connecting(context))).await
+    let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
+    Box::pin(job::whoami::is_active(&asker(context, state_dir.as_deref(), told), role, connecting(context))).await
 }
 
-fn asker<'a>(context: &'a Context, state_dir: Option<&'a Path>) -> Asker<'a> {
+fn asker<'a>(context: &'a Context, state_dir: Option<&'a Path>, told: Option<NodeId>) -> Asker<'a> {
     Asker {
         settings: &context.settings,
         name: context.node.as_deref(),
+        told,
         state_dir,
         env: &context.env,
         patience: job::whoami::PATIENCE,

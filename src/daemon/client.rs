@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::BufReader;
-use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::message::{Answer, Ask, Question, VERSION};
 use super::socket::{self, line, say};
-use crate::ids::RoleName;
+use crate::ids::{NodeId, RoleName};
 use crate::job::guard::Request;
 use crate::job::lease::Lender;
 use crate::job::progress::Progress;
@@ -30,6 +29,9 @@ pub enum ClientError {
     /// It will not.
     #[error("the daemon on this node refuses: {0}")]
     Refused(String),
+    /// It says nothing.
+    #[error("the daemon on this node did not answer within {}", humantime::format_duration(*.0))]
+    Silent(Duration),
     /// It hung up. A run that it was doing for us may have been committed.
     #[error("the daemon on this node stopped before it said how the run ended")]
     HungUp,
@@ -41,7 +43,7 @@ pub enum ClientError {
 /// A daemon that answers.
 #[derive(Debug)]
 pub struct Client {
-    path: PathBuf,
+    runtime_dir: PathBuf,
 }
 
 impl Client {
@@ -50,21 +52,31 @@ impl Client {
     /// # Errors
     /// There is a socket, and it cannot be connected to.
     pub async fn find(runtime_dir: &Path) -> Result<Option<Self>, ClientError> {
-        let path = socket::path(runtime_dir);
-        match UnixStream::connect(&path).await {
-            Ok(_) => Ok(Some(Self { path })),
-            // Nobody listens: a daemon that was killed leaves its socket.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let found = socket::connect(runtime_dir).await?;
+        Ok(found.map(|_| Self { runtime_dir: runtime_dir.to_owned() }))
     }
 
     async fn ask(&self, ask: Ask) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
-        let (reader, mut writer) = UnixStream::connect(&self.path).await?.into_split();
+        let stream = socket::connect(&self.runtime_dir).await?.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (reader, mut writer) = stream.into_split();
         say(&mut writer, &Question { v: VERSION, ask }).await?;
         Ok((BufReader::new(reader), writer))
+    }
+
+    /// Asks it who this node is, and waits so long for the answer.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub async fn node(&self, patience: Duration) -> Result<NodeId, ClientError> {
+        let asked = async {
+            let (mut reader, _writer) = self.ask(Ask::Node).await?;
+            match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
+                Answer::Node(id) => Ok(id),
+                Answer::Refused { why } => Err(ClientError::Refused(why)),
+                _ => Err(ClientError::HungUp),
+            }
+        };
+        tokio::time::timeout(patience, asked).await.unwrap_or(Err(ClientError::Silent(patience)))
     }
 
     /// Has a role backed up; `progress` follows what the daemon counts. Dropping the future ends the run. The exit code is given
@@ -97,14 +109,19 @@ async fn answer(reader: &mut BufReader<OwnedReadHalf>) -> Option<Answer> {
 #[async_trait]
 impl Lender for Client {
     fn lease(&self, role: &RoleName) -> Box<dyn LeaseService> {
-        Box::new(Borrowed { path: self.path.clone(), role: role.clone(), call: None, changed: Arc::default() })
+        Box::new(Borrowed {
+            runtime_dir: self.runtime_dir.clone(),
+            role: role.clone(),
+            call: None,
+            changed: Arc::default(),
+        })
     }
 }
 
 /// The daemon's lease, as another process of its node has it.
 #[derive(Debug)]
 struct Borrowed {
-    path: PathBuf,
+    runtime_dir: PathBuf,
     role: RoleName,
     call: Option<Call>,
     changed: Arc<Notify>,
@@ -126,7 +143,7 @@ impl Drop for Call {
 
 impl Borrowed {
     async fn call(&self) -> io::Result<Call> {
-        let client = Client { path: self.path.clone() };
+        let client = Client { runtime_dir: self.runtime_dir.clone() };
         let (mut reader, writer) = client.ask(Ask::Lease { role: self.role.clone() }).await?;
         let (tell, answers) = mpsc::channel(1);
         let changed = Arc::clone(&self.changed);
@@ -159,7 +176,7 @@ impl Borrowed {
             Answer::Taken(by) => Ok(Reply::Taken { by, alive: true }),
             Answer::Unknown { why } => Ok(Reply::Unknown { why }),
             Answer::Refused { why } => Err(ClientError::Refused(why)),
-            Answer::Progress(_) | Answer::Report { .. } | Answer::Changed => Err(ClientError::HungUp),
+            Answer::Progress(_) | Answer::Report { .. } | Answer::Node(_) | Answer::Changed => Err(ClientError::HungUp),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::RoleName;
+use crate::ids::{NodeId, RoleName};
 use crate::job::guard::Request;
 use crate::job::progress::Counts;
 use crate::job::report::RoleReport;
@@ -30,6 +30,8 @@ pub(super) struct Question {
 pub(super) enum Ask {
     /// A run now. Answers: progress, then a report. Hanging up ends the run.
     Backup { role: RoleName, request: Request },
+    /// Who this node is.
+    Node,
     /// To work under the daemon's lease, until hanging up. An answer to this line, and to each empty line after it.
     Lease { role: RoleName },
 }
@@ -42,6 +44,8 @@ pub(super) enum Answer {
     Progress(Counts),
     /// How it ended. `exit` is there where the report alone does not tell the exit code.
     Report { report: Box<RoleReport>, exit: Option<u8> },
+    /// This node, as the daemon works as it.
+    Node(NodeId),
     /// The lease is held, and whoever asked may work under it.
     Held(Grant),
     /// Another process holds it.

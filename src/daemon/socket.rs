@@ -1,9 +1,13 @@
-//! The daemon's socket: other processes of this node have it back up, or work under its lease.
+//! The daemon's socket: other processes of this node have it back up, work under its lease, and ask it who this node is.
+//!
+//! Its file may be deleted, with the state directory that it is in. So the daemon looks after it, and meanwhile answers under a
+//! second address that is no file. Anybody on the host may take that one, so both sides look whom they speak to.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,11 +16,12 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::callers::{Command, Ended, Wanted};
 use super::message::{Answer, Ask, LINE_MAX, Question, VERSION};
 use crate::file::{self, Lock};
-use crate::ids::RoleName;
+use crate::ids::{NodeId, RoleName};
 use crate::job::cancel::Cancel;
 use crate::job::guard::Request;
 use crate::job::progress::Progress;
@@ -33,6 +38,41 @@ const LOCK: &str = "daemon.lock";
 /// Where the socket is in a runtime directory.
 pub fn path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join(SOCKET)
+}
+
+/// The second address of the daemon that has its socket in a runtime directory, as a path of the abstract kind. It is this user's, and
+/// this root directory's: a container that shares the host's network has a daemon of its own.
+fn spare(runtime_dir: &Path) -> io::Result<PathBuf> {
+    let root = fs::metadata("/")?;
+    let dir = std::path::absolute(runtime_dir)?;
+    let mut hasher = blake3::Hasher::new_derive_key("runner 2026 daemon address");
+    hasher.update(&rustix::process::geteuid().as_raw().to_le_bytes());
+    hasher.update(&root.dev().to_le_bytes()).update(&root.ino().to_le_bytes());
+    hasher.update(dir.as_os_str().as_bytes());
+    Ok(PathBuf::from(format!("\0runner/{}", hex::encode(&hasher.finalize().as_bytes()[..16]))))
+}
+
+/// Connects to the daemon that has its socket in a runtime directory; `None`: there is none.
+pub(super) async fn connect(runtime_dir: &Path) -> io::Result<Option<UnixStream>> {
+    let is_nobody = |error: &io::Error| {
+        // Nobody listens: a daemon that was killed leaves its socket.
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    };
+    match UnixStream::connect(path(runtime_dir)).await {
+        Ok(stream) => return Ok(Some(stream)),
+        Err(error) if is_nobody(&error) => {}
+        Err(error) => return Err(error),
+    }
+    match UnixStream::connect(spare(runtime_dir)?).await {
+        Ok(stream) => Ok(Some(stream).filter(is_trusted)),
+        Err(error) if is_nobody(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the other side is this process's user, or root, who may do everything anyway.
+fn is_trusted(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw())
 }
 
 /// Why the socket cannot be had.
@@ -57,56 +97,114 @@ pub enum SocketError {
 /// The roles' tasks, by name.
 pub(super) type Directory = Arc<Mutex<BTreeMap<RoleName, mpsc::Sender<Command>>>>;
 
+/// What callers are told of, and led to.
+#[derive(Debug, Clone)]
+pub(super) struct Reception {
+    /// Who this node is.
+    pub(super) node: NodeId,
+    /// The roles' tasks.
+    pub(super) directory: Directory,
+    /// Has the state directory looked after at once.
+    pub(super) look: mpsc::Sender<oneshot::Sender<()>>,
+}
+
 /// The listening socket, and the lock that says whose it is.
 #[derive(Debug)]
 pub(super) struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
+    dir: PathBuf,
+    /// The socket's file, as it was made: its device and its number.
+    file: (u64, u64),
     _lock: Lock,
+    serving: JoinHandle<()>,
+    /// Answers under the second address. None where that is taken: it is somebody else's who may not even speak for this user.
+    spare: Option<JoinHandle<()>>,
 }
 
 impl Socket {
-    /// Opens it in `dir`, which is made if it is missing. What a daemon that was killed left there is replaced.
-    pub(super) fn open(dir: &Path) -> Result<Self, SocketError> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |error| SocketError::Io { path, error }
+    /// Opens it in `dir`, which is made if it is missing, and answers whoever calls, until it is dropped. What a daemon that was killed
+    /// left there is replaced.
+    pub(super) async fn open(dir: &Path, reception: &Reception) -> Result<Self, SocketError> {
+        let busy = || SocketError::Busy { pid: file::signature(&dir.join(LOCK)) };
+        // The lock is no evidence where the directory was deleted under the daemon that has it.
+        let spare = match spare(dir).and_then(UnixListener::bind) {
+            Ok(listener) => Some(tokio::spawn(serve(listener, reception.clone(), is_trusted))),
+            Err(_) if matches!(connect(dir).await, Ok(Some(_))) => return Err(busy()),
+            Err(error) => {
+                tracing::debug!("the daemon has no second address: {error}");
+                None
+            }
         };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at(dir))?;
-        let lock_file = dir.join(LOCK);
-        let lock = Lock::try_take(&lock_file).map_err(at(&lock_file))?;
-        let Some(lock) = lock else { return Err(SocketError::Busy { pid: file::signature(&lock_file) }) };
-        lock.sign();
-        let path = path(dir);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path).map_err(at(&path))?;
-        // Whoever may connect may have everything backed up: only the daemon's own user.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at(&path))?;
-        Ok(Self { listener, path, _lock: lock })
+        let (lock, listener, file) = bind(dir)?;
+        let serving = tokio::spawn(serve(listener, reception.clone(), |_| true));
+        Ok(Self { dir: dir.to_owned(), file, _lock: lock, serving, spare })
     }
 
-    /// Answers whoever calls, until it is dropped.
-    pub(super) async fn serve(&self, directory: Directory) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    tokio::spawn(converse(stream, Arc::clone(&directory)));
-                }
-                Err(error) => {
-                    tracing::warn!("the daemon's socket: {error}");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
+    /// Makes it again where its file is gone. True: it was.
+    pub(super) fn keep(&mut self, reception: &Reception) -> Result<bool, SocketError> {
+        let path = path(&self.dir);
+        match fs::metadata(&path) {
+            Ok(meta) if (meta.dev(), meta.ino()) == self.file => return Ok(false),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SocketError::Io { path, error }),
+            // What stands there now is another's, who must have had the lock for it.
+            _ => {}
         }
+        let (lock, listener, file) = bind(&self.dir)?;
+        self.serving.abort();
+        self.serving = tokio::spawn(serve(listener, reception.clone(), |_| true));
+        (self._lock, self.file) = (lock, file);
+        Ok(true)
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        self.serving.abort();
+        if let Some(spare) = &self.spare {
+            spare.abort();
+        }
+        let path = path(&self.dir);
+        if fs::metadata(&path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.file) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Takes the lock of a runtime directory, and listens there.
+fn bind(dir: &Path) -> Result<(Lock, UnixListener, (u64, u64)), SocketError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |error| SocketError::Io { path, error }
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at(dir))?;
+    let lock_file = dir.join(LOCK);
+    let lock = Lock::try_take(&lock_file).map_err(at(&lock_file))?;
+    let Some(lock) = lock else { return Err(SocketError::Busy { pid: file::signature(&lock_file) }) };
+    lock.sign();
+    let path = path(dir);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(at(&path))?;
+    // Whoever may connect may have everything backed up: only the daemon's own user.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at(&path))?;
+    let meta = fs::metadata(&path).map_err(at(&path))?;
+    Ok((lock, listener, (meta.dev(), meta.ino())))
+}
+
+/// Answers whoever calls and is let in, for ever.
+async fn serve(listener: UnixListener, reception: Reception, is_let_in: fn(&UnixStream) -> bool) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) if is_let_in(&stream) => {
+                tokio::spawn(converse(stream, reception.clone()));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!("the daemon's socket: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 }
 
@@ -124,7 +222,7 @@ pub(super) async fn say(writer: &mut OwnedWriteHalf, what: &impl serde::Serializ
     writer.write_all(&line).await
 }
 
-async fn converse(stream: UnixStream, directory: Directory) {
+async fn converse(stream: UnixStream, reception: Reception) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let Some(line) = line(&mut reader).await else { return };
@@ -136,8 +234,19 @@ async fn converse(stream: UnixStream, directory: Directory) {
             return;
         }
     };
-    let (Ask::Backup { role, .. } | Ask::Lease { role }) = &question.ask;
-    let post = directory.lock().unwrap_or_else(PoisonError::into_inner).get(role).cloned();
+    let role = match &question.ask {
+        Ask::Backup { role, .. } | Ask::Lease { role } => role,
+        Ask::Node => {
+            // Whoever asks is about to read there what this daemon remembers. It is told who it is in any case.
+            let (reply, looked) = oneshot::channel();
+            if reception.look.send(reply).await.is_ok() {
+                let _ = tokio::time::timeout(PAUSE, looked).await;
+            }
+            let _ = say(&mut writer, &Answer::Node(reception.node)).await;
+            return;
+        }
+    };
+    let post = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).get(role).cloned();
     let Some(post) = post else {
         let why = format!("the daemon has no role {role}");
         let _ = say(&mut writer, &Answer::Refused { why }).await;
@@ -147,6 +256,7 @@ async fn converse(stream: UnixStream, directory: Directory) {
     let _ = match question.ask {
         Ask::Backup { request, .. } => backup(&mut reader, &mut writer, &post, request).await,
         Ask::Lease { .. } => lease(&mut reader, &mut writer, &post).await,
+        Ask::Node => Ok(()),
     };
 }
 

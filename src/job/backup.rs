@@ -37,7 +37,7 @@ pub(crate) use crate::job::backup::session::{Session, put_indexes};
 pub(crate) use crate::job::backup::shared::Shared;
 use crate::job::hook::Hooks;
 use crate::job::local::{Local, LocalLock, LockError, Memory, Own};
-use crate::job::presence;
+use crate::job::presence::{self, Announced};
 use crate::job::report::{ByteCounts, FileCounts};
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
@@ -50,7 +50,7 @@ use crate::repo::names;
 use crate::repo::reader::load_index;
 use crate::role::election::{History, Holding, Pause};
 use crate::role::permit::Candidacy;
-use crate::role::twin::{self, Suspicion};
+use crate::role::twin::{self, Evidence, Suspicion};
 use crate::store::proof;
 use crate::tree::problem::Problem;
 
@@ -106,7 +106,7 @@ pub struct Opening<'a> {
 impl<'a> Opening<'a> {
     /// Takes the lock and reads the journal on from what this node knew.
     pub async fn open(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
-        let local = Local::open(&runner.env, &runner.state_dir, repository.keys.repo())?;
+        let local = Self::local(runner, repository)?;
         let lock = local.lock()?;
         Self::read(runner, repository, local, Some(lock)).await
     }
@@ -114,8 +114,13 @@ impl<'a> Opening<'a> {
     /// The same without the lock, for a process that works under the takeover of another one of this host: that one may be
     /// backing up, and neither is to stand in the other's way.
     pub async fn join(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
-        let local = Local::open(&runner.env, &runner.state_dir, repository.keys.repo())?;
+        let local = Self::local(runner, repository)?;
         Self::read(runner, repository, local, None).await
+    }
+
+    fn local(runner: &Runner, repository: &Repository) -> Result<Local, BackupError> {
+        let local = Local::open(&runner.env, &runner.state_dir, repository.keys.repo())?;
+        Ok(local.recalling(&runner.memories))
     }
 
     async fn read(
@@ -126,15 +131,6 @@ impl<'a> Opening<'a> {
     ) -> Result<Self, BackupError> {
         let started = runner.env.clock.boottime();
         let memory = local.load(runner.node.id);
-        let state = |error| BackupError::State { path: local.memory_file(), error };
-        let mut instances = local.instances();
-        if !instances.contains(&runner.instance) {
-            local.enlist(runner.instance).map_err(state)?;
-            instances.push(runner.instance);
-            if lock.is_some() {
-                local.trim_instances(&instances).map_err(state)?;
-            }
-        }
         if let Some(slot) = repository.slot.filter(|_| lock.is_some())
             && let Err(error) = local.remember_slot(slot)
         {
@@ -147,41 +143,44 @@ impl<'a> Opening<'a> {
         let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
         let view = journal.read(memory.view.as_ref()).await?;
         let mut opening = Self { runner, repository, journal, local, lock, memory, view, started };
-        // Who remembers nothing has nothing to compare with; who has not the lock leaves it to who has.
-        if opening.memory.view.is_some() && opening.lock.is_some() {
-            opening.look_for_twin(&instances).await?;
+        // Who has not the lock leaves it to who has.
+        if opening.lock.is_some() {
+            opening.look_for_twin().await?;
         }
         Ok(opening)
     }
 
-    /// Whether a record of this node's was written by none of its processes. Once may be a machine that was set back; twice is
-    /// another machine with its identity, and goes into the journal for both to see.
-    async fn look_for_twin(&mut self, instances: &[InstanceId]) -> Result<(), BackupError> {
-        let node = self.runner.node.id;
-        let newest = self.view.writers.get(&node).copied();
-        match (twin::judge(newest, instances, self.memory.suspected), newest) {
-            (Suspicion::First(seq), _) => {
-                tracing::warn!(
-                    "record {seq} of the journal has this node's ID, and no process of this node wrote it: either \
-                     this machine was set back to an earlier state, or it was cloned with its state directory"
-                );
-                self.memory.suspected = Some(seq);
-                let path = self.local.memory_file();
-                self.local.save(&self.memory).map_err(|error| BackupError::State { path, error })
-            }
-            (Suspicion::Twin, Some(newest)) if !self.view.state.clones.contains(&node) => {
-                let act = Act::Clone(CloneBody { other: newest.instance });
-                self.view = self.journal.note(&self.view, act).await?;
-                Ok(())
-            }
-            (Suspicion::None | Suspicion::Known | Suspicion::Twin, _) => Ok(()),
+    /// Whether a record of this node's was written by none of its processes. Once may be a machine that was set back; what cannot
+    /// be its past is another machine with its identity, and goes into the journal for both to see.
+    async fn look_for_twin(&mut self) -> Result<(), BackupError> {
+        let (runner, memory) = (self.runner, &mut self.memory);
+        #[cfg(feature = "planted")]
+        if crate::planted::is(crate::planted::Bug::OldRecordsAreJudged) {
+            let noted = self.local.authors().note_look(runner.instance).await;
+            noted.map_err(|error| BackupError::State { path: self.local.memory_file(), error })?;
         }
+        if let Some(head) = memory.settled() {
+            self.local.authors().trim(head);
+        }
+        let before = (memory.sighting, memory.notes);
+        judge_authors(runner, &self.local, memory, &self.view);
+        if before != (memory.sighting, memory.notes) {
+            let path = self.local.memory_file();
+            self.local.save(memory).map_err(|error| BackupError::State { path, error })?;
+        }
+        let Some(other) = memory.twin.take().filter(|_| !self.view.state.clones.contains(&runner.node.id)) else {
+            return Ok(());
+        };
+        note(runner, &self.local, &self.view).await?;
+        self.view = self.journal.note(&self.view, Act::Clone(CloneBody { other })).await?;
+        Ok(())
     }
 
     /// The journal as it is now, for somebody who waits for no lock and remembers nothing.
     pub async fn look(runner: &Runner, repository: &Repository) -> Result<(History, View), BackupError> {
         let keys = repository.keys.clone();
-        let memory = Local::peek(&runner.env, &runner.state_dir, keys.repo()).load(runner.node.id);
+        let local = Local::peek(&runner.env, &runner.state_dir, keys.repo()).recalling(&runner.memories);
+        let memory = local.load(runner.node.id);
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
         let journal = journal.created(repository.format.created);
@@ -213,16 +212,17 @@ impl<'a> Opening<'a> {
             return Ok(false);
         }
         let Self { runner, repository, local, memory, .. } = self;
-        let (store, role) = (repository.store.as_ref(), repository.role());
-        let own = local.instances();
-        let Some(done) = presence::announce(runner, store, role, memory.announced, &own).await else {
+        let before = memory.announced.clone();
+        // Before this process writes there, it is remembered that it may have.
+        let intend = |announced: &Announced| {
+            memory.announced = Some(announced.clone());
+            local.save(memory)
+        };
+        let Some(announced) = presence::announce(runner, repository, before.as_ref(), intend).await else {
             return Ok(false);
         };
-        memory.announced = Some(done.announced);
+        memory.announced = Some(announced);
         local.save(memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
-        if let Some(other) = done.twin.filter(|_| !self.view.state.clones.contains(&self.runner.node.id)) {
-            self.view = self.journal.note(&self.view, Act::Clone(CloneBody { other })).await?;
-        }
         Ok(true)
     }
 
@@ -245,7 +245,7 @@ impl<'a> Opening<'a> {
     /// Remembers what was read, and fetches what the index of the newest snapshot needs: a node that stands by does it, so that
     /// its first run after a takeover starts at once.
     pub async fn keep(self) -> Result<(History, View), BackupError> {
-        let Self { local, memory, view, repository, runner, .. } = self;
+        let Self { local, mut memory, view, repository, runner, .. } = self;
         if memory.view.as_ref() == Some(&view) {
             return Ok((history(&view, &memory, runner.node.id), view));
         }
@@ -253,7 +253,7 @@ impl<'a> Opening<'a> {
         let shelf = local.shelf();
         load_index(store, keys, &view.state.indexes, Some(&shelf)).await?;
         shelf.trim(&view.state.indexes);
-        let memory = Memory { view: Some(view.clone()), ..memory };
+        advance(runner, &local, &mut memory, &view);
         local.save(&memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
         Ok((history(&view, &memory, runner.node.id), view))
     }
@@ -308,11 +308,12 @@ impl<'a> Opening<'a> {
                 Some(h) if h.node.id == runner.node.id => TakeoverWhy::Restart,
                 Some(_) => TakeoverWhy::Moved,
             };
+            note(runner, &local, &view).await?;
             let (permit, view) = journal.take_over(&view, candidacy, why).await?;
             (permit, view, true)
         };
         memory.own = boot.map(|boot| Own { boot, takeover: permit.takeover(), term: permit.term() });
-        memory.view = Some(view.clone());
+        advance(runner, &local, &mut memory, &view);
         let appending = AtomicU64::new(0);
         let session =
             Session { runner, repository, journal, local, lock, memory, permit, view, takeover, started, appending };
@@ -321,6 +322,56 @@ impl<'a> Opening<'a> {
         }
         Ok(session)
     }
+}
+
+/// Notes that this process is about to append to `view`. Who cannot be noted must not append: it would be taken for a twin.
+pub(crate) async fn note(runner: &Runner, local: &Local, view: &View) -> Result<(), BackupError> {
+    let noted = local.authors().note(runner.instance, view.next_seq()).await;
+    noted.map_err(|error| BackupError::State { path: local.memory_file(), error })
+}
+
+/// Remembers the journal up to here, and what is to be thought of those who wrote it. Only with the lock held.
+pub(crate) fn advance(runner: &Runner, local: &Local, memory: &mut Memory, view: &View) {
+    judge_authors(runner, local, memory, view);
+    memory.view = Some(view.clone());
+}
+
+/// Judges who wrote with this node's ID since that was judged last. Where there is nothing to judge it by, it begins here.
+fn judge_authors(runner: &Runner, local: &Local, memory: &mut Memory, view: &View) {
+    // Read after the journal: what is in it by now was noted before.
+    let (notes, noted) = (local.authors(), local.authors().read());
+    let head = view.head.as_ref().map(|head| head.seq);
+    let is_whole = noted.mark.is_some() && noted.mark == memory.notes;
+    #[cfg(feature = "planted")]
+    let is_whole = is_whole || crate::planted::is(crate::planted::Bug::OldRecordsAreJudged);
+    if let Some(judged) = memory.settled().filter(|_| is_whole) {
+        let own: Vec<InstanceId> = noted.notes.iter().map(|(id, _)| *id).chain([runner.instance]).collect();
+        let evidence = Evidence {
+            authors: view.authors.get(&runner.node.id).map_or(&[], Vec::as_slice),
+            own: &own,
+            judged,
+            before: memory.sighting,
+            boot: runner.env.clock.boot_id().map(Digest),
+            now: runner.env.clock.now(),
+        };
+        match twin::judge(evidence) {
+            Suspicion::None | Suspicion::Known => {}
+            Suspicion::First(sighting) => {
+                tracing::warn!(
+                    "record {} of the journal has this node's ID, and no process of this node wrote it: either this \
+                     machine was set back to an earlier state, or it was cloned with its state directory",
+                    sighting.seq
+                );
+                memory.sighting = Some(sighting);
+            }
+            Suspicion::Twin(other) => memory.twin = Some(other),
+        }
+    }
+    if !is_whole {
+        // Without a mark nothing is judged: nothing more can be said on a disk that takes no notes.
+        memory.notes = notes.renew().inspect_err(|error| tracing::debug!("the notes of who appends: {error}")).ok();
+    }
+    memory.judged = memory.judged.max(head);
 }
 
 /// What the election wants to know of a journal, and of what this node remembers of itself.

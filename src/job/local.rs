@@ -2,25 +2,51 @@
 //!
 //! Losing it costs time. It is keyed by the repository's ID, so that two stores with a role of the same name do not meet.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::env::{Env, Held};
 use crate::ids::{Digest, InstanceId, KeyId, NodeId, RepoId, Seq, Term};
+use crate::job::authors::AuthorNotes;
 use crate::job::presence::Announced;
 use crate::journal::state::View;
 use crate::repo::reader::Shelf;
+use crate::role::twin::Sighting;
 
-/// How many of a node's processes are remembered: those that wrote since the journal was last read are looked for among them.
-const INSTANCES_KEPT: usize = 512;
+/// Where these directories are in the state directory.
+pub const REPOSITORIES: &str = "repositories";
 
 /// The local directory of one repository.
 #[derive(Debug, Clone)]
 pub struct Local {
     dir: PathBuf,
     env: Env,
+    repo: RepoId,
+    memories: Memories,
+}
+
+/// What this process remembered of each repository. A state directory may be deleted or set back under a process that goes on: it
+/// still knows what it saw and what it took over.
+#[derive(Debug, Clone, Default)]
+pub struct Memories(Arc<Mutex<BTreeMap<RepoId, Memory>>>);
+
+impl Memories {
+    fn get(&self, repo: RepoId) -> Option<Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&repo).cloned()
+    }
+
+    fn set(&self, repo: RepoId, memory: &Memory) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(repo, memory.clone());
+    }
+
+    /// The repositories of which something is remembered.
+    pub fn repositories(&self) -> Vec<RepoId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
 }
 
 /// What is remembered between runs.
@@ -36,12 +62,32 @@ pub struct Memory {
     /// The node that remembers this: after it got a new identity, `own` is another's.
     #[serde(default)]
     pub node: Option<NodeId>,
-    /// The first record that was written with this node's ID by nobody it knows.
+    /// Up to this record it was judged who wrote with this node's ID.
     #[serde(default)]
-    pub suspected: Option<Seq>,
+    pub judged: Option<Seq>,
+    /// The mark of the notes that this rests on: where they have another one, they are not those that were.
+    #[serde(default)]
+    pub notes: Option<u64>,
+    /// The last record that was written with this node's ID by a process that it did not know.
+    #[serde(default)]
+    pub sighting: Option<Sighting>,
+    /// A process of a second node with this node's ID, until the journal says so.
+    #[serde(default)]
+    pub twin: Option<InstanceId>,
     /// What the other nodes were told of this one.
     #[serde(default)]
     pub announced: Option<Announced>,
+}
+
+impl Memory {
+    fn head(&self) -> Option<Seq> {
+        self.view.as_ref()?.head.as_ref().map(|head| head.seq)
+    }
+
+    /// Up to this record nothing is to be judged; `None`: nothing was remembered with which to judge.
+    pub fn settled(&self) -> Option<Seq> {
+        self.judged.max(self.head())
+    }
 }
 
 /// A takeover of this node's own.
@@ -91,7 +137,13 @@ impl Local {
 
     /// The same for somebody who only looks: makes nothing, and it may well not be there.
     pub fn peek(env: &Env, state_dir: &Path, repo: RepoId) -> Self {
-        Self { dir: state_dir.join("repositories").join(repo.to_string()), env: env.clone() }
+        let dir = state_dir.join(REPOSITORIES).join(repo.to_string());
+        Self { dir, env: env.clone(), repo, memories: Memories::default() }
+    }
+
+    /// With what this process remembered, which goes before a file that remembers less.
+    pub fn recalling(self, memories: &Memories) -> Self {
+        Self { memories: memories.clone(), ..self }
     }
 
     /// Where index objects are kept.
@@ -132,30 +184,9 @@ impl Local {
         self.dir.join("slot")
     }
 
-    /// Notes that this process may write as this node. Whoever writes without it is taken for a twin.
-    pub fn enlist(&self, instance: InstanceId) -> io::Result<()> {
-        self.env.files.append(&self.instances_file(), format!("{instance}\n").as_bytes())
-    }
-
-    /// The processes that may have written as this node, of which only the newest are kept.
-    pub fn instances(&self) -> Vec<InstanceId> {
-        let bytes = self.env.files.read(&self.instances_file()).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).lines().filter_map(|line| line.parse().ok()).collect()
-    }
-
-    /// Forgets the oldest of them. With the lock held; a process that enlists at this very moment may be lost, and is then suspected once.
-    pub fn trim_instances(&self, instances: &[InstanceId]) -> io::Result<()> {
-        if instances.len() <= 2 * INSTANCES_KEPT {
-            return Ok(());
-        }
-        let newest = &instances[instances.len() - INSTANCES_KEPT..];
-        let mut lines = newest.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        lines.push('\n');
-        self.env.files.replace(&self.instances_file(), lines.as_bytes())
-    }
-
-    fn instances_file(&self) -> PathBuf {
-        self.dir.join("instances")
+    /// Which processes of this node append.
+    pub fn authors(&self) -> AuthorNotes {
+        AuthorNotes::new(self.dir.clone(), self.env.clone())
     }
 
     /// Takes the lock, without waiting.
@@ -188,13 +219,32 @@ impl Local {
     /// What `node` remembered; nothing where it cannot be read: it is a cache. What another identity of this node remembered of
     /// itself is none of its own.
     pub fn load(&self, node: NodeId) -> Memory {
-        let memory = self.read();
+        let stored = self.read();
+        let memory = match self.memories.get(self.repo) {
+            // The journal only grows. The notes beside it are not those that this rests on.
+            Some(known) if known.node == Some(node) && known.head() > stored.head() => Memory { notes: None, ..known },
+            _ => stored,
+        };
         match memory.node {
             Some(was) if was != node => {
-                Memory { own: None, suspected: None, announced: None, node: Some(node), ..memory }
+                let node = Some(node);
+                Memory { own: None, sighting: None, twin: None, announced: None, node, ..memory }
             }
             _ => Memory { node: Some(node), ..memory },
         }
+    }
+
+    /// Writes down again what this process remembers, where the file remembers less: the state directory was deleted or set back
+    /// under it. True: that was so.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn restore(&self, node: NodeId) -> io::Result<bool> {
+        let lost = self.memories.get(self.repo).is_some_and(|known| known.head() > self.read().head());
+        if lost {
+            self.save(&self.load(node))?;
+        }
+        Ok(lost)
     }
 
     /// The journal as this host saw it last.
@@ -210,13 +260,24 @@ impl Local {
     /// Remembers. The old memory stays whole if this is cut short.
     pub fn save(&self, memory: &Memory) -> io::Result<()> {
         let bytes = serde_json::to_vec(memory).map_err(io::Error::other)?;
-        self.env.files.replace(&self.memory_file(), &bytes)
+        match self.env.files.replace(&self.memory_file(), &bytes) {
+            // The state directory was deleted under this process.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.env.files.make_dir(&self.shelf().dir)?;
+                self.env.files.replace(&self.memory_file(), &bytes)?;
+            }
+            written => written?,
+        }
+        self.memories.set(self.repo, memory);
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::record::NodeRef;
+    use crate::journal::state::Head;
 
     #[test]
     fn one_run_at_a_time_and_a_damaged_memory_is_none() {
@@ -238,5 +299,57 @@ mod tests {
         assert_eq!(local.slot(), Some(KeyId([7; 8])));
         std::fs::write(local.memory_file(), b"{").unwrap();
         assert_eq!(local.load(me), Memory { node: Some(me), ..Memory::default() });
+    }
+
+    /// A journal that ends with this record.
+    fn seen(seq: u64) -> Option<View> {
+        let mut view = View::empty("app".parse().unwrap(), RepoId([1; 16]));
+        let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
+        view.head = Some(Head { seq: Seq(seq), digest: Digest([9; 32]), node, time: jiff::Timestamp::UNIX_EPOCH });
+        Some(view)
+    }
+
+    #[test]
+    fn a_process_goes_on_with_what_it_remembered_where_its_directory_was_lost_or_set_back() {
+        let (dir, me) = (tempfile::tempdir().unwrap(), NodeId([1; 16]));
+        let memories = Memories::default();
+        let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap().recalling(&memories);
+        let own = Some(Own { boot: Digest([4; 32]), takeover: Digest([5; 32]), term: Term(6) });
+        let before = Memory { view: seen(3), node: Some(me), notes: Some(7), ..Memory::default() };
+        local.save(&before).unwrap();
+        let set_back = std::fs::read(local.memory_file()).unwrap();
+        let now = Memory { view: seen(5), own, ..before };
+        local.save(&now).unwrap();
+        assert!(!local.restore(me).unwrap());
+
+        let recalled = Memory { notes: None, ..now.clone() };
+        std::fs::write(local.memory_file(), set_back).unwrap();
+        assert_eq!(local.load(me), recalled, "the notes were set back as well");
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        assert_eq!(local.load(me), recalled);
+        assert!(local.restore(me).unwrap());
+        let other = Local::peek(&Env::host(), dir.path(), RepoId([1; 16]));
+        assert_eq!(other.load(me), recalled, "every process has it again");
+        assert_eq!(local.load(NodeId([2; 16])).own, None, "it is nobody else's");
+        // What another process saw meanwhile is newer.
+        let newer = Memory { view: seen(6), ..now };
+        other.save(&newer).unwrap();
+        assert_eq!(local.load(me), newer);
+        assert!(!local.restore(me).unwrap());
+    }
+
+    #[test]
+    fn what_an_earlier_version_remembered_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
+        let mut value = serde_json::to_value(Memory { view: seen(3), ..Memory::default() }).unwrap();
+        let fields = value.as_object_mut().unwrap();
+        for new in ["judged", "notes", "sighting", "twin"] {
+            fields.remove(new).unwrap();
+        }
+        fields.insert("suspected".to_owned(), 7.into());
+        fields["view"]["writers"] = serde_json::json!({ "01": { "seq": 3, "instance": "0101010101010101" } });
+        std::fs::write(local.memory_file(), serde_json::to_vec(&value).unwrap()).unwrap();
+        assert_eq!(local.load(NodeId([1; 16])).settled(), Some(Seq(3)));
     }
 }

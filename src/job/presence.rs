@@ -1,8 +1,11 @@
 //! What each node tells the others of itself: one small object below `live/`, by which whoever looks sees who else there is, when
 //! it was last there, and whether it runs the same program with the same config. No decision on who works rests on it.
 //!
-//! Only this node writes that object. Who finds there what none of its own processes wrote, and finds it again after having
-//! written over it, has a living twin that otherwise keeps still.
+//! Only this node writes that object. A node that finds there what none of its own processes wrote, and finds it again after having
+//! written over it, has a living twin that otherwise keeps still, or somebody who can write to the store plays it back: a person is
+//! warned, and nothing stops.
+
+use std::io;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -11,9 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, InstanceId, NodeId, RoleName};
 use crate::job::report::whoami::{PeerInfo, PeerSeen, Warning};
+use crate::job::repository::Repository;
 use crate::job::runner::Runner;
-use crate::repo::names;
-use crate::role::twin::{self, Suspicion};
+use crate::repo::{line, names};
+use crate::role::twin;
 use crate::store::{Store, StoreError};
 
 /// For so long a node that is there says nothing new.
@@ -31,6 +35,9 @@ const NODES_MAX: usize = 64;
 /// Objects fetched at once.
 const CONCURRENT_MAX: usize = 8;
 
+/// The most processes that may have written this node's object, for want of an answer: with more of them it is not known any more.
+const AUTHORS_MAX: usize = 32;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Presence {
     v: u32,
@@ -42,12 +49,19 @@ struct Presence {
 }
 
 /// What this node remembers of having told it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
     what: Digest,
     at: Timestamp,
-    /// What was there before was written by none of this node's processes.
-    stranger: bool,
+    /// The process whose words were there before, where that is none of this node's: it told of itself as this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stranger: Option<InstanceId>,
+    /// The same happened the time before that.
+    #[serde(default)]
+    again: bool,
+    /// This node's processes whose words may be there now; `None`: it is not known.
+    #[serde(default)]
+    by: Option<Vec<InstanceId>>,
 }
 
 impl Announced {
@@ -56,26 +70,21 @@ impl Announced {
         // A clock that was set back makes it due as well.
         self.what != what || now.duration_since(self.at).abs() >= INTERVAL
     }
+
+    /// The process that tells of itself as this node again and again, and is none of its own.
+    pub fn twin(&self) -> Option<InstanceId> {
+        self.stranger.filter(|_| self.again)
+    }
 }
 
-/// What announcing came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Done {
-    /// To be remembered.
-    pub(crate) announced: Announced,
-    /// A process with this node's ID that is none of its own writes there, again and again.
-    pub(crate) twin: Option<InstanceId>,
-}
-
-/// Tells that this node is here, if that is due. `own`: this node's processes. What fails is tried again by the next one who looks:
-/// nothing rests on it.
+/// Tells that this node is here, if that is due, and returns what is to be remembered. `intend` remembers beforehand that it may
+/// have been told. What fails is tried again by the next one who looks: nothing rests on it.
 pub(crate) async fn announce(
     runner: &Runner,
-    store: &dyn Store,
-    role: &RoleName,
-    before: Option<Announced>,
-    own: &[InstanceId],
-) -> Option<Done> {
+    repository: &Repository,
+    before: Option<&Announced>,
+    mut intend: impl FnMut(&Announced) -> io::Result<()>,
+) -> Option<Announced> {
     let node = PeerInfo {
         id: runner.node.id,
         name: runner.node.name.clone(),
@@ -87,30 +96,56 @@ pub(crate) async fn announce(
     if before.is_some_and(|before| !before.is_due(what, now)) {
         return None;
     }
+    let (store, role) = (repository.store.as_ref(), repository.role());
     let key = names::node(role, runner.node.id);
-    let tell = async {
-        let found = match store.get(&key).await {
-            Ok(bytes) => serde_json::from_slice::<Presence>(&bytes).ok().map(|found| found.instance),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error),
-        };
-        let presence = Presence { v: VERSION, node, instance: runner.instance, time: now };
-        let mut line = serde_json::to_vec(&presence).unwrap_or_default();
-        line.push(b'\n');
-        store.put(&key, Bytes::from(line)).await?;
-        Ok(found)
+    let failed = |error: &dyn std::fmt::Display| {
+        tracing::debug!("role {role}: the other nodes are not told of this one: {error}");
     };
-    match tell.await {
-        Ok(found) => {
-            let suspicion = twin::judge_presence(found, own, before.is_some_and(|before| before.stranger));
-            let announced = Announced { what, at: now, stranger: suspicion != Suspicion::None };
-            Some(Done { announced, twin: found.filter(|_| suspicion == Suspicion::Twin) })
-        }
+    // What is not sealed with the repository's key was written by an earlier version, or by who has none: it is no evidence.
+    let found = match store.get(&key).await {
+        Ok(object) => line::open(&object, &repository.keys).ok().and_then(read).map(|found| found.instance),
+        Err(error) if error.is_not_found() => None,
         Err(error) => {
-            tracing::debug!("role {role}: the other nodes are not told of this one: {error}");
+            failed(&error);
+            return None;
+        }
+    };
+    let own = before.and_then(|before| before.by.as_deref());
+    let stranger = found.filter(|found| twin::is_stranger(Some(*found), own));
+    if let Some(stranger) = stranger {
+        tracing::warn!(
+            "role {role}: process {stranger} told of itself as this node, and is none of its own: either this machine was set \
+             back to an earlier state, or it exists twice"
+        );
+    }
+    let again = stranger.is_some() && before.is_some_and(|before| before.stranger.is_some());
+    // It stays due until it is told.
+    let (was, at) = before.map_or((Digest([0; 32]), now), |before| (before.what, before.at));
+    let by = own.filter(|own| own.len() < AUTHORS_MAX || own.contains(&runner.instance)).map(|own| {
+        let others = own.iter().filter(|other| **other != runner.instance);
+        others.chain([&runner.instance]).copied().collect()
+    });
+    // Where there is nothing yet there is nothing that may be another's.
+    let by = by.or_else(|| (before.is_none() && found.is_none()).then(|| vec![runner.instance]));
+    let (last, met) = before.map_or((None, false), |before| (before.stranger, before.again));
+    if let Err(error) = intend(&Announced { what: was, at, stranger: last, again: met, by }) {
+        failed(&error);
+        return None;
+    }
+    let presence = Presence { v: VERSION, node, instance: runner.instance, time: now };
+    let object = line::seal(&serde_json::to_vec(&presence).unwrap_or_default(), &repository.keys);
+    match store.put(&key, Bytes::from(object)).await {
+        Ok(()) => Some(Announced { what, at: now, stranger, again, by: Some(vec![runner.instance]) }),
+        Err(error) => {
+            failed(&error);
             None
         }
     }
+}
+
+/// What stands in the first line of such an object. What another version writes there is that version's.
+fn read(object: &[u8]) -> Option<Presence> {
+    serde_json::from_slice(object.split(|&byte| byte == b'\n').next()?).ok()
 }
 
 /// The nodes but `me` that told of themselves within the last days, by label.
@@ -129,10 +164,7 @@ pub(crate) async fn peers(
     let alive = others.filter(|object| now.duration_since(object.modified) < GONE);
     let read = |object: crate::store::ObjectMeta| async move {
         match store.get(&object.key).await {
-            // What another version writes there is that version's.
-            Ok(bytes) => Ok(serde_json::from_slice::<Presence>(&bytes)
-                .ok()
-                .map(|presence| PeerSeen { node: presence.node, seen: object.modified })),
+            Ok(bytes) => Ok(read(&bytes).map(|presence| PeerSeen { node: presence.node, seen: object.modified })),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -156,8 +188,12 @@ mod tests {
     use crate::job::testing::Rig;
 
     /// As if the last word were longer ago than a node keeps quiet.
-    fn long_ago(done: Done) -> Announced {
-        Announced { at: done.announced.at - INTERVAL, ..done.announced }
+    fn long_ago(announced: Announced) -> Announced {
+        Announced { at: announced.at - INTERVAL, ..announced }
+    }
+
+    async fn tell(runner: &Runner, rig: &Rig, before: Option<&Announced>) -> Option<Announced> {
+        announce(runner, &rig.repository, before, |_| Ok(())).await
     }
 
     #[tokio::test]
@@ -167,9 +203,9 @@ mod tests {
         let east = rig.runner();
         let mut west = rig.runner();
         (west.node.id, west.node.name, west.config_hash) = (NodeId([2; 16]), "west".to_owned(), "other".to_owned());
-        let done = announce(&east, store, role, None, &[east.instance]).await.unwrap();
-        assert_eq!(announce(&east, store, role, Some(done.announced), &[east.instance]).await, None, "it is not due");
-        announce(&west, store, role, None, &[west.instance]).await.unwrap();
+        let told = tell(&east, &rig, None).await.unwrap();
+        assert_eq!(tell(&east, &rig, Some(&told)).await, None, "it is not due");
+        tell(&west, &rig, None).await.unwrap();
         rig.store.put(&format!("{}x", names::nodes_prefix(role)), Bytes::from("{}")).await.unwrap();
         let now = rig.env.clock.now();
         let seen = peers(store, role, east.node.id, now).await.unwrap();
@@ -179,32 +215,66 @@ mod tests {
         );
         assert_eq!(peers(store, role, east.node.id, now + GONE * 2).await.unwrap(), []);
         let changed = Runner { config_hash: "new".to_owned(), ..east };
-        assert!(announce(&changed, store, role, Some(done.announced), &[changed.instance]).await.is_some(), "at once");
+        assert!(tell(&changed, &rig, Some(&told)).await.is_some(), "at once");
     }
 
     #[tokio::test]
     async fn a_twin_that_only_stands_by_is_found() {
         let rig = Rig::new().await;
-        let (store, role) = (rig.store.as_ref(), &rig.role.name);
         let mine = rig.runner();
         let clone = Runner { instance: InstanceId([9; 8]), ..rig.runner() };
         // The clone has this node's past, and not its future.
-        let (own, theirs) = ([mine.instance], [mine.instance, clone.instance]);
-        let mut before = long_ago(announce(&mine, store, role, None, &own).await.unwrap());
+        let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
+        let mut theirs = before.clone();
         let mut found = Vec::new();
-        for _ in 0..3 {
-            let cloned = announce(&clone, store, role, None, &theirs).await.unwrap();
-            assert_eq!(cloned.twin, None, "it knows its past");
-            let done = announce(&mine, store, role, Some(before), &own).await.unwrap();
-            before = long_ago(done);
-            found.push(done.twin);
+        for round in 0..3 {
+            theirs = long_ago(tell(&clone, &rig, Some(&theirs)).await.unwrap());
+            assert_eq!(theirs.stranger.is_some(), round > 0, "it knows its past");
+            before = long_ago(tell(&mine, &rig, Some(&before)).await.unwrap());
+            found.push(before.twin());
         }
-        assert_eq!(
-            found,
-            [None, Some(clone.instance), Some(clone.instance)],
-            "once may be a machine that was set back"
-        );
-        let after = announce(&mine, store, role, Some(before), &own).await.unwrap();
-        assert!(after.twin.is_none() && !after.announced.stranger, "it is gone");
+        let twin = Some(clone.instance);
+        assert_eq!(found, [None, twin, twin], "once may be a machine that was set back");
+        let after = tell(&mine, &rig, Some(&before)).await.unwrap();
+        assert_eq!((after.twin(), after.stranger), (None, None), "it is gone");
+    }
+
+    #[tokio::test]
+    async fn only_what_is_known_and_sealed_is_evidence() {
+        let rig = Rig::new().await;
+        let mine = rig.runner();
+        let key = names::node(&rig.role.name, mine.node.id);
+        let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
+        // Anybody can write this, who can write to the store.
+        let forged = Presence {
+            v: VERSION,
+            node: PeerInfo { id: mine.node.id, name: "x".into(), version: "x".into(), config_hash: "x".into() },
+            instance: InstanceId([9; 8]),
+            time: rig.env.clock.now(),
+        };
+        for _ in 0..3 {
+            rig.store.put(&key, Bytes::from(serde_json::to_vec(&forged).unwrap())).await.unwrap();
+            before = long_ago(tell(&mine, &rig, Some(&before)).await.unwrap());
+            assert_eq!(before.stranger, None);
+        }
+        // A memory of an earlier version, or one that was lost, does not say whose words they were.
+        for before in [None, Some(Announced { by: None, ..before.clone() })] {
+            let next = Runner { instance: InstanceId([3; 8]), ..rig.runner() };
+            assert_eq!(tell(&next, &rig, before.as_ref()).await.unwrap().stranger, None);
+        }
+        // A process that dies before it hears that it has told is this node's all the same.
+        let mut intended = None;
+        let dying = Runner { instance: InstanceId([4; 8]), ..rig.runner() };
+        let before = long_ago(tell(&mine, &rig, None).await.unwrap());
+        let keep = |announced: &Announced| {
+            intended = Some(announced.clone());
+            Ok(())
+        };
+        announce(&dying, &rig.repository, Some(&before), keep).await.unwrap();
+        let after = tell(&mine, &rig, intended.as_ref()).await.unwrap();
+        assert_eq!(after.stranger, None);
+        // Where that cannot be remembered nothing is told.
+        let full = |_: &Announced| Err(io::ErrorKind::StorageFull.into());
+        assert_eq!(announce(&dying, &rig.repository, Some(&long_ago(after)), full).await, None);
     }
 }

@@ -10,6 +10,7 @@ use crate::ids::{InstanceId, RoleName, Term};
 use crate::job::backup::Content;
 use crate::job::cancel::Cancel;
 use crate::job::lease::Sessions;
+use crate::job::local::Memories;
 use crate::job::progress::Progress;
 use crate::journal::record::NodeRef;
 use crate::role::probe::{Context, HostSenses, Senses};
@@ -33,6 +34,8 @@ pub struct Runner {
     pub config_hash: String,
     /// What the leases of this process have in common.
     pub sessions: Sessions,
+    /// What this process remembers of its repositories, whatever becomes of the state directory.
+    pub memories: Memories,
     /// What is around it.
     pub surroundings: Surroundings,
 }

@@ -14,6 +14,7 @@ use crate::job::cancel::Cancel;
 use crate::job::init::init;
 use crate::job::inside::Archive;
 use crate::job::lease::Sessions;
+use crate::job::local::Memories;
 use crate::job::repository::Repository;
 use crate::job::runner::{Runner, Surroundings};
 use crate::job::seat::Seats;
@@ -96,6 +97,7 @@ impl Rig {
             cancel: Cancel::new(),
             progress: Arc::default(),
             config_hash: String::new(),
+            memories: Memories::default(),
             surroundings: Surroundings::default(),
             sessions: Sessions::default(),
         }

@@ -26,7 +26,7 @@ use crate::job::inside::{Archive, Reading, info};
 use crate::job::known::Place;
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
-use crate::job::presence;
+use crate::job::presence::{self, Announced};
 use crate::job::report::whoami::{
     Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, PeerSeen, Reason, RoleStatus, State, StoreState, StoreStatus,
     TermInfo, Warning, WhoamiReport,
@@ -55,6 +55,8 @@ pub struct Asker<'a> {
     pub settings: &'a Settings,
     /// `--node NAME`.
     pub name: Option<&'a str>,
+    /// Who this node is, if a daemon said so.
+    pub told: Option<NodeId>,
     /// Where this node keeps its state, if it has a place for it.
     pub state_dir: Option<&'a Path>,
     /// The clocks.
@@ -69,7 +71,8 @@ pub async fn whoami(
     roles: &[&RoleSettings],
     connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
 ) -> WhoamiReport {
-    let (id, label) = identity::peek(asker.state_dir, asker.name);
+    let (stored, label) = identity::peek(asker.state_dir, asker.name);
+    let id = asker.told.or(stored);
     // Somebody without an identity never had a role, as any ID tells that nobody has.
     let node = id.unwrap_or_else(|| NodeId(asker.env.random_bytes()));
     let connected = connect.boxed().shared();
@@ -386,7 +389,7 @@ fn status(
 fn is_only(node: NodeId, view: &View) -> bool {
     let snapshots = view.state.snapshots.iter().map(|snapshot| snapshot.node.id);
     let Some(holder) = view.state.holder.as_ref().map(|holder| holder.node.id) else { return false };
-    snapshots.chain([holder]).chain(view.writers.keys().copied()).all(|id| id == node)
+    snapshots.chain([holder]).chain(view.authors.keys().copied()).all(|id| id == node)
 }
 
 fn warnings(looked: &Looked, plan: Option<&Plan>, node: NodeId, now: Timestamp) -> Vec<Warning> {
@@ -398,6 +401,8 @@ fn warnings(looked: &Looked, plan: Option<&Plan>, node: NodeId, now: Timestamp) 
         warnings.push(Warning::StoreRolledBack);
     }
     warnings.extend(looked.head.clone());
+    let twin = looked.memory.announced.as_ref().and_then(Announced::twin);
+    warnings.extend(twin.map(|other| Warning::Twin { other }));
     if let Some(seconds) = looked.state.clock_offset_seconds
         && election::is_off(SignedDuration::from_secs(seconds))
     {

@@ -16,7 +16,7 @@ use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId
 use crate::journal::record::{Body, Changes, Cost, NodeRef, PruneBody, Record, TakeoverWhy};
 use crate::role::commits::SlotCommits;
 use crate::role::present;
-use crate::role::twin::Newest;
+use crate::role::twin::{self, Authorship};
 
 /// How many slots of forgotten snapshots are remembered.
 const PAST_SLOTS_KEPT: usize = 64;
@@ -204,10 +204,10 @@ pub struct View {
     /// Kinds of records that were read past without being understood.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unknown_kinds: Vec<String>,
-    /// Each node's newest record, of those that were read one by one. Operators' acts are left out: they may come from anywhere, by
-    /// processes that this node's state directory has never seen.
+    /// Each node's last processes by their newest records, of those that were read one by one. Operators' acts are left out: they may
+    /// come from anywhere, by processes that this node's state directory has never seen.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub writers: BTreeMap<NodeId, Newest>,
+    pub authors: BTreeMap<NodeId, Vec<Authorship>>,
     /// When the repository was made, as its `format` says; `None`: whoever read this did not say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub created: Option<Timestamp>,
@@ -252,8 +252,8 @@ pub enum FoldError {
 impl View {
     /// A journal without records.
     pub fn empty(role: RoleName, repo: RepoId) -> Self {
-        let (state, writers) = (State::default(), BTreeMap::new());
-        Self { role, repo, head: None, state, unknown_kinds: Vec::new(), writers, created: None }
+        let (state, authors) = (State::default(), BTreeMap::new());
+        Self { role, repo, head: None, state, unknown_kinds: Vec::new(), authors, created: None }
     }
 
     /// The number that the next record gets.
@@ -294,8 +294,8 @@ impl View {
         let before = record.seq.0.checked_sub(1).filter(|&seq| seq > 0)?;
         let head = Head { seq: Seq(before), digest: record.prev?, node: record.node.clone(), time: record.time };
         let (role, repo) = (record.role.clone(), record.repo);
-        let (unknown_kinds, writers) = (Vec::new(), BTreeMap::new());
-        Some(View { role, repo, head: Some(head), state, unknown_kinds, writers, created: None })
+        let (unknown_kinds, authors) = (Vec::new(), BTreeMap::new());
+        Some(View { role, repo, head: Some(head), state, unknown_kinds, authors, created: None })
     }
 
     /// Adds the next record, whose object has this digest.
@@ -378,7 +378,8 @@ impl View {
             }
         }
         if !record.body.is_operators() {
-            self.writers.insert(record.node.id, Newest { seq: record.seq, instance: record.instance });
+            let authors = self.authors.entry(record.node.id).or_default();
+            twin::add_author(authors, Authorship { seq: record.seq, instance: record.instance });
         }
         self.head = Some(Head { seq: record.seq, digest, node: record.node.clone(), time: record.time });
         Ok(())
@@ -522,7 +523,7 @@ pub(crate) mod tests {
         push(&mut view, &clone).unwrap();
         assert_eq!(view.state.clones, BTreeSet::from([NodeId([2; 16])]));
         assert_eq!(view.state.holder.as_ref().unwrap().node, node(1), "it changes nothing else");
-        assert_eq!(view.writers[&NodeId([2; 16])].seq, Seq(2));
+        assert_eq!(view.authors[&NodeId([2; 16])].last().unwrap().seq, Seq(2));
     }
 
     #[test]
@@ -575,8 +576,8 @@ pub(crate) mod tests {
     fn what_operators_do_says_nothing_of_who_writes_where() {
         let mut view = empty();
         add(&mut view, 1, takeover());
-        let writers = view.writers.clone();
-        assert_eq!(writers.keys().collect::<Vec<_>>(), [&NodeId([1; 16])]);
+        let authors = view.authors.clone();
+        assert_eq!(authors.keys().collect::<Vec<_>>(), [&NodeId([1; 16])]);
         let pause = Body::Pause(PauseBody { until: None, why: None });
         for body in [pause, Body::Resume] {
             let mut record = next(&view, 2, body);
@@ -586,7 +587,7 @@ pub(crate) mod tests {
         for why in [TakeoverWhy::Operator, TakeoverWhy::Adopt] {
             add(&mut view, 2, Body::Takeover(Takeover::new(why)));
         }
-        assert_eq!(view.writers, writers);
+        assert_eq!(view.authors, authors);
     }
 
     #[test]

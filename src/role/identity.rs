@@ -104,6 +104,43 @@ pub enum IdentityError {
         /// Why.
         source: io::Error,
     },
+    /// It was another node's all of a sudden.
+    #[error(
+        "this process is node {was}, and its identity {} is node {is} now: the state directory was replaced, or `runner init \
+         --new-identity` was run. Start it again to go on as node {is}, or put the former directory back first to go on as node {was}",
+        path.display()
+    )]
+    Replaced {
+        /// The identity's file.
+        path: PathBuf,
+        /// Whom this process works as.
+        was: NodeId,
+        /// What the file says.
+        is: NodeId,
+    },
+    /// It is gone, and cannot be written again.
+    #[error(
+        "this node's identity {} was deleted while node {id} works with it, and cannot be written again ({source}); without it \
+         every other process here would be another node",
+        path.display()
+    )]
+    Lost {
+        /// The identity's file.
+        path: PathBuf,
+        /// Whom this process works as.
+        id: NodeId,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// How a process that works as a node finds its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is as it was.
+    There,
+    /// It was gone or damaged, and is written again.
+    Restored,
 }
 
 /// Where a node keeps its state: `explicit`, else `/var/lib/runner` as root, else `$XDG_STATE_HOME/runner`, else
@@ -162,12 +199,50 @@ impl Node {
         let path = state_dir.join(FILE);
         let (id, origin) =
             identity(state_dir, &Machine::here(), env).map_err(|source| IdentityError::File { path, source })?;
+        Ok(Self::named(id, origin, name, env))
+    }
+
+    /// The node that the daemon on this host says it is, whatever has become of the state directory. Makes nothing.
+    pub fn told(id: NodeId, name: Option<&str>, env: &Env) -> Self {
+        Self::named(id, Origin::Kept, name, env)
+    }
+
+    fn named(id: NodeId, origin: Origin, name: Option<&str>, env: &Env) -> Self {
         let hostname = hostname();
         // A host without a name still has an ID.
         let fallback = if hostname.is_empty() { id.to_string() } else { hostname.clone() };
         let label = name.map_or(fallback, str::to_owned);
-        Ok(Self { id, label, hostname, instance: InstanceId(env.random_bytes()), origin })
+        Self { id, label, hostname, instance: InstanceId(env.random_bytes()), origin }
     }
+}
+
+/// Sees to it that the state directory goes on saying what the living process that works as `id` knows: with the file gone, the
+/// next process would make an identity of its own, and the two would take roles from each other.
+///
+/// # Errors
+/// It says another one ([`IdentityError::Replaced`]), cannot be read, or is gone and cannot be written again
+/// ([`IdentityError::Lost`]).
+pub fn keep(state_dir: &Path, id: NodeId) -> Result<Kept, IdentityError> {
+    let path = state_dir.join(FILE);
+    let look = || match read(&path) {
+        Ok(Found::Identity(stored)) if stored.id == id => Ok(Some(Kept::There)),
+        Ok(Found::Identity(stored)) => Err(IdentityError::Replaced { path: path.clone(), was: id, is: stored.id }),
+        Ok(Found::Nothing | Found::Damaged) => Ok(None),
+        Err(source) => Err(IdentityError::File { path: path.clone(), source }),
+    };
+    if let Some(kept) = look()? {
+        return Ok(kept);
+    }
+    let lost = |source| IdentityError::Lost { path: path.clone(), id, source };
+    file::make_dir(state_dir).map_err(lost)?;
+    let lock = Lock::try_take(&state_dir.join(LOCK)).map_err(lost)?;
+    // Another process that makes an identity at this moment is looked at the next time.
+    let _lock = lock.ok_or_else(|| lost(io::ErrorKind::WouldBlock.into()))?;
+    if let Some(kept) = look()? {
+        return Ok(kept);
+    }
+    write(&path, &Stored { id, machine: Machine::here() }).map_err(lost)?;
+    Ok(Kept::Restored)
 }
 
 /// Who this node is, for somebody who only looks and makes nothing: the identity, if there is one already that is this
@@ -354,6 +429,33 @@ mod tests {
         });
         assert!(found.iter().all(|(id, _)| *id == found[0].0));
         assert_eq!(found.iter().filter(|(_, origin)| *origin == Origin::First).count(), 1);
+    }
+
+    #[test]
+    fn a_living_process_keeps_its_identity() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("state");
+        std::fs::create_dir(&dir).unwrap();
+        let node = Node::open(&dir, None, &Env::host()).unwrap();
+        assert_eq!(keep(&dir, node.id).unwrap(), Kept::There);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(keep(&dir, node.id).unwrap(), Kept::Restored);
+        std::fs::write(dir.join(FILE), "").unwrap();
+        assert_eq!(keep(&dir, node.id).unwrap(), Kept::Restored);
+        assert_eq!(Node::open(&dir, None, &Env::host()).unwrap().id, node.id);
+        assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+
+        let other = renew(&dir, &Env::host()).unwrap();
+        let replaced = keep(&dir, node.id).unwrap_err();
+        assert!(matches!(replaced, IdentityError::Replaced { was, is, .. } if was == node.id && is == other));
+        assert_eq!(peek(Some(&dir), None).0, Some(other), "nothing is written over it");
+        // It cannot be written, or it cannot be told.
+        std::fs::remove_dir_all(&dir).unwrap();
+        std::fs::write(&dir, "").unwrap();
+        assert!(matches!(keep(&dir, node.id).unwrap_err(), IdentityError::File { .. } | IdentityError::Lost { .. }));
+        std::fs::remove_file(&dir).unwrap();
+        std::fs::create_dir_all(dir.join(FILE)).unwrap();
+        assert!(matches!(keep(&dir, node.id).unwrap_err(), IdentityError::File { .. }));
     }
 
     #[test]

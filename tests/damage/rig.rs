@@ -13,6 +13,7 @@ use runner::job::backup::{Ask, Opening};
 use runner::job::cancel::Cancel;
 use runner::job::init::init;
 use runner::job::lease::Sessions;
+use runner::job::local::Memories;
 use runner::job::progress::Progress;
 use runner::job::prune::{self, Pruned};
 use runner::job::report::verified::VerifyReport;
@@ -183,6 +184,7 @@ impl Rig {
             cancel: Cancel::new(),
             progress: Arc::default(),
             config_hash: String::new(),
+            memories: Memories::default(),
             surroundings: Surroundings::default(),
             sessions: Sessions::default(),
         }

@@ -61,6 +61,63 @@ fn both_sides_find_out_and_stop_until_each_is_a_node_of_its_own() {
     site.node("north").run(["verify", "app"]).expect(0);
 }
 
+/// The kinds of the records.
+fn kinds(site: &Site) -> Vec<String> {
+    site.records().iter().map(|record| record["kind"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What is noted about who appends.
+fn notes(site: &Site, node: &str) -> Vec<String> {
+    let repositories = site.path(&format!("state-{node}")).join("repositories");
+    let repository = std::fs::read_dir(repositories).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(repository.join("authors")).unwrap();
+    text.lines().skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn looking_is_no_evidence() {
+    let site = Site::new("every = \"36500d\"\njitter = \"0s\"\n");
+    site.write("file", "content");
+    site.init();
+    let east = site.node("east");
+    east.run(["backup", "app", "--scheduled"]).expect(0);
+    for round in 0..3 {
+        // Each backup is by a process of its own, and so is each look between them.
+        site.write("file", format!("content {round}"));
+        assert_eq!(words(&east.run(["backup", "app"]).expect(0)), "");
+        let noted = notes(&site, "east");
+        for _ in 0..20 {
+            assert_eq!(words(&east.run(["backup", "app", "--scheduled"]).expect(0)), "");
+        }
+        assert_eq!(notes(&site, "east"), noted, "who only looks leaves nothing");
+    }
+    assert!(!kinds(&site).contains(&"clone".to_owned()));
+}
+
+#[test]
+fn what_was_noted_and_is_lost_is_no_evidence() {
+    let site = Site::new("");
+    site.write("file", "content");
+    site.init();
+    let east = site.node("east");
+    let repositories = site.path("state-east").join("repositories");
+    for lost in ["authors", "memory.json", "both", "damaged"] {
+        for _ in 0..2 {
+            assert_eq!(words(&east.run(["backup", "app"]).expect(0)), "");
+        }
+        let repository = std::fs::read_dir(&repositories).unwrap().next().unwrap().unwrap().path();
+        match lost {
+            "both" => std::fs::remove_dir_all(&repositories).unwrap(),
+            "damaged" => std::fs::write(repository.join("authors"), "\0\0\0").unwrap(),
+            file => std::fs::remove_file(repository.join(file)).unwrap(),
+        }
+        for _ in 0..2 {
+            assert_eq!(words(&east.run(["backup", "app"]).expect(0)), "", "{lost}");
+        }
+    }
+    assert!(!kinds(&site).contains(&"clone".to_owned()));
+}
+
 #[test]
 fn a_machine_that_was_set_back_is_warned_once_and_goes_on() {
     let site = Site::leased("takeover_delay = \"0s\"\n");

@@ -14,6 +14,7 @@ use runner::ids::{InstanceId, NodeId};
 use runner::job::cancel::Cancel;
 use runner::job::guard::{self, Request};
 use runner::job::lease::Sessions;
+use runner::job::local::Memories;
 use runner::job::operate::Operator;
 use runner::job::prune::{self, PruneError};
 use runner::job::report::pruned::PruneReport;
@@ -221,6 +222,7 @@ impl Cluster {
             progress: Arc::default(),
             config_hash: String::new(),
             sessions,
+            memories: Memories::default(),
             surroundings,
         }
     }

@@ -13,6 +13,7 @@ use runner::ids::{InstanceId, RoleName};
 use runner::job::backup::{BackupError, Content};
 use runner::job::cancel::Cancel;
 use runner::job::guard::{GuardError, Reason};
+use runner::job::local::Memories;
 use runner::job::prune::PruneError;
 use runner::job::report::pruned::PruneReport;
 use runner::job::report::{Outcome, RoleReport};
@@ -176,7 +177,7 @@ impl Mouth {
             judge: Arc::clone(&self.judge),
         });
         let surroundings = Surroundings { senses: eyes.clone(), content: Some(eyes) };
-        Runner { instance, surroundings, cancel: Cancel::new(), ..runner.clone() }
+        Runner { instance, surroundings, memories: Memories::default(), cancel: Cancel::new(), ..runner.clone() }
     }
 }
 

@@ -46,6 +46,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::OnlyNode => "alone",
         Warning::Drift { .. } => "drift",
         Warning::FutureDates(_) => "future",
+        Warning::Twin { .. } => "twin",
     };
     let all: Vec<&str> = role.warnings.iter().filter(|warning| !is_note(warning)).map(word).collect();
     if all.is_empty() { NONE.to_owned() } else { all.join(",") }

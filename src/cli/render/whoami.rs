@@ -283,6 +283,10 @@ pub(super) fn warning(role: &RoleName, warning: &Warning, view: &View) -> String
         Warning::JournalHead { why, .. } => {
             format!("no backup can be made, because the journal cannot be written: {why}")
         }
+        Warning::Twin { other } => format!(
+            "process {other} tells of itself as this node, again and again, and is none of its own. If a machine was copied \
+             with its state directory, stop the copy or make it a node of its own there: runner init --new-identity"
+        ),
         Warning::StoreRolledBack => {
             "the store shows less than this node has seen already: it was rolled back. Stop backups and find out by \
              whom"
@@ -329,6 +333,7 @@ fn health(role: &RoleStatus) -> Health {
         | Warning::FutureDates(_)
         | Warning::StoreUnreadable
         | Warning::Drift { .. }
+        | Warning::Twin { .. }
         | Warning::JournalHead { lost: false, .. } => Health::Warning,
     });
     let state = match role.state {

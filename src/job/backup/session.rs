@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::config::RoleSettings;
 use crate::ids::{ChunkId, IndexId, Seq};
 use crate::job::backup::pipeline::Gathered;
-use crate::job::backup::{Ask, BackupError, Committed, brought, emptiness, tree};
+use crate::job::backup::{Ask, BackupError, Committed, advance, brought, emptiness, note, tree};
 use crate::job::cache::{Bound, CacheWriter};
 use crate::job::local::{Local, LocalLock, Memory};
 use crate::job::progress::{Phase, Progress};
@@ -70,7 +70,8 @@ impl Session<'_> {
             // Another run may be remembering something else.
             return Ok(());
         }
-        self.remember(&Memory { view: Some(self.view.clone()), ..self.memory.clone() })
+        advance(self.runner, &self.local, &mut self.memory, &self.view);
+        self.remember(&self.memory)
     }
 
     /// Lets other runs of this host at the repository, for as long as something goes on that does not touch it.
@@ -212,7 +213,9 @@ impl Session<'_> {
         let view = appended?;
         let snapshot = view.state.snapshots.last().cloned().expect("a snapshot was just appended");
         self.keep_cache(cache, &snapshot, &nodes);
-        self.remember(&Memory { view: Some(view), clean: Some(snapshot.id), ..self.memory.clone() })
+        let mut memory = Memory { clean: Some(snapshot.id), ..self.memory.clone() };
+        advance(self.runner, &self.local, &mut memory, &view);
+        self.remember(&memory)
             // It is committed; a memory that cannot be written costs the next run time.
             .unwrap_or_else(|error| tracing::warn!("the local state cannot be written: {error}"));
         Ok(Committed {
@@ -231,6 +234,7 @@ impl Session<'_> {
     async fn append_to(&self, mut view: View, body: &Body, slot: Option<Timestamp>) -> Result<View, BackupError> {
         for _ in 0..COMMIT_ATTEMPTS {
             self.await_permit().await?;
+            note(self.runner, &self.local, &view).await?;
             self.appending.store(view.head.as_ref().map_or(0, |head| head.seq.0) + 1, Ordering::Relaxed);
             let appended = self.journal.append(&self.permit, &view, body.clone(), slot).await;
             self.appending.store(0, Ordering::Relaxed);

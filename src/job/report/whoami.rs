@@ -312,6 +312,11 @@ pub enum Warning {
         /// Its ID.
         repository: RepoId,
     },
+    /// A process that is none of this node's tells of itself as this node, again and again.
+    Twin {
+        /// The process.
+        other: InstanceId,
+    },
     /// The journal cannot be written.
     JournalHead {
         /// Its head in etcd is lost, or the config has no way there; else etcd does not answer.

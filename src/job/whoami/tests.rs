@@ -26,7 +26,14 @@ fn settings(rig: &Rig) -> Settings {
 /// What `whoami` says of the rig's role.
 async fn ask(rig: &Rig, store: Result<Arc<dyn Store>, StoreError>, patience: Duration) -> (NodeInfo, RoleStatus) {
     let (settings, state_dir) = (settings(rig), rig.state_dir());
-    let asker = Asker { settings: &settings, name: Some("east"), state_dir: Some(&state_dir), env: &rig.env, patience };
+    let asker = Asker {
+        settings: &settings,
+        name: Some("east"),
+        told: None,
+        state_dir: Some(&state_dir),
+        env: &rig.env,
+        patience,
+    };
     let mut report = whoami(&asker, &[&rig.role], async { store }).await;
     (report.node, report.roles.pop().unwrap())
 }
@@ -216,7 +223,14 @@ async fn is_active_asks_probes_alone() {
     let mut rig = Rig::new().await;
     let active = async |rig: &Rig| {
         let settings = settings(rig);
-        let asker = Asker { settings: &settings, name: Some("east"), state_dir: None, env: &rig.env, patience: SHORT };
+        let asker = Asker {
+            settings: &settings,
+            name: Some("east"),
+            told: None,
+            state_dir: None,
+            env: &rig.env,
+            patience: SHORT,
+        };
         is_active(&asker, &rig.role, std::future::pending()).await
     };
     assert_eq!(active(&rig).await, State::Active);

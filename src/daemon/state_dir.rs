@@ -1,0 +1,113 @@
+//! The state directory under a daemon that goes on for months: it may be deleted, set back or replaced beneath it. The daemon is the
+//! one that knows better: it writes its identity and its memories again, and makes its socket again. Where the directory says that
+//! this is another node by now there would be two on one machine, and it stops.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::DaemonError;
+use super::socket::{Reception, Socket, SocketError};
+use crate::env::Env;
+use crate::ids::NodeId;
+use crate::job::local::{Local, Memories, REPOSITORIES};
+use crate::role::identity::{self, IdentityError, Kept};
+
+/// How often it is looked at: a small file is read. Meanwhile other processes ask the daemon who this node is.
+pub(super) const INTERVAL: Duration = Duration::from_secs(2);
+
+/// For so long an identity that cannot be written again is tried: a disk may be full for a moment, or be mounted again.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What the daemon keeps in it.
+pub(super) struct StateDir {
+    pub(super) dir: PathBuf,
+    pub(super) node: NodeId,
+    pub(super) env: Env,
+    /// What the roles' tasks remember.
+    pub(super) memories: Memories,
+    pub(super) reception: Reception,
+    pub(super) socket: Socket,
+    /// The directories whose files are not looked at one by one, by device and number. Where these are others, those are.
+    pub(super) seen: Vec<Option<(u64, u64)>>,
+    /// What was wrong with it when it was last looked at, and since when, as boot time.
+    pub(super) trouble: Option<(String, Duration)>,
+}
+
+impl StateDir {
+    /// Puts right what can be.
+    ///
+    /// # Errors
+    /// The daemon cannot go on as this node.
+    pub(super) fn look(&mut self) -> Result<(), DaemonError> {
+        match identity::keep(&self.dir, self.node) {
+            Ok(Kept::There) => {}
+            Ok(Kept::Restored) => {
+                tracing::error!(
+                    "the state directory {} lost this node's identity while this daemon ran; it is written again, as node {}. What \
+                     deletes files there should be found: caches are lost each time",
+                    self.dir.display(),
+                    self.node
+                );
+            }
+            Err(error @ IdentityError::Lost { .. }) => {
+                if self.is_troubled(&error) >= PATIENCE {
+                    return Err(error.into());
+                }
+                return Ok(());
+            }
+            Err(error @ IdentityError::Replaced { .. }) => return Err(error.into()),
+            // Whether it is there cannot be told.
+            Err(error) => {
+                self.is_troubled(&error);
+                return Ok(());
+            }
+        }
+        let dirs = [self.dir.clone(), self.dir.join(REPOSITORIES)];
+        let found = dirs.iter().map(|dir| std::fs::metadata(dir).ok().map(|meta| (meta.dev(), meta.ino()))).collect();
+        if self.seen != found {
+            self.restore_memories();
+            self.seen = found;
+        }
+        match self.socket.keep(&self.reception) {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("the daemon's socket was gone; it is made again"),
+            Err(error @ SocketError::Busy { .. }) => return Err(error.into()),
+            Err(error) => {
+                self.is_troubled(&error);
+                return Ok(());
+            }
+        }
+        self.trouble = None;
+        Ok(())
+    }
+
+    /// Says what is wrong, once, and returns for how long it has been.
+    fn is_troubled(&mut self, error: &dyn std::fmt::Display) -> Duration {
+        let (now, text) = (self.env.clock.boottime(), error.to_string());
+        if self.trouble.as_ref().is_none_or(|(was, _)| *was != text) {
+            tracing::error!("{text}");
+        }
+        let since = self.trouble.take().map_or(now, |(_, since)| since);
+        self.trouble = Some((text, since));
+        now.saturating_sub(since)
+    }
+
+    /// Other processes of this node go on under the takeovers that the daemon remembers.
+    fn restore_memories(&self) {
+        for repo in self.memories.repositories() {
+            let restored = Local::open(&self.env, &self.dir, repo).map(|local| {
+                let local = local.recalling(&self.memories);
+                // A process that has the lock is about to remember more.
+                local.lock().is_ok().then(|| local.restore(self.node))
+            });
+            match restored {
+                Ok(Some(Err(error))) => {
+                    tracing::warn!("what was remembered of repository {repo} is not written again: {error}")
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!("what was remembered of repository {repo} is not written again: {error}"),
+            }
+        }
+    }
+}
