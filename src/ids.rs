@@ -104,6 +104,10 @@ byte_id!(
     RepoId, 16, "repository ID"
 );
 byte_id!(
+    /// A role's schedule: the start of the BLAKE3 of what its slots follow from. Two schedules with the same ID have the same slots.
+    ScheduleId, 8, "schedule ID"
+);
+byte_id!(
     /// One machine running `runner`: random, kept in the state directory.
     NodeId, 16, "node ID"
 );

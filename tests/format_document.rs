@@ -168,6 +168,7 @@ fn a_record() {
         store_time: None,
         slot: None,
         last_slot: None,
+        schedule: None,
         prev: None,
         body: Body::Takeover(Takeover::new(TakeoverWhy::First)),
         state: None,

@@ -23,6 +23,7 @@ use crate::config::{RoleSettings, Settings, starter};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
+use crate::job::operate::Change;
 use crate::job::progress::Progress;
 use crate::job::prune::Pruned;
 use crate::job::report::Outcome;
@@ -532,7 +533,7 @@ async fn operate(session: &mut Session, role: &RoleName, act: &wire::Act) -> Res
     // Not stopped in the middle: what an act came to must be told.
     let acted = wire::operate(&context, settings, act).await?;
     session.report(|| render::operated::acted(&acted, &context.view()), || json::acted(&acted))?;
-    Ok(Exit::Done)
+    Ok(if matches!(acted.change, Change::ClockOff { .. }) { Exit::Unknown } else { Exit::Done })
 }
 
 async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {

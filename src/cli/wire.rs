@@ -114,7 +114,7 @@ pub async fn backup(
     let runner = runner(context, progress).await?;
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let teller = Arc::new(teller(context, &runner, &context.settings.notify));
-    let plan = Plan::new(role, &context.settings.timezone)?;
+    let plan = Plan::of(role, &context.settings)?;
     let watch = Watch::new(Arc::clone(&teller), context.env.clone(), role.name.clone(), &runner.node, plan);
     let hooks = Hooks::new(&runner, role);
     hooks.recover().await;
@@ -402,7 +402,7 @@ pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify
 
 /// What a role's journal tells of the time from `since` on.
 pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> Result<RoleAudit, Error> {
-    let plan = Plan::new(role, &context.settings.timezone)?;
+    let plan = Plan::of(role, &context.settings)?;
     let store = open::store(context).await?;
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let remembered = move |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();

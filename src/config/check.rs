@@ -87,7 +87,8 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
             let etcd = etcd.flatten();
             let (hash, warnings) = (String::new(), found.warnings);
             let journal_at = journal_at.unwrap_or_else(Place::nowhere);
-            Ok(Settings { files, hash, timezone, store, journal_at, etcd, notify, roles, warnings }.hashed())
+            Ok(Settings { files, modified: None, hash, timezone, store, journal_at, etcd, notify, roles, warnings }
+                .hashed())
         }
         _ => {
             let order = |p: &Problem| {
@@ -542,6 +543,7 @@ pub(super) fn for_flags(
     let store = StoreSettings::new(url, key);
     let settings = Settings {
         files: Vec::new(),
+        modified: None,
         hash: String::new(),
         timezone: jiff::tz::TimeZone::UTC,
         store,

@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::document::{self, Table};
 use super::error::{ConfigError, Place, Problem};
 use super::{Host, Settings, check, raw};
@@ -42,7 +44,11 @@ pub(super) fn load(flag: Option<&Path>, host: &Host) -> Result<Settings, ConfigE
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() { parse(&texts, host) } else { Err(ConfigError { problems }) }
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+    let settings = parse(&texts, host)?;
+    Ok(Settings { modified: settings.files.iter().filter_map(|file| modified(file)).max(), ..settings })
 }
 
 pub(super) fn parse(texts: &[(PathBuf, String)], host: &Host) -> Result<Settings, ConfigError> {
@@ -79,6 +85,10 @@ fn fragments(main: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     });
     names.sort();
     names.into_iter().map(|name| directory.join(name)).collect()
+}
+
+fn modified(file: &Path) -> Option<Timestamp> {
+    Timestamp::try_from(std::fs::metadata(file).ok()?.modified().ok()?).ok()
 }
 
 fn read(file: &Path) -> Result<String, Problem> {

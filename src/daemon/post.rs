@@ -88,7 +88,7 @@ impl Post {
         turns: watch::Sender<u64>,
     ) {
         let Self { runner, settings, role, stores, limits, voice, teller, observe, prune_interval } = self;
-        let plan = match Plan::new(&role, &settings.timezone) {
+        let plan = match Plan::of(&role, &settings) {
             Ok(plan) => plan,
             Err(error) => {
                 let why = error.to_string();

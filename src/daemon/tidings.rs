@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::ids::{NodeId, RoleName, Term};
 use crate::job::audit;
 use crate::job::report::audited::Finding;
+use crate::journal::future::{FutureDates, future_dates};
 use crate::journal::record::TakeoverWhy;
 use crate::journal::state::{Paused, View};
 use crate::notice::event::{Event, Kind};
@@ -38,6 +39,7 @@ pub(super) struct Glimpse {
     duplicates: Vec<(Timestamp, u64)>,
     /// What the newest snapshot could not read.
     unreadable: u64,
+    future: Option<FutureDates>,
 }
 
 impl Glimpse {
@@ -63,6 +65,8 @@ impl Glimpse {
             paused: state.paused.clone(),
             duplicates: audit::duplicates(state, since).into_iter().filter_map(duplicate).collect(),
             unreadable: state.snapshots.last().map_or(0, |snapshot| snapshot.changes.unreadable),
+            // Which clock is to blame is asked by nobody here.
+            future: future_dates(view, NodeId([0; NodeId::LEN]), now, None),
         }
     }
 
@@ -166,8 +170,15 @@ impl Sight<'_> {
         is_old.then(|| Event { detail: paused.why.clone(), time: paused.time, ..self.event(Kind::PausedTooLong) })
     }
 
-    /// What an audit found, as far as it is not seen in the state.
-    pub(super) fn anomalies(&self, findings: &[Finding]) -> Vec<Event> {
+    /// Records that are dated beyond the present, as far as a state tells.
+    pub(super) fn future(&self, glimpse: &Glimpse) -> Option<Event> {
+        let future = glimpse.future.as_ref()?;
+        let detail = future.node.as_ref().map(|node| node.name.clone());
+        Some(Event { mark: "future".to_owned(), count: Some(future.count), detail, ..self.event(Kind::Anomaly) })
+    }
+
+    /// What an audit found, and what is seen in the state.
+    pub(super) fn anomalies(&self, findings: &[Finding], glimpse: &Glimpse) -> Vec<Event> {
         let anomaly = |finding: &Finding| {
             let (mark, count, detail) = match finding {
                 Finding::SameChanges(streak) => ("same_changes", streak.runs, None),
@@ -183,7 +194,7 @@ impl Sight<'_> {
             Some(Event { mark: mark.to_owned(), count: Some(count), detail, ..self.event(Kind::Anomaly) })
         };
         let mut events: Vec<Event> = Vec::new();
-        for event in findings.iter().filter_map(anomaly) {
+        for event in findings.iter().filter_map(anomaly).chain(self.future(glimpse)) {
             // Of several of one kind the first is told.
             if events.iter().all(|other| other.mark != event.mark) {
                 events.push(event);
@@ -280,6 +291,8 @@ mod tests {
             "nobody has it"
         );
         view.state.last_slot = Some(at(60));
+        assert_eq!(Glimpse::of(&view, at(0)).future.map(|future| future.latest), Some(at(60)));
+        assert_eq!(Glimpse::of(&view, at(55)).future, None);
         let failure = |after| Event { after, ..Event::new(Kind::Failed, view.role.clone(), "east".to_owned(), at(5)) };
         let glimpse = Glimpse { committed: Some(at(9)), snapshot: Some(7), ..Glimpse::default() };
         assert!(glimpse.is_after(&failure(None)) && glimpse.is_after(&failure(Some(6))));

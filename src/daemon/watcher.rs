@@ -233,7 +233,7 @@ impl Watch {
     pub fn audited(&self, findings: &[Finding]) {
         let seen = self.seen();
         let watcher = seen.glimpse.watcher(self.node, seen.vouched);
-        let anomalies = self.sight(&seen).anomalies(findings);
+        let anomalies = self.sight(&seen).anomalies(findings, &seen.glimpse);
         self.teller.tell(|ledger, now| self.settle(ledger, vec![(Kind::Anomaly, anomalies)], watcher, now));
     }
 
@@ -252,6 +252,10 @@ impl Watch {
 
     fn judge(&self, seen: &Seen, watcher: Watcher) {
         let kinds = self.sight(seen).see(&seen.glimpse);
+        // That it is over an audit says, as of all anomalies.
+        if let Some(event) = self.sight(seen).future(&seen.glimpse) {
+            self.raise(event, watcher);
+        }
         self.teller.tell(|ledger, now| {
             let mut notices = self.settle(ledger, kinds, watcher, now);
             // Whoever did it.

@@ -29,7 +29,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::RoleSettings;
-use crate::ids::{Digest, InstanceId, NodeId};
+use crate::ids::{Digest, InstanceId, NodeId, ScheduleId};
 pub use crate::job::backup::brought::Content;
 pub use crate::job::backup::dump::DumpError;
 pub use crate::job::backup::error::BackupError;
@@ -224,6 +224,12 @@ impl<'a> Opening<'a> {
         memory.announced = Some(announced);
         local.save(memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
         Ok(true)
+    }
+
+    /// The slots of what is written from here on are of this schedule.
+    pub(crate) fn by_schedule(mut self, schedule: Option<ScheduleId>) -> Self {
+        self.journal = self.journal.by_schedule(schedule);
+        self
     }
 
     /// Reads the journal on.

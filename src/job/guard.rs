@@ -343,7 +343,8 @@ impl<'a> Guard<'a> {
                 Opening::open(self.runner, self.repository).await?
             })
         })
-        .await?;
+        .await?
+        .by_schedule(self.plan.as_ref().map(Plan::id));
         until_cancelled(self.runner, async { Ok(opening.announce().await?) }).await?;
         let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,
@@ -413,6 +414,7 @@ impl<'a> Guard<'a> {
     ) -> Result<Admission<'a>, GuardError> {
         let opening =
             until_cancelled(self.runner, async { Ok(Opening::open(self.runner, self.repository).await?) }).await?;
+        let opening = opening.by_schedule(self.plan.as_ref().map(Plan::id));
         let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,
             Err(done) => return Ok(Admission::Refused(done)),
@@ -600,8 +602,8 @@ pub(crate) fn ineligible(runner: &Runner, role: &RoleSettings, assessment: Optio
 
 /// The role's schedule; one that is to be kept to must be there.
 pub(crate) fn plan(role: &RoleSettings, settings: &Settings, scheduled: bool) -> Result<Option<Plan>, GuardError> {
-    let plan = Plan::new(role, &settings.timezone)
-        .map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?;
+    let plan =
+        Plan::of(role, settings).map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?;
     match plan {
         None if scheduled => Err(GuardError::NoSchedule { role: role.name.clone() }),
         plan => Ok(plan),

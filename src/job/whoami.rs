@@ -311,7 +311,7 @@ fn status(
         _ if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) => None,
         _ => view.map(|view| history(view, &looked.memory, node)),
     };
-    let plan = Plan::new(role, &asker.settings.timezone).ok().flatten();
+    let plan = Plan::of(role, asker.settings).ok().flatten();
     let inputs = Inputs {
         role,
         node,

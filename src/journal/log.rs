@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use crate::env::Env;
-use crate::ids::{Digest, InstanceId, Seq, Term};
+use crate::ids::{Digest, InstanceId, ScheduleId, Seq, Term};
 use crate::journal::record::{
     self, AmendBody, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy,
 };
@@ -183,18 +183,25 @@ pub struct Journal {
     seat: Option<Seat>,
     /// When the repository was made, where that is known.
     created: Option<Timestamp>,
+    /// The schedule that the slots of what it writes are of.
+    schedule: Option<ScheduleId>,
 }
 
 impl Journal {
     /// The journal of the repository that `keys` belong to, written as this node and process. Where it lives in a register this
     /// reads what is in the store, and must not append.
     pub fn new(store: Arc<dyn Store>, keys: Keys, env: Env, node: NodeRef, instance: InstanceId) -> Self {
-        Self { store, keys, env, node, instance, seat: None, created: None }
+        Self { store, keys, env, node, instance, seat: None, created: None, schedule: None }
     }
 
     /// Of a repository that was made then: what it shows says so.
     pub fn created(self, at: Timestamp) -> Self {
         Self { created: Some(at), ..self }
+    }
+
+    /// Written by somebody whose slots are of this schedule.
+    pub fn by_schedule(self, schedule: Option<ScheduleId>) -> Self {
+        Self { schedule, ..self }
     }
 
     /// With its head in a register.
@@ -521,6 +528,7 @@ impl Journal {
             store_time: self.store.clock_offset().and_then(|offset| now.checked_add(offset).ok()),
             slot,
             last_slot: view.state.last_slot,
+            schedule: slot.and(self.schedule),
             prev: view.head.as_ref().map(|head| head.digest),
             body,
             state: record::is_checkpoint(seq, &view.state).then(|| view.state.clone()),

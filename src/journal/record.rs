@@ -5,7 +5,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term};
+use crate::ids::{
+    ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, ScheduleId, Seq, Term,
+};
 use crate::journal::state::State;
 use crate::repo::crypto::Keys;
 use crate::repo::line;
@@ -64,6 +66,8 @@ pub struct Record {
     pub slot: Option<Timestamp>,
     /// The slot that was committed last before it.
     pub last_slot: Option<Timestamp>,
+    /// The schedule that the slot is of.
+    pub schedule: Option<ScheduleId>,
     /// The record before.
     pub prev: Option<Digest>,
     /// What happened.
@@ -307,6 +311,8 @@ struct Raw {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     last_slot: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    schedule: Option<ScheduleId>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     prev: Option<Digest>,
     kind: String,
     body: serde_json::Value,
@@ -336,6 +342,7 @@ impl Record {
             store_time: self.store_time,
             slot: self.slot,
             last_slot: self.last_slot,
+            schedule: self.schedule,
             prev: self.prev,
             kind: kind.to_owned(),
             body,
@@ -388,6 +395,7 @@ impl Record {
             store_time: raw.store_time,
             slot: raw.slot,
             last_slot: raw.last_slot,
+            schedule: raw.schedule,
             prev: raw.prev,
             body,
             state: raw.state,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term};
 use crate::journal::record::{Body, Changes, Cost, NodeRef, PruneBody, Record, TakeoverWhy};
-use crate::role::commits::SlotCommits;
+use crate::role::commits::{ScheduleInForce, SlotCommits};
 use crate::role::present;
 use crate::role::twin::{self, Authorship};
 
@@ -134,6 +134,9 @@ pub struct State {
     /// The slots that guarded commands committed last, by the order of their records.
     #[serde(skip_serializing_if = "VecDeque::is_empty", default)]
     pub command_slots: VecDeque<Timestamp>,
+    /// The schedule that slots were committed by last, where records say which.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub schedule: Option<ScheduleInForce>,
     /// What a newer version keeps here. It is carried along, and keeps this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -144,6 +147,14 @@ impl State {
     pub fn slots(&self) -> impl Iterator<Item = Timestamp> {
         let live = self.snapshots.iter().filter_map(|snapshot| snapshot.slot);
         live.chain(self.past_slots.iter().copied()).chain(self.command_slots.iter().copied()).chain(self.last_slot)
+    }
+
+    /// A record commits its slot, if it has one.
+    fn committed(&mut self, record: &Record) {
+        if let Some(slot) = record.slot {
+            self.last_slot = Some(slot);
+            self.schedule = ScheduleInForce::after(self.schedule, record.schedule, slot);
+        }
     }
 
     /// Takes back what was dated beyond `present`: it is dated then, and commits no slot.
@@ -164,6 +175,9 @@ impl State {
         self.paused.iter_mut().for_each(|paused| amend(&mut paused.time));
         self.condemned.iter_mut().for_each(|condemned| amend(&mut condemned.time));
         self.pruned.iter_mut().for_each(amend);
+        if let Some(schedule) = &mut self.schedule {
+            schedule.since = schedule.since.filter(|slot| !is_future(slot));
+        }
     }
 
     /// Whether this is the state of a checkpoint that the records before it add up to, if those are `folded`. A checkpoint may leave out
@@ -172,6 +186,9 @@ impl State {
         let mut folded = folded.clone();
         if self.command_slots.is_empty() {
             folded.command_slots.clear();
+        }
+        if self.schedule.is_none() {
+            folded.schedule = None;
         }
         *self == folded
     }
@@ -277,7 +294,8 @@ impl View {
         if self.forgets_slot() {
             return SlotCommits::new([], self.created);
         }
-        SlotCommits::new(self.state.slots(), self.created)
+        let State { schedule, snapshots, .. } = &self.state;
+        SlotCommits::new(self.state.slots(), self.created).by(*schedule, !snapshots.is_empty())
     }
 
     /// Whether the newest record is a takeover, and the bug is planted that forgets slots then.
@@ -332,7 +350,7 @@ impl View {
             }
             Body::Snapshot(body) => {
                 self.state.indexes.extend_from_slice(&body.indexes);
-                self.state.last_slot = record.slot.or(self.state.last_slot);
+                self.state.committed(record);
                 self.state.snapshots.push(Snapshot {
                     id: digest,
                     seq: record.seq,
@@ -349,7 +367,7 @@ impl View {
                 });
             }
             Body::End(body) if body.exit == 0 && !body.stopped => {
-                self.state.last_slot = record.slot.or(self.state.last_slot);
+                self.state.committed(record);
                 self.state.command_slots.extend(record.slot);
                 while self.state.command_slots.len() > COMMAND_SLOTS_KEPT {
                     self.state.command_slots.pop_front();
@@ -427,7 +445,7 @@ pub(crate) mod tests {
     mod story;
 
     use super::*;
-    use crate::ids::NodeId;
+    use crate::ids::{NodeId, ScheduleId};
     use crate::journal::record::{self, CloneBody, EndBody, PauseBody, RecordError, SnapshotBody, Takeover};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
@@ -456,6 +474,7 @@ pub(crate) mod tests {
             store_time: None,
             slot: None,
             last_slot: view.state.last_slot,
+            schedule: None,
             prev: view.head.as_ref().map(|h| h.digest),
             body,
             state: checkpoint.then(|| view.state.clone()),
@@ -617,7 +636,7 @@ pub(crate) mod tests {
 
     fn end(view: &View, n: i64) -> Record {
         let body = Body::End(EndBody { exit: 0, stopped: false, duration_ms: 1 });
-        Record { slot: Some(slot(n)), ..next(view, 1, body) }
+        Record { slot: Some(slot(n)), schedule: Some(ScheduleId([1; 8])), ..next(view, 1, body) }
     }
 
     #[test]
@@ -651,7 +670,7 @@ pub(crate) mod tests {
         push(&mut view, &record).unwrap();
         // An older version wrote the checkpoint.
         let mut old = next(&view, 1, snapshot(1));
-        old.state = Some(State { command_slots: VecDeque::new(), ..view.state.clone() });
+        old.state = Some(State { command_slots: VecDeque::new(), schedule: None, ..view.state.clone() });
         let mut from = View::before_checkpoint(&old).unwrap();
         push(&mut from, &old).unwrap();
         push(&mut view, &old).unwrap();

@@ -7,15 +7,38 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::present;
+use crate::ids::ScheduleId;
 
-/// The committed slots, and from when on slots are owed at all.
+/// The schedule that slots were committed by last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleInForce {
+    /// Which.
+    pub id: ScheduleId,
+    /// The first slot that was committed by it; `None`: no record names another one before it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<Timestamp>,
+}
+
+impl ScheduleInForce {
+    /// What is in force after `slot` was committed by schedule `id`; versions before this one did not say which.
+    pub fn after(before: Option<Self>, id: Option<ScheduleId>, slot: Timestamp) -> Option<Self> {
+        let Some(id) = id.filter(|id| before.is_none_or(|before| before.id != *id)) else { return before };
+        Some(Self { id, since: before.map(|_| slot) })
+    }
+}
+
+/// The committed slots, and what is known of when slots are owed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SlotCommits {
     /// Ascending, each once. Shared, because every look at a journal hands it on.
     slots: Arc<[Timestamp]>,
     created: Option<Timestamp>,
+    schedule: Option<ScheduleInForce>,
+    /// There are snapshots.
+    has_snapshots: bool,
 }
 
 impl SlotCommits {
@@ -24,7 +47,22 @@ impl SlotCommits {
         let mut slots: Vec<Timestamp> = slots.into_iter().collect();
         slots.sort_unstable();
         slots.dedup();
-        Self { slots: slots.into(), created }
+        Self { slots: slots.into(), created, schedule: None, has_snapshots: false }
+    }
+
+    /// The same with what else the journal tells of how its slots came about.
+    pub fn by(self, schedule: Option<ScheduleInForce>, has_snapshots: bool) -> Self {
+        Self { schedule, has_snapshots, ..self }
+    }
+
+    /// The schedule that slots were committed by last, where records say which.
+    pub fn schedule(&self) -> Option<ScheduleInForce> {
+        self.schedule
+    }
+
+    /// Whether the role was backed up, and never for a slot: it had no schedule then.
+    pub fn is_unscheduled(&self) -> bool {
+        self.slots.is_empty() && self.has_snapshots
     }
 
     /// When the repository was made: the role owes no slot from before.
@@ -88,6 +126,18 @@ mod tests {
         }
         assert!(commits.is_closed(at(180), at(year)), "when its time has come it is as any other");
         assert_eq!((commits.newest(at(0)), commits.beyond(at(115)).len()), (None, 1), "five minutes are the present");
+    }
+
+    #[test]
+    fn a_schedule_is_in_force_since_the_first_slot_that_another_one_did_not_commit() {
+        let (old, new) = (ScheduleId([1; 8]), ScheduleId([2; 8]));
+        let first = ScheduleInForce::after(None, Some(old), at(60));
+        assert_eq!(first, Some(ScheduleInForce { id: old, since: None }));
+        assert_eq!(ScheduleInForce::after(first, Some(old), at(120)), first);
+        assert_eq!(ScheduleInForce::after(first, None, at(120)), first, "by a version that does not say");
+        let second = ScheduleInForce::after(first, Some(new), at(180));
+        assert_eq!(second, Some(ScheduleInForce { id: new, since: Some(at(180)) }));
+        assert_eq!(ScheduleInForce::after(None, None, at(60)), None);
     }
 
     proptest! {

@@ -16,8 +16,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::commits::SlotCommits;
 use super::present;
 use crate::config::value::{self, ValueError};
-use crate::config::{RoleSettings, Schedule};
-use crate::ids::RoleName;
+use crate::config::{RoleSettings, Schedule, Settings};
+use crate::ids::{RoleName, ScheduleId};
 
 /// The most slots that one answer lists: a role that missed more is reported with "and more".
 pub const MISSED_MAX: usize = 1000;
@@ -38,6 +38,9 @@ pub struct Plan {
     zone: TimeZone,
     offset: SignedDuration,
     missed_after: SignedDuration,
+    id: ScheduleId,
+    /// Since when the config may say so.
+    said_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -82,18 +85,34 @@ impl Plan {
     /// # Errors
     /// The cron line does not parse. The config's check has refused such a line already.
     pub fn new(role: &RoleSettings, zone: &TimeZone) -> Result<Option<Self>, ValueError> {
-        let rule = match &role.schedule {
-            None => return Ok(None),
-            Some(Schedule::Cron(line)) => Rule::Cron(Box::new(value::cron(line)?)),
+        let Some(schedule) = &role.schedule else { return Ok(None) };
+        let rule = match schedule {
+            Schedule::Cron(line) => Rule::Cron(Box::new(value::cron(line)?)),
             // A second at least: zero would have every instant be a slot.
-            Some(Schedule::Every(every)) => Rule::Every(i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1)),
+            Schedule::Every(every) => Rule::Every(i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1)),
         };
         Ok(Some(Self {
             rule,
             zone: zone.clone(),
             offset: signed(jitter_offset(&role.name, role.jitter)),
             missed_after: signed(role.missed_after),
+            id: schedule_id(schedule, zone),
+            said_at: None,
         }))
+    }
+
+    /// The role's plan, as these settings say.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn of(role: &RoleSettings, settings: &Settings) -> Result<Option<Self>, ValueError> {
+        let plan = Self::new(role, &settings.timezone)?;
+        Ok(plan.map(|plan| Self { said_at: settings.modified, ..plan }))
+    }
+
+    /// Which schedule this is: slots that another one committed tell nothing of what this one is owed.
+    pub fn id(&self) -> ScheduleId {
+        self.id
     }
 
     /// The latest slot that has started. `None` only at the ends of the calendar.
@@ -145,9 +164,24 @@ impl Plan {
     /// known from when on slots are owed.
     fn first_owed(&self, commits: &SlotCommits, now: Timestamp) -> Option<Slot> {
         let after = commits.newest(now).and_then(|at| self.earliest(at)).and_then(|at| self.slot(at));
-        // A date of origin from beyond the present says nothing.
-        let created = commits.created().filter(|created| !present::is_beyond(*created, now));
-        after.max(created.and_then(|created| self.next(created)))
+        after.max(self.owed_after(commits, now).and_then(|at| self.next(at)))
+    }
+
+    /// The instant after which slots of this schedule are owed, where that is known: those that started before the role existed are
+    /// not, and not those from before it had this schedule.
+    pub fn owed_after(&self, commits: &SlotCommits, now: Timestamp) -> Option<Timestamp> {
+        // A date from beyond the present says nothing.
+        let sound = |at: Option<Timestamp>| at.filter(|at| !present::is_beyond(*at, now));
+        let said_at = sound(self.said_at);
+        let changed = match (commits.schedule(), commits.newest(now)) {
+            (Some(last), _) if last.id == self.id => None,
+            // It was changed since the last commit, when exactly only the config's own date tells.
+            (Some(_), _) => Some(said_at.unwrap_or(now)),
+            (None, Some(newest)) if self.exactly(newest).is_none() => said_at,
+            (None, None) if commits.is_unscheduled() => said_at,
+            (None, _) => None,
+        };
+        sound(commits.created()).max(changed)
     }
 
     /// How `slot` stands when `started` tells of a run that is under way for it.
@@ -280,6 +314,17 @@ pub fn jitter_offset(role: &RoleName, jitter: Duration) -> Duration {
     Duration::from_secs(((u128::from(word) * u128::from(jitter.as_secs())) >> 64) as u64)
 }
 
+/// A name for everything that the instants of a schedule's slots follow from.
+fn schedule_id(schedule: &Schedule, zone: &TimeZone) -> ScheduleId {
+    let text = match schedule {
+        // The zone's name is that of the config, which is an IANA name.
+        Schedule::Cron(line) => format!("cron {line} in {}", zone.iana_name().unwrap_or("UTC")),
+        Schedule::Every(every) => format!("every {} s", every.as_secs()),
+    };
+    let hash = blake3::derive_key("runner 2026 schedule of a role", text.as_bytes());
+    ScheduleId(hash[..8].try_into().expect("8 of 32 bytes"))
+}
+
 /// The whole second that `at` is in. Before 1970, too, where [`Timestamp::as_second`] gives the one after it.
 fn second(at: Timestamp) -> i64 {
     at.as_second() - i64::from(at.subsec_nanosecond() < 0)
@@ -298,6 +343,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::role::commits::ScheduleInForce;
 
     fn plan_of(rule: Rule, zone: &str) -> Plan {
         Plan {
@@ -305,6 +351,8 @@ mod tests {
             zone: TimeZone::get(zone).unwrap(),
             offset: SignedDuration::ZERO,
             missed_after: SignedDuration::from_mins(30),
+            id: ScheduleId([1; 8]),
+            said_at: None,
         }
     }
 
@@ -464,6 +512,53 @@ mod tests {
         assert_eq!(plan.waiting(&made(&[]), at("2026-11-20T23:00:00Z")).unwrap().at, at("2026-11-19T01:00:00Z"));
         let wrong = SlotCommits::new([], Some(at("2028-11-18T14:00:00Z")));
         assert_eq!(plan.missed(&wrong, None, at("2026-11-20T02:00:00Z")), Missed::default(), "nothing is known");
+    }
+
+    #[test]
+    fn a_schedule_owes_nothing_from_before_it_was_in_force() {
+        let minutely = Plan { said_at: Some(at("2026-11-20T12:00:30Z")), ..cron("* * * * *", "UTC") };
+        let weekly = ScheduleInForce { id: ScheduleId([9; 8]), since: None };
+        let commits = |schedule| SlotCommits::new([at("2026-11-15T01:00:00Z")], None).by(schedule, true);
+        let missed = |plan: &Plan, schedule, now| plan.missed(&commits(schedule), None, at(now)).slots.len();
+        assert_eq!(missed(&minutely, Some(weekly), "2026-11-20T12:00:59Z"), 0, "not those of the week before");
+        assert_eq!(missed(&minutely, Some(weekly), "2026-11-20T12:10:30Z"), 9, "those since then");
+        let unknown = Plan { said_at: None, ..minutely.clone() };
+        assert_eq!(missed(&unknown, Some(weekly), "2026-11-20T12:10:30Z"), 0, "when it was changed nobody knows");
+        let future = Plan { said_at: Some(at("2028-01-01T00:00:00Z")), ..minutely.clone() };
+        assert_eq!(missed(&future, Some(weekly), "2026-11-20T12:10:30Z"), 0);
+        let same = ScheduleInForce { id: minutely.id, ..weekly };
+        assert_eq!(
+            missed(&minutely, Some(same), "2026-11-15T01:10:30Z"),
+            9,
+            "a config that is written anew excuses nothing"
+        );
+        assert_eq!(missed(&minutely, None, "2026-11-15T01:10:30Z"), 9, "records of an older version do not say");
+
+        // Backed up by hand for a year, then scheduled.
+        let made = SlotCommits::new([], Some(at("2025-11-20T12:00:00Z")));
+        let count = |commits: &SlotCommits| minutely.missed(commits, None, at("2026-11-20T12:10:30Z")).slots.len();
+        assert_eq!(count(&made.clone().by(None, true)), 9);
+        assert_eq!(count(&made), MISSED_MAX, "nothing was ever backed up");
+    }
+
+    #[test]
+    fn a_schedule_is_told_by_what_its_slots_follow_from() {
+        let zone = |name| TimeZone::get(name).unwrap();
+        let cron = |line: &str| Schedule::Cron(line.to_owned());
+        let ids: BTreeSet<ScheduleId> = [
+            schedule_id(&cron("0 1 * * *"), &zone("UTC")),
+            schedule_id(&cron("0 1 * * *"), &zone("Europe/Berlin")),
+            schedule_id(&cron("0 2 * * *"), &zone("UTC")),
+            schedule_id(&Schedule::Every(Duration::from_hours(24)), &zone("UTC")),
+        ]
+        .into();
+        assert_eq!(ids.len(), 4);
+        let every = Schedule::Every(Duration::from_hours(1));
+        assert_eq!(
+            schedule_id(&every, &zone("UTC")),
+            schedule_id(&every, &zone("Europe/Berlin")),
+            "it counts from the epoch"
+        );
     }
 
     #[test]

@@ -89,6 +89,7 @@ mod tests {
                 store_time: None,
                 slot,
                 last_slot: None,
+                schedule: None,
                 prev: None,
                 body,
                 state: None,

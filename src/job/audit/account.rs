@@ -52,7 +52,7 @@ impl<'a> Account<'a> {
             completeness: Completeness::new(period.since, &base.snapshots),
             takeovers: Takeovers::default(),
             nodes: BTreeMap::new(),
-            future: FutureRecords::default(),
+            future: FutureRecords::of_state(base, period.now),
             notes: Vec::new(),
         }
     }
@@ -67,7 +67,9 @@ impl<'a> Account<'a> {
                 self.share(record, time, |node| node.commits += 1);
                 self.snapshots.take(Seen { time, root: body.root, id: digest }, body);
                 self.completeness.take(time, digest, body.changes.unreadable);
+                self.ledger.snapshot();
                 if let Some(slot) = record.slot {
+                    self.ledger.scheduled(slot, record.schedule);
                     self.ledger.commit(slot, commit(before(time, body.cost.duration_ms)));
                 }
             }
@@ -84,6 +86,7 @@ impl<'a> Account<'a> {
                 let began = self.ledger.end(slot, record.instance, end);
                 if body.exit == 0 && !body.stopped {
                     self.share(record, time, |node| node.commits += 1);
+                    self.ledger.scheduled(slot, record.schedule);
                     self.ledger.commit(slot, commit(began.unwrap_or_else(|| before(time, body.duration_ms))));
                 }
             }
@@ -150,6 +153,13 @@ impl<'a> Account<'a> {
 struct FutureRecords(Vec<(Timestamp, String)>);
 
 impl FutureRecords {
+    /// Those that a state still knows.
+    fn of_state(state: &State, now: Timestamp) -> Self {
+        let dated =
+            state.snapshots.iter().map(|s| (s.slot.map_or(s.time, |slot| slot.max(s.time)), s.node.name.clone()));
+        Self(dated.filter(|(latest, _)| present::is_beyond(*latest, now)).collect())
+    }
+
     fn take(&mut self, record: &Record, now: Timestamp) {
         // What a wrong clock wrote by the store's time has the right date.
         let dated = record.store_time.unwrap_or(record.time);

@@ -8,12 +8,12 @@ use std::ops::Bound;
 
 use jiff::Timestamp;
 
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, ScheduleId};
 use crate::job::audit::pauses::Pauses;
 use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, Note, SlotCounts};
 use crate::job::report::whoami::RecentSlots;
 use crate::journal::state::{State, View};
-use crate::role::commits::SlotCommits;
+use crate::role::commits::{ScheduleInForce, SlotCommits};
 use crate::role::present;
 use crate::role::slot::{Plan, Slot, Standing};
 
@@ -43,8 +43,26 @@ pub(crate) struct Ledger {
     slots: BTreeMap<Timestamp, Tries>,
     /// When the repository was made: no slot from before is missed or late.
     created: Option<Timestamp>,
+    /// The schedule that slots were committed by last.
+    schedule: Option<ScheduleInForce>,
+    has_snapshots: bool,
     /// When nobody was to run.
     pub(crate) pauses: Pauses,
+}
+
+/// Which slots are owed to the schedule.
+#[derive(Debug, Clone, Copy)]
+struct Owed {
+    /// Those that start after this.
+    after: Option<Timestamp>,
+    /// Those from this one on: it was the first that this schedule committed.
+    from: Option<Timestamp>,
+}
+
+impl Owed {
+    fn has(&self, slot: Slot) -> bool {
+        self.after.is_none_or(|after| slot.starts > after) && self.from.is_none_or(|from| slot.at >= from)
+    }
 }
 
 /// How the slots of a period stand.
@@ -75,7 +93,8 @@ enum Why {
 impl Ledger {
     /// What a state still knows of its slots, in a repository that was made at `created`.
     pub(crate) fn of_state(state: &State, created: Option<Timestamp>) -> Self {
-        let mut ledger = Self { created, ..Self::default() };
+        let (schedule, has_snapshots) = (state.schedule, !state.snapshots.is_empty());
+        let mut ledger = Self { created, schedule, has_snapshots, ..Self::default() };
         for snapshot in &state.snapshots {
             let Some(slot) = snapshot.slot else { continue };
             let (time, cost) = (snapshot.time, snapshot.cost);
@@ -104,6 +123,16 @@ impl Ledger {
     /// An operator said at `present` that slots beyond it were committed by a wrong clock: they are free.
     pub(crate) fn amend(&mut self, present: Timestamp) {
         self.slots.retain(|slot, _| !present::is_beyond(*slot, present));
+    }
+
+    /// A snapshot was committed, for a slot or not.
+    pub(crate) fn snapshot(&mut self) {
+        self.has_snapshots = true;
+    }
+
+    /// A slot was committed by this schedule.
+    pub(crate) fn scheduled(&mut self, slot: Timestamp, schedule: Option<ScheduleId>) {
+        self.schedule = ScheduleInForce::after(self.schedule, schedule, slot);
     }
 
     /// A slot got a commit.
@@ -141,8 +170,15 @@ impl Ledger {
         // What a wrong clock wrote tells nothing of the schedule.
         let horizon = present::horizon(now);
         let first = self.slots.range(..=horizon).next().map(|(slot, _)| *slot);
+        let commits =
+            SlotCommits::new(self.slots.iter().filter(|(_, t)| t.is_committed()).map(|(at, _)| *at), self.created)
+                .by(self.schedule, self.has_snapshots);
+        let owed = Owed {
+            after: plan.owed_after(&commits, now),
+            from: self.schedule.filter(|last| last.id == plan.id()).and_then(|last| last.since),
+        };
         // Whether a role that never had a slot should have had one, only its date of origin tells.
-        let Some(first) = first.into_iter().chain(self.created).min() else { return verdict };
+        let Some(first) = first.into_iter().chain(owed.after).min() else { return verdict };
         let known = self.slots.range(..since).next_back().map_or(since, |(slot, _)| *slot);
         let known = known.min(horizon);
         let planned: BTreeMap<Timestamp, bool> =
@@ -151,7 +187,7 @@ impl Ledger {
         verdict.counts.unplanned = planned.range(since..).filter(unplanned).count() as u64;
         let mut next = plan.from_on(since.max(first));
         while let Some(slot) = next.filter(|slot| slot.starts <= now) {
-            self.judge_one(plan, slot, &planned, now, &mut verdict);
+            self.judge_one(plan, slot, (&planned, owed), now, &mut verdict);
             next = plan.following(slot);
         }
         verdict.flush();
@@ -162,7 +198,7 @@ impl Ledger {
         &self,
         plan: &Plan,
         slot: Slot,
-        planned: &BTreeMap<Timestamp, bool>,
+        (planned, owed): (&BTreeMap<Timestamp, bool>, Owed),
         now: Timestamp,
         verdict: &mut Verdict,
     ) {
@@ -172,11 +208,11 @@ impl Ledger {
             verdict.counts.expected += 1;
             verdict.counts.committed += 1;
             if let Some(commit) = tries.commits.first() {
-                self.judge_commit(plan, slot, commit, verdict);
+                self.judge_commit(plan, slot, owed, commit, verdict);
             }
             return;
         }
-        if tries.is_none() && (self.is_from_before(slot) || !was_planned(planned, slot)) {
+        if tries.is_none() && (!owed.has(slot) || !was_planned(planned, slot)) {
             verdict.flush();
             return;
         }
@@ -190,11 +226,6 @@ impl Ledger {
             }
             Standing::NotStarted | Standing::NotFinished => self.missed(plan, slot, attempts, verdict),
         }
-    }
-
-    /// Whether the slot had started before the role existed.
-    fn is_from_before(&self, slot: Slot) -> bool {
-        self.created.is_some_and(|created| slot.starts <= created)
     }
 
     fn missed(&self, plan: &Plan, slot: Slot, attempts: Vec<Attempt>, verdict: &mut Verdict) {
@@ -211,12 +242,12 @@ impl Ledger {
         }
     }
 
-    fn judge_commit(&self, plan: &Plan, slot: Slot, commit: &Commit, verdict: &mut Verdict) {
+    fn judge_commit(&self, plan: &Plan, slot: Slot, owed: Owed, commit: &Commit, verdict: &mut Verdict) {
         let none = SlotCommits::default();
         let begun_late = plan.standing(slot, &none, false, commit.began) == Standing::NotStarted;
         let ended_late = plan.standing(slot, &none, true, commit.time) == Standing::NotFinished;
         if (begun_late || ended_late)
-            && !self.is_from_before(slot)
+            && owed.has(slot)
             && self.pauses.cover(slot.starts, start_by(plan, slot)).is_none()
         {
             verdict.counts.late += 1;

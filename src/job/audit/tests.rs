@@ -76,6 +76,27 @@ async fn missed_doubled_and_late_slots_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_wrong_clock_dated_is_told_until_it_is_amended() {
+    let rig = Rig::new().await;
+    rig.write("file", "content");
+    rig.memory.set_clock_offset(DAY * 365);
+    backup(&rig, None).await;
+    rig.memory.set_clock_offset(SignedDuration::ZERO);
+    let audit = told(&rig, -DAY, None).await;
+    // The takeover and the snapshot.
+    let [Finding::Future { count: 2, nodes, .. }] = &audit.findings[..] else { panic!("{audit:?}") };
+    assert_eq!(nodes, &["east"]);
+    let node = NodeRef { id: NodeId([2; 16]), name: "west".to_owned() };
+    let operator =
+        Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None, seats: Seats::default() };
+    operator.amend(&rig.repository).await.unwrap();
+    let audit = told(&rig, -DAY, None).await;
+    assert_eq!(audit.findings, []);
+    let [Note::Amended { count: 2, by, .. }] = &audit.notes[..] else { panic!("{audit:?}") };
+    assert_eq!(by, "west");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
     let rig = Rig::new().await;
     backup(&rig, None).await;

@@ -66,6 +66,19 @@ async fn what_an_older_version_read_past_is_read_again() {
 }
 
 #[tokio::test]
+async fn what_an_older_version_did_not_take_down_is_read_again() {
+    let (_, journal) = in_memory();
+    let whole = filled(&journal, 2).await;
+    let (made, mut old) = (Timestamp::UNIX_EPOCH, whole.clone());
+    // It did not know when the repository was made, nor all that a state has now.
+    old.state.paused = None;
+    let journal = journal.created(made);
+    let read = journal.read(Some(&old)).await.unwrap();
+    assert_eq!((&read.state, read.created), (&whole.state, Some(made)));
+    assert_eq!(journal.read(Some(&read)).await.unwrap(), read);
+}
+
+#[tokio::test]
 async fn what_is_no_record_makes_no_hole() {
     let (store, journal) = in_memory();
     let view = filled(&journal, 2).await;

@@ -11,6 +11,7 @@ use super::*;
 use crate::journal::state::{Condemned, Holder, Paused, Snapshot};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
+use crate::role::commits::ScheduleInForce;
 
 fn id<const N: usize, T: std::fmt::Debug>(of: fn([u8; N]) -> T) -> impl Strategy<Value = T> {
     any::<[u8; N]>().prop_map(of)
@@ -135,14 +136,15 @@ fn state() -> impl Strategy<Value = State> {
     let lists = (vec(snapshot, 0..3), vec(id(IndexId), 0..3), vec(condemned, 0..3));
     let sets =
         (prop::collection::btree_set(id(NodeId), 0..3), prop::collection::btree_set(time(), 0..3), vec(time(), 0..3));
-    let single = (of(holder), of(time()), of(paused), of(id(ClusterId)), of(time()));
+    let schedule = (id(ScheduleId), of(time())).prop_map(|(id, since)| ScheduleInForce { id, since });
+    let single = (of(holder), of(time()), of(paused), of(id(ClusterId)), of(time()), of(schedule));
     // Words of a later version: none of this one's begins so.
     let unknown = prop::collection::btree_map("later_[a-z]{1,4}", json(), 0..2);
     (lists, sets, single, unknown).prop_map(|(lists, sets, single, unknown)| {
         let (snapshots, indexes, condemned) = lists;
         let (clones, past_slots, command_slots) = sets;
         let command_slots = command_slots.into();
-        let (holder, last_slot, paused, cluster, pruned) = single;
+        let (holder, last_slot, paused, cluster, pruned, schedule) = single;
         let unknown: BTreeMap<String, Value> = unknown;
         State {
             holder,
@@ -156,6 +158,7 @@ fn state() -> impl Strategy<Value = State> {
             pruned,
             past_slots,
             command_slots,
+            schedule,
             unknown,
         }
     })
@@ -165,12 +168,12 @@ prop_compose! {
     fn records()(
         numbers in (1..=Seq::MAX.0, any::<u64>()), of_whom in (node(), id(InstanceId), id(RepoId)),
         times in (time(), of(time()), of(time()), of(time())), links in (of(id(Digest)), of(id(Digest))),
-        body in body(), state in of(state()),
+        body in body(), state in of(state()), schedule in of(id(ScheduleId)),
     ) -> Record {
         let ((seq, term), (node, instance, repo)) = (numbers, of_whom);
         let ((time, store_time, slot, last_slot), (takeover, prev)) = (times, links);
         let role = "app".parse().unwrap();
-        Record { role, repo, seq: Seq(seq), term: Term(term), takeover, node, instance, time, store_time, slot, last_slot, prev, body, state }
+        Record { role, repo, seq: Seq(seq), term: Term(term), takeover, node, instance, time, store_time, slot, last_slot, schedule, prev, body, state }
     }
 }
 

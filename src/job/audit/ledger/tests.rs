@@ -190,6 +190,20 @@ fn nothing_is_missed_or_late_that_was_due_before_the_role_existed() {
 }
 
 #[test]
+fn what_another_schedule_let_pass_is_not_missed() {
+    let (plan, weekly) = (hourly(), ScheduleId([9; 8]));
+    let mut changed = Ledger::default().with(60, 61, 62);
+    changed.scheduled(at(60), Some(weekly));
+    assert_eq!(changed.told(&plan, 0, 600), "1/1", "nobody knows since when it is hourly");
+    changed = changed.with(600, 601, 602);
+    changed.scheduled(at(600), Some(plan.id()));
+    assert_eq!(changed.told(&plan, 0, 800), "2/5 missed 11-12 2 tried 0", "since its first commit it is");
+    let mut same = Ledger::default().with(60, 61, 62);
+    same.scheduled(at(60), Some(plan.id()));
+    assert_eq!(same.told(&plan, 0, 200), "1/3 missed 2-2 1 tried 0");
+}
+
+#[test]
 fn a_commit_from_beyond_the_present_hides_nothing() {
     let plan = hourly();
     let poisoned = Ledger::default().with(60, 61, 62).with(1_000_030, 125, 126);
