@@ -128,6 +128,7 @@ const DECISIONS: &[&str] = &[
     "repo/segment.rs",
     "role/commits.rs",
     "role/duty.rs",
+    "role/duty/attention.rs",
     "role/duty/backoff.rs",
     "role/duty/tests.rs",
     "role/duty/tests/away.rs",

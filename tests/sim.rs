@@ -7,6 +7,8 @@
 
 #[path = "sim/clock.rs"]
 mod clock;
+#[path = "sim/costs.rs"]
+mod costs;
 #[path = "sim/files.rs"]
 mod files;
 #[path = "sim/hosts.rs"]

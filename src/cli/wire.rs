@@ -302,7 +302,7 @@ pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Resul
     let Runner { node, instance, state_dir, sessions, .. } = runner;
     let seats = sessions.seats().clone();
     let operator = Operator { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
-    Ok(match act {
+    let acted = match act {
         Act::Takeover => operator.take_over(&repository, role).await?,
         Act::Pause { lasts, why } => {
             let until = lasts.map(|lasts| context.env.clock.now().checked_add(lasts)).transpose()?;
@@ -311,7 +311,12 @@ pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Resul
         Act::Resume => operator.resume(&repository).await?,
         Act::Adopt => adopt(&operator, &repository).await?,
         Act::Amend => operator.amend(&repository).await?,
-    })
+    };
+    // What was said is in the journal, whether the daemon of this node hears of it now or later.
+    if let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await {
+        daemon.look(&role.name).await;
+    }
+    Ok(acted)
 }
 
 /// A role's snapshots, oldest first.

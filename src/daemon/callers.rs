@@ -25,6 +25,8 @@ pub(super) enum Command {
     Lease { reply: oneshot::Sender<Answer> },
     /// Somebody who had entered has gone.
     Left,
+    /// Another process of this node has appended to the journal.
+    Look,
 }
 
 /// A run that somebody wants.

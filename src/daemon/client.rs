@@ -79,6 +79,13 @@ impl Client {
         tokio::time::timeout(patience, asked).await.unwrap_or(Err(ClientError::Silent(patience)))
     }
 
+    /// Has it look at a role's journal, to which this process has appended. Nothing rests on it: it looks by itself, too.
+    pub async fn look(&self, role: &RoleName) {
+        if let Err(error) = self.ask(Ask::Look { role: role.clone() }).await {
+            tracing::debug!("the daemon is not told of the new record: {error}");
+        }
+    }
+
     /// Has a role backed up; `progress` follows what the daemon counts. Dropping the future ends the run. The exit code is given
     /// where the report alone does not tell it.
     ///

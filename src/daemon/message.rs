@@ -34,6 +34,8 @@ pub(super) enum Ask {
     Node,
     /// To work under the daemon's lease, until hanging up. An answer to this line, and to each empty line after it.
     Lease { role: RoleName },
+    /// To look at the journal now: another process of this node has appended to it. No answer.
+    Look { role: RoleName },
 }
 
 /// The daemon's lines.

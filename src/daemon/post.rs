@@ -100,13 +100,28 @@ impl Post {
         let ttl = ttl(&role, &settings);
         let (ask_interval, retry_interval) = (keeper::poll(ttl, role.lease == Lease::Etcd), keeper::pause(ttl));
         let (node, label) = (runner.node.id, runner.node.name.clone());
-        let duty = Duty::new(Terms { role: role.clone(), node, label, plan, ask_interval, retry_interval, observe });
+        let roles = settings.roles.len();
+        let terms = Terms { role: role.clone(), node, label, plan, roles, ask_interval, retry_interval, observe };
+        let duty = Duty::new(terms);
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
         let (role, ending) = (Arc::new(role), Cancel::new());
         let pruned = Arc::default();
-        let work =
-            Work { runner, settings, role, stores, limits, ending, watch, observe, prune_interval, pruned, repository };
+        let verified = Arc::default();
+        let work = Work {
+            runner,
+            settings,
+            role,
+            stores,
+            limits,
+            ending,
+            watch,
+            observe,
+            prune_interval,
+            pruned,
+            verified,
+            repository,
+        };
         let mut this = Loop {
             work,
             voice,
@@ -391,6 +406,7 @@ impl Loop {
                 Event::Tick
             }
             Command::Left => Event::Tick,
+            Command::Look => Event::JournalHint,
         }
     }
 

@@ -235,7 +235,7 @@ async fn converse(stream: UnixStream, reception: Reception) {
         }
     };
     let role = match &question.ask {
-        Ask::Backup { role, .. } | Ask::Lease { role } => role,
+        Ask::Backup { role, .. } | Ask::Lease { role } | Ask::Look { role } => role,
         Ask::Node => {
             // Whoever asks is about to read there what this daemon remembers. It is told who it is in any case.
             let (reply, looked) = oneshot::channel();
@@ -256,6 +256,10 @@ async fn converse(stream: UnixStream, reception: Reception) {
     let _ = match question.ask {
         Ask::Backup { request, .. } => backup(&mut reader, &mut writer, &post, request).await,
         Ask::Lease { .. } => lease(&mut reader, &mut writer, &post).await,
+        Ask::Look { .. } => {
+            let _ = post.send(Command::Look).await;
+            Ok(())
+        }
         Ask::Node => Ok(()),
     };
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::{Lease, RoleSettings, Settings};
+use crate::config::{Lease, RoleSettings, Settings, StoreUrl};
 use crate::job;
 use crate::job::backup::{Ask, BackupError, Opening};
 use crate::job::beat;
@@ -41,6 +41,10 @@ const AUDIT_SINCE: SignedDuration = SignedDuration::from_hours(24 * 7);
 /// How often a long-running node prunes. A little less than a day, so that a daily slot finds it due.
 pub(super) const PRUNE_INTERVAL: Duration = Duration::from_hours(23);
 
+/// How often it is looked whether the store still has the newest record that this node knows, where each look is paid for. Whoever
+/// appends looks every time.
+const VERIFY_INTERVAL: Duration = Duration::from_mins(10);
+
 /// Everything that one role's work needs. Clones are the same.
 #[derive(Debug, Clone)]
 pub(super) struct Work {
@@ -59,6 +63,8 @@ pub(super) struct Work {
     pub(super) prune_interval: Duration,
     /// When a prune was last tried, as boot time.
     pub(super) pruned: Arc<Mutex<Option<Duration>>>,
+    /// When the newest known record was last seen to be in the store, as boot time.
+    pub(super) verified: Arc<Mutex<Option<Duration>>>,
     /// Opened once; dropped when something goes wrong with it.
     pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
 }
@@ -135,7 +141,8 @@ impl Work {
             let clock_offset = repository.store.clock_offset();
             return Ok(Journal { history: Some(history), term: None, failed: false, beat: None, clock_offset });
         }
-        let (history, view) = match Opening::open(&self.runner, &repository).await {
+        let verify = self.is_verify_due();
+        let (history, view) = match Opening::follow(&self.runner, &repository, verify).await {
             Ok(mut opening) => {
                 if opening.announce().await? {
                     self.runner.env.spawn(self.clone().compare(Arc::clone(&repository.store)));
@@ -146,6 +153,10 @@ impl Work {
             Err(BackupError::Lock(LockError::Busy { .. })) => Opening::look(&self.runner, &repository).await?,
             Err(error) => return Err(error.into()),
         };
+        if verify {
+            let now = self.runner.env.clock.boottime();
+            *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        }
         let beat = if beat { Some(beat::look(repository.store.as_ref(), &self.role).await?) } else { None };
         let clock_offset = repository.store.clock_offset();
         if !clock_offset.is_some_and(election::is_off) {
@@ -155,6 +166,15 @@ impl Work {
             self.runner.env.spawn(self.clone().audit(repository));
         }
         Ok(Journal { history: Some(history), term: None, failed: false, beat, clock_offset })
+    }
+
+    /// Whether the next look at the journal includes what this node knows of it already. In a directory that costs nothing, and shows a
+    /// disk that is no longer mounted.
+    fn is_verify_due(&self) -> bool {
+        let now = self.runner.env.clock.boottime();
+        let last = *self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let paid = matches!(self.settings.store.url, StoreUrl::S3 { .. });
+        !paid || last.is_none_or(|at| now.saturating_sub(at) >= VERIFY_INTERVAL)
     }
 
     /// Looks whether the other nodes are set up like this one.

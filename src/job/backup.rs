@@ -90,6 +90,15 @@ pub struct Committed {
     pub empty_sources: Vec<TreePath>,
 }
 
+/// How a journal is read.
+#[derive(Debug, Clone, Copy)]
+enum Reading {
+    /// From what this node knew, which must still be there, to the head.
+    Whole,
+    /// Only if something follows what this node knew; with `verify` that must still be there.
+    Next { verify: bool },
+}
+
 /// A role's journal as it is now, with the lock of this host's other runs held, before anything is decided.
 #[derive(Debug)]
 pub struct Opening<'a> {
@@ -108,14 +117,22 @@ impl<'a> Opening<'a> {
     pub async fn open(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
         let local = Self::local(runner, repository)?;
         let lock = local.lock()?;
-        Self::read(runner, repository, local, Some(lock)).await
+        Self::read(runner, repository, local, Some(lock), Reading::Whole).await
+    }
+
+    /// The same for a process that only looks whether anything is new, again and again: what it knows is asked for once more only with
+    /// `verify`. Whoever goes on to append finds out then.
+    pub async fn follow(runner: &'a Runner, repository: &'a Repository, verify: bool) -> Result<Self, BackupError> {
+        let local = Self::local(runner, repository)?;
+        let lock = local.lock()?;
+        Self::read(runner, repository, local, Some(lock), Reading::Next { verify }).await
     }
 
     /// The same without the lock, for a process that works under the takeover of another one of this host: that one may be
     /// backing up, and neither is to stand in the other's way.
     pub async fn join(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
         let local = Self::local(runner, repository)?;
-        Self::read(runner, repository, local, None).await
+        Self::read(runner, repository, local, None, Reading::Whole).await
     }
 
     fn local(runner: &Runner, repository: &Repository) -> Result<Local, BackupError> {
@@ -128,6 +145,7 @@ impl<'a> Opening<'a> {
         repository: &'a Repository,
         local: Local,
         lock: Option<LocalLock>,
+        reading: Reading,
     ) -> Result<Self, BackupError> {
         let started = runner.env.clock.boottime();
         let memory = local.load(runner.node.id);
@@ -141,7 +159,10 @@ impl<'a> Opening<'a> {
         repository.store.ask_time().await;
         let seats = runner.sessions.seats();
         let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
-        let view = journal.read(memory.view.as_ref()).await?;
+        let view = match reading {
+            Reading::Whole => journal.read(memory.view.as_ref()).await?,
+            Reading::Next { verify } => journal.follow(memory.view.as_ref(), verify).await?,
+        };
         let mut opening = Self { runner, repository, journal, local, lock, memory, view, started };
         // Who has not the lock leaves it to who has.
         if opening.lock.is_some() {

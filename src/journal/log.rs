@@ -257,6 +257,23 @@ impl Journal {
         self.read_to(start, head, record::CHECKPOINT_STEP).await
     }
 
+    /// [`Journal::read`] for whoever looks again and again, in one request while nothing is new: it asks for the record after the newest
+    /// known one. With `verify` it asks for that one as well, as whoever appends does: a store that was rolled back is noticed then.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub async fn follow(&self, known: Option<&View>, verify: bool) -> Result<View, JournalError> {
+        // What an older version read past, this one may understand.
+        let Some(view) = known.filter(|view| view.understood()) else { return self.read(known).await };
+        if let Some(head) = view.head.as_ref().filter(|_| verify) {
+            self.known(head).await?;
+        }
+        if self.object(view.next_seq()).await?.is_some() || !self.is_even(view).await? {
+            return self.read(known).await;
+        }
+        Ok(view.clone())
+    }
+
     /// Whether `view`, which was the journal a moment ago, still is, and the newer one if not.
     ///
     /// # Errors

@@ -236,6 +236,15 @@ impl Journal {
         }
     }
 
+    /// Whether the register, if the head is in one, has the head of this view.
+    pub(super) async fn is_even(&self, view: &View) -> Result<bool, JournalError> {
+        let Some(seat) = self.seat() else { return Ok(true) };
+        let reading = seat.register.read().await?;
+        let clusters = (reading.cluster, seat.home);
+        let standing = standing::judge(view, reading.value.as_deref(), clusters, &self.keys)?;
+        Ok(matches!(standing, Standing::Even))
+    }
+
     /// What is wrong with the head, for somebody who only looks and has read `view`. `None`: nothing that a look shows.
     pub async fn look(&self, view: &View) -> Result<Option<Rift>, RegisterError> {
         let Some(seat) = self.seat() else { return Ok(None) };

@@ -9,12 +9,14 @@
 //! another node took the role, since when the probes cannot tell, and when this node took the role over, so that a due slot is
 //! not run on a machine that is still finding its feet.
 
+mod attention;
 mod backoff;
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use self::attention::{READ_INTERVAL, READ_INTERVAL_IDLE};
 use self::backoff::{AWAY, Backoff, OFFER_ASKS, doubled};
 use super::election::{
     self, History, Holding, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason,
@@ -29,9 +31,6 @@ use crate::moment::Moment;
 
 /// How often the probes are asked. An event of the machine makes it sooner.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How often the journal is read where nothing else reads it: a standby follows it, a holder sees pauses and takeovers.
-pub const READ_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A clock that differs from what it was by less than this is where it was: the store's time comes in whole seconds.
 const CLOCK_MOVED_MIN: SignedDuration = SignedDuration::from_secs(10);
@@ -51,6 +50,8 @@ pub enum Event {
     Assessed(Option<Assessment>),
     /// The lease may have come free.
     LeaseHint,
+    /// The journal may have a new record.
+    JournalHint,
     /// The lease service answered.
     Lease(LeaseAnswer),
     /// Another process has the lease now.
@@ -199,6 +200,8 @@ pub struct Terms {
     pub label: String,
     /// The role's schedule, if it has one.
     pub plan: Option<Plan>,
+    /// How many roles this process has.
+    pub roles: usize,
     /// How often the lease is asked for while another process has it.
     pub ask_interval: Duration,
     /// The pause after its service did not answer.
@@ -222,6 +225,7 @@ pub struct Duty {
     node: NodeId,
     label: String,
     plan: Option<Plan>,
+    roles: usize,
     ask_interval: Duration,
     retry_interval: Duration,
     observe: bool,
@@ -253,7 +257,10 @@ pub struct Duty {
     ended: bool,
     next_probe: Duration,
     next_ask: Duration,
-    next_read: Duration,
+    /// When the journal was read last, as boot time; `None`: it is to be read at once.
+    last_read: Option<Duration>,
+    /// A hint came while something was under way.
+    hinted: bool,
     reading: Backoff,
     working: Backoff,
     /// How much later than others this one goes on when the store answers again.
@@ -276,13 +283,14 @@ pub struct Duty {
 impl Duty {
     /// Before anything has happened.
     pub fn new(terms: Terms) -> Self {
-        let Terms { role, node, label, plan, ask_interval, retry_interval, observe } = terms;
+        let Terms { role, node, label, plan, roles, ask_interval, retry_interval, observe } = terms;
         let spread = backoff::spread(&role.name, node);
         Self {
             role,
             node,
             label,
             plan,
+            roles,
             ask_interval,
             retry_interval,
             observe,
@@ -309,7 +317,8 @@ impl Duty {
             ended: false,
             next_probe: Duration::ZERO,
             next_ask: Duration::ZERO,
-            next_read: Duration::ZERO,
+            last_read: None,
+            hinted: false,
             reading: Backoff::default(),
             working: Backoff::default(),
             spread,
@@ -353,7 +362,7 @@ impl Duty {
     pub fn on(&mut self, now: Moment, event: Event) -> Vec<Effect> {
         // The clock was set, or the machine was stopped: what the store says of time, and of other nodes, is asked for at once.
         if self.last.replace(now).is_some_and(|last| now.apart(last) >= CLOCK_MOVED_MIN) {
-            self.next_read = now.boot;
+            self.last_read = None;
         }
         self.note(now, event);
         let mut effects = Vec::new();
@@ -372,7 +381,7 @@ impl Duty {
         let timers = [
             (!self.probing && !self.stopping).then_some(self.next_probe),
             (!self.asking && !self.stopping && self.role.lease != Lease::None).then_some(self.next_ask),
-            (self.busy.is_none() && !self.stopping).then_some(self.reads_at()),
+            (self.busy.is_none() && !self.stopping).then_some(self.reads_at(now)),
             Some(self.working.until),
             self.away.map(|away| away.until),
             Some(self.settled),
@@ -403,6 +412,11 @@ impl Duty {
             }
             Event::LeaseHint => {
                 self.next_ask = now.boot;
+            }
+            Event::JournalHint => {
+                self.last_read = None;
+                // What is under way may have looked before.
+                self.hinted = self.busy.is_some();
             }
             Event::Lease(answer) => {
                 self.asking = false;
@@ -451,7 +465,7 @@ impl Duty {
     fn note_journal(&mut self, now: Moment, done: Journal) {
         let was = self.busy.take();
         self.cancelled = false;
-        self.next_read = now.boot + READ_INTERVAL;
+        self.last_read = (!std::mem::take(&mut self.hinted)).then_some(now.boot);
         if done.term.is_some() {
             if self.term != done.term {
                 let moved = self.history.as_ref().and_then(|h| h.holder.as_ref()).is_some_and(|h| h.node != self.node);
@@ -575,7 +589,7 @@ impl Duty {
 
     /// What to do with the journal now.
     fn work(&self, now: Moment, state: &State) -> Option<Effect> {
-        let read = (now.boot >= self.reads_at()).then_some(Effect::Read);
+        let read = (now.boot >= self.reads_at(now)).then_some(Effect::Read);
         let State::Active { .. } = state else {
             // A node that probes and list exclude needs no store; one that never read the journal cannot tell anything else.
             return read.filter(|_| !self.is_excluded());
@@ -587,15 +601,6 @@ impl Duty {
             return Some(Effect::TakeOver { occasion: self.occasion(now) });
         }
         self.pending(now).filter(|_| now.boot >= self.settled).map(Effect::BackUp).or(read)
-    }
-
-    fn pending(&self, now: Moment) -> Option<Slot> {
-        let commits = self.history.as_ref().map(|history| history.commits.clone()).unwrap_or_default();
-        self.plan.as_ref().and_then(|plan| plan.pending(&commits, now.wall))
-    }
-
-    fn reads_at(&self) -> Duration {
-        if self.history.is_none() { self.reading.until } else { self.next_read }
     }
 
     /// A run that somebody wants starts as soon as nothing else goes on, if this node has the role.

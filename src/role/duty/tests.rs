@@ -37,7 +37,8 @@ impl Stage {
         change(&mut role);
         let plan = Plan::new(&role, &jiff::tz::TimeZone::UTC).unwrap();
         let (label, ask_interval, retry_interval) = ("east".into(), ASK, ASK / 4);
-        let terms = Terms { role, node: ME, label, plan, ask_interval, retry_interval, observe: false };
+        let roles = 1;
+        let terms = Terms { role, node: ME, label, plan, roles, ask_interval, retry_interval, observe: false };
         let now = Moment { boot: Duration::from_hours(5), wall: at("2026-11-21T01:10:00Z") };
         Self { duty: Duty::new(terms), now }
     }
@@ -282,7 +283,7 @@ fn a_journal_that_cannot_be_read_is_left_to_who_can() {
     stage.begin(None);
     stage.on(committed(ONE));
     let unread = || Event::Journal(Journal { history: None, term: None, failed: true, beat: None, clock_offset: None });
-    stage.pass(READ_INTERVAL);
+    stage.pass(READ_INTERVAL_IDLE);
     assert_eq!(stage.on(unread()), [Effect::Tell]);
     assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Journal)));
     let mut released = Duration::ZERO;

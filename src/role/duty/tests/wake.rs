@@ -43,9 +43,17 @@ fn who_sleeps_until_it_is_woken_is_never_late() {
     stage.begin(None);
     stage.on(committed(ONE));
     stage.wait(Duration::from_millis(700));
-    let told = timetable(&mut stage, Duration::from_secs(25));
-    let (probe, read) = (Effect::Probe, Effect::Read);
-    assert_eq!(told, [(4_300, probe), (9_300, read), (11_300, probe), (18_300, probe), (22_300, read)]);
+    let told = timetable(&mut stage, Duration::from_secs(125));
+    let reads = |told: &[(u128, Effect)]| told.iter().filter(|t| t.1 == Effect::Read).map(|t| t.0).collect::<Vec<_>>();
+    let probes: Vec<_> = told.iter().filter(|t| t.1 == Effect::Probe).map(|t| t.0).take(3).collect();
+    assert_eq!(probes, [4_300, 11_300, 18_300]);
+    assert_eq!(reads(&told), [59_300, 122_300], "nothing is due");
+    // Another process works under its role.
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    stage.on(committed(ONE));
+    stage.on(Event::Guests(1));
+    assert_eq!(reads(&timetable(&mut stage, Duration::from_secs(25))), [10_000, 23_000]);
 }
 
 #[test]
@@ -56,4 +64,51 @@ fn a_lease_service_that_is_silent_is_asked_again_in_time() {
     assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4);
     assert!(stage.pass(ASK / 4).contains(&Effect::AskLease));
     assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4 * 3, "it is being asked");
+}
+
+/// When a standby looks at the journal, from ten past one on, while it shows this slot as the last.
+fn looks(last_slot: &str, roles: usize, minutes: u64) -> Vec<u64> {
+    let mut stage = Stage::new(|_| {});
+    stage.duty.roles = roles;
+    stage.on(Event::Tick);
+    stage.probes(Answer::No);
+    let look = |stage: &mut Stage| {
+        let history = History { commits: commits(last_slot), ..history(Some(holding(OTHER, 6))) };
+        let journal = Journal { history: Some(history), term: None, failed: false, beat: None, clock_offset: None };
+        stage.on(Event::Journal(journal));
+    };
+    look(&mut stage);
+    let (start, mut looks) = (stage.now.boot, Vec::new());
+    while stage.now.boot < start + Duration::from_mins(minutes) {
+        let wake = stage.duty.wake(stage.now);
+        let effects = stage.pass(wake.saturating_sub(stage.now.boot));
+        if effects.contains(&Effect::Read) {
+            looks.push(stage.now.boot.saturating_sub(start).as_secs());
+            look(&mut stage);
+        }
+        if effects.contains(&Effect::Probe) {
+            stage.probes(Answer::No);
+        }
+    }
+    looks
+}
+
+#[test]
+fn a_standby_looks_seldom_until_a_slot_is_due_and_then_often() {
+    assert_eq!(looks(ONE, 1, 4), [60, 120, 180, 240], "nothing is due");
+    assert_eq!(looks("2026-11-21T00:00:00Z", 1, 1), [10, 20, 30, 40, 50, 60], "the slot of one is not committed");
+    let around_two: Vec<u64> = looks(ONE, 50, 51).into_iter().filter(|at| *at > 2_800).collect();
+    assert_eq!(around_two[..4], [2_900, 3_000, 3_010, 3_020], "at two a slot is due, however many roles there are");
+}
+
+#[test]
+fn a_hint_has_the_journal_read_at_once_and_once() {
+    let mut stage = Stage::new(|_| {});
+    stage.begin(None);
+    stage.on(committed(ONE));
+    assert_eq!(stage.on(Event::JournalHint), [Effect::Read]);
+    assert_eq!(stage.on(Event::JournalHint), [], "it is being read");
+    let again = stage.on(committed(ONE));
+    assert_eq!(again, [Effect::Read], "what was appended since it began may not have been seen");
+    assert_eq!(stage.on(committed(ONE)), []);
 }

@@ -1,0 +1,275 @@
+//! What a pair costs while nothing is to be done: the program's own daemons for hours of virtual time, and every request to the store
+//! counted. The table in `docs/COSTS.md` is what comes out here.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{env, fs};
+
+use runner::config::{Host, Lease, NotifySettings, RoleSettings, Settings};
+use runner::daemon::{self, Hold};
+use runner::ids::{InstanceId, NodeId};
+use runner::job::cancel::Cancel;
+use runner::job::lease::Sessions;
+use runner::job::local::Memories;
+use runner::job::runner::{Runner, Surroundings};
+use runner::journal::record::NodeRef;
+use runner::notice::event::{Notice, Words};
+use runner::notice::teller::Teller;
+use runner::role::duty::Stand;
+use runner::role::lease::LeaseHolder;
+use runner::role::probe::Answer;
+use runner::store::Store;
+use runner::store::counting::{Counters, Counting, Counts};
+use tokio::sync::watch;
+
+use crate::judge::Judge;
+use crate::leases::LeaseServer;
+use crate::senses::{Eyes, Mouth, Truth};
+use crate::setup::{Eligible, make_repository};
+use crate::wire::Bucket;
+use crate::world::World;
+
+/// The first hour has the first slot and its commit.
+const WARM_UP: Duration = Duration::from_hours(1);
+
+/// Then it is counted. The rarest thing that these daemons do is to tell the others of themselves, every hour.
+const COUNTED: Duration = Duration::from_hours(6);
+
+const MONTH: Duration = Duration::from_hours(24 * 30);
+
+/// What 1,000 requests cost on Amazon S3 Standard, in dollars. Deleting is free.
+const WRITE_OR_LIST: f64 = 0.005;
+const READ: f64 = 0.0004;
+
+/// The etcd lease, where there is one.
+const ETCD_TTL: Duration = Duration::from_secs(12);
+
+#[derive(Debug)]
+struct Silent;
+
+impl Words for Silent {
+    fn text(&self, _: &Notice) -> String {
+        String::new()
+    }
+}
+
+fn settings(roles: usize, lease: Lease) -> Settings {
+    let mut text = "[store]\nurl = \"s3://bucket\"\nregion = \"eu-central-1\"\nencryption = \"none\"\n".to_owned();
+    // Where there is no lease, an address decides; where there is one, both nodes want the role, and one of them asks all the time.
+    let eligible = if lease == Lease::None {
+        "eligible = { vip = \"192.0.2.1\" }\nlease = \"none\""
+    } else {
+        "lease = \"bucket\""
+    };
+    for n in 0..roles {
+        let name = if n == 0 { "app".to_owned() } else { format!("app{n}") };
+        let _ = write!(text, "[role.{name}]\n{eligible}\nsources = [\"/srv\"]\nevery = \"1d\"\njitter = \"0s\"\n");
+    }
+    let place = Host { runner_config: None, credentials_directory: None };
+    let mut settings = Settings::parse(&[(PathBuf::from("sim.toml"), text)], &place).unwrap_or_else(|e| panic!("{e}"));
+    settings.roles.values_mut().for_each(|role| role.lease = lease);
+    settings
+}
+
+/// Two nodes with the same roles.
+struct Pair {
+    world: World,
+    truths: Vec<Arc<Truth>>,
+    counters: Vec<Arc<Counters>>,
+}
+
+impl Pair {
+    fn new(roles: usize, lease: Lease) -> Self {
+        let world = World::new(11);
+        let (bucket, leases, settings) = (Bucket::new(&world), LeaseServer::new(&world), settings(roles, lease));
+        let mut rng = world.rng();
+        for role in settings.roles.keys() {
+            make_repository(&bucket, role, false, &mut rng);
+        }
+        // What it finds is of no account here: nothing goes wrong.
+        let judge = Judge::new(&world, bucket.store().objects(), Duration::ZERO, false);
+        let truths: Vec<_> = settings.roles.iter().map(|_| Truth::new()).collect();
+        let mut pair = Self { world, truths, counters: Vec::new() };
+        for host in [pair.world.host(), pair.world.host()] {
+            pair.start(host, &settings, &bucket, &leases, &judge);
+        }
+        pair
+    }
+
+    fn start(
+        &mut self,
+        host: usize,
+        settings: &Settings,
+        bucket: &Arc<Bucket>,
+        leases: &Arc<LeaseServer>,
+        judge: &Arc<Judge>,
+    ) {
+        let process = self.world.process(host);
+        let (counting, counters) = Counting::new(bucket.wire(process.clone()));
+        self.counters.push(counters);
+        let store: Arc<dyn Store> = Arc::new(counting);
+        let (env, instance) = (self.world.env(host), InstanceId([host as u8; 8]));
+        let node = NodeRef { id: NodeId([host as u8; 16]), name: format!("node{host}") };
+        let mut sessions = Sessions::default();
+        let has_etcd = settings.roles.values().any(|role| role.lease == Lease::Etcd);
+        if has_etcd {
+            let me = LeaseHolder { node: node.id, label: node.name.clone(), instance };
+            sessions = sessions.borrowing(leases.lender(process.clone(), me, ETCD_TTL));
+        }
+        for (role, truth) in settings.roles.values().zip(&self.truths) {
+            let here = if host == 1 { Answer::Yes } else { Answer::No };
+            truth.put(host, here);
+            truth.answer_at_once();
+            truth.change(|files| drop(files.insert(b"srv/file".to_vec(), "content".into())));
+            let eligible = if role.eligible.is_some() { Eligible::Vip } else { Eligible::Always };
+            let (instance, life) = (instance.to_string(), self.world.life(host));
+            let eyes = Arc::new(Eyes {
+                host,
+                life,
+                instance: instance.clone(),
+                eligible,
+                env: env.clone(),
+                rng: Mutex::new(self.world.rng()),
+                truth: Arc::clone(truth),
+                judge: Arc::clone(judge),
+            });
+            let voice = Arc::new(Mouth {
+                host,
+                life,
+                instance,
+                eligible,
+                world: process.world.clone(),
+                truth: Arc::clone(truth),
+                judge: Arc::clone(judge),
+            });
+            let runner = Runner {
+                env: env.clone(),
+                node: node.clone(),
+                instance: InstanceId([host as u8; 8]),
+                state_dir: PathBuf::from("/var/lib/runner"),
+                cancel: Cancel::new(),
+                progress: Arc::default(),
+                config_hash: String::new(),
+                sessions: sessions.clone(),
+                memories: Memories::default(),
+                surroundings: Surroundings { senses: eyes.clone(), content: Some(eyes) },
+            };
+            self.hold(host, runner, settings, role, Arc::clone(&store), voice);
+        }
+    }
+
+    fn hold(
+        &self,
+        host: usize,
+        runner: Runner,
+        settings: &Settings,
+        role: &RoleSettings,
+        store: Arc<dyn Store>,
+        voice: Arc<Mouth>,
+    ) {
+        let state = Path::new("/var/lib/runner");
+        let teller = Teller::new(&NotifySettings::default(), state, runner.env.clone(), Arc::new(Silent));
+        let (settings, role, teller) = (settings.clone(), role.clone(), Arc::new(teller));
+        let prune_interval = Duration::from_hours(23);
+        let hold = Hold { runner, settings, role, store, voice, teller, prune_interval };
+        let (keep, stop) = watch::channel(false);
+        self.world.start(host, async move {
+            daemon::hold(hold, stop).await;
+            drop(keep);
+        });
+    }
+
+    fn counts(&self) -> Counts {
+        let each: Vec<Counts> = self.counters.iter().map(|counters| counters.read()).collect();
+        let sum = |of: fn(&Counts) -> u64| each.iter().map(of).sum();
+        Counts {
+            put: sum(|c| c.put),
+            put_if_absent: sum(|c| c.put_if_absent),
+            replace: sum(|c| c.replace),
+            get: sum(|c| c.get),
+            get_range: sum(|c| c.get_range),
+            list: sum(|c| c.list),
+            delete: sum(|c| c.delete),
+            ..Counts::default()
+        }
+    }
+
+    /// Of the role with this number: how many nodes work for it, and how many stand by.
+    fn stands(&self, role: usize) -> (usize, usize) {
+        let stands = [1, 2].map(|host| self.truths[role].stand(host, self.world.life(host)));
+        let count = |of: fn(&Stand) -> bool| stands.iter().flatten().filter(|stand| of(stand)).count();
+        (count(|s| matches!(s, Stand::Active { term: Some(_) })), count(|s| matches!(s, Stand::Standby(_))))
+    }
+}
+
+/// What a pair asks of the store in a minute, and what that costs in a month.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Cost {
+    puts: f64,
+    lists: f64,
+    gets: f64,
+    dollars: f64,
+}
+
+fn idle(roles: usize, lease: Lease) -> Cost {
+    let pair = Pair::new(roles, lease);
+    pair.world.run_until(WARM_UP);
+    let before = pair.counts();
+    pair.world.run_until(WARM_UP + COUNTED);
+    let after = pair.counts();
+    for role in 0..roles {
+        assert_eq!(pair.stands(role), (1, 1), "role {role} of {roles}, {lease:?}");
+    }
+    let (writes, lists) = (|c: &Counts| c.put + c.put_if_absent + c.replace, after.list - before.list);
+    let writes = writes(&after) - writes(&before);
+    let gets = after.get + after.get_range - before.get - before.get_range;
+    let minutes = COUNTED.as_secs_f64() / 60.0;
+    let months = MONTH.as_secs_f64() / COUNTED.as_secs_f64();
+    let dollars = ((writes + lists) as f64 * WRITE_OR_LIST + gets as f64 * READ) / 1000.0 * months;
+    let cost =
+        Cost { puts: writes as f64 / minutes, lists: lists as f64 / minutes, gets: gets as f64 / minutes, dollars };
+    println!("{roles} roles, {lease:?}: {cost:?}");
+    cost
+}
+
+const BEGIN: &str = "<!-- counted by tests/sim/costs.rs -->\n";
+const END: &str = "<!-- end -->\n";
+
+#[test]
+fn an_idle_pair_costs_what_the_docs_say() {
+    let mut table =
+        "| roles | `lease` | PUT a minute | LIST a minute | GET a minute | $ a month |\n|---|---|---|---|---|---|\n"
+            .to_owned();
+    for (roles, lease, most) in GOALS {
+        let cost = idle(roles, lease);
+        assert!(cost.dollars <= most, "{roles} roles, {lease:?}: {cost:?}");
+        let name = match lease {
+            Lease::Bucket => "bucket",
+            Lease::Etcd => "etcd",
+            Lease::None => "none",
+        };
+        let Cost { puts, lists, gets, dollars } = cost;
+        let _ = writeln!(table, "| {roles} | `{name}` | {puts:.2} | {lists:.2} | {gets:.1} | {dollars:.2} |");
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/COSTS.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (head, rest) = text.split_once(BEGIN).expect("the table has a beginning");
+    let (said, tail) = rest.split_once(END).expect("and an end");
+    if env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, format!("{head}{BEGIN}{table}{END}{tail}")).unwrap();
+    } else {
+        assert_eq!(said, table, "docs/COSTS.md says what was; UPDATE_DOCS=1 writes what is");
+    }
+}
+
+/// The most that each may cost in a month.
+const GOALS: [(usize, Lease, f64); 6] = [
+    (1, Lease::Bucket, 1.0),
+    (1, Lease::Etcd, 0.25),
+    (1, Lease::None, 0.25),
+    (50, Lease::Bucket, 50.0),
+    (50, Lease::Etcd, 3.0),
+    (50, Lease::None, 3.0),
+];
