@@ -140,8 +140,11 @@ pub enum Command {
     Prune(verbs::Prune),
     /// Give a role to this node
     #[command(after_help = "Recorded in the role's journal. What the other node is doing for the role cannot\n\
-        commit any more.\n\nExample: runner takeover app")]
-    Takeover(verbs::OneRole),
+        commit any more. Refused where the probes say no (exit code 3) or cannot tell\n\
+        (4): this node would have the role and not back it up, and the node that does\n\
+        would be stopped. With --force it is done all the same, and the record says so.\n\n\
+        Example: runner takeover app")]
+    Takeover(verbs::Takeover),
     /// Stop a role's runs on every node
     #[command(after_help = "Recorded in the role's journal. A run that is under way goes on.\n\n\
         Example: runner pause app --for 2h --why 'disk-swap'")]

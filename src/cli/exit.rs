@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::render::audited::Audited;
 use crate::job::exec::{Cause, Executed};
+use crate::job::health::Severity;
 use crate::job::report::restored::RestoreReport;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::State;
@@ -49,6 +50,17 @@ pub enum Health {
     Unknown,
 }
 
+impl From<Severity> for Health {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::Note => Health::Fine,
+            Severity::Warning => Health::Warning,
+            Severity::Unknown => Health::Unknown,
+            Severity::Critical => Health::Critical,
+        }
+    }
+}
+
 impl Health {
     /// The number.
     pub fn code(self) -> u8 {
@@ -62,13 +74,17 @@ impl Health {
 
     /// The worse of the two; not to know is worse than a warning, because backups may be missing.
     pub fn or_worse(self, other: Health) -> Health {
-        let severity = |health| match health {
+        if other.severity() > self.severity() { other } else { self }
+    }
+
+    /// How bad it is, the worst highest.
+    pub fn severity(self) -> u8 {
+        match self {
             Health::Fine => 0,
             Health::Warning => 1,
             Health::Unknown => 2,
             Health::Critical => 3,
-        };
-        if severity(other) > severity(self) { other } else { self }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod pruned;
+pub mod whoami;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -26,14 +27,9 @@ use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::whoami::{
-    EtcdState, EtcdStatus, PeerSeen, Reason, RoleStatus, StoreStatus, Warning, WhoamiReport,
-};
 use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
-use crate::journal::future::WrongClock;
 use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
-use crate::repo::format::JournalHome;
 use crate::tree::write::MetaKind;
 
 /// The version of all documents. It grows when a field goes away or changes its meaning, not when one comes.
@@ -133,124 +129,6 @@ fn snapshot(s: &SnapshotInfo) -> Value {
         "id": s.id, "role": s.role, "term": s.term, "node": s.node, "time": utc(s.time), "slot": s.slot.map(utc),
         "files": s.files, "bytes": s.bytes, "incomplete": s.unreadable > 0, "unreadable": s.unreadable,
     })
-}
-
-/// `whoami`.
-pub fn whoami(report: &WhoamiReport) -> String {
-    document(json!({ "node": report.node, "roles": report.roles.iter().map(whoami_role).collect::<Vec<_>>() }))
-}
-
-fn whoami_role(role: &RoleStatus) -> Value {
-    let evidence: Vec<Value> = role
-        .evidence
-        .iter()
-        .map(|e| {
-            json!({
-                "probe": e.probe, "answer": e.answer, "detail": e.detail, "latency_seconds": seconds(e.latency),
-                "age_seconds": seconds(e.age), "fallback": e.fallback,
-            })
-        })
-        .collect();
-    let peers: Vec<Value> = role
-        .peers
-        .iter()
-        .map(|PeerSeen { node, seen }| {
-            json!({
-                "id": node.id, "name": node.name, "version": node.version, "config_hash": node.config_hash,
-                "last_seen": utc(*seen),
-            })
-        })
-        .collect();
-    let (status, error) = match &role.store.status {
-        StoreStatus::Ok => ("ok", None),
-        StoreStatus::NotInitialised => ("not_initialised", None),
-        StoreStatus::Gone => ("gone", None),
-        StoreStatus::Failed(why) => ("failed", Some(why)),
-    };
-    let reason = match role.reason {
-        Reason::AlwaysActive => "always_active",
-        Reason::NotListed => "not_listed",
-        Reason::ProbesYes => "probes_yes",
-        Reason::ProbesNo => "probes_no",
-        Reason::ProbesUnknown => "probes_unknown",
-        Reason::StandsIn => "stands_in",
-        Reason::Fallback { .. } => "fallback",
-        Reason::JournalUnread => "journal_unread",
-        Reason::LeaseHeld => "lease_held",
-        Reason::LeaseFreeMine => "lease_free_mine",
-        Reason::LeaseFree { .. } => "lease_free",
-        Reason::LeaseTaken { .. } => "lease_taken",
-        Reason::LeaseUnread => "lease_unread",
-        Reason::ClockOff => "clock_off",
-        Reason::HandedOver { .. } => "handed_over",
-        Reason::Paused { .. } => "paused",
-        Reason::TakenOver { .. } => "taken_over",
-        Reason::Cloned => "cloned",
-    };
-    let warnings: Vec<Value> = role
-        .warnings
-        .iter()
-        .map(|w| match w {
-            Warning::SlotsMissed { last, count } => {
-                json!({ "kind": "slots_missed", "last": utc(*last), "count": count })
-            }
-            Warning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
-            Warning::StoreUnreadable => json!({ "kind": "store_unreadable" }),
-            Warning::Incomplete { unreadable } => json!({ "kind": "incomplete", "unreadable": unreadable }),
-            Warning::OnlyNode => json!({ "kind": "only_node", "severity": "note" }),
-            Warning::RepositoryGone { repository } => json!({ "kind": "repository_gone", "repository": repository }),
-            Warning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),
-            Warning::Twin { other } => json!({ "kind": "twin", "instance": other }),
-            Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
-            Warning::FutureDates(future) => {
-                let clock = match future.clock {
-                    WrongClock::Writer => "writer",
-                    WrongClock::Reader => "reader",
-                    WrongClock::Unclear => "unclear",
-                };
-                let node = future.node.as_ref().map(|node| &node.name);
-                json!({ "kind": "future", "count": future.count, "latest": utc(future.latest), "node": node, "clock": clock })
-            }
-            Warning::Drift { node, version, config } => {
-                json!({ "kind": "drift", "node": node, "version": version, "config": config })
-            }
-        })
-        .collect();
-    json!({
-        "role": role.role, "state": role.state, "reason": reason, "evidence": evidence, "term": role.term,
-        "last_backup": role.last_backup.as_ref().map(snapshot), "next_slot": role.next_slot.map(utc),
-        "slots": role.slots,
-        "store": {
-            "url": role.store.url, "status": status, "error": error, "journal": role.store.journal.map(home),
-            "clock_offset_seconds": role.store.clock_offset_seconds,
-        },
-        "etcd": role.etcd.as_ref().map(etcd), "peers": peers, "warnings": warnings,
-    })
-}
-
-/// Where a journal lives; which cluster it is stands in `format`.
-fn home(home: JournalHome) -> &'static str {
-    match home {
-        JournalHome::Bucket => "bucket",
-        JournalHome::Etcd { .. } => "etcd",
-    }
-}
-
-fn etcd(etcd: &EtcdState) -> Value {
-    let mut state = json!({ "endpoints": etcd.endpoints, "holder": etcd.holder });
-    // IDs of etcd are hexadecimal wherever else it shows them, and too large for numbers in JSON.
-    let more = match &etcd.status {
-        EtcdStatus::Ok { endpoint, member, leader, raft_term, version, nodes } => json!({
-            "status": "ok", "error": null, "endpoint": endpoint, "member": format!("{member:x}"),
-            "leader": (*leader != 0).then(|| format!("{leader:x}")), "raft_term": raft_term, "version": version,
-            "nodes": nodes,
-        }),
-        EtcdStatus::Failed(why) => json!({ "status": "failed", "error": why }),
-    };
-    if let (Value::Object(state), Value::Object(more)) = (&mut state, more) {
-        state.extend(more);
-    }
-    state
 }
 
 /// `init`.
@@ -510,8 +388,8 @@ mod tests {
         let list = [samples::snapshot(0x3f, "2026-11-20T01:00:00.5Z")];
         insta::assert_json_snapshot!("snapshots", read(&snapshots(&list)));
         let roles = vec![samples::active(), samples::blind()];
-        insta::assert_json_snapshot!("whoami", read(&whoami(&samples::all(roles))));
-        insta::assert_json_snapshot!("whoami_cloned", read(&whoami(&samples::all(vec![samples::cloned()]))));
+        insta::assert_json_snapshot!("whoami", read(&whoami::report(&samples::all(roles))));
+        insta::assert_json_snapshot!("whoami_cloned", read(&whoami::report(&samples::all(vec![samples::cloned()]))));
     }
 
     #[test]
@@ -527,7 +405,7 @@ mod tests {
         for field in ["source", "read", "new", "uploaded"] {
             assert!(role["bytes"][field].is_u64(), "{field}");
         }
-        let text = whoami(&samples::all(vec![samples::active()]));
+        let text = whoami::report(&samples::all(vec![samples::active()]));
         let document = read(&text);
         for field in "id hostname instance version config_hash".split(' ') {
             assert!(document["node"][field].is_string(), "{field}");

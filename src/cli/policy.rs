@@ -18,6 +18,7 @@ use crate::job::init::InitError;
 use crate::job::inside::{Hint, InsideError};
 use crate::job::keys::KeysError;
 use crate::job::local::LockError;
+use crate::job::operate::OperateError;
 use crate::job::prune::PruneError;
 use crate::job::repository::{OpenError, SecretFileError};
 use crate::job::restore::{RestoreError, SourceErrorKind};
@@ -89,6 +90,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     let select = || error.downcast_ref::<SelectError>().map(select);
     let keys = || error.downcast_ref::<KeysError>().map(keys);
     let verify = || error.downcast_ref::<VerifyError>().map(verify);
+    let operate = || error.downcast_ref::<OperateError>().map(operate);
     let prune = || error.downcast_ref::<PruneError>().and_then(prune);
     store
         .or_else(journal)
@@ -101,6 +103,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
         .or_else(select)
         .or_else(keys)
         .or_else(verify)
+        .or_else(operate)
         .or_else(prune)
 }
 
@@ -346,6 +349,19 @@ fn verify(error: &VerifyError) -> Policy {
         // Their own text says to update.
         VerifyError::Newer { .. } | VerifyError::NotUnderstood(_) => PLAIN,
         VerifyError::Broken(_) => failed("run it again with -vv and report what it logs."),
+    }
+}
+
+fn operate(error: &OperateError) -> Policy {
+    match error {
+        OperateError::NotEligible { unknown, .. } => (
+            if *unknown { Exit::Unknown } else { Exit::NotActive },
+            Some(
+                "do it on the node that is to be active, or make the probes say yes here first. With --force it is done all \
+                 the same.",
+            ),
+        ),
+        OperateError::Append(error) => append(error),
     }
 }
 

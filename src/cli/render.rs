@@ -3,6 +3,7 @@
 
 pub mod audited;
 pub mod backup;
+pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod executed;
@@ -17,6 +18,7 @@ pub mod setup;
 pub mod snapshots;
 pub mod status;
 pub mod verified;
+pub mod warning;
 pub mod whoami;
 
 use jiff::{Timestamp, tz::TimeZone};

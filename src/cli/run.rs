@@ -175,7 +175,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::Exec(args) => exec(session, &args).await,
         Command::Daemon(args) => daemon(session, &args).await,
         Command::Prune(args) => prune(session, &args).await,
-        Command::Takeover(args) => operate(session, &args.role, &wire::Act::Takeover).await,
+        Command::Takeover(args) => operate(session, &args.role, &wire::Act::Takeover { force: args.force }).await,
         Command::Pause(args) => {
             operate(session, &args.role, &wire::Act::Pause { lasts: args.lasts, why: args.why }).await
         }
@@ -437,9 +437,11 @@ async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Err
     }
     let report = until_cancelled(&context.cancel, wire::whoami(&context, &roles)).await?;
     let view = context.view();
-    let (line, health) = render::whoami::check(&report, &view);
-    session
-        .report(|| if args.check { line } else { render::whoami::report(&report, &view) }, || json::whoami(&report))?;
+    let (line, health) = render::check::check(&report, &view);
+    session.report(
+        || if args.check { line } else { render::whoami::report(&report, &view) },
+        || json::whoami::report(&report),
+    )?;
     Ok(if args.check { Exit::Plugin(health) } else { Exit::Done })
 }
 
@@ -468,7 +470,7 @@ async fn status(session: &mut Session) -> Result<Exit, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, &[])?;
     let report = until_cancelled(&context.cancel, wire::whoami(&context, &roles)).await?;
-    session.report(|| render::status::text(&report, &context.view()), || json::whoami(&report))?;
+    session.report(|| render::status::text(&report, &context.view()), || json::whoami::report(&report))?;
     Ok(Exit::Done)
 }
 

@@ -115,7 +115,7 @@ pub async fn backup(
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let teller = Arc::new(teller(context, &runner, &context.settings.notify));
     let plan = Plan::of(role, &context.settings)?;
-    let watch = Watch::new(Arc::clone(&teller), context.env.clone(), role.name.clone(), &runner.node, plan);
+    let watch = Watch::new(Arc::clone(&teller), &runner, role.name.clone(), plan);
     let hooks = Hooks::new(&runner, role);
     hooks.recover().await;
     let begins = |view: &View, slot| watch.begins(view, slot);
@@ -126,12 +126,22 @@ pub async fn backup(
         let words = reason.as_ref().map(|r| render::reason::text(r, &context.settings.timezone));
         (RoleReport { reason: words, ..report }, reason)
     });
-    report_to(&watch, role, &done);
+    let failed = report_to(&watch, role, &done);
     if is_elsewhere(&done, runner.node.id) {
         hooks.lost(role.hooks.timeout).await;
     }
+    if failed {
+        // Nothing rests on it, and a store that did not take the run may not take this.
+        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::announce(&runner, role, connect))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("the other nodes are not told of the failure: {error}"),
+            Err(_) => tracing::debug!("the other nodes are not told of the failure: the store does not answer"),
+        }
+    }
     // Who did nothing may be the only one who sees that nobody does.
-    let idle = done.as_ref().is_ok_and(|(report, _)| matches!(report.outcome, Outcome::Standby | Outcome::Unknown));
+    let idle = done.as_ref().is_ok_and(|(report, reason)| {
+        matches!(report.outcome, Outcome::Standby | Outcome::Unknown) || matches!(reason, Some(Reason::Paused(_)))
+    });
     if args.scheduled && idle && !watch.is_silent() {
         match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::glance(&runner, role, connect))).await {
             Ok(Ok(view)) => watch.saw(&view),
@@ -148,10 +158,13 @@ pub async fn backup(
     }
 }
 
-/// Has told how a run without a daemon went.
-fn report_to(watch: &Watch, role: &RoleSettings, done: &Result<(RoleReport, Option<Reason>), GuardError>) {
+/// Has told how a run without a daemon went. Says whether it failed.
+fn report_to(watch: &Watch, role: &RoleSettings, done: &Result<(RoleReport, Option<Reason>), GuardError>) -> bool {
     match done {
-        Ok((report, reason)) => watch.ended(report, reason.as_ref()),
+        Ok((report, reason)) => {
+            watch.ended(report, reason.as_ref());
+            false
+        }
         Err(error) => watch.failed(error, &super::error::report(&role.name, error).0),
     }
 }
@@ -279,7 +292,10 @@ pub async fn prune(context: &Context, role: &RoleSettings, dry_run: bool) -> Res
 #[derive(Debug)]
 pub enum Act {
     /// Gives it to this node.
-    Takeover,
+    Takeover {
+        /// Also where its probes do not say that it is active.
+        force: bool,
+    },
     /// Stops its runs, for so long.
     Pause {
         /// `None`: until a resume.
@@ -299,11 +315,15 @@ pub enum Act {
 pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Result<Acted, Error> {
     let runner = runner(context, Arc::default()).await?;
     let repository = open::repository(context, role).await?;
+    let assessment = match act {
+        Act::Takeover { .. } => guard::assess(&runner, role, None).await,
+        _ => None,
+    };
     let Runner { node, instance, state_dir, sessions, .. } = runner;
     let seats = sessions.seats().clone();
     let operator = Operator { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
     let acted = match act {
-        Act::Takeover => operator.take_over(&repository, role).await?,
+        Act::Takeover { force } => operator.take_over(&repository, role, assessment.as_ref(), *force).await?,
         Act::Pause { lasts, why } => {
             let until = lasts.map(|lasts| context.env.clock.now().checked_add(lasts)).transpose()?;
             operator.pause(&repository, until, why.clone()).await?

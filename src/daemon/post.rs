@@ -96,7 +96,7 @@ impl Post {
                 None
             }
         };
-        let watch = Arc::new(Watch::new(teller, runner.env.clone(), role.name.clone(), &runner.node, plan.clone()));
+        let watch = Arc::new(Watch::new(teller, &runner, role.name.clone(), plan.clone()));
         let ttl = ttl(&role, &settings);
         let (ask_interval, retry_interval) = (keeper::poll(ttl, role.lease == Lease::Etcd), keeper::pause(ttl));
         let (node, label) = (runner.node.id, runner.node.name.clone());
@@ -286,6 +286,7 @@ impl Loop {
                 }
                 Err(error) => {
                     voice.failed(&work.role.name, &error);
+                    work.watch.kept_from_role(&voice.report_failure(&work.role.name, &error).0);
                     Back::Asked(None)
                 }
             }
@@ -308,9 +309,15 @@ impl Loop {
             let journal = match work.runner.env.timeout(work.role.stall_timeout + work.role.hooks.timeout, taken).await
             {
                 None => work.hung(),
-                Some(Ok(journal)) => journal,
+                Some(Ok(journal)) => {
+                    if journal.term.is_some() {
+                        work.watch.took_role();
+                    }
+                    journal
+                }
                 Some(Err(error)) => {
                     voice.failed(&work.role.name, &error);
+                    work.watch.kept_from_role(&voice.report_failure(&work.role.name, &error).0);
                     work.after(&Err(error)).await
                 }
             };

@@ -5,18 +5,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::ids::{NodeId, RoleName, Term};
 use crate::job::audit;
+use crate::job::health::Past;
 use crate::job::report::audited::Finding;
 use crate::journal::future::{FutureDates, future_dates};
 use crate::journal::record::TakeoverWhy;
-use crate::journal::state::{Paused, View};
+use crate::journal::state::View;
 use crate::notice::event::{Event, Kind};
 use crate::notice::ledger::Watcher;
-use crate::role::commits::SlotCommits;
-use crate::role::present;
 use crate::role::slot::Plan;
-
-/// A pause without an end that is older than this was forgotten.
-const PAUSED_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 /// A takeover that is older than this is no news, whoever has forgotten that it was told.
 const NEWS: SignedDuration = SignedDuration::from_hours(24);
@@ -30,12 +26,8 @@ pub(super) struct Glimpse {
     holder: Option<(NodeId, Term, Timestamp, TakeoverWhy)>,
     /// The number of the holder's newest record, as far as a state tells.
     sign: u64,
-    commits: SlotCommits,
-    /// When the newest snapshot was committed.
-    committed: Option<Timestamp>,
-    /// The number of its record; 0: there is none. `None`: nobody has looked.
-    pub(super) snapshot: Option<u64>,
-    pub(super) paused: Option<Paused>,
+    /// `None`: the journal was never read.
+    past: Option<Past>,
     duplicates: Vec<(Timestamp, u64)>,
     /// What the newest snapshot could not read.
     unreadable: u64,
@@ -59,10 +51,7 @@ impl Glimpse {
         Self {
             holder: state.holder.as_ref().map(|h| (h.node.id, h.term, h.time, h.why)),
             sign,
-            commits: view.commits(),
-            committed: state.snapshots.last().map(|snapshot| snapshot.time),
-            snapshot: Some(state.snapshots.last().map_or(0, |snapshot| snapshot.seq.0)),
-            paused: state.paused.clone(),
+            past: Some(Past::of(view)),
             duplicates: audit::duplicates(state, since).into_iter().filter_map(duplicate).collect(),
             unreadable: state.snapshots.last().map_or(0, |snapshot| snapshot.changes.unreadable),
             // Which clock is to blame is asked by nobody here.
@@ -78,11 +67,16 @@ impl Glimpse {
         }
     }
 
+    /// The number of the newest snapshot's record; 0: there is none. `None`: the journal was never read.
+    pub(super) fn snapshot(&self) -> Option<u64> {
+        self.past.as_ref().map(|past| past.snapshot.map_or(0, |(seq, _)| seq))
+    }
+
     /// Whether a snapshot was committed after this failure.
     pub(super) fn is_after(&self, failure: &Event) -> bool {
-        match (failure.after, self.snapshot) {
+        match (failure.after, self.snapshot()) {
             (Some(after), Some(snapshot)) => snapshot > after,
-            _ => self.committed.is_some_and(|committed| committed > failure.time),
+            _ => self.past.as_ref().and_then(|past| past.snapshot).is_some_and(|(_, time)| time > failure.time),
         }
     }
 
@@ -93,7 +87,7 @@ impl Glimpse {
 }
 
 /// Who looks, and when.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Sight<'a> {
     pub(super) role: &'a RoleName,
     pub(super) node: NodeId,
@@ -102,8 +96,8 @@ pub(super) struct Sight<'a> {
     pub(super) now: Timestamp,
     /// The slot of a run of this node that is under way.
     pub(super) running: Option<Timestamp>,
-    /// Slots until then were paused.
-    pub(super) paused_until: Option<Timestamp>,
+    /// How this node's last run failed.
+    pub(super) failure: Option<String>,
 }
 
 impl Sight<'_> {
@@ -119,23 +113,15 @@ impl Sight<'_> {
             (Kind::PausedTooLong, self.paused_too_long(glimpse).into_iter().collect()),
             (Kind::Incomplete, self.incomplete(glimpse.unreadable).into_iter().collect()),
         ];
-        // In a pause nothing is missed, and what was missed before is not over.
-        if !self.is_paused(glimpse) {
-            seen.push((Kind::Missed, self.missed(glimpse).into_iter().collect()));
-        }
+        seen.push((Kind::Missed, self.missed(glimpse).into_iter().collect()));
         seen
-    }
-
-    fn is_paused(&self, glimpse: &Glimpse) -> bool {
-        glimpse.paused.as_ref().is_some_and(|paused| paused.until.is_none_or(|until| until > self.now))
     }
 
     /// Everything since the last committed slot is one event, however many slots it comes to.
     pub(super) fn missed(&self, glimpse: &Glimpse) -> Option<Event> {
-        let missed = self.plan?.missed(&glimpse.commits, self.running, self.now).slots;
-        let mut owed = missed.iter().filter(|slot| self.paused_until.is_none_or(|until| slot.starts > until));
-        let first = owed.next()?;
-        Some(Event { slot: Some(first.at), count: Some(1 + owed.count() as u64), ..self.event(Kind::Missed) })
+        let missed = glimpse.past.as_ref()?.missed(self.plan?, self.running, self.now);
+        let (slot, count) = (Some(missed.first()?.at), Some(missed.len() as u64));
+        Some(Event { slot, count, detail: self.failure.clone(), ..self.event(Kind::Missed) })
     }
 
     fn duplicates(&self, glimpse: &Glimpse) -> Vec<Event> {
@@ -164,10 +150,8 @@ impl Sight<'_> {
     }
 
     fn paused_too_long(&self, glimpse: &Glimpse) -> Option<Event> {
-        let paused = glimpse.paused.as_ref().filter(|paused| paused.until.is_none())?;
-        // Of one that is dated beyond the present nobody knows how old it is.
-        let is_old = self.now.duration_since(paused.time) >= PAUSED_MAX || present::is_beyond(paused.time, self.now);
-        is_old.then(|| Event { detail: paused.why.clone(), time: paused.time, ..self.event(Kind::PausedTooLong) })
+        let (paused, too_long) = glimpse.past.as_ref()?.pause(self.now)?;
+        too_long.then(|| Event { detail: paused.why.clone(), time: paused.time, ..self.event(Kind::PausedTooLong) })
     }
 
     /// Records that are dated beyond the present, as far as a state tells.
@@ -187,9 +171,11 @@ impl Sight<'_> {
                 Finding::Future { count, nodes, .. } => ("future", *count, Some(nodes.join(", "))),
                 Finding::Hole { record } => ("hole", 1, Some(record.clone())),
                 Finding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
-                Finding::Missed { .. } | Finding::Late { .. } | Finding::Duplicate { .. } | Finding::Incomplete(_) => {
-                    return None;
-                }
+                Finding::Missed { .. }
+                | Finding::Late { .. }
+                | Finding::Duplicate { .. }
+                | Finding::Incomplete(_)
+                | Finding::PausedTooLong { .. } => return None,
             };
             Some(Event { mark: mark.to_owned(), count: Some(count), detail, ..self.event(Kind::Anomaly) })
         };
@@ -210,6 +196,8 @@ mod tests {
     use crate::config::{KeySource, RoleSettings, Schedule};
     use crate::ids::RepoId;
     use crate::journal::record::NodeRef;
+    use crate::journal::state::Paused;
+    use crate::role::commits::SlotCommits;
     use std::time::Duration;
 
     const ME: NodeId = NodeId([1; 16]);
@@ -233,23 +221,38 @@ mod tests {
             plan: Some(&plan),
             now: at(now),
             running: None,
-            paused_until: None,
+            failure: None,
         };
         change(&mut sight);
         let events = sight.see(glimpse).into_iter().flat_map(|(_, events)| events);
         events.map(|e| format!("{} {}", e.kind.name(), e.count.unwrap_or_default())).collect()
     }
 
+    /// A journal whose last slot was committed in this minute.
+    fn committed(minute: i64, change: impl FnOnce(&mut Past)) -> Glimpse {
+        let mut past = Past { commits: SlotCommits::new([at(minute)], Some(at(0))), ..Past::default() };
+        change(&mut past);
+        Glimpse { past: Some(past), ..Glimpse::default() }
+    }
+
+    fn paused(minute: i64, until: Option<i64>) -> Paused {
+        let node = NodeRef { id: ME, name: "east".to_owned() };
+        Paused { node, time: at(minute), until: until.map(at), why: None }
+    }
+
     #[test]
     fn slots_are_missed_unless_they_run_or_were_paused() {
-        let glimpse = Glimpse { commits: SlotCommits::new([at(60)], None), ..Glimpse::default() };
+        let glimpse = committed(60, |_| ());
         assert_eq!(seen(&glimpse, 150, |_| ()), [""; 0], "there is still time");
         assert_eq!(seen(&glimpse, 151, |_| ()), ["missed 1"]);
         assert_eq!(seen(&glimpse, 151, |sight| sight.running = Some(at(120))), [""; 0]);
         assert_eq!(seen(&glimpse, 400, |_| ()), ["missed 5"], "one event");
-        assert_eq!(seen(&glimpse, 400, |sight| sight.paused_until = Some(at(350))), ["missed 1"]);
+        let excused = committed(60, |past| past.pauses.begin(&paused(100, Some(350))));
+        assert_eq!(seen(&excused, 400, |_| ()), ["missed 1"], "the slot of 06:00");
         assert_eq!(seen(&glimpse, 400, |sight| sight.plan = None), [""; 0]);
-        assert_eq!(seen(&Glimpse::default(), 400, |_| ()), [""; 0], "a role that never had a slot");
+        assert_eq!(seen(&Glimpse::default(), 400, |_| ()), [""; 0], "the journal was never read");
+        let never = committed(0, |past| past.commits = SlotCommits::new([], Some(at(200))));
+        assert_eq!(seen(&never, 271, |_| ()), ["missed 1"], "a role that never had a slot, since it was made");
     }
 
     #[test]
@@ -261,16 +264,16 @@ mod tests {
 
     #[test]
     fn a_pause_excuses_and_one_without_an_end_is_told_after_a_day() {
-        let node = NodeRef { id: ME, name: "east".to_owned() };
-        let paused = |until| Glimpse {
-            commits: SlotCommits::new([at(60)], None),
-            paused: Some(Paused { node: node.clone(), time: at(100), until, why: None }),
-            ..Glimpse::default()
+        let pausing = |until| {
+            committed(60, |past| {
+                past.paused = Some(paused(100, until));
+                past.pauses.begin(&paused(100, until));
+            })
         };
-        assert_eq!(seen(&paused(None), 400, |_| ()), [""; 0]);
-        assert_eq!(seen(&paused(None), 100 + 24 * 60, |_| ()), ["paused_too_long 0"]);
-        assert_eq!(seen(&paused(Some(at(5000))), 4000, |_| ()), [""; 0], "somebody said how long");
-        assert_eq!(seen(&paused(None), 94, |_| ()), ["paused_too_long 0"], "how old it is nobody knows");
+        assert_eq!(seen(&pausing(None), 400, |_| ()), [""; 0]);
+        assert_eq!(seen(&pausing(None), 100 + 24 * 60, |_| ()), ["paused_too_long 0"]);
+        assert_eq!(seen(&pausing(Some(5000)), 4000, |_| ()), [""; 0], "somebody said how long");
+        assert_eq!(seen(&pausing(None), 94, |_| ()), ["paused_too_long 0"], "how old it is nobody knows");
     }
 
     #[test]
@@ -294,7 +297,7 @@ mod tests {
         assert_eq!(Glimpse::of(&view, at(0)).future.map(|future| future.latest), Some(at(60)));
         assert_eq!(Glimpse::of(&view, at(55)).future, None);
         let failure = |after| Event { after, ..Event::new(Kind::Failed, view.role.clone(), "east".to_owned(), at(5)) };
-        let glimpse = Glimpse { committed: Some(at(9)), snapshot: Some(7), ..Glimpse::default() };
+        let glimpse = committed(60, |past| past.snapshot = Some((7, at(9))));
         assert!(glimpse.is_after(&failure(None)) && glimpse.is_after(&failure(Some(6))));
         assert!(!glimpse.is_after(&failure(Some(7))), "the store's clock is ahead: it was there before");
         assert!(!Glimpse::of(&view, at(0)).is_elsewhere(ME));

@@ -11,11 +11,13 @@ use crate::env::Env;
 use crate::ids::{NodeId, RoleName};
 use crate::job::backup::BackupError;
 use crate::job::guard::{GuardError, Reason};
+use crate::job::last_run::{Failure, Kept};
 use crate::job::local::LockError;
 use crate::job::report::audited::Finding;
+use crate::job::report::whoami::Step;
 use crate::job::report::{Outcome, Problem, ProblemKind, RoleReport};
+use crate::job::runner::Runner;
 use crate::journal::log::AppendError;
-use crate::journal::record::NodeRef;
 use crate::journal::state::View;
 use crate::notice::event::{Cause, Event, Kind, Notice};
 use crate::notice::ledger::{Ledger, Watcher};
@@ -42,6 +44,8 @@ pub struct Watch {
     node: NodeId,
     label: String,
     plan: Option<Plan>,
+    /// How the last run failed, for whoever asks.
+    kept: Kept,
     seen: Mutex<Seen>,
 }
 
@@ -58,24 +62,23 @@ struct Seen {
     running: Option<Running>,
     /// Before it another node had the role.
     moved: bool,
-    paused_until: Option<Timestamp>,
     /// The lease is in the hands of a process that lives.
     vouched: bool,
     audit_at: Duration,
 }
 
 impl Watch {
-    /// Watches `role` as this node.
-    pub fn new(teller: Arc<Teller>, env: Env, role: RoleName, node: &NodeRef, plan: Option<Plan>) -> Self {
+    /// Watches `role` as the node of `runner`.
+    pub fn new(teller: Arc<Teller>, runner: &Runner, role: RoleName, plan: Option<Plan>) -> Self {
+        let (env, node, kept) = (runner.env.clone(), &runner.node, Kept::of(runner, &role));
         let seen = Seen {
             glimpse: Glimpse::default(),
             running: None,
             moved: false,
-            paused_until: None,
             vouched: false,
             audit_at: env.clock.boottime() + AUDIT_FIRST,
         };
-        Self { teller, env, role, node: node.id, label: node.name.clone(), plan, seen: Mutex::new(seen) }
+        Self { teller, env, role, node: node.id, label: node.name.clone(), plan, kept, seen: Mutex::new(seen) }
     }
 
     /// Whether nobody is told anything.
@@ -89,9 +92,8 @@ impl Watch {
             return;
         }
         let now = self.env.clock.now();
-        let glimpse = Glimpse::of(view, now);
         let mut seen = self.seen();
-        seen.note(glimpse, now);
+        seen.glimpse = Glimpse::of(view, now);
         let watcher = seen.glimpse.watcher(self.node, seen.vouched);
         self.judge(&seen, watcher);
     }
@@ -129,7 +131,7 @@ impl Watch {
     pub fn begins(&self, view: &View, slot: Option<Timestamp>) {
         let now = self.env.clock.now();
         let mut seen = self.seen();
-        seen.note(Glimpse::of(view, now), now);
+        seen.glimpse = Glimpse::of(view, now);
         seen.running = Some(Running { slot });
         seen.moved = seen.glimpse.is_elsewhere(self.node);
         self.teller.ping(&self.role, &Ping::Start);
@@ -147,7 +149,7 @@ impl Watch {
         let event = |kind| Event {
             slot: report.slot.or(running.and_then(|running| running.slot)),
             term: report.term,
-            after: seen.glimpse.snapshot,
+            after: seen.glimpse.snapshot(),
             cause,
             detail: report.reason.clone(),
             ..self.sight(&seen).event(kind)
@@ -158,6 +160,7 @@ impl Watch {
                 if let (true, true, Some(term)) = (report.takeover, seen.moved, report.term) {
                     self.raise(self.sight(&seen).took_over(term), Watcher::Holder);
                 }
+                self.kept.clear();
                 self.over(&[Kind::Failed, Kind::Fenced, Kind::Conflict, Kind::Clone]);
                 if report.slot.is_some() {
                     self.over(&[Kind::Missed, Kind::ClockOff]);
@@ -177,6 +180,7 @@ impl Watch {
             }
             Outcome::Failed | Outcome::Fenced => {
                 let kind = if report.outcome == Outcome::Failed { Kind::Failed } else { Kind::Fenced };
+                self.keep(report, Step::Run, &seen, running);
                 self.raise(event(kind), Watcher::Holder);
                 self.teller.ping(&self.role, &Ping::Fail(why()));
             }
@@ -184,7 +188,10 @@ impl Watch {
             Outcome::Unknown if let Some(Reason::ClockOff { offset }) = reason => {
                 self.raise(self.clock_off(&seen, *offset), Watcher::Holder);
             }
-            Outcome::Unknown if running.is_some() => self.teller.ping(&self.role, &Ping::Fail(why())),
+            Outcome::Unknown if running.is_some() => {
+                self.keep(report, Step::Run, &seen, running);
+                self.teller.ping(&self.role, &Ping::Fail(why()));
+            }
             Outcome::Unknown => {}
             Outcome::Standby | Outcome::Skipped => match reason {
                 Some(Reason::Conflict { holder }) => {
@@ -203,14 +210,36 @@ impl Watch {
         }
     }
 
-    /// A run came to an error, which this report tells.
-    pub fn failed(&self, error: &GuardError, report: &RoleReport) {
-        if is_failure(error) {
+    /// What stands between this node and its role: a lease or a takeover came to an error. No alert: it is tried again at once, and
+    /// a slot that passes meanwhile is told.
+    pub fn kept_from_role(&self, report: &RoleReport) {
+        let seen = self.seen();
+        self.keep(report, Step::Takeover, &seen, None);
+    }
+
+    /// This node has the role.
+    pub fn took_role(&self) {
+        self.kept.clear_takeover();
+    }
+
+    /// How the last run failed is remembered for whoever asks.
+    fn keep(&self, report: &RoleReport, step: Step, seen: &Seen, running: Option<Running>) {
+        let (outcome, time, after) = (report.outcome, self.env.clock.now(), seen.glimpse.snapshot());
+        let slot = report.slot.or(running.and_then(|running| running.slot));
+        let error = report.reason.clone().unwrap_or_default();
+        self.kept.add(Failure { outcome, step, time, slot, error, failures: 0, after });
+    }
+
+    /// A run came to an error, which this report tells. Says whether it failed by that.
+    pub fn failed(&self, error: &GuardError, report: &RoleReport) -> bool {
+        let failed = is_failure(error);
+        if failed {
             let stalled = matches!(error, GuardError::Backup(BackupError::Stalled(_)));
             self.note_end(report, None, stalled.then_some(Cause::Stalled));
         } else {
             self.seen().running = None;
         }
+        failed
     }
 
     /// Whether it is time for an audit; it is begun then.
@@ -308,23 +337,13 @@ impl Watch {
             plan: self.plan.as_ref(),
             now: self.env.clock.now(),
             running: seen.running.and_then(|running| running.slot),
-            paused_until: seen.paused_until,
+            failure: self.kept.load().map(|failure| failure.error),
         }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         // Each change is one step.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Seen {
-    fn note(&mut self, glimpse: Glimpse, now: Timestamp) {
-        if let Some(paused) = &glimpse.paused {
-            let until = paused.until.map_or(now, |until| until.min(now));
-            self.paused_until = self.paused_until.max(Some(until));
-        }
-        self.glimpse = glimpse;
     }
 }
 

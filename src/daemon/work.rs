@@ -19,6 +19,7 @@ use crate::job::pace;
 use crate::job::presence;
 use crate::job::prune::{self, PruneError};
 use crate::job::report::pruned::PruneReport;
+use crate::job::report::whoami::PeerSeen;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::job::stall::Pace;
@@ -144,7 +145,7 @@ impl Work {
         let verify = self.is_verify_due();
         let (history, view) = match Opening::follow(&self.runner, &repository, verify).await {
             Ok(mut opening) => {
-                if opening.announce().await? {
+                if opening.announce(self.role.lease).await? {
                     self.runner.env.spawn(self.clone().compare(Arc::clone(&repository.store)));
                 }
                 opening.keep().await?
@@ -183,7 +184,11 @@ impl Work {
         match presence::peers(store.as_ref(), &self.role.name, node, now).await {
             Ok(peers) => {
                 let fresh = peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
-                let apart = fresh.filter(|peer| presence::drift(&peer.node, &self.runner.config_hash).is_some());
+                let differs = |peer: &PeerSeen| {
+                    presence::drift(&peer.node, &self.runner.config_hash).is_some()
+                        || presence::lease_drift(peer, self.role.lease).is_some()
+                };
+                let apart = fresh.filter(differs);
                 let apart: Vec<String> = apart.map(|peer| peer.node.name).collect();
                 self.watch.compared(&apart);
             }

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::RoleSettings;
+use crate::config::{Lease, RoleSettings};
 use crate::ids::{Digest, InstanceId, NodeId, ScheduleId};
 pub use crate::job::backup::brought::Content;
 pub use crate::job::backup::dump::DumpError;
@@ -227,8 +227,8 @@ impl<'a> Opening<'a> {
         Ok(self)
     }
 
-    /// Tells the other nodes that this one is here, if it is time. True: it was.
-    pub(crate) async fn announce(&mut self) -> Result<bool, BackupError> {
+    /// Tells the other nodes of this one, which excludes others by `lease`, if it is time. True: it was.
+    pub(crate) async fn announce(&mut self, lease: Lease) -> Result<bool, BackupError> {
         if self.lock.is_none() {
             return Ok(false);
         }
@@ -239,7 +239,7 @@ impl<'a> Opening<'a> {
             memory.announced = Some(announced.clone());
             local.save(memory)
         };
-        let Some(announced) = presence::announce(runner, repository, before.as_ref(), intend).await else {
+        let Some(announced) = presence::announce(runner, repository, lease, before.as_ref(), intend).await else {
             return Ok(false);
         };
         memory.announced = Some(announced);

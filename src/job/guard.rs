@@ -272,6 +272,20 @@ pub async fn glance(
     Ok(Opening::look(runner, &repository).await?.1)
 }
 
+/// Tells the other nodes of this one once more, after a run that failed: how it did is news for them.
+///
+/// # Errors
+/// The store or the journal.
+pub async fn announce(
+    runner: &Runner,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+) -> Result<(), GuardError> {
+    let repository = open(runner, role, connect().await?, None).await?;
+    Opening::open(runner, &repository).await?.announce(role.lease).await?;
+    Ok(())
+}
+
 /// A role's repository, as this node opened it last. `place`: where it is to be remembered.
 pub(crate) async fn open(
     runner: &Runner,
@@ -345,7 +359,7 @@ impl<'a> Guard<'a> {
         })
         .await?
         .by_schedule(self.plan.as_ref().map(Plan::id));
-        until_cancelled(self.runner, async { Ok(opening.announce().await?) }).await?;
+        until_cancelled(self.runner, async { Ok(opening.announce(self.role.lease).await?) }).await?;
         let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,
             Err(done) => return Ok(Admission::Refused(done)),
@@ -584,7 +598,7 @@ pub fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
 }
 
 /// What the probes say of `role` here; `None` for a role without any.
-pub(crate) async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Timestamp>) -> Option<Assessment> {
+pub async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Timestamp>) -> Option<Assessment> {
     let fallback = role.fallback.as_ref().map(|fallback| &fallback.probe);
     let (context, senses) = (runner.context(&role.name, None, slot), runner.surroundings.senses.as_ref());
     Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &runner.env).await)

@@ -13,10 +13,12 @@ use crate::job::repository::Repository;
 use crate::job::seat::Seats;
 use crate::journal::future::{FutureDates, future_dates};
 use crate::journal::log::{Act, AppendError, Journal, JournalError};
-use crate::journal::record::{NodeRef, PauseBody, TakeoverWhy};
+use crate::journal::record::{NodeRef, PauseBody, Takeover, TakeoverWhy};
 use crate::journal::standing::Rift;
 use crate::journal::state::{Holder, Paused, View};
-use crate::role::{election, present};
+use crate::role::election::{self, Eligibility};
+use crate::role::present;
+use crate::role::probe::Assessment;
 
 /// How often an act is tried again after something else was appended meanwhile.
 const ATTEMPTS: u32 = 16;
@@ -34,6 +36,29 @@ pub struct Operator<'a> {
     pub state_dir: Option<&'a Path>,
     /// Where journals are written.
     pub seats: Seats,
+}
+
+/// Why an operator's act was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum OperateError {
+    /// This node would have the role and not work for it.
+    #[error(
+        "this node {} for role {role}{}: it would have the role and not back it up, and what the node that works for it \
+         does could not commit any more",
+        if *unknown { "cannot tell whether it is to be active" } else { "is not to be active" },
+        if evidence.is_empty() { String::new() } else { format!(" ({evidence})") }
+    )]
+    NotEligible {
+        /// Which role.
+        role: RoleName,
+        /// Its probes cannot tell; else they say no, or the config does not list it.
+        unknown: bool,
+        /// What the probes said.
+        evidence: String,
+    },
+    /// The journal cannot be read or written; another node took the role at the same moment.
+    #[error("{0}")]
+    Append(#[from] AppendError),
 }
 
 /// What was asked for, and how the role stands now.
@@ -180,27 +205,43 @@ impl Operator<'_> {
         Err(AppendError::Moved(Box::new(view)))
     }
 
-    /// Gives the role to this node.
+    /// Gives the role to this node. Unless it is `force`d, only if settings and probes say that it may work for it.
     ///
     /// # Errors
-    /// The journal cannot be read or written; another node took the role at the same moment.
-    pub async fn take_over(&self, repository: &Repository, role: &RoleSettings) -> Result<Acted, AppendError> {
+    /// This node would not work for the role. The journal cannot be read or written; another node took the role at the same moment.
+    pub async fn take_over(
+        &self,
+        repository: &Repository,
+        role: &RoleSettings,
+        assessment: Option<&Assessment>,
+        force: bool,
+    ) -> Result<Acted, OperateError> {
+        let unfit = match election::eligibility(role, &self.node.name, assessment) {
+            Eligibility::Yes => None,
+            Eligibility::No(_) | Eligibility::Fallback => Some(false),
+            Eligibility::Unknown(_) => Some(true),
+        };
+        if let Some(unknown) = unfit.filter(|_| !force) {
+            return Err(OperateError::NotEligible { role: role.name.clone(), unknown, evidence: said(assessment) });
+        }
+        let why = TakeoverWhy::Operator;
+        let body = Takeover { forced: unfit.is_some(), ..Takeover::new(why) };
         let (journal, mut view) = self.open(repository).await?;
         for _ in 0..ATTEMPTS {
             let from = view.state.holder.clone();
             if let Some(holder) = from.as_ref().filter(|holder| holder.node.id == self.node.id) {
                 return Ok(Acted { role: role.name.clone(), change: Change::HadIt { term: holder.term } });
             }
-            match journal.take_over(&view, &election::by_operator(role), TakeoverWhy::Operator).await {
+            match journal.take_over_as(&view, &election::by_operator(role), body.clone()).await {
                 Ok((permit, _)) => {
                     let change = Change::TookOver { term: permit.term(), from };
                     return Ok(Acted { role: role.name.clone(), change });
                 }
                 Err(AppendError::Moved(now)) => view = *now,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(AppendError::Moved(Box::new(view)))
+        Err(AppendError::Moved(Box::new(view)).into())
     }
 }
 
@@ -211,13 +252,21 @@ async fn clock_off(repository: &Repository) -> Option<Acted> {
     Some(Acted { role: repository.role().clone(), change: Change::ClockOff { offset } })
 }
 
+/// What the probes said, each with its fact.
+fn said(assessment: Option<&Assessment>) -> String {
+    let evidence = assessment.map(|assessment| assessment.evidence.as_slice()).unwrap_or_default();
+    evidence.iter().map(|e| format!("{}: {}", e.subject, e.detail)).collect::<Vec<_>>().join("; ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Probe;
     use crate::ids::NodeId;
     use crate::job::backup::Ask;
     use crate::job::testing::Rig;
     use crate::journal::future::WrongClock;
+    use crate::role::probe::Answer;
 
     fn operator(rig: &Rig, n: u8) -> Operator<'_> {
         let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
@@ -228,9 +277,11 @@ mod tests {
     async fn acts_are_recorded_once_and_change_no_term() {
         let rig = Rig::new().await;
         let (first, second) = (operator(&rig, 1), operator(&rig, 2));
-        let acted = first.take_over(&rig.repository, &rig.role).await.unwrap();
+        let take_over =
+            async |by: &Operator<'_>| by.take_over(&rig.repository, &rig.role, None, false).await.unwrap().change;
+        let acted = first.take_over(&rig.repository, &rig.role, None, false).await.unwrap();
         assert_eq!(acted.change, Change::TookOver { term: Term(1), from: None });
-        assert_eq!(first.take_over(&rig.repository, &rig.role).await.unwrap().change, Change::HadIt { term: Term(1) });
+        assert_eq!(take_over(&first).await, Change::HadIt { term: Term(1) });
         assert_eq!(second.resume(&rig.repository).await.unwrap().change, Change::NotPaused);
         let Change::Paused(paused) =
             second.pause(&rig.repository, None, Some("disk swap".to_owned())).await.unwrap().change
@@ -242,9 +293,7 @@ mod tests {
         assert_eq!((view.term(), view.head.as_ref().unwrap().seq.0), (Term(1), 2), "only what happened is written");
         assert_eq!(first.resume(&rig.repository).await.unwrap().change, Change::Resumed(paused));
         assert_eq!(first.amend(&rig.repository).await.unwrap().change, Change::NothingFuture);
-        let Change::TookOver { term, from } = second.take_over(&rig.repository, &rig.role).await.unwrap().change else {
-            panic!("not taken over")
-        };
+        let Change::TookOver { term, from } = take_over(&second).await else { panic!("not taken over") };
         assert_eq!((term, from.unwrap().node.name.as_str()), (Term(2), "node1"));
     }
 
@@ -277,5 +326,29 @@ mod tests {
         );
         assert_eq!(view.state.last_slot, None);
         assert_eq!(operator.amend(&rig.repository).await.unwrap().change, Change::NothingFuture);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_would_not_work_takes_the_role_by_force_alone() {
+        let mut rig = Rig::new().await;
+        rig.role.eligible = Some(Probe::Mounted { path: "/srv".into() });
+        let by = operator(&rig, 1);
+        let said = |answer| Assessment { answer, fallback: None, evidence: Vec::new() };
+        for (answer, is_unknown) in [(Answer::No, false), (Answer::Unknown, true)] {
+            let refused = by.take_over(&rig.repository, &rig.role, Some(&said(answer)), false).await;
+            let Err(OperateError::NotEligible { unknown, .. }) = refused else { panic!("{refused:?}") };
+            assert_eq!(unknown, is_unknown);
+        }
+        assert_eq!(by.open(&rig.repository).await.unwrap().1.head, None, "nothing is written");
+        let standing_in = Assessment { fallback: Some(Answer::Yes), ..said(Answer::No) };
+        assert!(by.take_over(&rig.repository, &rig.role, Some(&standing_in), false).await.is_err());
+        let forced = by.take_over(&rig.repository, &rig.role, Some(&said(Answer::No)), true).await.unwrap();
+        assert_eq!(forced.change, Change::TookOver { term: Term(1), from: None });
+        let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(1))).await.unwrap();
+        assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"forced":true,"why":"operator"}"#));
+        let by = operator(&rig, 2);
+        by.take_over(&rig.repository, &rig.role, Some(&said(Answer::Yes)), true).await.unwrap();
+        let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(2))).await.unwrap();
+        assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"why":"operator"}"#), "no force was needed");
     }
 }

@@ -12,7 +12,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Lease;
 use crate::ids::{Digest, InstanceId, NodeId, RoleName};
+use crate::job::last_run::{Failure, Kept};
 use crate::job::report::whoami::{PeerInfo, PeerSeen, Warning};
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
@@ -46,6 +48,12 @@ struct Presence {
     instance: InstanceId,
     /// By the node's own clock. Who reads it goes by the store's.
     time: Timestamp,
+    /// By which lease it excludes others, in the config's word.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    lease: Option<String>,
+    /// How its last run failed, sealed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    failure: Option<String>,
 }
 
 /// What this node remembers of having told it.
@@ -77,11 +85,12 @@ impl Announced {
     }
 }
 
-/// Tells that this node is here, if that is due, and returns what is to be remembered. `intend` remembers beforehand that it may
+/// Tells that this node is here, by which `lease` it excludes others, and how its last run failed, if that is due, and returns what is to be remembered. `intend` remembers beforehand that it may
 /// have been told. What fails is tried again by the next one who looks: nothing rests on it.
 pub(crate) async fn announce(
     runner: &Runner,
     repository: &Repository,
+    lease: Lease,
     before: Option<&Announced>,
     mut intend: impl FnMut(&Announced) -> io::Result<()>,
 ) -> Option<Announced> {
@@ -91,7 +100,10 @@ pub(crate) async fn announce(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_hash: runner.config_hash.clone(),
     };
-    let what = Digest(*blake3::hash(&serde_json::to_vec(&node).unwrap_or_default()).as_bytes());
+    let (lease, failure) = (lease_name(lease), Kept::of(runner, repository.role()).load());
+    // The same failure once more is no news.
+    let news = (&node, lease, failure.as_ref().map(Failure::news));
+    let what = Digest(*blake3::hash(&serde_json::to_vec(&news).unwrap_or_default()).as_bytes());
     let now = runner.env.clock.now();
     if before.is_some_and(|before| !before.is_due(what, now)) {
         return None;
@@ -132,7 +144,9 @@ pub(crate) async fn announce(
         failed(&error);
         return None;
     }
-    let presence = Presence { v: VERSION, node, instance: runner.instance, time: now };
+    let failure = failure.map(|failure| failure.seal(&repository.keys, runner.node.id.0, &runner.env));
+    let (instance, lease) = (runner.instance, Some(lease.to_owned()));
+    let presence = Presence { v: VERSION, node, instance, time: now, lease, failure };
     let object = line::seal(&serde_json::to_vec(&presence).unwrap_or_default(), &repository.keys);
     match store.put(&key, Bytes::from(object)).await {
         Ok(()) => Some(Announced { what, at: now, stranger, again, by: Some(vec![runner.instance]) }),
@@ -164,7 +178,12 @@ pub(crate) async fn peers(
     let alive = others.filter(|object| now.duration_since(object.modified) < GONE);
     let read = |object: crate::store::ObjectMeta| async move {
         match store.get(&object.key).await {
-            Ok(bytes) => Ok(read(&bytes).map(|presence| PeerSeen { node: presence.node, seen: object.modified })),
+            Ok(bytes) => Ok(read(&bytes).map(|presence| PeerSeen {
+                node: presence.node,
+                seen: object.modified,
+                lease: presence.lease.as_deref().and_then(lease_of),
+                failure: presence.failure,
+            })),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -173,6 +192,26 @@ pub(crate) async fn peers(
     let mut peers: Vec<PeerSeen> = found.into_iter().flatten().collect();
     peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
     Ok(peers)
+}
+
+/// A lease in the config's word.
+fn lease_name(lease: Lease) -> &'static str {
+    match lease {
+        Lease::Etcd => "etcd",
+        Lease::Bucket => "bucket",
+        Lease::None => "none",
+    }
+}
+
+/// The lease of that word; `None`: a later version's.
+fn lease_of(name: &str) -> Option<Lease> {
+    [Lease::Etcd, Lease::Bucket, Lease::None].into_iter().find(|lease| lease_name(*lease) == name)
+}
+
+/// That another node excludes others by another lease than this one: then neither sees the other's.
+pub(crate) fn lease_drift(peer: &PeerSeen, own: Lease) -> Option<Warning> {
+    let theirs = peer.lease.filter(|theirs| *theirs != own)?;
+    Some(Warning::LeaseDrift { node: peer.node.name.clone(), theirs, own })
 }
 
 /// What another node has otherwise than this one: two nodes with two configs take turns at doing two different things.
@@ -185,6 +224,8 @@ pub(crate) fn drift(peer: &PeerInfo, config_hash: &str) -> Option<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::report::Outcome;
+    use crate::job::report::whoami::Step;
     use crate::job::testing::Rig;
 
     /// As if the last word were longer ago than a node keeps quiet.
@@ -193,7 +234,7 @@ mod tests {
     }
 
     async fn tell(runner: &Runner, rig: &Rig, before: Option<&Announced>) -> Option<Announced> {
-        announce(runner, &rig.repository, before, |_| Ok(())).await
+        announce(runner, &rig.repository, Lease::None, before, |_| Ok(())).await
     }
 
     #[tokio::test]
@@ -205,7 +246,7 @@ mod tests {
         (west.node.id, west.node.name, west.config_hash) = (NodeId([2; 16]), "west".to_owned(), "other".to_owned());
         let told = tell(&east, &rig, None).await.unwrap();
         assert_eq!(tell(&east, &rig, Some(&told)).await, None, "it is not due");
-        tell(&west, &rig, None).await.unwrap();
+        let before = tell(&west, &rig, None).await.unwrap();
         rig.store.put(&format!("{}x", names::nodes_prefix(role)), Bytes::from("{}")).await.unwrap();
         let now = rig.env.clock.now();
         let seen = peers(store, role, east.node.id, now).await.unwrap();
@@ -213,7 +254,29 @@ mod tests {
             seen.iter().map(|p| (p.node.name.as_str(), p.node.config_hash.as_str())).collect::<Vec<_>>(),
             [("west", "other")]
         );
+        assert_eq!(lease_drift(&seen[0], Lease::None), None);
+        assert!(matches!(lease_drift(&seen[0], Lease::Bucket), Some(Warning::LeaseDrift { theirs: Lease::None, .. })));
         assert_eq!(peers(store, role, east.node.id, now + GONE * 2).await.unwrap(), []);
+        let failed = Failure {
+            outcome: Outcome::Failed,
+            step: Step::Run,
+            time: now,
+            slot: None,
+            error: "/srv/secret: permission denied".to_owned(),
+            failures: 0,
+            after: None,
+        };
+        let kept = Kept::of(&west, role);
+        kept.add(failed.clone());
+        let failing = tell(&west, &rig, Some(&before)).await;
+        let sealed = peers(store, role, east.node.id, now).await.unwrap()[0].failure.clone().unwrap();
+        let opened = Failure::open(&sealed, &rig.repository.keys, west.node.id.0).unwrap();
+        assert_eq!(opened.error, failed.error);
+        kept.add(failed);
+        assert_eq!(tell(&west, &rig, failing.as_ref()).await, None, "the same failure once more is no news");
+        kept.clear();
+        assert!(tell(&west, &rig, failing.as_ref()).await.is_some());
+        assert_eq!(peers(store, role, east.node.id, now).await.unwrap()[0].failure, None);
         let changed = Runner { config_hash: "new".to_owned(), ..east };
         assert!(tell(&changed, &rig, Some(&told)).await.is_some(), "at once");
     }
@@ -251,6 +314,8 @@ mod tests {
             node: PeerInfo { id: mine.node.id, name: "x".into(), version: "x".into(), config_hash: "x".into() },
             instance: InstanceId([9; 8]),
             time: rig.env.clock.now(),
+            lease: None,
+            failure: None,
         };
         for _ in 0..3 {
             rig.store.put(&key, Bytes::from(serde_json::to_vec(&forged).unwrap())).await.unwrap();
@@ -270,11 +335,11 @@ mod tests {
             intended = Some(announced.clone());
             Ok(())
         };
-        announce(&dying, &rig.repository, Some(&before), keep).await.unwrap();
+        announce(&dying, &rig.repository, Lease::None, Some(&before), keep).await.unwrap();
         let after = tell(&mine, &rig, intended.as_ref()).await.unwrap();
         assert_eq!(after.stranger, None);
         // Where that cannot be remembered nothing is told.
         let full = |_: &Announced| Err(io::ErrorKind::StorageFull.into());
-        assert_eq!(announce(&dying, &rig.repository, Some(&long_ago(after)), full).await, None);
+        assert_eq!(announce(&dying, &rig.repository, Lease::None, Some(&long_ago(after)), full).await, None);
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, join_all};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use crate::config::{Lease, Probe, RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
@@ -22,14 +22,17 @@ use crate::ids::{InstanceId, NodeId};
 use crate::job;
 use crate::job::audit::ledger::recent;
 use crate::job::backup::history;
+use crate::job::health::{self, Facts, Past};
 use crate::job::inside::{Archive, Reading, info};
 use crate::job::known::Place;
+use crate::job::last_run::{Failure, Kept};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
 use crate::job::presence::{self, Announced};
+use crate::job::report::Outcome;
 use crate::job::report::whoami::{
-    Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, PeerSeen, Reason, RoleStatus, State, StoreState, StoreStatus,
-    TermInfo, Warning, WhoamiReport,
+    Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, PeerSeen, Reason, RoleStatus, RunSeen, State, Step, StoreState,
+    StoreStatus, TermInfo, Warning, WhoamiReport,
 };
 use crate::job::repository::{OpenError, Repository};
 use crate::journal::future::future_dates;
@@ -333,16 +336,19 @@ fn status(
 
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
-    let mut warnings = warnings(looked, plan.as_ref(), node, now);
-    let unreadable = view.and_then(|view| view.state.snapshots.last()).map_or(0, |last| last.changes.unreadable);
-    if unreadable > 0 {
-        warnings.push(Warning::Incomplete { unreadable });
-    }
+    let past = view.map(Past::of);
+    let mut seen: Vec<Warning> = looked.head.clone().into_iter().collect();
+    seen.extend(lease_unread(looked, etcd.as_ref()));
+    let twin = looked.memory.announced.as_ref().and_then(Announced::twin);
+    seen.extend(twin.map(|other| Warning::Twin { other }));
+    let clock_offset = looked.state.clock_offset_seconds.map(SignedDuration::from_secs);
+    let future = view.and_then(|view| future_dates(view, node, now, clock_offset));
+    seen.extend(future.map(Warning::FutureDates));
     let place = Place::new(&asker.settings.store, &role.name);
     if looked.state.status == StoreStatus::Gone
         && let Some(repository) = place.recall(asker.env, asker.state_dir)
     {
-        warnings.push(Warning::RepositoryGone { repository });
+        seen.push(Warning::RepositoryGone { repository });
     }
     // Who lives by etcd's word is taken at that.
     let registered = match &etcd {
@@ -352,12 +358,29 @@ fn status(
     let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX).map(|peer| &peer.node);
     let told = lately.filter(|peer| registered.iter().all(|other| other.id != peer.id));
     let others = registered.iter().filter(|peer| peer.id != node).chain(told);
-    warnings.extend(others.filter_map(|peer| presence::drift(peer, &asker.settings.hash)));
+    seen.extend(others.filter_map(|peer| presence::drift(peer, &asker.settings.hash)));
+    let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX);
+    seen.extend(lately.filter_map(|peer| presence::lease_drift(peer, role.lease)));
     let is_dir = matches!(asker.settings.store.url, StoreUrl::Dir(_));
     let others_meant = role.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|name| name != label));
     if is_dir && others_meant && looked.peers.is_empty() && view.is_some_and(|view| is_only(node, view)) {
-        warnings.push(Warning::OnlyNode);
+        seen.push(Warning::OnlyNode);
     }
+    let failures = failures(asker, role, label, looked);
+    let facts = Facts {
+        now,
+        state,
+        reason: &reason,
+        plan: plan.as_ref(),
+        clock_offset_seconds: looked.state.clock_offset_seconds,
+        store: &looked.state.status,
+        rolled_back: looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()),
+        past: past.as_ref(),
+        failures: &failures,
+        seen: &seen,
+    };
+    let warnings = health::judge(&facts);
+    let last_run = health::failed(&facts).next().cloned().or_else(|| view.and_then(last_commit));
     RoleStatus {
         role: role.name.clone(),
         state,
@@ -369,6 +392,7 @@ fn status(
             holder: holder.map(|holder| holder.node.name.clone()),
         },
         last_backup: view.and_then(|view| view.state.snapshots.last()).map(|snapshot| info(&role.name, snapshot)),
+        last_run,
         next_slot: plan.as_ref().and_then(|plan| plan.next(now)).map(|slot| slot.at),
         slots: plan.as_ref().zip(view).and_then(|(plan, view)| recent(plan, view, now)),
         store: looked.state.clone(),
@@ -392,31 +416,40 @@ fn is_only(node: NodeId, view: &View) -> bool {
     snapshots.chain([holder]).chain(view.authors.keys().copied()).all(|id| id == node)
 }
 
-fn warnings(looked: &Looked, plan: Option<&Plan>, node: NodeId, now: Timestamp) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    if matches!(looked.state.status, StoreStatus::Failed(_)) {
-        warnings.push(Warning::StoreUnreadable);
-    }
-    if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) {
-        warnings.push(Warning::StoreRolledBack);
-    }
-    warnings.extend(looked.head.clone());
-    let twin = looked.memory.announced.as_ref().and_then(Announced::twin);
-    warnings.extend(twin.map(|other| Warning::Twin { other }));
-    if let Some(seconds) = looked.state.clock_offset_seconds
-        && election::is_off(SignedDuration::from_secs(seconds))
-    {
-        warnings.push(Warning::ClockOff(seconds));
-    }
-    let clock_offset = looked.state.clock_offset_seconds.map(SignedDuration::from_secs);
-    let future = looked.archive.as_ref().and_then(|archive| future_dates(&archive.view, node, now, clock_offset));
-    warnings.extend(future.map(Warning::FutureDates));
-    let commits = looked.archive.as_ref().map(|archive| archive.view.commits()).unwrap_or_default();
-    let missed = plan.map(|plan| plan.missed(&commits, None, now).slots).unwrap_or_default();
-    if let Some(last) = missed.last() {
-        warnings.push(Warning::SlotsMissed { last: last.at, count: missed.len() });
-    }
-    warnings
+/// That who has the lease cannot be read, and why.
+fn lease_unread(looked: &Looked, etcd: Option<&EtcdStatus>) -> Option<Warning> {
+    let why = match (etcd, &looked.lease) {
+        (Some(EtcdStatus::Failed(why)), _) | (_, Some(Reply::Unknown { why })) => why.clone(),
+        _ => return None,
+    };
+    Some(Warning::LeaseUnread { why })
+}
+
+/// Runs that ended without a commit: this node's, and those that the others told of. What they told is opened with the repository's
+/// key, so that it is known to be theirs.
+fn failures(asker: &Asker<'_>, role: &RoleSettings, label: &str, looked: &Looked) -> Vec<RunSeen> {
+    let own = asker.state_dir.and_then(|dir| Kept::at(asker.env, dir, &role.name).load());
+    let keys = looked.archive.as_ref().map(|archive| &archive.repository.keys);
+    let opened = |peer: &PeerSeen| Failure::open(peer.failure.as_deref()?, keys?, peer.node.id.0);
+    let told = looked.peers.iter().filter_map(|peer| Some(opened(peer)?.seen(peer.node.name.clone())));
+    own.map(|failure| failure.seen(label.to_owned())).into_iter().chain(told).collect()
+}
+
+/// The newest snapshot, as the run that it was.
+fn last_commit(view: &View) -> Option<RunSeen> {
+    let snapshots = &view.state.snapshots;
+    let snapshot = snapshots.last()?;
+    let before = snapshots.len().checked_sub(2).map(|at| snapshots[at].root);
+    Some(RunSeen {
+        node: snapshot.node.name.clone(),
+        outcome: if before == Some(snapshot.root) { Outcome::Unchanged } else { Outcome::Committed },
+        step: Step::Run,
+        time: snapshot.time,
+        slot: snapshot.slot,
+        error: String::new(),
+        failures: 0,
+        after: None,
+    })
 }
 
 /// Who has a role whose lease decides. Nobody asks for it here, so that whoever holds it or had the role last has it.

@@ -446,6 +446,16 @@ impl Journal {
         candidacy: &Candidacy,
         why: TakeoverWhy,
     ) -> Result<(Permit, View), AppendError> {
+        self.take_over_as(view, candidacy, Takeover::new(why)).await
+    }
+
+    /// The same with more to say of it.
+    pub async fn take_over_as(
+        &self,
+        view: &View,
+        candidacy: &Candidacy,
+        takeover: Takeover,
+    ) -> Result<(Permit, View), AppendError> {
         let term = Term(view.term().0 + 1);
         #[cfg(feature = "planted")]
         let again = view.state.holder.as_ref().is_some_and(|holder| holder.node == self.node);
@@ -454,7 +464,7 @@ impl Journal {
         #[cfg(feature = "planted")]
         let term = if again { Term(1) } else { term };
         let before = view.state.holder.as_ref().map(|h| h.takeover);
-        let draft = Draft { term, takeover: None, body: Body::Takeover(Takeover::new(why)), slot: None };
+        let draft = Draft { term, takeover: None, body: Body::Takeover(takeover), slot: None };
         let view = match self.create(view, draft, Some(candidacy.deadline())).await {
             // Another node was faster: it has the role now.
             Err(AppendError::Moved(now)) => match now.state.holder.clone().filter(|h| Some(h.takeover) != before) {

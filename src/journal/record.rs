@@ -145,12 +145,15 @@ pub struct Takeover {
     /// The etcd cluster that has the journal's head from here on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cluster: Option<ClusterId>,
+    /// The operator wanted it although this node's probes did not say that it is active.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub forced: bool,
 }
 
 impl Takeover {
     /// One that leaves the journal where it is.
     pub fn new(why: TakeoverWhy) -> Self {
-        Self { why, cluster: None }
+        Self { why, cluster: None, forced: false }
     }
 }
 

@@ -278,7 +278,7 @@ impl Journal {
                 );
             };
             log::understand(&view)?;
-            let takeover = Takeover { why: TakeoverWhy::Adopt, cluster: Some(reading.cluster) };
+            let takeover = Takeover { cluster: Some(reading.cluster), ..Takeover::new(TakeoverWhy::Adopt) };
             let term = Term(view.term().0 + 1);
             let before = reading.value.clone().unwrap_or_default();
             let (record, object) = self.compose(

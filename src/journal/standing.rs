@@ -162,7 +162,7 @@ mod tests {
         let in_new = |view: &View, head: &[u8]| judge(view, Some(head), (NEW, HOME), &keys(Cipher::None)).unwrap();
         let rift = Standing::Torn(Rift::Cluster { own: HOME, found: NEW });
         assert_eq!(in_new(&view, &object), rift);
-        let adopt = Takeover { why: TakeoverWhy::Adopt, cluster: Some(NEW) };
+        let adopt = Takeover { cluster: Some(NEW), ..Takeover::new(TakeoverWhy::Adopt) };
         let record = next(&view, 1, Body::Takeover(adopt));
         let object = record.encode(&keys(Cipher::None));
         let Standing::Ahead(after) = in_new(&view, &object) else { panic!("it names the cluster") };

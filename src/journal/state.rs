@@ -228,6 +228,10 @@ pub struct View {
     /// When the repository was made, as its `format` says; `None`: whoever read this did not say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub created: Option<Timestamp>,
+    /// The newest pause that is over, from its begin to its end, as far as records were read one by one. Pauses that leave no moment
+    /// between them are one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub past_pause: Option<Paused>,
 }
 
 /// A record that does not follow the one before.
@@ -270,7 +274,8 @@ impl View {
     /// A journal without records.
     pub fn empty(role: RoleName, repo: RepoId) -> Self {
         let (state, authors) = (State::default(), BTreeMap::new());
-        Self { role, repo, head: None, state, unknown_kinds: Vec::new(), authors, created: None }
+        let (created, past_pause) = (None, None);
+        Self { role, repo, head: None, state, unknown_kinds: Vec::new(), authors, created, past_pause }
     }
 
     /// The number that the next record gets.
@@ -312,8 +317,7 @@ impl View {
         let before = record.seq.0.checked_sub(1).filter(|&seq| seq > 0)?;
         let head = Head { seq: Seq(before), digest: record.prev?, node: record.node.clone(), time: record.time };
         let (role, repo) = (record.role.clone(), record.repo);
-        let (unknown_kinds, authors) = (Vec::new(), BTreeMap::new());
-        Some(View { role, repo, head: Some(head), state, unknown_kinds, authors, created: None })
+        Some(View { head: Some(head), state, ..View::empty(role, repo) })
     }
 
     /// Adds the next record, whose object has this digest.
@@ -378,6 +382,7 @@ impl View {
                 self.state.clones.insert(record.node.id);
             }
             Body::Pause(body) => {
+                self.end_pause(record.time);
                 self.state.paused = Some(Paused {
                     node: record.node.clone(),
                     time: record.time,
@@ -385,7 +390,7 @@ impl View {
                     why: body.why.clone(),
                 });
             }
-            Body::Resume => self.state.paused = None,
+            Body::Resume => self.end_pause(record.time),
             Body::Amend(_) => self.state.amend(record.store_time.unwrap_or(record.time)),
             Body::Prune(body) => self.prune(record, body),
             Body::Swept(body) => self.state.condemned.retain(|condemned| !body.prunes.contains(&condemned.seq)),
@@ -401,6 +406,15 @@ impl View {
         }
         self.head = Some(Head { seq: record.seq, digest, node: record.node.clone(), time: record.time });
         Ok(())
+    }
+
+    /// A pause, if there is one, is over at `time`, if it was not before.
+    fn end_pause(&mut self, time: Timestamp) {
+        let Some(paused) = self.state.paused.take() else { return };
+        let end = paused.until.map_or(time, |until| until.min(time));
+        let before = self.past_pause.take().filter(|past| past.until.is_some_and(|until| until >= paused.time));
+        let since = before.map_or(paused.time, |past| past.time.min(paused.time));
+        self.past_pause = Some(Paused { time: since, until: Some(end), ..paused });
     }
 
     fn prune(&mut self, record: &Record, body: &PruneBody) {
@@ -685,6 +699,27 @@ pub(crate) mod tests {
         push(&mut from.clone(), &new).unwrap();
         new.state.as_mut().unwrap().command_slots.push_front(slot(7));
         assert_eq!(push(&mut view, &new), Err(FoldError::Checkpoint), "what is written is checked");
+    }
+
+    #[test]
+    fn the_newest_pause_that_is_over_is_remembered_whole() {
+        let mut view = empty();
+        add(&mut view, 1, takeover());
+        let mut act = |second: i64, body: Body| {
+            let mut record = next(&view, 2, body);
+            (record.term, record.takeover, record.time) = (view.term(), None, Timestamp::from_second(second).unwrap());
+            push(&mut view, &record).unwrap();
+            let past = view.past_pause.as_ref().map(|past| (past.time.as_second(), past.until.unwrap().as_second()));
+            (view.state.paused.is_some(), past)
+        };
+        let pause = |until: Option<i64>| {
+            Body::Pause(PauseBody { until: until.map(|until| Timestamp::from_second(until).unwrap()), why: None })
+        };
+        assert_eq!(act(10, pause(None)), (true, None));
+        assert_eq!(act(20, pause(Some(30))), (true, Some((10, 20))), "it is said again, with an end");
+        assert_eq!(act(40, Body::Resume), (false, Some((10, 30))), "it was over before, and nothing lay between them");
+        assert_eq!(act(50, pause(None)), (true, Some((10, 30))));
+        assert_eq!(act(60, Body::Resume), (false, Some((50, 60))));
     }
 
     #[test]

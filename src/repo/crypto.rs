@@ -47,6 +47,8 @@ pub enum Part {
     Trailer,
     /// An index object.
     Index,
+    /// What a node tells the others in an object that anybody who reads the store can read.
+    Notice,
 }
 
 impl Part {
@@ -55,6 +57,7 @@ impl Part {
             Part::Frame(n) => (1, n),
             Part::Trailer => (2, u32::MAX),
             Part::Index => (3, 0),
+            Part::Notice => (4, 0),
         }
     }
 }

@@ -126,8 +126,8 @@ fn an_etcd_that_lost_everything_is_adopted() {
     }
     stage.site.node("west").run(["pause", "app"]).expect(1);
     let whoami = role(&stage.site.node("west").run(["whoami", "app", "--json"]).expect(0));
-    let lost =
-        serde_json::json!([{ "kind": "journal_head", "lost": true, "detail": "etcd has no head of this journal" }]);
+    let lost = serde_json::json!([{ "kind": "journal_head", "lost": true, "detail": "etcd has no head of this journal",
+            "severity": "critical" }]);
     assert_eq!(whoami["warnings"], lost, "{whoami}");
     stage.site.node("west").run(["whoami", "app", "--check"]).expect(2);
     assert_eq!(stage.site.listed().len(), 1, "nothing is lost, and nothing was written");

@@ -132,7 +132,11 @@ fn nodes_see_each_other_and_a_config_that_differs() {
     assert_eq!(whoami("east")["peers"], serde_json::json!([]), "west only looked");
     site.config("takeover_delay = \"1s\"\n");
     let warnings = whoami("west")["warnings"].clone();
-    assert_eq!(warnings, serde_json::json!([{"kind": "drift", "node": "east", "version": null, "config": true}]));
+    assert_eq!(
+        warnings,
+        serde_json::json!([{"kind": "drift", "node": "east", "version": null, "config": true,
+            "severity": "warning"}])
+    );
     site.backup("east");
     assert_eq!(whoami("west")["warnings"], serde_json::json!([]), "a new config is told at once");
 }

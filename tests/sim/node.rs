@@ -258,11 +258,12 @@ async fn operate(runner: &Runner, role: &RoleSettings, store: Arc<dyn Store>, ac
         seats: runner.sessions.seats().clone(),
     };
     let done = match act {
-        Act::TakeOver => operator.take_over(&repository, role).await,
-        Act::Pause => operator.pause(&repository, None, None).await,
-        Act::Resume => operator.resume(&repository).await,
+        // Which node the probes speak for is the story's own affair.
+        Act::TakeOver => operator.take_over(&repository, role, None, true).await.map_err(|error| error.to_string()),
+        Act::Pause => operator.pause(&repository, None, None).await.map_err(|error| error.to_string()),
+        Act::Resume => operator.resume(&repository).await.map_err(|error| error.to_string()),
     };
-    done.map(drop).map_err(|error| error.to_string())
+    done.map(drop)
 }
 
 /// A cron line: every twenty seconds, each time a process of its own, never two at once.

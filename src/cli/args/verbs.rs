@@ -390,7 +390,17 @@ pub struct Prune {
     pub dry_run: bool,
 }
 
-/// `runner takeover` and `runner resume`
+/// `runner takeover`
+#[derive(Debug, Args)]
+pub struct Takeover {
+    /// The role
+    pub role: RoleName,
+    /// Also where the probes do not say that this node is active
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `runner resume` and `runner journal adopt`
 #[derive(Debug, Args)]
 pub struct OneRole {
     /// The role

@@ -48,6 +48,9 @@ fn finding(finding: &Finding) -> Value {
         Finding::Flapping { first, last, count, nodes } => json!({
             "kind": "flapping", "first": utc(*first), "last": utc(*last), "count": count, "nodes": nodes,
         }),
+        Finding::PausedTooLong { since, by, why } => {
+            json!({ "kind": "paused_too_long", "since": utc(*since), "by": by, "why": why })
+        }
     }
 }
 

@@ -129,6 +129,11 @@ fn finding(finding: &Finding, view: &View) -> (&'static str, String) {
                 nodes.join(", ")
             ),
         ),
+        Finding::PausedTooLong { since, by, why } => {
+            let why = why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
+            let since = minute(*since, &view.zone);
+            ("PAUSED", format!("since {since} on {by}, for more than a day and without an end{why}"))
+        }
     }
 }
 

@@ -40,8 +40,13 @@ fn what(event: &Event, zone: &TimeZone) -> String {
     match kind {
         Kind::Failed => format!("the backup on {node} failed{behind}"),
         Kind::Fenced => format!("{node} was fenced, nothing was committed{behind}"),
-        Kind::Missed if count == 1 => format!("nobody backed it up for the slot {slot} (seen by {node})"),
-        Kind::Missed => format!("nobody backed it up for {count} slots, the first {slot} (seen by {node})"),
+        Kind::Missed => {
+            let slots =
+                if count == 1 { format!("the slot {slot}") } else { format!("{count} slots, the first {slot}") };
+            // The failure is that of the node that tells.
+            let failed = detail.as_ref().map(|error| format!(". The last run on {node} failed: {error}"));
+            format!("no backup was committed for {slots} (seen by {node}){}", failed.unwrap_or_default())
+        }
         Kind::Duplicate => format!("the slot {slot} was committed {count} times (seen by {node})"),
         Kind::Takeover => format!("{node} took the role over{term}"),
         Kind::Conflict => {
@@ -127,8 +132,8 @@ mod tests {
         app: east was fenced, nothing was committed: west
         app: since 1970-01-01 02:00 +00:00, and still so: east was fenced, nothing was committed: west
         app: is backed up again (seen by east; fenced, since 1970-01-01 02:00 +00:00)
-        app: nobody backed it up for 3 slots, the first 1970-01-01 01:00 +00:00 (seen by east)
-        app: since 1970-01-01 02:00 +00:00, and still so: nobody backed it up for 3 slots, the first 1970-01-01 01:00 +00:00 (seen by east)
+        app: no backup was committed for 3 slots, the first 1970-01-01 01:00 +00:00 (seen by east). The last run on east failed: west
+        app: since 1970-01-01 02:00 +00:00, and still so: no backup was committed for 3 slots, the first 1970-01-01 01:00 +00:00 (seen by east). The last run on east failed: west
         app: a slot is committed again (seen by east; missed, since 1970-01-01 02:00 +00:00)
         app: the slot 1970-01-01 01:00 +00:00 was committed 3 times (seen by east)
         app: east took the role over with term 7

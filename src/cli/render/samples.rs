@@ -99,6 +99,7 @@ pub(crate) fn active() -> RoleStatus {
         ],
         term: TermInfo { mine: Some(Term(7)), current: Some(Term(7)), holder: Some("app01".to_owned()) },
         last_backup: Some(snapshot(0x3f, "2026-11-20T01:00:00Z")),
+        last_run: None,
         next_slot: Some(at("2026-11-21T01:00:00Z")),
         slots: Some(RecentSlots {
             since: at("2026-11-11T01:00:00Z"),
@@ -119,6 +120,8 @@ pub(crate) fn active() -> RoleStatus {
                 config_hash: "4be01c22a90d77f3".to_owned(),
             },
             seen: at("2026-11-20T00:40:00Z"),
+            lease: None,
+            failure: None,
         }],
         warnings: Vec::new(),
     }
@@ -141,7 +144,7 @@ pub(crate) fn blind() -> RoleStatus {
         },
         etcd: None,
         peers: Vec::new(),
-        warnings: vec![Warning::StoreUnreadable, Warning::ClockOff(-400)],
+        warnings: vec![Warning::StoreUnreadable { why: "connection refused".to_owned() }, Warning::ClockOff(-400)],
         ..active()
     }
 }
@@ -251,6 +254,11 @@ pub(crate) fn audit() -> RoleAudit {
                 last: at("2026-11-14T09:00:00Z"),
                 count: 12,
                 nodes: vec!["app01".to_owned(), "app02".to_owned()],
+            },
+            Finding::PausedTooLong {
+                since: at("2026-11-18T12:00:00Z"),
+                by: "app02".to_owned(),
+                why: Some("disk swap".to_owned()),
             },
         ],
         finding_count: 10,

@@ -1,8 +1,9 @@
 //! `status`: every role in one table, and below it what needs a person.
 
-use super::whoami::{is_note, warning, word};
-use super::{View, wrap};
+use super::whoami::word;
+use super::{View, warning, wrap};
 use crate::cli::units::relative;
+use crate::job::health::{self, Severity};
 use crate::job::report::whoami::{RoleStatus, Warning, WhoamiReport};
 
 /// What stands where there is nothing to say.
@@ -26,8 +27,8 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
     let header = ["ROLE", "HERE", "HOLDER", "TERM", "LAST", "SLOTS", "NEXT", "RISKS"];
     let mut out = super::table(header, [false, false, false, true, false, true, false, false], rows);
     for role in &report.roles {
-        for warning in role.warnings.iter().filter(|warning| !is_note(warning)) {
-            out += &wrap(&format!("{}: ", role.role), 2, &self::warning(&role.role, warning, view));
+        for found in role.warnings.iter().filter(|found| health::severity(found) > Severity::Note) {
+            out += &wrap(&format!("{}: ", role.role), 2, &warning::text(&role.role, found, view));
         }
     }
     out
@@ -37,18 +38,25 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
 fn risks(role: &RoleStatus) -> String {
     let word = |warning: &Warning| match warning {
         Warning::SlotsMissed { .. } => "missed",
+        Warning::RunFailed(_) => "failed",
+        Warning::NoRepository => "no repository",
+        Warning::NoSnapshot { .. } => "no snapshot",
+        Warning::Paused { .. } => "paused",
+        Warning::LeaseUnread { .. } => "lease",
+        Warning::DaemonSilent => "daemon",
         Warning::ClockOff(_) => "clock",
-        Warning::StoreUnreadable => "store",
+        Warning::StoreUnreadable { .. } => "store",
         Warning::StoreRolledBack => "rollback",
         Warning::JournalHead { .. } => "journal",
         Warning::Incomplete { .. } => "incomplete",
         Warning::RepositoryGone { .. } => "gone",
         Warning::OnlyNode => "alone",
-        Warning::Drift { .. } => "drift",
+        Warning::Drift { .. } | Warning::LeaseDrift { .. } => "drift",
         Warning::FutureDates(_) => "future",
         Warning::Twin { .. } => "twin",
     };
-    let all: Vec<&str> = role.warnings.iter().filter(|warning| !is_note(warning)).map(word).collect();
+    let alarming = role.warnings.iter().filter(|found| health::severity(found) > Severity::Note);
+    let all: Vec<&str> = alarming.map(word).collect();
     if all.is_empty() { NONE.to_owned() } else { all.join(",") }
 }
 
@@ -56,7 +64,7 @@ fn risks(role: &RoleStatus) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples::{self, active, all, blind};
-    use crate::job::report::whoami::{Reason, State, TermInfo};
+    use crate::job::report::whoami::{MissedCause, Reason, State, TermInfo};
 
     #[test]
     fn one_line_a_role_and_what_needs_a_person() {
@@ -69,7 +77,12 @@ mod tests {
         };
         let mut late = RoleStatus {
             role: "mail".parse().unwrap(),
-            warnings: vec![Warning::SlotsMissed { last: samples::at("2026-11-19T01:00:00Z"), count: 2 }],
+            warnings: vec![Warning::SlotsMissed {
+                first: samples::at("2026-11-18T01:00:00Z"),
+                last: samples::at("2026-11-19T01:00:00Z"),
+                count: 2,
+                cause: MissedCause::NotListed,
+            }],
             ..active()
         };
         if let Some(slots) = &mut late.slots {

@@ -1,16 +1,14 @@
 //! `whoami`, for people and for monitoring.
 
-use super::{View, short, wrap};
-use crate::cli::exit::Health;
+use super::inside::escaped;
+use super::{View, short, warning, wrap};
 use crate::cli::units::{count, counted, duration, minute, relative};
-use crate::ids::RoleName;
+use crate::job::health;
 use crate::job::report::audited::SlotCounts;
 use crate::job::report::whoami::{
-    Answer, EtcdState, EtcdStatus, PeerSeen, Reason, RoleStatus, State, StoreStatus, Warning, WhoamiReport,
+    Answer, EtcdState, EtcdStatus, PeerSeen, Reason, RoleStatus, State, StoreStatus, WhoamiReport,
 };
-use crate::journal::future::{FutureDates, WrongClock};
 use crate::repo::format::JournalHome;
-use crate::role::slot::MISSED_MAX;
 
 /// The whole report.
 pub fn report(report: &WhoamiReport, view: &View) -> String {
@@ -55,7 +53,7 @@ fn role(role: &RoleStatus, view: &View) -> String {
     if let Some(etcd) = &role.etcd {
         out += &wrap("  etcd    ", 10, &self::etcd(etcd));
     }
-    for PeerSeen { node, seen } in &role.peers {
+    for PeerSeen { node, seen, .. } in &role.peers {
         let text = format!(
             "{}: seen {}, runner {}, config {}",
             node.name,
@@ -65,9 +63,9 @@ fn role(role: &RoleStatus, view: &View) -> String {
         );
         out += &wrap("  peer    ", 10, &text);
     }
-    for warning in &role.warnings {
-        let word = if is_note(warning) { "  note    " } else { "  WARNING " };
-        out += &wrap(word, 10, &self::warning(&role.role, warning, view));
+    for found in &role.warnings {
+        let severity = warning::severity(health::severity(found));
+        out += &wrap(&format!("  {severity} "), 10, &warning::text(&role.role, found, view));
     }
     out
 }
@@ -79,7 +77,7 @@ fn next(role: &RoleStatus, view: &View) -> String {
         (State::Active, _) => ", here".to_owned(),
         (State::Paused, _) => ", unless the pause lasts until then".to_owned(),
         (_, Reason::LeaseTaken { by: Some(by) } | Reason::LeaseFree { last: Some(by) }) => format!(", on {by}"),
-        (State::Standby, _) => ", on the node that is active then".to_owned(),
+        (State::Standby, _) => ", on the node that is active then, if one is".to_owned(),
         (State::Unknown | State::Conflict, _) => String::new(),
     };
     format!("{} ({}){by}", minute(slot, &view.zone), relative(slot, view.now))
@@ -96,14 +94,14 @@ pub(super) fn word(state: State) -> &'static str {
 }
 
 /// One sentence, made of what it rests on.
-fn why(role: &RoleStatus, view: &View) -> String {
+pub(super) fn why(role: &RoleStatus, view: &View) -> String {
     match &role.reason {
         Reason::AlwaysActive => {
             "Backups run here: the role has no probe and no lease, so every node that is asked to is active.".to_owned()
         }
         Reason::NotListed => "No backups here: 'nodes' in the config does not name this node.".to_owned(),
         Reason::ProbesYes => "Backups run here: the probes say yes.".to_owned(),
-        Reason::ProbesNo => "No backups here: the probes say no, so another node makes them.".to_owned(),
+        Reason::ProbesNo => "No backups here: the probes say no. If another node is active, it makes them.".to_owned(),
         Reason::ProbesUnknown => {
             "No backups here: the probes cannot tell. Unknown is not yes, so nothing starts until they can.".to_owned()
         }
@@ -111,7 +109,8 @@ fn why(role: &RoleStatus, view: &View) -> String {
             "Backups run here: no eligible node ran the slot that is due, and this one stands in.".to_owned()
         }
         Reason::Fallback { from: None } => {
-            "No backups here: another node makes them. If no eligible node runs a slot, this one stands in.".to_owned()
+            "No backups here: the probes do not say yes. If no eligible node runs a slot, this one stands in."
+                .to_owned()
         }
         Reason::Fallback { from: Some(from) } => format!(
             "No backups here for now: a slot is due that no eligible node has run. This one stands in from {} ({}) on.",
@@ -156,8 +155,7 @@ fn why(role: &RoleStatus, view: &View) -> String {
             let until = until.map_or("until somebody says 'runner resume'".to_owned(), |until| {
                 format!("until {} ({})", minute(until, &view.zone), relative(until, view.now))
             });
-            let why =
-                why.as_deref().map(|why| format!(": {}", super::inside::escaped(why.as_bytes()))).unwrap_or_default();
+            let why = why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             format!("No backups anywhere: paused on {by} at {} {until}{why}.", minute(*since, &view.zone))
         }
         Reason::Cloned => format!("No backups here: {}.", super::reason::CLONED),
@@ -241,141 +239,17 @@ fn store(role: &RoleStatus) -> String {
     }
 }
 
-pub(super) fn warning(role: &RoleName, warning: &Warning, view: &View) -> String {
-    match warning {
-        Warning::SlotsMissed { last, count } => {
-            let last = format!("{} ({})", minute(*last, &view.zone), relative(*last, view.now));
-            match count {
-                0 | 1 => format!("the slot {last} has no snapshot"),
-                &MISSED_MAX => format!("{MISSED_MAX} slots or more have no snapshot, up to {last}"),
-                n => format!("{n} slots have no snapshot, the newest is {last}"),
-            }
-        }
-        Warning::ClockOff(seconds) => {
-            let way = if *seconds < 0 { "ahead of" } else { "behind" };
-            format!("this node's clock is {} s {way} the store's; set it right", seconds.unsigned_abs())
-        }
-        Warning::StoreUnreadable => {
-            "without the store neither the newest snapshot nor the term is known, and no backup can be made".to_owned()
-        }
-        Warning::Drift { node, version, config } => {
-            let version = version.as_ref().map(|version| format!("runner {version}"));
-            let config = config.then(|| "another config".to_owned());
-            let what: Vec<String> = version.into_iter().chain(config).collect();
-            format!(
-                "{node} runs {} than this node has: what it does after a takeover is something else",
-                what.join(" and ")
-            )
-        }
-        Warning::Incomplete { unreadable } => {
-            format!("the newest snapshot is incomplete: {} could not be read", counted(*unreadable, "file", "files"))
-        }
-        Warning::OnlyNode => {
-            "no other node was seen in this store. A node that backs this role up elsewhere must reach this same \
-             directory: with one of its own, both are active. Name this node in 'nodes' if there is no other."
-                .to_owned()
-        }
-        Warning::RepositoryGone { repository } => format!(
-            "no backup can be made: the repository that this node knows ({}) is not in the store. Is it mounted? Do not \
-             run 'runner init' before that is clear",
-            repository.to_string().chars().take(8).collect::<String>()
-        ),
-        Warning::JournalHead { why, .. } => {
-            format!("no backup can be made, because the journal cannot be written: {why}")
-        }
-        Warning::Twin { other } => format!(
-            "process {other} tells of itself as this node, again and again, and is none of its own. If a machine was copied \
-             with its state directory, stop the copy or make it a node of its own there: runner init --new-identity"
-        ),
-        Warning::StoreRolledBack => {
-            "the store shows less than this node has seen already: it was rolled back. Stop backups and find out by \
-             whom"
-                .to_owned()
-        }
-        Warning::FutureDates(future) => future_dates(role, future, view),
-    }
-}
-
-/// What is dated beyond the present, and what is to be done about it.
-fn future_dates(role: &RoleName, future: &FutureDates, view: &View) -> String {
-    let dates = counted(future.count, "record is dated", "records are dated");
-    let latest = format!("{} ({})", minute(future.latest, &view.zone), relative(future.latest, view.now));
-    let by = future.node.as_ref().map(|node| format!(" by {}", node.name)).unwrap_or_default();
-    let todo = match future.clock {
-        WrongClock::Writer => format!(
-            "a clock was wrong then. They close no other slot and count for no retention. 'runner journal amend {role}' dates \
-             them now"
-        ),
-        WrongClock::Reader => "this node's clock is behind the store's: set it right".to_owned(),
-        WrongClock::Unclear => format!(
-            "either the writer's clock was ahead, or this node's is behind; nothing tells which. Compare the clocks of the \
-             nodes; if this one is right, 'runner journal amend {role}'"
-        ),
-    };
-    format!("{dates} beyond the present, the latest{by} at {latest}: {todo}")
-}
-
-/// Whether it is told to people who ask, and nobody is to be called for it: it may be meant.
-pub(super) fn is_note(warning: &Warning) -> bool {
-    matches!(warning, Warning::OnlyNode)
-}
-
-/// How a role stands, as monitoring sees it. A healthy standby is fine.
-fn health(role: &RoleStatus) -> Health {
-    let warnings = role.warnings.iter().map(|w| match w {
-        Warning::SlotsMissed { .. }
-        | Warning::StoreRolledBack
-        | Warning::RepositoryGone { .. }
-        | Warning::JournalHead { lost: true, .. } => Health::Critical,
-        Warning::OnlyNode => Health::Fine,
-        Warning::Incomplete { .. }
-        | Warning::ClockOff(_)
-        | Warning::FutureDates(_)
-        | Warning::StoreUnreadable
-        | Warning::Drift { .. }
-        | Warning::Twin { .. }
-        | Warning::JournalHead { lost: false, .. } => Health::Warning,
-    });
-    let state = match role.state {
-        // An operator's pause is meant; it turns into missed slots when it lasts too long.
-        State::Active | State::Standby | State::Paused => Health::Fine,
-        State::Unknown => Health::Unknown,
-        State::Conflict => Health::Critical,
-    };
-    warnings.fold(state, Health::or_worse)
-}
-
-/// `whoami --check`: one line and its exit code.
-pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
-    let worst = report.roles.iter().map(health).fold(Health::Fine, Health::or_worse);
-    let roles: Vec<String> = report
-        .roles
-        .iter()
-        .map(|role| {
-            let last = role.last_backup.as_ref();
-            let last = last.map(|s| format!(", last backup {}", relative(s.time, view.now))).unwrap_or_default();
-            let mut line = format!("{} {}{last}", role.role, word(role.state));
-            for warning in role.warnings.iter().filter(|warning| !is_note(warning)) {
-                line += &format!(", {}", self::warning(&role.role, warning, view));
-            }
-            line
-        })
-        .collect();
-    let word = match worst {
-        Health::Fine => "OK",
-        Health::Warning => "WARNING",
-        Health::Critical => "CRITICAL",
-        Health::Unknown => "UNKNOWN",
-    };
-    (format!("RUNNER {word} - {}\n", roles.join("; ")), worst)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::render::samples::{self, active, all, blind};
     use crate::ids::Term;
-    use crate::job::report::whoami::{StoreState, TermInfo};
+    use crate::job::report::whoami::{MissedCause, StoreState, TermInfo, Warning};
+
+    fn missed(last: &str, count: usize) -> Warning {
+        let last = samples::at(last);
+        Warning::SlotsMissed { first: last, last, count, cause: MissedCause::NotEligible }
+    }
 
     #[test]
     fn every_state_is_explained_within_80_columns() {
@@ -385,7 +259,7 @@ mod tests {
             evidence: active().evidence[..1].to_vec(),
             term: TermInfo { mine: Some(Term(7)), current: Some(Term(8)), holder: Some("app02".to_owned()) },
             warnings: vec![
-                Warning::SlotsMissed { last: samples::at("2026-11-19T01:00:00Z"), count: 1 },
+                missed("2026-11-19T01:00:00Z", 1),
                 Warning::StoreRolledBack,
                 Warning::FutureDates(samples::future()),
                 Warning::JournalHead { lost: true, why: "etcd has no head of this journal".to_owned() },
@@ -462,21 +336,5 @@ mod tests {
         etcd    https://etcd2:2379: 3.4.23, member 1, NO LEADER, raft term 12
         etcd    CANNOT BE REACHED: etcd: https://etcd1:2379: no answer within 500ms
         ");
-    }
-
-    #[test]
-    fn monitoring_gets_one_line_and_the_worst_state() {
-        let view = samples::view();
-        let standby = RoleStatus { state: State::Standby, reason: Reason::ProbesNo, ..active() };
-        assert_eq!(check(&all(vec![standby.clone()]), &view).1, Health::Fine);
-        let (line, worst) = check(&all(vec![active(), blind()]), &view);
-        assert_eq!(worst, Health::Unknown);
-        insta::assert_snapshot!(line);
-        let conflict = RoleStatus { state: State::Conflict, ..active() };
-        assert_eq!(check(&all(vec![conflict, blind()]), &view).1, Health::Critical);
-        let late = RoleStatus { warnings: vec![Warning::SlotsMissed { last: view.now, count: 3 }], ..standby.clone() };
-        assert_eq!(check(&all(vec![late]), &view).1, Health::Critical);
-        let skewed = RoleStatus { warnings: vec![Warning::ClockOff(400)], ..standby };
-        assert_eq!(check(&all(vec![skewed]), &view).1, Health::Warning);
     }
 }

@@ -9,6 +9,7 @@ use crate::job::audit::changes::{Seen, Sequence};
 use crate::job::audit::completeness::Completeness;
 use crate::job::audit::ledger::{Ledger, before};
 use crate::job::audit::takeovers::Takeovers;
+use crate::job::health;
 use crate::job::report::PROBLEMS_MAX;
 use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, NodeShare, Note, RoleAudit};
 use crate::job::report::verified::Damage;
@@ -136,6 +137,12 @@ impl<'a> Account<'a> {
         findings.extend(anomalies);
         findings.extend(self.takeovers.finish(since));
         findings.extend(self.future.finish());
+        let forgotten = self.ledger.pauses.open().filter(|span| health::is_forgotten(span.from, None, now));
+        findings.extend(forgotten.map(|span| Finding::PausedTooLong {
+            since: span.from,
+            by: span.by.clone(),
+            why: span.why.clone(),
+        }));
         let finding_count = findings.len() as u64 + unnamed;
         findings.truncate(PROBLEMS_MAX);
         let mut notes = verdict.notes;

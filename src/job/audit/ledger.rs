@@ -309,7 +309,7 @@ pub(crate) fn recent(plan: &Plan, view: &View, now: Timestamp) -> Option<RecentS
 }
 
 /// Until when a run for this slot may begin.
-fn start_by(plan: &Plan, slot: Slot) -> Timestamp {
+pub(crate) fn start_by(plan: &Plan, slot: Slot) -> Timestamp {
     match plan.standing(slot, &SlotCommits::default(), false, slot.starts) {
         Standing::Open { until } => until,
         Standing::Committed | Standing::NotStarted | Standing::NotFinished => slot.starts,

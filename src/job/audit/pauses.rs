@@ -7,7 +7,7 @@ use crate::journal::state::Paused;
 /// One pause. The end is not part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Span {
-    from: Timestamp,
+    pub(crate) from: Timestamp,
     /// `None`: it goes on.
     until: Option<Timestamp>,
     /// On which node it was said.
@@ -35,6 +35,11 @@ impl Pauses {
         {
             last.until = Some(at);
         }
+    }
+
+    /// The one that no person has ended.
+    pub(crate) fn open(&self) -> Option<&Span> {
+        self.0.last().filter(|span| span.until.is_none())
     }
 
     /// The first of the pauses that together leave no moment from `from` to `to` free.

@@ -193,6 +193,15 @@ pub enum Finding {
         /// Who took the role, by name.
         nodes: Vec<String>,
     },
+    /// A pause without a stated end that lasts for more than a day.
+    PausedTooLong {
+        /// Since when.
+        since: Timestamp,
+        /// On which node it was said.
+        by: String,
+        /// Why.
+        why: Option<String>,
+    },
 }
 
 /// Something that looks like a finding, with what explains it.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::audited::SlotCounts;
 use super::snapshot::SnapshotInfo;
+use crate::config::Lease;
 use crate::ids::{InstanceId, NodeId, RepoId, RoleName, Term};
+use crate::job::report::Outcome;
 use crate::journal::future::FutureDates;
 use crate::repo::format::JournalHome;
 
@@ -50,6 +52,8 @@ pub struct RoleStatus {
     pub term: TermInfo,
     /// The newest snapshot; `None` also when the store could not be read.
     pub last_backup: Option<SnapshotInfo>,
+    /// How the newest run ended, on any node that is known of: a failure with nothing committed after it, else the newest snapshot's.
+    pub last_run: Option<RunSeen>,
     /// The next slot; `None` without a schedule.
     pub next_slot: Option<Timestamp>,
     /// How the newest slots stand; `None` where the state of the journal does not tell.
@@ -58,7 +62,7 @@ pub struct RoleStatus {
     pub store: StoreState,
     /// Etcd, where the role's lease is there.
     pub etcd: Option<EtcdState>,
-    /// What a person should look after.
+    /// What a person should look after, the worst first.
     pub warnings: Vec<Warning>,
     /// The other nodes of the role, as far as they told of themselves in the store lately.
     pub peers: Vec<PeerSeen>,
@@ -257,6 +261,61 @@ pub struct PeerSeen {
     pub node: PeerInfo,
     /// When, by the store's clock.
     pub seen: Timestamp,
+    /// By which lease it excludes others from the role, where it tells.
+    #[serde(skip)]
+    pub lease: Option<Lease>,
+    /// How its last run failed, sealed.
+    #[serde(skip)]
+    pub failure: Option<String>,
+}
+
+/// What was tried when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// A run.
+    #[default]
+    Run,
+    /// To become the node that runs: its lease, or the takeover's record.
+    Takeover,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSeen {
+    /// The label of the node that ran it.
+    pub node: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was tried.
+    pub step: Step,
+    /// When.
+    pub time: Timestamp,
+    /// For which slot.
+    pub slot: Option<Timestamp>,
+    /// Why nothing was committed; empty where something was.
+    pub error: String,
+    /// How many failed one after the other.
+    pub failures: u32,
+    /// The number of the newest snapshot's record as that node knew it then.
+    pub after: Option<u64>,
+}
+
+/// Why slots were missed, as far as it is seen from one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MissedCause {
+    /// This node is not eligible. Whether another one is, it does not see.
+    NotEligible,
+    /// The config does not list this node.
+    NotListed,
+    /// This node's clock is off, so that it runs none.
+    ClockOff,
+    /// That node holds the lease.
+    HeldBy(String),
+    /// This node is active, and did not run them.
+    ActiveHere,
+    /// Nothing that this node sees.
+    NotSeen,
 }
 
 /// How an etcd is.
@@ -286,17 +345,62 @@ pub enum EtcdStatus {
 pub enum Warning {
     /// Slots have passed without a commit.
     SlotsMissed {
+        /// The oldest of them.
+        first: Timestamp,
         /// The newest of them.
         last: Timestamp,
         /// How many; at least so many if it is [`MISSED_MAX`](crate::role::slot::MISSED_MAX).
         count: usize,
+        /// Why, as far as this node sees.
+        cause: MissedCause,
     },
+    /// The last run committed nothing, and nothing was committed since.
+    RunFailed(RunSeen),
+    /// There is no repository: nothing can be backed up.
+    NoRepository,
+    /// Nothing was ever committed.
+    NoSnapshot {
+        /// Since the repository was made.
+        since: Option<Timestamp>,
+    },
+    /// A person said that no node runs the role.
+    Paused {
+        /// On which node.
+        by: String,
+        /// When.
+        since: Timestamp,
+        /// Until when; `None`: until a resume.
+        until: Option<Timestamp>,
+        /// Why.
+        why: Option<String>,
+        /// It has no stated end, and lasts for more than a day.
+        too_long: bool,
+    },
+    /// Another node excludes others by another lease, so that both may be active at the same time.
+    LeaseDrift {
+        /// Its label.
+        node: String,
+        /// By which.
+        theirs: Lease,
+        /// And this one.
+        own: Lease,
+    },
+    /// Who holds the lease cannot be read, so this node cannot take the role.
+    LeaseUnread {
+        /// The error's own words.
+        why: String,
+    },
+    /// A daemon of this node has its socket open and does not answer.
+    DaemonSilent,
     /// This node's clock and the store's are this many seconds apart (positive: the store is ahead).
     ClockOff(i64),
     /// Records are dated beyond the present: a clock is, or was, wrong.
     FutureDates(FutureDates),
     /// The store could not be read, so terms and snapshots are not known.
-    StoreUnreadable,
+    StoreUnreadable {
+        /// The error's own words.
+        why: String,
+    },
     /// The store shows less than this node has already seen: it was rolled back.
     StoreRolledBack,
     /// The newest snapshot lacks files that could not be read.

@@ -82,7 +82,11 @@ fn snapshot_body() -> impl Strategy<Value = SnapshotBody> {
 
 fn body() -> impl Strategy<Value = Body> {
     prop_oneof![
-        (why(), of(id(ClusterId))).prop_map(|(why, cluster)| Body::Takeover(Takeover { why, cluster })),
+        (why(), of(id(ClusterId)), any::<bool>()).prop_map(|(why, cluster, forced)| Body::Takeover(Takeover {
+            why,
+            cluster,
+            forced
+        })),
         snapshot_body().prop_map(Body::Snapshot),
         Just(Body::Begin(BeginBody {})),
         any::<(u8, bool, u64)>().prop_map(|(exit, stopped, duration_ms)| Body::End(EndBody {

@@ -1,0 +1,117 @@
+//! `whoami --check`: what monitoring plugins print, and their exit code.
+
+use std::cmp::Reverse;
+
+use super::whoami::{why, word};
+use super::{View, warning};
+use crate::cli::exit::Health;
+use crate::cli::units::relative;
+use crate::job::health::{self, Severity};
+use crate::job::report::whoami::{Reason, RoleStatus, Warning, WhoamiReport};
+
+/// How a role stands, as monitoring sees it. A healthy standby is fine.
+fn health(role: &RoleStatus) -> Health {
+    let warnings = alarming(role).map(health::severity).max();
+    warnings.max(health::of_state(role.state)).map_or(Health::Fine, Health::from)
+}
+
+/// What is a reason for an alarm, the worst first.
+fn alarming(role: &RoleStatus) -> impl Iterator<Item = &Warning> {
+    role.warnings.iter().filter(|found| health::severity(found) > Severity::Note)
+}
+
+/// The most of monitoring's first line, in characters: it is a cell of a table, or a text message.
+const CHECK_MAX: usize = 120;
+
+/// `whoami --check`: one line that begins with the worst, all of it in lines below, and the exit code.
+pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
+    let mut roles: Vec<(Health, &RoleStatus)> = report.roles.iter().map(|role| (health(role), role)).collect();
+    let worst = roles.iter().map(|(health, _)| *health).fold(Health::Fine, Health::or_worse);
+    // Sorting keeps the config's order among those that stand alike.
+    roles.sort_by_key(|(health, _)| Reverse(health.severity()));
+    let outcome = match worst {
+        Health::Fine => "OK",
+        Health::Warning => "WARNING",
+        Health::Critical => "CRITICAL",
+        Health::Unknown => "UNKNOWN",
+    };
+    let short: Vec<String> = roles.iter().map(|(health, role)| verdict(*health, role, view)).collect();
+    let mut out = shortened(&format!("RUNNER {outcome} - {}", short.join("; ")), CHECK_MAX);
+    out.push('\n');
+    for role in &report.roles {
+        for found in alarming(role) {
+            let severity = warning::severity(health::severity(found));
+            out += &format!("{} {severity}: {}\n", role.role, warning::text(&role.role, found, view));
+        }
+        if health::of_state(role.state).is_some() {
+            out += &format!("{} {}: {}\n", role.role, word(role.state).to_uppercase(), why(role, view));
+        }
+    }
+    // A bar begins the figures of a plugin.
+    (out.replace('|', "/"), worst)
+}
+
+/// One role in monitoring's first line: its worst, else that it is well.
+fn verdict(health: Health, role: &RoleStatus, view: &View) -> String {
+    let state = word(role.state);
+    let by_state = health::of_state(role.state).map(Health::from);
+    let explains = |found: &&Warning| by_state != Some(health) || explains(found, &role.reason);
+    match alarming(role).find(explains) {
+        Some(worst) if by_state == Some(health) => {
+            format!("{} {state}: {}", role.role, warning::text(&role.role, worst, view))
+        }
+        Some(worst) => format!("{}: {}", role.role, warning::text(&role.role, worst, view)),
+        None if by_state.is_some() => format!("{} {state}: {}", role.role, why(role, view)),
+        None => {
+            let last = role.last_backup.as_ref().map(|last| format!(", last backup {}", relative(last.time, view.now)));
+            format!("{} {state}{}", role.role, last.unwrap_or_default())
+        }
+    }
+}
+
+/// Whether a warning is what keeps a node from telling how it stands.
+fn explains(found: &Warning, reason: &Reason) -> bool {
+    match reason {
+        Reason::JournalUnread => matches!(found, Warning::StoreUnreadable { .. } | Warning::StoreRolledBack),
+        Reason::LeaseUnread => matches!(found, Warning::LeaseUnread { .. } | Warning::StoreUnreadable { .. }),
+        Reason::ClockOff => matches!(found, Warning::ClockOff(_)),
+        _ => false,
+    }
+}
+
+/// In one line of at most so many characters.
+fn shortened(text: &str, most: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= most {
+        return line;
+    }
+    line.chars().take(most - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples::{self, active, all, blind};
+    use crate::job::report::whoami::{MissedCause, Reason, State, Warning};
+
+    fn missed(last: &str, count: usize) -> Warning {
+        let last = samples::at(last);
+        Warning::SlotsMissed { first: last, last, count, cause: MissedCause::NotEligible }
+    }
+
+    #[test]
+    fn monitoring_gets_one_line_and_the_worst_state() {
+        let view = samples::view();
+        let standby = RoleStatus { state: State::Standby, reason: Reason::ProbesNo, ..active() };
+        assert_eq!(check(&all(vec![standby.clone()]), &view).1, Health::Fine);
+        let (line, worst) = check(&all(vec![active(), blind()]), &view);
+        assert_eq!(worst, Health::Unknown);
+        insta::assert_snapshot!(line);
+        let conflict = RoleStatus { state: State::Conflict, ..active() };
+        assert_eq!(check(&all(vec![conflict, blind()]), &view).1, Health::Critical);
+        let late = RoleStatus { warnings: vec![missed("2026-11-20T01:00:00Z", 3)], ..standby.clone() };
+        assert_eq!(check(&all(vec![late]), &view).1, Health::Critical);
+        let skewed = RoleStatus { warnings: vec![Warning::ClockOff(400)], ..standby };
+        assert_eq!(check(&all(vec![skewed]), &view).1, Health::Warning);
+    }
+}

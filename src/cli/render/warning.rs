@@ -1,0 +1,152 @@
+//! What a person should look after in a role, a sentence each: for `whoami`, `status` and monitoring.
+
+use super::View;
+use super::inside::escaped;
+use crate::cli::units::{count, counted, minute, relative};
+use crate::config::Lease;
+use crate::ids::RoleName;
+use crate::job::health::Severity;
+use crate::job::report::whoami::{MissedCause, RunSeen, Step, Warning};
+use crate::journal::future::{FutureDates, WrongClock};
+use crate::role::slot::MISSED_MAX;
+
+/// One sentence without a full stop. What matters most comes first: monitoring cuts it.
+pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
+    match warning {
+        Warning::SlotsMissed { last, count, cause, .. } => {
+            let last = format!("{} ({})", minute(*last, &view.zone), relative(*last, view.now));
+            let missed = match count {
+                0 | 1 => format!("the slot {last} was missed"),
+                &MISSED_MAX => format!("{MISSED_MAX} slots or more were missed, the last {last}"),
+                n => format!("{n} slots were missed, the last {last}"),
+            };
+            format!("{missed}{}", missed_cause(cause))
+        }
+        Warning::RunFailed(run) => failed(run, view),
+        Warning::NoRepository => "there is no repository, so nothing is backed up; 'runner init' makes it".to_owned(),
+        Warning::NoSnapshot { since } => {
+            let since = since.map(|since| format!(" since the repository was made {}", relative(since, view.now)));
+            format!("no snapshot yet: nothing was committed{}", since.unwrap_or_default())
+        }
+        Warning::Paused { by, since, until, why, too_long } => {
+            let until = match until {
+                Some(until) => format!("until {}", minute(*until, &view.zone)),
+                None if *too_long => "for more than a day, without an end".to_owned(),
+                None => "until it is resumed".to_owned(),
+            };
+            let why = why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
+            format!("paused {until} (on {by} {}){why}", relative(*since, view.now))
+        }
+        Warning::LeaseDrift { node, theirs, own } => format!(
+            "{node} uses {} and this node {}: neither excludes the other, both may be active",
+            lease(*theirs),
+            lease(*own)
+        ),
+        Warning::LeaseUnread { why } => {
+            format!("who holds the lease cannot be read, so this node cannot take it: {why}")
+        }
+        Warning::DaemonSilent => {
+            "the daemon of this node does not answer: it hangs, or has no processor time".to_owned()
+        }
+        Warning::ClockOff(seconds) => {
+            let way = if *seconds < 0 { "ahead of" } else { "behind" };
+            format!("this node's clock is {} s {way} the store's; set it right", seconds.unsigned_abs())
+        }
+        Warning::StoreUnreadable { why } => {
+            format!("the store cannot be read, so neither snapshots nor terms are known: {why}")
+        }
+        Warning::Drift { node, version, config } => {
+            let version = version.as_ref().map(|version| format!("runner {version}"));
+            let config = config.then(|| "another config".to_owned());
+            let what: Vec<String> = version.into_iter().chain(config).collect();
+            format!(
+                "{node} runs {} than this node has: what it does after a takeover is something else",
+                what.join(" and ")
+            )
+        }
+        Warning::Incomplete { unreadable } => {
+            format!("the newest snapshot is incomplete: {} could not be read", counted(*unreadable, "file", "files"))
+        }
+        Warning::OnlyNode => {
+            "no other node was seen in this store. A node that backs this role up elsewhere must reach this same \
+             directory: with one of its own, both are active. Name this node in 'nodes' if there is no other."
+                .to_owned()
+        }
+        Warning::RepositoryGone { repository } => format!(
+            "no backup can be made: the repository that this node knows ({}) is not in the store. Is it mounted? Do not \
+             run 'runner init' before that is clear",
+            repository.to_string().chars().take(8).collect::<String>()
+        ),
+        Warning::JournalHead { why, .. } => {
+            format!("no backup can be made, because the journal cannot be written: {why}")
+        }
+        Warning::Twin { other } => format!(
+            "process {other} tells of itself as this node, again and again, and is none of its own. If a machine was copied \
+             with its state directory, stop the copy or make it a node of its own there: runner init --new-identity"
+        ),
+        Warning::StoreRolledBack => {
+            "the store shows less than this node has seen already: it was rolled back. Stop backups and find out by \
+             whom"
+                .to_owned()
+        }
+        Warning::FutureDates(future) => future_dates(role, future, view),
+    }
+}
+
+/// What is dated beyond the present, and what is to be done about it.
+fn future_dates(role: &RoleName, future: &FutureDates, view: &View) -> String {
+    let dates = counted(future.count, "record is dated", "records are dated");
+    let latest = format!("{} ({})", minute(future.latest, &view.zone), relative(future.latest, view.now));
+    let by = future.node.as_ref().map(|node| format!(" by {}", node.name)).unwrap_or_default();
+    let todo = match future.clock {
+        WrongClock::Writer => format!(
+            "a clock was wrong then. They close no other slot and count for no retention. 'runner journal amend {role}' dates \
+             them now"
+        ),
+        WrongClock::Reader => "this node's clock is behind the store's: set it right".to_owned(),
+        WrongClock::Unclear => format!(
+            "either the writer's clock was ahead, or this node's is behind; nothing tells which. Compare the clocks of the \
+             nodes; if this one is right, 'runner journal amend {role}'"
+        ),
+    };
+    format!("{dates} beyond the present, the latest{by} at {latest}: {todo}")
+}
+
+fn missed_cause(cause: &MissedCause) -> String {
+    match cause {
+        MissedCause::NotEligible => ": the probes say no here, and no node is seen to be active".to_owned(),
+        MissedCause::NotListed => ": 'nodes' does not list this node, and no node is seen to be active".to_owned(),
+        MissedCause::ClockOff => ": this node's clock is off, and it runs none".to_owned(),
+        MissedCause::HeldBy(by) => format!(": {by} holds the lease, and committed nothing"),
+        MissedCause::ActiveHere => ": this node is active; does its daemon or timer run?".to_owned(),
+        MissedCause::NotSeen => String::new(),
+    }
+}
+
+fn failed(run: &RunSeen, view: &View) -> String {
+    let what = match run.step {
+        Step::Run => "last run",
+        Step::Takeover => "last try to take the role",
+    };
+    let times = if run.failures > 1 { format!(", {} in a row", count(u64::from(run.failures))) } else { String::new() };
+    let error = if run.error.is_empty() { String::new() } else { format!(": {}", escaped(run.error.as_bytes())) };
+    format!("{what} on {} failed {}{times}{error}", run.node, relative(run.time, view.now))
+}
+
+fn lease(lease: Lease) -> &'static str {
+    match lease {
+        Lease::Etcd => "the lease in etcd",
+        Lease::Bucket => "the lease in the bucket",
+        Lease::None => "no lease",
+    }
+}
+
+/// How bad it is, in the word of monitoring plugins.
+pub(super) fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Note => "note   ",
+        Severity::Warning => "WARNING",
+        Severity::Unknown => "UNKNOWN",
+        Severity::Critical => "CRITICAL",
+    }
+}

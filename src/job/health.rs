@@ -1,0 +1,219 @@
+//! How a role stands, judged from what a node sees: what keeps it from being backed up, how bad that is, and why. Pure.
+//!
+//! `whoami` and its `--check`, `status`, the present of an `audit` and the alerts all ask here, so that there is one opinion. A
+//! verdict claims only what was seen: that no node is active is never known to a node that is not.
+
+use std::cmp::Reverse;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::job::audit::ledger::start_by;
+use crate::job::audit::pauses::Pauses;
+use crate::job::report::whoami::{MissedCause, Reason, RunSeen, State, StoreStatus, Warning};
+use crate::journal::state::{Paused, View};
+use crate::role::commits::SlotCommits;
+use crate::role::present;
+use crate::role::slot::{Plan, Slot};
+
+/// A pause without a stated end that is older than this was forgotten: a day is the longest work that people do without a plan.
+pub(crate) const PAUSED_MAX: SignedDuration = SignedDuration::from_hours(24);
+
+/// How bad something is, the worst last. Not to know is worse than a warning, because backups may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It may well be meant: told to people who ask, and no reason for an alarm.
+    Note,
+    /// It works, but not as it should, or may soon not work any more.
+    Warning,
+    /// Whether the role is backed up cannot be told.
+    Unknown,
+    /// The role is not backed up.
+    Critical,
+}
+
+/// What a journal says of the past, as far as a verdict needs it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Past {
+    /// The committed slots, and from when on slots are owed.
+    pub(crate) commits: SlotCommits,
+    /// The number of the newest snapshot's record, and when it was committed.
+    pub(crate) snapshot: Option<(u64, Timestamp)>,
+    /// What the newest snapshot could not read.
+    pub(crate) unreadable: u64,
+    /// The pause that was said last and not ended by a person.
+    pub(crate) paused: Option<Paused>,
+    /// When no node was to run.
+    pub(crate) pauses: Pauses,
+}
+
+impl Past {
+    /// What `view` says.
+    pub(crate) fn of(view: &View) -> Self {
+        let mut pauses = Pauses::default();
+        for paused in view.past_pause.iter().chain(&view.state.paused) {
+            pauses.begin(paused);
+        }
+        Self {
+            commits: view.commits(),
+            snapshot: view.state.snapshots.last().map(|snapshot| (snapshot.seq.0, snapshot.time)),
+            unreadable: view.state.snapshots.last().map_or(0, |snapshot| snapshot.changes.unreadable),
+            paused: view.state.paused.clone(),
+            pauses,
+        }
+    }
+
+    /// The slots that no node will commit in time any more, and that no pause excuses. `running`: the slot of a run of this node
+    /// that is under way. Where no slot was ever committed they count from the making of the repository.
+    pub(crate) fn missed(&self, plan: &Plan, running: Option<Timestamp>, now: Timestamp) -> Vec<Slot> {
+        let mut slots = plan.missed(&self.commits, running, now).slots;
+        slots.retain(|slot| self.pauses.cover(slot.starts, start_by(plan, *slot)).is_none());
+        slots
+    }
+
+    /// The pause that goes on, and whether it was forgotten.
+    pub(crate) fn pause(&self, now: Timestamp) -> Option<(&Paused, bool)> {
+        let paused = self.paused.as_ref().filter(|paused| paused.until.is_none_or(|until| until > now))?;
+        Some((paused, is_forgotten(paused.time, paused.until, now)))
+    }
+
+    /// Whether a snapshot was committed after this failure. Numbers tell it whatever the clocks say.
+    fn is_after(&self, run: &RunSeen) -> bool {
+        match (self.snapshot, run.after) {
+            (Some((seq, _)), Some(after)) => seq > after,
+            (Some((_, time)), None) => time > run.time,
+            (None, _) => false,
+        }
+    }
+}
+
+/// Whether a pause lasts for too long: one with a stated end is meant for that long. Of one that is dated beyond the present it is
+/// not known how old it is.
+pub(crate) fn is_forgotten(since: Timestamp, until: Option<Timestamp>, now: Timestamp) -> bool {
+    until.is_none() && (now.duration_since(since) >= PAUSED_MAX || present::is_beyond(since, now))
+}
+
+/// What a verdict rests on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) now: Timestamp,
+    /// The election's verdict on this node, and its reason.
+    pub(crate) state: State,
+    pub(crate) reason: &'a Reason,
+    pub(crate) plan: Option<&'a Plan>,
+    /// The store's clock minus this node's, in seconds.
+    pub(crate) clock_offset_seconds: Option<i64>,
+    pub(crate) store: &'a StoreStatus,
+    /// The store shows less than this node has seen.
+    pub(crate) rolled_back: bool,
+    /// `None`: the journal cannot be read.
+    pub(crate) past: Option<&'a Past>,
+    /// Runs that ended without a commit, by this node and by those that told of theirs.
+    pub(crate) failures: &'a [RunSeen],
+    /// What was seen besides: drift, the journal's head, the lease.
+    pub(crate) seen: &'a [Warning],
+}
+
+/// Everything that a person should look after, the worst first.
+pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
+    let mut found = Vec::new();
+    match facts.store {
+        StoreStatus::Failed(why) => found.push(Warning::StoreUnreadable { why: why.clone() }),
+        StoreStatus::NotInitialised => found.push(Warning::NoRepository),
+        // One that this node knows is among what was seen.
+        StoreStatus::Gone => {}
+        StoreStatus::Ok => {}
+    }
+    if facts.rolled_back {
+        found.push(Warning::StoreRolledBack);
+    }
+    found.extend(failed(facts).cloned().map(Warning::RunFailed));
+    if let Some(seconds) = facts.clock_offset_seconds
+        && present::is_off(SignedDuration::from_secs(seconds))
+    {
+        found.push(Warning::ClockOff(seconds));
+    }
+    if let Some(past) = facts.past {
+        found.extend(slots_missed(facts, past));
+        if let Some((paused, too_long)) = past.pause(present(facts)) {
+            let (by, since, until, why) = (paused.node.name.clone(), paused.time, paused.until, paused.why.clone());
+            found.push(Warning::Paused { by, since, until, why, too_long });
+        }
+        if past.unreadable > 0 {
+            found.push(Warning::Incomplete { unreadable: past.unreadable });
+        }
+        if past.snapshot.is_none() && *facts.store == StoreStatus::Ok {
+            found.push(Warning::NoSnapshot { since: past.commits.created() });
+        }
+    }
+    found.extend_from_slice(facts.seen);
+    found.sort_by_key(|warning| Reverse(severity(warning)));
+    found
+}
+
+/// The newest run that ended without a commit and had none after it.
+pub(crate) fn failed<'a>(facts: &Facts<'a>) -> impl Iterator<Item = &'a RunSeen> + use<'a> {
+    let past = facts.past;
+    let open = facts.failures.iter().filter(move |run| past.is_none_or(|past| !past.is_after(run)));
+    open.max_by_key(|run| run.time).into_iter()
+}
+
+fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
+    let missed = past.missed(facts.plan?, None, present(facts));
+    let (first, last, count) = (missed.first()?.at, missed.last()?.at, missed.len());
+    let cause = match (facts.state, facts.reason) {
+        (_, Reason::ProbesNo | Reason::Fallback { .. }) => MissedCause::NotEligible,
+        (_, Reason::NotListed) => MissedCause::NotListed,
+        (_, Reason::ClockOff) => MissedCause::ClockOff,
+        (_, Reason::LeaseTaken { by: Some(by) }) => MissedCause::HeldBy(by.clone()),
+        (State::Active, _) => MissedCause::ActiveHere,
+        _ => MissedCause::NotSeen,
+    };
+    Some(Warning::SlotsMissed { first, last, count, cause })
+}
+
+/// Now, by the store's clock where this node's is known to be off: its own would count slots that have not come, or leave out some
+/// that have.
+fn present(facts: &Facts<'_>) -> Timestamp {
+    let offset = facts.clock_offset_seconds.map(SignedDuration::from_secs).filter(|offset| present::is_off(*offset));
+    offset.and_then(|offset| facts.now.checked_add(offset).ok()).unwrap_or(facts.now)
+}
+
+/// How bad it is.
+pub fn severity(warning: &Warning) -> Severity {
+    match warning {
+        Warning::SlotsMissed { .. }
+        | Warning::StoreRolledBack
+        | Warning::RunFailed(_)
+        | Warning::NoRepository
+        | Warning::RepositoryGone { .. }
+        | Warning::LeaseDrift { .. }
+        | Warning::Paused { too_long: true, .. }
+        | Warning::JournalHead { lost: true, .. } => Severity::Critical,
+        Warning::OnlyNode => Severity::Note,
+        Warning::ClockOff(_)
+        | Warning::Incomplete { .. }
+        | Warning::Twin { .. }
+        | Warning::StoreUnreadable { .. }
+        | Warning::NoSnapshot { .. }
+        | Warning::Paused { too_long: false, .. }
+        | Warning::Drift { .. }
+        | Warning::LeaseUnread { .. }
+        | Warning::DaemonSilent
+        | Warning::FutureDates(_)
+        | Warning::JournalHead { lost: false, .. } => Severity::Warning,
+    }
+}
+
+/// How bad a verdict on a node is by itself; `None`: it is as it should be. A pause is a warning of its own.
+pub fn of_state(state: State) -> Option<Severity> {
+    match state {
+        State::Active | State::Standby | State::Paused => None,
+        State::Unknown => Some(Severity::Unknown),
+        State::Conflict => Some(Severity::Critical),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::config::{KeySource, Lease, RoleSettings, Schedule};
+use crate::ids::{NodeId, RepoId};
+use crate::job::report::Outcome;
+use crate::job::report::whoami::Step;
+use crate::journal::record::NodeRef;
+
+fn at(minutes: i64) -> Timestamp {
+    Timestamp::from_second(minutes * 60).unwrap()
+}
+
+/// A slot each hour, which must have begun half an hour later.
+fn plan() -> Plan {
+    let mut role = RoleSettings::new("app".parse().unwrap(), KeySource::None, Vec::new());
+    role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
+    Plan::new(&role, &TimeZone::UTC).unwrap().unwrap()
+}
+
+fn paused(minute: i64, until: Option<i64>) -> Paused {
+    let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
+    Paused { node, time: at(minute), until: until.map(at), why: None }
+}
+
+fn failure(minute: i64, after: Option<u64>) -> RunSeen {
+    RunSeen {
+        node: "east".to_owned(),
+        outcome: Outcome::Failed,
+        step: Step::Run,
+        time: at(minute),
+        slot: None,
+        error: "dump app.sql: exit code 1".to_owned(),
+        failures: 1,
+        after,
+    }
+}
+
+/// A role that was made in the first minute and has a commit for the slot of 10:00, seen at 10:10.
+struct Scene {
+    past: Past,
+    failures: Vec<RunSeen>,
+    now: i64,
+    state: State,
+    reason: Reason,
+    store: StoreStatus,
+    scheduled: bool,
+    offset: Option<i64>,
+    unread: bool,
+    seen: Vec<Warning>,
+}
+
+impl Scene {
+    fn new(change: impl FnOnce(&mut Self)) -> Self {
+        let past =
+            Past { commits: SlotCommits::new([at(600)], Some(at(1))), snapshot: Some((7, at(601))), ..Past::default() };
+        let mut scene = Self {
+            past,
+            failures: Vec::new(),
+            now: 610,
+            state: State::Standby,
+            reason: Reason::ProbesNo,
+            store: StoreStatus::Ok,
+            scheduled: true,
+            offset: Some(0),
+            unread: false,
+            seen: Vec::new(),
+        };
+        change(&mut scene);
+        scene
+    }
+
+    fn judged(&self) -> Vec<Warning> {
+        let plan = plan();
+        judge(&Facts {
+            now: at(self.now),
+            state: self.state,
+            reason: &self.reason,
+            plan: Some(&plan).filter(|_| self.scheduled),
+            clock_offset_seconds: self.offset,
+            store: &self.store,
+            rolled_back: false,
+            past: Some(&self.past).filter(|_| !self.unread),
+            failures: &self.failures,
+            seen: &self.seen,
+        })
+    }
+
+    /// The worst of it, by warnings and by state.
+    fn worst(&self) -> Option<Severity> {
+        self.judged().iter().map(severity).max().max(of_state(self.state))
+    }
+}
+
+fn never(past: &mut Past) {
+    *past = Past { commits: SlotCommits::new([], Some(at(601))), ..Past::default() };
+}
+
+#[test]
+fn a_role_that_is_backed_up_has_nothing_to_look_after() {
+    assert_eq!(Scene::new(|_| ()).judged(), []);
+    assert_eq!(Scene::new(|s| s.scheduled = false).judged(), []);
+}
+
+#[test]
+fn a_role_that_never_committed_is_a_warning_at_once_and_critical_when_a_slot_has_passed() {
+    let scene = |now| {
+        Scene::new(|s| {
+            never(&mut s.past);
+            s.now = now;
+        })
+    };
+    assert_eq!(scene(602).judged(), [Warning::NoSnapshot { since: Some(at(601)) }]);
+    assert_eq!(scene(690).worst(), Some(Severity::Warning), "the first slot after it was made still has time");
+    let [Warning::SlotsMissed { first, last, count: 1, cause: MissedCause::NotEligible }, Warning::NoSnapshot { .. }] =
+        scene(691).judged()[..]
+    else {
+        panic!("{:?}", scene(691).judged())
+    };
+    assert_eq!((first, last), (at(660), at(660)));
+    let by_hand = Scene::new(|s| {
+        never(&mut s.past);
+        s.scheduled = false;
+    });
+    assert_eq!(by_hand.worst(), Some(Severity::Warning));
+}
+
+#[test]
+fn a_failure_is_critical_until_something_is_committed_by_any_node() {
+    let scene = |run: RunSeen| Scene::new(|s| s.failures = vec![run]).judged();
+    assert_eq!(scene(failure(605, Some(7))), [Warning::RunFailed(failure(605, Some(7)))]);
+    assert_eq!(scene(failure(605, Some(6))), [], "the clock of the node that failed may be ahead");
+    assert_eq!(scene(failure(590, None)), []);
+    assert!(matches!(scene(failure(605, None))[..], [Warning::RunFailed(_)]));
+    let two = Scene::new(|s| s.failures = vec![failure(605, Some(7)), failure(607, Some(7)), failure(606, Some(7))]);
+    assert_eq!(two.judged(), [Warning::RunFailed(failure(607, Some(7)))], "the newest");
+    let unread = Scene::new(|s| {
+        (s.unread, s.store, s.state) = (true, StoreStatus::Failed("gone".to_owned()), State::Unknown);
+        s.failures = vec![failure(605, Some(6))];
+    });
+    assert_eq!(unread.worst(), Some(Severity::Critical), "that something was committed since is not known");
+}
+
+#[test]
+fn a_pause_is_a_warning_within_its_time_and_critical_when_it_was_forgotten() {
+    let scene = |until, now| {
+        Scene::new(|s| {
+            (s.past.paused, s.now, s.state) = (Some(paused(605, until)), now, State::Paused);
+            s.past.pauses.begin(&paused(605, until));
+        })
+    };
+    let day = 24 * 60;
+    assert_eq!(scene(None, 604 + day).worst(), Some(Severity::Warning), "no slot in it was missed");
+    assert_eq!(scene(None, 605 + day).worst(), Some(Severity::Critical));
+    assert_eq!(scene(Some(9000), 605 + day).worst(), Some(Severity::Warning), "it was said for how long");
+    let over = scene(Some(700), 800).judged();
+    let [Warning::SlotsMissed { first, .. }] = over[..] else { panic!("{over:?}") };
+    assert_eq!(first, at(720), "the slot of 11:00 lay in the pause");
+}
+
+#[test]
+fn what_was_missed_before_a_pause_or_after_it_stays_missed() {
+    let mut view = View::empty("app".parse().unwrap(), RepoId([1; 16]));
+    view.state.last_slot = Some(at(600));
+    (view.past_pause, view.state.paused) = (Some(paused(700, Some(800))), Some(paused(1000, None)));
+    let past = Past::of(&view);
+    let missed: Vec<i64> = past.missed(&plan(), None, at(1100)).iter().map(|slot| slot.at.as_second() / 60).collect();
+    assert_eq!(missed, [660, 780, 840, 900, 960], "720 and 1020 were excused; a run for 780 could begin at 800");
+}
+
+#[test]
+fn the_worst_comes_first_and_each_cause_is_named() {
+    let drift = Warning::LeaseDrift { node: "west".to_owned(), theirs: Lease::Etcd, own: Lease::Bucket };
+    let scene = Scene::new(|s| {
+        s.now = 700;
+        (s.offset, s.seen) = (Some(-400), vec![Warning::DaemonSilent, drift.clone()]);
+        s.failures = vec![failure(650, Some(7))];
+        (s.state, s.reason) = (State::Active, Reason::ProbesYes);
+    });
+    let found = scene.judged();
+    assert!(found.is_sorted_by_key(|warning| Reverse(severity(warning))), "{found:?}");
+    let [
+        Warning::RunFailed(_),
+        Warning::SlotsMissed { cause, .. },
+        third,
+        Warning::ClockOff(-400),
+        Warning::DaemonSilent,
+    ] = &found[..]
+    else {
+        panic!("{found:?}")
+    };
+    assert_eq!((cause, third), (&MissedCause::ActiveHere, &drift));
+    for (store, expected) in [
+        (StoreStatus::Failed("no such directory".to_owned()), Severity::Warning),
+        (StoreStatus::NotInitialised, Severity::Critical),
+    ] {
+        let scene = Scene::new(|s| (s.store, s.unread) = (store, true));
+        assert_eq!(scene.worst(), Some(expected));
+    }
+    let hour = 3600;
+    for (offset, now) in [(-hour, 670), (hour, 550)] {
+        let scene = Scene::new(|s| (s.offset, s.now, s.reason) = (Some(offset), now, Reason::ClockOff));
+        assert_eq!(scene.judged(), [Warning::ClockOff(offset)], "slots are counted by the store's clock");
+    }
+    assert_eq!(Scene::new(|s| s.state = State::Unknown).worst(), Some(Severity::Unknown));
+    assert_eq!(Scene::new(|s| s.state = State::Conflict).worst(), Some(Severity::Critical));
+}

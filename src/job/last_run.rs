@@ -1,0 +1,207 @@
+//! How a role's last run on this node failed: kept in the state directory until the next commit, for whoever asks how the role
+//! stands, and told to the other nodes. A run that was committed needs no memory: the journal has it.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::env::Env;
+use crate::ids::RoleName;
+use crate::job::report::Outcome;
+use crate::job::report::whoami::{RunSeen, Step};
+use crate::job::runner::Runner;
+use crate::repo::crypto::{Keys, Part, SALT_LEN};
+
+/// The most of an error that is kept, in characters: it is read in one line of monitoring, and put into one small object.
+const ERROR_MAX: usize = 300;
+
+/// The largest sealed failure that is opened: an object of another origin may be of any size.
+const SEALED_MAX: usize = 16 << 10;
+
+/// A run that ended without a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was tried.
+    #[serde(default)]
+    pub step: Step,
+    /// When, by this node's clock.
+    pub time: Timestamp,
+    /// For which slot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slot: Option<Timestamp>,
+    /// Why.
+    pub error: String,
+    /// How many failed one after the other.
+    pub failures: u32,
+    /// The number of the newest snapshot's record as it was known then; 0: there was none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<u64>,
+}
+
+impl Failure {
+    /// One more failure after those that are remembered.
+    pub(crate) fn after(self, before: Option<&Self>) -> Self {
+        let failures = before.map_or(1, |before| before.failures.saturating_add(1));
+        Self { failures, error: bounded(&self.error), ..self }
+    }
+
+    /// What of it is news for the other nodes: not each repetition.
+    pub(crate) fn news(&self) -> (Outcome, Step, &str) {
+        (self.outcome, self.step, &self.error)
+    }
+
+    /// As it is reported of the node with this label.
+    pub(crate) fn seen(self, node: String) -> RunSeen {
+        let Self { outcome, step, time, slot, error, failures, after } = self;
+        RunSeen { node, outcome, step, time, slot, error: bounded(&error), failures, after }
+    }
+
+    /// For an object that the store's other users can read: errors name files and commands, which the store is not told.
+    pub(crate) fn seal(&self, keys: &Keys, id: [u8; 16], env: &Env) -> String {
+        let salt: [u8; SALT_LEN] = env.random_bytes();
+        let mut bytes = salt.to_vec();
+        bytes.extend(serde_json::to_vec(self).unwrap_or_default());
+        keys.object(id, salt).seal(Part::Notice, &mut bytes, SALT_LEN);
+        hex::encode(bytes)
+    }
+
+    /// The same, opened; `None`: it is not what a node of this role wrote there.
+    pub(crate) fn open(sealed: &str, keys: &Keys, id: [u8; 16]) -> Option<Self> {
+        let bytes = hex::decode(Some(sealed).filter(|sealed| sealed.len() <= SEALED_MAX)?).ok()?;
+        let (salt, sealed) = bytes.split_first_chunk::<SALT_LEN>()?;
+        serde_json::from_slice(&keys.object(id, *salt).open(Part::Notice, sealed).ok()?).ok()
+    }
+}
+
+/// An error's text in one line of bounded length, without anything that a terminal would take for a command, and without the
+/// advice: that is for whoever started the run.
+fn bounded(error: &str) -> String {
+    let text = error.split(". To do: ").next().unwrap_or_default();
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut out: String =
+        words.chars().take(ERROR_MAX).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    if words.chars().nth(ERROR_MAX).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// Where one role's failure is kept.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    env: Env,
+    path: PathBuf,
+}
+
+impl Kept {
+    /// For `role`, on the node of `runner`.
+    pub fn of(runner: &Runner, role: &RoleName) -> Self {
+        Self::at(&runner.env, &runner.state_dir, role)
+    }
+
+    /// The same for whoever only looks.
+    pub fn at(env: &Env, state_dir: &Path, role: &RoleName) -> Self {
+        Self { env: env.clone(), path: state_dir.join("failures").join(format!("{role}.json")) }
+    }
+
+    /// The failure after which nothing was committed here; also none where it cannot be read: it is a hint for people.
+    pub fn load(&self) -> Option<Failure> {
+        serde_json::from_slice(&self.env.files.read(&self.path).ok()?).ok()
+    }
+
+    /// Keeps one more.
+    pub(crate) fn add(&self, failure: Failure) {
+        let failure = failure.after(self.load().as_ref());
+        let kept = serde_json::to_vec(&failure).map_err(std::io::Error::other).and_then(|bytes| {
+            if let Some(dir) = self.path.parent() {
+                self.env.files.make_dir(dir)?;
+            }
+            self.env.files.replace(&self.path, &bytes)
+        });
+        if let Err(error) = kept {
+            tracing::warn!("that the run failed is not remembered: {}: {error}", self.path.display());
+        }
+    }
+
+    /// A run was committed.
+    pub(crate) fn clear(&self) {
+        match self.env.files.remove(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::debug!("{}: {error}", self.path.display());
+            }
+            _ => {}
+        }
+    }
+
+    /// The role was taken over: what stood in the way of that is gone.
+    pub(crate) fn clear_takeover(&self) {
+        if self.load().is_some_and(|failure| failure.step == Step::Takeover) {
+            self.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::crypto::Cipher;
+    use crate::repo::crypto::tests::keys;
+
+    fn failure(error: &str) -> Failure {
+        let time = Timestamp::UNIX_EPOCH;
+        Failure {
+            outcome: Outcome::Failed,
+            step: Step::Run,
+            time,
+            slot: None,
+            error: error.into(),
+            failures: 0,
+            after: None,
+        }
+    }
+
+    #[test]
+    fn failures_are_counted_until_a_commit_and_a_damaged_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept::at(&Env::host(), dir.path(), &"app".parse().unwrap());
+        assert_eq!(kept.load(), None);
+        kept.clear();
+        kept.add(failure("one"));
+        kept.add(failure("two"));
+        let read = kept.load().unwrap();
+        assert_eq!((read.error.as_str(), read.failures), ("two", 2));
+        kept.clear_takeover();
+        assert!(kept.load().is_some(), "a run failed, and no takeover makes up for that");
+        kept.clear();
+        assert_eq!(kept.load(), None);
+        kept.add(Failure { step: Step::Takeover, ..failure("no room") });
+        kept.clear_takeover();
+        assert_eq!(kept.load(), None);
+        kept.add(failure("one"));
+        std::fs::write(&kept.path, b"{").unwrap();
+        assert_eq!(kept.load(), None);
+    }
+
+    #[test]
+    fn an_error_is_one_short_line_without_advice_and_without_control_characters() {
+        let kept = failure("dump app.sql:\n exit\u{1b}[2J code 1. To do: run it by hand.").after(None);
+        assert_eq!(kept.error, "dump app.sql: exit\u{fffd}[2J code 1");
+        assert_eq!(failure(&"x".repeat(1000)).after(None).error.chars().count(), ERROR_MAX + 1);
+    }
+
+    #[test]
+    fn what_the_store_is_given_tells_nothing_and_opens_for_the_same_node_alone() {
+        let (env, keys) = (Env::host(), keys(Cipher::Aes256GcmSiv));
+        let failure = failure("/srv/secret: permission denied").after(None);
+        let sealed = failure.seal(&keys, [1; 16], &env);
+        assert!(!String::from_utf8_lossy(&hex::decode(&sealed).unwrap()).contains("secret"));
+        assert_eq!(Failure::open(&sealed, &keys, [1; 16]), Some(failure));
+        assert_eq!(Failure::open(&sealed, &keys, [2; 16]), None);
+        for damaged in ["", "00", "xyz", &"0".repeat(SEALED_MAX + 2)] {
+            assert_eq!(Failure::open(damaged, &keys, [1; 16]), None);
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The ways, each with real processes.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::clock::NodeClock;
+use crate::etcd::Etcd;
+use crate::looks::{Way, is_documented};
+use crate::s3_server::{BUCKET, S3Server, environment};
+use crate::site::{Site, wait_for};
+use crate::support::cli::Node;
+
+/// A slot each second that must have begun a second later: what is not run is missed at once.
+const EVERY_SECOND: &str = "every = \"1s\"\njitter = \"0s\"\nmissed_after = \"1s\"\n";
+
+/// The same for whoever has time.
+const LATER: Duration = Duration::from_millis(3500);
+
+const PROBES_NO: Way = Way {
+    what: "the probes say no on every node",
+    says: "the probes say no here, and no node is seen to be active",
+    risk: "missed",
+    check: 2,
+    audit: 7,
+    alert: "missed",
+};
+
+const RUN_FAILS: Way = Way {
+    what: "every run fails (a dump of `/bin/false`)",
+    says: "last run on east failed",
+    risk: "failed",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
+const NEVER_RUN: Way = Way {
+    what: "no daemon and no timer runs",
+    says: "does its daemon or timer run?",
+    risk: "missed",
+    check: 2,
+    audit: 7,
+    alert: "missed",
+};
+
+const STORE_READ_ONLY: Way = Way {
+    what: "the store is read-only",
+    says: "Read-only file system",
+    risk: "failed",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
+const STORE_FULL: Way = Way {
+    what: "the store is full",
+    says: "No space left on device",
+    risk: "failed",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
+const STORE_GONE: Way = Way {
+    what: "the store is gone (a directory that is not mounted)",
+    says: "last run on east failed",
+    risk: "store",
+    check: 2,
+    audit: 4,
+    alert: "failed",
+};
+
+const SOURCE_GONE: Way =
+    Way { what: "a source is gone", says: "away: No such file", risk: "failed", check: 2, audit: 7, alert: "failed" };
+
+const SOURCE_UNMOUNTED: Way = Way {
+    what: "a source is empty where there were files (not mounted)",
+    says: "last run on east failed",
+    risk: "failed",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
+const PAUSED: Way = Way {
+    what: "paused for more than a day, without an end",
+    says: "paused for more than a day, without an end",
+    risk: "paused",
+    check: 2,
+    audit: 7,
+    alert: "paused_too_long",
+};
+
+const DAEMON_HANGS: Way = Way {
+    what: "the daemon of the active node hangs",
+    says: "missed",
+    risk: "missed",
+    check: 2,
+    audit: 7,
+    alert: "missed",
+};
+
+const CLOCK_WRONG: Way = Way {
+    what: "the active node's clock is wrong by two hours",
+    says: "this node's clock is off, and it runs none",
+    risk: "clock",
+    check: 2,
+    audit: 7,
+    alert: "clock_off",
+};
+
+const ETCD_GONE: Way = Way {
+    what: "etcd is gone, where the lease is there",
+    says: "who holds the lease cannot be read",
+    risk: "lease",
+    check: 2,
+    audit: 7,
+    alert: "missed",
+};
+
+const ALL: [&Way; 12] = [
+    &PROBES_NO,
+    &NEVER_RUN,
+    &RUN_FAILS,
+    &STORE_READ_ONLY,
+    &STORE_FULL,
+    &STORE_GONE,
+    &SOURCE_GONE,
+    &SOURCE_UNMOUNTED,
+    &PAUSED,
+    &DAEMON_HANGS,
+    &CLOCK_WRONG,
+    &ETCD_GONE,
+];
+
+#[test]
+fn the_table_in_the_docs_is_this_one() {
+    is_documented(&ALL);
+}
+
+/// A pair with a slot each second, of which east is the active one, and that tells.
+fn pair(lines: &str) -> Site {
+    let site = Site::pair("");
+    site.config(&format!("{}{}", site.probed(&format!("{EVERY_SECOND}{lines}")), site.telling()));
+    site.write("file", "content");
+    site.init();
+    site.move_to("east");
+    site
+}
+
+/// A run for a slot, as a timer starts it, and how it ended.
+fn run_slot(node: &Node) -> i32 {
+    node.run(["backup", "--scheduled"]).code.unwrap()
+}
+
+/// A node whose clock is three minutes on: still right, and as long after what it saw before as a standby waits for a sign of life.
+fn later(site: &Site, name: &str) -> Node {
+    let clock = NodeClock::new(site.dir(), &format!("later-{name}"));
+    clock.set(180);
+    clock.on(site.node(name))
+}
+
+/// Starts the program in a mount namespace of its own, after this script; `$S` is the store's directory.
+fn behind_mount(site: &Site, node: Node, script: &str) -> Node {
+    let script = format!("S={}; {script}; exec \"$@\"", site.path("store").display());
+    let command = ["unshare", "-rm", "--propagation", "private", "sh", "-ec", &script, "sh"];
+    node.started_by(command.map(str::to_owned).to_vec())
+}
+
+#[test]
+fn probes_that_say_no_everywhere_are_seen_everywhere() {
+    let site = pair("");
+    site.move_to("none");
+    std::thread::sleep(LATER);
+    for name in ["east", "west"] {
+        assert_eq!(run_slot(&site.node(name)), 0, "each for itself stands by in good order");
+        assert_eq!(run_slot(&later(&site, name)), 0);
+        PROBES_NO.is_seen(&site.node(name));
+    }
+    PROBES_NO.is_told(&site);
+    let role = crate::site::role(&site.node("west").run(["whoami", "--json"]).expect(0));
+    assert_eq!((&role["warnings"][0]["cause"], &role["last_run"]), (&"not_eligible".into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn a_timer_that_does_not_run_is_seen_on_every_node() {
+    let site = pair("");
+    assert_eq!(run_slot(&site.node("east")), 0);
+    std::thread::sleep(LATER);
+    NEVER_RUN.is_seen(&site.node("east"));
+    Way { says: "the probes say no here", ..NEVER_RUN }.is_seen(&site.node("west"));
+    assert_eq!((run_slot(&site.node("west")), run_slot(&later(&site, "west"))), (0, 0));
+    NEVER_RUN.is_told(&site);
+}
+
+#[test]
+fn a_run_that_fails_is_seen_on_every_node_with_its_error() {
+    let site = pair("[role.app.dumps]\n\"app.sql\" = { command = [\"/bin/false\"] }\n");
+    for _ in 0..2 {
+        assert_eq!(run_slot(&site.node("east")), 1);
+    }
+    std::thread::sleep(LATER);
+    for name in ["east", "west"] {
+        let node = site.node(name);
+        RUN_FAILS.is_seen(&node);
+        Way { says: "app.sql", ..RUN_FAILS }.is_seen(&node);
+        let run = crate::site::role(&node.run(["whoami", "--json"]).expect(0))["last_run"].clone();
+        assert_eq!((&run["node"], &run["outcome"]), (&"east".into(), &"failed".into()), "{run}");
+        assert!(run["error"].as_str().unwrap().contains("app.sql"), "{run}");
+    }
+    RUN_FAILS.is_told(&site);
+    let told = fs::read_dir(site.path("store/app/live/nodes")).unwrap().next().unwrap().unwrap().path();
+    assert!(!fs::read_to_string(told).unwrap().contains("app.sql"), "the store is not told in clear what runs here");
+    // The next commit ends it, on both.
+    site.config(&format!("{}{}", site.probed(EVERY_SECOND), site.telling()));
+    assert_eq!(run_slot(&site.node("east")), 0);
+    for name in ["east", "west"] {
+        let role = crate::site::role(&site.node(name).run(["whoami", "--json"]).expect(0));
+        assert!(role["warnings"].as_array().unwrap().iter().all(|w| w["kind"] != "run_failed"), "{role}");
+        assert_eq!(role["last_run"]["outcome"], "committed", "{role}");
+    }
+}
+
+#[test]
+fn a_store_that_takes_nothing_is_seen() {
+    let full = "mount -t tmpfs -o size=4m tmpfs /mnt; cp -a \"$S/.\" /mnt; mount --move /mnt \"$S\"; \
+                cat /dev/zero > \"$S/filler\" 2>&- || :";
+    for (way, script) in
+        [(&STORE_READ_ONLY, "mount --bind \"$S\" \"$S\"; mount -o remount,bind,ro \"$S\""), (&STORE_FULL, full)]
+    {
+        let site = pair("");
+        assert_eq!(run_slot(&site.node("east")), 0);
+        site.write("more", vec![7; 100_000]);
+        std::thread::sleep(LATER);
+        assert_eq!(run_slot(&behind_mount(&site, site.node("east"), script)), 1, "{}", way.what);
+        way.is_seen(&site.node("east"));
+        way.is_told(&site);
+        Way { says: "the probes say no here", risk: "missed", ..*way }.is_seen(&site.node("west"));
+    }
+}
+
+#[test]
+fn a_store_that_is_gone_is_seen() {
+    let site = pair("");
+    assert_eq!(run_slot(&site.node("east")), 0);
+    fs::rename(site.path("store"), site.path("away")).unwrap();
+    std::thread::sleep(LATER);
+    assert_eq!(run_slot(&site.node("east")), 1);
+    STORE_GONE.is_seen(&site.node("east"));
+    STORE_GONE.is_told(&site);
+    Way { says: "the store cannot be read", check: 1, ..STORE_GONE }.is_seen(&site.node("west"));
+}
+
+#[test]
+fn a_source_that_is_gone_or_not_mounted_is_seen() {
+    let source = |site: &Site, way: &Way| {
+        std::thread::sleep(LATER);
+        assert_eq!(run_slot(&site.node("east")), 1);
+        for name in ["east", "west"] {
+            way.is_seen(&site.node(name));
+        }
+        way.is_told(site);
+    };
+    let site = pair("");
+    assert_eq!(run_slot(&site.node("east")), 0);
+    fs::rename(site.src(), site.path("away")).unwrap();
+    source(&site, &Way { says: "src", ..SOURCE_GONE });
+    fs::create_dir(site.src()).unwrap();
+    source(&site, &SOURCE_UNMOUNTED);
+}
+
+#[test]
+fn a_pause_that_was_forgotten_is_seen_and_one_with_an_end_is_a_warning() {
+    let site = pair("");
+    assert_eq!(run_slot(&site.node("east")), 0);
+    let clock = NodeClock::new(site.dir(), "long-ago");
+    clock.set(-25 * 3600);
+    let west = clock.on(site.node("west"));
+    west.run(["pause", "app", "--why", "disk swap"]).expect(0);
+    std::thread::sleep(LATER);
+    assert_eq!((run_slot(&site.node("east")), run_slot(&later(&site, "east"))), (0, 0));
+    for name in ["east", "west"] {
+        PAUSED.is_seen(&site.node(name));
+    }
+    PAUSED.is_told(&site);
+    site.node("east").run(["resume", "app"]).expect(0);
+    site.node("east").run(["pause", "app", "--for", "2h"]).expect(0);
+    let check = site.node("east").run(["whoami", "--check"]).expect(1).stdout;
+    assert!(check.contains("paused until"), "{check}");
+    site.node("east").run(["audit"]).expect(0);
+}
+
+#[test]
+fn a_daemon_that_hangs_is_seen() {
+    let site = pair("");
+    let mut daemon = site.node("east").start(["daemon"]);
+    wait_for(|| !site.snapshots().is_empty());
+    kill_process(Pid::from_child(&daemon), Signal::STOP).unwrap();
+    std::thread::sleep(LATER);
+    for name in ["east", "west"] {
+        DAEMON_HANGS.is_seen(&site.node(name));
+    }
+    assert_eq!((run_slot(&site.node("west")), run_slot(&later(&site, "west"))), (0, 0));
+    DAEMON_HANGS.is_told(&site);
+    kill_process(Pid::from_child(&daemon), Signal::KILL).unwrap();
+    daemon.wait().unwrap();
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_seen() {
+    let server = S3Server::start();
+    let (url, objects) = (format!("s3://{BUCKET}/prod"), server.root.join(BUCKET).join("prod"));
+    let site = Site::on_s3(&url, &server.endpoint, objects, environment(), "");
+    site.config(&format!("{}{}", site.probed(EVERY_SECOND), site.telling()));
+    site.write("file", "content");
+    site.init();
+    site.move_to("east");
+    assert_eq!(run_slot(&site.node("east")), 0);
+    std::thread::sleep(LATER);
+    let clock = NodeClock::new(site.dir(), "wrong");
+    clock.set(7200);
+    let east = clock.on(site.node("east"));
+    assert_eq!(run_slot(&east), 4);
+    CLOCK_WRONG.is_seen(&east);
+    CLOCK_WRONG.is_told(&site);
+    Way { says: "ahead of the store's", ..CLOCK_WRONG }.is_seen(&east);
+    Way { says: "the probes say no here", risk: "missed", ..CLOCK_WRONG }.is_seen(&site.node("west"));
+}
+
+#[test]
+fn an_etcd_that_is_gone_is_seen() {
+    let mut etcd = Etcd::single();
+    let lines = format!(
+        "{EVERY_SECOND}takeover_delay = \"0s\"\n[etcd]\nendpoints = {:?}\nlease_ttl = \"3s\"\n",
+        etcd.endpoints()
+    );
+    let site = Site::leased("");
+    site.config(&format!("{lines}{}", site.telling()));
+    site.write("file", "content");
+    site.init();
+    assert_eq!(run_slot(&site.node("east")), 0);
+    etcd.kill(0);
+    std::thread::sleep(LATER);
+    for name in ["east", "west"] {
+        assert_eq!((run_slot(&site.node(name)), run_slot(&later(&site, name))), (4, 4));
+        ETCD_GONE.is_seen(&site.node(name));
+    }
+    ETCD_GONE.is_told(&site);
+}
