@@ -167,11 +167,13 @@ impl Pool {
         let answer = answer?;
         match answer {
             Ok(value) => Ok(Ok(value)),
-            Err(Error::GRpcStatus(status)) if is_answer(status.code().into()) => Err(EtcdError::Refused {
-                endpoint: endpoint.clone(),
-                code: status.code().into(),
-                message: status.message().to_owned(),
-            }),
+            Err(Error::GRpcStatus(status)) if is_answer(status.code().into(), status.message()) => {
+                Err(EtcdError::Refused {
+                    endpoint: endpoint.clone(),
+                    code: status.code().into(),
+                    message: status.message().to_owned(),
+                })
+            }
             Err(error) => {
                 self.forget(index);
                 Ok(Err(said(&error)))
@@ -239,27 +241,32 @@ async fn read(path: &PathBuf) -> Result<Zeroizing<Vec<u8>>, EtcdError> {
     }
 }
 
+/// gRPC's code for space that is used up, or a request that is larger than is taken.
+pub(crate) const RESOURCE_EXHAUSTED: i32 = 8;
+
 /// Whether a status is etcd's own word, the same from every member: a wrong argument, something missing, somebody not
-/// allowed. Everything else may be one member's trouble: gone, too slow, without a leader.
-fn is_answer(code: i32) -> bool {
+/// allowed. Everything else may be one member's trouble: gone, too slow, without a leader. Or it is not etcd's at all: the client makes
+/// statuses of a stream that was reset and of what a proxy answers in plain HTTP, and there etcd may have done what it was asked.
+fn is_answer(code: i32, message: &str) -> bool {
     const INVALID_ARGUMENT: i32 = 3;
     const ALREADY_EXISTS: i32 = 6;
     const PERMISSION_DENIED: i32 = 7;
-    // Its space is used up, or the request is larger than it takes: no member would do it.
-    const RESOURCE_EXHAUSTED: i32 = 8;
     const FAILED_PRECONDITION: i32 = 9;
     const UNAUTHENTICATED: i32 = 16;
-    matches!(
-        code,
-        INVALID_ARGUMENT
-            | NOT_FOUND
-            | ALREADY_EXISTS
-            | PERMISSION_DENIED
-            | RESOURCE_EXHAUSTED
-            | FAILED_PRECONDITION
-            | UNAUTHENTICATED
-    )
+    match code {
+        INVALID_ARGUMENT | NOT_FOUND | ALREADY_EXISTS | PERMISSION_DENIED | FAILED_PRECONDITION | UNAUTHENTICATED => {
+            message.starts_with(OWN_WORDS)
+        }
+        // The second are those of etcd's gRPC server, which has not looked at the request then.
+        RESOURCE_EXHAUSTED => {
+            message.starts_with(OWN_WORDS) || message.starts_with("grpc: received message larger than max")
+        }
+        _ => false,
+    }
 }
+
+/// What every error of etcd's own begins with.
+const OWN_WORDS: &str = "etcdserver: ";
 
 /// The error, and what is behind it: gRPC says "transport error" of everything.
 fn said(error: &Error) -> String {
@@ -280,4 +287,39 @@ fn said(error: &Error) -> String {
         cause = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_answer;
+
+    #[test]
+    fn only_etcds_own_words_are_an_answer() {
+        for (code, message, answer) in [
+            (3, "etcdserver: key is not provided", true),
+            (3, "etcdserver: revision of auth store is old", true),
+            (5, "etcdserver: requested lease not found", true),
+            (7, "etcdserver: permission denied", true),
+            (8, "etcdserver: mvcc: database space exceeded", true),
+            (8, "grpc: received message larger than max (2 vs. 1)", true),
+            (9, "etcdserver: lease already exists", true),
+            (16, "etcdserver: invalid auth token", true),
+            // What the client makes of a proxy's answer in plain HTTP, and of a stream that was reset.
+            (7, "grpc-status header missing, mapped from HTTP status code 403", false),
+            (16, "grpc-status header missing, mapped from HTTP status code 401", false),
+            (7, "h2 protocol error: http2 error: stream error received: unsuitable security for stream", false),
+            (8, "h2 protocol error: http2 error: stream error received: excessive load", false),
+            (8, "too many connections", false),
+            (3, "", false),
+            // Etcd's words, and they do not tell.
+            (14, "etcdserver: request timed out", false),
+            (14, "etcdserver: no leader", false),
+            (2, "etcdserver: stopped", false),
+            (0, "", false),
+            (11, "decoded message length too large", false),
+            (99, "etcdserver: something new", false),
+        ] {
+            assert_eq!(is_answer(code, message), answer, "{code} {message}");
+        }
+    }
 }

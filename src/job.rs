@@ -25,6 +25,7 @@ pub mod progress;
 pub mod prune;
 pub mod report;
 pub mod repository;
+pub(crate) mod reserve;
 pub mod restore;
 pub mod runner;
 pub mod seat;

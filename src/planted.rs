@@ -43,10 +43,12 @@ pub enum Bug {
     LaterSlotCommits,
     /// The newest record with this node's ID is judged whatever its age, by the processes that looked last.
     OldRecordsAreJudged,
+    /// An answer that nothing shows to be the store's (a proxy's page, no HTTP at all) is taken for a definite refusal.
+    UnrecognisedIsDefinite,
 }
 
 /// All of them.
-pub const ALL: [Bug; 16] = [
+pub const ALL: [Bug; 17] = [
     Bug::DeadlineFromAnswer,
     Bug::UnknownIsFailure,
     Bug::UnknownIsCleanedUp,
@@ -63,6 +65,7 @@ pub const ALL: [Bug; 16] = [
     Bug::NotMirrored,
     Bug::LaterSlotCommits,
     Bug::OldRecordsAreJudged,
+    Bug::UnrecognisedIsDefinite,
 ];
 
 thread_local! {

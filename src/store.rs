@@ -15,6 +15,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
+pub mod answer;
 pub mod careless;
 mod connect;
 pub mod counting;
@@ -117,6 +118,8 @@ pub struct Capabilities {
     pub put_if_absent: bool,
     /// It claims [`Store::replace`]; that too is for the proof to find out.
     pub replace: bool,
+    /// What it holds is bounded by a disk that may be full.
+    pub is_bounded: bool,
 }
 
 /// Catches a conditional put in the middle, see [`Store::put_if_absent_held`].
@@ -237,13 +240,22 @@ pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<ObjectMeta>
     loop {
         let after = all.last().map(|o| o.key.clone());
         let page = store.list(prefix, after.as_deref(), LIST_PAGE_MAX).await?;
-        // A page that is truncated yet empty would loop for ever.
-        let more = page.truncated && !page.objects.is_empty();
+        let (truncated, is_empty) = (page.truncated, page.objects.is_empty());
         all.extend(page.objects);
-        if !more {
+        if !truncated {
             return Ok(all);
         }
+        // It cannot be gone on from, and it is not the end: what it does not show may well be there.
+        if is_empty {
+            return Err(unfinished(store, prefix));
+        }
     }
+}
+
+/// A listing that says that there is more, and does not show it: nothing may be concluded from what it lacks.
+pub fn unfinished(store: &dyn Store, prefix: &str) -> StoreError {
+    let detail = "the listing stopped before its end, so what it lacks may be there";
+    StoreError::new(StoreErrorKind::Unreachable, &store.describe(), Some(prefix), detail)
 }
 
 /// Why a store did not do what was asked.
@@ -272,10 +284,16 @@ pub enum StoreErrorKind {
     /// The credentials or file permissions do not allow it.
     #[error("access denied")]
     Denied,
+    /// The file system is mounted read-only.
+    #[error("the store is read-only")]
+    ReadOnly,
     /// No space, or a quota.
     #[error("no space left in the store")]
     NoSpace,
-    /// No answer, or a temporary refusal; retried already.
+    /// The disk reported an I/O error.
+    #[error("the store's disk failed")]
+    DiskFault,
+    /// No answer, or a temporary refusal, or an answer that is not recognisably the store's; retried already where that may help.
     #[error("cannot be reached")]
     Unreachable,
     /// The backend cannot do this at all.
@@ -284,7 +302,7 @@ pub enum StoreErrorKind {
     /// The request is wrong (bad key, bad region, clock skew that breaks the signature …).
     #[error("the store refused the request")]
     Invalid,
-    /// Anything else, an I/O error of a disk for example.
+    /// Anything else.
     #[error("failed")]
     Other,
 }

@@ -145,6 +145,7 @@ const DECISIONS: &[&str] = &[
     "role/slot.rs",
     "role/twin.rs",
     "store/dir/clock.rs",
+    "store/answer.rs",
     "store/key.rs",
     "tree/compare.rs",
     "tree/exclude.rs",

@@ -66,6 +66,7 @@ fn answer(request: &Request<Incoming>, seen: &Seen, endless: &Arc<AtomicUsize>) 
     let response = Response::builder();
     let response = match request.uri().path() {
         "/primary" => response.status(200).body(chunks(&["{\"state\": \"running\", \"role\": \"pri", "mary\"}\n"])),
+        "/gateway" => response.status(502).body(chunks(&["Bad Gateway"])),
         "/standby" => response.status(503).body(chunks(&["{\"role\": \"replica\"}"])),
         "/moved" => response.status(302).header("location", "/primary").body(chunks(&[])),
         "/empty" => response.status(204).body(chunks(&[])),
@@ -200,7 +201,8 @@ async fn an_answer_is_yes_or_no_by_its_status() {
     assert_eq!(ask(&server.url("/primary?lag=1MB"), any.clone()).await, said(Yes, "answered 200"));
     assert_eq!(ask(&server.url("/empty"), any.clone()).await, said(Yes, "answered 204"));
     assert_eq!(ask(&server.url("/standby"), any.clone()).await, said(No, "answered 503, not 2xx"));
-    assert_eq!(ask(&server.url("/none"), any).await, said(No, "answered 404, not 2xx"));
+    assert_eq!(ask(&server.url("/none"), any.clone()).await, said(No, "answered 404, not 2xx"));
+    assert_eq!(ask(&server.url("/gateway"), any).await, said(Unknown, "answered 502, not 2xx"));
     let some = Wanted { status: &[200, 503], ..Wanted::default() };
     assert_eq!(ask(&server.url("/standby"), some.clone()).await, said(Yes, "answered 503"));
     assert_eq!(ask(&server.url("/empty"), some).await, said(No, "answered 204, not 200 or 503"));

@@ -14,6 +14,8 @@ mod dumps;
 mod executing;
 #[path = "program/first_failure.rs"]
 mod first_failure;
+#[path = "program/full.rs"]
+mod full;
 #[path = "program/hooks.rs"]
 mod hooks;
 #[path = "program/leases.rs"]

@@ -169,9 +169,16 @@ fn a_store_that_is_not_there_at_all_is_said_and_nothing_is_lost() {
 
 #[test]
 fn a_commit_whose_answer_is_lost_is_committed_once() {
-    for trouble in
-        [Trouble::HangupAfter, Trouble::StatusAfter(500), Trouble::StatusAfter(409), Trouble::StatusAfter(412)]
-    {
+    for trouble in [
+        Trouble::HangupAfter,
+        Trouble::StatusAfter(500),
+        Trouble::StatusAfter(409),
+        Trouble::StatusAfter(412),
+        // Somebody in between says something else.
+        Trouble::PageAfter(403),
+        Trouble::PageAfter(404),
+        Trouble::PageAfter(200),
+    ] {
         let server = S3Server::start();
         let site = site(&server);
         site.write("a", "one");
@@ -190,7 +197,14 @@ fn a_commit_whose_answer_is_lost_is_committed_once() {
 
 #[test]
 fn a_commit_that_never_arrived_is_sent_again() {
-    for trouble in [Trouble::Hangup, Trouble::Status(500), Trouble::Status(409)] {
+    for trouble in [
+        Trouble::Hangup,
+        Trouble::Status(500),
+        Trouble::Status(409),
+        Trouble::Page(200),
+        Trouble::Page(403),
+        Trouble::Bare(404),
+    ] {
         let server = S3Server::start();
         let site = site(&server);
         site.write("a", "one");
@@ -200,6 +214,30 @@ fn a_commit_that_never_arrived_is_sent_again() {
         server.trouble("PUT", "/journal/", trouble, 1);
         assert_eq!(site.backup("east")["outcome"], "unchanged", "{trouble:?}");
         assert_eq!((site.records().len(), site.snapshots().len()), (3, 2), "{trouble:?}");
+    }
+}
+
+/// There is one node in all the world: that its lease is not answered is no other node's doing.
+#[test]
+fn a_lease_without_an_answer_is_unknown_and_not_another_nodes() {
+    for trouble in [Trouble::Status(503), Trouble::Hangup, Trouble::Page(403)] {
+        let server = S3Server::start();
+        let site = site(&server);
+        site.write("a", "one");
+        let leased = std::fs::read_to_string(site.path("runner.toml")).unwrap();
+        let leased =
+            leased.replace("lease = \"none\"\n", "lease = \"bucket\"\nbucket_lease_ttl = \"5s\"\nevery = \"1s\"\n");
+        std::fs::write(site.path("runner.toml"), leased).unwrap();
+        site.init();
+        site.backup("east");
+        server.trouble("PUT", "/live/lease", trouble, 1);
+        site.backup("east");
+        server.trouble("PUT", "/live/lease", trouble, usize::MAX);
+        std::thread::sleep(Duration::from_secs(1));
+        for arguments in [&["backup", "app"][..], &["backup", "app", "--scheduled"]] {
+            let run = site.node("east").run(arguments).expect(4);
+            assert!(!words(&run).contains("another"), "{trouble:?}: {}", words(&run));
+        }
     }
 }
 

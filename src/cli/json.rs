@@ -28,6 +28,7 @@ use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeyS
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
+use crate::journal::log::JournalError;
 use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
 use crate::tree::write::MetaKind;
@@ -119,9 +120,16 @@ fn problem(problem: &Problem) -> Value {
     json!({ "path": problem.path.display(), "kind": kind, "detail": detail })
 }
 
+/// Why what a document shows may not be all that there was: `null` where the journal was read to its end.
+pub fn doubt(why: Option<&JournalError>) -> Value {
+    let Some(why) = why else { return Value::Null };
+    let kind = if matches!(why, JournalError::RolledBack { .. }) { "rolled_back" } else { "damaged" };
+    json!({ "kind": kind, "detail": why.to_string() })
+}
+
 /// `snapshots`.
-pub fn snapshots(snapshots: &[SnapshotInfo]) -> String {
-    document(json!({ "snapshots": snapshots.iter().map(snapshot).collect::<Vec<_>>() }))
+pub fn snapshots(snapshots: &[SnapshotInfo], doubt: Value) -> String {
+    document(json!({ "snapshots": snapshots.iter().map(snapshot).collect::<Vec<_>>(), "doubt": doubt }))
 }
 
 fn snapshot(s: &SnapshotInfo) -> Value {
@@ -177,7 +185,7 @@ pub fn keys(report: &KeyReport) -> String {
 }
 
 /// `journal show`: the records' own fields, and what `journal show` adds for people.
-pub fn journal(role: &RoleName, lines: &[JournalLine]) -> String {
+pub fn journal(role: &RoleName, lines: &[JournalLine], doubt: Value) -> String {
     let records: Vec<Value> = lines
         .iter()
         .map(|(digest, record)| {
@@ -188,7 +196,7 @@ pub fn journal(role: &RoleName, lines: &[JournalLine]) -> String {
             })
         })
         .collect();
-    document(json!({ "role": role, "records": records }))
+    document(json!({ "role": role, "records": records, "doubt": doubt }))
 }
 
 /// `takeover`, `pause`, `resume`, `journal adopt` and `journal amend`.
@@ -213,7 +221,7 @@ pub fn acted(acted: &Acted) -> String {
 }
 
 /// `restore`.
-pub fn restore(restored: &Restored) -> String {
+pub fn restore(restored: &Restored, doubt: Value) -> String {
     let report = &restored.report;
     let metadata: Vec<Value> = report
         .metadata
@@ -236,7 +244,7 @@ pub fn restore(restored: &Restored) -> String {
         report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.kind.to_string() })).collect();
     let (n, b) = (&report.counts, &report.bytes);
     document(json!({
-        "snapshot": snapshot(&restored.snapshot),
+        "snapshot": snapshot(&restored.snapshot), "doubt": doubt,
         "target": restored.target.as_ref().map(|t| t.display().to_string()), "dry_run": report.dry_run,
         "entries": {
             "restored": n.restored, "touched": n.touched, "unchanged": n.unchanged, "skipped": n.skipped,
@@ -386,7 +394,7 @@ mod tests {
         backed_up.problem_count = 1;
         insta::assert_json_snapshot!("backup", read(&backup(&[], &[backed_up])));
         let list = [samples::snapshot(0x3f, "2026-11-20T01:00:00.5Z")];
-        insta::assert_json_snapshot!("snapshots", read(&snapshots(&list)));
+        insta::assert_json_snapshot!("snapshots", read(&snapshots(&list, Value::Null)));
         let roles = vec![samples::active(), samples::blind()];
         insta::assert_json_snapshot!("whoami", read(&whoami::report(&samples::all(roles))));
         insta::assert_json_snapshot!("whoami_cloned", read(&whoami::report(&samples::all(vec![samples::cloned()]))));
@@ -416,7 +424,7 @@ mod tests {
         for field in ["mine", "current", "holder"] {
             assert!(document["roles"][0]["term"].get(field).is_some(), "{field}");
         }
-        let text = snapshots(&[samples::snapshot(1, "2026-11-20T01:00:00Z")]);
+        let text = snapshots(&[samples::snapshot(1, "2026-11-20T01:00:00Z")], Value::Null);
         for field in "id role term node time slot files bytes".split(' ') {
             assert!(read(&text)["snapshots"][0].get(field).is_some(), "{field}");
         }

@@ -32,15 +32,21 @@ pub async fn repository(context: &Context, role: &RoleSettings) -> Result<Reposi
 /// The snapshot that a selector means.
 ///
 /// # Errors
-/// None or several, or the newest ones of a journal that is damaged: there may be newer ones, so which one is meant must be
-/// said by its ID.
+/// None or several, or the newest ones of a journal that is damaged, or of a store that was rolled back: there may be newer ones, or
+/// were, so which one is meant must be said by its ID.
 pub fn chosen<'a>(context: &Context, archive: &'a Archive, selector: &str) -> Result<&'a Snapshot, Error> {
-    if let Some(why) = &archive.damaged
-        && !is_id(selector)
-    {
-        return Err(why.clone().into());
+    if !is_id(selector) {
+        sound(archive)?;
     }
     Ok(select(archive.snapshots(), selector, &context.settings.timezone, context.env.clock.now())?)
+}
+
+/// That the archive shows the journal as it is, to its end.
+///
+/// # Errors
+/// It shows what is left of it.
+pub fn sound(archive: &Archive) -> Result<(), Error> {
+    archive.doubt().map_or(Ok(()), |why| Err(why.clone().into()))
 }
 
 /// A role's snapshots, to look inside. Makes nothing in the state directory.
@@ -48,7 +54,7 @@ pub async fn archive(context: &Context, role: &RoleSettings) -> Result<Archive, 
     read(context, role, Reading::Fresh).await
 }
 
-/// The same with a request less, only to be shown.
+/// The same with a request less on a node that knew the journal before, only to be shown.
 pub async fn glance(context: &Context, role: &RoleSettings) -> Result<Archive, Error> {
     read(context, role, Reading::Listed).await
 }

@@ -29,6 +29,7 @@ use crate::journal::log::{AppendError, JournalError};
 use crate::journal::record::RecordError;
 use crate::journal::register::RegisterError;
 use crate::journal::seat::SeatError;
+use crate::journal::standing::Rift;
 use crate::repo::entry::Kind;
 use crate::repo::format::FormatError;
 use crate::repo::reader::RepoError;
@@ -63,8 +64,12 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     }
     if let Some(GuardError::LeaseProof { .. }) = error.downcast_ref::<GuardError>() {
         return Some(failed(
-            "set eligible and lease = \"none\" in the role: the probe decides then, and the journal fences.",
+            "find out what changed in the store's server: it must keep conditional writes. Where none does, the lease can live in \
+             etcd: [etcd], and lease = \"etcd\" in the role.",
         ));
+    }
+    if let Some(GuardError::LeaseUnproved { .. }) = error.downcast_ref::<GuardError>() {
+        return Some((Exit::Unknown, Some("check the network and the store's server, then try again: it is safe.")));
     }
     if let Some(GuardError::LeaseInBucket { .. }) = error.downcast_ref::<GuardError>() {
         return Some((
@@ -122,13 +127,22 @@ const PLAIN: Policy = (Exit::Failed, None);
 fn store(error: &StoreError) -> Policy {
     match error.kind {
         StoreErrorKind::NotFound => failed("'runner verify ROLE' tells whether more is missing."),
-        StoreErrorKind::NoSuchStore => {
-            failed("check [store] url; create the bucket or the directory, or mount it, then try again.")
-        }
+        StoreErrorKind::NoSuchStore => failed(
+            "check [store] url, and whether the disk is mounted. Where there was a store, keep what is there and find out what became \
+             of it; make the bucket or the directory only for a new one.",
+        ),
         StoreErrorKind::Denied => failed("check the credentials, the bucket policy or the directory's owner and mode."),
-        StoreErrorKind::NoSpace => {
-            failed("make room in the store or raise the quota; earlier backups are not touched.")
-        }
+        StoreErrorKind::ReadOnly => failed(
+            "find out why the store's file system is read-only (a disk that fails, a mount option) and make it writable; what is there \
+             can be restored meanwhile.",
+        ),
+        StoreErrorKind::NoSpace => failed(
+            "make room on the store's disk or raise the quota; 'runner prune ROLE' frees what retention no longer keeps. Earlier \
+             backups are not touched.",
+        ),
+        StoreErrorKind::DiskFault => failed(
+            "look at the kernel's log and at the health of the store's disk; 'runner verify ROLE --read-data' names what is damaged.",
+        ),
         StoreErrorKind::Unreachable => failed("check the network and [store] endpoint, then try again: it is safe."),
         StoreErrorKind::Unsupported => PLAIN,
         StoreErrorKind::Invalid => failed("check [store] region, endpoint and ca_file, and this node's clock."),
@@ -145,11 +159,16 @@ fn journal(error: &JournalError) -> Policy {
             "nothing is written to a damaged journal. Keep the store as it is and find out who changed it. What is \
                  before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them).",
         ),
-        JournalError::RolledBack { .. } => {
-            failed("find out who rolled the store back before anything is written to it again.")
-        }
+        JournalError::RolledBack { .. } => failed(
+            "keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
+             again. What is left can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them).",
+        ),
         JournalError::Seat(error) => seat(error),
         JournalError::Register(error) => register(error),
+        JournalError::Rift(Rift::Other(_) | Rift::Damaged(_)) => failed(
+            "keep both as they are, and find out who changed etcd or the store. The store has every backup that it shows, and restoring needs \
+             nothing else. Only when it is clear that the store is right, 'runner journal adopt ROLE' goes on from its last record.",
+        ),
         JournalError::Rift(_) => failed(
             "the store has every backup, and restoring needs nothing else. Bring the etcd back that has the newest head; if there \
              is none, 'runner journal adopt ROLE' lets the journal go on from the store's last record.",
@@ -205,9 +224,10 @@ fn repo(error: &RepoError) -> Policy {
 fn open(error: &OpenError) -> Policy {
     match error {
         OpenError::Store(error) => store(error),
-        OpenError::NoRepository { .. } => {
-            failed("'runner init' makes it. If there should be one, check the role's name and the store's URL.")
-        }
+        OpenError::NoRepository { .. } => failed(
+            "if there should be one, keep the store as it is and find out what became of it: check the role's name, [store] url and \
+             whether the disk is mounted. For a new role 'runner init' makes it.",
+        ),
         OpenError::Gone { .. } => failed(GONE),
         OpenError::Secret { error: SecretFileError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => {
             failed("copy the file from the node on which 'runner init' made it.")
@@ -217,15 +237,23 @@ fn open(error: &OpenError) -> Policy {
             failed("copy the file again from the node on which 'runner init' made it.")
         }
         OpenError::WrongSecret { .. } => failed("take the key file or passphrase of the node that makes the backups."),
-        OpenError::NotEncrypted { .. } => {
-            failed("say so: encryption = \"none\" in the config, or --no-encryption instead of a key.")
-        }
+        OpenError::NoKeySlots { .. } => failed(
+            "keep the store as it is. Run it again: the store may have listed too little. If it stays so, find out who removed the key \
+             slots; a key from 'runner key export' opens the repository without them.",
+        ),
+        OpenError::NotEncrypted { .. } => failed(
+            "keep the store and the config as they are. If this repository was ever encrypted, another one has been put in its place: \
+             find out who did that, and compare with another copy of the store. Only whoever made it without encryption, and knows \
+             so, opens it without a key.",
+        ),
         OpenError::KeyNeeded { .. } => failed("name it: key_file or passphrase_file in the config, or --key-file."),
         OpenError::Format { error: FormatError::Newer(_), .. } => PLAIN,
-        OpenError::Format { error: FormatError::OtherRole { .. }, .. } => {
-            failed("somebody moved it within the store: move it back, or correct the role's name.")
+        OpenError::Format { error: FormatError::OtherRole { .. }, .. } => failed(
+            "correct the role's name if it is mistyped; otherwise keep the store as it is, and find out who moved it.",
+        ),
+        OpenError::Format { .. } => {
+            failed("keep the store as it is, find out who changed it, and compare with another copy of the store.")
         }
-        OpenError::Format { .. } => failed("keep the store as it is, and find out who changed it."),
     }
 }
 
@@ -234,7 +262,13 @@ fn init(error: &InitError) -> Policy {
         InitError::Open(error) => open(error),
         InitError::Store(error) => store(error),
         InitError::Gone { .. } => failed(GONE),
-        InitError::NotEmpty { .. } => failed("choose another prefix in [store] url, or empty this one yourself."),
+        InitError::NotEmpty { .. } => failed(
+            "choose another prefix in [store] url. If there was a repository here, keep what is left of it and find out what became \
+             of its format: 'runner verify ROLE' tells what is there.",
+        ),
+        InitError::Unproved { .. } => {
+            failed("nothing was created. Check the network and the store's server, then run init again: it is safe.")
+        }
         InitError::Proof { .. } => failed(
             "nothing was created. Use a server that keeps conditional writes, or a directory (file://), or configure \
                  [etcd]: the journal can live there.",
@@ -245,7 +279,7 @@ fn init(error: &InitError) -> Policy {
             failed("make the file's directory writable for this user, or name another key_file.")
         }
         InitError::ExportedKey(_) => failed("name a key_file that does not exist yet: init makes it."),
-        InitError::Unknown { .. } => failed("run init again: it is safe."),
+        InitError::Unknown { .. } => (Exit::Unknown, Some("run it again: it is safe.")),
     }
 }
 
@@ -281,6 +315,7 @@ fn backup(error: &BackupError) -> Policy {
         BackupError::Proof(_) => {
             failed("make no more backups to this store until its server keeps conditional writes again.")
         }
+        BackupError::Unproved(_) => failed("check the network and the store's server, then try again: it is safe."),
         BackupError::Lock(LockError::Busy { .. }) => failed("wait until it is done."),
         BackupError::Lock(LockError::Io { .. }) | BackupError::State { .. } => {
             failed("make the state directory writable, or name another with --state-dir.")
@@ -372,6 +407,10 @@ fn prune(error: &PruneError) -> Option<Policy> {
             failed("'runner verify ROLE --read-data' names what is damaged. Nothing was forgotten or deleted.")
         }
         PruneError::MayNotDelete(_) => failed("run it with credentials that may delete below packs/ and index/."),
+        PruneError::NoRoom { .. } => failed(
+            "make so much room on the store's disk by moving away what is not the repository's, then run it again. Nothing was forgotten \
+             or deleted.",
+        ),
         // What they come from is judged.
         PruneError::Session(_) | PruneError::Guard(_) | PruneError::Store(_) => return None,
     })
@@ -446,6 +485,58 @@ mod tests {
         assert_eq!(judge(&OpenError::Store(denied())).1, advice);
         assert_eq!(judge(&InitError::Open(OpenError::Store(denied()))).1, advice);
         assert_eq!(judge(&Wrapped(RepoError::Store(denied()).into())).1, advice);
+    }
+
+    #[test]
+    fn a_request_that_failed_is_no_broken_promise() {
+        use crate::store::proof::{Condition, ProofFailure};
+        for kind in
+            [StoreErrorKind::NoSpace, StoreErrorKind::ReadOnly, StoreErrorKind::DiskFault, StoreErrorKind::Denied]
+        {
+            let error = || StoreError { kind, ..denied() };
+            let advice = judge(&error()).1;
+            assert_eq!(judge(&Wrapped(ProofFailure::Store(error()).into())).1, advice, "{kind:?}");
+            let lease = GuardError::of_lease_proof(&"app".parse().unwrap(), ProofFailure::Store(error()));
+            assert_eq!(judge(&lease).1, advice, "{kind:?}");
+        }
+        let role = "app".parse().unwrap();
+        let silent = || ProofFailure::CannotTell { why: "timeout".to_owned() };
+        assert!(judge(&Wrapped(silent().into())).1.unwrap().contains("try again"));
+        assert_eq!(judge(&GuardError::of_lease_proof(&role, silent())).0, Exit::Unknown);
+        let broken = ProofFailure::Overwritten { condition: Condition::Absent, key: "k".to_owned() };
+        assert!(judge(&Wrapped(broken.into())).1.unwrap().contains("no more backups"));
+    }
+
+    /// What an attacker needs done, no advice names before all else.
+    #[test]
+    fn no_advice_completes_an_attack() {
+        let role = || "app".parse().unwrap();
+        let store = || "file:///mnt/store".to_owned();
+        let seq = Seq(7);
+        let errors: Vec<Box<dyn StdError>> = vec![
+            Box::new(OpenError::NoRepository { role: role(), store: store() }),
+            Box::new(OpenError::NotEncrypted { role: role() }),
+            Box::new(OpenError::NoKeySlots { role: role(), store: store() }),
+            Box::new(OpenError::Format { role: role(), error: FormatError::Forged }),
+            Box::new(OpenError::Format { role: role(), error: FormatError::Damaged("x".to_owned()) }),
+            Box::new(OpenError::Format {
+                role: role(),
+                error: FormatError::OtherRole { found: "web".parse().unwrap(), wanted: role() },
+            }),
+            Box::new(InitError::NotEmpty { store: store(), key: "app/journal/1".to_owned() }),
+            Box::new(JournalError::RolledBack { seq, seen: Digest([1; 32]) }),
+            Box::new(JournalError::Hole(seq)),
+            Box::new(JournalError::Rift(Rift::Other(seq))),
+            Box::new(StoreError { kind: StoreErrorKind::NoSuchStore, ..denied() }),
+        ];
+        for error in errors {
+            let advice = judge(error.as_ref()).1.unwrap();
+            assert!(advice.contains("keep ") || advice.contains("Keep "), "{error}: {advice}");
+            assert!(advice.contains("find out"), "{error}: {advice}");
+            for harmful in ["encryption = \"none\"", "--no-encryption", "lease = \"none\"", "empty ", "delete"] {
+                assert!(!advice.contains(harmful), "{error}: {advice}");
+            }
+        }
     }
 
     #[test]

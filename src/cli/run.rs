@@ -23,6 +23,7 @@ use crate::config::{RoleSettings, Settings, starter};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
+use crate::job::inside::Archive;
 use crate::job::operate::Change;
 use crate::job::progress::Progress;
 use crate::job::prune::Pruned;
@@ -308,14 +309,20 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
 async fn snapshots(session: &mut Session, args: &verbs::Snapshots) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    let list = until_cancelled(&context.cancel, wire::snapshots(&context, role)).await?;
-    session.report(|| render::snapshots::list(&list, &context.view()), || json::snapshots(&list))?;
+    let archive = until_cancelled(&context.cancel, open::glance(&context, role)).await?;
+    let list = wire::snapshots(&archive);
+    session.report(
+        || render::snapshots::list(&list, &context.view()),
+        || json::snapshots(&list, json::doubt(archive.doubt())),
+    )?;
+    // What is left can be chosen from, by ID; it is not all.
+    open::sound(&archive)?;
     Ok(Exit::Done)
 }
 
 /// The fields before a list from inside a snapshot.
-fn heading(role: &RoleSettings, snapshot: Option<&Snapshot>) -> Value {
-    json!({ "role": role.name, "snapshot": snapshot.map(|s| s.id) })
+fn heading(role: &RoleSettings, snapshot: Option<&Snapshot>, archive: &Archive) -> Value {
+    json!({ "role": role.name, "snapshot": snapshot.map(|s| s.id), "doubt": json::doubt(archive.doubt()) })
 }
 
 async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
@@ -324,7 +331,7 @@ async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
     until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
         let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
-        let head = heading(role, Some(snapshot));
+        let head = heading(role, Some(snapshot), &archive);
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |e: &_| list.item(|| render::inside::entry(e, args.long, &view), || json::entry(e));
         wire::ls(&archive, snapshot, args, &mut each).await?;
@@ -354,11 +361,13 @@ async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> 
         let archive = open::archive(&context, role).await?;
         let snapshot =
             if args.snapshot == ALL { None } else { Some(open::chosen(&context, &archive, &args.snapshot)?) };
-        let head = heading(role, snapshot);
+        let head = heading(role, snapshot, &archive);
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |hit: &_| list.item(|| render::inside::found(hit, args.long, &view), || json::found(hit));
         wire::find(&archive, snapshot, args, &mut each).await?;
-        Ok(list.finish("", &json!({}))?)
+        list.finish("", &json!({}))?;
+        // Of all that is left; what it lacks may have been there.
+        if snapshot.is_none() { open::sound(&archive) } else { Ok(()) }
     })
     .await?;
     Ok(Exit::Done)
@@ -371,7 +380,9 @@ async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> 
         let archive = open::archive(&context, role).await?;
         let before = open::chosen(&context, &archive, &args.before)?;
         let after = open::chosen(&context, &archive, &args.after)?;
-        let head = json!({ "role": role.name, "before": before.id, "after": after.id });
+        let head = json!({
+            "role": role.name, "before": before.id, "after": after.id, "doubt": json::doubt(archive.doubt()),
+        });
         let mut counts = DiffCounts::default();
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "changes")?;
         let mut each = |line: &DiffLine| {
@@ -389,13 +400,14 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     // No half file ever stands under its own name, so it may end anywhere.
-    let report = until_cancelled(&context.cancel, async {
+    let (report, doubt) = until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
         let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
-        wire::restore(&context, &archive, snapshot, args).await
+        let report = wire::restore(&context, &archive, snapshot, args).await?;
+        Ok((report, json::doubt(archive.doubt())))
     })
     .await?;
-    session.report(|| render::restored::report(&report, &context.view()), || json::restore(&report))?;
+    session.report(|| render::restored::report(&report, &context.view()), || json::restore(&report, doubt))?;
     Ok(exit::of_restore(&report.report))
 }
 
@@ -564,8 +576,17 @@ async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
 async fn journal(session: &mut Session, args: &verbs::JournalShow) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    let lines = until_cancelled(&context.cancel, wire::journal(&context, role, args.last)).await?;
-    session.report(|| render::journal::lines(&lines, &context.view()), || json::journal(&role.name, &lines))?;
+    let (archive, lines) = until_cancelled(&context.cancel, async {
+        let archive = open::archive(&context, role).await?;
+        let lines = wire::journal(&archive, args.last).await?;
+        Ok((archive, lines))
+    })
+    .await?;
+    session.report(
+        || render::journal::lines(&lines, &context.view()),
+        || json::journal(&role.name, &lines, json::doubt(archive.doubt())),
+    )?;
+    open::sound(&archive)?;
     Ok(Exit::Done)
 }
 

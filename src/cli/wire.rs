@@ -273,6 +273,7 @@ pub async fn prune(context: &Context, role: &RoleSettings, dry_run: bool) -> Res
     let zone = &context.settings.timezone;
     if dry_run {
         let archive = open::archive(context, role).await?;
+        open::sound(&archive)?;
         let now = context.env.clock.now();
         let plan = prune::Plan::make(&archive.repository, &archive.view, role, zone, now).await?;
         return Ok(Pruned::Done(plan.report()));
@@ -339,10 +340,9 @@ pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Resul
     Ok(acted)
 }
 
-/// A role's snapshots, oldest first.
-pub async fn snapshots(context: &Context, role: &RoleSettings) -> Result<Vec<SnapshotInfo>, Error> {
-    let archive = open::glance(context, role).await?;
-    Ok(archive.snapshots().iter().map(|snapshot| inside::info(archive.role(), snapshot)).collect())
+/// An archive's snapshots, oldest first.
+pub fn snapshots(archive: &Archive) -> Vec<SnapshotInfo> {
+    archive.snapshots().iter().map(|snapshot| inside::info(archive.role(), snapshot)).collect()
 }
 
 /// The entries of a snapshot.
@@ -494,6 +494,6 @@ pub async fn key(
 }
 
 /// The newest `last` records, oldest first.
-pub async fn journal(context: &Context, role: &RoleSettings, last: u64) -> Result<Vec<JournalLine>, Error> {
-    Ok(open::archive(context, role).await?.records(last).await?)
+pub async fn journal(archive: &Archive, last: u64) -> Result<Vec<JournalLine>, Error> {
+    Ok(archive.records(last).await?)
 }

@@ -369,11 +369,16 @@ impl Loop {
                 // Whoever wanted it may have gone.
                 let _ = wanted.reply.send(ended);
             }
+            let is_time = match &result {
+                Ok((report, _)) => report.snapshot.is_some(),
+                // Until there is room no run will be good again.
+                Err(error) => error.is_no_space(),
+            };
             if let Some(turn) = turn
                 && request.scheduled
-                && matches!(&result, Ok((report, _)) if report.snapshot.is_some())
+                && is_time
             {
-                // Whatever comes of it, the run was good.
+                // Whatever comes of it, what the run came to stands.
                 match Box::pin(work.prune(&footing, lost_later, &turn)).await {
                     Ok(Some(report)) => voice.pruned(&report),
                     Ok(None) | Err(PruneError::Session(BackupError::Interrupted)) => {}

@@ -105,9 +105,15 @@ impl Health {
         match &answer {
             Ok(_) => self.note(true),
             Err(error) => match error.kind {
-                StoreErrorKind::Unreachable | StoreErrorKind::NoSuchStore | StoreErrorKind::Other => self.note(false),
+                StoreErrorKind::Unreachable
+                | StoreErrorKind::NoSuchStore
+                | StoreErrorKind::DiskFault
+                | StoreErrorKind::Other => self.note(false),
                 // An answer, though not the one that was hoped for; but not one of a store that does what it is for again.
-                StoreErrorKind::Denied | StoreErrorKind::NoSpace | StoreErrorKind::Invalid => {}
+                StoreErrorKind::Denied
+                | StoreErrorKind::ReadOnly
+                | StoreErrorKind::NoSpace
+                | StoreErrorKind::Invalid => {}
                 StoreErrorKind::NotFound | StoreErrorKind::Unsupported => self.note(true),
             },
         }

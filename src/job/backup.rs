@@ -33,13 +33,14 @@ use crate::ids::{Digest, InstanceId, NodeId, ScheduleId};
 pub use crate::job::backup::brought::Content;
 pub use crate::job::backup::dump::DumpError;
 pub use crate::job::backup::error::BackupError;
-pub(crate) use crate::job::backup::session::{Session, put_indexes};
+pub(crate) use crate::job::backup::session::{Session, indexes_len, put_indexes};
 pub(crate) use crate::job::backup::shared::Shared;
 use crate::job::hook::Hooks;
 use crate::job::local::{Local, LocalLock, LockError, Memory, Own};
 use crate::job::presence::{self, Announced};
 use crate::job::report::{ByteCounts, FileCounts};
 use crate::job::repository::Repository;
+use crate::job::reserve;
 use crate::job::runner::Runner;
 use crate::journal::log::{Act, Journal};
 use crate::journal::record::{CloneBody, TakeoverWhy};
@@ -51,7 +52,7 @@ use crate::repo::reader::load_index;
 use crate::role::election::{History, Holding, Pause};
 use crate::role::permit::Candidacy;
 use crate::role::twin::{self, Evidence, Suspicion};
-use crate::store::proof;
+use crate::store::{Store, proof};
 use crate::tree::problem::Problem;
 
 /// How often a lock that another process of this host has for a moment is asked for, and the pause between.
@@ -259,6 +260,16 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
+    /// The repository that it is the journal of.
+    pub(crate) fn repository(&self) -> &'a Repository {
+        self.repository
+    }
+
+    /// Where that is.
+    pub(crate) fn store(&self) -> &'a dyn Store {
+        self.repository.store.as_ref()
+    }
+
     /// The journal.
     pub fn view(&self) -> &View {
         &self.view
@@ -346,6 +357,9 @@ impl<'a> Opening<'a> {
             Session { runner, repository, journal, local, lock, memory, permit, view, takeover, started, appending };
         if session.lock.is_some() {
             session.remember(&session.memory)?;
+        }
+        if takeover {
+            reserve::keep(repository.store.as_ref(), repository.role(), &runner.env).await;
         }
         Ok(session)
     }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{RoleSettings, Settings, StoreUrl};
+use crate::config::{Lease, RoleSettings, Settings, StoreUrl};
+use crate::ids::RoleName;
 use crate::job::backup::{Ask, BackupError, Committed, Opening};
 use crate::job::beat::Beat;
 use crate::job::known::Place;
@@ -25,6 +26,7 @@ use crate::job::stall;
 use crate::journal::log::AppendError;
 use crate::journal::state::View;
 use crate::repo::pack::PACK_TARGET_BYTES;
+use crate::repo::reader::RepoError;
 use crate::role::election::{
     self, Eligibility, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason, Verdict,
 };
@@ -35,10 +37,14 @@ use crate::role::probe::{self, Assessment};
 use crate::role::slot::{Plan, Slot};
 use crate::store::counting::{Counters, Counting, Counts};
 use crate::store::proof::ProofFailure;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// How often a run decides at most: each time but the first because somebody else wrote before it could.
 const DECISIONS_MAX: u32 = 4;
+
+/// How often a lease in the bucket is asked for that is not answered: its writes are sent once, so that one lost answer would
+/// cost the run.
+const LEASE_ATTEMPTS: u32 = 3;
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -107,36 +113,69 @@ pub enum GuardError {
     #[error("the store cannot hold the lease of role {role}: {error}")]
     LeaseProof {
         /// Which.
-        role: crate::ids::RoleName,
+        role: RoleName,
         /// What it did.
+        error: ProofFailure,
+    },
+    /// No answer shows whether the store can hold the lease.
+    #[error("whether the store can hold the lease of role {role} cannot be told: {error}")]
+    LeaseUnproved {
+        /// Which.
+        role: RoleName,
+        /// What came instead.
         error: ProofFailure,
     },
     /// `lease = "bucket"` where the journal is in etcd.
     #[error("role {role} has its journal in etcd, so its lease cannot be in the bucket")]
     LeaseInBucket {
         /// Which.
-        role: crate::ids::RoleName,
+        role: RoleName,
     },
     /// `lease = "etcd"` without an etcd.
     #[error("role {role} has its lease in etcd, and none is configured")]
     NoEtcd {
         /// Which.
-        role: crate::ids::RoleName,
+        role: RoleName,
     },
     /// `--scheduled` for a role without a schedule.
     #[error("role {role} has no schedule")]
     NoSchedule {
         /// Which.
-        role: crate::ids::RoleName,
+        role: RoleName,
     },
     /// The schedule.
     #[error("the schedule of role {role}: {why}")]
     Schedule {
         /// Which.
-        role: crate::ids::RoleName,
+        role: RoleName,
         /// What is wrong with it.
         why: String,
     },
+}
+
+impl GuardError {
+    /// Whether the store has no room left.
+    pub fn is_no_space(&self) -> bool {
+        let error = match self {
+            Self::Store(error) => error,
+            Self::Backup(
+                BackupError::Store(error)
+                | BackupError::Repo(RepoError::Store(error))
+                | BackupError::Append(AppendError::Store { error, .. }),
+            ) => error,
+            _ => return false,
+        };
+        error.kind == StoreErrorKind::NoSpace
+    }
+
+    /// Of a proof of the lease of `role`. A request that failed is no broken promise.
+    pub(crate) fn of_lease_proof(role: &RoleName, failure: ProofFailure) -> Self {
+        match failure.seen() {
+            Ok(error) if error.is_certain() => Self::LeaseProof { role: role.clone(), error },
+            Ok(error) => Self::LeaseUnproved { role: role.clone(), error },
+            Err(error) => Self::Store(error),
+        }
+    }
 }
 
 /// Told when a run surely begins: what the journal said before, and for which slot it is.
@@ -510,12 +549,22 @@ impl<'a> Guard<'a> {
         // ago. Etcd says at once who lives.
         let ttl = self.role.bucket_lease_ttl;
         let patience = ttl + keeper::pause(ttl) * 2;
-        Ok(match keeper::acquire(lease.as_mut(), ttl, patience, &self.runner.env).await {
-            Reply::Held(grant) => Ok(Keeper::start(lease, grant, &self.runner.env)),
-            Reply::Taken { by, .. } => Err(Refusal::Taken(by)),
-            Reply::Free => Err(Refusal::Taken(None)),
-            Reply::Unknown { why } => Err(Refusal::Unreachable(why)),
-        })
+        let mut left = if self.role.lease == Lease::Bucket { LEASE_ATTEMPTS } else { 1 };
+        loop {
+            left -= 1;
+            return Ok(match keeper::acquire(lease.as_mut(), ttl, patience, &self.runner.env).await {
+                Reply::Held(grant) => Ok(Keeper::start(lease, grant, &self.runner.env)),
+                Reply::Taken { by, .. } => Err(Refusal::Taken(by)),
+                Reply::Unknown { why } if left > 0 => {
+                    tracing::debug!(why, "the lease is asked for again");
+                    self.runner.env.sleep(keeper::pause(ttl)).await;
+                    continue;
+                }
+                Reply::Unknown { why } => Err(Refusal::Unreachable(why)),
+                // Nobody was seen to hold it, and this process does not.
+                Reply::Free => Err(Refusal::Unreachable("it is free, and was not given".to_owned())),
+            });
+        }
     }
 
     /// Backs up until it is done, or until the lease is `lost` to somebody else.

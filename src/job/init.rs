@@ -17,10 +17,11 @@ use jiff::Timestamp;
 
 use crate::config::{JournalPlace, KeySource};
 use crate::env::Env;
-use crate::ids::{RepoId, RoleName};
+use crate::ids::{RepoId, RoleName, Seq};
 use crate::job::known::Place;
 use crate::job::report::setup::InitRole;
 use crate::job::repository::{OpenError, Repository, SecretFileError, read_secret};
+use crate::job::reserve;
 use crate::job::seat::Seats;
 use crate::journal::register::RegisterError;
 use crate::journal::seat::SeatError;
@@ -29,7 +30,7 @@ use crate::repo::format::{self, ChunkerParams, Format, JournalHome};
 use crate::repo::keyslot::{KeySlot, Secret};
 use crate::repo::names;
 use crate::store::proof::{self, ProofFailure};
-use crate::store::{PutOutcome, Store, StoreError, StoreErrorKind, put_once};
+use crate::store::{PutOutcome, Store, StoreError, put_once};
 
 /// How often a put of unknown outcome is looked at again before `init` gives up.
 const PUT_ATTEMPTS: u32 = 5;
@@ -67,6 +68,14 @@ pub enum InitError {
         /// Where.
         store: String,
         /// How it failed.
+        failure: ProofFailure,
+    },
+    /// No answer shows whether it can.
+    #[error("whether {store} can hold a journal cannot be told: {failure}")]
+    Unproved {
+        /// Where.
+        store: String,
+        /// What came instead.
         failure: ProofFailure,
     },
     /// The journal cannot be where it is, or shall be.
@@ -183,7 +192,9 @@ pub async fn init(
         JournalHome::Bucket => put_new(store.as_ref(), &names::format(role), object).await?,
         JournalHome::Etcd { .. } => claim::put_chosen(store.as_ref(), role, seats, Bytes::from(object)).await?,
     };
-    found(Repository::open(store, role, key).await?, report, seats)
+    let repository = Repository::open(store, role, key).await?;
+    reserve::keep(repository.store.as_ref(), role, env).await;
+    found(repository, report, seats)
 }
 
 /// The store's time, as far as it is known: slots are owed from then on.
@@ -212,9 +223,12 @@ async fn settle(store: &dyn Store, role: &RoleName, seats: &Seats, env: &Env) ->
     if seats.said() != JournalPlace::Etcd {
         let failure = match proof::prove(store, &names::probe(role), env).await {
             Ok(()) => return Ok(JournalHome::Bucket),
-            Err(failure) => failure,
+            Err(failure) => failure.seen()?,
         };
-        if seats.said() == JournalPlace::Bucket || claim.is_none() || !ignores_conditions(&failure) {
+        if !failure.is_certain() {
+            return Err(InitError::Unproved { store: store.describe(), failure });
+        }
+        if seats.said() == JournalPlace::Bucket || claim.is_none() {
             return Err(InitError::Proof { store: store.describe(), failure });
         }
         tracing::info!("{} cannot hold a journal ({failure}): it goes to etcd", store.describe());
@@ -223,24 +237,22 @@ async fn settle(store: &dyn Store, role: &RoleName, seats: &Seats, env: &Env) ->
     Ok(JournalHome::Etcd { cluster: claim.read().await?.cluster })
 }
 
-/// Whether a proof failed because of what the store is, and not of what befell it.
-fn ignores_conditions(failure: &ProofFailure) -> bool {
-    match failure {
-        ProofFailure::SeveralWinners { .. } | ProofFailure::Overwritten { .. } | ProofFailure::NobodyWon { .. } => true,
-        ProofFailure::CannotTell { .. } => false,
-        ProofFailure::Store(error) => error.kind == StoreErrorKind::Unsupported,
-    }
-}
-
 /// Key slots and probes without a `format` are an `init` that was cut short; anything else is somebody's data.
 async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitError> {
     let own = [names::keys_prefix(role), names::live_prefix(role)];
+    let not_empty = |key| InitError::NotEmpty { store: store.describe(), key };
     for object in crate::store::list_all(store, &names::role_prefix(role)).await? {
         if !own.iter().any(|prefix| object.key.starts_with(prefix)) {
-            return Err(InitError::NotEmpty { store: store.describe(), key: object.key });
+            return Err(not_empty(object.key));
         }
     }
-    Ok(())
+    // A listing may lack what is there. A journal begins with this record, and keeps it.
+    let first = names::record(role, Seq(1));
+    match store.get(&first).await {
+        Ok(_) => Err(not_empty(first)),
+        Err(e) if e.is_not_found() => Ok(()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Puts an object that nobody else writes the same way. True: it is ours; false: another one is there.
@@ -248,10 +260,13 @@ pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8
     let object = Bytes::from(object);
     let mut last = String::new();
     for _ in 0..PUT_ATTEMPTS {
-        match put_once(store, key, object.clone()).await? {
-            PutOutcome::Created => return Ok(true),
-            PutOutcome::Exists => return Ok(store.get(key).await? == object),
-            PutOutcome::Unknown { why } => last = why,
+        match put_once(store, key, object.clone()).await {
+            Ok(PutOutcome::Created) => return Ok(true),
+            Ok(PutOutcome::Exists) => return Ok(store.get(key).await? == object),
+            Ok(PutOutcome::Unknown { why }) => last = why,
+            Err(error) if last.is_empty() => return Err(error.into()),
+            // A refusal tells nothing of an earlier put that may be in flight.
+            Err(error) => last = error.to_string(),
         }
         match store.get(key).await {
             Ok(there) => return Ok(there == object),

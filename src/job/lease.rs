@@ -42,7 +42,7 @@ pub async fn prove(role: &RoleSettings, repository: &Repository, env: &Env) -> R
     refuse_in_bucket(repository)?;
     proof::prove_replace(repository.store.as_ref(), &names::lease_probe(&role.name), env)
         .await
-        .map_err(|error| GuardError::LeaseProof { role: role.name.clone(), error })
+        .map_err(|failure| GuardError::of_lease_proof(&role.name, failure))
 }
 
 /// Another process of this node that holds its roles' leases all the time, and lets this one work under them.
@@ -220,7 +220,7 @@ pub async fn of_role(
     let (store, probe) = (&repository.store, names::lease_probe(&role.name));
     proof::check_replace(store.as_ref(), &probe, &runner.env)
         .await
-        .map_err(|error| GuardError::LeaseProof { role: role.name.clone(), error })?;
+        .map_err(|failure| GuardError::of_lease_proof(&role.name, failure))?;
     let me = LeaseHolder { node: runner.node.id, label: runner.node.name.clone(), instance: runner.instance };
     Ok(Box::new(in_bucket(store, role, &runner.env, me)))
 }

@@ -25,13 +25,14 @@ use self::retention::Reason as Why;
 use self::survey::{Strays, Survey};
 use crate::config::{Keep, RoleSettings, Settings};
 use crate::ids::{Digest, PackId, RoleName};
-use crate::job::backup::{BackupError, Opening, Session, put_indexes};
+use crate::job::backup::{BackupError, Opening, Session, indexes_len, put_indexes};
 use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded, Reason};
 use crate::job::pace::{Watched, watched};
 use crate::job::progress::Phase;
 use crate::job::report::pruned::{PruneReport, Swept, Verdict};
 use crate::job::report::{Outcome, RoleReport};
 use crate::job::repository::Repository;
+use crate::job::reserve;
 use crate::job::runner::Runner;
 use crate::journal::record::{Body, PruneBody};
 use crate::journal::state::{Snapshot, View};
@@ -80,6 +81,16 @@ pub enum PruneError {
     /// The store.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// The store is full: nothing was deleted.
+    #[error(
+        "a prune writes its index and its record before it deletes, and there is no room for their {needed} bytes: {error}"
+    )]
+    NoRoom {
+        /// How many they have.
+        needed: u64,
+        /// What the store said.
+        error: StoreError,
+    },
     /// The store's credentials are append-only.
     #[error(
         "the snapshots are forgotten, but these credentials may not delete: no space is freed until somebody who may runs prune ({0})"
@@ -174,7 +185,9 @@ pub(crate) async fn prune(
         let tables: Vec<PackTable> = stays.chain(moved).collect();
         let body = PruneBody {
             forgotten: plan.forgotten.clone(),
-            indexes: put_indexes(runner, repository, &tables).await?,
+            indexes: put_indexes(runner, repository, &tables)
+                .await
+                .map_err(|error| no_room(repository, &tables, error))?,
             packs: gone.into_iter().chain(plan.strays.packs.iter().copied()).collect(),
             strays: plan.strays.indexes.clone(),
         };
@@ -193,6 +206,19 @@ pub(crate) async fn prune(
         session.local.shelf().trim(&session.view.state.indexes);
     }
     Ok(PruneReport { swept: swept(session, role).await?, ..plan.report })
+}
+
+/// What is added for the takeover, the record and what a file system rounds up.
+const RECORDS_BYTES: u64 = 512 << 10;
+
+/// An error of writing the index of `tables`, with the room that it takes where that is what is missing.
+fn no_room(repository: &Repository, tables: &[PackTable], error: BackupError) -> PruneError {
+    match error {
+        BackupError::Store(error) if error.kind == StoreErrorKind::NoSpace => {
+            PruneError::NoRoom { needed: indexes_len(repository, tables) + RECORDS_BYTES, error }
+        }
+        error => error.into(),
+    }
 }
 
 /// Deletes what has waited long enough.
@@ -261,12 +287,19 @@ async fn admitted(
         let report = RoleReport::nothing(role.name.clone(), Outcome::Standby);
         return Ok(Pruned::Refused(Box::new((report, Some(Reason::HeldBy { holder: holder.label })))));
     }
+    // The lease is written, too.
+    let is_tight = reserve::make_room(repository.store.as_ref(), &role.name, &runner.env).await?;
     let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion: Some(Occasion::None) };
-    match Box::pin(guard.admit(assessment)).await? {
+    let admission = Box::pin(guard.admit(assessment)).await;
+    if is_tight && !matches!(admission, Ok(Admission::Active(_))) {
+        reserve::keep(repository.store.as_ref(), &role.name, &runner.env).await;
+    }
+    match admission? {
         Admission::Refused(refused) => Ok(Pruned::Refused(refused)),
         Admission::Active(admitted) => {
             let Admitted { opening, candidacy, keeper, .. } = *admitted;
-            let done = under(runner, role, &settings.timezone, opening, &candidacy, guard::lost(keeper.as_ref())).await;
+            let lost = guard::lost(keeper.as_ref());
+            let done = within(is_tight, runner, role, &settings.timezone, opening, &candidacy, lost).await;
             guard::release(keeper).await;
             done.map(Pruned::Done)
         }
@@ -285,16 +318,38 @@ pub(crate) async fn under(
     candidacy: &Candidacy,
     lost: impl Future<Output = LostTo>,
 ) -> Result<PruneReport, PruneError> {
-    let mut session = opening.hold().await?.take(candidacy).await?;
-    let mut work = Box::pin(prune(&mut session, role, zone));
-    tokio::select! {
-        biased;
-        done = &mut work => done,
-        _ = lost => {
-            runner.cancel.cancel();
-            work.await
+    let is_tight = reserve::make_room(opening.store(), &role.name, &runner.env).await?;
+    within(is_tight, runner, role, zone, opening, candidacy, lost).await
+}
+
+/// The same where it is known whether there is little room.
+async fn within(
+    is_tight: bool,
+    runner: &Runner,
+    role: &RoleSettings,
+    zone: &TimeZone,
+    opening: Opening<'_>,
+    candidacy: &Candidacy,
+    lost: impl Future<Output = LostTo>,
+) -> Result<PruneReport, PruneError> {
+    let repository = opening.repository();
+    // What moves content needs room for it first.
+    let frugal = RoleSettings { max_unused: 100, ..role.clone() };
+    let work = async {
+        let mut session = opening.hold().await?.take(candidacy).await?;
+        let mut work = Box::pin(prune(&mut session, if is_tight { &frugal } else { role }, zone));
+        tokio::select! {
+            biased;
+            done = &mut work => done,
+            _ = lost => {
+                runner.cancel.cancel();
+                work.await
+            }
         }
-    }
+    };
+    let done = work.await;
+    reserve::keep(repository.store.as_ref(), &role.name, &runner.env).await;
+    done
 }
 
 /// Why each snapshot stays, or that it goes; in the journal's order. The newest one stays whatever the clocks said: the next run

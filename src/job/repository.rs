@@ -74,6 +74,14 @@ pub enum OpenError {
         /// What each slot said.
         slots: Vec<(KeyId, SlotError)>,
     },
+    /// The store shows no slot at all.
+    #[error("the repository of role {role} is encrypted, and {store} shows none of its key slots")]
+    NoKeySlots {
+        /// Which role.
+        role: RoleName,
+        /// Where.
+        store: String,
+    },
     /// A key is configured, and the repository is not encrypted.
     #[error("the repository of role {role} is not encrypted, although a key is configured")]
     NotEncrypted {
@@ -214,7 +222,12 @@ async fn unlock(
     }
     let mut refused = Vec::new();
     let mut opened = false;
-    for (id, slot) in slots(store, &format.role).await? {
+    let all = slots(store, &format.role).await?;
+    // There is one from the first moment on: the listing lacks them, or they were removed. The given secret was not even tried.
+    if all.is_empty() {
+        return Err(OpenError::NoKeySlots { role: format.role.clone(), store: store.describe() });
+    }
+    for (id, slot) in all {
         match slot.and_then(|slot| slot.unwrap(secret, format.repo)) {
             Ok(master) => match verified(master) {
                 Some(keys) => return Ok((keys, Some(id))),

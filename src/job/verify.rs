@@ -146,7 +146,7 @@ async fn unopened(store: &dyn Store, role: &RoleName, error: OpenError, found: &
         OpenError::NoRepository { .. } if holds_data(store, role).await? => {
             found.damage(DamageKind::Format, names::format(role), MISSING);
         }
-        OpenError::WrongSecret { .. } => {
+        OpenError::WrongSecret { .. } | OpenError::NoKeySlots { .. } => {
             check_slots(store, role, found).await?;
             if store.list(&names::keys_prefix(role), None, 1).await?.objects.is_empty() {
                 found.damage(DamageKind::Key, names::keys_prefix(role), "holds no key slot");
@@ -180,7 +180,7 @@ fn object_trouble(error: StoreError) -> Result<String, VerifyError> {
     match error.kind {
         StoreErrorKind::NotFound => Ok(MISSING.to_owned()),
         // A bad sector under one file of a directory store, for example.
-        StoreErrorKind::Other => Ok(format!("cannot be read ({})", error.detail)),
+        StoreErrorKind::DiskFault | StoreErrorKind::Other => Ok(format!("cannot be read ({})", error.detail)),
         _ => Err(error.into()),
     }
 }
@@ -191,10 +191,10 @@ async fn each_listed(store: &dyn Store, prefix: &str, mut look: impl FnMut(&Obje
     loop {
         let page = store.list(prefix, after.as_deref(), crate::store::LIST_PAGE_MAX).await?;
         page.objects.iter().for_each(&mut look);
-        after = page.objects.last().map(|o| o.key.clone());
-        // A page that is truncated yet empty would loop for ever.
-        if !page.truncated || after.is_none() {
+        if !page.truncated {
             return Ok(());
         }
+        let Some(last) = page.objects.last() else { return Err(crate::store::unfinished(store, prefix)) };
+        after = Some(last.key.clone());
     }
 }

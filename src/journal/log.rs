@@ -26,7 +26,7 @@ use crate::journal::state::{FoldError, Head, Holder, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
 use crate::role::permit::{Candidacy, Deadline, Permit};
-use crate::store::{LIST_PAGE_MAX, PutOutcome, Store, StoreError};
+use crate::store::{LIST_PAGE_MAX, PutOutcome, Store, StoreError, unfinished};
 
 /// Records fetched at once while a journal is read.
 const READ_AHEAD: usize = 16;
@@ -348,6 +348,7 @@ impl Journal {
                 (Some(shown), _) if page.truncated => return Ok(Listed::Part(shown.0)),
                 (Some(shown), _) => return Ok(Listed::End(shown.0)),
                 (None, Some(object)) if page.truncated => last.clone_from(&object.key),
+                (None, None) if page.truncated => return Err(unfinished(self.store.as_ref(), &prefix)),
                 (None, _) => return Ok(Listed::Nothing),
             }
         }
@@ -517,6 +518,11 @@ impl Journal {
         };
         let (record, object) = self.compose(view, &before, draft)?;
         let seq = record.seq;
+        // Before it is written: what does not follow is no failure to tell afterwards.
+        let mut after = view.clone();
+        after
+            .apply(&record, record::digest(&object))
+            .map_err(|error| AppendError::Journal(JournalError::Fold { seq, error }))?;
         if deadline.is_some_and(|deadline| deadline.passed(self.env.clock.moment())) {
             return Err(AppendError::Expired);
         }
@@ -527,10 +533,6 @@ impl Journal {
         if !ours {
             return Err(AppendError::Moved(Box::new(self.read(Some(view)).await?)));
         }
-        let mut after = view.clone();
-        after
-            .apply(&record, record::digest(&object))
-            .map_err(|error| AppendError::Journal(JournalError::Fold { seq, error }))?;
         Ok(after)
     }
 

@@ -265,6 +265,7 @@ impl Journal {
     pub async fn adopt(&self, known: Option<&View>) -> Result<Adopted, AppendError> {
         let seat = self.seat().expect("only a journal in a register is adopted");
         let mut ours: Option<(Bytes, Rift)> = None;
+        let mut refused: Option<(Option<Bytes>, RegisterError)> = None;
         let mut why = "its head changes all the time".to_owned();
         let mut last = Seq(0);
         for _ in 0..ADOPT_ATTEMPTS {
@@ -277,6 +278,12 @@ impl Journal {
                     was.map_or_else(|| Adopted::Sound(view.clone()), |was| Adopted::Taken { was, view: view.clone() })
                 );
             };
+            // It was refused, and what was there before is there still.
+            if let Some((before, error)) = refused.take()
+                && before == reading.value
+            {
+                return Err(AppendError::Register { seq: last, error });
+            }
             log::understand(&view)?;
             let takeover = Takeover { cluster: Some(reading.cluster), ..Takeover::new(TakeoverWhy::Adopt) };
             let term = Term(view.term().0 + 1);
@@ -293,8 +300,11 @@ impl Journal {
                     why = silence;
                     self.env.sleep(RESOLVE_PAUSE.0).await;
                 }
-                Err(error) if ours.is_none() => return Err(AppendError::Register { seq: record.seq, error }),
-                // An earlier one of ours may be under way.
+                // No earlier one of ours is under way.
+                Err(error) if ours.is_none() => {
+                    why = error.to_string();
+                    refused = Some((reading.value.clone(), error));
+                }
                 Err(error) => why = error.to_string(),
             }
             ours = Some((object, rift));

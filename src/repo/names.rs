@@ -102,6 +102,16 @@ pub fn lease_probe(role: &RoleName) -> String {
     format!("{role}/live/lease-probe")
 }
 
+/// Room that is kept back for a prune in a store on a disk.
+pub fn reserve(role: &RoleName) -> String {
+    format!("{role}/live/reserve")
+}
+
+/// What a prune writes to find out whether there is room.
+pub fn room_probe(role: &RoleName) -> String {
+    format!("{role}/live/room")
+}
+
 /// Everything of a role.
 pub fn role_prefix(role: &RoleName) -> String {
     format!("{role}/")

@@ -119,13 +119,19 @@ impl DirStore {
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let done = self.once(work).await;
+        done.unwrap_or_else(|why| Err(StoreError::new(StoreErrorKind::Other, &self.0.name, None, why)))
+    }
+
+    /// The same for what is done once and leaves doubt when it breaks down in the middle: the outer error.
+    async fn once<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Result<T, StoreError>, String> {
         let inner = Arc::clone(&self.0);
         // Held by the work, not by who waits for it: what hangs is given up by those, and goes on holding its thread.
         let turn = Arc::clone(&inner.turns).acquire_owned().await;
-        match tokio::task::spawn_blocking(move || (work(&inner), turn).0).await {
-            Ok(result) => result,
-            Err(e) => Err(StoreError::new(StoreErrorKind::Other, &self.0.name, None, e.to_string())),
-        }
+        tokio::task::spawn_blocking(move || (work(&inner), turn).0).await.map_err(|e| e.to_string())
     }
 }
 
@@ -151,7 +157,7 @@ impl Store for DirStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true, replace: true }
+        Capabilities { put_if_absent: true, replace: true, is_bounded: true }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -161,17 +167,20 @@ impl Store for DirStore {
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         let key = key.to_owned();
-        self.blocking(move |inner| inner.put_if_absent(&key, &body, None)).await
+        let put = self.once(move |inner| inner.put_if_absent(&key, &body, None)).await;
+        put.unwrap_or_else(|why| Ok(PutOutcome::Unknown { why }))
     }
 
     async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
         let key = key.to_owned();
-        self.blocking(move |inner| inner.put_if_absent(&key, &body, Some(hold))).await
+        let put = self.once(move |inner| inner.put_if_absent(&key, &body, Some(hold))).await;
+        put.unwrap_or_else(|why| Ok(PutOutcome::Unknown { why }))
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
         let (key, expected) = (key.to_owned(), expected.clone());
-        self.blocking(move |inner| inner.replace(&key, &body, &expected)).await
+        let replaced = self.once(move |inner| inner.replace(&key, &body, &expected)).await;
+        replaced.unwrap_or_else(|why| Ok(ReplaceOutcome::Unknown { why }))
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
@@ -195,8 +204,11 @@ impl Store for DirStore {
         self.blocking(move |inner| {
             key::check_prefix(&inner.name, &prefix)?;
             inner.check_root()?;
-            list::list(&inner.root, &prefix, after.as_deref(), limit.clamp(1, LIST_PAGE_MAX))
-                .map_err(|e| inner.error(&prefix, &e))
+            let page = list::list(&inner.root, &prefix, after.as_deref(), limit.clamp(1, LIST_PAGE_MAX))
+                .map_err(|e| inner.error(&prefix, &e))?;
+            // A disk that went away meanwhile shows empty folders.
+            inner.check_root()?;
+            Ok(page)
         })
         .await
     }
@@ -432,7 +444,7 @@ impl Inner {
                 Err(Failure::Final(e)) => return Err(e),
                 Err(Failure::Sync(e)) => {
                     let error = self.error(key, &e);
-                    if left == 0 || error.kind == StoreErrorKind::NoSpace {
+                    if left == 0 || matches!(error.kind, StoreErrorKind::NoSpace | StoreErrorKind::ReadOnly) {
                         return Err(error);
                     }
                 }
@@ -514,9 +526,24 @@ fn is_refusal(e: &io::Error) -> bool {
 fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
     let kind = match errno(e) {
         Some(Errno::NOSPC | Errno::DQUOT) => StoreErrorKind::NoSpace,
-        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => StoreErrorKind::Denied,
+        Some(Errno::ACCESS | Errno::PERM) => StoreErrorKind::Denied,
+        Some(Errno::ROFS) => StoreErrorKind::ReadOnly,
+        Some(Errno::IO | Errno::REMOTEIO | Errno::UCLEAN) => StoreErrorKind::DiskFault,
         Some(Errno::NOTDIR | Errno::ISDIR | Errno::NAMETOOLONG) => StoreErrorKind::Invalid,
-        Some(Errno::TIMEDOUT | Errno::HOSTDOWN | Errno::STALE) => StoreErrorKind::Unreachable,
+        // Network file systems, and those in user space (`NOTCONN`) whose server is gone.
+        Some(
+            Errno::TIMEDOUT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NETUNREACH
+            | Errno::NETDOWN
+            | Errno::CONNREFUSED
+            | Errno::CONNRESET
+            | Errno::CONNABORTED
+            | Errno::NOTCONN
+            | Errno::SHUTDOWN
+            | Errno::STALE,
+        ) => StoreErrorKind::Unreachable,
         _ => StoreErrorKind::Other,
     };
     StoreError::new(kind, store, key, e.to_string())

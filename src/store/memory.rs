@@ -73,7 +73,7 @@ impl Store for MemoryStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true, replace: true }
+        Capabilities { put_if_absent: true, replace: true, is_bounded: false }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {

@@ -118,9 +118,31 @@ pub enum ProofFailure {
         /// What came instead of answers.
         why: String,
     },
-    /// A request failed for good.
+    /// A request failed for good, which proves nothing but where the store can do no such thing at all.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl ProofFailure {
+    /// Tells what the store was seen to do, or not to be able to, from requests that failed as any may: a full disk, a lost connection.
+    ///
+    /// # Errors
+    /// The request that failed.
+    pub fn seen(self) -> Result<Self, StoreError> {
+        match self {
+            Self::Store(error) if error.kind != StoreErrorKind::Unsupported => Err(error),
+            seen => Ok(seen),
+        }
+    }
+
+    /// Whether the store was seen to break its promise, or cannot give it.
+    pub fn is_certain(&self) -> bool {
+        match self {
+            Self::SeveralWinners { .. } | Self::Overwritten { .. } | Self::NobodyWon { .. } => true,
+            Self::CannotTell { .. } => false,
+            Self::Store(error) => error.kind == StoreErrorKind::Unsupported,
+        }
+    }
 }
 
 /// Tries [`Store::put_if_absent`] thoroughly: once, at `init`. `prefix` names the probe key, `<role>/live/probe`; keys that begin with

@@ -15,9 +15,10 @@ use aws_sdk_s3::Client;
 pub use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{Builder, RequestChecksumCalculation, StalledStreamProtectionConfig};
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, ObjectIdentifier, ServerSideEncryption, StorageClass};
+use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, Object, ObjectIdentifier, ServerSideEncryption, StorageClass};
 use bytes::{Bytes, BytesMut};
 use jiff::{SignedDuration, Timestamp};
 
@@ -55,6 +56,9 @@ impl Default for Options {
 
 /// How often a download is begun that breaks off in its body; the SDK retries only up to the headers.
 const BODY_ATTEMPTS: u32 = 4;
+
+/// Pages of one listing in a row that show nothing of ours, before it is given up. Buckets with many deleted versions have some.
+const EMPTY_PAGES_MAX: usize = 10_000;
 
 /// What is taken at once for a body whose server says it is long. More is taken as it comes.
 const BODY_RESERVE_MAX: u64 = 64 << 20;
@@ -130,7 +134,8 @@ impl S3Store {
             .set_ssekms_key_id(self.sse_kms_key_id.clone())
     }
 
-    /// What is returned is the ETag of what was written, if the server names one.
+    /// What is returned is the ETag of what was written, if the server names one. Every S3 server does: who has written without a condition
+    /// must not go on without it.
     async fn put_whole(
         &self,
         key: &str,
@@ -175,7 +180,7 @@ impl S3Store {
                 Ok(whole) => return Ok(whole),
                 Err(ReadFailure::Answer(failure)) => return Err(failure),
                 Err(ReadFailure::Body(detail)) if left == 0 => {
-                    return Err(Failure { kind: StoreErrorKind::Unreachable, status: None, code: None, detail });
+                    return Err(Failure::broken_off(detail));
                 }
                 // Bytes were coming a moment ago, so there is no crowd to avoid; the next attempt backs off if need be.
                 Err(ReadFailure::Body(detail)) => tracing::debug!(key, detail, "a download broke off"),
@@ -189,6 +194,43 @@ enum Condition<'a> {
     None,
     Absent,
     Is(&'a Version),
+}
+
+/// What one page of a listing says about what comes after it.
+#[derive(Debug, PartialEq, Eq)]
+enum ListingEnd {
+    /// It was the last one.
+    Reached,
+    /// There is more, under this token if there is one.
+    More(Option<String>),
+    /// It does not say, or contradicts itself: nothing may be concluded from what it lacks.
+    Unsaid(String),
+}
+
+impl ListingEnd {
+    /// Of an answer to a request with `token`; beside it what the page shows.
+    fn of(answer: ListObjectsV2Output, token: Option<&str>) -> (Self, Vec<Object>) {
+        let contents = answer.contents.unwrap_or_default();
+        let next = answer.next_continuation_token.filter(|next| !next.is_empty());
+        let shown = contents.len() + answer.common_prefixes.map_or(0, |prefixes| prefixes.len());
+        let end = match (answer.is_truncated, next) {
+            // By its own count it lacks some. Counts of more than is asked for at once are taken as the number of all.
+            _ if answer.key_count.is_some_and(|count| usize::try_from(count).is_ok_and(|count| count > shown))
+                && answer.key_count <= answer.max_keys.or(Some(LIST_PAGE_MAX as i32)) =>
+            {
+                let count = answer.key_count.unwrap_or_default();
+                Self::Unsaid(format!("the listing counts {count} objects and shows {shown}"))
+            }
+            (_, Some(next)) if contents.is_empty() && token == Some(&next) => {
+                Self::Unsaid("the listing goes on from where it is for ever".to_owned())
+            }
+            (_, Some(next)) => Self::More(Some(next)),
+            (Some(true), None) => Self::More(None),
+            (Some(false), None) => Self::Reached,
+            (None, None) => Self::Unsaid("the listing does not say whether there is more".to_owned()),
+        };
+        (end, contents)
+    }
 }
 
 enum ReadFailure {
@@ -210,10 +252,21 @@ fn is_exposed(endpoint: &str) -> bool {
     !loopback
 }
 
+/// Said of a success without one: nothing shows that the store gave it.
+const NO_ETAG: &str = "the server's answer has no ETag";
+
+/// What a conditional put came to whose answer has a status of success.
+fn created(etag: Option<String>) -> PutOutcome {
+    match etag {
+        Some(_) => PutOutcome::Created,
+        None => PutOutcome::Unknown { why: NO_ETAG.to_owned() },
+    }
+}
+
 /// The version that an answer names.
 fn version(etag: Option<String>) -> Result<Version, &'static str> {
     match etag {
-        None => Err("the server's answer has no ETag"),
+        None => Err(NO_ETAG),
         // `If-Match` never matches these. nginx makes them when it compresses what passes through.
         Some(weak) if weak.starts_with("W/") => Err("the server, or a proxy before it, gives weak ETags only"),
         Some(etag) => Ok(Version::new(etag)),
@@ -231,7 +284,7 @@ impl Store for S3Store {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true, replace: true }
+        Capabilities { put_if_absent: true, replace: true, is_bounded: false }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -240,13 +293,16 @@ impl Store for S3Store {
             return self.put_in_parts(key, body).await;
         }
         let put = self.put_whole(key, body, Builder::new(), Condition::None).await;
-        put.map(drop).map_err(|f| f.about_bucket(&self.name, Some(key)))
+        match put.map_err(|f| f.about_bucket(&self.name, Some(key)))? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(key), NO_ETAG)),
+        }
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         key::check(&self.name, key)?;
         match self.put_whole(key, body, no_retries(), Condition::Absent).await {
-            Ok(_) => Ok(PutOutcome::Created),
+            Ok(etag) => Ok(created(etag)),
             Err(failure) => failure.into_outcome(&self.name, key),
         }
     }
@@ -260,7 +316,7 @@ impl Store for S3Store {
         // Unsigned and without checksum, or the SDK would wrap the stream into chunks of its own.
         let request = self.put_request(key).if_none_match("*").body(held::body(body, hold));
         match request.customize().disable_payload_signing().config_override(config).send().await {
-            Ok(_) => Ok(PutOutcome::Created),
+            Ok(answer) => Ok(created(answer.e_tag)),
             Err(e) => Failure::from(e).into_outcome(&self.name, key),
         }
     }
@@ -306,7 +362,9 @@ impl Store for S3Store {
         };
         match self.read_with_attempts(key, Some(header)).await {
             Ok((bytes, _)) => Ok(bytes),
-            Err(f) if f.status == Some(416) => Ok(Bytes::new()),
+            Err(f) if f.status == Some(416) && (f.is_bare || f.code.as_deref() == Some("InvalidRange")) => {
+                Ok(Bytes::new())
+            }
             Err(f) => Err(f.about(&self.name, Some(key))),
         }
     }
@@ -314,17 +372,17 @@ impl Store for S3Store {
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         key::check_prefix(&self.name, prefix)?;
         let limit = limit.clamp(1, LIST_PAGE_MAX);
-        let mut after = after.map(|after| self.full(after));
-        loop {
+        let (mut after, mut token) = (after.map(|after| self.full(after)), None);
+        for _ in 0..EMPTY_PAGES_MAX {
             let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(self.full(prefix));
             let answer = request
-                .set_start_after(after.take())
+                .set_start_after(after.clone())
+                .set_continuation_token(token.clone())
                 .max_keys(limit as i32)
                 .send()
                 .await
                 .map_err(|e| Failure::from(e).about_bucket(&self.name, None))?;
-            let truncated = answer.is_truncated == Some(true);
-            let contents = answer.contents.unwrap_or_default();
+            let (end, contents) = ListingEnd::of(answer, token.as_deref());
             let last = contents.last().and_then(|o| o.key.clone());
             // A console's folder markers and other people's files are no objects of ours.
             let objects: Vec<ObjectMeta> = contents
@@ -336,12 +394,19 @@ impl Store for S3Store {
                     Some(ObjectMeta { key, size: u64::try_from(o.size?).ok()?, modified })
                 })
                 .collect();
-            if objects.is_empty() && truncated && last.is_some() {
-                after = last;
-                continue;
+            match (end, last) {
+                (ListingEnd::Unsaid(why), _) => {
+                    return Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(prefix), why));
+                }
+                (ListingEnd::Reached, _) => return Ok(Page { objects, truncated: false }),
+                (ListingEnd::More(_), _) if !objects.is_empty() => return Ok(Page { objects, truncated: true }),
+                // Nothing of ours in it, which is not the end.
+                (ListingEnd::More(_), Some(last)) => (after, token) = (Some(last), None),
+                (ListingEnd::More(next @ Some(_)), None) => token = next,
+                (ListingEnd::More(None), None) => break,
             }
-            return Ok(Page { objects, truncated });
         }
+        Err(super::unfinished(self, prefix))
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
@@ -359,7 +424,7 @@ impl Store for S3Store {
         let answer = self.client.delete_objects().bucket(&self.bucket).delete(batch).send().await;
         let answer = answer.map_err(|e| Failure::from(e).about_bucket(&self.name, None))?;
         for error in answer.errors.unwrap_or_default() {
-            let kind = error.code().and_then(error::classify_code).unwrap_or(StoreErrorKind::Other);
+            let kind = error.code().and_then(super::answer::classify_code).unwrap_or(StoreErrorKind::Other);
             if kind == StoreErrorKind::NotFound {
                 continue;
             }
@@ -409,6 +474,17 @@ mod tests {
             (None, Some(true), "https://s3.eu-central-1.amazonaws.com/backups/prod/app/format"),
             (own, None, "https://s3.example.net/backups/prod/app/format"),
             (own, Some(false), "https://backups.s3.example.net/prod/app/format"),
+            (Some("https://s3.example.net/"), None, "https://s3.example.net/backups/prod/app/format"),
+            (
+                Some("https://x.example.net/storage/v1/s3"),
+                None,
+                "https://x.example.net/storage/v1/s3/backups/prod/app/format",
+            ),
+            (
+                Some("https://x.example.net/storage/v1/s3/"),
+                None,
+                "https://x.example.net/storage/v1/s3/backups/prod/app/format",
+            ),
         ] {
             assert_eq!(uri(endpoint, path_style).await, expected);
         }

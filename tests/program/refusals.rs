@@ -1,6 +1,7 @@
 //! Bad input gets a clear error, the right exit code, and nothing is lost or made in passing.
 
 use std::fs;
+use std::path::Path;
 
 use runner::config::KeySource;
 use runner::env::Env;
@@ -340,6 +341,75 @@ fn a_store_that_was_rolled_back_is_not_written_to() {
     assert!(!last.exists());
     fs::write(&last, record).unwrap();
     assert_eq!(site.backup("east")["outcome"], "unchanged");
+}
+
+/// What is left of it is shown to who names a snapshot of it, and nothing is shown as if it were all.
+#[test]
+fn a_store_that_was_rolled_back_is_read_by_name_alone() {
+    let site = backed_up();
+    site.write("c", "three");
+    site.backup("east");
+    let listed = site.node("east").run(["--json", "snapshots", "app"]).expect(0).json();
+    assert!(listed["doubt"].is_null(), "{listed}");
+    let id = listed["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    let journal = site.path("store/app/journal");
+    let last = fs::read_dir(&journal).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+    fs::remove_file(&last).unwrap();
+
+    let (out, file) = (site.path("out"), site.src().join("a"));
+    let (out, file) = (out.to_str().unwrap(), file.to_str().unwrap());
+    let east = || site.node("east");
+    for command in [
+        &["restore", "app", "--target", out][..],
+        &["restore", "app", "--target", out, "--snapshot", "latest"],
+        &["restore", "app", "--target", out, "--snapshot", "1s ago"],
+        &["ls", "app"],
+        &["cat", "app", file],
+        &["find", "app", "a"],
+        &["find", "app", "a", "--snapshot", "all"],
+        &["diff", "app", "latest", "latest"],
+        &["snapshots", "app"],
+        &["journal", "show", "app"],
+        &["prune", "app", "--dry-run"],
+    ] {
+        for quiet in [&[][..], &["-q"]] {
+            let run = east().run([quiet, command].concat()).expect(1);
+            let said = words(&run);
+            assert!(said.contains("rolled back") && said.contains("keep the store as it is"), "{command:?}: {said}");
+        }
+    }
+    assert!(!Path::new(out).exists());
+
+    let listed = east().run(["-q", "--json", "snapshots", "app"]).expect(1).json();
+    assert_eq!(listed["doubt"]["kind"], "rolled_back", "{listed}");
+    assert_eq!(listed["snapshots"][0]["id"], id.as_str(), "what is left can be chosen from");
+    let restored = east().run(["-q", "--json", "restore", "app", "--target", out, "--snapshot", &id]).expect(0).json();
+    assert_eq!(restored["doubt"]["kind"], "rolled_back", "{restored}");
+    let shown = east().run(["-q", "--json", "ls", "app", &id]).expect(0).json();
+    assert_eq!(shown["doubt"]["kind"], "rolled_back", "{shown}");
+}
+
+/// A listing that shows nothing is not believed where there must be something.
+#[test]
+fn key_slots_that_are_gone_are_no_wrong_passphrase() {
+    let site = backed_up();
+    fs::rename(site.path("store/app/keys"), site.path("keys-then")).unwrap();
+    let run = site.node("north").run(["snapshots", "app"]).expect(1);
+    let said = words(&run);
+    assert!(said.contains("none of its key slots") && said.contains("keep the store"), "{said}");
+    fs::rename(site.path("keys-then"), site.path("store/app/keys")).unwrap();
+    site.node("north").run(["snapshots", "app"]).expect(0);
+}
+
+/// A `format` that was removed: what is left of the repository is no place for a new one, and nobody is told to empty it.
+#[test]
+fn a_repository_without_its_format_is_not_made_anew() {
+    let site = backed_up();
+    fs::remove_file(site.path("store/app/format")).unwrap();
+    let objects = site.objects();
+    let said = words(&site.node("east").run(["init"]).expect(1));
+    assert!(said.contains("keep what is left") && !said.contains("empty this"), "{said}");
+    assert_eq!(site.objects(), objects);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
+use runner::store::answer::{Answer, WriteAnswer};
 use runner::store::memory::MemoryStore;
 use runner::store::{
     Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind,
@@ -166,6 +167,19 @@ pub struct Wire {
 }
 
 impl Wire {
+    /// What a conditional write comes to that has no answer, or one that is not the store's, by the program's own table; `Ok`: doubt.
+    fn unanswered(&self, key: &str, Silence(why): Silence) -> Result<String, StoreError> {
+        let answer = match why {
+            "status 503" => Answer { status: Some(503), code: Some("SlowDown"), is_bare: false },
+            "status 409" => Answer { status: Some(409), code: Some("ConditionalRequestConflict"), is_bare: false },
+            _ => Answer::default(),
+        };
+        match answer.of_write() {
+            WriteAnswer::Refused(kind) => Err(StoreError::new(kind, &self.describe(), Some(key), why)),
+            WriteAnswer::ConditionFailed | WriteAnswer::NoSuchKey | WriteAnswer::Doubt => Ok(why.to_owned()),
+        }
+    }
+
     async fn send<T: Send + 'static>(
         &self,
         kind: Kind,
@@ -217,7 +231,7 @@ impl Store for Wire {
         };
         match self.send(Kind::Once, effect).await {
             Ok(outcome) => outcome,
-            Err(Silence(why)) => Ok(PutOutcome::Unknown { why: why.to_owned() }),
+            Err(silence) => self.unanswered(key, silence).map(|why| PutOutcome::Unknown { why }),
         }
     }
 
@@ -235,7 +249,7 @@ impl Store for Wire {
         };
         match self.send(Kind::Once, effect).await {
             Ok(outcome) => outcome,
-            Err(Silence(why)) => Ok(ReplaceOutcome::Unknown { why: why.to_owned() }),
+            Err(silence) => self.unanswered(key, silence).map(|why| ReplaceOutcome::Unknown { why }),
         }
     }
 

@@ -87,7 +87,7 @@ impl Store for Planted {
     }
     fn capabilities(&self) -> Capabilities {
         let able = self.bug != Bug::Unable;
-        Capabilities { put_if_absent: able, replace: able }
+        Capabilities { put_if_absent: able, replace: able, is_bounded: false }
     }
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         self.store.put(key, body).await

@@ -123,6 +123,125 @@ async fn answers_without_a_version_are_no_base_for_a_replace() {
     }
 }
 
+/// What a proxy, a captive portal or a load balancer says is not the store's word: a write may have happened, and nothing is shown to be absent.
+#[tokio::test]
+async fn answers_that_are_not_the_stores_leave_doubt() {
+    const PAGES: [Trouble; 14] = [
+        Trouble::Page(200),
+        Trouble::Page(302),
+        Trouble::Page(400),
+        Trouble::Page(401),
+        Trouble::Page(403),
+        Trouble::Page(404),
+        Trouble::Page(407),
+        Trouble::Page(412),
+        Trouble::Page(501),
+        Trouble::Page(507),
+        Trouble::Bare(200),
+        Trouble::Bare(403),
+        Trouble::Bare(404),
+        Trouble::Bare(511),
+    ];
+    let server = S3Server::start();
+    let store = server.store("").await;
+    store.put("there", BODY).await.unwrap();
+    let (_, version) = store.get_versioned("there").await.unwrap();
+    let offset = store.clock_offset().unwrap();
+    for trouble in PAGES {
+        let planted = |method: &str| {
+            server.calm();
+            server.trouble(method, "", trouble, usize::MAX);
+        };
+        planted("PUT");
+        let put = store.put_if_absent("new", BODY).await.unwrap();
+        assert!(matches!(put, PutOutcome::Unknown { .. }), "{trouble:?}: {put:?}");
+        let replaced = store.replace("there", BODY, &version).await.unwrap();
+        assert!(matches!(replaced, ReplaceOutcome::Unknown { .. }), "{trouble:?}: {replaced:?}");
+        assert_eq!(store.put("new", BODY).await.unwrap_err().kind, StoreErrorKind::Unreachable, "{trouble:?}");
+        planted("GET");
+        assert_eq!(store.list("", None, 9).await.unwrap_err().kind, StoreErrorKind::Unreachable, "{trouble:?}");
+        if !matches!(trouble, Trouble::Bare(200)) {
+            assert_eq!(store.get("there").await.unwrap_err().kind, StoreErrorKind::Unreachable, "{trouble:?}");
+        }
+        planted("POST");
+        let deleted = store.delete(&["there".to_owned()]).await.unwrap_err();
+        assert_eq!(deleted.kind, StoreErrorKind::Unreachable, "{trouble:?}: {deleted}");
+    }
+    let moved = (store.clock_offset().unwrap() - offset).abs();
+    assert!(moved < jiff::SignedDuration::from_hours(1), "a proxy's clock was believed");
+    server.calm();
+    assert_eq!(store.get("new").await.unwrap_err().kind, StoreErrorKind::NotFound);
+
+    for status in [200, 403, 404, 412] {
+        let key = format!("after{status}");
+        server.trouble("PUT", &key, Trouble::PageAfter(status), 9);
+        let put = store.put_if_absent(&key, BODY).await.unwrap();
+        assert!(matches!(put, PutOutcome::Unknown { .. }), "{status}: {put:?}");
+        assert_eq!(store.get(&key).await.unwrap(), BODY, "it did take effect");
+    }
+}
+
+/// Answers that are no HTTP, or stop in the middle of it.
+#[tokio::test]
+async fn answers_that_are_no_http_leave_doubt() {
+    for garbage in [
+        "\0\0 upstream reset \r\n\r\n",
+        "HTTP/1.0 garbage\r\n\r\n",
+        "HTTP/1.1 999999 What\r\n\r\n",
+        "HTTP/1.1 200",
+        "HTTP/1.1 200 OK\r\netag: \"x",
+        "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: nine\r\n\r\n",
+        "HTTP/1.1 403 Forbidden\r\ncontent-length: 500\r\n\r\n<Error><Code>AccessDenied",
+        "\x15\x03\x03\0\x02\x02\x28",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "RFB 003.008\n",
+        "\r\n\r\n\r\n",
+    ] {
+        let server = S3Server::start();
+        let endpoint = answering(garbage.to_owned());
+        let store = server.store_with(s3_server::settings(&endpoint, ""), Options::default()).await;
+        let put = store.put_if_absent("a", BODY).await.unwrap();
+        assert!(matches!(put, PutOutcome::Unknown { .. }), "{garbage:?}: {put:?}");
+        assert_eq!(store.clock_offset(), None, "{garbage:?}");
+    }
+}
+
+/// A page of a listing, as XML.
+fn page(inner: &str) -> String {
+    let body = format!("<ListBucketResult>{inner}</ListBucketResult>");
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// What is absent is only told by a listing that was read to its end.
+#[tokio::test]
+async fn a_listing_without_its_end_says_nothing_of_what_it_lacks() {
+    let shown = "<Contents><Key>a</Key><Size>1</Size><LastModified>2026-11-20T00:00:00.000Z</LastModified></Contents>";
+    for (inner, refused) in [
+        ("<IsTruncated>false</IsTruncated>", false),
+        ("<IsTruncated>false</IsTruncated><KeyCount>0</KeyCount>", false),
+        ("", true),
+        ("<KeyCount>0</KeyCount>", true),
+        ("<IsTruncated>true</IsTruncated>", true),
+        ("<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>", true),
+        ("<IsTruncated>false</IsTruncated><NextContinuationToken>t</NextContinuationToken>", true),
+        ("<NextContinuationToken>t</NextContinuationToken>", true),
+        (&format!("<IsTruncated>false</IsTruncated><KeyCount>3</KeyCount>{shown}"), true),
+        (&format!("<IsTruncated>false</IsTruncated><KeyCount>1</KeyCount>{shown}"), false),
+        (&format!("<IsTruncated>false</IsTruncated>{shown}"), false),
+    ] {
+        let server = S3Server::start();
+        let store = server.store_with(s3_server::settings(&answering(page(inner)), ""), Options::default()).await;
+        match list_all(&store, "").await {
+            Ok(objects) => assert!(!refused, "{inner}: {objects:?}"),
+            Err(e) => assert!(refused && e.kind == StoreErrorKind::Unreachable, "{inner}: {e}"),
+        }
+    }
+}
+
 /// A server that answers every request alike; it ends with the test.
 fn answering(answer: String) -> String {
     use std::io::{BufRead, BufReader, Read, Write};

@@ -66,13 +66,19 @@ pub struct Request {
 /// A way to misbehave.
 #[derive(Debug, Clone, Copy)]
 pub enum Trouble {
-    /// Answer this status, change nothing.
+    /// Answer this status with the error document that S3 has for it, change nothing.
     Status(u16),
+    /// Answer this status with a page, as a proxy or a captive portal does, change nothing.
+    Page(u16),
+    /// Do what is asked, then answer this status with a page.
+    PageAfter(u16),
+    /// Answer this status with no body at all, change nothing.
+    Bare(u16),
     /// Close the connection without an answer, change nothing.
     Hangup,
     /// Do what is asked, then close the connection without an answer.
     HangupAfter,
-    /// Do what is asked, then answer this status.
+    /// Do what is asked, then answer this status with the error document that S3 has for it.
     StatusAfter(u16),
     /// Answer the headers and half of the body, then close the connection.
     HalfBody,
@@ -261,13 +267,12 @@ async fn answer(
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
     let trouble = front.note(&request);
-    let status = |status: u16| hyper::Response::builder().status(status).body(Body::empty()).unwrap();
     match trouble {
-        Some(Trouble::Status(code)) => {
+        Some(trouble @ (Trouble::Status(_) | Trouble::Page(_) | Trouble::Bare(_))) => {
             // A client that is still sending would find the connection closed, and not see the answer.
             let mut body = request.into_body();
             while std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.is_some() {}
-            return Ok(status(code));
+            return Ok(instead(trouble));
         }
         Some(Trouble::Hangup) => return Err("hung up".into()),
         Some(Trouble::Delay(time)) => tokio::time::sleep(time).await,
@@ -275,7 +280,7 @@ async fn answer(
     }
     let answer = Service::call(&service, request).await.map_err(|e| format!("{e:?}"))?;
     match trouble {
-        Some(Trouble::StatusAfter(code)) => Ok(status(code)),
+        Some(trouble @ (Trouble::StatusAfter(_) | Trouble::PageAfter(_))) => Ok(instead(trouble)),
         Some(Trouble::HangupAfter) => Err("hung up".into()),
         Some(Trouble::HalfBody) => {
             let (head, body) = answer.into_parts();
@@ -287,6 +292,37 @@ async fn answer(
         _ => Ok(answer),
     }
 }
+
+/// The answer that is given instead of the server's own.
+fn instead(trouble: Trouble) -> hyper::Response<Body> {
+    let answer = |status: u16| hyper::Response::builder().status(status).header("date", PROXY_DATE);
+    match trouble {
+        Trouble::Status(status) | Trouble::StatusAfter(status) => {
+            let code = match status {
+                403 => "AccessDenied",
+                404 => "NoSuchKey",
+                409 => "ConditionalRequestConflict",
+                412 => "PreconditionFailed",
+                500 => "InternalError",
+                503 => "SlowDown",
+                507 => "XMinioStorageFull",
+                _ => panic!("no code is known for status {status}"),
+            };
+            let document = format!("<Error><Code>{code}</Code><Message>planted</Message></Error>");
+            let answer = hyper::Response::builder().status(status).header("content-type", "application/xml");
+            answer.body(Body::from(document)).unwrap()
+        }
+        Trouble::Page(status) | Trouble::PageAfter(status) => {
+            let answer = answer(status).header("content-type", "text/html; charset=utf-8").header("etag", "\"page\"");
+            answer.body(Body::from("<html><body>Please sign in</body></html>".to_owned())).unwrap()
+        }
+        Trouble::Bare(status) => answer(status).body(Body::empty()).unwrap(),
+        other => panic!("{other:?} is no answer"),
+    }
+}
+
+/// The clock of what is no store.
+pub const PROXY_DATE: &str = "Sat, 01 Jan 2000 00:00:00 GMT";
 
 /// s3s-fs, careful about conditional puts.
 struct Careful {

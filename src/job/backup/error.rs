@@ -51,7 +51,10 @@ pub enum BackupError {
     Append(#[from] AppendError),
     /// The store does not keep its promise.
     #[error("the store no longer refuses what it must refuse: {0}")]
-    Proof(#[from] ProofFailure),
+    Proof(ProofFailure),
+    /// No answer shows whether it does.
+    #[error("nothing is written before the store has shown that it keeps conditional writes apart: {0}")]
+    Unproved(ProofFailure),
     /// The local state.
     #[error("{0}")]
     Lock(#[from] LockError),
@@ -118,5 +121,16 @@ fn first(problem: Option<&Problem>) -> String {
         Some(Problem { path, kind: ProblemKind::Unreadable(why) }) => format!("{}: {why}", path.display()),
         Some(Problem { path, .. }) => path.display(),
         None => "not named".to_owned(),
+    }
+}
+
+impl From<ProofFailure> for BackupError {
+    /// A request that failed is no broken promise.
+    fn from(failure: ProofFailure) -> Self {
+        match failure.seen() {
+            Ok(failure) if failure.is_certain() => Self::Proof(failure),
+            Ok(failure) => Self::Unproved(failure),
+            Err(error) => Self::Store(error),
+        }
     }
 }

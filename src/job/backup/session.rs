@@ -325,3 +325,14 @@ fn found(gathered: &Gathered) -> emptiness::Found {
     let (content, unreadable) = (tally.content, tally.files.unreadable);
     emptiness::Found { content, unreadable, problem: tally.first_unread.clone() }
 }
+
+/// How many bytes the index objects of these packs have.
+pub(crate) fn indexes_len(repository: &Repository, packs: &[PackTable]) -> u64 {
+    let (mut bytes, mut rest) = (0, packs);
+    while !rest.is_empty() {
+        let (part, more) = rest.split_at(index::fitting(rest));
+        bytes += encode_index(&repository.keys, IndexId([0; IndexId::LEN]), Default::default(), part).len() as u64;
+        rest = more;
+    }
+    bytes
+}

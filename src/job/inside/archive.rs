@@ -63,6 +63,8 @@ impl Archive {
         let local = state_dir.map(|dir| Local::peek(env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(Local::last_view);
         let journal = reading_journal(&repository, env);
+        // Who knows nothing would take the end of a short listing for the journal's.
+        let reading = if known.is_some() { reading } else { Reading::Fresh };
         let read = async |known| match reading {
             Reading::Fresh => journal.read(known).await,
             Reading::Listed => journal.read_listed(known).await,
@@ -81,6 +83,11 @@ impl Archive {
         };
         let shelf = local.map(|local| local.shelf()).filter(|shelf| shelf.dir.is_dir());
         Ok(Self { repository, journal, view, rolled_back, damaged, shelf })
+    }
+
+    /// Why what it shows may not be all that there was, or is. A store that was rolled back comes first: somebody did that.
+    pub fn doubt(&self) -> Option<&JournalError> {
+        self.rolled_back.as_ref().or(self.damaged.as_ref())
     }
 
     /// Which role.

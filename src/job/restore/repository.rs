@@ -15,6 +15,7 @@ use crate::repo::crypto::Keys;
 use crate::repo::entry::{Entry, TreePath};
 use crate::repo::manifest::ManifestWalk;
 use crate::repo::reader::{Reader, RepoError};
+use crate::store::StoreErrorKind;
 
 /// One snapshot. Clones share what they know.
 #[derive(Debug, Clone)]
@@ -154,6 +155,8 @@ fn describe(error: &RepoError) -> SourceError {
     let kind = match error {
         RepoError::Store(e) if e.is_not_found() => SourceErrorKind::Gone,
         RepoError::Missing(_) => SourceErrorKind::Gone,
+        // A bad sector under one object; the others may be whole.
+        RepoError::Store(e) if e.kind == StoreErrorKind::DiskFault => SourceErrorKind::Damaged,
         RepoError::Store(_) => SourceErrorKind::Unavailable,
         RepoError::Pack { .. } | RepoError::Index { .. } | RepoError::Content { .. } | RepoError::Manifest { .. } => {
             SourceErrorKind::Damaged

@@ -95,7 +95,9 @@ async fn read(repository: &Repository, table: PackTable, progress: &Progress) ->
     // One byte more than there should be shows that there is more.
     let object = match repository.store.get_range(&names::pack(repository.role(), table.id), 0..len + 1).await {
         Ok(object) => object,
-        Err(error) if error.kind == StoreErrorKind::NotFound || error.kind == StoreErrorKind::Other => {
+        Err(error)
+            if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::DiskFault | StoreErrorKind::Other) =>
+        {
             return Ok(vec![Trouble::Whole(object_trouble(error)?)]);
         }
         Err(error) => return Err(error.into()),

@@ -267,7 +267,7 @@ impl Store for Hanging {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true, replace: true }
+        Capabilities { put_if_absent: true, replace: true, is_bounded: false }
     }
 
     async fn put(&self, _: &str, _: Bytes) -> Result<(), StoreError> {

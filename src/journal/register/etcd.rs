@@ -10,7 +10,7 @@ use etcd_client::{Compare, CompareOp, ResponseHeader, Txn, TxnOp, TxnOpResponse}
 
 use super::{Reading, Register, RegisterError, Registers, Swapped};
 use crate::config::EtcdSettings;
-use crate::etcd::{EtcdError, Pool};
+use crate::etcd::{EtcdError, Pool, RESOURCE_EXHAUSTED};
 use crate::ids::ClusterId;
 
 /// The registers below an etcd's prefix.
@@ -69,9 +69,19 @@ impl Register for EtcdRegister {
                 .or_else([TxnOp::get(key, None)]);
             async move { client.txn(txn).await }
         });
-        let answer = match asked.await? {
-            Ok(answer) => answer,
-            Err(why) => return Ok(Swapped::Unknown { why }),
+        let answer = match asked.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(why)) => return Ok(Swapped::Unknown { why }),
+            // Etcd says this also of the very change that used its space up, and keeps that.
+            Err(error @ EtcdError::Refused { code: RESOURCE_EXHAUSTED, .. }) => {
+                return Ok(match self.read().await {
+                    Ok(Reading { value, .. }) if value.as_ref() == Some(&new) => Swapped::Yes,
+                    Ok(Reading { value, .. }) if value.as_ref() == old => return Err(error.into()),
+                    Ok(Reading { value, .. }) => Swapped::No(value),
+                    Err(_) => Swapped::Unknown { why: error.to_string() },
+                });
+            }
+            Err(error) => return Err(error.into()),
         };
         if answer.succeeded() {
             return Ok(Swapped::Yes);

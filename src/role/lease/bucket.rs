@@ -50,48 +50,65 @@ impl BucketLease {
         Ok((found, asked))
     }
 
-    /// Writes `paper` over `expected`, or anew.
-    async fn write(&mut self, expected: Option<Version>, paper: Paper) -> Result<Reply, StoreError> {
+    /// Writes `paper` over `expected`, or anew. `None`: the object is another one than expected.
+    async fn write(&mut self, expected: Option<Version>, paper: Paper) -> Result<Option<Reply>, StoreError> {
         let grant = Grant { asked: self.env.clock.moment(), ttl: paper.ttl() };
         let body = Bytes::from(serde_json::to_vec(&paper).expect("plain data becomes JSON"));
-        let version = match &expected {
+        let (version, doubt) = match &expected {
             None => match self.store.put_if_absent(&self.key, body.clone()).await? {
                 // The version has to be looked up; and whoever does not know looks, too.
-                PutOutcome::Created | PutOutcome::Unknown { .. } => None,
-                PutOutcome::Exists => return Ok(LOST_RACE),
+                PutOutcome::Created => (None, None),
+                PutOutcome::Unknown { why } => (None, Some(why)),
+                PutOutcome::Exists => return Ok(None),
             },
             Some(expected) => match self.store.replace(&self.key, body.clone(), expected).await? {
-                ReplaceOutcome::Replaced(version) => Some(version),
-                ReplaceOutcome::Changed => return Ok(LOST_RACE),
-                ReplaceOutcome::Unknown { .. } => None,
+                ReplaceOutcome::Replaced(version) => (Some(version), None),
+                ReplaceOutcome::Changed => return Ok(None),
+                ReplaceOutcome::Unknown { why } => (None, Some(why)),
             },
         };
         let version = match version {
             Some(version) => version,
             None => match self.store.get_versioned(&self.key).await {
                 Ok((there, version)) if there == body => version,
-                Ok(_) => return Ok(LOST_RACE),
-                Err(e) if e.is_not_found() => return Ok(Reply::Unknown { why: "the lease object is gone".to_owned() }),
+                // It was not answered, and has done nothing yet.
+                Ok((_, version)) if Some(&version) == expected.as_ref() => {
+                    return Ok(Some(Reply::Unknown { why: doubt.unwrap_or_else(|| CHANGES.to_owned()) }));
+                }
+                Ok(_) => return Ok(None),
+                Err(e) if e.is_not_found() => {
+                    let why = doubt.unwrap_or_else(|| "the lease object is gone".to_owned());
+                    return Ok(Some(Reply::Unknown { why }));
+                }
                 Err(e) => return Err(e),
             },
         };
         self.held = Some((paper, version));
-        Ok(Reply::Held(grant))
+        Ok(Some(Reply::Held(grant)))
     }
 
     async fn try_ask(&mut self) -> Result<Reply, StoreError> {
-        if let Some((paper, version)) = self.held.take() {
-            let reply = self.write(Some(version), paper.renewed()).await?;
-            if reply != LOST_RACE {
-                return Ok(reply);
-            }
+        if let Some((paper, version)) = self.held.take()
+            && let Some(reply) = self.write(Some(version), paper.renewed()).await?
+        {
+            return Ok(reply);
         }
         let (found, asked) = self.find().await?;
-        match step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
-            Step::Create(paper) => self.write(None, paper).await,
-            Step::Replace(version, paper) => self.write(Some(version), paper).await,
-            Step::Leave { by, alive } => Ok(Reply::Taken { by, alive }),
+        let written = match step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
+            Step::Create(paper) => self.write(None, paper).await?,
+            Step::Replace(version, paper) => self.write(Some(version), paper).await?,
+            Step::Leave { by, alive } => return Ok(Reply::Taken { by, alive }),
+        };
+        if let Some(reply) = written {
+            return Ok(reply);
         }
+        // Another process wrote at the same time, or an earlier request of this one arrived late: what is there tells. Only another
+        // process's paper is a reason to say that another process has the lease.
+        let (found, asked) = self.find().await?;
+        Ok(match step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
+            Step::Leave { by, alive } => Reply::Taken { by, alive },
+            Step::Create(_) | Step::Replace(..) => Reply::Unknown { why: CHANGES.to_owned() },
+        })
     }
 
     async fn try_look(&mut self) -> Result<Option<Found<Version>>, StoreError> {
@@ -99,8 +116,8 @@ impl BucketLease {
     }
 }
 
-/// Another process wrote at the same time; the next look tells who.
-const LOST_RACE: Reply = Reply::Taken { by: None, alive: false };
+/// Said of an ask that nobody is seen to have won.
+const CHANGES: &str = "the lease object changed while it was asked for";
 
 #[async_trait]
 impl LeaseService for BucketLease {
@@ -266,6 +283,42 @@ mod tests {
         }
         let distinct: std::collections::HashSet<_> = seen.iter().collect();
         assert_eq!(distinct.len(), seen.len());
+    }
+
+    /// Puts of the lease without an answer: nobody else's paper is seen, so nobody else is said to have it.
+    #[tokio::test]
+    async fn a_put_without_an_answer_is_unknown_and_no_other_holder() {
+        use crate::store::faulty::{Fault, Faulty, Plan};
+        for fault in [Fault::LostRequest, Fault::Refused] {
+            for is_first in [true, false] {
+                let Pair { leases: [mut one, mut two], store, clocks } = pair();
+                if !is_first {
+                    assert_eq!(says(&two.ask().await), "held");
+                    two.release().await;
+                }
+                // A look, and then the write.
+                let plan = Plan::exactly([(1, fault), (4, fault)]);
+                one.store = Arc::new(Faulty::new(Arc::new(store.clone()), plan));
+                for _ in 0..2 {
+                    assert!(says(&one.ask().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
+                }
+                assert_eq!(says(&one.ask().await), "held");
+                clocks[0].advance(TTL / 3);
+                // So with a renewal.
+                one.store = Arc::new(Faulty::new(Arc::new(store.clone()), Plan::exactly([(0, fault)])));
+                assert!(says(&one.ask().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
+                assert_eq!(says(&one.ask().await), "held");
+                assert_eq!(says(&two.ask().await), "node1", "whose paper is seen is named");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_put_that_worked_without_an_answer_holds() {
+        use crate::store::faulty::{Fault, Faulty, Plan};
+        let Pair { leases: [mut one, _], store, .. } = pair();
+        one.store = Arc::new(Faulty::new(Arc::new(store), Plan::exactly([(1, Fault::LostAnswer)])));
+        assert_eq!(says(&one.ask().await), "held");
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 //! What a server answers as evidence. An answer is a yes or a no, whatever it says; where none came (refused, too slow,
-//! TLS that cannot be trusted, an answer that breaks off) it cannot be told.
+//! TLS that cannot be trusted, an answer that breaks off, a gateway's own word) it cannot be told.
 
 use std::future::poll_fn;
 use std::path::Path;
@@ -17,6 +17,10 @@ use crate::http::{self, chain};
 /// How much of a body is read to find a text in. Pages that say who is active are short, and one without an end must not
 /// fill the memory.
 const BODY_MAX: usize = 64 * 1024;
+
+/// Statuses of a gateway whose server did not answer, and of one that wants somebody to sign in first: the server that was asked has said
+/// nothing. A 503 is what such servers say of themselves when they are not the primary.
+const GATEWAYS: [u16; 4] = [407, 502, 504, 511];
 
 /// What is asked, and which answer is a yes.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +51,8 @@ async fn judge(question: Question<'_>, response: Response<Incoming>) -> Result<(
     };
     if !matches {
         let redirect = response.status().is_redirection();
-        return Ok((Answer::No, Detail::OtherStatus { status, wanted: wanted(question.status), redirect }));
+        let answer = if GATEWAYS.contains(&status) { Answer::Unknown } else { Answer::No };
+        return Ok((answer, Detail::OtherStatus { status, wanted: wanted(question.status), redirect }));
     }
     let Some(text) = question.body else { return Ok((Answer::Yes, Detail::Answered { status, body: false })) };
     let mut body = response.into_body();

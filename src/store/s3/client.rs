@@ -10,7 +10,10 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::interceptors::{
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextRef,
+};
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
@@ -20,9 +23,12 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::BoxError;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
-use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, OrchestratorError};
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use jiff::SignedDuration;
 use rustls::RootCertStore;
@@ -31,7 +37,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::config::StoreSettings;
 use crate::env::Env;
-use crate::store::s3::error::is_bad_certificate;
+use crate::store::s3::error::{is_bad_certificate, is_error_document};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may take. A server in another continent answers in a third of a second; what takes ten times as
@@ -66,6 +72,30 @@ pub(super) fn timeouts(bytes: u64) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(attempt_timeout(bytes)).build()
 }
 
+/// An HTTP client that takes `Date` off what does not look like a store's answer, before the SDK learns from it what time to sign requests
+/// with: by the clock of a proxy the store would refuse them.
+#[derive(Debug)]
+struct WithoutForeignDates<T>(T);
+
+impl HttpClient for WithoutForeignDates<SharedHttpClient> {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(WithoutForeignDates(self.0.http_connector(settings, components)))
+    }
+}
+
+impl HttpConnector for WithoutForeignDates<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            let mut answer = answer.await?;
+            if !looks_like_a_stores(&answer) {
+                answer.headers_mut().remove("date");
+            }
+            Ok(answer)
+        })
+    }
+}
+
 /// A client for `settings`; `clock` learns the server's time from each of its answers.
 pub(super) async fn connect(
     settings: &StoreSettings,
@@ -91,7 +121,7 @@ pub(super) async fn connect(
         .behavior_version(BehaviorVersion::latest())
         .region(region)
         .credentials_provider(credentials)
-        .http_client(http_client)
+        .http_client(SharedHttpClient::new(WithoutForeignDates(http_client)))
         .force_path_style(settings.path_style.unwrap_or(settings.endpoint.is_some()))
         .timeout_config(timeouts(0))
         .retry_config(retries)
@@ -100,10 +130,17 @@ pub(super) async fn connect(
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(ClockInterceptor { clock, env: env.clone() });
     let config = match &settings.endpoint {
-        Some(endpoint) => config.endpoint_url(endpoint),
+        Some(endpoint) => config.endpoint_url(with_final_slash(endpoint)),
         None => config,
     };
     Ok(Client::from_conf(config.build()))
+}
+
+/// An endpoint with a path ends in a slash: the SDK would put the bucket's name right behind the path.
+fn with_final_slash(endpoint: &str) -> String {
+    let endpoint = endpoint.trim_end_matches('/');
+    let has_path = endpoint.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+    if has_path { format!("{endpoint}/") } else { endpoint.to_owned() }
 }
 
 /// One HTTP client for the store and one for the providers of credentials, which need TLS even when the store does not.
@@ -199,7 +236,8 @@ impl ClassifyRetry for NotBadCertificates {
     }
 }
 
-/// Reads `Date` off each answer, refusals included.
+/// Reads `Date` off each answer of the store's, refusals included, and refuses what is no answer of a store's although its status says
+/// success.
 #[derive(Debug)]
 struct ClockInterceptor {
     clock: ServerClock,
@@ -218,13 +256,59 @@ impl Intercept for ClockInterceptor {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date");
+        let response = context.response();
+        // The SDK takes every 200 for the success of a put, and a captive portal's page for an object's content.
+        if response.status().is_success() && is_page(response) {
+            return Err("a page for browsers".into());
+        }
+        Ok(())
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        // A proxy has a clock of its own.
+        if !is_of_a_store(response, context.output_or_error().is_ok()) {
+            return Ok(());
+        }
+        let date = response.headers().get("date");
         if let Some(date) = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok()) {
             let offset = date.timestamp().duration_since(self.env.clock.now());
             *self.clock.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
         }
         Ok(())
     }
+}
+
+/// Whether it is a page for browsers. Objects of a repository are never stored as such; a server that says so of answers without a
+/// body has headers of S3 beside it.
+fn is_page(response: &HttpResponse) -> bool {
+    let headers = response.headers();
+    let kind = headers.get("content-type").unwrap_or_default().to_ascii_lowercase();
+    let is_html = kind.starts_with("text/html") || kind.starts_with("application/xhtml");
+    is_html && !headers.iter().any(|(name, _)| name.starts_with("x-amz"))
+}
+
+/// Whether its headers are a store's, as far as they tell before there is a body.
+fn looks_like_a_stores(response: &HttpResponse) -> bool {
+    let headers = response.headers();
+    let is_xml = headers.get("content-type").is_some_and(|kind| kind.contains("xml"));
+    !is_page(response) && (is_xml || headers.get("etag").is_some() || headers.get("x-amz-request-id").is_some())
+}
+
+/// Whether a store gave this answer: a refusal with an S3 error document, or a success with what a store puts on it.
+fn is_of_a_store(response: &HttpResponse, is_understood: bool) -> bool {
+    let body = response.body().bytes().unwrap_or_default();
+    if !response.status().is_success() {
+        return is_error_document(body);
+    }
+    let headers = response.headers();
+    // A body that was understood is one of the S3 documents.
+    is_understood && (!body.is_empty() || headers.get("etag").is_some() || headers.get("x-amz-request-id").is_some())
 }
 
 #[cfg(test)]
@@ -238,6 +322,18 @@ mod tests {
         assert!(check_certificates(garbage).unwrap_err().starts_with("not a certificate"));
         let torn = b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n";
         assert!(check_certificates(torn).unwrap_err().starts_with("not PEM"));
+    }
+
+    #[test]
+    fn an_endpoint_with_a_path_ends_in_a_slash() {
+        for (written, used) in [
+            ("https://s3.example.net", "https://s3.example.net"),
+            ("https://s3.example.net/", "https://s3.example.net"),
+            ("https://s3.example.net/storage/v1/s3", "https://s3.example.net/storage/v1/s3/"),
+            ("http://[::1]:9000/storage/v1/s3//", "http://[::1]:9000/storage/v1/s3/"),
+        ] {
+            assert_eq!(with_final_slash(written), used);
+        }
     }
 
     #[test]

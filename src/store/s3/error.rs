@@ -1,12 +1,14 @@
-//! What the many S3 servers answer, as kinds. The decisions are pure functions of status and code.
+//! What the many S3 servers answer, as kinds. What an answer shows is decided in [`crate::store::answer`]; here is what the SDK makes of it.
 
 use std::error::Error;
 use std::fmt::Debug;
 use std::{io, iter};
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use crate::store::answer::{Answer, WriteAnswer};
 use crate::store::{PutOutcome, ReplaceOutcome, StoreError, StoreErrorKind};
 
 /// What is left of an SDK's error.
@@ -17,28 +19,30 @@ pub(super) struct Failure {
     pub(super) status: Option<u16>,
     /// The server's error code.
     pub(super) code: Option<String>,
+    /// The answer had no body.
+    pub(super) is_bare: bool,
+    /// The request was certainly not sent.
+    pub(super) is_unsent: bool,
     pub(super) detail: String,
 }
+
+/// The most that is told of an answer that is not the store's.
+const PAGE_CHARS_MAX: usize = 80;
 
 impl<E> From<SdkError<E, HttpResponse>> for Failure
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     fn from(e: SdkError<E, HttpResponse>) -> Self {
-        let status = e.raw_response().map(|r| r.status().as_u16());
-        let code = e.as_service_error().and_then(|e| e.code()).map(str::to_owned);
-        let kind = match &e {
-            SdkError::ConstructionFailure(_) => StoreErrorKind::Invalid,
-            // Without credentials the SDK does not even try.
-            SdkError::DispatchFailure(d) if d.as_connector_error().is_some_and(|e| is_bad_certificate(e)) => {
-                StoreErrorKind::Invalid
-            }
-            SdkError::DispatchFailure(d) if !d.is_io() && !d.is_timeout() && d.as_other().is_none() => {
-                StoreErrorKind::Denied
-            }
-            SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => StoreErrorKind::Unreachable,
-            _ => classify(status, code.as_deref()),
-        };
+        let response = e.raw_response();
+        let status = response.map(|r| r.status().as_u16());
+        let body = response.map(|r| r.body().bytes());
+        let is_bare = body.is_some_and(|body| body.is_some_and(<[u8]>::is_empty));
+        // The SDK gives an empty 404 a code that the server never said.
+        let code = e.as_service_error().and_then(|e| e.code()).filter(|_| !is_bare).map(str::to_owned);
+        let answer = Answer { status, code: code.as_deref(), is_bare };
+        let unsent = unsent(&e);
+        let kind = unsent.unwrap_or_else(|| answer.kind());
         let detail = match e.as_service_error().and_then(|e| e.message()) {
             Some(message) => {
                 let code = code.as_deref().map(|c| format!("{c}: ")).unwrap_or_default();
@@ -47,24 +51,75 @@ where
             }
             None => match (&code, status) {
                 (Some(code), Some(status)) => format!("{code}, status {status}"),
+                (None, Some(status)) => page(status, body.flatten(), &words(&e)),
                 _ => words(&e),
             },
         };
-        Self { kind, status, code, detail }
+        Self { kind, status, code, is_bare, is_unsent: unsent.is_some(), detail }
     }
+}
+
+/// The kind of an error because of which a request was certainly not sent.
+fn unsent<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -> Option<StoreErrorKind> {
+    match error {
+        SdkError::ConstructionFailure(_) => Some(StoreErrorKind::Invalid),
+        SdkError::DispatchFailure(d) => {
+            let connector = d.as_connector_error()?;
+            if is_bad_certificate(connector) {
+                return Some(StoreErrorKind::Invalid);
+            }
+            // Without credentials the SDK does not even try. A provider of them that does not answer is something else.
+            let credentials = causes(connector).find_map(|e| e.downcast_ref::<CredentialsError>())?;
+            Some(match credentials {
+                CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
+                    StoreErrorKind::Denied
+                }
+                _ => StoreErrorKind::Unreachable,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// What is told of an answer that has no S3 error document.
+fn page(status: u16, body: Option<&[u8]>, words: &str) -> String {
+    let text = String::from_utf8_lossy(body.unwrap_or_default());
+    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(PAGE_CHARS_MAX).collect();
+    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let said = match status {
+        200..300 => words.to_owned(),
+        _ if text.is_empty() => "nothing in it".to_owned(),
+        _ => format!("{text:?}"),
+    };
+    format!("status {status}, and the answer is not an S3 store's: {said}")
+}
+
+/// Whether an answer's body is an S3 error document.
+pub(super) fn is_error_document(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    let mut text = text.trim_start_matches('\u{feff}').trim_start();
+    if text.starts_with("<?xml") {
+        text = text.split_once("?>").map_or("", |(_, rest)| rest).trim_start();
+    }
+    let root = text.strip_prefix("<Error").is_some_and(|rest| rest.starts_with(['>', ' ', '\n', '\r', '\t']));
+    root && text.contains("<Code>")
 }
 
 /// What an error says, and what it was made of, each once.
 fn words(error: &(dyn Error + 'static)) -> String {
-    let mut words: Vec<String> = iter::successors(Some(error), |e| behind(*e)).map(ToString::to_string).collect();
+    let mut words: Vec<String> = causes(error).map(ToString::to_string).collect();
     words.dedup();
     words.join(": ")
 }
 
 /// Whether the server's certificate was refused: by an unknown authority, for another host, out of date.
 pub(super) fn is_bad_certificate(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|e| matches!(e.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
+}
+
+/// An error, and what it was made of.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |e| behind(*e))
-        .any(|e| matches!(e.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
 }
 
 /// What an error was made of. One of `io` does not name what it carries as its source, only what is behind that.
@@ -75,45 +130,13 @@ fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stat
     }
 }
 
-/// The kind of an answer. Codes come first: statuses are less exact.
-fn classify(status: Option<u16>, code: Option<&str>) -> StoreErrorKind {
-    if let Some(kind) = code.and_then(classify_code) {
-        return kind;
-    }
-    match status {
-        Some(401 | 403) => StoreErrorKind::Denied,
-        Some(404) => StoreErrorKind::NotFound,
-        Some(501) => StoreErrorKind::Unsupported,
-        Some(507) => StoreErrorKind::NoSpace,
-        Some(408 | 409 | 429 | 500..) => StoreErrorKind::Unreachable,
-        Some(300..) => StoreErrorKind::Invalid,
-        // No answer, or a success that could not be read.
-        Some(_) | None => StoreErrorKind::Unreachable,
-    }
-}
-
-/// What a code says by itself, where it says anything.
-pub(super) fn classify_code(code: &str) -> Option<StoreErrorKind> {
-    Some(match code {
-        "NoSuchBucket" => StoreErrorKind::NoSuchStore,
-        "NoSuchKey" => StoreErrorKind::NotFound,
-        "AccessDenied" | "ExpiredToken" | "InvalidToken" => StoreErrorKind::Denied,
-        // Ceph, MinIO, Wasabi.
-        "QuotaExceeded" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" | "InsufficientCapacity" => {
-            StoreErrorKind::NoSpace
-        }
-        "NotImplemented" => StoreErrorKind::Unsupported,
-        // 403, but no permission would mend it.
-        "RequestTimeTooSkewed" => StoreErrorKind::Invalid,
-        // The first is a 400 on AWS, when the body did not come in time.
-        "RequestTimeout" | "SlowDown" | "Throttling" | "InternalError" | "ServiceUnavailable" => {
-            StoreErrorKind::Unreachable
-        }
-        _ => return None,
-    })
-}
-
 impl Failure {
+    /// A download that broke off in its body, each time.
+    pub(super) fn broken_off(detail: String) -> Self {
+        let kind = StoreErrorKind::Unreachable;
+        Self { kind, status: None, code: None, is_bare: false, is_unsent: false, detail }
+    }
+
     pub(super) fn about(self, store: &str, key: Option<&str>) -> StoreError {
         StoreError::new(self.kind, store, key, self.detail)
     }
@@ -128,40 +151,29 @@ impl Failure {
 
     /// What a conditional put came to that was not answered by success.
     pub(super) fn into_outcome(self, store: &str, key: &str) -> Result<PutOutcome, StoreError> {
-        Ok(match self.into_refusal(store, key)? {
-            Refusal::Condition => PutOutcome::Exists,
-            Refusal::Doubt { why } => PutOutcome::Unknown { why },
-        })
+        match self.of_write() {
+            WriteAnswer::ConditionFailed => Ok(PutOutcome::Exists),
+            WriteAnswer::Refused(kind) => Err(StoreError::new(kind, store, Some(key), self.detail)),
+            // A put makes what is not there: then it is not the answer to this one.
+            WriteAnswer::NoSuchKey | WriteAnswer::Doubt => Ok(PutOutcome::Unknown { why: self.detail }),
+        }
     }
 
     /// The same for a replace, which needs the object to be there.
     pub(super) fn into_replace_outcome(self, store: &str, key: &str) -> Result<ReplaceOutcome, StoreError> {
-        if self.kind == StoreErrorKind::NotFound {
-            return Ok(ReplaceOutcome::Changed);
-        }
-        Ok(match self.into_refusal(store, key)? {
-            Refusal::Condition => ReplaceOutcome::Changed,
-            Refusal::Doubt { why } => ReplaceOutcome::Unknown { why },
-        })
-    }
-
-    /// Only what certainly changed nothing, whatever the object is, is an error.
-    fn into_refusal(self, store: &str, key: &str) -> Result<Refusal, StoreError> {
-        match (self.status, self.kind) {
-            (Some(412), _) => Ok(Refusal::Condition),
-            // 409 on AWS: another conditional put was in the way. 5xx, timeouts, broken connections: who knows.
-            (_, StoreErrorKind::Unreachable | StoreErrorKind::Other) => Ok(Refusal::Doubt { why: self.detail }),
-            _ => Err(self.about_bucket(store, Some(key))),
+        match self.of_write() {
+            WriteAnswer::ConditionFailed | WriteAnswer::NoSuchKey => Ok(ReplaceOutcome::Changed),
+            WriteAnswer::Refused(kind) => Err(StoreError::new(kind, store, Some(key), self.detail)),
+            WriteAnswer::Doubt => Ok(ReplaceOutcome::Unknown { why: self.detail }),
         }
     }
-}
 
-/// Why a conditional put did not succeed.
-enum Refusal {
-    /// The condition did not hold.
-    Condition,
-    /// It cannot be told.
-    Doubt { why: String },
+    fn of_write(&self) -> WriteAnswer {
+        if self.is_unsent && self.kind != StoreErrorKind::Unreachable {
+            return WriteAnswer::Refused(self.kind);
+        }
+        Answer { status: self.status, code: self.code.as_deref(), is_bare: self.is_bare }.of_write()
+    }
 }
 
 #[cfg(test)]
@@ -169,8 +181,15 @@ mod tests {
     use super::*;
 
     fn failure(status: u16, code: Option<&str>) -> Failure {
-        let kind = classify(Some(status), code);
-        Failure { kind, status: Some(status), code: code.map(str::to_owned), detail: String::new() }
+        let answer = Answer { status: Some(status), code, is_bare: code.is_none() };
+        Failure {
+            kind: answer.kind(),
+            status: Some(status),
+            code: code.map(str::to_owned),
+            is_bare: answer.is_bare,
+            is_unsent: false,
+            detail: String::new(),
+        }
     }
 
     #[test]
@@ -187,40 +206,42 @@ mod tests {
         let outcome = |status, code| failure(status, code).into_outcome("s3://b/", "k").map_err(|e| e.kind);
         let unknown = Ok(PutOutcome::Unknown { why: String::new() });
         assert_eq!(outcome(412, Some("PreconditionFailed")), Ok(PutOutcome::Exists));
-        assert_eq!(outcome(412, None), Ok(PutOutcome::Exists));
-        for (status, code) in [
-            (409, Some("ConditionalRequestConflict")),
-            (500, Some("InternalError")),
-            (502, None),
-            (503, Some("SlowDown")),
-            (504, None),
-            (429, None),
-            (400, Some("RequestTimeout")),
-            (200, None),
-        ] {
+        assert_eq!(outcome(403, Some("AccessDenied")), Err(StoreErrorKind::Denied));
+        for (status, code) in [(404, Some("NoSuchKey")), (404, None), (403, None), (200, None), (503, Some("SlowDown"))]
+        {
             assert_eq!(outcome(status, code), unknown, "{status} {code:?}");
         }
-        assert_eq!(outcome(403, Some("AccessDenied")), Err(StoreErrorKind::Denied));
-        assert_eq!(outcome(404, Some("NoSuchBucket")), Err(StoreErrorKind::NoSuchStore));
-        assert_eq!(outcome(404, None), Err(StoreErrorKind::NoSuchStore));
-        assert_eq!(outcome(507, None), Err(StoreErrorKind::NoSpace));
-        assert_eq!(outcome(403, Some("QuotaExceeded")), Err(StoreErrorKind::NoSpace));
-        assert_eq!(outcome(501, Some("NotImplemented")), Err(StoreErrorKind::Unsupported));
-        assert_eq!(outcome(400, Some("InvalidRequest")), Err(StoreErrorKind::Invalid));
-        assert_eq!(outcome(403, Some("RequestTimeTooSkewed")), Err(StoreErrorKind::Invalid));
     }
 
     #[test]
     fn a_replace_finds_the_object_changed_also_when_it_is_gone() {
         let outcome = |status, code| failure(status, code).into_replace_outcome("s3://b/", "k").map_err(|e| e.kind);
-        for (status, code) in [(412, Some("PreconditionFailed")), (412, None), (404, Some("NoSuchKey")), (404, None)] {
+        for (status, code) in [(412, Some("PreconditionFailed")), (412, None), (404, Some("NoSuchKey"))] {
             assert_eq!(outcome(status, code), Ok(ReplaceOutcome::Changed), "{status} {code:?}");
         }
-        for (status, code) in [(409, Some("ConditionalRequestConflict")), (500, None), (503, Some("SlowDown"))] {
+        for (status, code) in [(404, None), (500, None), (503, Some("SlowDown"))] {
             assert_eq!(outcome(status, code), Ok(ReplaceOutcome::Unknown { why: String::new() }), "{status} {code:?}");
         }
         assert_eq!(outcome(404, Some("NoSuchBucket")), Err(StoreErrorKind::NoSuchStore));
-        assert_eq!(outcome(403, Some("AccessDenied")), Err(StoreErrorKind::Denied));
-        assert_eq!(outcome(501, Some("NotImplemented")), Err(StoreErrorKind::Unsupported));
+    }
+
+    #[test]
+    fn an_error_document_is_told_from_a_page() {
+        for document in [
+            "<Error><Code>AccessDenied</Code></Error>",
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>\n  <Code>NoSuchKey</Code></Error>",
+            "\u{feff}<Error xmlns=\"x\"><Code>x</Code></Error>",
+        ] {
+            assert!(is_error_document(document.as_bytes()), "{document}");
+        }
+        for page in
+            ["", "<html><Code>x</Code></html>", "<Errors><Code>x</Code></Errors>", "<Error></Error>", "{}", "\u{0}"]
+        {
+            assert!(!is_error_document(page.as_bytes()), "{page}");
+        }
+        assert_eq!(
+            page(407, Some(b"<html>\n  Proxy\x1b[2J"), ""),
+            "status 407, and the answer is not an S3 store's: \"<html> Proxy?[2J\""
+        );
     }
 }

@@ -60,7 +60,9 @@ impl S3Store {
             .send()
             .await;
         match completed.map_err(Failure::from) {
-            Ok(_) => Ok(()),
+            // A success of the store's names what it made.
+            Ok(done) if done.e_tag.is_some() || self.has_size(key, body.len()).await => Ok(()),
+            Ok(_) => Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(key), super::NO_ETAG)),
             // A retry after the success whose answer was lost finds the upload gone; then the object is there.
             Err(f) if f.code.as_deref() == Some("NoSuchUpload") && self.has_size(key, body.len()).await => Ok(()),
             Err(f) => Err(f.about_bucket(&self.name, Some(key))),
@@ -83,6 +85,9 @@ impl S3Store {
         let sent = part.config_override(aws_sdk_s3::config::Builder::new().timeout_config(timeouts)).send().await;
         let UploadPartOutput { e_tag, checksum_crc32_c, .. } =
             sent.map_err(|e| Failure::from(e).about_bucket(&self.name, Some(key)))?;
+        if e_tag.is_none() {
+            return Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(key), super::NO_ETAG));
+        }
         Ok(CompletedPart::builder().part_number(number).set_e_tag(e_tag).set_checksum_crc32_c(checksum_crc32_c).build())
     }
 

@@ -1,0 +1,200 @@
+//! What the answer to a request shows. Pure: status and error code in, meaning out.
+//!
+//! The invariant that lives here: a conditional write is called refused only where the answer is positively known to be the store's own
+//! definite refusal, which is a status together with an error code of the list below. Everything else leaves doubt: no answer, an answer that
+//! is no HTTP, a page of a proxy, a code that the list does not have. A write that is in doubt may have taken effect, and a
+//! read that is in doubt has not shown that an object is absent.
+
+use super::StoreErrorKind;
+
+/// What came back for one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// The HTTP status; `None`: no answer, or one that is no HTTP.
+    pub status: Option<u16>,
+    /// The code in the S3 error document that is the answer's body; `None`: the body is none.
+    pub code: Option<&'a str>,
+    /// The answer has no body at all.
+    pub is_bare: bool,
+}
+
+/// What the answer to a conditional write shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteAnswer {
+    /// The condition did not hold; nothing was written.
+    ConditionFailed,
+    /// There is no such object; nothing was written.
+    NoSuchKey,
+    /// A definite refusal; nothing was written.
+    Refused(StoreErrorKind),
+    /// It cannot be told whether something was written.
+    Doubt,
+}
+
+impl Answer<'_> {
+    /// What a conditional write that was answered so came to. A success is not asked here.
+    pub fn of_write(self) -> WriteAnswer {
+        #[cfg(feature = "planted")]
+        if crate::planted::is(crate::planted::Bug::UnrecognisedIsDefinite) && self.is_unrecognised() {
+            return WriteAnswer::Refused(StoreErrorKind::Denied);
+        }
+        match (self.status, self.code) {
+            // No proxy evaluates the condition, and some servers send no document with this one.
+            (Some(412), Some("PreconditionFailed")) => WriteAnswer::ConditionFailed,
+            (Some(412), None) if self.is_bare => WriteAnswer::ConditionFailed,
+            (Some(404), Some("NoSuchKey")) => WriteAnswer::NoSuchKey,
+            (Some(300..), Some(code)) => match classify_code(code) {
+                // Temporary troubles are told before or after the effect, who knows.
+                None | Some(StoreErrorKind::Unreachable | StoreErrorKind::NotFound) => WriteAnswer::Doubt,
+                Some(kind) => WriteAnswer::Refused(kind),
+            },
+            _ => WriteAnswer::Doubt,
+        }
+    }
+
+    /// The kind of error that an idempotent call ends with which was answered so. Codes come first: statuses are less exact, and without
+    /// an S3 error document they are not the store's word: a proxy answers 403 and 404 as well.
+    pub fn kind(self) -> StoreErrorKind {
+        let Some(code) = self.code else { return StoreErrorKind::Unreachable };
+        if let Some(kind) = classify_code(code) {
+            return kind;
+        }
+        match self.status {
+            Some(401 | 403) => StoreErrorKind::Denied,
+            Some(501) => StoreErrorKind::Unsupported,
+            Some(507) => StoreErrorKind::NoSpace,
+            // 404: with another code it does not say that the object is absent.
+            Some(404 | 408 | 409 | 429 | 500..) | None => StoreErrorKind::Unreachable,
+            Some(300..) => StoreErrorKind::Invalid,
+            // A success that could not be read.
+            Some(_) => StoreErrorKind::Unreachable,
+        }
+    }
+
+    /// Whether nothing in it shows that the store gave it.
+    pub fn is_unrecognised(self) -> bool {
+        self.code.is_none() && !(self.is_bare && self.status == Some(412))
+    }
+}
+
+/// What a code says by itself, where it says anything. Codes of AWS, and of those servers that are named.
+pub(super) fn classify_code(code: &str) -> Option<StoreErrorKind> {
+    Some(match code {
+        "NoSuchBucket" => StoreErrorKind::NoSuchStore,
+        "NoSuchKey" => StoreErrorKind::NotFound,
+        "AccessDenied"
+        | "AccountProblem"
+        | "AllAccessDisabled"
+        | "ExpiredToken"
+        | "InvalidAccessKeyId"
+        | "InvalidSecurity"
+        | "InvalidToken"
+        | "NotSignedUp"
+        | "SignatureDoesNotMatch"
+        | "TokenRefreshRequired"
+        | "UnauthorizedAccess" => StoreErrorKind::Denied,
+        // Ceph, MinIO, Wasabi.
+        "QuotaExceeded" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" | "InsufficientCapacity" => {
+            StoreErrorKind::NoSpace
+        }
+        "NotImplemented" => StoreErrorKind::Unsupported,
+        // The first is a 403, but no permission would mend it.
+        "RequestTimeTooSkewed"
+        | "AuthorizationHeaderMalformed"
+        | "AuthorizationQueryParametersError"
+        | "BadDigest"
+        | "EntityTooLarge"
+        | "IllegalLocationConstraintException"
+        | "InvalidArgument"
+        | "InvalidBucketName"
+        | "InvalidDigest"
+        | "InvalidRequest"
+        | "InvalidStorageClass"
+        | "InvalidURI"
+        | "KeyTooLongError"
+        | "MalformedXML"
+        | "MethodNotAllowed"
+        | "MissingContentLength"
+        | "PermanentRedirect"
+        | "XAmzContentSHA256Mismatch" => StoreErrorKind::Invalid,
+        // The first is a 400 on AWS, when the body did not come in time.
+        "RequestTimeout" | "SlowDown" | "Throttling" | "InternalError" | "ServiceUnavailable" => {
+            StoreErrorKind::Unreachable
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use StoreErrorKind::{Denied, Invalid, NoSpace, NoSuchStore, NotFound, Unreachable, Unsupported};
+    use WriteAnswer::{ConditionFailed, Doubt, NoSuchKey, Refused};
+
+    use super::*;
+
+    /// Status, code, no body: what a write came to, and what a read failed with.
+    #[test]
+    fn only_what_is_positively_known_to_be_definite_is_definite() {
+        let table: &[(Option<u16>, Option<&str>, bool, WriteAnswer, StoreErrorKind)] = &[
+            // The store's own words.
+            (Some(412), Some("PreconditionFailed"), false, ConditionFailed, Invalid),
+            (Some(412), None, true, ConditionFailed, Unreachable),
+            (Some(404), Some("NoSuchKey"), false, NoSuchKey, NotFound),
+            (Some(404), Some("NoSuchBucket"), false, Refused(NoSuchStore), NoSuchStore),
+            (Some(403), Some("AccessDenied"), false, Refused(Denied), Denied),
+            (Some(403), Some("SignatureDoesNotMatch"), false, Refused(Denied), Denied),
+            (Some(403), Some("InvalidAccessKeyId"), false, Refused(Denied), Denied),
+            (Some(400), Some("ExpiredToken"), false, Refused(Denied), Denied),
+            (Some(403), Some("QuotaExceeded"), false, Refused(NoSpace), NoSpace),
+            (Some(507), Some("XMinioStorageFull"), false, Refused(NoSpace), NoSpace),
+            (Some(501), Some("NotImplemented"), false, Refused(Unsupported), Unsupported),
+            (Some(400), Some("InvalidRequest"), false, Refused(Invalid), Invalid),
+            (Some(403), Some("RequestTimeTooSkewed"), false, Refused(Invalid), Invalid),
+            (Some(301), Some("PermanentRedirect"), false, Refused(Invalid), Invalid),
+            // The store's, and they do not tell.
+            (Some(409), Some("ConditionalRequestConflict"), false, Doubt, Unreachable),
+            (Some(400), Some("RequestTimeout"), false, Doubt, Unreachable),
+            (Some(500), Some("InternalError"), false, Doubt, Unreachable),
+            (Some(503), Some("SlowDown"), false, Doubt, Unreachable),
+            // A document with a code that nobody here knows.
+            (Some(403), Some("SomethingNew"), false, Doubt, Denied),
+            (Some(400), Some("SomethingNew"), false, Doubt, Invalid),
+            (Some(404), Some("NoSuchUpload"), false, Doubt, Unreachable),
+            (Some(404), Some("SomethingNew"), false, Doubt, Unreachable),
+            (Some(501), Some("SomethingNew"), false, Doubt, Unsupported),
+            (Some(507), Some("SomethingNew"), false, Doubt, NoSpace),
+            // A code in an answer whose status says success.
+            (Some(200), Some("AccessDenied"), false, Doubt, Denied),
+            // What the SDK makes of an empty 404.
+            (Some(404), Some("NotFound"), true, Doubt, Unreachable),
+            // Pages of proxies, captive portals and load balancers.
+            (Some(200), None, false, Doubt, Unreachable),
+            (Some(200), None, true, Doubt, Unreachable),
+            (Some(301), None, true, Doubt, Unreachable),
+            (Some(302), None, false, Doubt, Unreachable),
+            (Some(307), None, false, Doubt, Unreachable),
+            (Some(400), None, false, Doubt, Unreachable),
+            (Some(401), None, false, Doubt, Unreachable),
+            (Some(403), None, false, Doubt, Unreachable),
+            (Some(403), None, true, Doubt, Unreachable),
+            (Some(404), None, false, Doubt, Unreachable),
+            (Some(404), None, true, Doubt, Unreachable),
+            (Some(405), None, false, Doubt, Unreachable),
+            (Some(407), None, false, Doubt, Unreachable),
+            (Some(412), None, false, Doubt, Unreachable),
+            (Some(413), None, false, Doubt, Unreachable),
+            (Some(429), None, true, Doubt, Unreachable),
+            (Some(501), None, false, Doubt, Unreachable),
+            (Some(502), None, false, Doubt, Unreachable),
+            (Some(504), None, true, Doubt, Unreachable),
+            (Some(507), None, false, Doubt, Unreachable),
+            // No answer, or no HTTP.
+            (None, None, true, Doubt, Unreachable),
+            (None, None, false, Doubt, Unreachable),
+        ];
+        for &(status, code, is_bare, write, read) in table {
+            let answer = Answer { status, code, is_bare };
+            assert_eq!((answer.of_write(), answer.kind()), (write, read), "{answer:?}");
+        }
+    }
+}
