@@ -16,7 +16,7 @@ const TTL: &str = "bucket_lease_ttl = \"4s\"\ntakeover_delay = \"0s\"\n";
 fn slow(lines: &str) -> Site {
     let site = Site::leased(lines);
     let dump = format!(
-        "{lines}[role.app.dumps]\n\"slow\" = {{ command = [\"sh\", \"-c\", \"echo > {0}/begun; until test -e {0}/go; do sleep 0.05; done\"] }}\n",
+        "{lines}[role.app.dumps]\n\"slow\" = {{ command = [\"sh\", \"-c\", \"echo > {0}/begun; until test -e {0}/go; do sleep 0.05; done; echo gone\"] }}\n",
         site.dir().display()
     );
     site.config(&dump);
