@@ -79,7 +79,7 @@ mod tests {
 
     /// What is said of these sources by default, and how many are named as empty where the role may be empty.
     fn said(sources: &[SourceCount], found: &Found) -> (String, usize) {
-        let strict = judge(false, sources, found).map(|empty| format!("{empty:?}")).unwrap_or_else(|e| e.to_string());
+        let strict = judge(false, sources, found).map_or_else(|e| e.to_string(), |empty| format!("{empty:?}"));
         (strict, judge(true, sources, found).unwrap().len())
     }
 

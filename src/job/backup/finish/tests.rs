@@ -49,7 +49,7 @@ async fn snapshot(rig: &Rig, act: impl Fn(&Path) + Send + Sync + 'static) -> Vec
     let meddling =
         Meddling { progress: runner.progress.clone(), done: AtomicBool::new(false), act: Box::new(move || act(&src)) };
     runner.env.clock = Arc::new(meddling);
-    let committed = rig.backup_by(&runner).await;
+    let committed = Box::pin(rig.backup_by(&runner)).await;
 
     let archive = rig.archive().await;
     let reader = archive.reader().await.unwrap();
