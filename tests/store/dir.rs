@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use runner::env::Env;
+use jiff::{SignedDuration, Timestamp};
+use runner::env::{Clock, Env, HostClock};
 use runner::store::dir::DirStore;
 use runner::store::dir::disk::{Disk, DiskFile, HostDisk};
 use runner::store::{PutOutcome, Store, StoreErrorKind};
@@ -208,4 +209,48 @@ async fn a_record_whose_name_may_be_lost_is_not_called_created() {
     let (_root, store, _) = on(Failing { sync_dir: Arc::new(AtomicUsize::new(1)), ..Failing::default() });
     assert!(matches!(store.put_if_absent("k", BODY).await.unwrap(), PutOutcome::Unknown { .. }));
     assert_eq!(store.put_if_absent("k", BODY).await.unwrap(), PutOutcome::Exists);
+}
+
+/// The host's clocks, of which the wall clock is set.
+#[derive(Debug, Default)]
+struct SetClock(std::sync::atomic::AtomicI64);
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        HostClock.now() + SignedDuration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    fn boottime(&self) -> std::time::Duration {
+        HostClock.boottime()
+    }
+}
+
+#[tokio::test]
+async fn the_file_systems_clock_is_known_once_something_was_written_or_it_was_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SetClock::default());
+    let env = Env { clock: Arc::<SetClock>::clone(&clock), ..Env::host() };
+    let store = DirStore::open(dir.path(), &env).unwrap();
+    assert_eq!(store.clock_offset(), None, "nobody has asked");
+    store.ask_time().await;
+    assert_eq!(store.clock_offset(), Some(SignedDuration::ZERO));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing");
+
+    // A clock that is set is seen at once, and when it is right again.
+    let (year, minute) = (365 * 86_400, SignedDuration::from_mins(1));
+    for (wrong, right) in [(year, -year), (-year, year)] {
+        clock.0.store(wrong, Ordering::Relaxed);
+        let offset = store.clock_offset().unwrap();
+        assert!((offset - SignedDuration::from_secs(right)).abs() < minute, "{offset}");
+        store.put("a/b", BODY).await.unwrap();
+        let written = store.clock_offset().unwrap();
+        assert!((written - SignedDuration::from_secs(right)).abs() < minute, "{written}");
+        clock.0.store(0, Ordering::Relaxed);
+        assert!(store.clock_offset().unwrap().abs() < minute);
+    }
+
+    // A directory that cannot be asked tells nothing, and what was known stays.
+    fs::remove_dir_all(dir.path()).unwrap();
+    store.ask_time().await;
+    assert!(store.clock_offset().is_some());
 }

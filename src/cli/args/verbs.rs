@@ -316,9 +316,9 @@ pub enum Journal {
         Example: runner journal adopt app")]
     Adopt(OneRole),
     /// Say that what is dated beyond the present was dated by a wrong clock
-    #[command(after_help = "Snapshots from beyond the present are dated now, so that retention counts them, and\n\
-        the slots they took are free. Does nothing where all dates are past. First see to it\n\
-        that this node's clock is right.\n\n\
+    #[command(after_help = "Snapshots from beyond the present are dated now, so that retention counts\n\
+        them, and the slots they took are free. Does nothing where all dates are past.\n\
+        First see to it that this node's clock is right.\n\n\
         Example: runner journal amend app")]
     Amend(OneRole),
 }
