@@ -38,6 +38,8 @@ mod seeds;
 mod senses;
 #[path = "sim/setup.rs"]
 mod setup;
+#[path = "sim/situations.rs"]
+mod situations;
 #[path = "sim/steps.rs"]
 mod steps;
 #[path = "sim/story.rs"]

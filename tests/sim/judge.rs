@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use runner::env::Clock as _;
 use runner::role::permit::Deadline;
 use serde_json::Value;
@@ -24,6 +24,9 @@ const SECONDS: Duration = Duration::from_secs(2);
 
 /// So long after a machine was frozen its lease may look good to it: as long as leases are, and what an answer takes.
 const THAWED: Duration = Duration::from_secs(20);
+
+/// Clocks may be so far apart.
+pub const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// One process of a host.
 pub type Who = (usize, u64);
@@ -86,6 +89,10 @@ struct State {
     lease: Option<String>,
     /// Where etcd decides: when it took each record.
     decided: HashMap<Id, Duration>,
+    /// The identities that two machines have, or had.
+    twins: BTreeSet<String>,
+    /// The latest instant that a record names: its slot, or when it was written by the store's clock or else its writer's.
+    latest: Option<Timestamp>,
     /// How often each host changed something.
     effects: BTreeMap<usize, u64>,
     broken: Vec<String>,
@@ -169,6 +176,26 @@ impl Judge {
         if frozen {
             state.frozen.insert(host, now);
         }
+    }
+
+    /// From now on two machines have this identity.
+    pub fn cloned(&self, node: &str) {
+        self.state().twins.insert(node.to_owned());
+    }
+
+    /// A node says that it exists twice.
+    pub fn called_clone(&self, node: &str) {
+        let mut state = self.state();
+        if !state.twins.contains(node) {
+            let at = self.world.now();
+            state.broken.push(format!("{at:?}: node {node} is told that it exists twice, and it does not"));
+        }
+    }
+
+    /// Whether a record names an instant so far ahead that a wrong clock wrote it.
+    pub fn names_the_future(&self) -> bool {
+        let now = self.world.wall();
+        self.state().latest.is_some_and(|latest| latest.duration_since(now) > AHEAD)
     }
 
     /// What somebody else found.
@@ -276,6 +303,9 @@ impl Judge {
             return Err(format!("record {seq} was told not to be written, and now it is"));
         }
         let body = &record["body"];
+        let written = if record["store_time"].is_null() { text("time") } else { text("store_time") };
+        let named = [written, text("slot")].into_iter().filter_map(|at| at.parse().ok()).max();
+        state.latest = state.latest.max(named);
         match kind.as_str() {
             "snapshot" => {
                 snapshot(state, seq, &digest, &instance, body)?;
@@ -288,6 +318,9 @@ impl Judge {
                 state.commits += 1;
             }
             "prune" => self.prune(state, seq, body, &list)?,
+            "clone" if !state.twins.contains(&node) => {
+                return Err(format!("record {seq} calls node {node} a clone, and no other machine has its identity"));
+            }
             "swept" => {
                 for prune in body["prunes"].as_array().into_iter().flatten().filter_map(Value::as_u64) {
                     if state.condemned.remove(&prune).is_none() {

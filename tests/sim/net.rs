@@ -37,6 +37,10 @@ pub struct Faults {
     pub refused: u32,
     /// The server sees another conditional request under way, 409, and does nothing.
     pub conflict: u32,
+    /// It does what it should, and what comes back is no answer of the service: broken off, or a proxy's own words.
+    pub garbled: u32,
+    /// The same, and it never arrives at the service.
+    pub misled: u32,
     /// What may be sent twice arrives twice, the second time some seconds later.
     pub twice: u32,
     /// A listing lacks what was made last.
@@ -61,6 +65,8 @@ impl Faults {
         late: 0,
         refused: 0,
         conflict: 0,
+        garbled: 0,
+        misled: 0,
         twice: 0,
         stale_listing: 0,
         slow: 0,
@@ -79,6 +85,8 @@ impl Faults {
             late: rate(),
             refused: rate(),
             conflict: rate(),
+            garbled: rate() / 2,
+            misled: rate() / 2,
             twice: rate(),
             stale_listing: rate(),
             slow: rate(),
@@ -104,12 +112,17 @@ pub struct Silence(pub &'static str);
 
 const NO_ANSWER: Silence = Silence("no answer");
 
+/// What came is not of this service, and tells nothing of what was done.
+const GARBAGE: Silence = Silence("bytes that are no answer");
+
 /// The way of one request, in times after it was sent.
 struct Way {
     arrives: Option<Duration>,
     again: Option<Duration>,
     answered: Option<Duration>,
     refusal: Option<Silence>,
+    /// What it says is not what arrives.
+    garbled: bool,
     patience: Duration,
 }
 
@@ -248,7 +261,7 @@ impl Net {
                 Step::Arrive if self.state().is_silent => {}
                 Step::Arrive => {
                     let effect = effect();
-                    answer.get_or_insert(Ok(effect));
+                    answer.get_or_insert(if way.garbled { Err(GARBAGE) } else { Ok(effect) });
                 }
                 Step::Answer if self.reaches(host) => {
                     // Whoever asked may be dead.
@@ -269,7 +282,8 @@ impl Net {
         let patience = patience.unwrap_or_else(|| state.rng.time(faults.patience.0, faults.patience.1));
         let there = delay(&mut state);
         let back = there + delay(&mut state);
-        let mut way = Way { arrives: Some(there), again: None, answered: Some(back), refusal: None, patience };
+        let mut way =
+            Way { arrives: Some(there), again: None, answered: Some(back), refusal: None, garbled: false, patience };
         if state.cut.contains(&host) {
             return Way { arrives: None, answered: None, ..way };
         }
@@ -290,6 +304,10 @@ impl Net {
             (way.arrives, way.refusal) = (None, Some(Silence("status 503")));
         } else if falls(faults.conflict) && kind == Kind::Once {
             (way.arrives, way.refusal) = (None, Some(Silence("status 409")));
+        } else if falls(faults.garbled) {
+            way.garbled = true;
+        } else if falls(faults.misled) {
+            (way.arrives, way.refusal) = (None, Some(GARBAGE));
         } else if falls(faults.twice) && kind != Kind::Once {
             way.again = Some(there + state.rng.time(Duration::ZERO, AGAIN_MAX));
         }

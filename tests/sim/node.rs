@@ -44,6 +44,12 @@ const STATE_DIR: &str = "/var/lib/runner";
 /// How often nodes prune.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(70);
 
+/// Between two looks of a timer. Nothing comes of one, so how long it takes makes no difference.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// For a few slots.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(100);
+
 /// A cron job that hangs is not started twice, and not waited for for ever.
 const CRON: Duration = Duration::from_secs(20);
 
@@ -67,14 +73,17 @@ impl Cluster {
     /// Its hosts are 1 to `setup.nodes`, with an empty repository; nothing runs yet.
     pub fn new(seed: u64, setup: Setup) -> Self {
         let world = World::new(seed);
-        let (bucket, leases, registers) = (Bucket::new(&world), LeaseServer::new(&world), RegisterServer::new(&world));
+        let (bucket, leases, registers) =
+            (Bucket::new(&world, setup.store_clock), LeaseServer::new(&world), RegisterServer::new(&world));
         let settings = setup.settings();
         let role = settings.roles.values().next().expect("there is one").clone();
         let mut rng = world.rng();
         let repo = make_repository(&bucket, &role.name, setup.seated, &mut rng);
         registers.registers().tamper(&register::head(repo), Some(Bytes::new()));
         let probes = setup.eligible != Eligible::Always;
-        let judge = Judge::new(&world, bucket.store().objects(), GRACE, probes);
+        // Where the store tells no time, a grace is as long as the clock of the node that prunes says.
+        let grace = if setup.store_clock { GRACE } else { Duration::ZERO };
+        let judge = Judge::new(&world, bucket.store().objects(), grace, probes);
         bucket.observe(judge.clone());
         registers.observe(judge.clone());
         let watching = Arc::clone(&judge);
@@ -106,6 +115,7 @@ impl Cluster {
     pub fn copy(&mut self, host: usize, from: usize) {
         self.world.disk(host).copy(&self.world.disk(from));
         self.ids.insert(host, self.ids[&from]);
+        self.judge.cloned(&self.ids[&from].to_string());
     }
 
     pub fn hosts(&self) -> impl Iterator<Item = usize> + use<> {
@@ -152,6 +162,28 @@ impl Cluster {
         self.world.start(host, async move {
             let done = prune::run(&runner, &settings, &role, async || Ok(store)).await;
             truth.say(&world, || format!("host {host}: pruned by hand: {}", pruned(&done)));
+        });
+    }
+
+    /// A timer on this host looks whether a slot is due, so many times, each time as a process of its own; nothing is: the role is paused
+    /// meanwhile. Then there are a few slots, and then it does that again.
+    pub fn look_often(&mut self, host: usize, looks: u32) {
+        let (runner, settings, role) = (self.runner(host), self.settings.clone(), self.role.clone());
+        let store: Arc<dyn Store> = self.bucket.wire(self.world.process(host));
+        let voice = self.voice(host, &runner);
+        let mut random = self.world.rng();
+        self.world.start(host, async move {
+            for _ in 0..2 {
+                persist(&runner, &role, &store, Act::Pause).await;
+                for _ in 0..looks {
+                    let instance = InstanceId(random.next().to_le_bytes());
+                    look(&voice, &runner, instance, &settings, &role, &store).await;
+                    runner.env.sleep(LOOK).await;
+                }
+                persist(&runner, &role, &store, Act::Resume).await;
+                runner.env.sleep(BETWEEN_LOOKS).await;
+            }
+            voice.truth.say(&voice.world, || format!("host {host}: looked {looks} times, twice"));
         });
     }
 
@@ -231,6 +263,7 @@ impl Cluster {
         Arc::new(Mouth {
             host,
             life: self.world.life(host),
+            node: runner.node.id,
             instance: runner.instance.to_string(),
             eligible: self.setup.eligible,
             world: self.world.process(host).world,
@@ -266,6 +299,35 @@ async fn operate(runner: &Runner, role: &RoleSettings, store: Arc<dyn Store>, ac
     done.map(drop)
 }
 
+/// A person tries again.
+async fn persist(runner: &Runner, role: &RoleSettings, store: &Arc<dyn Store>, act: Act) {
+    for _ in 0..20 {
+        if operate(runner, role, Arc::clone(store), act).await.is_ok() {
+            return;
+        }
+        runner.env.sleep(Duration::from_secs(10)).await;
+    }
+}
+
+/// A one-shot run for the due slot, if there is one, as a process of its own.
+async fn look(
+    voice: &Mouth,
+    runner: &Runner,
+    instance: InstanceId,
+    settings: &Settings,
+    role: &RoleSettings,
+    store: &Arc<dyn Store>,
+) {
+    let runner = voice.as_instance(runner, instance);
+    let voice = Mouth { instance: instance.to_string(), ..voice.clone() };
+    let request = Request { scheduled: true, rehash: false };
+    let store = Arc::clone(store);
+    match guard::backup(&runner, settings, role, async move || Ok(store), request, &|_, _| {}).await {
+        Ok((report, reason)) => voice.ran(&voice.explained(&report, reason.as_ref())),
+        Err(error) => voice.failed(&role.name, &error),
+    }
+}
+
 /// A cron line: every twenty seconds, each time a process of its own, never two at once.
 async fn cron(
     runner: Runner,
@@ -278,19 +340,10 @@ async fn cron(
     let mut runs = 0_u32;
     loop {
         let instance = InstanceId(random.lock().unwrap_or_else(PoisonError::into_inner).next().to_le_bytes());
-        let runner = voice.as_instance(&runner, instance);
-        let voice = Mouth { instance: instance.to_string(), ..Mouth::clone(&voice) };
-        let request = Request { scheduled: true, rehash: false };
-        let connect = {
-            let store = Arc::clone(&store);
-            async move || Ok(store)
-        };
-        match guard::backup(&runner, &settings, &role, connect, request, &|_, _| {}).await {
-            Ok((report, reason)) => voice.ran(&voice.explained(&report, reason.as_ref())),
-            Err(error) => voice.failed(&role.name, &error),
-        }
+        look(&voice, &runner, instance, &settings, &role, &store).await;
         runs += 1;
         if runs.is_multiple_of(5) {
+            let runner = voice.as_instance(&runner, instance);
             let store = Arc::clone(&store);
             let done = prune::run(&runner, &settings, &role, async || Ok(store)).await;
             voice.truth.say(&voice.world, || format!("host {}: pruned by cron: {}", voice.host, pruned(&done)));

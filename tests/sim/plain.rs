@@ -47,6 +47,10 @@ impl Plain {
         self.0.cluster.judge.effects(host)
     }
 
+    pub fn act(&mut self, action: Action) {
+        self.0.act(action);
+    }
+
     pub fn kill(&mut self, host: usize, wipe: bool) {
         self.0.act(Action::Kill { host, wipe, reboot: wipe });
     }

@@ -1,15 +1,16 @@
 //! What is true in a world, what a node sees of it, and what a node says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use runner::config::{Probe, Settings};
 use runner::daemon::{Failure, Voice};
 use runner::env::Env;
-use runner::ids::{InstanceId, RoleName};
+use runner::ids::{InstanceId, NodeId, RoleName};
 use runner::job::backup::{BackupError, Content};
 use runner::job::cancel::Cancel;
 use runner::job::guard::{GuardError, Reason};
@@ -32,6 +33,9 @@ use crate::rng::Rng;
 use crate::setup::Eligible;
 use crate::world::WorldRef;
 
+/// How often it is looked whether what hangs still does.
+const HANG_LOOK: Duration = Duration::from_secs(5);
+
 /// What the story moves, and the nodes see.
 #[derive(Debug)]
 pub struct Truth {
@@ -42,6 +46,8 @@ pub struct Truth {
 struct Facts {
     here: BTreeMap<usize, Answer>,
     files: BTreeMap<Vec<u8>, Bytes>,
+    /// On these hosts reading the files does not end.
+    hangs: BTreeSet<usize>,
     stands: BTreeMap<usize, (u64, Stand)>,
     /// Now and then a probe takes seconds.
     probes_are_slow: bool,
@@ -51,7 +57,8 @@ struct Facts {
 impl Truth {
     pub fn new() -> Arc<Self> {
         let (here, files, stands) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Arc::new(Self { state: Mutex::new(Facts { here, files, stands, probes_are_slow: true, log: None }) })
+        let hangs = BTreeSet::new();
+        Arc::new(Self { state: Mutex::new(Facts { here, files, hangs, stands, probes_are_slow: true, log: None }) })
     }
 
     /// From now on the story is written down.
@@ -86,6 +93,20 @@ impl Truth {
     /// From now on every probe answers at once.
     pub fn answer_at_once(&self) {
         self.state().probes_are_slow = false;
+    }
+
+    /// From now on reading the files does not end on this host, or it does.
+    pub fn hang(&self, host: usize, hangs: bool) {
+        let hung = &mut self.state().hangs;
+        if hangs {
+            hung.insert(host)
+        } else {
+            hung.remove(&host)
+        };
+    }
+
+    fn hangs(&self, host: usize) -> bool {
+        self.state().hangs.contains(&host)
     }
 
     /// Changes the role's files.
@@ -144,6 +165,15 @@ impl Senses for Eyes {
 }
 
 impl Content for Eyes {
+    fn ready(&self) -> BoxFuture<'static, ()> {
+        let (truth, env, host) = (Arc::clone(&self.truth), self.env.clone(), self.host);
+        Box::pin(async move {
+            while truth.hangs(host) {
+                env.sleep(HANG_LOOK).await;
+            }
+        })
+    }
+
     fn files(&self, permit: &Permit) -> BTreeMap<TreePath, Bytes> {
         let files: Files = self.truth.state().files.clone();
         self.judge.given((self.host, self.life), &self.instance, files.clone(), permit.deadline());
@@ -156,6 +186,7 @@ impl Content for Eyes {
 pub struct Mouth {
     pub host: usize,
     pub life: u64,
+    pub node: NodeId,
     pub instance: String,
     pub eligible: Eligible,
     pub world: WorldRef,
@@ -187,11 +218,17 @@ impl Voice for Mouth {
     }
 
     fn stands(&self, _: &RoleName, stand: &Stand, _: &[Evidence]) {
+        if *stand == Stand::Cloned {
+            self.judge.called_clone(&self.node.to_string());
+        }
         self.truth.say(&self.world, || format!("host {}: {stand:?}", self.host));
         self.truth.state().stands.insert(self.host, (self.life, stand.clone()));
     }
 
     fn explained(&self, report: &RoleReport, reason: Option<&Reason>) -> RoleReport {
+        if reason == Some(&Reason::Cloned) {
+            self.judge.called_clone(&self.node.to_string());
+        }
         RoleReport { reason: reason.map(|reason| format!("{reason:?}")), ..report.clone() }
     }
 

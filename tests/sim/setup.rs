@@ -54,6 +54,8 @@ pub struct Setup {
     pub holder_continues: bool,
     pub keep: u32,
     pub max_unused: u8,
+    /// The store tells what time it is.
+    pub store_clock: bool,
 }
 
 impl Setup {
@@ -75,6 +77,7 @@ impl Setup {
             holder_continues: rng.chance(300),
             keep: 1 + rng.below(3) as u32,
             max_unused: *rng.pick(&[0, 10, 50, 100]),
+            store_clock: rng.chance(700),
         }
     }
 
@@ -95,7 +98,7 @@ impl Setup {
         let text = format!(
             "[store]\nurl = \"file:///sim\"\nencryption = \"none\"\n\
              [role.app]\n{eligible}\nlease = \"{lease}\"\nsources = [\"/srv\"]\nevery = \"{}s\"\njitter = \"0s\"\n\
-             bucket_lease_ttl = \"{TTL}s\"\nmissed_after = \"30s\"\ntakeover_delay = \"3s\"\ntakeover_after = \"90s\"\n\
+             bucket_lease_ttl = \"{TTL}s\"\nmissed_after = \"30s\"\nstall_timeout = \"40s\"\ntakeover_delay = \"3s\"\ntakeover_after = \"90s\"\n\
              on_lease_unreachable = \"{unreachable}\"\nkeep = {{ last = {} }}\nmax_unused = {}\nprune_grace = \"{}s\"\n",
             EVERY.as_secs(),
             self.keep,

@@ -10,7 +10,7 @@ use crate::plain::Plain;
 use crate::setup::{Eligible, Mode, Setup};
 
 /// Two retained snapshots of five, packs rewritten at the least waste.
-const PAIR: Setup = Setup {
+pub const PAIR: Setup = Setup {
     nodes: 2,
     mode: Mode::Daemon,
     lease: Lease::None,
@@ -19,6 +19,7 @@ const PAIR: Setup = Setup {
     holder_continues: false,
     keep: 2,
     max_unused: 0,
+    store_clock: true,
 };
 
 const SETUPS: [Setup; 6] = [

@@ -14,8 +14,9 @@ use runner::role::duty::Stand;
 use runner::role::probe::Answer;
 use runner::role::slot::Plan;
 
+use crate::files::Disk;
 use crate::hosts::Thaw;
-use crate::judge::Count;
+use crate::judge::{AHEAD, Count};
 use crate::net::Faults;
 use crate::node::{Act, Cluster};
 use crate::rng::Rng;
@@ -30,6 +31,9 @@ const SETTLES: Duration = Duration::from_mins(8);
 
 /// And then stays so.
 const PEACE: Duration = Duration::from_mins(4);
+
+/// How often a timer looks between two records: a weekly slot, looked for every five minutes, is looked for 2016 times.
+pub const LOOKS: u32 = 1100;
 
 /// What a seed came to.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +79,16 @@ pub enum Action {
     EtcdLeader,
     EtcdLate(Duration),
     DiskFull(usize, bool),
+    /// The state directory is deleted, whatever runs.
+    Forget(usize),
+    /// It is backed up.
+    Keep(usize),
+    /// It is what it was when it was backed up, whatever runs.
+    SetBack(usize),
+    /// Reading the files does not end, or it does again.
+    Hang(usize, bool),
+    /// A timer looks so many times between two records.
+    Look(usize, u32),
     Operate(usize, Act),
     Prune(usize),
     Write,
@@ -92,8 +106,14 @@ pub struct Story {
     serial: u64,
     clone: Option<usize>,
     files: u64,
-    /// For how long everything was off.
+    /// The state directories that were backed up.
+    kept: BTreeMap<usize, Disk>,
+    /// By how much it takes longer.
     off: Duration,
+}
+
+fn signed(time: Duration) -> SignedDuration {
+    SignedDuration::try_from(time).expect("within the calendar")
 }
 
 /// Plays this seed's story; with `log` it is written down.
@@ -115,7 +135,16 @@ pub fn play(seed: u64, log: bool) -> Told {
 
 impl Story {
     pub fn new(cluster: Cluster, rng: Rng) -> Self {
-        Self { cluster, rng, planned: BTreeMap::new(), serial: 0, clone: None, files: 0, off: Duration::ZERO }
+        Self {
+            cluster,
+            rng,
+            planned: BTreeMap::new(),
+            serial: 0,
+            clone: None,
+            files: 0,
+            kept: BTreeMap::new(),
+            off: Duration::ZERO,
+        }
     }
 
     pub fn begin(&mut self) {
@@ -170,7 +199,7 @@ impl Story {
         let hosts: Vec<usize> = (1..=self.cluster.setup.nodes).collect();
         let host = *self.rng.pick(&hosts);
         let short = Duration::from_secs(*self.rng.pick(&[3, 15, 40, 150]));
-        match self.rng.below(31) {
+        match self.rng.below(37) {
             0..=4 => self.act(Action::Write),
             5..=7 => {
                 // Seldom without a moment in which it is nowhere, or on both.
@@ -277,6 +306,34 @@ impl Story {
                 self.plan(then + short, Action::Cut(host, false));
                 self.plan(then + short, Action::CutEtcd(host, false));
             }
+            31 => {
+                let days = self.rng.between(30, 1200) as i64;
+                let by = if self.rng.chance(600) { days } else { -days };
+                self.act(Action::Step(host, by * 24 * 60 * 60));
+                self.later(Duration::from_mins(3), Action::Step(host, 0));
+            }
+            32 => match self.rng.below(3) {
+                0 => self.act(Action::Forget(host)),
+                _ => {
+                    self.act(Action::Keep(host));
+                    self.later(Duration::from_mins(5), Action::SetBack(host));
+                }
+            },
+            33 => {
+                self.act(Action::Hang(host, true));
+                self.later(Duration::from_mins(5), Action::Hang(host, false));
+            }
+            34 => {
+                let most = *self.rng.pick(&[50, 300]);
+                let rate = |rng: &mut Rng| rng.below(most + 1) as u32;
+                let faults = Faults { garbled: rate(&mut self.rng), misled: rate(&mut self.rng), ..Faults::NONE };
+                self.act(Action::Bucket(faults));
+                self.later(short * 2, Action::Bucket(Faults::NONE));
+            }
+            35 if self.rng.chance(30) && self.cluster.setup.lease != Lease::Etcd => {
+                self.act(Action::Look(host, LOOKS));
+                self.off += Duration::from_mins(12);
+            }
             _ if self.rng.chance(120) && self.clone.is_none() => self.act(Action::Clone { of: host }),
             _ if self.rng.chance(60) => {
                 let days = self.rng.between(1, 9);
@@ -358,6 +415,19 @@ impl Story {
             Action::EtcdLeader => cluster.leases.change_leader(),
             Action::EtcdLate(by) => cluster.leases.expire_late(by),
             Action::DiskFull(host, full) => world.disk(host).fill_up(full),
+            Action::Forget(host) => world.disk(host).wipe(),
+            Action::Keep(host) => {
+                let kept = Disk::default();
+                kept.copy(&world.disk(host));
+                self.kept.insert(host, kept);
+            }
+            Action::SetBack(host) => {
+                if let Some(kept) = self.kept.remove(&host) {
+                    world.disk(host).copy(&kept);
+                }
+            }
+            Action::Hang(host, hangs) => cluster.truth.hang(host, hangs),
+            Action::Look(host, looks) => cluster.look_often(host, looks),
             Action::Operate(host, act) => cluster.operate(host, act),
             Action::Prune(host) => cluster.prune(host),
             Action::Write => self.write(),
@@ -431,6 +501,7 @@ impl Story {
                 Action::Cut(host, false),
                 Action::CutEtcd(host, false),
                 Action::DiskFull(host, false),
+                Action::Hang(host, false),
             ] {
                 self.act(action);
             }
@@ -451,6 +522,12 @@ impl Story {
         self.cluster.world.run_until(self.now() + Duration::from_secs(30));
         self.act(Action::Operate(1, Act::Resume));
         let home = 1 + self.rng.below(self.cluster.setup.nodes);
+        // Not every host is well again. Where any of them may have the role, another one takes it.
+        let Setup { eligible, lease, mode, .. } = self.cluster.setup;
+        if mode == Mode::Daemon && eligible == Eligible::Always && lease != Lease::None && self.rng.chance(500) {
+            let hung = self.active().first().copied().unwrap_or(home);
+            self.act(Action::Hang(hung, true));
+        }
         self.settle(home);
     }
 
@@ -474,17 +551,21 @@ impl Story {
         self.cluster.world.run_while(time, || judge.is_content());
     }
 
+    /// The hosts whose daemon says that it has the role.
+    fn active(&self) -> Vec<usize> {
+        let Cluster { world, truth, setup, .. } = &self.cluster;
+        let is_active =
+            |host: &usize| matches!(truth.stand(*host, world.life(*host)), Some(Stand::Active { term: Some(_) }));
+        (1..=setup.nodes).filter(is_active).collect()
+    }
+
     /// What is not as it should be, so long after all faults have ended.
     fn unsettled(&self, home: usize, from: Timestamp) -> Vec<String> {
         let Cluster { world, truth, judge, setup, .. } = &self.cluster;
         let mut wrong = Vec::new();
         if setup.mode == Mode::Daemon {
             let stands = (1..=setup.nodes).map(|host| (host, truth.stand(host, world.life(host))));
-            let active: Vec<usize> = stands
-                .clone()
-                .filter(|(_, s)| matches!(s, Some(Stand::Active { term: Some(_) })))
-                .map(|(h, _)| h)
-                .collect();
+            let active = self.active();
             let right = match setup.eligible {
                 Eligible::Always => active.len() == 1,
                 Eligible::Vip | Eligible::NotAway => active == [home],
@@ -500,7 +581,7 @@ impl Story {
         // The last one may be under way.
         for at in (first..now - 40).step_by(EVERY.as_secs() as usize) {
             let slot = Timestamp::from_second(at).expect("within the calendar");
-            if !committed.contains_key(&slot) {
+            if !committed.contains_key(&slot) && !self.is_overtaken(slot, &committed) {
                 wrong.push(format!("slot {slot} is not committed"));
             }
         }
@@ -509,12 +590,40 @@ impl Story {
         let audited = audit::audit(self.cluster.store(), self.cluster.role(), plan.as_ref(), period, &|_| None);
         match audited.now_or_never() {
             Some(Ok(audit)) => {
-                let bad = |finding: &&Finding| !matches!(finding, Finding::Flapping { .. });
-                wrong.extend(audit.findings.iter().filter(bad).map(|finding| format!("audit: {finding:?}")));
+                let future = judge.names_the_future();
+                let is_right = |finding: &Finding| match finding {
+                    Finding::Flapping { .. } => true,
+                    Finding::Future { .. } => future,
+                    // By a clock that was ahead, before it began.
+                    Finding::Late { slot, .. } => {
+                        committed.get(slot).is_some_and(|at| signed(*at) < self.starts(*slot))
+                    }
+                    Finding::Missed { first, last, .. } => (first.as_second()..=last.as_second())
+                        .step_by(EVERY.as_secs() as usize)
+                        .all(|at| self.is_overtaken(Timestamp::from_second(at).expect("a slot"), &committed)),
+                    _ => false,
+                };
+                let bad = audit.findings.iter().filter(|finding| !is_right(finding));
+                wrong.extend(bad.map(|finding| format!("audit: {finding:?}")));
+                if future && !audit.findings.iter().any(|finding| matches!(finding, Finding::Future { .. })) {
+                    wrong.push("the audit says nothing of a record from the future".to_owned());
+                }
             }
             other => wrong.push(format!("the audit: {other:?}")),
         }
         wrong
+    }
+
+    /// Whether a clock that was ahead had a slot committed that is later than this one, by no more than clocks may be apart, before this one
+    /// began: it is closed then, since slots are committed one after the other.
+    fn is_overtaken(&self, slot: Timestamp, committed: &BTreeMap<Timestamp, Duration>) -> bool {
+        let mut later = committed.range(slot..=slot + AHEAD).filter(|(other, _)| **other > slot);
+        later.any(|(_, at)| signed(*at) < self.starts(slot))
+    }
+
+    /// In world time.
+    fn starts(&self, slot: Timestamp) -> SignedDuration {
+        slot.duration_since(self.cluster.world.wall()) + signed(self.now())
     }
 
     fn told(self, seed: u64, log: bool) -> Told {

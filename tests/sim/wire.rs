@@ -60,14 +60,16 @@ pub struct Bucket {
     net: Arc<Net>,
     /// When each object was made: a stale listing lacks new ones, and never one that was overwritten.
     born: Mutex<BTreeMap<String, Duration>>,
+    /// Whether its answers tell the time.
+    has_clock: bool,
     observer: OnceLock<Arc<dyn Observer>>,
 }
 
 impl Bucket {
-    /// An empty one, whose clock is right.
-    pub fn new(world: &WorldRef) -> Arc<Self> {
+    /// An empty one, whose clock is right; `has_clock`: its answers tell the time.
+    pub fn new(world: &WorldRef, has_clock: bool) -> Arc<Self> {
         let store = MemoryStore::new(&store_env(world));
-        Arc::new(Self { store, net: Net::new(world), born: Mutex::default(), observer: OnceLock::new() })
+        Arc::new(Self { store, net: Net::new(world), born: Mutex::default(), has_clock, observer: OnceLock::new() })
     }
 
     /// Who sees what happens to it.
@@ -190,7 +192,7 @@ impl Wire {
         let (answer, date) = self.bucket.net.carry(&self.process, kind, None, effect).await?;
         // The header knows whole seconds.
         let ahead = SignedDuration::from_secs(date.as_second() - self.process.now().as_second());
-        *self.offset.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+        *self.offset.lock().unwrap_or_else(PoisonError::into_inner) = self.bucket.has_clock.then_some(ahead);
         Ok(answer)
     }
 

@@ -46,7 +46,7 @@ struct Stage {
 impl Stage {
     fn new(seed: u64) -> Self {
         let world = World::new(seed);
-        let (bucket, log, host) = (Bucket::new(&world), Arc::new(Log::default()), world.host());
+        let (bucket, log, host) = (Bucket::new(&world, true), Arc::new(Log::default()), world.host());
         bucket.observe(log.clone());
         Self { world, bucket, log, host }
     }

@@ -1,0 +1,85 @@
+//! What stories have now and then, without chance: a clock that was wrong by years, a timer that looks thousands of times between two
+//! records, a state directory that is deleted or set back under whoever runs, a holder whose run hangs.
+
+use std::time::Duration;
+
+use runner::config::Lease;
+
+use crate::plain::Plain;
+use crate::setup::{Eligible, Mode, Setup};
+use crate::steps::PAIR;
+use crate::story::{Action, LOOKS};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+const YEARS: i64 = 2 * 365 * 24 * 60 * 60;
+
+/// One a row: who has the role, and where the journal is.
+fn setups() -> [Setup; 5] {
+    [
+        PAIR,
+        Setup { lease: Lease::Bucket, ..PAIR },
+        Setup { lease: Lease::Etcd, seated: true, ..PAIR },
+        Setup { mode: Mode::Cron, ..PAIR },
+        Setup { lease: Lease::Bucket, mode: Mode::Cron, eligible: Eligible::Always, ..PAIR },
+    ]
+}
+
+/// Plays what happens in each set-up, and looks whether all is well in the end.
+fn in_every_setup(setups: impl IntoIterator<Item = Setup>, what: impl Fn(&mut Plain)) {
+    for setup in setups {
+        let mut plain = Plain::begin(7, setup);
+        plain.run(3 * MINUTE);
+        what(&mut plain);
+        plain.peace(1);
+        let broken = plain.broken();
+        assert!(broken.is_empty(), "{setup:?}: {broken:#?}");
+    }
+}
+
+#[test]
+fn a_clock_that_was_wrong_by_years_leaves_the_schedule_alone() {
+    for by in [YEARS, -YEARS] {
+        for store_clock in [true, false] {
+            let setups = setups().map(|setup| Setup { store_clock, ..setup });
+            in_every_setup(setups, |plain| {
+                plain.act(Action::Step(1, by));
+                plain.run(2 * MINUTE);
+                plain.act(Action::Step(1, 0));
+                plain.run(MINUTE);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_node_that_looks_thousands_of_times_between_two_records_is_no_clone() {
+    let setups = setups().into_iter().filter(|setup| setup.lease != Lease::Etcd);
+    in_every_setup(setups, |plain| {
+        plain.act(Action::Look(1, LOOKS));
+        plain.run(25 * MINUTE);
+    });
+}
+
+#[test]
+fn a_state_directory_that_is_deleted_or_set_back_makes_no_clone() {
+    in_every_setup(setups(), |plain| {
+        for _ in 0..3 {
+            plain.act(Action::Keep(1));
+            plain.run(5 * MINUTE);
+            plain.act(Action::SetBack(1));
+            plain.run(5 * MINUTE);
+            plain.act(Action::Forget(1));
+            plain.run(5 * MINUTE);
+        }
+    });
+}
+
+#[test]
+fn what_the_holder_hangs_on_is_committed_by_the_standby() {
+    // A job that is started anew by cron has the lease only while it runs: who gets it in between is a matter of luck.
+    let may_both = setups().into_iter().filter(|setup| setup.lease != Lease::None && setup.mode == Mode::Daemon);
+    in_every_setup(may_both.map(|setup| Setup { eligible: Eligible::Always, ..setup }), |plain| {
+        plain.act(Action::Hang(1, true));
+    });
+}
