@@ -34,7 +34,8 @@ struct Spell {
 impl Takeovers {
     /// A node took the role.
     pub(crate) fn take(&mut self, at: Timestamp, node: &str) {
-        self.recent.retain(|(before, _)| at.duration_since(*before) < WITHIN);
+        // What a clock that was ahead dated is as far away as what is old.
+        self.recent.retain(|(before, _)| at.duration_since(*before).abs() < WITHIN);
         self.recent.push_back((at, node.to_owned()));
         if self.recent.len() <= CALM_MAX {
             self.over.extend(self.spell.take());
@@ -105,5 +106,10 @@ mod tests {
         assert_eq!(told(&[0, 1, 2, 3, 4, 5, 6, 7, 8], 0), [(0, 8, 9)]);
         assert_eq!(told(&[0, 1, 2, 3, 4, 5, 6, 100, 101, 102, 103, 104, 105, 106], 0), [(0, 6, 7), (100, 106, 7)]);
         assert_eq!(told(&[0, 1, 2, 3, 4, 5, 6], 7), [], "before the time in question");
+        assert_eq!(
+            told(&[8000, 8001, 8002, 8003, 0, 1, 2, 3], 0),
+            [],
+            "a clock that was ahead adds nothing to the rest"
+        );
     }
 }
