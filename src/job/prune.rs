@@ -299,7 +299,7 @@ async fn admitted(
         Admission::Active(admitted) => {
             let Admitted { opening, candidacy, keeper, .. } = *admitted;
             let lost = guard::lost(keeper.as_ref());
-            let done = within(is_tight, runner, role, &settings.timezone, opening, &candidacy, lost).await;
+            let done = Box::pin(within(is_tight, runner, role, &settings.timezone, opening, &candidacy, lost)).await;
             guard::release(keeper).await;
             done.map(Pruned::Done)
         }
@@ -319,7 +319,7 @@ pub(crate) async fn under(
     lost: impl Future<Output = LostTo>,
 ) -> Result<PruneReport, PruneError> {
     let is_tight = reserve::make_room(opening.store(), &role.name, &runner.env).await?;
-    within(is_tight, runner, role, zone, opening, candidacy, lost).await
+    Box::pin(within(is_tight, runner, role, zone, opening, candidacy, lost)).await
 }
 
 /// The same where it is known whether there is little room.
@@ -336,7 +336,8 @@ async fn within(
     // What moves content needs room for it first.
     let frugal = RoleSettings { max_unused: 100, ..role.clone() };
     let work = async {
-        let mut session = opening.hold().await?.take(candidacy).await?;
+        let opening = Box::pin(opening.hold()).await?;
+        let mut session = Box::pin(Box::pin(opening.take(candidacy)).await?);
         let mut work = Box::pin(prune(&mut session, if is_tight { &frugal } else { role }, zone));
         tokio::select! {
             biased;
