@@ -107,6 +107,18 @@ impl Drop for Group {
     }
 }
 
+/// The kernel's ticks in a second, as it counts them for programs on every architecture.
+const TICKS_PER_SECOND: u32 = 100;
+
+/// A process group that burns less than this part of a processor waits: a loop that looks for something every moment burns some hundredths.
+const WORK_PART: u32 = 20;
+
+/// Whether so much processor time, in ticks, within that time is work, and no mere looking whether there is any.
+pub fn is_work(ticks: u64, within: Duration) -> bool {
+    let burnt = Duration::from_secs(ticks) / TICKS_PER_SECOND;
+    ticks > 0 && burnt >= within / WORK_PART
+}
+
 /// How much processor time a process group has burnt so far, its children that have ended included, in ticks of the kernel. 0 where
 /// that cannot be told.
 pub fn burnt(group: Pid) -> u64 {
@@ -142,6 +154,13 @@ mod tests {
         let line = "7 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 5 6 7 8 20 0 1 0 100 1 2";
         assert_eq!((ticks(line, 42), ticks(line, 41)), (Some(26), None));
         assert_eq!(ticks("7 (a) S 1 42", 42), None);
+    }
+
+    #[test]
+    fn who_only_looks_whether_there_is_work_does_none() {
+        let work = [0, 1, 24, 25, 500].map(|ticks| is_work(ticks, Duration::from_secs(5)));
+        assert_eq!(work, [false, false, false, true, true]);
+        assert!(!is_work(0, Duration::ZERO) && is_work(1, Duration::from_millis(50)));
     }
 
     #[tokio::test]

@@ -30,6 +30,8 @@ mod s3_server;
 mod site;
 #[path = "pair/slots.rs"]
 mod slots;
+#[path = "pair/stalls.rs"]
+mod stalls;
 #[path = "pair/state_dir.rs"]
 mod state_dir;
 #[path = "pair/takeover.rs"]

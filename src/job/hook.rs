@@ -365,12 +365,14 @@ fn outcome(result: &Result<Committed, BackupError>) -> &'static str {
 /// A hook that prints nothing goes on as long as it burns processor time.
 async fn burns(group: Option<Pid>, stall_timeout: Duration, progress: &Progress) {
     let Some(group) = group else { return std::future::pending().await };
-    let mut before = 0;
+    let (look, mut before) = (look_interval(stall_timeout), 0);
     loop {
-        tokio::time::sleep(look_interval(stall_timeout)).await;
-        if std::mem::replace(&mut before, process::burnt(group)) != before {
+        tokio::time::sleep(look).await;
+        let now = process::burnt(group);
+        if process::is_work(now.saturating_sub(before), look) {
             progress.step();
         }
+        before = now;
     }
 }
 

@@ -132,7 +132,8 @@ pub(crate) fn keep_time(entry: &mut Entry, base: &Entry) {
 /// long as it burns processor time.
 fn watch(shared: &Shared, group: Pid, timeout: Duration, ended: &mpsc::Receiver<()>) -> bool {
     let started = shared.env.clock.boottime();
-    let (look, mut looked, mut mark, mut burnt) = (look_interval(shared.stall_timeout), started, 0, 0);
+    let (look, mut looked, mut mark) = (look_interval(shared.stall_timeout), started, 0);
+    let mut burnt = (0, started);
     loop {
         match ended.recv_timeout(POLL) {
             Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -143,9 +144,12 @@ fn watch(shared: &Shared, group: Pid, timeout: Duration, ended: &mpsc::Receiver<
             looked = now;
             // Whatever moves already need not be looked at.
             let moved = std::mem::replace(&mut mark, shared.progress.mark()) != mark;
-            if !moved && std::mem::replace(&mut burnt, process::burnt(group)) != burnt {
-                shared.progress.step();
-                mark = shared.progress.mark();
+            if !moved {
+                let (before, since) = std::mem::replace(&mut burnt, (process::burnt(group), now));
+                if process::is_work(burnt.0.saturating_sub(before), now.saturating_sub(since)) {
+                    shared.progress.step();
+                    mark = shared.progress.mark();
+                }
             }
         }
         let over = now.saturating_sub(started) >= timeout;
