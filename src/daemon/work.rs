@@ -266,8 +266,7 @@ impl Work {
     /// The role's repository, with what is asked of it counted.
     async fn counted(&self) -> Result<(Repository, Arc<Counters>), GuardError> {
         let repository = self.repository().await?;
-        let steps = Arc::clone(&self.runner.progress.steps);
-        let (counting, counters) = Counting::telling(Arc::clone(&repository.store), steps);
+        let (counting, counters) = Counting::telling(Arc::clone(&repository.store), guard::answers(&self.runner));
         let store: Arc<dyn Store> = Arc::new(counting);
         Ok((Repository { store, ..repository }, counters))
     }

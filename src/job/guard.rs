@@ -25,6 +25,7 @@ use crate::job::runner::Runner;
 use crate::job::stall;
 use crate::journal::log::AppendError;
 use crate::journal::state::View;
+use crate::repo::names;
 use crate::repo::pack::PACK_TARGET_BYTES;
 use crate::repo::reader::RepoError;
 use crate::role::election::{
@@ -35,7 +36,7 @@ use crate::role::lease::{LeaseHolder, Reply};
 use crate::role::permit::Candidacy;
 use crate::role::probe::{self, Assessment};
 use crate::role::slot::{Plan, Slot};
-use crate::store::counting::{Counters, Counting, Counts};
+use crate::store::counting::{Answers, Counters, Counting, Counts};
 use crate::store::proof::ProofFailure;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
@@ -200,6 +201,11 @@ pub async fn backup(
     settled(watched(runner, silence_max(role, settings), &|_| {}, work).await)
 }
 
+/// What shows that a run gets answers of its store.
+pub(crate) fn answers(runner: &Runner) -> Answers {
+    Answers { count: Arc::clone(&runner.progress.steps), counts: |key| !names::is_live(key) }
+}
+
 /// How long a run of this role may be silent.
 pub(crate) fn silence_max(role: &RoleSettings, settings: &Settings) -> Duration {
     stall::limit(role.stall_timeout, settings.store.limit_upload, PACK_TARGET_BYTES)
@@ -291,7 +297,7 @@ pub(crate) async fn approach(
         return Ok(Err(refused));
     }
     let connected = until_cancelled(runner, async { Ok(connect().await?) }).await?;
-    let (counting, counters) = Counting::telling(connected, Arc::clone(&runner.progress.steps));
+    let (counting, counters) = Counting::telling(connected, answers(runner));
     let store: Arc<dyn Store> = Arc::new(counting);
     let place = Place::new(&settings.store, &role.name);
     let repository = until_cancelled(runner, open(runner, role, store, Some(&place))).await?;

@@ -17,6 +17,11 @@ pub fn keys_prefix(role: &RoleName) -> String {
     format!("{role}/keys/")
 }
 
+/// Whether a key, or a prefix, is below the part of a role in which its nodes tell each other how they are.
+pub fn is_live(key: &str) -> bool {
+    key.split_once('/').is_some_and(|(_, rest)| rest.starts_with("live/"))
+}
+
 /// One journal record: sixteen decimal digits, so that a listing is in order.
 pub fn record(role: &RoleName, seq: Seq) -> String {
     format!("{role}/journal/{:016}", seq.0)
@@ -148,5 +153,16 @@ mod tests {
             assert_eq!(parse_record(&role, &format!("app/journal/{stray}")), None, "{stray}");
         }
         assert_eq!(parse_record(&role, "db/journal/0000000000000007"), None);
+    }
+
+    #[test]
+    fn what_nodes_tell_each_other_is_live() {
+        let role = "app".parse().unwrap();
+        for key in [lease(&role), beat(&role), probe(&role), lease_probe(&role)] {
+            assert!(is_live(&key), "{key}");
+        }
+        for key in [format(&role), record(&role, Seq(7)), packs_prefix(&role)] {
+            assert!(!is_live(&key), "{key}");
+        }
     }
 }

@@ -30,8 +30,16 @@ pub struct Counters {
     delete: AtomicU64,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
-    /// Moves with each answer, for whoever looks whether anything does.
-    answers: Arc<AtomicU64>,
+    answers: Option<Answers>,
+}
+
+/// For whoever looks whether work on a store moves.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    /// Moves with each answer.
+    pub count: Arc<AtomicU64>,
+    /// Whether an answer about this key, or prefix, is one to the work: leases are renewed beside it, whether it moves or not.
+    pub counts: fn(&str) -> bool,
 }
 
 /// [`Counters`] at one moment.
@@ -91,9 +99,12 @@ impl Counters {
     }
 
     /// That there is no such object is an answer, too. What came instead of one is none.
-    fn heard<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        if answer.as_ref().err().is_none_or(StoreError::is_not_found) {
-            self.answers.fetch_add(1, Ordering::Relaxed);
+    fn heard<T>(&self, key: &str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Some(answers) = &self.answers
+            && (answers.counts)(key)
+            && answer.as_ref().err().is_none_or(StoreError::is_not_found)
+        {
+            answers.count.fetch_add(1, Ordering::Relaxed);
         }
         answer
     }
@@ -102,11 +113,15 @@ impl Counters {
 impl Counting {
     /// `inner`, counted, and where to read the numbers.
     pub fn new(inner: Arc<dyn Store>) -> (Self, Arc<Counters>) {
-        Self::telling(inner, Arc::default())
+        Self::with(inner, None)
     }
 
-    /// The same, and `answers` moves with each answer.
-    pub fn telling(inner: Arc<dyn Store>, answers: Arc<AtomicU64>) -> (Self, Arc<Counters>) {
+    /// The same, and its answers are told.
+    pub fn telling(inner: Arc<dyn Store>, answers: Answers) -> (Self, Arc<Counters>) {
+        Self::with(inner, Some(answers))
+    }
+
+    fn with(inner: Arc<dyn Store>, answers: Option<Answers>) -> (Self, Arc<Counters>) {
         let counters = Arc::new(Counters { answers, ..Counters::default() });
         (Self { inner, counters: Arc::clone(&counters) }, counters)
     }
@@ -124,53 +139,53 @@ impl Store for Counting {
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         self.counters.up(&self.counters.put, &body);
-        self.counters.heard(self.inner.put(key, body).await)
+        self.counters.heard(key, self.inner.put(key, body).await)
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         self.counters.up(&self.counters.put_if_absent, &body);
-        self.counters.heard(self.inner.put_if_absent(key, body).await)
+        self.counters.heard(key, self.inner.put_if_absent(key, body).await)
     }
 
     async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
         self.counters.up(&self.counters.put_if_absent, &body);
-        self.counters.heard(self.inner.put_if_absent_held(key, body, hold).await)
+        self.counters.heard(key, self.inner.put_if_absent_held(key, body, hold).await)
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
         self.counters.up(&self.counters.replace, &body);
-        self.counters.heard(self.inner.replace(key, body, expected).await)
+        self.counters.heard(key, self.inner.replace(key, body, expected).await)
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         self.counters.get.fetch_add(1, Ordering::Relaxed);
-        let body = self.counters.heard(self.inner.get(key).await)?;
+        let body = self.counters.heard(key, self.inner.get(key).await)?;
         self.counters.down(&body);
         Ok(body)
     }
 
     async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
         self.counters.get.fetch_add(1, Ordering::Relaxed);
-        let (body, version) = self.counters.heard(self.inner.get_versioned(key).await)?;
+        let (body, version) = self.counters.heard(key, self.inner.get_versioned(key).await)?;
         self.counters.down(&body);
         Ok((body, version))
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.counters.get_range.fetch_add(1, Ordering::Relaxed);
-        let body = self.counters.heard(self.inner.get_range(key, range).await)?;
+        let body = self.counters.heard(key, self.inner.get_range(key, range).await)?;
         self.counters.down(&body);
         Ok(body)
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         self.counters.list.fetch_add(1, Ordering::Relaxed);
-        self.counters.heard(self.inner.list(prefix, after, limit).await)
+        self.counters.heard(prefix, self.inner.list(prefix, after, limit).await)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         self.counters.delete.fetch_add(1, Ordering::Relaxed);
-        self.counters.heard(self.inner.delete(keys).await)
+        self.counters.heard(keys.first().map_or("", String::as_str), self.inner.delete(keys).await)
     }
 
     async fn ask_time(&self) {
@@ -192,7 +207,10 @@ mod tests {
     async fn calls_and_bytes_are_counted() {
         let answers: Arc<AtomicU64> = Arc::default();
         let memory = Arc::new(MemoryStore::new(&Env::host()));
-        let (store, counters) = Counting::telling(memory, Arc::clone(&answers));
+        let (store, counters) =
+            Counting::telling(memory, Answers { count: Arc::clone(&answers), counts: |key| key != "lease" });
+        store.put_if_absent("lease", Bytes::new()).await.unwrap();
+        assert_eq!(answers.load(Ordering::Relaxed), 0, "it is renewed beside the work");
         store.put("a", Bytes::from_static(b"12345")).await.unwrap();
         store.put_if_absent("a", Bytes::from_static(b"123")).await.unwrap();
         store.get("a").await.unwrap();
@@ -204,7 +222,7 @@ mod tests {
         store.delete(&["a".to_owned(), "b".to_owned()]).await.unwrap();
         let expected = Counts {
             put: 1,
-            put_if_absent: 1,
+            put_if_absent: 2,
             replace: 1,
             get: 3,
             get_range: 1,
@@ -214,7 +232,7 @@ mod tests {
             bytes_down: 12,
         };
         assert_eq!(counters.read(), expected);
-        assert_eq!(counters.read().requests(), 9);
+        assert_eq!(counters.read().requests(), 10);
         assert_eq!(answers.load(Ordering::Relaxed), 9, "that there is no such object is an answer");
     }
 }
