@@ -114,7 +114,7 @@ pub(super) struct Socket {
     dir: PathBuf,
     /// The socket's file, as it was made: its device and its number.
     file: (u64, u64),
-    _lock: Lock,
+    lock: Lock,
     serving: JoinHandle<()>,
     /// Answers under the second address. None where that is taken: it is somebody else's who may not even speak for this user.
     spare: Option<JoinHandle<()>>,
@@ -136,7 +136,7 @@ impl Socket {
         };
         let (lock, listener, file) = bind(dir)?;
         let serving = tokio::spawn(serve(listener, reception.clone(), |_| true));
-        Ok(Self { dir: dir.to_owned(), file, _lock: lock, serving, spare })
+        Ok(Self { dir: dir.to_owned(), file, lock, serving, spare })
     }
 
     /// Makes it again where its file is gone. True: it was.
@@ -151,7 +151,7 @@ impl Socket {
         let (lock, listener, file) = bind(&self.dir)?;
         self.serving.abort();
         self.serving = tokio::spawn(serve(listener, reception.clone(), |_| true));
-        (self._lock, self.file) = (lock, file);
+        (self.lock, self.file) = (lock, file);
         Ok(true)
     }
 }

@@ -101,13 +101,12 @@ impl StateDir {
                 // A process that has the lock is about to remember more.
                 local.lock().is_ok().then(|| local.restore(self.node))
             });
-            match restored {
-                Ok(Some(Err(error))) => {
-                    tracing::warn!("what was remembered of repository {repo} is not written again: {error}")
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!("what was remembered of repository {repo} is not written again: {error}"),
-            }
+            let failed = match restored {
+                Ok(Some(Err(error))) => error.to_string(),
+                Ok(_) => continue,
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!("what was remembered of repository {repo} is not written again: {failed}");
         }
     }
 }

@@ -141,8 +141,8 @@ impl AuthorNotes {
     }
 
     fn write(&self, mark: u64, notes: &[(InstanceId, Seq)]) -> io::Result<()> {
-        let mut text = format!("{MARK}{mark}\n");
-        notes.iter().for_each(|(instance, seq)| text.push_str(&format!("{instance} {seq}\n")));
+        let lines = notes.iter().map(|(instance, seq)| format!("{instance} {seq}\n"));
+        let text: String = std::iter::once(format!("{MARK}{mark}\n")).chain(lines).collect();
         self.env.files.replace(&self.file(), text.as_bytes())
     }
 }

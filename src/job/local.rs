@@ -302,11 +302,11 @@ mod tests {
     }
 
     /// A journal that ends with this record.
-    fn seen(seq: u64) -> Option<View> {
+    fn seen(seq: u64) -> View {
         let mut view = View::empty("app".parse().unwrap(), RepoId([1; 16]));
         let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
         view.head = Some(Head { seq: Seq(seq), digest: Digest([9; 32]), node, time: jiff::Timestamp::UNIX_EPOCH });
-        Some(view)
+        view
     }
 
     #[test]
@@ -315,10 +315,10 @@ mod tests {
         let memories = Memories::default();
         let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap().recalling(&memories);
         let own = Some(Own { boot: Digest([4; 32]), takeover: Digest([5; 32]), term: Term(6) });
-        let before = Memory { view: seen(3), node: Some(me), notes: Some(7), ..Memory::default() };
+        let before = Memory { view: Some(seen(3)), node: Some(me), notes: Some(7), ..Memory::default() };
         local.save(&before).unwrap();
         let set_back = std::fs::read(local.memory_file()).unwrap();
-        let now = Memory { view: seen(5), own, ..before };
+        let now = Memory { view: Some(seen(5)), own, ..before };
         local.save(&now).unwrap();
         assert!(!local.restore(me).unwrap());
 
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(other.load(me), recalled, "every process has it again");
         assert_eq!(local.load(NodeId([2; 16])).own, None, "it is nobody else's");
         // What another process saw meanwhile is newer.
-        let newer = Memory { view: seen(6), ..now };
+        let newer = Memory { view: Some(seen(6)), ..now };
         other.save(&newer).unwrap();
         assert_eq!(local.load(me), newer);
         assert!(!local.restore(me).unwrap());
@@ -342,7 +342,7 @@ mod tests {
     fn what_an_earlier_version_remembered_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
-        let mut value = serde_json::to_value(Memory { view: seen(3), ..Memory::default() }).unwrap();
+        let mut value = serde_json::to_value(Memory { view: Some(seen(3)), ..Memory::default() }).unwrap();
         let fields = value.as_object_mut().unwrap();
         for new in ["judged", "notes", "sighting", "twin"] {
             fields.remove(new).unwrap();

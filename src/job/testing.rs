@@ -110,7 +110,7 @@ impl Rig {
     pub(crate) async fn backup_as(&self, runner: &Runner, ask: &Ask) -> Committed {
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
         let opening = Opening::open(runner, &self.repository).await.unwrap();
-        opening.back_up(role, &self.candidacy(), ask).await.unwrap()
+        Box::pin(opening.back_up(role, &self.candidacy(), ask)).await.unwrap()
     }
 
     /// The election's word for the rig's node, whatever its probes would say.
