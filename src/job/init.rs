@@ -123,6 +123,8 @@ pub async fn refuse_gone(
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
+        // What is left of it is told first.
+        refuse_remains(store, place.role()).await?;
     }
     Err(InitError::Gone { store: place.store().to_owned(), role: place.role().clone(), repository })
 }
