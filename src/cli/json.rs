@@ -128,7 +128,7 @@ pub fn doubt(why: Option<&JournalError>) -> Value {
 }
 
 /// `snapshots`.
-pub fn snapshots(snapshots: &[SnapshotInfo], doubt: Value) -> String {
+pub fn snapshots(snapshots: &[SnapshotInfo], doubt: &Value) -> String {
     document(json!({ "snapshots": snapshots.iter().map(snapshot).collect::<Vec<_>>(), "doubt": doubt }))
 }
 
@@ -185,7 +185,7 @@ pub fn keys(report: &KeyReport) -> String {
 }
 
 /// `journal show`: the records' own fields, and what `journal show` adds for people.
-pub fn journal(role: &RoleName, lines: &[JournalLine], doubt: Value) -> String {
+pub fn journal(role: &RoleName, lines: &[JournalLine], doubt: &Value) -> String {
     let records: Vec<Value> = lines
         .iter()
         .map(|(digest, record)| {
@@ -221,7 +221,7 @@ pub fn acted(acted: &Acted) -> String {
 }
 
 /// `restore`.
-pub fn restore(restored: &Restored, doubt: Value) -> String {
+pub fn restore(restored: &Restored, doubt: &Value) -> String {
     let report = &restored.report;
     let metadata: Vec<Value> = report
         .metadata
@@ -394,7 +394,7 @@ mod tests {
         backed_up.problem_count = 1;
         insta::assert_json_snapshot!("backup", read(&backup(&[], &[backed_up])));
         let list = [samples::snapshot(0x3f, "2026-11-20T01:00:00.5Z")];
-        insta::assert_json_snapshot!("snapshots", read(&snapshots(&list, Value::Null)));
+        insta::assert_json_snapshot!("snapshots", read(&snapshots(&list, &Value::Null)));
         let roles = vec![samples::active(), samples::blind()];
         insta::assert_json_snapshot!("whoami", read(&whoami::report(&samples::all(roles))));
         insta::assert_json_snapshot!("whoami_cloned", read(&whoami::report(&samples::all(vec![samples::cloned()]))));
@@ -424,7 +424,7 @@ mod tests {
         for field in ["mine", "current", "holder"] {
             assert!(document["roles"][0]["term"].get(field).is_some(), "{field}");
         }
-        let text = snapshots(&[samples::snapshot(1, "2026-11-20T01:00:00Z")], Value::Null);
+        let text = snapshots(&[samples::snapshot(1, "2026-11-20T01:00:00Z")], &Value::Null);
         for field in "id role term node time slot files bytes".split(' ') {
             assert!(read(&text)["snapshots"][0].get(field).is_some(), "{field}");
         }

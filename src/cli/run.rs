@@ -313,7 +313,7 @@ async fn snapshots(session: &mut Session, args: &verbs::Snapshots) -> Result<Exi
     let list = wire::snapshots(&archive);
     session.report(
         || render::snapshots::list(&list, &context.view()),
-        || json::snapshots(&list, json::doubt(archive.doubt())),
+        || json::snapshots(&list, &json::doubt(archive.doubt())),
     )?;
     // What is left can be chosen from, by ID; it is not all.
     open::sound(&archive)?;
@@ -407,7 +407,7 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
         Ok((report, json::doubt(archive.doubt())))
     })
     .await?;
-    session.report(|| render::restored::report(&report, &context.view()), || json::restore(&report, doubt))?;
+    session.report(|| render::restored::report(&report, &context.view()), || json::restore(&report, &doubt))?;
     Ok(exit::of_restore(&report.report))
 }
 
@@ -584,7 +584,7 @@ async fn journal(session: &mut Session, args: &verbs::JournalShow) -> Result<Exi
     .await?;
     session.report(
         || render::journal::lines(&lines, &context.view()),
-        || json::journal(&role.name, &lines, json::doubt(archive.doubt())),
+        || json::journal(&role.name, &lines, &json::doubt(archive.doubt())),
     )?;
     open::sound(&archive)?;
     Ok(Exit::Done)

@@ -158,8 +158,8 @@ impl GuardError {
     /// Whether the store has no room left.
     pub fn is_no_space(&self) -> bool {
         let error = match self {
-            Self::Store(error) => error,
-            Self::Backup(
+            Self::Store(error)
+            | Self::Backup(
                 BackupError::Store(error)
                 | BackupError::Repo(RepoError::Store(error))
                 | BackupError::Append(AppendError::Store { error, .. }),

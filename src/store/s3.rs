@@ -256,7 +256,7 @@ fn is_exposed(endpoint: &str) -> bool {
 const NO_ETAG: &str = "the server's answer has no ETag";
 
 /// What a conditional put came to whose answer has a status of success.
-fn created(etag: Option<String>) -> PutOutcome {
+fn created(etag: Option<&str>) -> PutOutcome {
     match etag {
         Some(_) => PutOutcome::Created,
         None => PutOutcome::Unknown { why: NO_ETAG.to_owned() },
@@ -302,7 +302,7 @@ impl Store for S3Store {
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         key::check(&self.name, key)?;
         match self.put_whole(key, body, no_retries(), Condition::Absent).await {
-            Ok(etag) => Ok(created(etag)),
+            Ok(etag) => Ok(created(etag.as_deref())),
             Err(failure) => failure.into_outcome(&self.name, key),
         }
     }
@@ -316,7 +316,7 @@ impl Store for S3Store {
         // Unsigned and without checksum, or the SDK would wrap the stream into chunks of its own.
         let request = self.put_request(key).if_none_match("*").body(held::body(body, hold));
         match request.customize().disable_payload_signing().config_override(config).send().await {
-            Ok(answer) => Ok(created(answer.e_tag)),
+            Ok(answer) => Ok(created(answer.e_tag.as_deref())),
             Err(e) => Failure::from(e).into_outcome(&self.name, key),
         }
     }
