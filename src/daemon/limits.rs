@@ -142,14 +142,12 @@ impl Turns {
         };
         let waiting = Waiting { turns: Arc::clone(self), place };
         self.go_on();
-        match called.await {
-            Ok(turn) => turn,
-            // Only this one takes it out of the line.
-            Err(_) => {
-                drop(waiting);
-                std::future::pending().await
-            }
+        if let Ok(turn) = called.await {
+            return turn;
         }
+        // Only this one takes it out of the line.
+        drop(waiting);
+        std::future::pending().await
     }
 
     /// Lets begin who may.

@@ -53,7 +53,6 @@ pub(super) struct Post {
 }
 
 /// What comes back from what runs beside the loop.
-#[expect(clippy::large_enum_variant, reason = "one at a time is made, handed over and taken apart")]
 enum Back {
     Event(Event),
     /// A run that leaves the role to another node, and what the journal says after it.

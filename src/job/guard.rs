@@ -213,17 +213,15 @@ pub(crate) fn silence_max(role: &RoleSettings, settings: &Settings) -> Duration 
 
 /// A run that came to its end has the last word, and so has one that knows what became of its record.
 pub(crate) fn settled<T>(watched: Watched<Result<T, GuardError>>) -> Result<T, GuardError> {
+    let knows = |error: &GuardError| {
+        let GuardError::Backup(BackupError::Append(error)) = error else { return false };
+        matches!(error, AppendError::Unknown { .. } | AppendError::Fenced(_))
+    };
     match (watched.done, watched.stall) {
         (Some(Ok(done)), _) => Ok(done),
-        (Some(Err(error)), None) => Err(error),
-        (
-            Some(Err(
-                error @ GuardError::Backup(BackupError::Append(AppendError::Unknown { .. } | AppendError::Fenced(_))),
-            )),
-            Some(_),
-        ) => Err(error),
+        (Some(Err(error)), stall) if stall.is_none() || knows(&error) => Err(error),
         (_, Some(stall)) => Err(BackupError::Stalled(stall).into()),
-        (None, None) => unreachable!("only a run that stalled is not waited for"),
+        (_, None) => unreachable!("only a run that stalled is not waited for"),
     }
 }
 
@@ -397,9 +395,9 @@ impl<'a> Guard<'a> {
     pub async fn admit(&self, mut assessment: Option<Assessment>) -> Result<Admission<'a>, GuardError> {
         let mut opening = until_cancelled(self.runner, async {
             Ok(if self.runner.sessions.are_borrowed() {
-                Opening::join(self.runner, self.repository).await?
+                Box::pin(Opening::join(self.runner, self.repository)).await?
             } else {
-                Opening::open(self.runner, self.repository).await?
+                Box::pin(Opening::open(self.runner, self.repository)).await?
             })
         })
         .await?
@@ -472,7 +470,8 @@ impl<'a> Guard<'a> {
         lease: LeaseView<'_>,
     ) -> Result<Admission<'a>, GuardError> {
         let opening =
-            until_cancelled(self.runner, async { Ok(Opening::open(self.runner, self.repository).await?) }).await?;
+            until_cancelled(self.runner, async { Ok(Box::pin(Opening::open(self.runner, self.repository)).await?) })
+                .await?;
         let opening = opening.by_schedule(self.plan.as_ref().map(Plan::id));
         let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,

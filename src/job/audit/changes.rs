@@ -85,21 +85,18 @@ impl Sequence {
             return;
         }
         let same_tree = self.root == Some(seen.root);
-        match &mut self.same {
-            Some(same) => {
-                same.real &= !same_tree && (surely_new(body) || !same.roots.contains(&seen.root));
-                same.streak.add(seen, body, same_tree);
-                if same.roots.len() == ROOTS_MAX {
-                    same.roots.pop_front();
-                }
-                same.roots.push_back(seen.root);
-            }
-            None => {
-                let (changed_set, streak) = (body.changed_set, Streak::first(seen, body));
-                let roots = self.root.into_iter().chain([seen.root]).collect();
-                self.same = Some(Same { changed_set, streak, real: true, roots });
-            }
+        let Some(same) = &mut self.same else {
+            let (changed_set, streak) = (body.changed_set, Streak::first(seen, body));
+            let roots = self.root.into_iter().chain([seen.root]).collect();
+            self.same = Some(Same { changed_set, streak, real: true, roots });
+            return;
+        };
+        same.real &= !same_tree && (surely_new(body) || !same.roots.contains(&seen.root));
+        same.streak.add(seen, body, same_tree);
+        if same.roots.len() == ROOTS_MAX {
+            same.roots.pop_front();
         }
+        same.roots.push_back(seen.root);
     }
 
     fn everything(&mut self, seen: Seen, body: &SnapshotBody) {
