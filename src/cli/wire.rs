@@ -26,6 +26,7 @@ use crate::job::adopt::adopt;
 use crate::job::backup::BackupError;
 use crate::job::exec::{self, ExecError, Executed};
 use crate::job::guard::{self, GuardError, Reason};
+use crate::job::health;
 use crate::job::hook::Hooks;
 use crate::job::inside::{self, Archive, Each};
 use crate::job::keys;
@@ -41,7 +42,7 @@ use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitRole, KeyReport};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::whoami::{State, WhoamiReport};
+use crate::job::report::whoami::{State, Warning, WhoamiReport};
 use crate::job::report::{Outcome, RoleReport};
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::job::runner::{Runner, Surroundings};
@@ -439,7 +440,13 @@ pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> 
 pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
-    Ok(job::whoami::whoami(&asker(context, state_dir.as_deref(), told), roles, connecting(context)).await)
+    let asker = asker(context, state_dir.as_deref(), told);
+    let asked = Box::pin(job::whoami::whoami(&asker, roles, connecting(context)));
+    let (mut report, silent) = tokio::join!(asked, is_daemon_silent(context));
+    if silent {
+        report.roles.iter_mut().for_each(|role| health::add(&mut role.warnings, Warning::DaemonSilent));
+    }
+    Ok(report)
 }
 
 /// Whether this node is active for a role.
@@ -447,6 +454,12 @@ pub async fn is_active(context: &Context, role: &RoleSettings) -> State {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
     Box::pin(job::whoami::is_active(&asker(context, state_dir.as_deref(), told), role, connecting(context))).await
+}
+
+/// Whether a daemon of this node has its socket open and does not answer.
+async fn is_daemon_silent(context: &Context) -> bool {
+    let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await else { return false };
+    matches!(daemon.node(job::whoami::PATIENCE).await, Err(ClientError::Silent(_)))
 }
 
 fn asker<'a>(context: &'a Context, state_dir: Option<&'a Path>, told: Option<NodeId>) -> Asker<'a> {

@@ -152,6 +152,12 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
     found
 }
 
+/// One more thing that was seen, among what was found.
+pub fn add(found: &mut Vec<Warning>, warning: Warning) {
+    found.push(warning);
+    found.sort_by_key(|warning| Reverse(severity(warning)));
+}
+
 /// The newest run that ended without a commit and had none after it.
 pub(crate) fn failed<'a>(facts: &Facts<'a>) -> impl Iterator<Item = &'a RunSeen> + use<'a> {
     let past = facts.past;

@@ -84,6 +84,33 @@ const SOURCE_UNMOUNTED: Way = Way {
     alert: "failed",
 };
 
+const SOURCE_EMPTY: Way = Way {
+    what: "the source was never anything but empty",
+    says: "there is nothing to store",
+    risk: "failed",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
+const SOURCE_LINK: Way = Way {
+    what: "the source is a symbolic link to the data",
+    says: "symbolic link",
+    risk: "failed",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
+const DUMP_EMPTY: Way = Way {
+    what: "a dump prints nothing",
+    says: "dump \"app.sql\"",
+    risk: "failed",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
 const PAUSED: Way = Way {
     what: "paused for more than a day, without an end",
     says: "paused for more than a day, without an end",
@@ -95,8 +122,8 @@ const PAUSED: Way = Way {
 
 const DAEMON_HANGS: Way = Way {
     what: "the daemon of the active node hangs",
-    says: "missed",
-    risk: "missed",
+    says: "the daemon of this node does not answer",
+    risk: "daemon",
     check: 2,
     audit: 7,
     alert: "missed",
@@ -120,7 +147,7 @@ const ETCD_GONE: Way = Way {
     alert: "missed",
 };
 
-const ALL: [&Way; 12] = [
+const ALL: [&Way; 15] = [
     &PROBES_NO,
     &NEVER_RUN,
     &RUN_FAILS,
@@ -129,6 +156,9 @@ const ALL: [&Way; 12] = [
     &STORE_GONE,
     &SOURCE_GONE,
     &SOURCE_UNMOUNTED,
+    &SOURCE_EMPTY,
+    &SOURCE_LINK,
+    &DUMP_EMPTY,
     &PAUSED,
     &DAEMON_HANGS,
     &CLOCK_WRONG,
@@ -272,6 +302,46 @@ fn a_source_that_is_gone_or_not_mounted_is_seen() {
 }
 
 #[test]
+fn a_first_backup_that_would_hold_nothing_is_seen() {
+    let dump = "[role.app.dumps]\n\"app.sql\" = { command = [\"true\"] }\n";
+    for (way, lines) in [(&SOURCE_EMPTY, ""), (&SOURCE_LINK, ""), (&DUMP_EMPTY, dump)] {
+        let site = pair(lines);
+        if way.what != DUMP_EMPTY.what {
+            fs::remove_file(site.src().join("file")).unwrap();
+        }
+        if way.what == SOURCE_LINK.what {
+            fs::rename(site.src(), site.path("data")).unwrap();
+            fs::write(site.path("data/file"), "content").unwrap();
+            std::os::unix::fs::symlink(site.path("data"), site.src()).unwrap();
+        }
+        std::thread::sleep(LATER);
+        assert_eq!(run_slot(&site.node("east")), 1, "{}", way.what);
+        for name in ["east", "west"] {
+            way.is_seen(&site.node(name));
+        }
+        way.is_told(&site);
+    }
+}
+
+#[test]
+fn two_leases_of_one_role_are_critical_on_both_nodes() {
+    let site = Site::leased("takeover_delay = \"0s\"\n");
+    site.write("file", "content");
+    site.init();
+    let config = site.path("runner.toml");
+    let bucket = fs::read_to_string(&config).unwrap();
+    site.backup("east");
+    let none = bucket.replace("[role.app]\n", "[role.app]\nlease = \"none\"\nnodes = [\"east\", \"west\"]\n");
+    fs::write(&config, none).unwrap();
+    site.backup("west");
+    for (name, text) in [("west", None), ("east", Some(bucket))] {
+        text.into_iter().for_each(|text| fs::write(&config, text).unwrap());
+        let check = site.node(name).run(["whoami", "--check"]).expect(2).stdout;
+        assert!(check.contains("neither excludes the other"), "{check}");
+    }
+}
+
+#[test]
 fn a_pause_that_was_forgotten_is_seen_and_one_with_an_end_is_a_warning() {
     let site = pair("");
     assert_eq!(run_slot(&site.node("east")), 0);
@@ -299,9 +369,8 @@ fn a_daemon_that_hangs_is_seen() {
     wait_for(|| !site.snapshots().is_empty());
     kill_process(Pid::from_child(&daemon), Signal::STOP).unwrap();
     std::thread::sleep(LATER);
-    for name in ["east", "west"] {
-        DAEMON_HANGS.is_seen(&site.node(name));
-    }
+    DAEMON_HANGS.is_seen(&site.node("east"));
+    Way { says: "the probes say no here", risk: "missed", ..DAEMON_HANGS }.is_seen(&site.node("west"));
     assert_eq!((run_slot(&site.node("west")), run_slot(&later(&site, "west"))), (0, 0));
     DAEMON_HANGS.is_told(&site);
     kill_process(Pid::from_child(&daemon), Signal::KILL).unwrap();

@@ -113,7 +113,7 @@ fn status_has_a_line_for_every_role() {
     assert_eq!(lines[0], ["ROLE", "HERE", "HOLDER", "TERM", "LAST", "SLOTS", "NEXT", "RISKS"]);
     assert_eq!(lines[1][..4], ["app", "active", "east", "1"], "{text}");
     assert!(lines[1].contains(&"1/1") && lines[1].last() == Some(&"-"), "{text}");
-    assert_eq!(lines[2], ["other", "standby", "-", "-", "-", "-", "-", "-"], "{text}");
+    assert_eq!(lines[2], ["other", "standby", "-", "-", "-", "-", "-", "no", "snapshot"], "{text}");
     let document = site.node("east").run(["status", "--json"]).expect(0).json();
     assert_eq!(
         (&document["roles"][0]["slots"]["committed"], &document["roles"][1]["slots"]),
