@@ -255,7 +255,7 @@ fn a_run_that_fails_is_seen_on_every_node_with_its_error() {
 
 #[test]
 fn a_store_that_takes_nothing_is_seen() {
-    let full = "mount -t tmpfs -o size=4m tmpfs /mnt; cp -a \"$S/.\" /mnt; mount --move /mnt \"$S\"; \
+    let full = "mount -t tmpfs -o size=16m tmpfs /mnt; cp -a \"$S/.\" /mnt; mount --move /mnt \"$S\"; \
                 cat /dev/zero > \"$S/filler\" 2>&- || :";
     for (way, script) in
         [(&STORE_READ_ONLY, "mount --bind \"$S\" \"$S\"; mount -o remount,bind,ro \"$S\""), (&STORE_FULL, full)]
