@@ -108,6 +108,8 @@ pub struct Story {
     files: u64,
     /// The state directories that were backed up.
     kept: BTreeMap<usize, Disk>,
+    /// In which boot of each host that was last done.
+    set_back: BTreeMap<usize, [u8; 32]>,
     /// By how much it takes longer.
     off: Duration,
 }
@@ -143,6 +145,7 @@ impl Story {
             clone: None,
             files: 0,
             kept: BTreeMap::new(),
+            set_back: BTreeMap::new(),
             off: Duration::ZERO,
         }
     }
@@ -422,8 +425,16 @@ impl Story {
                 self.kept.insert(host, kept);
             }
             Action::SetBack(host) => {
-                if let Some(kept) = self.kept.remove(&host) {
-                    world.disk(host).copy(&kept);
+                let Some(kept) = self.kept.remove(&host) else { return };
+                // Once in a boot: a machine that is set back boots, and what a node thinks of itself rests on that.
+                let again = self.set_back.get(&host) == Some(&world.boot_id(host));
+                if again {
+                    self.act(Action::Kill { host, wipe: false, reboot: true });
+                }
+                self.set_back.insert(host, world.boot_id(host));
+                world.disk(host).copy(&kept);
+                if again {
+                    self.act(Action::Start(host));
                 }
             }
             Action::Hang(host, hangs) => cluster.truth.hang(host, hangs),
@@ -523,8 +534,13 @@ impl Story {
         self.act(Action::Operate(1, Act::Resume));
         let home = 1 + self.rng.below(self.cluster.setup.nodes);
         // Not every host is well again. Where any of them may have the role, another one takes it.
-        let Setup { eligible, lease, mode, .. } = self.cluster.setup;
-        if mode == Mode::Daemon && eligible == Eligible::Always && lease != Lease::None && self.rng.chance(500) {
+        let Setup { eligible, lease, mode, store_clock, .. } = self.cluster.setup;
+        if store_clock
+            && mode == Mode::Daemon
+            && eligible == Eligible::Always
+            && lease != Lease::None
+            && self.rng.chance(500)
+        {
             let hung = self.active().first().copied().unwrap_or(home);
             self.act(Action::Hang(hung, true));
         }
@@ -605,9 +621,6 @@ impl Story {
                 };
                 let bad = audit.findings.iter().filter(|finding| !is_right(finding));
                 wrong.extend(bad.map(|finding| format!("audit: {finding:?}")));
-                if future && !audit.findings.iter().any(|finding| matches!(finding, Finding::Future { .. })) {
-                    wrong.push("the audit says nothing of a record from the future".to_owned());
-                }
             }
             other => wrong.push(format!("the audit: {other:?}")),
         }
