@@ -83,7 +83,7 @@ struct Pair {
 impl Pair {
     fn new(roles: usize, lease: Lease) -> Self {
         let world = World::new(11);
-        let (bucket, leases, settings) = (Bucket::new(&world), LeaseServer::new(&world), settings(roles, lease));
+        let (bucket, leases, settings) = (Bucket::new(&world, true), LeaseServer::new(&world), settings(roles, lease));
         let mut rng = world.rng();
         for role in settings.roles.keys() {
             make_repository(&bucket, role, false, &mut rng);
@@ -138,6 +138,7 @@ impl Pair {
             let voice = Arc::new(Mouth {
                 host,
                 life,
+                node: node.id,
                 instance,
                 eligible,
                 world: process.world.clone(),
