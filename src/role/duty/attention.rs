@@ -12,7 +12,7 @@ pub const READ_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often it is read while nothing is due: what may come then is what an operator says on another node, and a takeover by a node
 /// that must get the lease first.
-pub const READ_INTERVAL_IDLE: Duration = Duration::from_secs(60);
+pub const READ_INTERVAL_IDLE: Duration = Duration::from_mins(1);
 
 /// One process looks at the journals of all its idle roles no more often than this, so that what that costs does not grow with their
 /// number.
