@@ -121,9 +121,8 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
     match facts.store {
         StoreStatus::Failed(why) => found.push(Warning::StoreUnreadable { why: why.clone() }),
         StoreStatus::NotInitialised => found.push(Warning::NoRepository),
-        // One that this node knows is among what was seen.
-        StoreStatus::Gone => {}
-        StoreStatus::Ok => {}
+        // One that this node knows and that is gone is among what was seen.
+        StoreStatus::Ok | StoreStatus::Gone => {}
     }
     if facts.rolled_back {
         found.push(Warning::StoreRolledBack);
