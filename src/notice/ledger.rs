@@ -103,7 +103,7 @@ impl Ledger {
         if !entry.is_mine(watcher, now) {
             return None;
         }
-        let phase = match entry.told {
+        let phase = match &mut entry.told {
             None => Phase::Begun,
             Some(told) if entry.event.kind.lasts() && is_past(told, REPEAT, now) => Phase::Lasts,
             Some(_) => return None,
@@ -115,7 +115,7 @@ impl Ledger {
     /// Something is not so any more, but for what is in `still`. What was told is told to be over, once for each.
     pub fn settle(&mut self, role: &RoleName, kind: Kind, still: &[String], by: &str, now: Timestamp) -> Vec<Notice> {
         let mut over = Vec::new();
-        self.entries.retain(|entry| {
+        self.entries.retain_mut(|entry| {
             let event = &entry.event;
             let gone = event.kind == kind && event.role == *role && !still.contains(&event.mark);
             if !gone {
@@ -123,7 +123,7 @@ impl Ledger {
             }
             if !kind.lasts() {
                 // It has happened, whether it can still be seen or not.
-                return !is_past(entry.since, MEMORY, now);
+                return !is_past(&mut entry.since, MEMORY, now);
             }
             if entry.told.is_some() {
                 let event = Event { node: by.to_owned(), time: now, ..event.clone() };
@@ -194,9 +194,13 @@ pub fn pause(attempts: u32) -> Duration {
     Duration::from_secs(1 << attempts.saturating_sub(1).min(6)).min(Duration::from_mins(1))
 }
 
-/// Whether something at `since` is so long past. What this node dated when its clock was ahead is: it would else wait until that time.
-fn is_past(since: Timestamp, long: SignedDuration, now: Timestamp) -> bool {
-    now.duration_since(since) >= long || present::is_beyond(since, now)
+/// Whether something at `since` is so long past. What this node dated while its clock was ahead counts from now on: otherwise it
+/// would wait until that date.
+fn is_past(since: &mut Timestamp, long: SignedDuration, now: Timestamp) -> bool {
+    if present::is_beyond(*since, now) {
+        *since = now;
+    }
+    now.duration_since(*since) >= long
 }
 
 impl Letter {
@@ -215,8 +219,8 @@ impl Entry {
             Who::Holder => SILENCE,
             Who::HolderByRecord => SILENCE_AFTER_RECORD,
         };
-        match self.sign {
-            Some((before, since)) if before >= sign && !vouched => is_past(since, silence, now),
+        match &mut self.sign {
+            Some((before, since)) if *before >= sign && !vouched => is_past(since, silence, now),
             _ => {
                 self.sign = Some((sign, now));
                 false
