@@ -157,16 +157,15 @@ pub enum GuardError {
 impl GuardError {
     /// Whether the store has no room left.
     pub fn is_no_space(&self) -> bool {
-        let error = match self {
+        matches!(
+            self,
             Self::Store(error)
             | Self::Backup(
                 BackupError::Store(error)
                 | BackupError::Repo(RepoError::Store(error))
                 | BackupError::Append(AppendError::Store { error, .. }),
-            ) => error,
-            _ => return false,
-        };
-        error.kind == StoreErrorKind::NoSpace
+            ) if error.kind == StoreErrorKind::NoSpace
+        )
     }
 
     /// Of a proof of the lease of `role`. A request that failed is no broken promise.

@@ -103,7 +103,10 @@ impl Ledger {
         if !entry.is_mine(watcher, now) {
             return None;
         }
-        let phase = match &mut entry.told {
+        if let Some(told) = &mut entry.told {
+            redate(told, now);
+        }
+        let phase = match entry.told {
             None => Phase::Begun,
             Some(told) if entry.event.kind.lasts() && is_past(told, REPEAT, now) => Phase::Lasts,
             Some(_) => return None,
@@ -123,7 +126,8 @@ impl Ledger {
             }
             if !kind.lasts() {
                 // It has happened, whether it can still be seen or not.
-                return !is_past(&mut entry.since, MEMORY, now);
+                redate(&mut entry.since, now);
+                return !is_past(entry.since, MEMORY, now);
             }
             if entry.told.is_some() {
                 let event = Event { node: by.to_owned(), time: now, ..event.clone() };
@@ -194,13 +198,16 @@ pub fn pause(attempts: u32) -> Duration {
     Duration::from_secs(1 << attempts.saturating_sub(1).min(6)).min(Duration::from_mins(1))
 }
 
-/// Whether something at `since` is so long past. What this node dated while its clock was ahead counts from now on: otherwise it
-/// would wait until that date.
-fn is_past(since: &mut Timestamp, long: SignedDuration, now: Timestamp) -> bool {
+/// What this node dated while its clock was ahead counts from now on: otherwise it would wait until that date.
+fn redate(since: &mut Timestamp, now: Timestamp) {
     if present::is_beyond(*since, now) {
         *since = now;
     }
-    now.duration_since(*since) >= long
+}
+
+/// Whether something at `since` is so long past.
+fn is_past(since: Timestamp, long: SignedDuration, now: Timestamp) -> bool {
+    now.duration_since(since) >= long
 }
 
 impl Letter {
@@ -219,8 +226,11 @@ impl Entry {
             Who::Holder => SILENCE,
             Who::HolderByRecord => SILENCE_AFTER_RECORD,
         };
-        match &mut self.sign {
-            Some((before, since)) if *before >= sign && !vouched => is_past(since, silence, now),
+        if let Some((_, since)) = &mut self.sign {
+            redate(since, now);
+        }
+        match self.sign {
+            Some((before, since)) if before >= sign && !vouched => is_past(since, silence, now),
             _ => {
                 self.sign = Some((sign, now));
                 false

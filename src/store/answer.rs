@@ -133,9 +133,11 @@ mod tests {
     use super::*;
 
     /// Status, code, no body: what a write came to, and what a read failed with.
+    type Row = (Option<u16>, Option<&'static str>, bool, WriteAnswer, StoreErrorKind);
+
     #[test]
     fn only_what_is_positively_known_to_be_definite_is_definite() {
-        let table: &[(Option<u16>, Option<&str>, bool, WriteAnswer, StoreErrorKind)] = &[
+        let table: &[Row] = &[
             // The store's own words.
             (Some(412), Some("PreconditionFailed"), false, ConditionFailed, Invalid),
             (Some(412), None, true, ConditionFailed, Unreachable),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -45,13 +45,19 @@ fn a_missed_slot_is_a_finding() {
 fn the_same_changes_run_after_run_are_a_finding_and_damage_is() {
     let site = Site::new("");
     site.init();
-    for content in ["a", "b", "c"] {
+    // Set back each time: a tree that was there before is reported as changed again and again.
+    let write = |content| {
         site.write("file", content);
+        let file = fs::File::options().write(true).open(site.src().join("file")).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_hours(1)).unwrap();
+    };
+    for content in ["a", "b", "a"] {
+        write(content);
         site.backup("east");
     }
     let clean = role(&site.node("east").run(["audit", "app", "--json"]).expect(0));
     assert_eq!((&clean["slots"], number(&clean["records"])), (&Value::Null, 4), "{clean}");
-    site.write("file", "d");
+    write("b");
     site.backup("east");
     let audited = role(&site.node("east").run(["audit", "app", "--json"]).expect(7));
     assert_eq!(kinds(&audited, "findings"), ["same_changes"], "{audited}");
@@ -78,9 +84,9 @@ fn guarded_commands_are_attempts() {
     assert_eq!(number(&audited["slots"]["open"]), 1, "somebody began it, and it has time for years: {audited}");
     site.write("../ok", "");
     exec(0).unwrap();
-    let audited = role(&site.node("east").run(since).expect(7));
+    let audited = role(&site.node("east").run(since).expect(0));
     assert_eq!(number(&audited["slots"]["committed"]), 1, "{audited}");
-    assert_eq!(kinds(&audited, "findings"), ["late"], "it was begun years after its time");
+    assert_eq!(kinds(&audited, "findings"), [""; 0], "what had started before the repository was made is not late");
     assert_eq!((number(&audited["nodes"][0]["attempts"]), number(&audited["nodes"][0]["commits"])), (3, 1));
 }
 

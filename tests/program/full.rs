@@ -1,5 +1,6 @@
 //! The disk of the store is full, read-only, or fails: it is told as that, and a prune frees space where there is none.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
@@ -18,14 +19,16 @@ fn on_small_disk(site: &Site, size: &str, steps: &[(&str, &str)]) -> Vec<Said> {
     let (dir, config) = (site.dir().display(), site.path("runner.toml"));
     let state = site.path("state");
     let mut script = format!("set -u; mount -t tmpfs -o size={size} none {dir}/store\n");
-    script += &format!(
-        "runner() {{ {program} --config {config} --node east --state-dir {state} \"$@\"; }}\n",
+    writeln!(
+        script,
+        "runner() {{ {program} --config {config} --node east --state-dir {state} \"$@\"; }}",
         program = env!("CARGO_BIN_EXE_runner"),
         config = config.display(),
         state = state.display(),
-    );
+    )
+    .unwrap();
     for (n, (_, step)) in steps.iter().enumerate() {
-        script += &format!("( {step} ) >{dir}/said-{n} 2>&1; echo $? >{dir}/code-{n}\n");
+        writeln!(script, "( {step} ) >{dir}/said-{n} 2>&1; echo $? >{dir}/code-{n}").unwrap();
     }
     let output = Command::new("unshare").args(["-rm", "sh", "-c", &script]).env("NO_COLOR", "1").output().unwrap();
     assert!(output.status.success(), "a mount namespace with a tmpfs is needed: {output:?}");

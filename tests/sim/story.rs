@@ -315,13 +315,11 @@ impl Story {
                 self.act(Action::Step(host, by * 24 * 60 * 60));
                 self.later(Duration::from_mins(3), Action::Step(host, 0));
             }
-            32 => match self.rng.below(3) {
-                0 => self.act(Action::Forget(host)),
-                _ => {
-                    self.act(Action::Keep(host));
-                    self.later(Duration::from_mins(5), Action::SetBack(host));
-                }
-            },
+            32 if self.rng.below(3) == 0 => self.act(Action::Forget(host)),
+            32 => {
+                self.act(Action::Keep(host));
+                self.later(Duration::from_mins(5), Action::SetBack(host));
+            }
             33 => {
                 self.act(Action::Hang(host, true));
                 self.later(Duration::from_mins(5), Action::Hang(host, false));
