@@ -520,9 +520,16 @@ impl Journal {
         let seq = record.seq;
         // Before it is written: what does not follow is no failure to tell afterwards.
         let mut after = view.clone();
-        after
+        let folded = after
             .apply(&record, record::digest(&object))
-            .map_err(|error| AppendError::Journal(JournalError::Fold { seq, error }))?;
+            .map_err(|error| AppendError::Journal(JournalError::Fold { seq, error }));
+        // Folding first would hide that nothing was compared.
+        #[cfg(feature = "planted")]
+        let (folded, late) = match folded {
+            Err(error) if crate::planted::is(crate::planted::Bug::CommitWithoutCompare) => (Ok(()), Err(error)),
+            folded => (folded, Ok(())),
+        };
+        folded?;
         if deadline.is_some_and(|deadline| deadline.passed(self.env.clock.moment())) {
             return Err(AppendError::Expired);
         }
@@ -533,6 +540,8 @@ impl Journal {
         if !ours {
             return Err(AppendError::Moved(Box::new(self.read(Some(view)).await?)));
         }
+        #[cfg(feature = "planted")]
+        late?;
         Ok(after)
     }
 
