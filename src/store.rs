@@ -22,6 +22,7 @@ pub mod counting;
 pub mod dir;
 pub mod faulty;
 pub mod key;
+mod limit;
 pub mod memory;
 pub mod proof;
 #[cfg(feature = "s3")]
@@ -29,6 +30,7 @@ pub mod s3;
 pub mod throttled;
 
 pub use connect::{connect, create};
+pub use limit::{RANGE_BYTES_MAX, SizeLimit};
 
 /// What a conditional put came to. There is no fourth outcome: a definite refusal (no permission, no such bucket, no
 /// space) is a [`StoreError`].
@@ -190,17 +192,23 @@ pub trait Store: Debug + Send + Sync {
     /// Only for a definite refusal; everything that leaves doubt is [`ReplaceOutcome::Unknown`].
     async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError>;
 
-    /// Reads a whole object.
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError>;
+    /// Reads a whole object. No more than `limit` is ever held, whatever size the object has or is said to have.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::TooLarge`] if it has more than `limit`, which no retry mends.
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError>;
 
     /// Reads a whole object with its version.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Unsupported`] if the store names no versions.
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError>;
+    /// As for [`Store::get`], and [`StoreErrorKind::Unsupported`] if the store names no versions.
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError>;
 
     /// Reads `range` of an object; shorter than asked only where the object ends. A range that starts at or after the
     /// end gives no bytes.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::TooLarge`] if that are more than [`RANGE_BYTES_MAX`], or the store gives more than was asked for.
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
 
     /// The objects whose key starts with `prefix` and is greater than `after`, at most `limit` (and never more than
@@ -296,6 +304,12 @@ pub enum StoreErrorKind {
     /// No answer, or a temporary refusal, or an answer that is not recognisably the store's; retried already where that may help.
     #[error("cannot be reached")]
     Unreachable,
+    /// It is larger than any object of its kind; nothing of it was kept.
+    #[error("too large")]
+    TooLarge,
+    /// What stands where the object should be is none: a link, a FIFO, a device, a socket. Only a directory has such.
+    #[error("not an object")]
+    NotAnObject,
     /// The backend cannot do this at all.
     #[error("the store cannot do this")]
     Unsupported,
@@ -316,5 +330,10 @@ impl StoreError {
     /// The object does not exist (while the store does).
     pub fn is_not_found(&self) -> bool {
         self.kind == StoreErrorKind::NotFound
+    }
+
+    /// Something stands there that no version of this program put there: as good as an object whose bytes are damaged.
+    pub fn is_no_object(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::TooLarge | StoreErrorKind::NotAnObject)
     }
 }

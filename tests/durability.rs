@@ -38,6 +38,7 @@ use runner::journal::record::NodeRef;
 use runner::journal::state::Snapshot;
 use runner::store::Store;
 use runner::store::dir::DirStore;
+use runner::store::dir::beneath::{FileAt, OpenDir};
 use runner::store::dir::disk::{Disk, DiskFile};
 use support::compare::assert_same;
 use support::tree::Dice;
@@ -293,29 +294,29 @@ async fn neither_does_one_that_leaves_some_of_what_was_not_yet_durable() {
 struct Lazy(Arc<CrashDisk>);
 
 impl Disk for Lazy {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.0.create(path)
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>> {
+        self.0.create(at)
     }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         self.0.link(from, to)
     }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         self.0.rename(from, to)
     }
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename_new(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         self.0.rename_new(from, to)
     }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.remove(path)
+    fn remove(&self, at: &FileAt) -> io::Result<()> {
+        self.0.remove(at)
     }
-    fn make_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.make_dir(path)
+    fn make_dir(&self, at: &FileAt) -> io::Result<()> {
+        self.0.make_dir(at)
     }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+    fn sync_dir(&self, _: &OpenDir) -> io::Result<()> {
         Ok(())
     }
-    fn lock(&self, path: &Path, make: bool) -> io::Result<fs::File> {
-        self.0.lock(path, make)
+    fn lock(&self, at: &FileAt, make: bool) -> io::Result<fs::File> {
+        self.0.lock(at, make)
     }
 }
 

@@ -144,6 +144,13 @@ fn store(error: &StoreError) -> Policy {
             "look at the kernel's log and at the health of the store's disk; 'runner verify ROLE --read-data' names what is damaged.",
         ),
         StoreErrorKind::Unreachable => failed("check the network and [store] endpoint, then try again: it is safe."),
+        StoreErrorKind::TooLarge => failed(
+            "this program writes none of that size: somebody else did, or the disk is damaged. Find out who can write to the store, and keep \
+             what is there; 'runner verify ROLE' tells what it costs.",
+        ),
+        StoreErrorKind::NotAnObject => failed(
+            "find out who put it there. A folder of the store that lies on another disk is mounted there, not linked to.",
+        ),
         StoreErrorKind::Unsupported => PLAIN,
         StoreErrorKind::Invalid => failed("check [store] region, endpoint and ca_file, and this node's clock."),
         StoreErrorKind::Other => failed("look at the store's disk or the server's log."),

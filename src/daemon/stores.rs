@@ -12,7 +12,9 @@ use tokio::sync::{Mutex, watch};
 
 use crate::config::StoreSettings;
 use crate::env::Env;
-use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version};
+use crate::store::{
+    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
+};
 
 /// A store that has answered nothing for less than this was not away: one request of many may fail, and what waits after it waits
 /// for a moment only.
@@ -114,7 +116,10 @@ impl Health {
                 | StoreErrorKind::ReadOnly
                 | StoreErrorKind::NoSpace
                 | StoreErrorKind::Invalid => {}
-                StoreErrorKind::NotFound | StoreErrorKind::Unsupported => self.note(true),
+                StoreErrorKind::NotFound
+                | StoreErrorKind::TooLarge
+                | StoreErrorKind::NotAnObject
+                | StoreErrorKind::Unsupported => self.note(true),
             },
         }
         answer
@@ -170,12 +175,12 @@ impl Store for Attended {
         self.health.hear(replaced)
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.health.hear(self.inner.get(key).await)
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
+        self.health.hear(self.inner.get(key, limit).await)
     }
 
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
-        self.health.hear(self.inner.get_versioned(key).await)
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+        self.health.hear(self.inner.get_versioned(key, limit).await)
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -223,7 +228,7 @@ mod tests {
         stores.health.pulse.lock().unwrap().answered = Duration::ZERO;
         let store = stores.store().await.unwrap();
         assert!(!heard.has_changed().unwrap());
-        assert!(store.get("none").await.unwrap_err().is_not_found());
+        assert!(store.get("none", SizeLimit::INDEX).await.unwrap_err().is_not_found());
         assert!(heard.has_changed().unwrap(), "that there is nothing is an answer");
         heard.mark_unchanged();
         store.list("", None, 1).await.unwrap();

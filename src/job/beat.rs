@@ -13,7 +13,7 @@ use crate::ids::Digest;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::repo::names;
-use crate::store::{Store, StoreError};
+use crate::store::{SizeLimit, Store, StoreError};
 
 /// How often it changes: four times within the silence that others wait for, between these.
 const PART: u32 = 4;
@@ -61,7 +61,7 @@ impl Drop for Beat {
 /// # Errors
 /// The store.
 pub async fn look(store: &dyn Store, role: &RoleSettings) -> Result<Digest, StoreError> {
-    match store.get(&names::beat(&role.name)).await {
+    match store.get(&names::beat(&role.name), SizeLimit::LIVE).await {
         Ok(bytes) => Ok(Digest(*blake3::hash(&bytes).as_bytes())),
         Err(error) if error.is_not_found() => Ok(Digest([0; 32])),
         Err(error) => Err(error),

@@ -30,7 +30,10 @@ use crate::repo::format::{self, ChunkerParams, Format, JournalHome};
 use crate::repo::keyslot::{KeySlot, Secret};
 use crate::repo::names;
 use crate::store::proof::{self, ProofFailure};
-use crate::store::{PutOutcome, Store, StoreError, put_once};
+use crate::store::{PutOutcome, SizeLimit, Store, StoreError, put_once};
+
+/// Formats and key slots are put by [`put_new`].
+const PUT_NEW_MAX: SizeLimit = SizeLimit::FORMAT;
 
 /// How often a put of unknown outcome is looked at again before `init` gives up.
 const PUT_ATTEMPTS: u32 = 5;
@@ -118,7 +121,7 @@ pub async fn refuse_gone(
 ) -> Result<(), InitError> {
     let Some(repository) = place.recall(env, state_dir) else { return Ok(()) };
     if let Some(store) = store {
-        match store.get(&names::format(place.role())).await {
+        match store.get(&names::format(place.role()), SizeLimit::FORMAT).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
@@ -250,7 +253,7 @@ async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitEr
     }
     // A listing may lack what is there. A journal begins with this record, and keeps it.
     let first = names::record(role, Seq(1));
-    match store.get(&first).await {
+    match store.get(&first, SizeLimit::RECORD).await {
         Ok(_) => Err(not_empty(first)),
         Err(e) if e.is_not_found() => Ok(()),
         Err(e) => Err(e.into()),
@@ -264,13 +267,13 @@ pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8
     for _ in 0..PUT_ATTEMPTS {
         match put_once(store, key, object.clone()).await {
             Ok(PutOutcome::Created) => return Ok(true),
-            Ok(PutOutcome::Exists) => return Ok(store.get(key).await? == object),
+            Ok(PutOutcome::Exists) => return Ok(store.get(key, PUT_NEW_MAX).await? == object),
             Ok(PutOutcome::Unknown { why }) => last = why,
             Err(error) if last.is_empty() => return Err(error.into()),
             // A refusal tells nothing of an earlier put that may be in flight.
             Err(error) => last = error.to_string(),
         }
-        match store.get(key).await {
+        match store.get(key, PUT_NEW_MAX).await {
             Ok(there) => return Ok(there == object),
             Err(e) if e.is_not_found() => {}
             Err(e) => last = e.to_string(),

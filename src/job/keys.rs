@@ -171,6 +171,7 @@ mod tests {
 
     use super::*;
     use crate::job::testing::Rig;
+    use crate::store::SizeLimit;
     use crate::store::counting::Counting;
 
     async fn opened(rig: &Rig, key: &KeySource) -> Result<Repository, OpenError> {
@@ -311,11 +312,15 @@ mod tests {
         ) -> Result<crate::store::ReplaceOutcome, StoreError> {
             self.0.replace(key, body, expected).await
         }
-        async fn get(&self, key: &str) -> Result<bytes::Bytes, StoreError> {
-            self.0.get(key).await
+        async fn get(&self, key: &str, limit: SizeLimit) -> Result<bytes::Bytes, StoreError> {
+            self.0.get(key, limit).await
         }
-        async fn get_versioned(&self, key: &str) -> Result<(bytes::Bytes, crate::store::Version), StoreError> {
-            self.0.get_versioned(key).await
+        async fn get_versioned(
+            &self,
+            key: &str,
+            limit: SizeLimit,
+        ) -> Result<(bytes::Bytes, crate::store::Version), StoreError> {
+            self.0.get_versioned(key, limit).await
         }
         async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<bytes::Bytes, StoreError> {
             self.0.get_range(key, range).await

@@ -267,6 +267,7 @@ mod tests {
     use crate::job::testing::Rig;
     use crate::journal::future::WrongClock;
     use crate::role::probe::Answer;
+    use crate::store::SizeLimit;
 
     fn operator(rig: &Rig, n: u8) -> Operator<'_> {
         let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
@@ -344,11 +345,11 @@ mod tests {
         assert!(by.take_over(&rig.repository, &rig.role, Some(&standing_in), false).await.is_err());
         let forced = by.take_over(&rig.repository, &rig.role, Some(&said(Answer::No)), true).await.unwrap();
         assert_eq!(forced.change, Change::TookOver { term: Term(1), from: None });
-        let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(1))).await.unwrap();
+        let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(1)), SizeLimit::INDEX).await.unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"forced":true,"why":"operator"}"#));
         let by = operator(&rig, 2);
         by.take_over(&rig.repository, &rig.role, Some(&said(Answer::Yes)), true).await.unwrap();
-        let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(2))).await.unwrap();
+        let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(2)), SizeLimit::INDEX).await.unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"why":"operator"}"#), "no force was needed");
     }
 }

@@ -20,7 +20,7 @@ use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::repo::{line, names};
 use crate::role::twin;
-use crate::store::{Store, StoreError};
+use crate::store::{SizeLimit, Store, StoreError};
 
 /// For so long a node that is there says nothing new.
 pub const INTERVAL: SignedDuration = SignedDuration::from_hours(1);
@@ -114,7 +114,7 @@ pub(crate) async fn announce(
         tracing::debug!("role {role}: the other nodes are not told of this one: {error}");
     };
     // What is not sealed with the repository's key was written by an earlier version, or by who has none: it is no evidence.
-    let found = match store.get(&key).await {
+    let found = match store.get(&key, SizeLimit::LIVE).await {
         Ok(object) => line::open(&object, &repository.keys).ok().and_then(read).map(|found| found.instance),
         Err(error) if error.is_not_found() => None,
         Err(error) => {
@@ -177,7 +177,7 @@ pub(crate) async fn peers(
     let others = page.objects.into_iter().filter(|object| object.key != own);
     let alive = others.filter(|object| now.duration_since(object.modified) < GONE);
     let read = |object: crate::store::ObjectMeta| async move {
-        match store.get(&object.key).await {
+        match store.get(&object.key, SizeLimit::LIVE).await {
             Ok(bytes) => Ok(read(&bytes).map(|presence| PeerSeen {
                 node: presence.node,
                 seen: object.modified,

@@ -9,7 +9,7 @@ use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
 use crate::repo::format::{Format, FormatError};
 use crate::repo::keyslot::{KeySlot, Secret, SecretError, SlotError};
 use crate::repo::names;
-use crate::store::{Store, StoreError, list_all};
+use crate::store::{SizeLimit, Store, StoreError, list_all};
 
 /// A role's repository, unlocked.
 #[derive(Debug, Clone)]
@@ -140,7 +140,7 @@ impl Repository {
         key: &KeySource,
         remembered: impl FnOnce(RepoId) -> Option<KeyId>,
     ) -> Result<Self, OpenError> {
-        let object = match store.get(&names::format(role)).await {
+        let object = match store.get(&names::format(role), SizeLimit::FORMAT).await {
             Ok(object) => object,
             Err(e) if e.is_not_found() => {
                 return Err(OpenError::NoRepository { role: role.clone(), store: store.describe() });
@@ -189,9 +189,10 @@ pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<Vec<(KeyId, Res
 
 /// One of them, if it is there.
 async fn slot(store: &dyn Store, role: &RoleName, id: KeyId) -> Result<Option<Result<KeySlot, SlotError>>, StoreError> {
-    match store.get(&names::key(role, id)).await {
+    match store.get(&names::key(role, id), SizeLimit::KEY_SLOT).await {
         Ok(bytes) => Ok(Some(KeySlot::open(id, &bytes))),
         Err(e) if e.is_not_found() => Ok(None),
+        Err(e) if e.is_no_object() => Ok(Some(Err(SlotError::Damaged(format!("{}: {}", e.kind, e.detail))))),
         Err(e) => Err(e),
     }
 }

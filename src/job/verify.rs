@@ -181,6 +181,7 @@ fn object_trouble(error: StoreError) -> Result<String, VerifyError> {
         StoreErrorKind::NotFound => Ok(MISSING.to_owned()),
         // A bad sector under one file of a directory store, for example.
         StoreErrorKind::DiskFault | StoreErrorKind::Other => Ok(format!("cannot be read ({})", error.detail)),
+        StoreErrorKind::TooLarge | StoreErrorKind::NotAnObject => Ok(format!("is {} ({})", error.kind, error.detail)),
         _ => Err(error.into()),
     }
 }

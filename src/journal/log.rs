@@ -26,7 +26,7 @@ use crate::journal::state::{FoldError, Head, Holder, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
 use crate::role::permit::{Candidacy, Deadline, Permit};
-use crate::store::{LIST_PAGE_MAX, PutOutcome, Store, StoreError, unfinished};
+use crate::store::{LIST_PAGE_MAX, PutOutcome, SizeLimit, Store, StoreError, StoreErrorKind, unfinished};
 
 /// Records fetched at once while a journal is read.
 const READ_AHEAD: usize = 16;
@@ -140,8 +140,8 @@ pub enum AppendError {
         /// Why.
         error: StoreError,
     },
-    /// Etcd would not take it, or nothing after it.
-    #[error("journal record {seq} was not written: with {bytes} bytes it is too large for a journal in etcd")]
+    /// No reader would take it, or etcd would not, or nothing after it.
+    #[error("journal record {seq} was not written: with {bytes} bytes it is too large for this journal")]
     TooLarge {
         /// Which.
         seq: Seq,
@@ -221,16 +221,40 @@ impl Journal {
 
     /// One record's object, if the number is occupied.
     pub async fn object(&self, seq: Seq) -> Result<Option<Bytes>, StoreError> {
-        match self.store.get(&names::record(self.keys.role(), seq)).await {
+        match self.store.get(&names::record(self.keys.role(), seq), SizeLimit::RECORD).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e),
         }
     }
 
+    /// Whether there is anything under this number, be it a record or not.
+    async fn is_occupied(&self, seq: Seq) -> Result<bool, StoreError> {
+        match self.object(seq).await {
+            Ok(object) => Ok(object.is_some()),
+            Err(e) if e.is_no_object() => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// [`Journal::object`] for whoever reads the record: what stands there and is no object is a record that cannot be read.
+    async fn readable(&self, seq: Seq) -> Result<Option<Bytes>, JournalError> {
+        self.object(seq).await.map_err(|e| unreadable(seq, e))
+    }
+
+    /// The same while others are read as well, of which there may be many: `None` for a large one.
+    async fn readable_ahead(&self, seq: Seq) -> Result<Option<Option<Bytes>>, JournalError> {
+        match self.store.get(&names::record(self.keys.role(), seq), SizeLimit::RECORD_AHEAD).await {
+            Ok(bytes) => Ok(Some(Some(bytes))),
+            Err(e) if e.is_not_found() => Ok(Some(None)),
+            Err(e) if e.kind == StoreErrorKind::TooLarge => Ok(None),
+            Err(e) => Err(unreadable(seq, e)),
+        }
+    }
+
     /// One record and its digest, if the number is occupied.
     pub async fn record(&self, seq: Seq) -> Result<Option<(Record, Digest)>, JournalError> {
-        let Some(object) = self.object(seq).await? else { return Ok(None) };
+        let Some(object) = self.readable(seq).await? else { return Ok(None) };
         let record = Record::decode(&object, Some(&self.keys)).map_err(|error| JournalError::Record { seq, error })?;
         Ok(Some((record, record::digest(&object))))
     }
@@ -268,7 +292,7 @@ impl Journal {
         if let Some(head) = view.head.as_ref().filter(|_| verify) {
             self.known(head).await?;
         }
-        if self.object(view.next_seq()).await?.is_some() || !self.is_even(view).await? {
+        if self.is_occupied(view.next_seq()).await? || !self.is_even(view).await? {
             return self.read(known).await;
         }
         Ok(view.clone())
@@ -279,7 +303,7 @@ impl Journal {
     /// # Errors
     /// As [`Journal::read`].
     pub async fn refresh(&self, view: View) -> Result<View, JournalError> {
-        if self.seat.is_none() && self.object(view.next_seq()).await?.is_none() {
+        if self.seat.is_none() && !self.is_occupied(view.next_seq()).await? {
             return Ok(view);
         }
         self.read(Some(&view)).await
@@ -290,7 +314,7 @@ impl Journal {
         let start = self.check_known(known).await?;
         let mut head = self.find_listed(seq_of(start)).await?;
         // A listing may lack what is there, and a record may have been appended just now.
-        while self.object(head.next()).await?.is_some() {
+        while self.is_occupied(head.next()).await? {
             head = self.find_listed(self.find_head(head.next()).await?).await?;
         }
         self.read_to(start, head, record::CHECKPOINT_EVERY).await
@@ -322,7 +346,10 @@ impl Journal {
 
     /// The object of a record that was seen, if the store still has it.
     pub(super) async fn known(&self, head: &Head) -> Result<Bytes, JournalError> {
-        let found = self.object(head.seq).await?.filter(|object| record::digest(object) == head.digest);
+        let found = match self.object(head.seq).await {
+            Err(e) if e.is_no_object() => None,
+            found => found?.filter(|object| record::digest(object) == head.digest),
+        };
         found.ok_or(JournalError::RolledBack { seq: head.seq, seen: head.digest })
     }
 
@@ -360,7 +387,7 @@ impl Journal {
         let mut step = 1;
         let mut empty = loop {
             let probe = occupied + step;
-            if self.object(Seq(probe)).await?.is_none() {
+            if !self.is_occupied(Seq(probe)).await? {
                 break probe;
             }
             occupied = probe;
@@ -368,7 +395,7 @@ impl Journal {
         };
         while empty - occupied > 1 {
             let middle = occupied + (empty - occupied) / 2;
-            if self.object(Seq(middle)).await?.is_some() {
+            if self.is_occupied(Seq(middle)).await? {
                 occupied = middle;
             } else {
                 empty = middle;
@@ -392,7 +419,7 @@ impl Journal {
             if at == 0 {
                 break View::empty(self.keys.role().clone(), self.keys.repo());
             }
-            let object = self.object(Seq(at)).await?.ok_or(JournalError::Hole(Seq(at)))?;
+            let object = self.readable(Seq(at)).await?.ok_or(JournalError::Hole(Seq(at)))?;
             let view = self.before_checkpoint(Seq(at), &object)?;
             fetched.insert(at, object);
             if let Some(view) = view {
@@ -410,13 +437,17 @@ impl Journal {
         let mut objects = stream::iter(first..=head.0)
             .map(|seq| async move {
                 let object = match fetched.get(&seq) {
-                    Some(object) => Some(object.clone()),
-                    None => self.object(Seq(seq)).await?,
+                    Some(object) => Some(Some(object.clone())),
+                    None => self.readable_ahead(Seq(seq)).await?,
                 };
                 Ok::<_, JournalError>((Seq(seq), object))
             })
             .buffered(READ_AHEAD);
         while let Some((seq, object)) = objects.try_next().await? {
+            let object = match object {
+                Some(object) => object,
+                None => self.readable(seq).await?,
+            };
             let object = object.ok_or(JournalError::Hole(seq))?;
             let record =
                 Record::decode(&object, Some(&self.keys)).map_err(|error| JournalError::Record { seq, error })?;
@@ -577,7 +608,9 @@ impl Journal {
             record.state = None;
             object = record.encode(&self.keys);
         }
-        if self.seat.is_some() && !seat::fits(before.len(), object.len()) {
+        // What no reader would take.
+        let is_readable = object.len() as u64 <= SizeLimit::RECORD.bytes();
+        if !is_readable || self.seat.is_some() && !seat::fits(before.len(), object.len()) {
             return Err(AppendError::TooLarge { seq, bytes: object.len() });
         }
         Ok((record, Bytes::from(object)))
@@ -603,6 +636,7 @@ impl Journal {
             doubt = true;
             match self.object(seq).await {
                 Ok(Some(there)) if there != *object => return Ok(false),
+                Err(error) if error.is_no_object() => return Ok(false),
                 // Whole bytes: our own lost success is a success.
                 Ok(Some(_)) if answered => return Ok(true),
                 // They may be seen and not yet durable. A put that finds them there says so; one is sent whatever time it is.
@@ -636,6 +670,15 @@ impl Journal {
 /// The number of a view's newest record, or 0.
 fn seq_of(view: Option<&View>) -> Seq {
     view.and_then(|view| view.head.as_ref()).map_or(Seq(0), |head| head.seq)
+}
+
+/// An error about record `seq`: what is no object is a damaged record.
+fn unreadable(seq: Seq, error: StoreError) -> JournalError {
+    if error.is_no_object() {
+        let error = RecordError::Damaged(format!("{}: {}", error.kind, error.detail));
+        return JournalError::Record { seq, error };
+    }
+    JournalError::Store(error)
 }
 
 /// Nobody appends to what it cannot read.

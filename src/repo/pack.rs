@@ -25,6 +25,9 @@ pub const FRAME_TARGET_BYTES: usize = 2 << 20;
 /// The largest plain content of a frame that a reader accepts; no writer comes near it.
 pub const FRAME_BYTES_MAX: u32 = 1 << 30;
 
+/// The longest sealed trailer that a reader accepts. It is told by the pack's last bytes, which nothing vouches for.
+pub const TRAILER_BYTES_MAX: usize = 64 << 20;
+
 /// Header length in bytes.
 pub const HEADER_LEN: usize = 8 + SALT_LEN;
 
@@ -305,7 +308,8 @@ pub fn open_header(keys: &Keys, header: &[u8]) -> Result<[u8; SALT_LEN], PackErr
 pub fn trailer_len(footer: &[u8]) -> Result<usize, PackError> {
     match footer.split_at_checked(4) {
         Some((len, magic)) if magic == MAGIC_FOOT => {
-            Ok(u32::from_le_bytes(len.try_into().expect("split at four")) as usize)
+            let len = u32::from_le_bytes(len.try_into().expect("split at four")) as usize;
+            if len <= TRAILER_BYTES_MAX { Ok(len) } else { Err(PackError::Shape("its trailer is over the limit")) }
         }
         _ => Err(PackError::Shape("it does not end like one")),
     }

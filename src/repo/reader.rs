@@ -18,7 +18,7 @@ use crate::repo::index::{Index, PackPlace, decode_index};
 use crate::repo::manifest::{ManifestWalk, NodeRef};
 use crate::repo::names;
 use crate::repo::pack::{PackError, PackTable, open_frame};
-use crate::store::{Store, StoreError};
+use crate::store::{SizeLimit, Store, StoreError};
 
 /// Index objects fetched at once.
 const INDEX_FETCHES: usize = 8;
@@ -120,7 +120,7 @@ pub fn tables<'a>(
         {
             return Ok(tables);
         }
-        let object = store.get(&names::index(keys.role(), id)).await?;
+        let object = store.get(&names::index(keys.role(), id), SizeLimit::INDEX).await?;
         let tables = decode_index(keys, id, &object).map_err(|error| RepoError::Index { index: id, error })?;
         if let Some(shelf) = cache {
             shelf.put(id, object).await;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, Version};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
 
 /// `inner` without its conditions.
 #[derive(Debug, Clone)]
@@ -41,12 +41,12 @@ impl Store for Careless {
         self.0.put(key, body.clone()).await.map(|()| ReplaceOutcome::Replaced(Version::of(&body)))
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.0.get(key).await
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
+        self.0.get(key, limit).await
     }
 
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
-        self.0.get_versioned(key).await
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+        self.0.get_versioned(key, limit).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, Version};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
 
 /// A store whose calls are counted.
 #[derive(Debug)]
@@ -157,16 +157,16 @@ impl Store for Counting {
         self.counters.heard(key, self.inner.replace(key, body, expected).await)
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
         self.counters.get.fetch_add(1, Ordering::Relaxed);
-        let body = self.counters.heard(key, self.inner.get(key).await)?;
+        let body = self.counters.heard(key, self.inner.get(key, limit).await)?;
         self.counters.down(&body);
         Ok(body)
     }
 
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
         self.counters.get.fetch_add(1, Ordering::Relaxed);
-        let (body, version) = self.counters.heard(key, self.inner.get_versioned(key).await)?;
+        let (body, version) = self.counters.heard(key, self.inner.get_versioned(key, limit).await)?;
         self.counters.down(&body);
         Ok((body, version))
     }
@@ -213,9 +213,9 @@ mod tests {
         assert_eq!(answers.load(Ordering::Relaxed), 0, "it is renewed beside the work");
         store.put("a", Bytes::from_static(b"12345")).await.unwrap();
         store.put_if_absent("a", Bytes::from_static(b"123")).await.unwrap();
-        store.get("a").await.unwrap();
-        store.get("none").await.unwrap_err();
-        let (_, version) = store.get_versioned("a").await.unwrap();
+        store.get("a", SizeLimit::INDEX).await.unwrap();
+        store.get("none", SizeLimit::INDEX).await.unwrap_err();
+        let (_, version) = store.get_versioned("a", SizeLimit::INDEX).await.unwrap();
         store.replace("a", Bytes::from_static(b"1234"), &version).await.unwrap();
         store.get_range("a", 1..3).await.unwrap();
         store.list("", None, 1).await.unwrap();

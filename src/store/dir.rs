@@ -7,13 +7,14 @@
 //!
 //! Objects that [`Store::replace`] changes have a lock beside them, see `dir/replace.rs`.
 //!
-//! The root itself is never created in passing: an unmounted disk must not become a new, empty store.
+//! The root itself is never created in passing: an unmounted disk must not become a new, empty store. Each call opens it anew,
+//! compares it with what was opened first, and works beneath its descriptor, where no link is followed (`dir/beneath.rs`).
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,16 +25,18 @@ use jiff::SignedDuration;
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, oneshot};
 
+pub mod beneath;
 mod clock;
 pub mod disk;
 mod list;
 mod replace;
 
+use self::beneath::{FileAt, OpenDir};
 use self::clock::DirClock;
 use self::disk::{Disk, DiskFile, HostDisk};
 use super::{
-    Capabilities, Hold, LIST_PAGE_MAX, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version,
-    key,
+    Capabilities, Hold, LIST_PAGE_MAX, Page, PutOutcome, RANGE_BYTES_MAX, ReplaceOutcome, SizeLimit, Store, StoreError,
+    StoreErrorKind, Version, key,
 };
 use crate::env::Env;
 use crate::moment::Moment;
@@ -90,7 +93,8 @@ impl DirStore {
         let missing: Vec<&Path> =
             root.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
         for dir in missing.into_iter().rev() {
-            make_dir_durable(&HostDisk, dir).map_err(|e| io_error(&name_of(root), None, &e))?;
+            let made = FileAt::of(dir).and_then(|at| make_dir_durable(&HostDisk, &at));
+            made.map_err(|e| io_error(&name_of(root), None, &e))?;
         }
         Self::open(root, env)
     }
@@ -101,13 +105,7 @@ impl DirStore {
     /// As for [`DirStore::open`].
     pub fn with_disk(root: &Path, env: &Env, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
         let name = name_of(root);
-        let no_store = |why: &str| StoreError::new(StoreErrorKind::NoSuchStore, &name, None, why);
-        let root_id = match fs::metadata(root) {
-            Ok(meta) if meta.is_dir() => (meta.dev(), meta.ino()),
-            Ok(_) => return Err(no_store("not a directory")),
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(no_store("")),
-            Err(e) => return Err(io_error(&name, None, &e)),
-        };
+        let root_id = open_root(root, &name)?.1;
         let (root, env) = (root.to_owned(), env.clone());
         let (durable_dirs, clock) = (Mutex::default(), Mutex::default());
         let turns = Arc::new(Semaphore::new(BLOCKED_MAX));
@@ -139,14 +137,21 @@ fn name_of(root: &Path) -> String {
     format!("file://{}", root.display())
 }
 
-fn make_dir_durable(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+/// The root, and what it is.
+fn open_root(root: &Path, name: &str) -> Result<(OpenDir, (u64, u64)), StoreError> {
+    let no_store = |why: &str| StoreError::new(StoreErrorKind::NoSuchStore, name, None, why);
+    let opened = OpenDir::root(root).and_then(|root| root.id().map(|id| (root, id)));
+    opened.map_err(|e| match e.kind() {
+        ErrorKind::NotFound => no_store(""),
+        ErrorKind::NotADirectory => no_store("not a directory"),
+        _ => io_error(name, None, &e),
+    })
+}
+
+fn make_dir_durable(disk: &dyn Disk, dir: &FileAt) -> io::Result<()> {
     match disk.make_dir(dir) {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
-        _ => match dir.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => disk.sync_dir(Path::new(".")),
-            Some(parent) => disk.sync_dir(parent),
-            None => Ok(()),
-        },
+        _ => disk.sync_dir(dir.dir()),
     }
 }
 
@@ -183,32 +188,28 @@ impl Store for DirStore {
         replaced.unwrap_or_else(|why| Ok(ReplaceOutcome::Unknown { why }))
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
         let key = key.to_owned();
-        self.blocking(move |inner| inner.read(&key)).await
+        self.blocking(move |inner| inner.read(&key, limit)).await
     }
 
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
-        let body = self.get(key).await?;
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+        let body = self.get(key, limit).await?;
         let version = Version::of(&body);
         Ok((body, version))
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let key = key.to_owned();
-        self.blocking(move |inner| read_range(&inner.path(&key)?, range).map_err(|e| inner.read_error(&key, &e))).await
+        self.blocking(move |inner| inner.read_range(&key, range)).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.blocking(move |inner| {
             key::check_prefix(&inner.name, &prefix)?;
-            inner.check_root()?;
-            let page = list::list(&inner.root, &prefix, after.as_deref(), limit.clamp(1, LIST_PAGE_MAX))
-                .map_err(|e| inner.error(&prefix, &e))?;
-            // A disk that went away meanwhile shows empty folders.
-            inner.check_root()?;
-            Ok(page)
+            let page = list::list(&inner.root()?, &prefix, after.as_deref(), limit.clamp(1, LIST_PAGE_MAX));
+            page.map_err(|e| inner.error(&prefix, &e))
         })
         .await
     }
@@ -242,40 +243,61 @@ enum Failure {
 }
 
 impl Inner {
-    fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
-        key::check(&self.name, key)?;
-        Ok(self.root.join(key))
-    }
-
     fn error(&self, key: &str, e: &io::Error) -> StoreError {
         io_error(&self.name, Some(key), e)
     }
 
-    fn read(&self, key: &str) -> Result<Bytes, StoreError> {
-        fs::read(self.path(key)?).map(Bytes::from).map_err(|e| self.read_error(key, &e))
+    /// The root, if it still is the directory that was opened.
+    fn root(&self) -> Result<OpenDir, StoreError> {
+        match open_root(&self.root, &self.name)? {
+            (root, id) if id == self.root_id => Ok(root),
+            _ => {
+                let why = "another directory is in its place; was a disk mounted or unmounted?";
+                Err(StoreError::new(StoreErrorKind::NoSuchStore, &self.name, None, why))
+            }
+        }
     }
 
-    /// A missing file is a missing object only while the root is there.
-    fn read_error(&self, key: &str, e: &io::Error) -> StoreError {
-        match e.kind() {
+    /// Where `key` is or would be: `None` if there is not even its directory.
+    fn find(&self, root: &OpenDir, key: &str) -> io::Result<Option<FileAt>> {
+        let (parent, name) = split(key);
+        match root.dir(parent) {
+            Ok(dir) => Ok(Some(FileAt::new(Arc::new(dir), name))),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The object `key`, and how long it is.
+    fn open(&self, key: &str) -> Result<(File, u64), StoreError> {
+        key::check(&self.name, key)?;
+        let opened = self.root()?.file(key).and_then(|file| file.metadata().map(|meta| (file, meta.len())));
+        opened.map_err(|e| match e.kind() {
             // A directory, or something below a file: on S3 there would simply be no such object.
-            ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::NotADirectory => match self.check_root() {
-                Ok(()) => StoreError::new(StoreErrorKind::NotFound, &self.name, Some(key), ""),
-                Err(gone) => gone,
-            },
-            _ => self.error(key, e),
-        }
+            ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::NotADirectory => {
+                StoreError::new(StoreErrorKind::NotFound, &self.name, Some(key), "")
+            }
+            _ => self.error(key, &e),
+        })
     }
 
-    /// Whether the root is still the directory that was opened.
-    fn check_root(&self) -> Result<(), StoreError> {
-        let gone = |why: &str| Err(StoreError::new(StoreErrorKind::NoSuchStore, &self.name, None, why));
-        match fs::metadata(&self.root) {
-            Ok(meta) if (meta.dev(), meta.ino()) == self.root_id => Ok(()),
-            Ok(_) => gone("another directory is in its place; was a disk mounted or unmounted?"),
-            Err(e) if e.kind() == ErrorKind::NotFound => gone(""),
-            Err(e) => Err(io_error(&self.name, None, &e)),
-        }
+    fn read(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
+        let (file, len) = self.open(key)?;
+        limit.check(&self.name, key, len)?;
+        let mut body = Vec::with_capacity(len as usize);
+        // It may grow meanwhile.
+        file.take(limit.bytes() + 1).read_to_end(&mut body).map_err(|e| self.error(key, &e))?;
+        limit.check(&self.name, key, body.len() as u64)?;
+        Ok(body.into())
+    }
+
+    fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let (file, len) = self.open(key)?;
+        let Some(len) = range.end.min(len).checked_sub(range.start) else { return Ok(Bytes::new()) };
+        SizeLimit::range(RANGE_BYTES_MAX).check(&self.name, key, len)?;
+        let mut buffer = vec![0; len as usize];
+        file.read_exact_at(&mut buffer, range.start).map_err(|e| self.error(key, &e))?;
+        Ok(buffer.into())
     }
 
     fn durable_dirs(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
@@ -294,12 +316,9 @@ impl Inner {
         if known.is_some_and(|clock| clock.age(before) < CLOCK_AGE_MAX && clock.offset(before).is_zero()) {
             return;
         }
-        let name = format!("{}{}", key::TEMP_PREFIX, hex::encode(self.env.random_bytes::<16>()));
-        let temp = self.root.join(name);
-        let Ok(mut file) = self.check_root().map_err(|_| ()).and_then(|()| self.disk.create(&temp).map_err(|_| ()))
-        else {
-            return;
-        };
+        let Ok(root) = self.root() else { return };
+        let temp = FileAt::new(Arc::new(root), self.temp_name());
+        let Ok(mut file) = self.disk.create(&temp) else { return };
         // Some file systems date a file only when something is written.
         if file.write_all(b"\n").is_ok() {
             self.note_time(file.as_ref(), before);
@@ -315,41 +334,52 @@ impl Inner {
         }
     }
 
-    /// Makes the directory that `key` is in, and every one above it, present and durable.
-    fn make_parents(&self, key: &str) -> io::Result<()> {
-        let Some((parent, _)) = key.rsplit_once('/') else { return Ok(()) };
-        let mut dir = PathBuf::new();
-        for component in parent.split('/') {
-            dir.push(component);
-            if self.durable_dirs().contains(&dir) {
+    fn temp_name(&self) -> String {
+        format!("{}{}", key::TEMP_PREFIX, hex::encode(self.env.random_bytes::<16>()))
+    }
+
+    /// Where `key` is to be: the directory that it is in, and every one above it, is there and durable.
+    fn place(&self, key: &str) -> Result<FileAt, StoreError> {
+        key::check(&self.name, key)?;
+        let root = Arc::new(self.root()?);
+        let placed = self.make_parents(&root, key).or_else(|e| {
+            // Somebody tidied up an empty directory that we remember.
+            if e.kind() != ErrorKind::NotFound {
+                return Err(e);
+            }
+            self.durable_dirs().clear();
+            self.make_parents(&root, key)
+        });
+        placed.map_err(|e| self.error(key, &e))
+    }
+
+    fn make_parents(&self, root: &Arc<OpenDir>, key: &str) -> io::Result<FileAt> {
+        let (parent, name) = split(key);
+        if parent.is_empty() {
+            return Ok(FileAt::new(Arc::clone(root), name));
+        }
+        let ends = parent.match_indices('/').map(|(at, _)| at).chain([parent.len()]);
+        for dir in ends.map(|end| &parent[..end]) {
+            if self.durable_dirs().contains(Path::new(dir)) {
                 continue;
             }
-            make_dir_durable(&*self.disk, &self.root.join(&dir))?;
+            let (above, name) = split(dir);
+            let above = if above.is_empty() { Arc::clone(root) } else { Arc::new(root.dir(above)?) };
+            make_dir_durable(&*self.disk, &FileAt::new(above, name))?;
             let mut known = self.durable_dirs();
             if known.len() >= DURABLE_DIRS_MAX {
                 known.clear();
             }
-            known.insert(dir.clone());
+            known.insert(dir.into());
         }
-        Ok(())
+        Ok(FileAt::new(Arc::new(root.dir(parent)?), name))
     }
 
-    /// A durable temporary file beside `path`, or none at all.
-    fn write_temp(&self, key: &str, path: &Path, body: &[u8], hold: Option<Hold>) -> Result<PathBuf, Failure> {
+    /// A durable temporary file beside `at`, or none at all.
+    fn write_temp(&self, key: &str, at: &FileAt, body: &[u8], hold: Option<Hold>) -> Result<FileAt, Failure> {
         let before = self.env.clock.moment();
-        self.check_root().map_err(Failure::Final)?;
-        let give_up = |e: &io::Error| Failure::Final(self.error(key, e));
-        self.make_parents(key).map_err(|e| give_up(&e))?;
-        let name = format!("{}{}", key::TEMP_PREFIX, hex::encode(self.env.random_bytes::<16>()));
-        let temp = path.with_file_name(name);
-        let mut file = match self.disk.create(&temp) {
-            // Somebody tidied up an empty directory that we remember.
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                self.durable_dirs().clear();
-                self.make_parents(key).and_then(|()| self.disk.create(&temp)).map_err(|e| give_up(&e))?
-            }
-            file => file.map_err(|e| give_up(&e))?,
-        };
+        let temp = at.beside(self.temp_name());
+        let mut file = self.disk.create(&temp).map_err(|e| Failure::Final(self.error(key, &e)))?;
         if let Some(hold) = hold {
             wait(hold.begin());
         }
@@ -366,22 +396,18 @@ impl Inner {
     }
 
     /// Removes a temporary file. What stays behind is ignored by every listing.
-    fn discard(&self, temp: &Path) {
+    fn discard(&self, temp: &FileAt) {
         if let Err(e) = self.disk.remove(temp) {
-            tracing::debug!(path = %temp.display(), error = %e, "a temporary file stays behind");
+            tracing::debug!(path = %temp.path().display(), error = %e, "a temporary file stays behind");
         }
     }
 
-    fn sync_parent(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_dir(path.parent().expect("a key is below the root"))
-    }
-
     fn put(&self, key: &str, body: &[u8]) -> Result<(), StoreError> {
-        let path = self.path(key)?;
         let attempt = || {
-            let temp = self.write_temp(key, &path, body, None)?;
-            let renamed = self.lock_if_replaced(key, &path).and_then(|lock| {
-                let renamed = self.disk.rename(&temp, &path).map_err(|e| self.error(key, &e));
+            let at = self.place(key).map_err(Failure::Final)?;
+            let temp = self.write_temp(key, &at, body, None)?;
+            let renamed = self.lock_if_replaced(key, &at).and_then(|lock| {
+                let renamed = self.disk.rename(&temp, &at).map_err(|e| self.error(key, &e));
                 drop(lock);
                 renamed
             });
@@ -389,17 +415,19 @@ impl Inner {
                 self.discard(&temp);
                 return Err(Failure::Final(e));
             }
-            self.sync_parent(&path).map_err(Failure::Sync)
+            self.disk.sync_dir(at.dir()).map_err(Failure::Sync)
         };
         self.with_attempts(key, attempt)
     }
 
     fn put_if_absent(&self, key: &str, body: &[u8], hold: Option<Hold>) -> Result<PutOutcome, StoreError> {
-        let path = self.path(key)?;
         let mut hold = hold;
-        let temp = self.with_attempts(key, || self.write_temp(key, &path, body, hold.take()))?;
-        let linked = match self.disk.link(&temp, &path) {
-            Err(e) if cannot_link(&e) => match self.disk.rename_new(&temp, &path) {
+        let (at, temp) = self.with_attempts(key, || {
+            let at = self.place(key).map_err(Failure::Final)?;
+            self.write_temp(key, &at, body, hold.take()).map(|temp| (at, temp))
+        })?;
+        let linked = match self.disk.link(&temp, &at) {
+            Err(e) if cannot_link(&e) => match self.disk.rename_new(&temp, &at) {
                 Err(e) if cannot_rename_new(&e) => {
                     self.discard(&temp);
                     let detail =
@@ -429,7 +457,7 @@ impl Inner {
             Err(e) => return Ok(PutOutcome::Unknown { why: e.to_string() }),
         };
         // Also after `Exists`: the caller will act on what is there, and whoever wrote it may not have got to this.
-        match self.sync_parent(&path) {
+        match self.disk.sync_dir(at.dir()) {
             Ok(()) => Ok(outcome),
             Err(e) => Ok(PutOutcome::Unknown { why: format!("fsync of the directory: {e}") }),
         }
@@ -454,53 +482,49 @@ impl Inner {
 
     fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         key::check_batch(&self.name, keys)?;
-        self.check_root()?;
+        let root = self.root()?;
         let mut touched = HashSet::new();
         let mut first_error = None;
         for key in keys {
-            let path = self.root.join(key);
-            let lock = match self.lock_if_replaced(key, &path) {
-                Ok(lock) => lock,
+            match self.delete_one(&root, key) {
+                Ok(true) => {
+                    touched.insert(split(key).0);
+                }
+                Ok(false) => {}
                 Err(e) => {
                     first_error.get_or_insert(e);
-                    continue;
-                }
-            };
-            let removed = self.disk.remove(&path);
-            drop(lock);
-            match removed {
-                Ok(()) => {
-                    touched.extend(path.parent().map(Path::to_owned));
-                }
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-                Err(e) => {
-                    first_error.get_or_insert(self.error(key, &e));
                 }
             }
         }
         for dir in touched {
-            self.disk.sync_dir(&dir).map_err(|e| io_error(&self.name, None, &e))?;
+            let synced = root.dir(dir).and_then(|dir| self.disk.sync_dir(&dir));
+            synced.map_err(|e| io_error(&self.name, None, &e))?;
         }
         first_error.map_or(Ok(()), Err)
     }
+
+    /// Whether it was there.
+    fn delete_one(&self, root: &OpenDir, key: &str) -> Result<bool, StoreError> {
+        let Some(at) = self.find(root, key).map_err(|e| self.error(key, &e))? else { return Ok(false) };
+        let lock = self.lock_if_replaced(key, &at)?;
+        let removed = self.disk.remove(&at);
+        drop(lock);
+        match removed {
+            Ok(()) => Ok(true),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Err(e) => Err(self.error(key, &e)),
+        }
+    }
+}
+
+/// The folder that `path` is in, without a slash at its end, and its name there.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
 }
 
 /// Waits on a thread that may block. A sender that is dropped releases, too.
 fn wait(release: oneshot::Receiver<()>) {
     let _ = release.blocking_recv();
-}
-
-fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
-    let file = File::open(path)?;
-    let meta = file.metadata()?;
-    if meta.is_dir() {
-        return Err(ErrorKind::IsADirectory.into());
-    }
-    let end = range.end.min(meta.len());
-    let Some(len) = end.checked_sub(range.start) else { return Ok(Bytes::new()) };
-    let mut buffer = vec![0; usize::try_from(len).map_err(io::Error::other)?];
-    file.read_exact_at(&mut buffer, range.start)?;
-    Ok(buffer.into())
 }
 
 fn errno(e: &io::Error) -> Option<Errno> {
@@ -524,6 +548,13 @@ fn is_refusal(e: &io::Error) -> bool {
 }
 
 fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
+    // Of what was opened with care: a link, a socket, a FIFO, a device.
+    if matches!(errno(e), Some(Errno::LOOP | Errno::NXIO)) || e.kind() == ErrorKind::InvalidInput && errno(e).is_none()
+    {
+        let what = if errno(e) == Some(Errno::LOOP) { "a symbolic link" } else { "not a regular file" };
+        let detail = format!("{what} stands in its place; nothing below the store's directory is reached through one");
+        return StoreError::new(StoreErrorKind::NotAnObject, store, key, detail);
+    }
     let kind = match errno(e) {
         Some(Errno::NOSPC | Errno::DQUOT) => StoreErrorKind::NoSpace,
         Some(Errno::ACCESS | Errno::PERM) => StoreErrorKind::Denied,
@@ -542,7 +573,9 @@ fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
             | Errno::CONNABORTED
             | Errno::NOTCONN
             | Errno::SHUTDOWN
-            | Errno::STALE,
+            | Errno::STALE
+            // A lease on the file that its holder does not give up.
+            | Errno::AGAIN,
         ) => StoreErrorKind::Unreachable,
         _ => StoreErrorKind::Other,
     };

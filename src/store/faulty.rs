@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version};
+use super::{
+    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
+};
 
 /// What goes wrong with one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,12 +217,12 @@ impl Store for Faulty {
         self.once(self.next(), |why| ReplaceOutcome::Unknown { why }, call).await
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.idempotent(self.next(), Some(key), self.inner.get(key)).await
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
+        self.idempotent(self.next(), Some(key), self.inner.get(key, limit)).await
     }
 
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
-        self.idempotent(self.next(), Some(key), self.inner.get_versioned(key)).await
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+        self.idempotent(self.next(), Some(key), self.inner.get_versioned(key, limit)).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -290,8 +292,8 @@ mod tests {
         }
         assert_eq!(store.put("k6", BODY).await.unwrap_err().kind, StoreErrorKind::Unreachable);
         assert!(memory.objects().contains_key("k6"));
-        assert_eq!(store.get("k6").await.unwrap_err().kind, StoreErrorKind::Unreachable);
-        assert_eq!(store.get("k6").await.unwrap(), BODY);
+        assert_eq!(store.get("k6", SizeLimit::INDEX).await.unwrap_err().kind, StoreErrorKind::Unreachable);
+        assert_eq!(store.get("k6", SizeLimit::INDEX).await.unwrap(), BODY);
         assert_eq!(store.calls(), 8);
     }
 
@@ -301,7 +303,7 @@ mod tests {
         let plan = Plan::exactly([(1, Fault::LostRequest), (2, Fault::Refused), (3, Fault::LostAnswer)]);
         let (memory, store) = faulty(plan);
         memory.put("k", BODY).await.unwrap();
-        let (_, first) = store.get_versioned("k").await.unwrap();
+        let (_, first) = store.get_versioned("k", SizeLimit::INDEX).await.unwrap();
         let content = || memory.objects()["k"].clone();
         for (body, there) in [("lost", "body"), ("refused", "body"), ("done", "done")] {
             let outcome = store.replace("k", Bytes::from(body), &first).await.unwrap();
@@ -311,7 +313,7 @@ mod tests {
         assert_eq!(store.replace("k", BODY, &first).await.unwrap(), ReplaceOutcome::Changed);
 
         let store = Faulty::new(Arc::new(memory.clone()), Plan::exactly([(1, Fault::Late(late))]));
-        let (_, second) = store.get_versioned("k").await.unwrap();
+        let (_, second) = store.get_versioned("k", SizeLimit::INDEX).await.unwrap();
         let outcome = store.replace("k", Bytes::from("late"), &second).await.unwrap();
         assert!(matches!(outcome, ReplaceOutcome::Unknown { .. }), "{outcome:?}");
         assert_eq!(content(), "done");

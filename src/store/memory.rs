@@ -9,8 +9,8 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind,
-    Version, key,
+    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, RANGE_BYTES_MAX, ReplaceOutcome, SizeLimit, Store,
+    StoreError, StoreErrorKind, Version, key,
 };
 use crate::env::Env;
 
@@ -57,6 +57,12 @@ impl MemoryStore {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing below panics between two changes, so a poisoned lock guards a whole state.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, key: &str) -> Result<Bytes, StoreError> {
+        key::check(NAME, key)?;
+        let found = self.state().objects.get(key).map(|(body, _)| body.clone());
+        found.ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, NAME, Some(key), ""))
     }
 
     fn insert(&self, state: &mut State, key: &str, body: &Bytes) {
@@ -110,23 +116,25 @@ impl Store for MemoryStore {
         Ok(ReplaceOutcome::Replaced(Version::of(&body)))
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        key::check(NAME, key)?;
-        let found = self.state().objects.get(key).map(|(body, _)| body.clone());
-        found.ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, NAME, Some(key), ""))
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
+        let body = self.find(key)?;
+        limit.check(NAME, key, body.len() as u64)?;
+        Ok(body)
     }
 
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
-        let body = self.get(key).await?;
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+        let body = self.get(key, limit).await?;
         let version = Version::of(&body);
         Ok((body, version))
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let body = self.get(key).await?;
+        let body = self.find(key)?;
         let clamp = |at: u64| usize::try_from(at).map_or(body.len(), |at| at.min(body.len()));
         let (start, end) = (clamp(range.start), clamp(range.end));
-        Ok(if start < end { body.slice(start..end) } else { Bytes::new() })
+        let part = if start < end { body.slice(start..end) } else { Bytes::new() };
+        SizeLimit::range(RANGE_BYTES_MAX).check(NAME, key, part.len() as u64)?;
+        Ok(part)
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{Hold, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version};
+use super::{Hold, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version};
 use crate::env::Env;
 
 /// Racing rounds. Of rounds on bare s3s-fs 99 in 100 have several winners, so these find its like many times over. They do not find a
@@ -245,7 +245,7 @@ async fn replace_rounds(store: &dyn Store, names: &mut Names, env: &Env) -> Resu
         } else {
             let key = names.next();
             store.put(&key, body(env)).await?;
-            let (_, version) = store.get_versioned(&key).await?;
+            let (_, version) = store.get_versioned(&key, SizeLimit::LIVE).await?;
             (key, version)
         };
         let bodies = bodies(env, RACERS);
@@ -280,7 +280,7 @@ fn bodies(env: &Env, count: usize) -> Vec<Bytes> {
 }
 
 async fn content(store: &dyn Store, key: &str) -> Result<Option<Bytes>, StoreError> {
-    match store.get(key).await {
+    match store.get(key, SizeLimit::LIVE).await {
         Ok(content) => Ok(Some(content)),
         Err(e) if e.is_not_found() => Ok(None),
         Err(e) => Err(e),
@@ -403,7 +403,7 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
             PutOutcome::Exists => {
                 // Only what was created just now is known; that one must still be there.
                 let Some(created) = created else { return Ok(()) };
-                let kept = store.get(prefix).await? == created;
+                let kept = store.get(prefix, SizeLimit::LIVE).await? == created;
                 return if kept { Ok(()) } else { Err(overwritten(Condition::Absent, prefix)) };
             }
             PutOutcome::Unknown { why } => {
@@ -420,7 +420,7 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
 /// # Errors
 /// How the store failed.
 pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), ProofFailure> {
-    match store.get_versioned(prefix).await {
+    match store.get_versioned(prefix, SizeLimit::LIVE).await {
         Ok(_) => {}
         // `live/` may have been emptied. Whoever makes it, there is something to be kept.
         Err(e) if e.is_not_found() => drop(store.put_if_absent(prefix, body(env)).await?),

@@ -22,6 +22,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, Object, ObjectIdentifier, Ser
 use bytes::{Bytes, BytesMut};
 use jiff::{SignedDuration, Timestamp};
 
+mod bounded;
 mod client;
 mod error;
 mod held;
@@ -30,8 +31,8 @@ mod multipart;
 use self::client::ServerClock;
 use self::error::Failure;
 use super::{
-    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind,
-    Version, key,
+    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError,
+    StoreErrorKind, Version, key,
 };
 use crate::config::StoreSettings;
 use crate::env::Env;
@@ -61,7 +62,7 @@ const BODY_ATTEMPTS: u32 = 4;
 const EMPTY_PAGES_MAX: usize = 10_000;
 
 /// What is taken at once for a body whose server says it is long. More is taken as it comes.
-const BODY_RESERVE_MAX: u64 = 64 << 20;
+const BODY_RESERVE_MAX: u64 = 16 << 20;
 
 /// A bucket, or a prefix in one.
 #[derive(Debug, Clone)]
@@ -154,15 +155,28 @@ impl S3Store {
         Ok(request.config_override(config.timeout_config(timeouts)).send().await?.e_tag)
     }
 
-    /// One download, from the request to the last byte, and the ETag that came with it.
-    async fn read(&self, key: &str, range: Option<String>) -> Result<(Bytes, Option<String>), ReadFailure> {
+    /// One download, from the request to the last byte, and the ETag that came with it. What the server says of its length is
+    /// believed only where it says that it is too much.
+    async fn read(
+        &self,
+        key: &str,
+        range: Option<String>,
+        limit: SizeLimit,
+    ) -> Result<(Bytes, Option<String>), ReadFailure> {
         let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).set_range(range);
         let mut answer = request.send().await.map_err(|e| ReadFailure::Answer(e.into()))?;
         let expected = answer.content_length.and_then(|len| u64::try_from(len).ok()).unwrap_or(0);
+        if expected > limit.bytes() {
+            return Err(ReadFailure::Answer(Failure::too_large(limit, Some(expected))));
+        }
         let mut whole = BytesMut::with_capacity(expected.min(BODY_RESERVE_MAX) as usize);
         let collect = async {
             while let Some(part) = answer.body.next().await {
-                whole.extend_from_slice(&part.map_err(|e| ReadFailure::Body(e.to_string()))?);
+                let part = part.map_err(|e| ReadFailure::Body(e.to_string()))?;
+                if (whole.len() + part.len()) as u64 > limit.bytes() {
+                    return Err(ReadFailure::Answer(Failure::too_large(limit, None)));
+                }
+                whole.extend_from_slice(&part);
             }
             Ok(())
         };
@@ -172,11 +186,16 @@ impl S3Store {
         }
     }
 
-    async fn read_with_attempts(&self, key: &str, range: Option<String>) -> Result<(Bytes, Option<String>), Failure> {
+    async fn read_with_attempts(
+        &self,
+        key: &str,
+        range: Option<String>,
+        limit: SizeLimit,
+    ) -> Result<(Bytes, Option<String>), Failure> {
         let mut left = BODY_ATTEMPTS;
         loop {
             left -= 1;
-            match self.read(key, range.clone()).await {
+            match self.read(key, range.clone(), limit).await {
                 Ok(whole) => return Ok(whole),
                 Err(ReadFailure::Answer(failure)) => return Err(failure),
                 Err(ReadFailure::Body(detail)) if left == 0 => {
@@ -333,15 +352,15 @@ impl Store for S3Store {
         }
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
         key::check(&self.name, key)?;
-        let read = self.read_with_attempts(key, None).await;
+        let read = self.read_with_attempts(key, None, limit).await;
         read.map(|(body, _)| body).map_err(|f| f.about(&self.name, Some(key)))
     }
 
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
         key::check(&self.name, key)?;
-        let read = self.read_with_attempts(key, None).await;
+        let read = self.read_with_attempts(key, None, limit).await;
         let (body, etag) = read.map_err(|f| f.about(&self.name, Some(key)))?;
         match version(etag) {
             Ok(version) => Ok((body, version)),
@@ -360,7 +379,8 @@ impl Store for S3Store {
             Ok(last) => format!("bytes={}-{last}", range.start),
             Err(_) => format!("bytes={}-", range.start),
         };
-        match self.read_with_attempts(key, Some(header)).await {
+        let limit = SizeLimit::range(range.end - range.start);
+        match self.read_with_attempts(key, Some(header), limit).await {
             Ok((bytes, _)) => Ok(bytes),
             Err(f) if f.status == Some(416) && (f.is_bare || f.code.as_deref() == Some("InvalidRange")) => {
                 Ok(Bytes::new())

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, Version};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
 use crate::env::Env;
 
 /// How much unused bandwidth is carried over: small objects after a pause need not wait.
@@ -111,12 +111,12 @@ impl Store for Throttled {
         self.inner.replace(key, body, expected).await
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.inner.get(key).await
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
+        self.inner.get(key, limit).await
     }
 
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
-        self.inner.get_versioned(key).await
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+        self.inner.get_versioned(key, limit).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -166,7 +166,7 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(50), put).await.is_err(), "it waits for 99 s");
         let small = async {
             store.put_if_absent("lease", Bytes::from_static(b"1")).await.unwrap();
-            let (_, version) = store.get_versioned("lease").await.unwrap();
+            let (_, version) = store.get_versioned("lease", SizeLimit::INDEX).await.unwrap();
             store.replace("lease", Bytes::from_static(b"2"), &version).await.unwrap()
         };
         let replaced = tokio::time::timeout(10 * S, small).await.expect("they go at once");

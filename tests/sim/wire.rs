@@ -16,8 +16,8 @@ use jiff::{SignedDuration, Timestamp};
 use runner::store::answer::{Answer, WriteAnswer};
 use runner::store::memory::MemoryStore;
 use runner::store::{
-    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind,
-    Version, key,
+    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError,
+    StoreErrorKind, Version, key,
 };
 
 use crate::net::{Kind, Net, Silence};
@@ -99,7 +99,7 @@ impl Bucket {
         change: impl Future<Output = Result<T, StoreError>>,
         has_effect: impl FnOnce(&T) -> bool,
     ) -> Result<T, StoreError> {
-        let body = || at_once(self.store.get(key)).ok();
+        let body = || at_once(self.store.get(key, SizeLimit::RECORD)).ok();
         let before = body();
         let outcome = at_once(change)?;
         if !has_effect(&outcome) {
@@ -255,14 +255,14 @@ impl Store for Wire {
         }
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
         let from = key.to_owned();
-        self.send_again(Kind::Read, Some(key), move |bucket, _| at_once(bucket.store.get(&from))).await
+        self.send_again(Kind::Read, Some(key), move |bucket, _| at_once(bucket.store.get(&from, limit))).await
     }
 
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
         let from = key.to_owned();
-        self.send_again(Kind::Read, Some(key), move |bucket, _| at_once(bucket.store.get_versioned(&from))).await
+        self.send_again(Kind::Read, Some(key), move |bucket, _| at_once(bucket.store.get_versioned(&from, limit))).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -280,7 +280,7 @@ impl Store for Wire {
         key::check_batch(&self.describe(), keys)?;
         let keys = keys.to_vec();
         let effect = move |bucket: &Bucket, by: &Process| {
-            for key in keys.iter().filter(|key| at_once(bucket.store.get(key)).is_ok()) {
+            for key in keys.iter().filter(|key| at_once(bucket.store.get(key, SizeLimit::RECORD)).is_ok()) {
                 let delete = bucket.store.delete(std::slice::from_ref(key));
                 bucket.change(by, key, delete, |()| true)?;
             }

@@ -5,13 +5,16 @@ use futures_util::future::join_all;
 use runner::env::Env;
 use runner::store::dir::DirStore;
 use runner::store::memory::MemoryStore;
-use runner::store::{DELETE_BATCH_MAX, Hold, PutOutcome, ReplaceOutcome, Store, StoreErrorKind, Version, list_all};
+use runner::store::{
+    DELETE_BATCH_MAX, Hold, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind, Version, list_all,
+};
 
 /// The suite. `store` is empty when it begins.
 pub(crate) async fn contract(store: &dyn Store) {
     objects_come_back_whole(store).await;
     a_conditional_put_never_replaces(store).await;
     ranges_end_with_the_object(store).await;
+    what_is_too_large_is_not_read(store).await;
     listings_are_in_byte_order(store).await;
     deletes_ignore_what_is_missing(store).await;
     what_is_no_key_is_refused(store).await;
@@ -46,10 +49,10 @@ async fn objects_come_back_whole(store: &dyn Store) {
     let big = Bytes::from((0..1_000_003_u32).map(|i| (i % 251) as u8).collect::<Vec<_>>());
     for body in [bytes(""), bytes("x"), big] {
         store.put("app/live/beat", body.clone()).await.unwrap();
-        assert_eq!(store.get("app/live/beat").await.unwrap(), body);
+        assert_eq!(store.get("app/live/beat", SizeLimit::INDEX).await.unwrap(), body);
     }
     for missing in ["app/live/none", "none", "app/live", "app/live/beat/below"] {
-        let e = store.get(missing).await.unwrap_err();
+        let e = store.get(missing, SizeLimit::INDEX).await.unwrap_err();
         assert_eq!(e.kind, StoreErrorKind::NotFound, "{missing}: {e}");
         let e = store.get_range(missing, 0..5).await.unwrap_err();
         assert_eq!(e.kind, StoreErrorKind::NotFound, "{missing}: {e}");
@@ -62,10 +65,10 @@ async fn a_conditional_put_never_replaces(store: &dyn Store) {
     for other in ["first", "second", ""] {
         assert_eq!(store.put_if_absent("a/1", bytes(other)).await.unwrap(), PutOutcome::Exists);
     }
-    assert_eq!(store.get("a/1").await.unwrap(), bytes("first"));
+    assert_eq!(store.get("a/1", SizeLimit::INDEX).await.unwrap(), bytes("first"));
     store.delete(&["a/1".to_owned()]).await.unwrap();
     assert_eq!(store.put_if_absent("a/1", bytes("third")).await.unwrap(), PutOutcome::Created);
-    assert_eq!(store.get("a/1").await.unwrap(), bytes("third"));
+    assert_eq!(store.get("a/1", SizeLimit::INDEX).await.unwrap(), bytes("third"));
     clear(store).await;
 }
 
@@ -84,6 +87,23 @@ async fn ranges_end_with_the_object(store: &dyn Store) {
     }
     store.put("empty", bytes("")).await.unwrap();
     assert_eq!(store.get_range("empty", 0..1).await.unwrap(), bytes(""));
+    clear(store).await;
+}
+
+async fn what_is_too_large_is_not_read(store: &dyn Store) {
+    let limit = SizeLimit::new("a thing", 10);
+    store.put("large/fits", bytes("0123456789")).await.unwrap();
+    assert_eq!(store.get("large/fits", limit).await.unwrap(), bytes("0123456789"));
+    assert_eq!(store.get_versioned("large/fits", limit).await.unwrap().0, bytes("0123456789"));
+    store.put("large/not", bytes("0123456789x")).await.unwrap();
+    for error in [
+        store.get("large/not", limit).await.unwrap_err(),
+        store.get_versioned("large/not", limit).await.map(drop).unwrap_err(),
+    ] {
+        assert_eq!((error.kind, error.key.as_deref()), (StoreErrorKind::TooLarge, Some("large/not")), "{error}");
+        assert!(error.is_no_object() && error.detail.contains("at most 10 bytes"), "{error}");
+    }
+    assert_eq!(store.get_range("large/not", 0..3).await.unwrap(), bytes("012"), "a part of it is no more than that");
     clear(store).await;
 }
 
@@ -140,7 +160,7 @@ async fn deletes_ignore_what_is_missing(store: &dyn Store) {
 
 async fn what_is_no_key_is_refused(store: &dyn Store) {
     store.put("v", bytes("x")).await.unwrap();
-    let (_, version) = store.get_versioned("v").await.unwrap();
+    let (_, version) = store.get_versioned("v", SizeLimit::INDEX).await.unwrap();
     clear(store).await;
     for bad in ["", "/", "/a", "a/", "a//b", "../a", "a/../b", ".", "a b", "a/.tmp-0"] {
         let refused = |e: Option<runner::store::StoreError>| {
@@ -149,8 +169,8 @@ async fn what_is_no_key_is_refused(store: &dyn Store) {
         refused(store.put(bad, bytes("x")).await.err());
         refused(store.put_if_absent(bad, bytes("x")).await.err());
         refused(store.replace(bad, bytes("x"), &version).await.err());
-        refused(store.get(bad).await.err());
-        refused(store.get_versioned(bad).await.err());
+        refused(store.get(bad, SizeLimit::INDEX).await.err());
+        refused(store.get_versioned(bad, SizeLimit::INDEX).await.err());
         refused(store.get_range(bad, 0..1).await.err());
         refused(store.delete(&[bad.to_owned()]).await.err());
     }
@@ -166,7 +186,7 @@ async fn of_racing_puts_one_wins(store: &dyn Store) {
         let winners: Vec<usize> = (0..8).filter(|i| outcomes[*i] == PutOutcome::Created).collect();
         assert_eq!(winners.len(), 1, "{outcomes:?}");
         let expected = Bytes::from(format!("racer {} ", winners[0]).repeat(1000));
-        assert_eq!(store.get(&key).await.unwrap(), expected);
+        assert_eq!(store.get(&key, SizeLimit::INDEX).await.unwrap(), expected);
     }
     clear(store).await;
 }
@@ -191,7 +211,8 @@ async fn appenders_share_a_sequence_without_gaps(store: &dyn Store) {
     assert_eq!(keys(&page), expected);
     let mut by_worker = [0; WORKERS];
     for object in &page.objects {
-        let worker: usize = std::str::from_utf8(&store.get(&object.key).await.unwrap()).unwrap().parse().unwrap();
+        let worker: usize =
+            std::str::from_utf8(&store.get(&object.key, SizeLimit::INDEX).await.unwrap()).unwrap().parse().unwrap();
         by_worker[worker] += 1;
     }
     assert_eq!(by_worker, [EACH; WORKERS], "each was told `Created` for exactly what holds its bytes");
@@ -209,7 +230,7 @@ async fn a_slow_writer_loses_to_a_finished_one(store: &dyn Store) {
     };
     let (slow, fast) = tokio::join!(slow, fast);
     assert_eq!((slow.unwrap(), fast.unwrap()), (PutOutcome::Exists, PutOutcome::Created));
-    assert_eq!(store.get("held").await.unwrap(), bytes("fast"));
+    assert_eq!(store.get("held", SizeLimit::INDEX).await.unwrap(), bytes("fast"));
     clear(store).await;
 }
 
@@ -225,55 +246,55 @@ async fn a_replace_needs_the_content_it_expects(store: &dyn Store) {
     assert!(store.capabilities().replace);
     let key = "app/live/lease";
     assert_eq!(store.put_if_absent(key, bytes("first")).await.unwrap(), PutOutcome::Created);
-    let (body, first) = store.get_versioned(key).await.unwrap();
+    let (body, first) = store.get_versioned(key, SizeLimit::INDEX).await.unwrap();
     assert_eq!(body, bytes("first"));
-    assert_eq!(store.get_versioned(key).await.unwrap().1, first, "reading changes nothing");
+    assert_eq!(store.get_versioned(key, SizeLimit::INDEX).await.unwrap().1, first, "reading changes nothing");
 
     let second = replaced(store.replace(key, bytes("second"), &first).await.unwrap());
     assert_ne!(second, first);
-    assert_eq!(store.get_versioned(key).await.unwrap(), (bytes("second"), second.clone()));
+    assert_eq!(store.get_versioned(key, SizeLimit::INDEX).await.unwrap(), (bytes("second"), second.clone()));
     for late in ["third", "second", ""] {
         assert_eq!(store.replace(key, bytes(late), &first).await.unwrap(), ReplaceOutcome::Changed);
     }
-    assert_eq!(store.get_versioned(key).await.unwrap(), (bytes("second"), second.clone()));
+    assert_eq!(store.get_versioned(key, SizeLimit::INDEX).await.unwrap(), (bytes("second"), second.clone()));
 
     // On from the version that one was told, without reading.
     let third = replaced(store.replace(key, bytes("third"), &second).await.unwrap());
     let empty = replaced(store.replace(key, bytes(""), &third).await.unwrap());
-    assert_eq!(store.get_versioned(key).await.unwrap(), (bytes(""), empty.clone()));
+    assert_eq!(store.get_versioned(key, SizeLimit::INDEX).await.unwrap(), (bytes(""), empty.clone()));
 
     // What was put over it is a change like any other.
     store.put(key, bytes("put")).await.unwrap();
     assert_eq!(store.replace(key, bytes("late"), &empty).await.unwrap(), ReplaceOutcome::Changed);
-    assert_eq!(store.get(key).await.unwrap(), bytes("put"));
+    assert_eq!(store.get(key, SizeLimit::INDEX).await.unwrap(), bytes("put"));
     assert_eq!(keys(&store.list("", None, 10).await.unwrap()), [key], "nothing else is to be seen");
     clear(store).await;
 }
 
 async fn a_replace_makes_nothing(store: &dyn Store) {
     store.put_if_absent("a/b", bytes("x")).await.unwrap();
-    let (_, version) = store.get_versioned("a/b").await.unwrap();
+    let (_, version) = store.get_versioned("a/b", SizeLimit::INDEX).await.unwrap();
     replaced(store.replace("a/b", bytes("y"), &version).await.unwrap());
-    let (_, version) = store.get_versioned("a/b").await.unwrap();
+    let (_, version) = store.get_versioned("a/b", SizeLimit::INDEX).await.unwrap();
     store.delete(&["a/b".to_owned()]).await.unwrap();
     for missing in ["a/b", "a/c", "no/where"] {
         assert_eq!(store.replace(missing, bytes("z"), &version).await.unwrap(), ReplaceOutcome::Changed, "{missing}");
-        let e = store.get_versioned(missing).await.unwrap_err();
+        let e = store.get_versioned(missing, SizeLimit::INDEX).await.unwrap_err();
         assert_eq!(e.kind, StoreErrorKind::NotFound, "{missing}: {e}");
     }
     assert_eq!(keys(&store.list("", None, 10).await.unwrap()), [""; 0]);
     // Made anew, it is like any other.
     assert_eq!(store.put_if_absent("a/b", bytes("new")).await.unwrap(), PutOutcome::Created);
     assert_eq!(store.replace("a/b", bytes("z"), &version).await.unwrap(), ReplaceOutcome::Changed);
-    let (_, version) = store.get_versioned("a/b").await.unwrap();
+    let (_, version) = store.get_versioned("a/b", SizeLimit::INDEX).await.unwrap();
     replaced(store.replace("a/b", bytes("newer"), &version).await.unwrap());
-    assert_eq!(store.get("a/b").await.unwrap(), bytes("newer"));
+    assert_eq!(store.get("a/b", SizeLimit::INDEX).await.unwrap(), bytes("newer"));
     clear(store).await;
 }
 
 async fn of_racing_replaces_one_wins(store: &dyn Store) {
     store.put_if_absent("contested", bytes("start")).await.unwrap();
-    let (_, mut version) = store.get_versioned("contested").await.unwrap();
+    let (_, mut version) = store.get_versioned("contested", SizeLimit::INDEX).await.unwrap();
     for round in 0..10 {
         let body = |i: usize| Bytes::from(format!("racer {i} of {round} ").repeat(1000));
         let racers = (0..8).map(|i| store.replace("contested", body(i), &version));
@@ -281,7 +302,7 @@ async fn of_racing_replaces_one_wins(store: &dyn Store) {
         let winners: Vec<usize> = (0..8).filter(|i| outcomes[*i] != ReplaceOutcome::Changed).collect();
         assert_eq!(winners.len(), 1, "{outcomes:?}");
         let won = replaced(outcomes[winners[0]].clone());
-        assert_eq!(store.get_versioned("contested").await.unwrap(), (body(winners[0]), won.clone()));
+        assert_eq!(store.get_versioned("contested", SizeLimit::INDEX).await.unwrap(), (body(winners[0]), won.clone()));
         version = won;
     }
     clear(store).await;
@@ -295,7 +316,7 @@ async fn counters_lose_no_increment(store: &dyn Store) {
     join_all((0..WORKERS).map(|_| async {
         let mut left = EACH;
         while left > 0 {
-            let (body, version) = store.get_versioned("counter").await.unwrap();
+            let (body, version) = store.get_versioned("counter", SizeLimit::INDEX).await.unwrap();
             let count: usize = std::str::from_utf8(&body).unwrap().parse().unwrap();
             match store.replace("counter", Bytes::from(format!("{}", count + 1)), &version).await.unwrap() {
                 ReplaceOutcome::Replaced(_) => left -= 1,
@@ -305,7 +326,7 @@ async fn counters_lose_no_increment(store: &dyn Store) {
         }
     }))
     .await;
-    assert_eq!(store.get("counter").await.unwrap(), bytes(&format!("{}", WORKERS * EACH)));
+    assert_eq!(store.get("counter", SizeLimit::INDEX).await.unwrap(), bytes(&format!("{}", WORKERS * EACH)));
     clear(store).await;
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use runner::env::Env;
 use runner::store::dir::DirStore;
+use runner::store::dir::beneath::{FileAt, OpenDir};
 use runner::store::dir::disk::Disk;
-use runner::store::{PutOutcome, ReplaceOutcome, Store, list_all};
+use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, list_all};
 
 use crate::crash_disk::{CrashDisk, Survival};
 
@@ -22,7 +23,7 @@ async fn objects_after(disk: &CrashDisk, cut: usize, survival: Survival) -> BTre
     let store = DirStore::open(target.path(), &Env::host()).unwrap();
     let mut objects = BTreeMap::new();
     for object in list_all(&store, "").await.unwrap() {
-        objects.insert(object.key.clone(), store.get(&object.key).await.unwrap());
+        objects.insert(object.key.clone(), store.get(&object.key, SizeLimit::INDEX).await.unwrap());
     }
     objects
 }
@@ -41,7 +42,7 @@ async fn step(store: &DirStore, n: usize) -> (String, Bytes) {
         _ => format!("other/deep/er/{n}"),
     };
     if n % 8 == 4 {
-        let (_, version) = store.get_versioned(&key).await.unwrap();
+        let (_, version) = store.get_versioned(&key, SizeLimit::INDEX).await.unwrap();
         let outcome = store.replace(&key, body(n), &version).await.unwrap();
         assert!(matches!(outcome, ReplaceOutcome::Replaced(_)), "{outcome:?}");
     } else if n % 4 == 1 {
@@ -50,6 +51,10 @@ async fn step(store: &DirStore, n: usize) -> (String, Bytes) {
         store.put(&key, body(n)).await.unwrap();
     }
     (key, body(n))
+}
+
+fn at(path: &Path) -> FileAt {
+    FileAt::of(path).unwrap()
 }
 
 #[tokio::test]
@@ -94,9 +99,9 @@ async fn what_returned_is_durable_and_what_is_visible_is_whole() {
 async fn what_a_loser_was_shown_is_durable() {
     let root = tempfile::tempdir().unwrap();
     let disk = CrashDisk::over(root.path());
-    disk.make_dir(&root.path().join("journal")).unwrap();
-    disk.sync_dir(root.path()).unwrap();
-    let mut file = disk.create(&root.path().join("journal/1")).unwrap();
+    disk.make_dir(&at(&root.path().join("journal"))).unwrap();
+    disk.sync_dir(&OpenDir::root(root.path()).unwrap()).unwrap();
+    let mut file = disk.create(&at(&root.path().join("journal/1"))).unwrap();
     file.write_all(b"winner").unwrap();
     file.sync().unwrap();
     assert!(objects_after(&disk, disk.ops(), Survival::Strict).await.is_empty());
@@ -116,18 +121,18 @@ async fn the_crash_disk_finds_each_missing_fsync() {
         let root = tempfile::tempdir().unwrap();
         let disk = CrashDisk::over(root.path());
         let dir = root.path().join("d");
-        disk.make_dir(&dir).unwrap();
+        disk.make_dir(&at(&dir)).unwrap();
         if parent_sync {
-            disk.sync_dir(root.path()).unwrap();
+            disk.sync_dir(&OpenDir::root(root.path()).unwrap()).unwrap();
         }
-        let mut file = disk.create(&dir.join(".tmp-1")).unwrap();
+        let mut file = disk.create(&at(&dir.join(".tmp-1"))).unwrap();
         file.write_all(b"content").unwrap();
         if file_sync {
             file.sync().unwrap();
         }
-        disk.rename(&dir.join(".tmp-1"), &dir.join("k")).unwrap();
+        disk.rename(&at(&dir.join(".tmp-1")), &at(&dir.join("k"))).unwrap();
         if dir_sync {
-            disk.sync_dir(&dir).unwrap();
+            disk.sync_dir(&OpenDir::root(&dir).unwrap()).unwrap();
         }
         let found = objects_after(&disk, disk.ops(), Survival::Strict).await;
         let whole = found.get("d/k").is_some_and(|b| &b[..] == b"content");
@@ -141,9 +146,9 @@ async fn the_crash_disk_keeps_what_was_there_and_forgets_unsynced_removals() {
     std::fs::create_dir(root.path().join("d")).unwrap();
     std::fs::write(root.path().join("d/old"), "old").unwrap();
     let disk = CrashDisk::over(root.path());
-    disk.remove(&root.path().join("d/old")).unwrap();
+    disk.remove(&at(&root.path().join("d/old"))).unwrap();
     assert_eq!(objects_after(&disk, disk.ops(), Survival::Strict).await.len(), 1);
-    disk.sync_dir(&root.path().join("d")).unwrap();
+    disk.sync_dir(&OpenDir::root(&root.path().join("d")).unwrap()).unwrap();
     assert_eq!(objects_after(&disk, disk.ops(), Survival::Strict).await.len(), 0);
     assert_eq!(objects_after(&disk, 0, Survival::Strict).await.len(), 1);
 }
@@ -152,7 +157,7 @@ async fn the_crash_disk_keeps_what_was_there_and_forgets_unsynced_removals() {
 async fn partial_survival_has_more_than_one_wreck() {
     let root = tempfile::tempdir().unwrap();
     let disk = CrashDisk::over(root.path());
-    let mut file = disk.create(&root.path().join("k")).unwrap();
+    let mut file = disk.create(&at(&root.path().join("k"))).unwrap();
     file.write_all(b"content").unwrap();
     let mut wrecks = Vec::new();
     for seed in 0..64 {

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use runner::env::{Clock, Env, HostClock};
 use runner::store::dir::DirStore;
+use runner::store::dir::beneath::{FileAt, OpenDir};
 use runner::store::dir::disk::{Disk, DiskFile, HostDisk};
-use runner::store::{PutOutcome, Store, StoreErrorKind};
+use runner::store::{PutOutcome, SizeLimit, Store, StoreErrorKind, list_all};
 use rustix::io::Errno;
 
 const BODY: Bytes = Bytes::from_static(b"body");
@@ -29,7 +30,7 @@ async fn a_missing_root_is_no_store_and_is_made_by_create_alone() {
     assert_eq!(mode(&root.join("a")), 0o700);
     assert_eq!(mode(&root.join("a/b")), 0o600);
     DirStore::create(&root, &Env::host()).unwrap();
-    assert_eq!(store.get("a/b").await.unwrap(), BODY);
+    assert_eq!(store.get("a/b", SizeLimit::INDEX).await.unwrap(), BODY);
 }
 
 fn mode(path: &Path) -> u32 {
@@ -57,7 +58,7 @@ async fn all_refuse(store: &DirStore) {
     let kinds = [
         store.put("a/b", BODY).await.unwrap_err().kind,
         store.put_if_absent("a/c", BODY).await.unwrap_err().kind,
-        store.get("a/b").await.unwrap_err().kind,
+        store.get("a/b", SizeLimit::INDEX).await.unwrap_err().kind,
         store.list("", None, 1).await.unwrap_err().kind,
         store.delete(&["a/b".to_owned()]).await.unwrap_err().kind,
     ];
@@ -71,7 +72,7 @@ async fn directories_that_somebody_tidied_up_are_made_again() {
     store.put("a/b/c", BODY).await.unwrap();
     fs::remove_dir_all(root.path().join("a")).unwrap();
     store.put("a/b/c", BODY).await.unwrap();
-    assert_eq!(store.get("a/b/c").await.unwrap(), BODY);
+    assert_eq!(store.get("a/b/c", SizeLimit::INDEX).await.unwrap(), BODY);
 }
 
 /// A disk on which one kind of step fails.
@@ -114,37 +115,37 @@ impl DiskFile for FailingFile {
 }
 
 impl Disk for Failing {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>> {
         self.created.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FailingFile(HostDisk.create(path)?, self.write, Arc::clone(&self.sync))))
+        Ok(Box::new(FailingFile(HostDisk.create(at)?, self.write, Arc::clone(&self.sync))))
     }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         fail(self.link)?;
         HostDisk.link(from, to)
     }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         HostDisk.rename(from, to)
     }
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename_new(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         fail(self.rename_new)?;
         HostDisk.rename_new(from, to)
     }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        HostDisk.remove(path)
+    fn remove(&self, at: &FileAt) -> io::Result<()> {
+        HostDisk.remove(at)
     }
-    fn make_dir(&self, path: &Path) -> io::Result<()> {
-        HostDisk.make_dir(path)
+    fn make_dir(&self, at: &FileAt) -> io::Result<()> {
+        HostDisk.make_dir(at)
     }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &OpenDir) -> io::Result<()> {
         countdown(&self.sync_dir)?;
-        HostDisk.sync_dir(path)
+        HostDisk.sync_dir(dir)
     }
-    fn lock(&self, path: &Path, make: bool) -> io::Result<fs::File> {
+    fn lock(&self, at: &FileAt, make: bool) -> io::Result<fs::File> {
         fail(self.lock)?;
         if let Some(meddle) = self.before_lock {
-            meddle(path.parent().unwrap());
+            meddle(at.dir().path());
         }
-        HostDisk.lock(path, make)
+        HostDisk.lock(at, make)
     }
 }
 
@@ -165,7 +166,7 @@ async fn without_links_an_exclusive_rename_serves() {
         let (root, store, _) = on(Failing { link: Some(errno), ..Failing::default() });
         assert_eq!(store.put_if_absent("k", BODY).await.unwrap(), PutOutcome::Created);
         assert_eq!(store.put_if_absent("k", Bytes::new()).await.unwrap(), PutOutcome::Exists);
-        assert_eq!(store.get("k").await.unwrap(), BODY);
+        assert_eq!(store.get("k", SizeLimit::INDEX).await.unwrap(), BODY);
         assert_eq!(files_in(root.path()), 1, "no temporary file stays");
     }
 }
@@ -253,4 +254,66 @@ async fn the_file_systems_clock_is_known_once_something_was_written_or_it_was_as
     fs::remove_dir_all(dir.path()).unwrap();
     store.ask_time().await;
     assert!(store.clock_offset().is_some());
+}
+
+/// What somebody who may write into the store's directory puts there. None of it is followed, waited for or written through.
+#[tokio::test]
+async fn what_stands_in_the_place_of_an_object_is_named_and_left_alone() {
+    let (root, store, _) = on(Failing::default());
+    let outside = tempfile::tempdir().unwrap();
+    let victim = outside.path().join("victim");
+    fs::write(&victim, "theirs").unwrap();
+    store.put("a/b/real", BODY).await.unwrap();
+    let at = |name: &str| root.path().join(name);
+    std::os::unix::fs::symlink(&victim, at("a/link")).unwrap();
+    std::os::unix::fs::symlink(outside.path().join("new"), at("a/dangling")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), at("a/dir")).unwrap();
+    nix::unistd::mkfifo(&at("a/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let no_object = |error: Option<runner::store::StoreError>, what: &str| {
+        let error = error.unwrap_or_else(|| panic!("{what} was done"));
+        assert_eq!(error.kind, StoreErrorKind::NotAnObject, "{what}: {error}");
+    };
+    for key in ["a/link", "a/dangling", "a/fifo", "a/dir/victim"] {
+        no_object(store.get(key, SizeLimit::LIVE).await.err(), key);
+        no_object(store.get_versioned(key, SizeLimit::LIVE).await.err(), key);
+        no_object(store.get_range(key, 0..9).await.err(), key);
+    }
+    // A link to a folder is no folder.
+    no_object(store.put("a/dir/new", BODY).await.err(), "put");
+    no_object(store.put_if_absent("a/dir/new", BODY).await.err(), "put_if_absent");
+    no_object(store.delete(&["a/dir/victim".to_owned()]).await.err(), "delete");
+    no_object(store.list("a/dir/", None, 9).await.err(), "list");
+    let listed: Vec<String> = list_all(&store, "a/").await.unwrap().into_iter().map(|object| object.key).collect();
+    assert_eq!(listed, ["a/b/real"]);
+    // A name that is taken is taken, whatever by; a put replaces the link and not what it leads to.
+    assert_eq!(store.put_if_absent("a/dangling", BODY).await.unwrap(), PutOutcome::Exists);
+    for key in ["a/link", "a/dangling", "a/fifo"] {
+        store.put(key, BODY).await.unwrap();
+        assert_eq!(store.get(key, SizeLimit::LIVE).await.unwrap(), BODY);
+    }
+    store.delete(&["a/link".to_owned()]).await.unwrap();
+    assert_eq!(fs::read(&victim).unwrap(), b"theirs");
+    assert_eq!(files_in(outside.path()), 1, "nothing was made outside");
+}
+
+#[tokio::test]
+async fn a_root_that_is_a_link_is_the_operators_own() {
+    let base = tempfile::tempdir().unwrap();
+    fs::create_dir(base.path().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", base.path().join("root")).unwrap();
+    let store = DirStore::open(&base.path().join("root"), &Env::host()).unwrap();
+    store.put("a/b", BODY).await.unwrap();
+    assert_eq!(fs::read(base.path().join("real/a/b")).unwrap(), BODY);
+}
+
+#[tokio::test]
+async fn five_gigabytes_of_nothing_are_not_read() {
+    let (root, store, _) = on(Failing::default());
+    store.put("k", BODY).await.unwrap();
+    fs::OpenOptions::new().write(true).open(root.path().join("k")).unwrap().set_len(5 << 30).unwrap();
+    let error = store.get("k", SizeLimit::INDEX).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::TooLarge);
+    assert!(error.detail.contains("5368709120"), "{error}");
+    assert_eq!(store.get_range("k", 0..u64::MAX).await.unwrap_err().kind, StoreErrorKind::TooLarge);
+    assert_eq!(store.get_range("k", 0..4).await.unwrap(), BODY);
 }

@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use runner::env::Env;
 use runner::store::dir::DirStore;
+use runner::store::dir::beneath::FileAt;
 use runner::store::dir::disk::{Disk, HostDisk};
 use runner::store::key::LOCK_NAME;
-use runner::store::{PutOutcome, ReplaceOutcome, Store, StoreErrorKind, Version};
+use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind, Version};
 use rustix::io::Errno;
 
 use crate::dir::{Failing, files_in, on};
@@ -21,7 +22,11 @@ const NEW: Bytes = Bytes::from_static(b"new");
 
 async fn create(store: &DirStore) -> Version {
     assert_eq!(store.put_if_absent("k", BODY).await.unwrap(), PutOutcome::Created);
-    store.get_versioned("k").await.unwrap().1
+    store.get_versioned("k", SizeLimit::INDEX).await.unwrap().1
+}
+
+fn lock(root: &Path) -> std::io::Result<fs::File> {
+    HostDisk.lock(&FileAt::of(&root.join(LOCK_NAME))?, true)
 }
 
 fn is_replaced(outcome: &ReplaceOutcome) -> bool {
@@ -32,7 +37,7 @@ fn is_replaced(outcome: &ReplaceOutcome) -> bool {
 async fn a_lock_that_stays_busy_stops_all_but_readers_and_new_objects() {
     let (root, store, _) = on(Failing::default());
     let version = create(&store).await;
-    let held = HostDisk.lock(&root.path().join(LOCK_NAME), true).unwrap();
+    let held = lock(root.path()).unwrap();
     let gone = ["k".to_owned()];
     let (replaced, put, deleted) =
         tokio::join!(store.replace("k", NEW, &version), store.put("k", NEW), store.delete(&gone));
@@ -41,7 +46,7 @@ async fn a_lock_that_stays_busy_stops_all_but_readers_and_new_objects() {
         "{replaced:?}"
     );
     assert_eq!([put.unwrap_err().kind, deleted.unwrap_err().kind], [StoreErrorKind::Unreachable; 2]);
-    assert_eq!(store.get_versioned("k").await.unwrap(), (BODY, version.clone()));
+    assert_eq!(store.get_versioned("k", SizeLimit::INDEX).await.unwrap(), (BODY, version.clone()));
     assert_eq!(store.put_if_absent("other", BODY).await.unwrap(), PutOutcome::Created);
     assert_eq!(files_in(root.path()), 3, "two objects and the lock, no temporary files");
     drop(held);
@@ -53,7 +58,7 @@ async fn who_comes_too_late_waits_for_nobody_and_writes_nothing() {
     let (root, store, disk) = on(Failing::default());
     let old = create(&store).await;
     store.put("k", NEW).await.unwrap();
-    let _held = HostDisk.lock(&root.path().join(LOCK_NAME), true).unwrap();
+    let _held = lock(root.path()).unwrap();
     let created = disk.created.load(Ordering::SeqCst);
     assert_eq!(store.replace("k", BODY, &old).await.unwrap(), ReplaceOutcome::Changed);
     assert_eq!(disk.created.load(Ordering::SeqCst), created);
@@ -70,7 +75,7 @@ async fn what_changes_before_the_lock_is_taken_is_seen_under_it() {
         let (root, store, _) = on(Failing { before_lock: Some(meddle), ..Failing::default() });
         let version = create(&store).await;
         assert_eq!(store.replace("k", NEW, &version).await.unwrap(), ReplaceOutcome::Changed);
-        assert_eq!(store.get("k").await.ok().as_deref(), left.map(str::as_bytes));
+        assert_eq!(store.get("k", SizeLimit::INDEX).await.ok().as_deref(), left.map(str::as_bytes));
         assert_eq!(files_in(root.path()), 1 + usize::from(left.is_some()), "the lock, and what is left");
     }
 }
@@ -102,7 +107,7 @@ async fn a_content_whose_name_may_be_lost_is_not_called_replaced() {
         let outcome = store.replace("k", NEW, &version).await.unwrap();
         assert!(matches!(outcome, ReplaceOutcome::Unknown { .. }), "{outcome:?}");
     }
-    assert_eq!(store.get("k").await.unwrap(), NEW);
+    assert_eq!(store.get("k", SizeLimit::INDEX).await.unwrap(), NEW);
 }
 
 #[tokio::test]
@@ -133,7 +138,7 @@ fn child(test: &str, root: &Path) -> Child {
 #[tokio::test]
 async fn a_holder_that_dies_leaves_nothing_to_unlock() {
     if let Some(root) = std::env::var_os(CHILD_ROOT) {
-        let _held = HostDisk.lock(&Path::new(&root).join(LOCK_NAME), true).unwrap();
+        let _held = lock(Path::new(&root)).unwrap();
         println!("\nlocked");
         return std::future::pending().await;
     }
@@ -142,7 +147,7 @@ async fn a_holder_that_dies_leaves_nothing_to_unlock() {
     let mut holder = child("a_holder_that_dies_leaves_nothing_to_unlock", root.path());
     let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
     assert!(lines.map(Result::unwrap).any(|line| line == "locked"));
-    let busy = HostDisk.lock(&root.path().join(LOCK_NAME), true).unwrap_err();
+    let busy = lock(root.path()).unwrap_err();
     assert_eq!(busy.kind(), std::io::ErrorKind::WouldBlock);
     holder.kill().unwrap();
     holder.wait().unwrap();
@@ -164,17 +169,38 @@ async fn processes_lose_no_increment() {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
-    assert_eq!(store.get("counter").await.unwrap(), (PROCESSES * EACH).to_string());
+    assert_eq!(store.get("counter", SizeLimit::INDEX).await.unwrap(), (PROCESSES * EACH).to_string());
 }
 
 async fn count(root: &Path, times: usize) {
     let store = DirStore::open(root, &Env::host()).unwrap();
     let mut left = times;
     while left > 0 {
-        let (body, version) = store.get_versioned("counter").await.unwrap();
+        let (body, version) = store.get_versioned("counter", SizeLimit::INDEX).await.unwrap();
         let count: usize = std::str::from_utf8(&body).unwrap().parse().unwrap();
         let outcome = store.replace("counter", Bytes::from((count + 1).to_string()), &version).await.unwrap();
         assert!(!matches!(outcome, ReplaceOutcome::Unknown { .. }), "{outcome:?}");
         left -= usize::from(is_replaced(&outcome));
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_is_a_link_or_a_fifo_is_refused_and_makes_nothing() {
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().join("new");
+    for plant in ["link", "fifo"] {
+        let (root, store, _) = on(Failing::default());
+        let version = create(&store).await;
+        let lock = root.path().join(LOCK_NAME);
+        match plant {
+            "link" => std::os::unix::fs::symlink(&target, &lock).unwrap(),
+            _ => nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        }
+        let error = store.replace("k", NEW, &version).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::NotAnObject, "{plant}: {error}");
+        assert!(error.key.as_deref().is_some_and(|key| key.ends_with(LOCK_NAME)), "{error}");
+        assert_eq!(store.put("k", NEW).await.unwrap_err().kind, StoreErrorKind::NotAnObject, "{plant}");
+        assert_eq!(store.get("k", SizeLimit::LIVE).await.unwrap(), BODY);
+        assert!(!target.exists());
     }
 }

@@ -9,7 +9,9 @@ use runner::env::Env;
 use runner::store::dir::DirStore;
 use runner::store::memory::MemoryStore;
 use runner::store::proof::{Condition, ProofFailure, check, check_replace, prove, prove_replace};
-use runner::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, Store, StoreError, StoreErrorKind, Version};
+use runner::store::{
+    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
+};
 
 const PROBE: &str = "app/live/probe";
 
@@ -20,9 +22,9 @@ async fn passes(store: &dyn Store) {
         prove(store, PROBE, &env).await.unwrap();
         let left = store.list("", None, 9).await.unwrap().objects;
         assert_eq!(left.iter().map(|o| o.key.as_str()).collect::<Vec<_>>(), [PROBE]);
-        let before = store.get(PROBE).await.unwrap();
+        let before = store.get(PROBE, SizeLimit::INDEX).await.unwrap();
         check(store, PROBE, &env).await.unwrap();
-        assert_eq!(store.get(PROBE).await.unwrap(), before);
+        assert_eq!(store.get(PROBE, SizeLimit::INDEX).await.unwrap(), before);
     }
     store.delete(&[PROBE.to_owned()]).await.unwrap();
     check(store, PROBE, &env).await.unwrap();
@@ -30,9 +32,9 @@ async fn passes(store: &dyn Store) {
         prove_replace(store, PROBE, &env).await.unwrap();
         let left = store.list("", None, 9).await.unwrap().objects;
         assert_eq!(left.iter().map(|o| o.key.as_str()).collect::<Vec<_>>(), [PROBE]);
-        let before = store.get(PROBE).await.unwrap();
+        let before = store.get(PROBE, SizeLimit::INDEX).await.unwrap();
         check_replace(store, PROBE, &env).await.unwrap();
-        assert_eq!(store.get(PROBE).await.unwrap(), before);
+        assert_eq!(store.get(PROBE, SizeLimit::INDEX).await.unwrap(), before);
     }
     store.delete(&[PROBE.to_owned()]).await.unwrap();
     check_replace(store, PROBE, &env).await.unwrap();
@@ -95,7 +97,7 @@ impl Store for Planted {
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         match self.bug {
             Bug::Ignores => self.put(key, body).await.map(|()| PutOutcome::Created),
-            Bug::Races if self.store.get(key).await.is_err() => {
+            Bug::Races if self.store.get(key, SizeLimit::LIVE).await.is_err() => {
                 tokio::task::yield_now().await;
                 self.put(key, body).await.map(|()| PutOutcome::Created)
             }
@@ -113,7 +115,7 @@ impl Store for Planted {
             let _ = hold.begin().await;
             return self.put_if_absent(key, body).await;
         }
-        let free = self.store.get(key).await.is_err();
+        let free = self.store.get(key, SizeLimit::LIVE).await.is_err();
         let _ = hold.begin().await;
         if !free {
             return Ok(PutOutcome::Exists);
@@ -125,12 +127,12 @@ impl Store for Planted {
         match self.bug {
             Bug::Ignores => {
                 self.put(key, body).await?;
-                self.get_versioned(key).await.map(|(_, version)| ReplaceOutcome::Replaced(version))
+                self.get_versioned(key, SizeLimit::LIVE).await.map(|(_, version)| ReplaceOutcome::Replaced(version))
             }
-            Bug::Races if self.get_versioned(key).await?.1 == *expected => {
+            Bug::Races if self.get_versioned(key, SizeLimit::LIVE).await?.1 == *expected => {
                 tokio::task::yield_now().await;
                 self.put(key, body).await?;
-                self.get_versioned(key).await.map(|(_, version)| ReplaceOutcome::Replaced(version))
+                self.get_versioned(key, SizeLimit::LIVE).await.map(|(_, version)| ReplaceOutcome::Replaced(version))
             }
             Bug::LiesToTheSlow => {
                 let outcome = self.store.replace(key, body.clone(), expected).await?;
@@ -152,11 +154,11 @@ impl Store for Planted {
             _ => self.store.replace(key, body, expected).await,
         }
     }
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.store.get(key).await
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
+        self.store.get(key, limit).await
     }
-    async fn get_versioned(&self, key: &str) -> Result<(Bytes, Version), StoreError> {
-        self.store.get_versioned(key).await
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+        self.store.get_versioned(key, limit).await
     }
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.store.get_range(key, range).await
@@ -289,7 +291,7 @@ mod servers {
         let store = store_on(&rclone).await;
         // It is a working server: what fails below is the condition, not the talk.
         store.put("a", Bytes::from_static(b"x")).await.unwrap();
-        assert_eq!(store.get("a").await.unwrap(), Bytes::from_static(b"x"));
+        assert_eq!(store.get("a", SizeLimit::INDEX).await.unwrap(), Bytes::from_static(b"x"));
         let e = prove(&store, PROBE, &Env::host()).await.unwrap_err();
         assert!(matches!(e, ProofFailure::SeveralWinners { .. } | ProofFailure::Overwritten { .. }), "{e}");
         let e = check(&store, PROBE, &Env::host()).await.unwrap_err();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use runner::config::StoreUrl;
 use runner::env::Env;
 use runner::store::s3::{Options, S3Store};
-use runner::store::{PutOutcome, ReplaceOutcome, Store, StoreErrorKind, list_all};
+use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind, list_all};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::contract::contract;
@@ -42,7 +42,7 @@ async fn a_conditional_put_is_one_request_whatever_comes_of_it() {
         let outcome = store.put_if_absent("a/1", BODY).await.unwrap();
         assert!(matches!(outcome, PutOutcome::Unknown { .. }), "{trouble:?}: {outcome:?}");
         assert_eq!(server.requests().len(), 1, "{trouble:?}");
-        assert_eq!(store.get("a/1").await.unwrap_err().kind, StoreErrorKind::NotFound);
+        assert_eq!(store.get("a/1", SizeLimit::INDEX).await.unwrap_err().kind, StoreErrorKind::NotFound);
     }
     for trouble in [Trouble::StatusAfter(500), Trouble::HangupAfter] {
         let server = S3Server::start();
@@ -54,7 +54,7 @@ async fn a_conditional_put_is_one_request_whatever_comes_of_it() {
         let outcome = store.put_if_absent("a/1", BODY).await.unwrap();
         assert!(matches!(outcome, PutOutcome::Unknown { .. }), "{trouble:?}: {outcome:?}");
         assert_eq!(server.requests().len(), 1, "{trouble:?}");
-        assert_eq!(store.get("a/1").await.unwrap(), BODY, "it did take effect");
+        assert_eq!(store.get("a/1", SizeLimit::INDEX).await.unwrap(), BODY, "it did take effect");
     }
     let server = S3Server::start();
     let store = server.store("").await;
@@ -77,18 +77,18 @@ async fn a_replace_is_one_request_whatever_comes_of_it() {
         let server = S3Server::start();
         let store = server.store("").await;
         store.put_if_absent("a/1", BODY).await.unwrap();
-        let (_, version) = store.get_versioned("a/1").await.unwrap();
+        let (_, version) = store.get_versioned("a/1", SizeLimit::INDEX).await.unwrap();
         server.forget_requests();
         server.trouble("PUT", "", trouble, 9);
         let outcome = store.replace("a/1", NEW, &version).await.unwrap();
         assert!(matches!(outcome, ReplaceOutcome::Unknown { .. }), "{trouble:?}: {outcome:?}");
         assert_eq!(server.requests().len(), 1, "{trouble:?}");
-        assert_eq!(store.get("a/1").await.unwrap(), there, "{trouble:?}");
+        assert_eq!(store.get("a/1", SizeLimit::INDEX).await.unwrap(), there, "{trouble:?}");
     }
     let server = S3Server::start();
     let store = server.store("").await;
     store.put_if_absent("a/1", BODY).await.unwrap();
-    let (_, version) = store.get_versioned("a/1").await.unwrap();
+    let (_, version) = store.get_versioned("a/1", SizeLimit::INDEX).await.unwrap();
     server.forget_requests();
     server.trouble("PUT", "", Trouble::Status(403), 1);
     server.trouble("PUT", "", Trouble::Status(404), 1);
@@ -110,14 +110,14 @@ async fn answers_without_a_version_are_no_base_for_a_replace() {
         let endpoint = answering(format!("HTTP/1.1 200 OK\r\n{header}connection: close\r\ncontent-length: 0\r\n\r\n"));
         let server = S3Server::start();
         let store = server.store_with(s3_server::settings(&endpoint, ""), Options::default()).await;
-        let e = store.get_versioned("a").await.unwrap_err();
+        let e = store.get_versioned("a", SizeLimit::INDEX).await.unwrap_err();
         assert_eq!(e.kind, StoreErrorKind::Unsupported);
         assert!(e.to_string().contains(said), "{e}");
-        assert_eq!(store.get("a").await.unwrap(), Bytes::new(), "who needs no version reads on");
+        assert_eq!(store.get("a", SizeLimit::INDEX).await.unwrap(), Bytes::new(), "who needs no version reads on");
 
         let own = server.store("").await;
         own.put("a", BODY).await.unwrap();
-        let (_, version) = own.get_versioned("a").await.unwrap();
+        let (_, version) = own.get_versioned("a", SizeLimit::LIVE).await.unwrap();
         let outcome = store.replace("a", BODY, &version).await.unwrap();
         assert!(matches!(&outcome, ReplaceOutcome::Unknown { why } if why.contains(said)), "{outcome:?}");
     }
@@ -145,7 +145,7 @@ async fn answers_that_are_not_the_stores_leave_doubt() {
     let server = S3Server::start();
     let store = server.store("").await;
     store.put("there", BODY).await.unwrap();
-    let (_, version) = store.get_versioned("there").await.unwrap();
+    let (_, version) = store.get_versioned("there", SizeLimit::INDEX).await.unwrap();
     let offset = store.clock_offset().unwrap();
     for trouble in PAGES {
         let planted = |method: &str| {
@@ -161,7 +161,11 @@ async fn answers_that_are_not_the_stores_leave_doubt() {
         planted("GET");
         assert_eq!(store.list("", None, 9).await.unwrap_err().kind, StoreErrorKind::Unreachable, "{trouble:?}");
         if !matches!(trouble, Trouble::Bare(200)) {
-            assert_eq!(store.get("there").await.unwrap_err().kind, StoreErrorKind::Unreachable, "{trouble:?}");
+            assert_eq!(
+                store.get("there", SizeLimit::INDEX).await.unwrap_err().kind,
+                StoreErrorKind::Unreachable,
+                "{trouble:?}"
+            );
         }
         planted("POST");
         let deleted = store.delete(&["there".to_owned()]).await.unwrap_err();
@@ -170,14 +174,14 @@ async fn answers_that_are_not_the_stores_leave_doubt() {
     let moved = (store.clock_offset().unwrap() - offset).abs();
     assert!(moved < jiff::SignedDuration::from_hours(1), "a proxy's clock was believed");
     server.calm();
-    assert_eq!(store.get("new").await.unwrap_err().kind, StoreErrorKind::NotFound);
+    assert_eq!(store.get("new", SizeLimit::INDEX).await.unwrap_err().kind, StoreErrorKind::NotFound);
 
     for status in [200, 403, 404, 412] {
         let key = format!("after{status}");
         server.trouble("PUT", &key, Trouble::PageAfter(status), 9);
         let put = store.put_if_absent(&key, BODY).await.unwrap();
         assert!(matches!(put, PutOutcome::Unknown { .. }), "{status}: {put:?}");
-        assert_eq!(store.get(&key).await.unwrap(), BODY, "it did take effect");
+        assert_eq!(store.get(&key, SizeLimit::INDEX).await.unwrap(), BODY, "it did take effect");
     }
 }
 
@@ -285,7 +289,7 @@ async fn the_other_calls_try_again() {
         server.trouble(method, "", trouble, 1);
         server.forget_requests();
         store.put("a/1", BODY).await.unwrap();
-        assert_eq!(store.get("a/1").await.unwrap(), BODY);
+        assert_eq!(store.get("a/1", SizeLimit::INDEX).await.unwrap(), BODY);
         store.delete(&["a/1".to_owned()]).await.unwrap();
         assert_eq!(server.count(method, ""), 2, "{method} {trouble:?}");
         assert_eq!(server.requests().len(), 4, "{method} {trouble:?}");
@@ -295,7 +299,7 @@ async fn the_other_calls_try_again() {
     // What is refused for good is not asked again.
     server.forget_requests();
     server.trouble("GET", "", Trouble::Status(403), 9);
-    assert_eq!(store.get("a/1").await.unwrap_err().kind, StoreErrorKind::Denied);
+    assert_eq!(store.get("a/1", SizeLimit::INDEX).await.unwrap_err().kind, StoreErrorKind::Denied);
     assert_eq!(server.requests().len(), 1);
 }
 
@@ -317,7 +321,7 @@ async fn refusals_are_told_apart() {
     let kinds = [
         store.put("a", BODY).await.unwrap_err().kind,
         store.put_if_absent("a", BODY).await.unwrap_err().kind,
-        store.get("a").await.unwrap_err().kind,
+        store.get("a", SizeLimit::INDEX).await.unwrap_err().kind,
         store.list("", None, 1).await.unwrap_err().kind,
         store.delete(&["a".to_owned()]).await.unwrap_err().kind,
     ];
@@ -328,7 +332,7 @@ async fn refusals_are_told_apart() {
     let env = Env::host();
     let settings = server.settings("");
     let store = S3Store::connect(&settings, s3_server::BUCKET, "", &env, options).await.unwrap();
-    assert_eq!(store.get("a").await.unwrap_err().kind, StoreErrorKind::Denied);
+    assert_eq!(store.get("a", SizeLimit::INDEX).await.unwrap_err().kind, StoreErrorKind::Denied);
     assert_eq!(store.put_if_absent("a", BODY).await.unwrap_err().kind, StoreErrorKind::Denied);
 }
 
@@ -341,7 +345,7 @@ async fn large_bodies_go_in_parts_and_a_failed_upload_is_given_up() {
     let body = Bytes::from((0..13 * MIB).map(|i| (i % 251) as u8).collect::<Vec<_>>());
     server.trouble("PUT", "partNumber=2", Trouble::Status(503), 1);
     store.put("app/packs/00/big", body.clone()).await.unwrap();
-    assert_eq!(store.get("app/packs/00/big").await.unwrap(), body);
+    assert_eq!(store.get("app/packs/00/big", SizeLimit::INDEX).await.unwrap(), body);
     assert_eq!(server.count("POST", "?uploads"), 1);
     assert_eq!(server.count("PUT", "partNumber"), 4, "three, and one of them again");
     assert_eq!(server.count("POST", "uploadId"), 1);
@@ -355,13 +359,13 @@ async fn large_bodies_go_in_parts_and_a_failed_upload_is_given_up() {
     server.trouble("PUT", "partNumber=3", Trouble::Status(403), 1);
     assert_eq!(store.put("app/packs/00/no", body.clone()).await.unwrap_err().kind, StoreErrorKind::Denied);
     assert_eq!(server.count("DELETE", "uploadId"), 1);
-    assert_eq!(store.get("app/packs/00/no").await.unwrap_err().kind, StoreErrorKind::NotFound);
+    assert_eq!(store.get("app/packs/00/no", SizeLimit::INDEX).await.unwrap_err().kind, StoreErrorKind::NotFound);
 
     // The answer to the completion is lost; the upload is gone, the object is there.
     server.forget_requests();
     server.trouble("POST", "uploadId", Trouble::StatusAfter(500), 1);
     store.put("app/packs/00/twice", body.clone()).await.unwrap();
-    assert_eq!(store.get("app/packs/00/twice").await.unwrap(), body);
+    assert_eq!(store.get("app/packs/00/twice", SizeLimit::INDEX).await.unwrap(), body);
 }
 
 #[tokio::test]
@@ -426,7 +430,7 @@ async fn a_ca_of_ones_own_is_trusted_and_nothing_else() {
     let trusting = with_ca(Some(&dir.path().join("ca.pem")));
     let store = S3Store::connect(&trusting, s3_server::BUCKET, "", &env, options()).await.unwrap();
     // The server answers; it has no bucket.
-    assert_eq!(store.get("a").await.unwrap_err().kind, StoreErrorKind::NoSuchStore);
+    assert_eq!(store.get("a", SizeLimit::INDEX).await.unwrap_err().kind, StoreErrorKind::NoSuchStore);
 
     std::fs::write(dir.path().join("bad.pem"), "hello").unwrap();
     for (ca, said) in [("bad.pem", "no certificate"), ("none.pem", "No such file"), ("server.key", "no certificate")] {
@@ -446,7 +450,7 @@ async fn a_ca_of_ones_own_is_trusted_and_nothing_else() {
     wary.endpoint = Some(endpoint);
     let store = S3Store::connect(&wary, s3_server::BUCKET, "", &env, options()).await.unwrap();
     // No retry would mend it, and a conditional put that was not even sent is no unknown outcome.
-    for refused in [store.get("a").await.map(drop), store.put_if_absent("a", BODY).await.map(drop)] {
+    for refused in [store.get("a", SizeLimit::INDEX).await.map(drop), store.put_if_absent("a", BODY).await.map(drop)] {
         let e = refused.unwrap_err();
         assert_eq!(e.kind, StoreErrorKind::Invalid, "{e}");
         assert!(e.to_string().contains("ertificate"), "{e}");
@@ -539,4 +543,62 @@ async fn credentials_come_from_the_environment_or_the_profile() {
     let none = run(&[]);
     assert!(none.starts_with("Denied") && none.contains("credentials"), "{none}");
     assert_eq!(server.requests().len(), 0);
+}
+
+/// A server whose answers to everything have this head, and a body that never ends. It counts the requests.
+fn endless(head: &'static str) -> (String, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    std::thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let count = Arc::clone(&count);
+            std::thread::spawn(move || {
+                use std::io::{BufRead as _, Write as _};
+                let mut socket = socket;
+                let reader = std::io::BufReader::new(socket.try_clone().unwrap());
+                // Of requests without a body: up to the empty line.
+                if reader.lines().map_while(Result::ok).any(|line| line.is_empty()) {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let part = format!("10000\r\n{}\r\n", " ".repeat(0x1_0000));
+                    let mut sent = socket.write_all(head.as_bytes());
+                    while sent.is_ok() {
+                        sent = socket.write_all(part.as_bytes());
+                    }
+                }
+            });
+        }
+    });
+    (endpoint, requests)
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_read_up_to_the_limit_and_not_again() {
+    let server = S3Server::start();
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\netag: \"x\"\r\ntransfer-encoding: chunked\r\n\r\n";
+    // Longer than anything, and by its own word longer still.
+    const LYING: &str = "HTTP/1.1 200 OK\r\netag: \"x\"\r\ncontent-length: 9000000000000000000\r\n\r\n";
+    const REFUSAL: &str = "HTTP/1.1 500 No\r\ncontent-type: application/xml\r\ntransfer-encoding: chunked\r\n\r\n";
+    for head in [CHUNKED, LYING] {
+        let (endpoint, requests) = endless(head);
+        let store = server.store_with(s3_server::settings(&endpoint, ""), Options::default()).await;
+        for error in [
+            store.get("a", SizeLimit::LIVE).await.unwrap_err(),
+            store.get_versioned("a", SizeLimit::LIVE).await.map(drop).unwrap_err(),
+            // A server that gives more than the range that was asked for.
+            store.get_range("a", 0..100).await.map(drop).unwrap_err(),
+        ] {
+            assert_eq!((error.kind, error.key.as_deref()), (StoreErrorKind::TooLarge, Some("a")), "{error}");
+        }
+        assert_eq!(requests.load(Ordering::SeqCst), 3, "once each");
+    }
+    for head in [CHUNKED, REFUSAL] {
+        let (endpoint, requests) = endless(head);
+        let store = server.store_with(s3_server::settings(&endpoint, ""), Options::default()).await;
+        let error = store.list("", None, 1).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error}");
+        assert!(error.detail.contains("longer than"), "{error}");
+        assert_eq!(requests.load(Ordering::SeqCst), 1);
+    }
 }

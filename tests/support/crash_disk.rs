@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use runner::store::dir::beneath::{FileAt, OpenDir};
 use runner::store::dir::disk::{Disk, DiskFile, HostDisk};
 
 /// What happens to changes that no fsync covered.
@@ -96,50 +97,50 @@ fn files(log: &[Op]) -> FileNo {
 }
 
 impl Disk for CrashDisk {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let relative = self.relative(path);
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>> {
+        let relative = self.relative(&at.path());
         let (inner, file) =
-            self.change(|| HostDisk.create(path), |log| Op::Create { path: relative, file: files(log) })?;
+            self.change(|| HostDisk.create(at), |log| Op::Create { path: relative, file: files(log) })?;
         Ok(Box::new(CrashFile { inner, file, log: Arc::clone(&self.log) }))
     }
 
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let op = Op::Link { from: self.relative(from), to: self.relative(to) };
+    fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
+        let op = Op::Link { from: self.relative(&from.path()), to: self.relative(&to.path()) };
         self.change(|| HostDisk.link(from, to), |_| op).map(drop)
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let op = Op::Rename { from: self.relative(from), to: self.relative(to) };
+    fn rename(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
+        let op = Op::Rename { from: self.relative(&from.path()), to: self.relative(&to.path()) };
         self.change(|| HostDisk.rename(from, to), |_| op).map(drop)
     }
 
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let op = Op::Rename { from: self.relative(from), to: self.relative(to) };
+    fn rename_new(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
+        let op = Op::Rename { from: self.relative(&from.path()), to: self.relative(&to.path()) };
         self.change(|| HostDisk.rename_new(from, to), |_| op).map(drop)
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let op = Op::Remove { path: self.relative(path) };
-        self.change(|| HostDisk.remove(path), |_| op).map(drop)
+    fn remove(&self, at: &FileAt) -> io::Result<()> {
+        let op = Op::Remove { path: self.relative(&at.path()) };
+        self.change(|| HostDisk.remove(at), |_| op).map(drop)
     }
 
-    fn make_dir(&self, path: &Path) -> io::Result<()> {
-        let op = Op::MakeDir { path: self.relative(path) };
-        self.change(|| HostDisk.make_dir(path), |_| op).map(drop)
+    fn make_dir(&self, at: &FileAt) -> io::Result<()> {
+        let op = Op::MakeDir { path: self.relative(&at.path()) };
+        self.change(|| HostDisk.make_dir(at), |_| op).map(drop)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let op = Op::SyncDir { path: self.relative(path) };
+    fn sync_dir(&self, dir: &OpenDir) -> io::Result<()> {
+        let op = Op::SyncDir { path: self.relative(dir.path()) };
         self.change(|| Ok(()), |_| op).map(drop)
     }
 
     /// A lock is no change; the file that it makes is one.
-    fn lock(&self, path: &Path, make: bool) -> io::Result<fs::File> {
-        if !make || path.exists() {
-            return HostDisk.lock(path, make);
+    fn lock(&self, at: &FileAt, make: bool) -> io::Result<fs::File> {
+        if !make || at.path().exists() {
+            return HostDisk.lock(at, make);
         }
-        let relative = self.relative(path);
-        let made = self.change(|| HostDisk.lock(path, make), |log| Op::Create { path: relative, file: files(log) });
+        let relative = self.relative(&at.path());
+        let made = self.change(|| HostDisk.lock(at, make), |log| Op::Create { path: relative, file: files(log) });
         made.map(|(lock, _)| lock)
     }
 }

@@ -16,6 +16,7 @@ use crate::job::testing::Rig;
 use crate::journal::record::NodeRef;
 use crate::journal::state::View;
 use crate::repo::names;
+use crate::store::SizeLimit;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -124,7 +125,7 @@ async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
     assert_eq!(told(&rig, short, None).await.findings, []);
     assert_eq!(told(&rig, short, Some(known)).await.findings, [Finding::Hole { record: key(&rig, 72) }]);
     // A record that somebody else's key made, or nobody's.
-    let object = rig.store.get(&key(&rig, 70)).await.unwrap();
+    let object = rig.store.get(&key(&rig, 70), SizeLimit::INDEX).await.unwrap();
     let mut broken = object.to_vec();
     broken[40] ^= 1;
     rig.store.delete(&[key(&rig, 70)]).await.unwrap();

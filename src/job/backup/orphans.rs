@@ -18,6 +18,10 @@ const ORPHAN_FETCHES: usize = 8;
 /// How much of a pack's end is fetched to find its trailer; a longer one takes a second request.
 const TRAILER_GUESS: u64 = 64 << 10;
 
+/// The longest trailer that is fetched: a full pack of files of some 50 bytes has one of this length. What a pack with a longer one
+/// holds is stored again.
+const TRAILER_READ_MAX: usize = 8 << 20;
+
 /// Packs that are in the store and in no index: what a broken run left. Listed after the head was read, so that none of them can have
 /// been deleted by a prune that the head knows of, and none that one has `condemned`. One that cannot be read is left alone.
 pub(crate) async fn find(
@@ -48,7 +52,7 @@ async fn table(
     object: &ObjectMeta,
 ) -> Result<Option<PackTable>, StoreError> {
     match read_table(store, keys, id, &object.key, object.size).await {
-        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) if error.is_not_found() || error.is_no_object() => Ok(None),
         table => table,
     }
 }
@@ -66,7 +70,7 @@ async fn read_table(
     let footer = tail.len().saturating_sub(pack::FOOTER_LEN);
     let Ok(len) = pack::trailer_len(&tail[footer..]) else { return Ok(None) };
     let whole = (len + pack::FOOTER_LEN) as u64;
-    if whole > size {
+    if whole > size || len > TRAILER_READ_MAX {
         return Ok(None);
     }
     if whole > tail.len() as u64 {
@@ -89,6 +93,7 @@ mod tests {
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
     use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder};
+    use crate::store::SizeLimit;
     use crate::store::faulty::{Fault, Faulty, Plan};
     use crate::store::memory::MemoryStore;
 
@@ -129,7 +134,7 @@ mod tests {
             let table = put(&store, &keys, id, chunks).await;
             let (key, index) = (names::pack(keys.role(), id), Index::default());
             assert_eq!(find(&store, &keys, &index, &HashSet::new()).await.unwrap(), [table]);
-            let whole = store.get(&key).await.unwrap();
+            let whole = store.get(&key, SizeLimit::INDEX).await.unwrap();
             let (header, footer) = (whole.slice(..pack::HEADER_LEN), whole.slice(whole.len() - pack::FOOTER_LEN..));
             let hollow = Bytes::from([header, footer].concat());
             let (cut, start, end) =

@@ -16,7 +16,7 @@ use crate::journal::register::{self, Register, Swapped};
 use crate::journal::seat::SeatError;
 use crate::repo::format::Format;
 use crate::repo::names;
-use crate::store::Store;
+use crate::store::{SizeLimit, Store};
 
 /// The pause before etcd is asked again.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
@@ -31,7 +31,7 @@ pub(super) async fn put_chosen(
     let claim = seats.claim(role).ok_or_else(|| SeatError::NoEtcd { role: role.clone() })?;
     let chosen = claimed(claim.as_ref(), &ours).await?;
     let key = names::format(role);
-    if let Err(error) = store.get(&key).await {
+    if let Err(error) = store.get(&key, SizeLimit::FORMAT).await {
         if !error.is_not_found() {
             return Err(error.into());
         }
@@ -45,7 +45,7 @@ pub(super) async fn put_chosen(
     if let Err(error) = claim.swap(Some(&chosen), Bytes::new()).await {
         tracing::warn!("the claim of this init stays in etcd: {error}");
     }
-    Ok(store.get(&key).await? == ours)
+    Ok(store.get(&key, SizeLimit::FORMAT).await? == ours)
 }
 
 /// The `format` in the claim: `ours`, if nobody else's is there.

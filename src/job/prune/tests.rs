@@ -12,6 +12,7 @@ use crate::job::testing::{Rig, noise};
 use crate::job::verify::verify;
 use crate::journal::record::{BeginBody, EndBody};
 use crate::repo::names;
+use crate::store::SizeLimit;
 use crate::store::list_all;
 
 const MIB: usize = 1 << 20;
@@ -101,7 +102,7 @@ async fn the_grace_counts_from_when_the_record_is_where_readers_look() {
     let record = names::record(&rig.role.name, rig.archive().await.view.head.unwrap().seq);
     // Another place decided on it, and it came into the store a day later.
     rig.memory.set_clock_offset(SignedDuration::from_hours(25));
-    let object = rig.store.get(&record).await.unwrap();
+    let object = rig.store.get(&record, SizeLimit::INDEX).await.unwrap();
     rig.store.put(&record, object).await.unwrap();
     let early = prune_now(&rig, last(1), 100, day).await.unwrap().swept;
     assert_eq!((early.packs, early.waiting), (0, condemned));

@@ -156,7 +156,7 @@ fn describe(error: &RepoError) -> SourceError {
         RepoError::Store(e) if e.is_not_found() => SourceErrorKind::Gone,
         RepoError::Missing(_) => SourceErrorKind::Gone,
         // A bad sector under one object; the others may be whole.
-        RepoError::Store(e) if e.kind == StoreErrorKind::DiskFault => SourceErrorKind::Damaged,
+        RepoError::Store(e) if e.is_no_object() || e.kind == StoreErrorKind::DiskFault => SourceErrorKind::Damaged,
         RepoError::Store(_) => SourceErrorKind::Unavailable,
         RepoError::Pack { .. } | RepoError::Index { .. } | RepoError::Content { .. } | RepoError::Manifest { .. } => {
             SourceErrorKind::Damaged

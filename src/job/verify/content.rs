@@ -96,7 +96,11 @@ async fn read(repository: &Repository, table: PackTable, progress: &Progress) ->
     let object = match repository.store.get_range(&names::pack(repository.role(), table.id), 0..len + 1).await {
         Ok(object) => object,
         Err(error)
-            if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::DiskFault | StoreErrorKind::Other) =>
+            if error.is_no_object()
+                || matches!(
+                    error.kind,
+                    StoreErrorKind::NotFound | StoreErrorKind::DiskFault | StoreErrorKind::Other
+                ) =>
         {
             return Ok(vec![Trouble::Whole(object_trouble(error)?)]);
         }

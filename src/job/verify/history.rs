@@ -17,6 +17,7 @@ use crate::journal::record::{self, Body, Record, RecordError, TakeoverWhy};
 use crate::journal::state::{FoldError, Head, Holder, State, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
+use crate::store::SizeLimit;
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 16;
@@ -75,7 +76,7 @@ pub(crate) async fn checkpoint_before(
 
 /// One record's object, or what is wrong with it.
 async fn get(repository: &Repository, seq: Seq) -> Result<Result<Bytes, String>, VerifyError> {
-    match repository.store.get(&names::record(repository.role(), seq)).await {
+    match repository.store.get(&names::record(repository.role(), seq), SizeLimit::RECORD).await {
         Ok(object) => Ok(Ok(object)),
         Err(error) => object_trouble(error).map(Err),
     }

@@ -13,6 +13,7 @@ use crate::job::repository::Repository;
 use crate::repo::index::{Index, decode_index};
 use crate::repo::names;
 use crate::repo::pack::PackTable;
+use crate::store::SizeLimit;
 
 /// Index objects fetched at once; each has about 9 MiB at the most.
 const INDEX_FETCHES: usize = 4;
@@ -71,7 +72,7 @@ pub(super) async fn take(
 
 /// The tables of one index object, or what is wrong with it.
 pub(super) async fn load(repository: &Repository, id: IndexId) -> Result<Result<Vec<PackTable>, String>, VerifyError> {
-    match repository.store.get(&names::index(repository.role(), id)).await {
+    match repository.store.get(&names::index(repository.role(), id), SizeLimit::INDEX).await {
         Ok(object) => Ok(decode_index(&repository.keys, id, &object).map_err(|error| error.to_string())),
         Err(error) => object_trouble(error).map(Err),
     }

@@ -10,7 +10,7 @@ use super::*;
 use crate::config::{Schedule, StoreUrl};
 use crate::job::backup::Ask;
 use crate::job::testing::Rig;
-use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, StoreErrorKind, Version};
+use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, StoreErrorKind, Version};
 
 /// Short where something hangs on purpose, long where nothing should.
 const SHORT: Duration = Duration::from_millis(50);
@@ -286,11 +286,11 @@ impl Store for Hanging {
         std::future::pending().await
     }
 
-    async fn get_versioned(&self, _: &str) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, _: &str, _: SizeLimit) -> Result<(Bytes, Version), StoreError> {
         std::future::pending().await
     }
 
-    async fn get(&self, _: &str) -> Result<Bytes, StoreError> {
+    async fn get(&self, _: &str, _: SizeLimit) -> Result<Bytes, StoreError> {
         std::future::pending().await
     }
 

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +16,7 @@ use crate::role::permit::Grant;
 use crate::role::permit::testing::candidacy;
 use crate::store::counting::Counting;
 use crate::store::dir::DirStore;
+use crate::store::dir::beneath::{FileAt, OpenDir};
 use crate::store::dir::disk::{Disk, DiskFile, HostDisk};
 use crate::store::faulty::{Fault, Faulty, Plan};
 use crate::store::memory::MemoryStore;
@@ -182,33 +182,33 @@ struct Shaky {
 }
 
 impl Disk for Shaky {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        HostDisk.create(path)
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>> {
+        HostDisk.create(at)
     }
 
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         if self.replays { Err(Errno::PERM.into()) } else { HostDisk.link(from, to) }
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         HostDisk.rename(from, to)
     }
 
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename_new(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         HostDisk.rename_new(from, to)?;
         HostDisk.rename_new(from, to)
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        HostDisk.remove(path)
+    fn remove(&self, at: &FileAt) -> io::Result<()> {
+        HostDisk.remove(at)
     }
 
-    fn make_dir(&self, path: &Path) -> io::Result<()> {
-        HostDisk.make_dir(path)
+    fn make_dir(&self, at: &FileAt) -> io::Result<()> {
+        HostDisk.make_dir(at)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        if path.ends_with("journal") {
+    fn sync_dir(&self, dir: &OpenDir) -> io::Result<()> {
+        if dir.path().ends_with("journal") {
             let mut left = self.failures.lock().unwrap();
             if let Some(fewer) = left.checked_sub(1) {
                 *left = fewer;
@@ -216,11 +216,11 @@ impl Disk for Shaky {
             }
             self.synced.fetch_add(1, Ordering::SeqCst);
         }
-        HostDisk.sync_dir(path)
+        HostDisk.sync_dir(dir)
     }
 
-    fn lock(&self, path: &Path, make: bool) -> io::Result<File> {
-        HostDisk.lock(path, make)
+    fn lock(&self, at: &FileAt, make: bool) -> io::Result<File> {
+        HostDisk.lock(at, make)
     }
 }
 

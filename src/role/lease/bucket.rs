@@ -19,7 +19,7 @@ use self::paper::{Asker, Found, Paper, Step, Watched, parse, step, watch};
 use super::{LeaseHolder, LeaseService, Reply};
 use crate::env::Env;
 use crate::role::permit::Grant;
-use crate::store::{PutOutcome, ReplaceOutcome, Store, StoreError, Version};
+use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
 
 /// One role's lease object.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl BucketLease {
 
     async fn find(&mut self) -> Result<(Option<Found<Version>>, Duration), StoreError> {
         let asked = self.env.clock.boottime();
-        let found = match self.store.get_versioned(&self.key).await {
+        let found = match self.store.get_versioned(&self.key, SizeLimit::LIVE).await {
             Ok((bytes, version)) => Some(Found { version, paper: parse(&bytes) }),
             Err(e) if e.is_not_found() => None,
             Err(e) => return Err(e),
@@ -69,7 +69,7 @@ impl BucketLease {
         };
         let version = match version {
             Some(version) => version,
-            None => match self.store.get_versioned(&self.key).await {
+            None => match self.store.get_versioned(&self.key, SizeLimit::LIVE).await {
                 Ok((there, version)) if there == body => version,
                 // It was not answered, and has done nothing yet.
                 Ok((_, version)) if Some(&version) == expected.as_ref() => {

@@ -2,41 +2,42 @@
 //! stand in between and find out what would be left if the power failed after any one of these steps.
 
 use std::fmt::Debug;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
 
 use jiff::Timestamp;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 
-/// The changes that a directory store makes. All paths are absolute or relative to the working directory.
+use super::beneath::{FileAt, OpenDir};
+
+/// The changes that a directory store makes, each in a directory that is open: no link is followed.
 pub trait Disk: Debug + Send + Sync {
     /// Creates a file that must not exist yet, mode 0600.
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>>;
 
     /// A second name for a file, `link(2)`; fails with `AlreadyExists` if the name is taken.
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()>;
 
     /// `rename(2)`, replacing what is at `to`.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn rename(&self, from: &FileAt, to: &FileAt) -> io::Result<()>;
 
     /// `renameat2(2)` with `RENAME_NOREPLACE`; fails with `AlreadyExists` if the name is taken.
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn rename_new(&self, from: &FileAt, to: &FileAt) -> io::Result<()>;
 
     /// `unlink(2)`.
-    fn remove(&self, path: &Path) -> io::Result<()>;
+    fn remove(&self, at: &FileAt) -> io::Result<()>;
 
     /// `mkdir(2)`, mode 0700; fails with `AlreadyExists` if the name is taken.
-    fn make_dir(&self, path: &Path) -> io::Result<()>;
+    fn make_dir(&self, at: &FileAt) -> io::Result<()>;
 
     /// `fsync(2)` of a directory: the names in it are durable afterwards.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    fn sync_dir(&self, dir: &OpenDir) -> io::Result<()>;
 
-    /// Takes the exclusive `flock(2)` of the file at `path`, without waiting; `WouldBlock` while somebody else has it. With
+    /// Takes the exclusive `flock(2)` of the file `at`, without waiting; `WouldBlock` while somebody else has it. With
     /// `make` a missing file is made, mode 0600, else it is `NotFound`. Closing the file gives the lock back, and so
     /// does the kernel when the process dies.
-    fn lock(&self, path: &Path, make: bool) -> io::Result<File>;
+    fn lock(&self, at: &FileAt, make: bool) -> io::Result<File>;
 }
 
 /// A file being written.
@@ -59,47 +60,47 @@ pub trait DiskFile: Send {
 pub struct HostDisk;
 
 impl Disk for HostDisk {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Box::new(file))
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(at.open(OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)?))
     }
 
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::hard_link(from, to)
+    fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
+        Ok(rustix::fs::linkat(from.dir(), from.name(), to.dir(), to.name(), AtFlags::empty())?)
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+    fn rename(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
+        Ok(rustix::fs::renameat(from.dir(), from.name(), to.dir(), to.name())?)
     }
 
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+    fn rename_new(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
+        Ok(rustix::fs::renameat_with(from.dir(), from.name(), to.dir(), to.name(), RenameFlags::NOREPLACE)?)
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+    fn remove(&self, at: &FileAt) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(at.dir(), at.name(), AtFlags::empty())?)
     }
 
-    fn make_dir(&self, path: &Path) -> io::Result<()> {
-        DirBuilder::new().mode(0o700).create(path)
+    fn make_dir(&self, at: &FileAt) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(at.dir(), at.name(), Mode::RWXU)?)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+    fn sync_dir(&self, dir: &OpenDir) -> io::Result<()> {
+        Ok(rustix::fs::fsync(dir.readable()?)?)
     }
 
-    fn lock(&self, path: &Path, make: bool) -> io::Result<File> {
+    fn lock(&self, at: &FileAt, make: bool) -> io::Result<File> {
         // Writable, although nothing is written: NFS gives no exclusive lock otherwise.
-        let file = OpenOptions::new().read(true).write(true).create(make).truncate(false).mode(0o600).open(path)?;
+        let make = if make { OFlags::CREATE } else { OFlags::empty() };
+        let file = at.open(OFlags::RDWR | make, Mode::RUSR | Mode::WUSR)?;
         file.try_lock().map_err(|e| match e {
             TryLockError::WouldBlock => ErrorKind::WouldBlock.into(),
             TryLockError::Error(e) => e,
         })?;
         // Somebody may have tidied the file away between the two steps; the next one would lock another.
         let locked = file.metadata()?;
-        match fs::metadata(path) {
-            Ok(there) if (locked.dev(), locked.ino()) == (there.dev(), there.ino()) => Ok(file),
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        match rustix::fs::statat(at.dir(), at.name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) if (locked.dev(), locked.ino()) == (there.st_dev, there.st_ino) => Ok(file),
+            Err(e) if io::Error::from(e).kind() != ErrorKind::NotFound => Err(e.into()),
             _ => Err(ErrorKind::WouldBlock.into()),
         }
     }

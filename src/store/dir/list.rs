@@ -2,17 +2,18 @@
 //! level of the tree.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::Path;
 
 use jiff::Timestamp;
+use rustix::fs::{AtFlags, Dir, FileType, Stat};
+use rustix::io::Errno;
 
+use super::beneath::OpenDir;
 use crate::store::{ObjectMeta, Page, key};
 
-/// The keys below `root` that start with `prefix` and are greater than `after`. A root or folder that is missing gives an
-/// empty page.
-pub(super) fn list(root: &Path, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<Page> {
+/// The keys below `root` that start with `prefix` and are greater than `after`. A folder that is missing gives an empty page;
+/// one that is a link is an error, since what it lacks may be there. Links that stand among others are no objects.
+pub(super) fn list(root: &OpenDir, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<Page> {
     // Only one folder can hold what starts with this.
     let folder = prefix.rfind('/').map_or("", |slash| &prefix[..=slash]);
     let mut walk = Walk { root, prefix, after: after.unwrap_or(""), limit, page: Page::default() };
@@ -21,11 +22,21 @@ pub(super) fn list(root: &Path, prefix: &str, after: Option<&str>, limit: usize)
 }
 
 struct Walk<'a> {
-    root: &'a Path,
+    root: &'a OpenDir,
     prefix: &'a str,
     after: &'a str,
     limit: usize,
     page: Page,
+}
+
+/// Some names of a folder in order, directories with a slash at their end.
+type Batch = BTreeMap<String, Found>;
+
+enum Found {
+    Folder,
+    Object(ObjectMeta),
+    /// Deleted since its name was read.
+    Gone,
 }
 
 impl Walk<'_> {
@@ -34,19 +45,21 @@ impl Walk<'_> {
         let mut done = String::new();
         loop {
             let (batch, more) = self.batch(folder, &done)?;
-            for (name, is_dir) in &batch {
-                if *is_dir {
-                    self.folder(&format!("{folder}{name}"))?;
-                } else {
-                    self.object(format!("{folder}{name}"))?;
+            let last = batch.last_key_value().map(|(name, _)| name.clone());
+            for (name, found) in batch {
+                match found {
+                    Found::Folder => self.folder(&format!("{folder}{name}"))?,
+                    Found::Object(object) if self.page.objects.len() < self.limit => self.page.objects.push(object),
+                    Found::Object(_) => self.page.truncated = true,
+                    Found::Gone => {}
                 }
                 if self.page.truncated {
                     return Ok(());
                 }
             }
             // Folders may turn out empty, so a full batch need not have filled the page.
-            match batch.into_iter().next_back() {
-                Some((last, _)) if more => done = last,
+            match last {
+                Some(last) if more => done = last,
                 _ => return Ok(()),
             }
         }
@@ -54,33 +67,44 @@ impl Walk<'_> {
 
     /// The first names after `done` in `folder` that may matter, and whether there are more. A directory's name ends with a
     /// slash, which is what makes the order of the names the order of the keys: `a-b` comes before `a/c`.
-    fn batch(&self, folder: &str, done: &str) -> io::Result<(BTreeMap<String, bool>, bool)> {
-        let mut batch = BTreeMap::new();
+    fn batch(&self, folder: &str, done: &str) -> io::Result<(Batch, bool)> {
+        let mut names = BTreeMap::new();
         let mut more = false;
-        let entries = match fs::read_dir(self.root.join(folder)) {
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok((batch, more)),
-            entries => entries?,
+        let dir = match self.root.dir(folder) {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok((Batch::new(), more));
+            }
+            dir => dir?,
         };
-        for entry in entries {
+        for entry in Dir::new(dir.readable()?)? {
             let entry = entry?;
-            let Ok(mut name) = entry.file_name().into_string() else { continue };
-            if !key::component_ok(&name) {
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if !key::component_ok(name) || folder.len() + name.len() > key::KEY_LEN_MAX {
                 continue;
             }
-            let Some(is_dir) = is_dir(&entry)? else { continue };
-            if is_dir {
-                name.push('/');
-            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => stat(&dir, name)?.map(|stat| FileType::from_raw_mode(stat.st_mode)),
+                kind => Some(kind),
+            };
+            let (name, is_dir) = match kind {
+                Some(FileType::Directory) => (format!("{name}/"), true),
+                Some(FileType::RegularFile) => (name.to_owned(), false),
+                _ => continue,
+            };
             if name.as_str() <= done || !self.wanted(&format!("{folder}{name}"), is_dir) {
                 continue;
             }
-            batch.insert(name, is_dir);
-            if batch.len() > self.limit + 1 {
-                batch.pop_last();
+            names.insert(name, is_dir);
+            if names.len() > self.limit + 1 {
+                names.pop_last();
                 more = true;
             }
         }
-        Ok((batch, more))
+        let found = |(name, is_dir): (String, bool)| {
+            let found = if is_dir { Found::Folder } else { object(&dir, folder, &name)? };
+            Ok((name, found))
+        };
+        Ok((names.into_iter().map(found).collect::<io::Result<Batch>>()?, more))
     }
 
     fn wanted(&self, key: &str, is_dir: bool) -> bool {
@@ -91,39 +115,39 @@ impl Walk<'_> {
             key.starts_with(self.prefix) && key > self.after
         }
     }
-
-    fn object(&mut self, key: String) -> io::Result<()> {
-        let meta = match fs::metadata(self.root.join(&key)) {
-            // Deleted since its name was read.
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            meta => meta?,
-        };
-        if self.page.objects.len() == self.limit {
-            self.page.truncated = true;
-            return Ok(());
-        }
-        let modified = Timestamp::try_from(meta.modified()?).map_err(io::Error::other)?;
-        self.page.objects.push(ObjectMeta { key, size: meta.len(), modified });
-        Ok(())
-    }
 }
 
-/// `None` for what holds no objects (sockets and the like) and for what has gone. Links are followed: somebody may have moved
-/// a folder to another disk.
-fn is_dir(entry: &fs::DirEntry) -> io::Result<Option<bool>> {
-    let mut kind = entry.file_type()?;
-    if kind.is_symlink() {
-        kind = match fs::metadata(entry.path()) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            meta => meta?.file_type(),
-        };
+fn object(dir: &OpenDir, folder: &str, name: &str) -> io::Result<Found> {
+    let Some(stat) = stat(dir, name)? else { return Ok(Found::Gone) };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(Found::Gone);
     }
-    Ok((kind.is_dir() || kind.is_file()).then(|| kind.is_dir()))
+    // Its writer may have set any date.
+    let far = if stat.st_mtime < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    let modified = Timestamp::new(stat.st_mtime, stat.st_mtime_nsec as i32).unwrap_or(far);
+    let size = u64::try_from(stat.st_size).map_err(io::Error::other)?;
+    Ok(Found::Object(ObjectMeta { key: format!("{folder}{name}"), size, modified }))
+}
+
+/// `None` for what has gone.
+fn stat(dir: &OpenDir, name: &str) -> io::Result<Option<Stat>> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+
+    fn list(root: &Path, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<Page> {
+        super::list(&OpenDir::root(root)?, prefix, after, limit)
+    }
 
     fn keys(page: &Page) -> Vec<&str> {
         page.objects.iter().map(|o| o.key.as_str()).collect()
@@ -152,7 +176,11 @@ mod tests {
         for name in [".tmp-00ff", "with space", "lost+found", "real"] {
             fs::write(root.path().join(name), name).unwrap();
         }
-        std::os::unix::fs::symlink("nowhere", root.path().join("dangling")).unwrap();
+        for (link, to) in [("dangling", "nowhere"), ("file", "real"), ("folder", "/etc")] {
+            std::os::unix::fs::symlink(to, root.path().join(link)).unwrap();
+        }
+        nix::unistd::mkfifo(&root.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(keys(&list(root.path(), "", None, 9).unwrap()), ["real"]);
+        assert!(list(root.path(), "folder/", None, 9).is_err(), "what it lacks may be there");
     }
 }

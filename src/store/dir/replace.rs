@@ -15,13 +15,13 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{Inner, errno, is_refusal};
-use crate::store::{ReplaceOutcome, StoreError, StoreErrorKind, Version, key};
+use super::beneath::FileAt;
+use super::{Failure, Inner, errno, is_refusal};
+use crate::store::{ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind, Version, key};
 
 /// How often a busy lock is asked for, [`LOCK_POLL`] apart: two seconds and a bit, which is far longer than a rename takes, and
 /// short beside the TTL of any lease.
@@ -32,15 +32,17 @@ const LOCK_POLL: Duration = Duration::from_millis(5);
 
 impl Inner {
     pub(super) fn replace(&self, key: &str, body: &[u8], expected: &Version) -> Result<ReplaceOutcome, StoreError> {
-        let path = self.path(key)?;
         // Before anything is written: most who come too late came long too late.
         match self.version(key)? {
             Some(there) if there == *expected => {}
-            Some(_) => return Ok(self.durable(&path, ReplaceOutcome::Changed)),
+            Some(_) => return Ok(self.durable(&self.place(key)?, ReplaceOutcome::Changed)),
             None => return Ok(ReplaceOutcome::Changed),
         }
-        let temp = self.with_attempts(key, || self.write_temp(key, &path, body, None))?;
-        let outcome = self.rename_if(key, &path, &temp, expected);
+        let (at, temp) = self.with_attempts(key, || {
+            let at = self.place(key).map_err(Failure::Final)?;
+            self.write_temp(key, &at, body, None).map(|temp| (at, temp))
+        })?;
+        let outcome = self.rename_if(key, &at, &temp, expected);
         let outcome = match outcome {
             Ok(true) => ReplaceOutcome::Replaced(Version::of(body)),
             Ok(false) => {
@@ -56,24 +58,24 @@ impl Inner {
                 return Err(e);
             }
         };
-        Ok(self.durable(&path, outcome))
+        Ok(self.durable(&at, outcome))
     }
 
     /// The step that must be atomic; `false` if the object is not `expected`.
-    fn rename_if(&self, key: &str, path: &Path, temp: &Path, expected: &Version) -> Result<bool, Obstacle> {
-        let lock = match self.lock(path, true) {
+    fn rename_if(&self, key: &str, at: &FileAt, temp: &FileAt, expected: &Version) -> Result<bool, Obstacle> {
+        let lock = match self.lock(at, true) {
             Ok(lock) => lock,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(Obstacle::Doubt(busy(path))),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(Obstacle::Doubt(busy(at))),
             Err(e) if cannot_lock(&e) => {
                 let detail = format!("this file system has no locks: it can hold no lease ({e})");
                 let refused = StoreError::new(StoreErrorKind::Unsupported, &self.name, Some(key), detail);
                 return Err(Obstacle::Refused(refused));
             }
-            Err(e) => return Err(Obstacle::Refused(self.error(key, &e))),
+            Err(e) => return Err(Obstacle::Refused(self.lock_error(at, &e))),
         };
         let is_expected = self.version(key).map_err(Obstacle::Refused)?.as_ref() == Some(expected);
         if is_expected {
-            self.disk.rename(temp, path).map_err(|e| {
+            self.disk.rename(temp, at).map_err(|e| {
                 // A network file system may have lost the answer only; asked again, it does not find the temporary file.
                 if is_refusal(&e) && e.kind() != ErrorKind::NotFound {
                     Obstacle::Refused(self.error(key, &e))
@@ -88,37 +90,44 @@ impl Inner {
 
     /// The version of what is there now.
     fn version(&self, key: &str) -> Result<Option<Version>, StoreError> {
-        match self.read(key) {
+        match self.read(key, SizeLimit::REPLACED) {
             Ok(body) => Ok(Some(Version::of(&body))),
             Err(e) if e.is_not_found() => Ok(None),
+            // Nobody who replaces put it there.
+            Err(e) if e.kind == StoreErrorKind::TooLarge => Ok(Some(Version::of_nothing())),
             Err(e) => Err(e),
         }
     }
 
     /// `outcome` once it would survive a power cut. Also for `Changed`: the caller will act on what is there, and whoever wrote
     /// it may not have got to this.
-    fn durable(&self, path: &Path, outcome: ReplaceOutcome) -> ReplaceOutcome {
-        match self.sync_parent(path) {
+    fn durable(&self, at: &FileAt, outcome: ReplaceOutcome) -> ReplaceOutcome {
+        match self.disk.sync_dir(at.dir()) {
             Ok(()) => outcome,
             Err(e) => ReplaceOutcome::Unknown { why: format!("fsync of the directory: {e}") },
         }
     }
 
-    /// The lock of the directory that `path` is in, if objects are replaced there.
-    pub(super) fn lock_if_replaced(&self, key: &str, path: &Path) -> Result<Option<File>, StoreError> {
-        match self.lock(path, false) {
+    /// The lock of the directory that `at` is in, if objects are replaced there.
+    pub(super) fn lock_if_replaced(&self, key: &str, at: &FileAt) -> Result<Option<File>, StoreError> {
+        match self.lock(at, false) {
             Ok(lock) => Ok(Some(lock)),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) || cannot_lock(&e) => Ok(None),
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(key), busy(path)))
+                Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(key), busy(at)))
             }
-            Err(e) => Err(self.error(key, &e)),
+            Err(e) => Err(self.lock_error(at, &e)),
         }
     }
 
+    /// About the lock's file, not about the object beside it.
+    fn lock_error(&self, at: &FileAt, e: &io::Error) -> StoreError {
+        self.error(&lock_of(at).path().display().to_string(), e)
+    }
+
     /// `WouldBlock` if the lock stays busy.
-    fn lock(&self, path: &Path, make: bool) -> io::Result<File> {
-        let lock = lock_path(path);
+    fn lock(&self, at: &FileAt, make: bool) -> io::Result<File> {
+        let lock = lock_of(at);
         let mut left = LOCK_ATTEMPTS;
         loop {
             left -= 1;
@@ -138,12 +147,12 @@ enum Obstacle {
     Doubt(String),
 }
 
-fn lock_path(path: &Path) -> PathBuf {
-    path.with_file_name(key::LOCK_NAME)
+fn lock_of(at: &FileAt) -> FileAt {
+    at.beside(key::LOCK_NAME)
 }
 
-fn busy(path: &Path) -> String {
-    format!("another process holds the lock {}", lock_path(path).display())
+fn busy(at: &FileAt) -> String {
+    format!("another process holds the lock {}", lock_of(at).path().display())
 }
 
 fn cannot_lock(e: &io::Error) -> bool {

@@ -37,6 +37,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::config::StoreSettings;
 use crate::env::Env;
+use crate::store::s3::bounded::{BoundedDocuments, is_too_long};
 use crate::store::s3::error::{is_bad_certificate, is_error_document};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -170,7 +171,7 @@ fn http_clients(
     let for_credentials = https(trust.clone())?;
     // Without TLS the system's certificates are not needed, and need not be there.
     let for_store = https(if plain { trust.with_native_roots(false) } else { trust })?;
-    Ok((for_store, for_credentials))
+    Ok((BoundedDocuments::over(for_store), BoundedDocuments::over(for_credentials)))
 }
 
 fn check_certificates(pem: &[u8]) -> Result<(), String> {
@@ -228,7 +229,9 @@ impl ClassifyRetry for NotBadCertificates {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let error = context.output_or_error().and_then(Result::err).and_then(OrchestratorError::as_connector_error);
         let refused = error.is_some_and(|e| is_bad_certificate(e));
-        if refused { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
+        // A document that goes on for ever does so again.
+        let endless = context.output_or_error().and_then(Result::err).is_some_and(|e| is_too_long(e));
+        if refused || endless { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
     }
 
     fn name(&self) -> &'static str {

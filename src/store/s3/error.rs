@@ -9,7 +9,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use crate::store::answer::{Answer, WriteAnswer};
-use crate::store::{PutOutcome, ReplaceOutcome, StoreError, StoreErrorKind};
+use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind};
 
 /// What is left of an SDK's error.
 #[derive(Debug)]
@@ -88,6 +88,7 @@ fn page(status: u16, body: Option<&[u8]>, words: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     let said = match status {
         200..300 => words.to_owned(),
+        _ if body.is_none() => words.to_owned(),
         _ if text.is_empty() => "nothing in it".to_owned(),
         _ => format!("{text:?}"),
     };
@@ -118,7 +119,7 @@ pub(super) fn is_bad_certificate(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// An error, and what it was made of.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |e| behind(*e))
 }
 
@@ -135,6 +136,12 @@ impl Failure {
     pub(super) fn broken_off(detail: String) -> Self {
         let kind = StoreErrorKind::Unreachable;
         Self { kind, status: None, code: None, is_bare: false, is_unsent: false, detail }
+    }
+
+    /// An object that is larger than it may be; nobody asks for it again.
+    pub(super) fn too_large(limit: SizeLimit, size: Option<u64>) -> Self {
+        let error = limit.exceeded("", "", size);
+        Self { kind: error.kind, status: None, code: None, is_bare: false, is_unsent: false, detail: error.detail }
     }
 
     pub(super) fn about(self, store: &str, key: Option<&str>) -> StoreError {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use runner::journal::register::{Registers as _, Swapped};
-use runner::store::{PutOutcome, ReplaceOutcome, Store, StoreErrorKind};
+use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind};
 
 use crate::net::Faults;
 use crate::registers::RegisterServer;
@@ -76,7 +76,7 @@ fn without_faults_it_is_a_store() {
     assert_eq!(stage.put_if_absent("a"), PutOutcome::Created);
     assert_eq!(stage.put_if_absent("a"), PutOutcome::Exists);
     let replaced = stage.call(|wire| async move {
-        let (_, version) = wire.get_versioned("a").await.unwrap();
+        let (_, version) = wire.get_versioned("a", SizeLimit::INDEX).await.unwrap();
         wire.replace("a", Bytes::from("new"), &version).await.unwrap()
     });
     assert!(matches!(replaced, ReplaceOutcome::Replaced(_)));
@@ -84,7 +84,7 @@ fn without_faults_it_is_a_store() {
         wire.put("b", BODY).await.unwrap();
         assert_eq!(wire.get_range("a", 1..9).await.unwrap(), "ew");
         wire.delete(&["a".to_owned(), "none".to_owned()]).await.unwrap();
-        assert!(wire.get("a").await.unwrap_err().is_not_found());
+        assert!(wire.get("a", SizeLimit::INDEX).await.unwrap_err().is_not_found());
         assert_eq!(wire.list("", None, 9).await.unwrap().objects.len(), 1);
     });
     assert_eq!(stage.log.lines(), ["1 a:  > body", "1 a: body > new", "1 b:  > body", "1 a: new > "]);
@@ -144,7 +144,7 @@ fn each_fault_leaves_what_it_should() {
         }
         let put = stage.call(|wire| async move { wire.put("b", BODY).await });
         assert_eq!(put.unwrap_err().kind, StoreErrorKind::Unreachable);
-        let got = stage.call(|wire| async move { wire.get("b").await });
+        let got = stage.call(|wire| async move { wire.get("b", SizeLimit::INDEX).await });
         assert_eq!(got.unwrap_err().kind, StoreErrorKind::Unreachable);
     }
     let stage = Stage::new(4);
