@@ -80,6 +80,14 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     if let Some(ClientError::HungUp) = error.downcast_ref::<ClientError>() {
         return Some((Exit::Unknown, Some("run it again: what was committed is found, not repeated.")));
     }
+    if let Some(ClientError::Stuck(_)) = error.downcast_ref::<ClientError>() {
+        return Some((
+            Exit::Unknown,
+            Some(
+                "look at the daemon (systemctl status runner) and restart it; then run this again: what was committed is found, not repeated.",
+            ),
+        ));
+    }
     if error.is::<ConfigError>() {
         // Each problem says itself what to do about it.
         return Some((Exit::Usage, None));

@@ -23,6 +23,10 @@ use crate::role::lease::{LeaseService, Reply};
 /// How long the daemon's answer about a lease is waited for: it has it at hand.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the daemon may say nothing while it backs a role up: it tells how far the run is several times a second, so one that is
+/// silent for so long is stopped or hangs.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
 /// Why a daemon that is there did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -32,6 +36,9 @@ pub enum ClientError {
     /// It says nothing.
     #[error("the daemon on this node did not answer within {}", humantime::format_duration(*.0))]
     Silent(Duration),
+    /// It was doing a run for us and says nothing any more. The run may go on, and may be committed.
+    #[error("the daemon on this node has said nothing for {}: it is stopped, or hangs", humantime::format_duration(*.0))]
+    Stuck(Duration),
     /// It hung up. A run that it was doing for us may have been committed.
     #[error("the daemon on this node stopped before it said how the run ended")]
     HungUp,
@@ -44,6 +51,7 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     runtime_dir: PathBuf,
+    silence_max: Duration,
 }
 
 impl Client {
@@ -53,7 +61,11 @@ impl Client {
     /// There is a socket, and it cannot be connected to.
     pub async fn find(runtime_dir: &Path) -> Result<Option<Self>, ClientError> {
         let found = socket::connect(runtime_dir).await?;
-        Ok(found.map(|_| Self { runtime_dir: runtime_dir.to_owned() }))
+        Ok(found.map(|_| Self::of(runtime_dir.to_owned())))
+    }
+
+    fn of(runtime_dir: PathBuf) -> Self {
+        Self { runtime_dir, silence_max: SILENCE_MAX }
     }
 
     async fn ask(&self, ask: Ask) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
@@ -90,7 +102,7 @@ impl Client {
     /// where the report alone does not tell it.
     ///
     /// # Errors
-    /// It is not known how the run ended, or there was none.
+    /// It is not known how the run ended, or there was none. A daemon that says nothing for a minute is not waited for any longer.
     pub async fn back_up(
         &self,
         role: &RoleName,
@@ -99,7 +111,8 @@ impl Client {
     ) -> Result<(RoleReport, Option<u8>), ClientError> {
         let (mut reader, _writer) = self.ask(Ask::Backup { role: role.clone(), request }).await?;
         loop {
-            match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
+            let answered = tokio::time::timeout(self.silence_max, answer(&mut reader)).await;
+            match answered.map_err(|_| ClientError::Stuck(self.silence_max))?.ok_or(ClientError::HungUp)? {
                 Answer::Progress(counts) => progress.set(&counts),
                 Answer::Report { report, exit } => return Ok((*report, exit)),
                 Answer::Refused { why } => return Err(ClientError::Refused(why)),
@@ -150,7 +163,7 @@ impl Drop for Call {
 
 impl Borrowed {
     async fn call(&self) -> io::Result<Call> {
-        let client = Client { runtime_dir: self.runtime_dir.clone() };
+        let client = Client::of(self.runtime_dir.clone());
         let (mut reader, writer) = client.ask(Ask::Lease { role: self.role.clone() }).await?;
         let (tell, answers) = mpsc::channel(1);
         let changed = Arc::clone(&self.changed);
@@ -207,5 +220,31 @@ impl LeaseService for Borrowed {
 
     fn hints(&mut self) -> Option<Arc<Notify>> {
         Some(Arc::clone(&self.changed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_falls_silent_during_a_run_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(socket::path(dir.path())).unwrap();
+        let daemon = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let progress = serde_json::to_string(&Answer::Progress(Progress::default().counts())).unwrap();
+            stream.write_all(format!("{progress}\n").as_bytes()).await.unwrap();
+            // Stopped: the connection stays open, and nothing more is said.
+            std::future::pending::<()>().await;
+        });
+        let client = Client { silence_max: Duration::from_millis(50), ..Client::of(dir.path().to_owned()) };
+        let request = Request { scheduled: false, rehash: false };
+        let ended = client.back_up(&"app".parse().unwrap(), request, &Progress::default()).await;
+        assert!(matches!(ended, Err(ClientError::Stuck(_))), "{ended:?}");
+        daemon.abort();
     }
 }

@@ -47,8 +47,7 @@ pub async fn audit(
     let extent = history::extent(&repository, known.as_ref()).await?;
     let entered = since.checked_sub(LEAD).unwrap_or(Timestamp::MIN);
     let from = history::checkpoint_before(&repository, &extent, entered).await?;
-    let base = from.as_ref().map(|view| view.state.clone()).unwrap_or_default();
-    let mut account = Account::new(plan, Period { since, now }, &base, repository.format.created);
+    let mut account = Account::new(plan, Period { since, now }, from.as_ref(), repository.format.created);
     let mut each = |record: &Record, digest| account.take(record, digest);
     let read = history::read(&repository, known.as_ref(), &extent, from, &mut found, &mut each).await?;
     let audit = account.finish(role.name.clone(), found.into_damages());

@@ -70,6 +70,15 @@ pub fn future_dates(
     Some(FutureDates { count: (records.len() + lone.len()) as u64, latest, node, clock })
 }
 
+/// What `view` still knows that is dated beyond `now`: the latest instant that each names, and the node where a record tells it. A slot of
+/// which no record is known any more has none.
+pub fn dates_beyond(view: &View, now: Timestamp) -> Vec<(Timestamp, Option<NodeRef>)> {
+    let records: BTreeMap<Seq, Dated<'_>> =
+        dated(view).filter(|dated| is_beyond(dated.latest, now)).map(|dated| (dated.seq, dated)).collect();
+    let of_records = records.into_values().map(|dated| (dated.latest, Some(dated.node.clone())));
+    of_records.chain(lone_slots(&view.state, now).into_iter().map(|slot| (slot, None))).collect()
+}
+
 /// Every record that a view still knows with a date.
 fn dated(view: &View) -> impl Iterator<Item = Dated<'_>> {
     let snapshots = view.state.snapshots.iter().map(|snapshot| Dated {
@@ -144,6 +153,10 @@ mod tests {
             (1, at(YEAR - 1), None, WrongClock::Unclear),
             "which record had it is not known"
         );
+        assert_eq!(dates_beyond(&later, at(100)), [(at(YEAR - 1), None)]);
+        let by_east: Vec<_> =
+            dates_beyond(&poisoned, at(100)).into_iter().map(|(at, by)| (at, by.map(|n| n.id))).collect();
+        assert_eq!(by_east, [(at(YEAR), Some(EAST)), (at(YEAR - 1), None)]);
         let taken = journal(&[(1, 10, None), (1, YEAR, None), (2, 90, Some(80))]);
         assert_eq!(of(&taken, NodeId([3; 16]), None), (1, at(YEAR), Some(EAST), WrongClock::Writer), "two agree");
         assert_eq!(of(&taken, WEST, None).3, WrongClock::Unclear, "it agrees with itself alone");

@@ -198,6 +198,12 @@ impl Judge {
         self.state().latest.is_some_and(|latest| latest.duration_since(now) > AHEAD)
     }
 
+    /// Whether a committed slot lies so far ahead that a wrong clock named it. A journal's state remembers it, however old its record is.
+    pub fn commits_the_future(&self) -> bool {
+        let now = self.world.wall();
+        self.state().slots.keys().any(|slot| slot.duration_since(now) > AHEAD)
+    }
+
     /// What somebody else found.
     pub fn add(&self, broken: Vec<String>) {
         self.state().broken.extend(broken);

@@ -617,6 +617,10 @@ impl Story {
                         .all(|at| self.is_overtaken(Timestamp::from_second(at).expect("a slot"), &committed)),
                     _ => false,
                 };
+                let told = audit.findings.iter().any(|finding| matches!(finding, Finding::Future { .. }));
+                if judge.commits_the_future() && !told {
+                    wrong.push("audit: a committed slot lies beyond the present, and it says nothing of it".to_owned());
+                }
                 let bad = audit.findings.iter().filter(|finding| !is_right(finding));
                 wrong.extend(bad.map(|finding| format!("audit: {finding:?}")));
             }

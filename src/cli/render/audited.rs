@@ -112,10 +112,10 @@ fn finding(finding: &Finding, view: &View) -> (&'static str, String) {
         Finding::Future { count: n, latest, nodes } => (
             "FUTURE",
             format!(
-                "{} beyond the present, up to {}, by {}: a clock was wrong",
+                "{} beyond the present, up to {}{}: a clock was wrong",
                 counted(*n, "record is dated", "records are dated"),
                 minute(*latest, &view.zone),
-                nodes.join(", ")
+                if nodes.is_empty() { String::new() } else { format!(", by {}", nodes.join(", ")) }
             ),
         ),
         Finding::Incomplete(open) => ("INCOMPLETE", format!("the newest snapshot: {}", incomplete(open, view))),

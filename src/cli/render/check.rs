@@ -91,13 +91,8 @@ fn shortened(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::render::samples::{self, active, all, blind};
-    use crate::job::report::whoami::{MissedCause, Reason, State, Warning};
-
-    fn missed(last: &str, count: usize) -> Warning {
-        let last = samples::at(last);
-        Warning::SlotsMissed { first: last, last, count, cause: MissedCause::NotEligible }
-    }
+    use crate::cli::render::samples::{self, active, all, blind, missed};
+    use crate::job::report::whoami::{Reason, State, Warning};
 
     #[test]
     fn monitoring_gets_one_line_and_the_worst_state() {

@@ -11,8 +11,8 @@ use crate::job::report::audited::{
 };
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::whoami::{
-    Answer, Evidence, NodeInfo, PeerInfo, PeerSeen, Reason, RecentSlots, RoleStatus, State, StoreState, StoreStatus,
-    TermInfo, Warning, WhoamiReport,
+    Answer, Evidence, MissedCause, NodeInfo, PeerInfo, PeerSeen, Reason, RecentSlots, RoleStatus, State, StoreState,
+    StoreStatus, TermInfo, Warning, WhoamiReport,
 };
 use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
 use crate::journal::future::{FutureDates, WrongClock};
@@ -25,6 +25,12 @@ pub(crate) fn view() -> View {
 
 pub(crate) fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
+}
+
+/// Missed slots, the last of them at `last`.
+pub(crate) fn missed(last: &str, count: usize) -> Warning {
+    let last = at(last);
+    Warning::SlotsMissed { first: last, last, count, cause: MissedCause::NotEligible }
 }
 
 pub(crate) fn app() -> RoleName {

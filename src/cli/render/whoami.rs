@@ -242,14 +242,9 @@ fn store(role: &RoleStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::render::samples::{self, active, all, blind};
+    use crate::cli::render::samples::{self, active, all, blind, missed};
     use crate::ids::Term;
-    use crate::job::report::whoami::{MissedCause, StoreState, TermInfo, Warning};
-
-    fn missed(last: &str, count: usize) -> Warning {
-        let last = samples::at(last);
-        Warning::SlotsMissed { first: last, last, count, cause: MissedCause::NotEligible }
-    }
+    use crate::job::report::whoami::{StoreState, TermInfo, Warning};
 
     #[test]
     fn every_state_is_explained_within_80_columns() {

@@ -14,8 +14,9 @@ use crate::job::report::PROBLEMS_MAX;
 use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, NodeShare, Note, RoleAudit};
 use crate::job::report::verified::Damage;
 use crate::job::verify::MISSING;
+use crate::journal::future;
 use crate::journal::record::{Body, Record, TakeoverWhy};
-use crate::journal::state::{Paused, State};
+use crate::journal::state::{Paused, State, View};
 use crate::role::present;
 use crate::role::slot::Plan;
 
@@ -43,8 +44,11 @@ pub(crate) struct Account<'a> {
 }
 
 impl<'a> Account<'a> {
-    /// An account of the records that come after the state `base`, in a repository that was made at `created`.
-    pub(crate) fn new(plan: Option<&'a Plan>, period: Period, base: &State, created: Timestamp) -> Self {
+    /// An account of the records that come after those of `base`, in a repository that was made at `created`.
+    pub(crate) fn new(plan: Option<&'a Plan>, period: Period, base: Option<&View>, created: Timestamp) -> Self {
+        let known = base.map(|view| future::dates_beyond(view, period.now)).unwrap_or_default();
+        let nothing = State::default();
+        let base = base.map_or(&nothing, |view| &view.state);
         Self {
             plan,
             period,
@@ -53,7 +57,9 @@ impl<'a> Account<'a> {
             completeness: Completeness::new(period.since, &base.snapshots),
             takeovers: Takeovers::default(),
             nodes: BTreeMap::new(),
-            future: FutureRecords::of_state(base, period.now),
+            future: FutureRecords(
+                known.into_iter().map(|(latest, node)| (latest, node.map(|node| node.name))).collect(),
+            ),
             notes: Vec::new(),
         }
     }
@@ -155,24 +161,17 @@ impl<'a> Account<'a> {
     }
 }
 
-/// Records that are dated beyond the present, by the latest instant that each names.
+/// Records that are dated beyond the present, by the latest instant that each names, with the node's name where it is known.
 #[derive(Debug, Default)]
-struct FutureRecords(Vec<(Timestamp, String)>);
+struct FutureRecords(Vec<(Timestamp, Option<String>)>);
 
 impl FutureRecords {
-    /// Those that a state still knows.
-    fn of_state(state: &State, now: Timestamp) -> Self {
-        let dated =
-            state.snapshots.iter().map(|s| (s.slot.map_or(s.time, |slot| slot.max(s.time)), s.node.name.clone()));
-        Self(dated.filter(|(latest, _)| present::is_beyond(*latest, now)).collect())
-    }
-
     fn take(&mut self, record: &Record, now: Timestamp) {
         // What a wrong clock wrote by the store's time has the right date.
         let dated = record.store_time.unwrap_or(record.time);
         let latest = record.slot.map_or(dated, |slot| slot.max(dated));
         if present::is_beyond(latest, now) {
-            self.0.push((latest, record.node.name.clone()));
+            self.0.push((latest, Some(record.node.name.clone())));
         }
     }
 
@@ -190,7 +189,7 @@ impl FutureRecords {
     fn finish(self) -> Option<Finding> {
         let latest = self.0.iter().map(|(latest, _)| *latest).max()?;
         let count = self.0.len() as u64;
-        let nodes: BTreeSet<String> = self.0.into_iter().map(|(_, node)| node).collect();
+        let nodes: BTreeSet<String> = self.0.into_iter().filter_map(|(_, node)| node).collect();
         Some(Finding::Future { count, latest, nodes: nodes.into_iter().collect() })
     }
 }

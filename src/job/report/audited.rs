@@ -173,11 +173,11 @@ pub enum Finding {
     EverythingChanged(Streak),
     /// Records that are dated beyond the present.
     Future {
-        /// How many.
+        /// How many, slots included of which no record is known any more.
         count: u64,
         /// The latest date.
         latest: Timestamp,
-        /// Who wrote them, by name.
+        /// The nodes that wrote them, by name, as far as records tell.
         nodes: Vec<String>,
     },
     /// The newest snapshot lacks files that could not be read.
