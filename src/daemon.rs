@@ -6,6 +6,7 @@
 
 mod callers;
 pub mod client;
+mod doubts;
 mod limits;
 mod message;
 mod notify;

@@ -129,6 +129,10 @@ fn failed(advice: &'static str) -> Policy {
 const GONE: &str = "mount it, or correct [store] url. Only if that history is lost for good, 'runner init --new ROLE' begins another one \
                     beside what other nodes may still see.";
 
+/// A store that shows another history than it did.
+const ANOTHER: &str = "find out which of the two is right: another disk may be mounted, or another bucket meant. Only if an operator began a new \
+                       history on purpose, 'runner init --new ROLE' on this node accepts the one that is there.";
+
 /// Failed, and the text says it all.
 const PLAIN: Policy = (Exit::Failed, None);
 
@@ -244,6 +248,7 @@ fn open(error: &OpenError) -> Policy {
              whether the disk is mounted. For a new role 'runner init' makes it.",
         ),
         OpenError::Gone { .. } => failed(GONE),
+        OpenError::Another { .. } => failed(ANOTHER),
         OpenError::Secret { error: SecretFileError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => {
             failed("copy the file from the node on which 'runner init' made it.")
         }

@@ -62,7 +62,7 @@ use crate::store::{Store, StoreError, StoreErrorKind};
 const IDENTITY_PATIENCE: Duration = Duration::from_secs(5);
 const IDENTITY_GLANCE: Duration = Duration::from_millis(300);
 
-/// Creates one role's repository, or finds it. `new`: also where this node knows one that is gone.
+/// Creates one role's repository, or finds it. `new`: also where this node knows one that is gone, or another one than is there.
 pub async fn init(context: &Context, role: &RoleSettings, new: bool) -> Result<InitRole, Error> {
     let (settings, env) = (&context.settings.store, &context.env);
     let place = Place::new(settings, &role.name);
@@ -80,7 +80,11 @@ pub async fn init(context: &Context, role: &RoleSettings, new: bool) -> Result<I
     let (repository, report) = job::init::init(store, &role.name, &role.key, &seats, &context.env).await?;
     job::lease::prove(role, &repository, &context.env).await?;
     if let Some(state_dir) = &state_dir {
-        place.remember(env, state_dir, &repository);
+        if new {
+            place.accept(env, state_dir, &repository);
+        } else {
+            place.remember(env, state_dir, &repository)?;
+        }
     }
     Ok(InitRole { shared: matches!(settings.url, StoreUrl::S3 { .. }), ..report })
 }

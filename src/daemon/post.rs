@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::Voice;
 use super::callers::{Callers, Command, Ended, Wanted};
+use super::doubts::Doubts;
 use super::limits::Limits;
 use super::message::Answer;
 use super::stores::Stores;
@@ -20,7 +21,7 @@ use crate::env::Env;
 use crate::ids::NodeId;
 use crate::job::backup::BackupError;
 use crate::job::cancel::Cancel;
-use crate::job::guard::{self, GuardError};
+use crate::job::guard::{self, GuardError, Reason};
 use crate::job::hook::Hooks;
 use crate::job::prune::PruneError;
 use crate::job::report::{Outcome, RoleReport};
@@ -67,6 +68,7 @@ struct Loop {
     voice: Arc<dyn Voice>,
     duty: Duty,
     lease: Option<Box<dyn LeaseService>>,
+    doubts: Doubts,
     hints: Option<Arc<Notify>>,
     keeper: Option<Keeper>,
     /// What is running, to be ended.
@@ -126,6 +128,7 @@ impl Post {
             voice,
             duty,
             lease: None,
+            doubts: Doubts::default(),
             hints: None,
             keeper: None,
             running: None,
@@ -242,6 +245,7 @@ impl Loop {
         };
         let answer = match reply {
             Reply::Held(grant) => {
+                self.lease_answered();
                 let keeper = Keeper::start(lease, grant, self.env());
                 let deadline = keeper.deadline().clone();
                 self.keeper = Some(keeper);
@@ -250,12 +254,35 @@ impl Loop {
             Reply::Taken { by, .. } => LeaseAnswer::Taken(by),
             Reply::Free => LeaseAnswer::Free,
             Reply::Unknown { why } => {
-                tracing::warn!("role {}: the lease: {why}", self.work.role.name);
+                self.doubt(why);
                 LeaseAnswer::Unreachable
             }
         };
+        if !matches!(answer, LeaseAnswer::Unreachable) {
+            self.lease_answered();
+        }
         self.hints = self.lease.insert(lease).hints();
         Event::Lease(answer)
+    }
+
+    /// The lease was asked for in vain. A lost answer is nothing to tell; a store that takes no lease is.
+    fn doubt(&mut self, why: String) {
+        let seen = self.doubts.add(&why, self.work.runner.env.clock.boottime());
+        let role = &self.work.role.name;
+        if seen.is_logged {
+            tracing::warn!("role {role}: the lease: {why}");
+        }
+        if seen.is_kept {
+            let reason = Reason::LeaseUnanswered { lease: self.work.role.lease, why };
+            let report = self.voice.explained(&RoleReport::nothing(role.clone(), Outcome::Unknown), Some(&reason));
+            self.work.watch.kept_from_role(&report);
+        }
+    }
+
+    fn lease_answered(&mut self) {
+        if self.doubts.end() {
+            self.work.watch.lease_answered();
+        }
     }
 
     /// Does something beside the loop; what comes back is an event.

@@ -192,6 +192,9 @@ impl Watch {
                 self.keep(report, Step::Run, &seen, running);
                 self.teller.ping(&self.role, &Ping::Fail(why()));
             }
+            Outcome::Unknown if let Some(Reason::LeaseUnanswered { .. }) = reason => {
+                self.keep(report, Step::Takeover, &seen, None);
+            }
             Outcome::Unknown => {}
             Outcome::Standby | Outcome::Skipped => match reason {
                 Some(Reason::Conflict { holder }) => {
@@ -215,6 +218,11 @@ impl Watch {
     pub fn kept_from_role(&self, report: &RoleReport) {
         let seen = self.seen();
         self.keep(report, Step::Takeover, &seen, None);
+    }
+
+    /// The lease is answered again, whatever the answer.
+    pub fn lease_answered(&self) {
+        self.kept.clear_doubt();
     }
 
     /// This node has the role.

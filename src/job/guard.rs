@@ -63,6 +63,13 @@ pub enum Reason {
     Standby(StandbyReason, Vec<probe::Evidence>),
     /// It cannot tell.
     Unknown(UnknownReason, Vec<probe::Evidence>),
+    /// It cannot tell, because its lease was asked for in vain.
+    LeaseUnanswered {
+        /// Where the lease is.
+        lease: Lease,
+        /// What came of the last try.
+        why: String,
+    },
     /// Another node took the role, and this one was not asked to take it back.
     Conflict {
         /// Its label.
@@ -340,7 +347,7 @@ pub(crate) async fn open(
     let opened = Repository::open_by(store, &role.name, &role.key, slot).await;
     let Some(place) = place else { return Ok(opened?) };
     let repository = opened.map_err(|error| place.explain(env, Some(state_dir), error))?;
-    place.remember(env, state_dir, &repository);
+    place.remember(env, state_dir, &repository)?;
     Ok(repository)
 }
 
@@ -453,12 +460,13 @@ impl<'a> Guard<'a> {
         let lease = match asked {
             Ok(keeper) => LeaseView::Held(keeper.deadline()),
             Err(Refusal::Taken(by)) => LeaseView::Taken(by.as_ref()),
-            Err(Refusal::Unreachable(why)) => {
-                tracing::warn!("the lease: {why}");
-                LeaseView::Unreachable
-            }
+            Err(Refusal::Unreachable(_)) => LeaseView::Unreachable,
         };
         let verdict = self.decide(&opening, slot, assessment, lease);
+        if let (State::Unknown(UnknownReason::Lease(lease)), Err(Refusal::Unreachable(why))) = (&verdict.state, asked) {
+            let reason = Reason::LeaseUnanswered { lease: *lease, why: why.clone() };
+            return Ok(Admission::Refused(Box::new((nothing(self.role, Outcome::Unknown), Some(reason)))));
+        }
         Ok(self.conclude(opening, slot, verdict))
     }
 

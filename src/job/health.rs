@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::job::audit::ledger::start_by;
 use crate::job::audit::pauses::Pauses;
-use crate::job::report::whoami::{MissedCause, Reason, RunSeen, State, StoreStatus, Warning};
+use crate::job::report::Outcome;
+use crate::job::report::whoami::{MissedCause, Reason, RunSeen, State, Step, StoreStatus, Warning};
 use crate::journal::state::{Paused, View};
 use crate::role::commits::SlotCommits;
 use crate::role::present;
@@ -190,12 +191,15 @@ pub fn severity(warning: &Warning) -> Severity {
     match warning {
         Warning::SlotsMissed { .. }
         | Warning::StoreRolledBack
-        | Warning::RunFailed(_)
         | Warning::NoRepository
         | Warning::RepositoryGone { .. }
+        | Warning::AnotherRepository { .. }
         | Warning::LeaseDrift { .. }
         | Warning::Paused { too_long: true, .. }
         | Warning::JournalHead { lost: true, .. } => Severity::Critical,
+        // Another node may have the role, and back it up.
+        Warning::RunFailed(run) if (run.step, run.outcome) == (Step::Takeover, Outcome::Unknown) => Severity::Unknown,
+        Warning::RunFailed(_) => Severity::Critical,
         Warning::OnlyNode => Severity::Note,
         Warning::ClockOff(_)
         | Warning::Incomplete { .. }

@@ -1,5 +1,6 @@
 //! Which repository this node knows in which store: a store that shows none where there was one is not mounted, was emptied or is
-//! another one, and a second repository there would be a second history.
+//! another one, and a second repository there would be a second history. One that shows another repository is another disk or bucket,
+//! or somebody began a new history; an operator says which.
 //!
 //! It is a file for each role and store in the state directory. Losing it loses the warning, nothing else.
 
@@ -66,19 +67,36 @@ impl Place {
         (known.place == *self).then_some(known.repository)
     }
 
-    /// Remembers the repository that is there. Makes no state directory: whose it is to be is settled by the first that needs one.
-    pub fn remember(&self, env: &Env, state_dir: &Path, repository: &Repository) {
-        let id = repository.keys.repo();
-        let before = self.recall(env, Some(state_dir));
-        if before == Some(id) {
-            return;
+    /// Remembers the repository that is there, where this node knows none.
+    ///
+    /// # Errors
+    /// It knows another one.
+    pub fn remember(&self, env: &Env, state_dir: &Path, repository: &Repository) -> Result<(), OpenError> {
+        match self.another(env, Some(state_dir), repository) {
+            Some(known) => Err(OpenError::Another {
+                role: self.role.clone(),
+                store: self.store.clone(),
+                known,
+                found: repository.keys.repo(),
+            }),
+            None => {
+                self.accept(env, state_dir, repository);
+                Ok(())
+            }
         }
-        if let Some(before) = before {
-            tracing::warn!(
-                "role {}: {} holds another repository than the one that this node knows there ({before}): this one is {id}",
-                self.role,
-                self.store
-            );
+    }
+
+    /// The repository that this node knows there, if it is another one.
+    pub fn another(&self, env: &Env, state_dir: Option<&Path>, repository: &Repository) -> Option<RepoId> {
+        self.recall(env, state_dir).filter(|known| *known != repository.keys.repo())
+    }
+
+    /// Remembers the repository that is there, whatever was there before. Makes no state directory: whose it is to be is settled by
+    /// the first that needs one.
+    pub fn accept(&self, env: &Env, state_dir: &Path, repository: &Repository) {
+        let id = repository.keys.repo();
+        if self.recall(env, Some(state_dir)) == Some(id) {
+            return;
         }
         if let Err(error) = self.write(env, state_dir, id) {
             tracing::warn!("which repository is in {} is not remembered: {error}", self.store);
@@ -119,7 +137,7 @@ mod tests {
         let (env, state_dir) = (&rig.env, rig.state_dir());
         let here = place("/b", None, "app");
         assert_eq!(here.recall(env, Some(&state_dir)), None);
-        here.remember(env, &state_dir, &rig.repository);
+        here.remember(env, &state_dir, &rig.repository).unwrap();
         let id = rig.repository.keys.repo();
         assert_eq!(here.recall(env, Some(&state_dir)), Some(id));
         for other in [place("/c", None, "app"), place("/b", Some("https://s3"), "app"), place("/b", None, "db")] {
@@ -132,7 +150,11 @@ mod tests {
         assert!(matches!(here.explain(env, None, none()), OpenError::NoRepository { .. }), "who remembers nothing");
 
         let again = Rig::new().await;
-        here.remember(env, &state_dir, &again.repository);
+        let refused = here.remember(env, &state_dir, &again.repository);
+        assert!(matches!(refused, Err(OpenError::Another { known, .. }) if known == id), "{refused:?}");
+        assert_eq!(here.recall(env, Some(&state_dir)), Some(id), "until an operator accepts it");
+        here.accept(env, &state_dir, &again.repository);
+        here.remember(env, &state_dir, &again.repository).unwrap();
         assert_eq!(here.recall(env, Some(&state_dir)), Some(again.repository.keys.repo()));
         std::fs::write(here.file(&state_dir), "{").unwrap();
         assert_eq!(here.recall(env, Some(&state_dir)), None, "a damaged memory is none");

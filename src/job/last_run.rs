@@ -48,6 +48,11 @@ impl Failure {
         Self { failures, error: bounded(&self.error), ..self }
     }
 
+    /// Whether it is not even known who has the role.
+    fn is_doubt(&self) -> bool {
+        (self.step, self.outcome) == (Step::Takeover, Outcome::Unknown)
+    }
+
     /// What of it is news for the other nodes: not each repetition.
     pub(crate) fn news(&self) -> (Outcome, Step, &str) {
         (self.outcome, self.step, &self.error)
@@ -133,6 +138,13 @@ impl Kept {
                 tracing::debug!("{}: {error}", self.path.display());
             }
             _ => {}
+        }
+    }
+
+    /// The lease was answered: that it was not is over.
+    pub(crate) fn clear_doubt(&self) {
+        if self.load().is_some_and(|failure| failure.is_doubt()) {
+            self.clear();
         }
     }
 

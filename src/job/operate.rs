@@ -77,7 +77,8 @@ pub enum Change {
     Paused(Paused),
     /// A pause has ended.
     Resumed(Paused),
-    /// There was no pause; nothing was written.
+    /// There was no pause. The act is recorded all the same: a pause whose outcome was not known may still be on its way, and finds its
+    /// number taken then.
     NotPaused,
     /// This node has the role now.
     TookOver {
@@ -150,7 +151,7 @@ impl Operator<'_> {
         Ok(Acted { role: view.role, change: Change::Paused(paused) })
     }
 
-    /// Ends a pause.
+    /// Ends a pause, also one that is still on its way to the journal.
     ///
     /// # Errors
     /// The journal cannot be read or written.
@@ -159,7 +160,7 @@ impl Operator<'_> {
         let view = self
             .note(repository, Act::Resume, |view| {
                 before.clone_from(&view.state.paused);
-                before.is_some()
+                view.head.is_some()
             })
             .await?;
         Ok(Acted { role: view.role, change: before.map_or(Change::NotPaused, Change::Resumed) })
@@ -291,7 +292,11 @@ mod tests {
         };
         assert_eq!((paused.node.name.as_str(), paused.why.as_deref()), ("node2", Some("disk swap")));
         let (_, view) = first.open(&rig.repository).await.unwrap();
-        assert_eq!((view.term(), view.head.as_ref().unwrap().seq.0), (Term(1), 2), "only what happened is written");
+        assert_eq!(
+            (view.term(), view.head.as_ref().unwrap().seq.0),
+            (Term(1), 3),
+            "and the resume, for a pause that is on its way"
+        );
         assert_eq!(first.resume(&rig.repository).await.unwrap().change, Change::Resumed(paused));
         assert_eq!(first.amend(&rig.repository).await.unwrap().change, Change::NothingFuture);
         let Change::TookOver { term, from } = take_over(&second).await else { panic!("not taken over") };

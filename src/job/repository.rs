@@ -45,6 +45,18 @@ pub enum OpenError {
         /// Its ID.
         repository: RepoId,
     },
+    /// Another one is there than this node knows.
+    #[error("{store} holds repository {found} of role {role}, and this node knows another one there ({known})")]
+    Another {
+        /// Which role.
+        role: RoleName,
+        /// Where.
+        store: String,
+        /// The one that is known.
+        known: RepoId,
+        /// The one that is there.
+        found: RepoId,
+    },
     /// The store.
     #[error("{0}")]
     Store(#[from] StoreError),

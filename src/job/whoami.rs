@@ -350,6 +350,11 @@ fn status(
     {
         seen.push(Warning::RepositoryGone { repository });
     }
+    if let Some(archive) = &looked.archive
+        && let Some(known) = place.another(asker.env, asker.state_dir, &archive.repository)
+    {
+        seen.push(Warning::AnotherRepository { known, found: archive.repository.keys.repo() });
+    }
     // Who lives by etcd's word is taken at that.
     let registered = match &etcd {
         Some(EtcdStatus::Ok { nodes, .. }) => nodes.as_slice(),

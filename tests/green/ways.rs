@@ -147,12 +147,22 @@ const ETCD_GONE: Way = Way {
     alert: "missed",
 };
 
-const ALL: [&Way; 15] = [
+const LEASE_REFUSED: Way = Way {
+    what: "the store is read-only, and the lease is in it",
+    says: "the lease in the store cannot be asked for",
+    risk: "lease",
+    check: 2,
+    audit: 7,
+    alert: "missed",
+};
+
+const ALL: [&Way; 16] = [
     &PROBES_NO,
     &NEVER_RUN,
     &RUN_FAILS,
     &STORE_READ_ONLY,
     &STORE_FULL,
+    &LEASE_REFUSED,
     &STORE_GONE,
     &SOURCE_GONE,
     &SOURCE_UNMOUNTED,
@@ -269,6 +279,33 @@ fn a_store_that_takes_nothing_is_seen() {
         way.is_told(&site);
         Way { says: "the probes say no here", risk: "missed", ..*way }.is_seen(&site.node("west"));
     }
+}
+
+#[test]
+fn a_store_that_takes_no_lease_is_seen() {
+    let read_only = "mount --bind \"$S\" \"$S\"; mount -o remount,bind,ro \"$S\"";
+    let site = Site::leased("");
+    site.config(&format!("{EVERY_SECOND}takeover_delay = \"0s\"\n{}", site.telling()));
+    site.write("file", "content");
+    site.init();
+    assert_eq!(run_slot(&site.node("east")), 0);
+    std::thread::sleep(LATER);
+    let cause = Way { says: "Read-only file system", ..LEASE_REFUSED };
+    assert_eq!(run_slot(&behind_mount(&site, site.node("east"), read_only)), 4);
+    for way in [&LEASE_REFUSED, &cause] {
+        way.is_seen(&site.node("east"));
+    }
+    assert_eq!(run_slot(&behind_mount(&site, later(&site, "east"), read_only)), 4);
+    LEASE_REFUSED.is_told(&site);
+    // The next commit ends it, and a daemon that has the same trouble says the same.
+    assert_eq!(run_slot(&site.node("east")), 0);
+    let says = |text: &str| site.node("east").run(["status"]).expect(0).stdout.contains(text);
+    assert!(!says("Read-only"));
+    let mut daemon = behind_mount(&site, site.node("east"), read_only).start(["daemon"]);
+    wait_for(|| says("Read-only"));
+    cause.is_seen(&site.node("east"));
+    kill_process(Pid::from_child(&daemon), Signal::KILL).unwrap();
+    daemon.wait().unwrap();
 }
 
 #[test]

@@ -132,6 +132,9 @@ fn warning(warning: &Warning) -> Value {
         Warning::Incomplete { unreadable } => json!({ "kind": "incomplete", "unreadable": unreadable }),
         Warning::Twin { other } => json!({ "kind": "twin", "instance": other }),
         Warning::OnlyNode => json!({ "kind": "only_node" }),
+        Warning::AnotherRepository { known, found } => {
+            json!({ "kind": "another_repository", "known": known, "found": found })
+        }
         Warning::RepositoryGone { repository } => json!({ "kind": "repository_gone", "repository": repository }),
         Warning::LeaseUnread { why } => json!({ "kind": "lease_unread", "detail": why }),
         Warning::DaemonSilent => json!({ "kind": "daemon_silent" }),

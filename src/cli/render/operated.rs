@@ -18,7 +18,7 @@ pub fn acted(acted: &Acted, view: &View) -> String {
             format!("paused on every node {until}. A run that is under way goes on.")
         }
         Change::Resumed(paused) => format!("resumed; it was {}.", was(paused, view)),
-        Change::NotPaused => "was not paused; nothing to do.".to_owned(),
+        Change::NotPaused => "was not paused.".to_owned(),
         Change::TookOver { term, from: None } => format!("this node has the role now, with term {term}."),
         Change::TookOver { term, from: Some(from) } => format!(
             "this node has the role now, with term {term}; {} had it. What that node is doing for the role cannot commit \

@@ -36,13 +36,8 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
             probes("the probes cannot tell whether this node is active", evidence, Answer::Unknown)
         }
         Reason::Unknown(UnknownReason::Journal, _) => "the journal cannot be read".to_owned(),
-        Reason::Unknown(UnknownReason::Lease(lease), _) => {
-            let place = match lease {
-                Lease::Etcd => "etcd",
-                Lease::Bucket | Lease::None => "the store",
-            };
-            format!("the lease in {place} cannot be asked for")
-        }
+        Reason::Unknown(UnknownReason::Lease(lease), _) => no_lease(*lease),
+        Reason::LeaseUnanswered { lease, why } => format!("{}: {}", no_lease(*lease), escaped(why.as_bytes())),
         Reason::HeldBy { holder } => {
             format!(
                 "node {holder} had the role last: do it there, or give the role to this node with 'runner takeover'"
@@ -69,6 +64,14 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
             if offset.is_negative() { "ahead of" } else { "behind" }
         ),
     }
+}
+
+fn no_lease(lease: Lease) -> String {
+    let place = match lease {
+        Lease::Etcd => "etcd",
+        Lease::Bucket | Lease::None => "the store",
+    };
+    format!("the lease in {place} cannot be asked for")
 }
 
 fn paused(pause: &Pause, zone: &TimeZone) -> String {

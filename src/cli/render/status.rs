@@ -4,7 +4,8 @@ use super::whoami::word;
 use super::{View, warning, wrap};
 use crate::cli::units::relative;
 use crate::job::health::{self, Severity};
-use crate::job::report::whoami::{RoleStatus, Warning, WhoamiReport};
+use crate::job::report::Outcome;
+use crate::job::report::whoami::{RoleStatus, Step, Warning, WhoamiReport};
 
 /// What stands where there is nothing to say.
 const NONE: &str = "-";
@@ -38,6 +39,7 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
 fn risks(role: &RoleStatus) -> String {
     let word = |warning: &Warning| match warning {
         Warning::SlotsMissed { .. } => "missed",
+        Warning::RunFailed(run) if run.step == Step::Takeover && run.outcome == Outcome::Unknown => "lease",
         Warning::RunFailed(_) => "failed",
         Warning::NoRepository => "no repository",
         Warning::NoSnapshot { .. } => "no snapshot",
@@ -50,6 +52,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::JournalHead { .. } => "journal",
         Warning::Incomplete { .. } => "incomplete",
         Warning::RepositoryGone { .. } => "gone",
+        Warning::AnotherRepository { .. } => "other repository",
         Warning::OnlyNode => "alone",
         Warning::Drift { .. } | Warning::LeaseDrift { .. } => "drift",
         Warning::FutureDates(_) => "future",

@@ -4,8 +4,9 @@ use super::View;
 use super::inside::escaped;
 use crate::cli::units::{count, counted, minute, relative};
 use crate::config::Lease;
-use crate::ids::RoleName;
+use crate::ids::{RepoId, RoleName};
 use crate::job::health::Severity;
+use crate::job::report::Outcome;
 use crate::job::report::whoami::{MissedCause, RunSeen, Step, Warning};
 use crate::journal::future::{FutureDates, WrongClock};
 use crate::role::slot::MISSED_MAX;
@@ -75,7 +76,13 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
         Warning::RepositoryGone { repository } => format!(
             "no backup can be made: the repository that this node knows ({}) is not in the store. Is it mounted? Do not \
              run 'runner init' before that is clear",
-            repository.to_string().chars().take(8).collect::<String>()
+            start(*repository)
+        ),
+        Warning::AnotherRepository { known, found } => format!(
+            "no backup is made here: the store holds another repository ({}) than this node knows there ({}). Is the right \
+             disk mounted, or did an operator begin a new history?",
+            start(*found),
+            start(*known)
         ),
         Warning::JournalHead { why, .. } => {
             format!("no backup can be made, because the journal cannot be written: {why}")
@@ -123,6 +130,11 @@ fn missed_cause(cause: &MissedCause) -> String {
     }
 }
 
+/// The start of a repository's ID, enough to tell it from others.
+fn start(repository: RepoId) -> String {
+    repository.to_string().chars().take(8).collect()
+}
+
 fn failed(run: &RunSeen, view: &View) -> String {
     let what = match run.step {
         Step::Run => "last run",
@@ -130,7 +142,8 @@ fn failed(run: &RunSeen, view: &View) -> String {
     };
     let times = if run.failures > 1 { format!(", {} in a row", count(u64::from(run.failures))) } else { String::new() };
     let error = if run.error.is_empty() { String::new() } else { format!(": {}", escaped(run.error.as_bytes())) };
-    format!("{what} on {} failed {}{times}{error}", run.node, relative(run.time, view.now))
+    let ended = if run.outcome == Outcome::Unknown { "has an unknown outcome," } else { "failed" };
+    format!("{what} on {} {ended} {}{times}{error}", run.node, relative(run.time, view.now))
 }
 
 fn lease(lease: Lease) -> &'static str {

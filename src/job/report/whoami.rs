@@ -276,7 +276,7 @@ pub enum Step {
     /// A run.
     #[default]
     Run,
-    /// To become the node that runs: its lease, or the takeover's record.
+    /// To become the node that runs: its lease, or the takeover's record. Where its end is not known, the lease was asked for in vain.
     Takeover,
 }
 
@@ -415,6 +415,13 @@ pub enum Warning {
     RepositoryGone {
         /// Its ID.
         repository: RepoId,
+    },
+    /// The store has another repository than this node knows there.
+    AnotherRepository {
+        /// The one that is known.
+        known: RepoId,
+        /// The one that is there.
+        found: RepoId,
     },
     /// A process that is none of this node's tells of itself as this node, again and again.
     Twin {

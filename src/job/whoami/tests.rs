@@ -155,7 +155,7 @@ async fn a_repository_that_is_known_and_not_there_is_gone_and_no_new_beginning()
     let mut rig = Rig::new().await;
     identify(&mut rig);
     let place = Place::new(&settings(&rig).store, &rig.role.name);
-    place.remember(&rig.env, &rig.state_dir(), &rig.repository);
+    place.remember(&rig.env, &rig.state_dir(), &rig.repository).unwrap();
     let empty: Arc<dyn Store> = Arc::new(crate::store::memory::MemoryStore::new(&rig.env));
     let (_, role) = ask(&rig, Ok(empty), LONG).await;
     assert_eq!(
