@@ -16,7 +16,7 @@ use jiff::Timestamp;
 pub use self::child::Ended;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
-use crate::job::backup::{BackupError, Session};
+use crate::job::backup::{BackupError, Opening, Session};
 use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded, Reason};
 use crate::job::local::{Local, LocalLock, LockError};
 use crate::job::report::{Outcome, RoleReport};
@@ -120,6 +120,15 @@ pub async fn exec(
         Err(refused) => return Ok(Executed::Refused(Box::new(refused))),
     };
     let scheduled = request.scheduled;
+    // Where only a lease decides, and nobody holds it between runs, each node could have it in turn and run the same command: it goes
+    // where `is-active` says yes. A slot is committed once, so the role moves with that.
+    if !scheduled && role.eligible.is_none() {
+        let (history, _) = Opening::look(runner, &repository).await?;
+        if let Some(holder) = history.holder.filter(|holder| holder.node != runner.node.id) {
+            let report = RoleReport::nothing(role.name.clone(), Outcome::Standby);
+            return Ok(Executed::Refused(Box::new((report, Some(Reason::HeldBy { holder: holder.label })))));
+        }
+    }
     let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion: None };
     match Box::pin(guard.admit(assessment)).await? {
         Admission::Refused(refused) => Ok(Executed::Refused(refused)),

@@ -51,6 +51,20 @@ fn where_the_node_is_not_active_it_does_not_run() {
 }
 
 #[test]
+fn without_a_slot_it_runs_on_the_node_that_had_the_role_last_alone() {
+    let site = leased("");
+    let run = |node: &str| site.node(node).run(["exec", "app", "--", "true"]);
+    run("east").expect(0);
+    site.node("west").run(["is-active", "app"]).expect(3);
+    let refused = run("west").expect(3);
+    assert!(words(&refused).contains("node east had the role last"), "{}", refused.stderr);
+    assert_eq!(site.records().len(), 1, "the role did not move");
+    site.node("west").run(["takeover", "app"]).expect(0);
+    run("west").expect(0);
+    run("east").expect(3);
+}
+
+#[test]
 fn signals_go_to_the_command() {
     let site = leased("");
     let begun = site.path("begun");
