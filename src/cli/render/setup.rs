@@ -23,7 +23,8 @@ pub fn init(report: &InitReport) -> String {
             seen.push(&role.key);
             let made = report.roles.iter().any(|r| r.key == role.key && r.key_file_created);
             out += "\n";
-            out += &wrap("", 0, &key_duty(&role.key, made));
+            let created = report.roles.iter().any(|r| r.key == role.key && r.created);
+            out += &wrap("", 0, &key_duty(&role.key, made, created));
         }
     }
     out
@@ -44,10 +45,17 @@ fn role(role: &InitRole) -> String {
     wrap(&format!("{}: ", role.role), 2, &format!("repository created in {}; {proof}", role.store))
 }
 
-fn key_duty(key: &KeySource, made: bool) -> String {
+fn key_duty(key: &KeySource, made: bool, created: bool) -> String {
     match key {
         KeySource::KeyFile(file) => {
-            let made = if made { "A new key was made. " } else { "" };
+            let made = match (made, created) {
+                (true, _) => "A new key was made. ",
+                (false, true) => {
+                    "The key was there before. If another node made backups of this role with it, this store is not the one that they are \
+                     in: check [store] url and what is mounted there. "
+                }
+                (false, false) => "",
+            };
             format!(
                 "{made}Copy {} to the same place on every other node and to a safe place. Without it the backups are \
                  lost.",

@@ -24,7 +24,8 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
             format!("{missed}{}", missed_cause(cause))
         }
         Warning::RunFailed(run) => failed(run, view),
-        Warning::NoRepository => "there is no repository, so nothing is backed up; 'runner init' makes it".to_owned(),
+        Warning::NoRepository => "there is no repository in the store, so nothing is backed up. If there should be one, check [store] url and \
+                                      whether the disk is mounted; for a new role 'runner init' makes it".to_owned(),
         Warning::NoSnapshot { since } => {
             let since = since.map(|since| format!(" since the repository was made {}", relative(since, view.now)));
             format!("no snapshot yet: nothing was committed{}", since.unwrap_or_default())

@@ -130,6 +130,9 @@ pub(super) fn why(role: &RoleStatus, view: &View) -> String {
             "No backups here for now: nobody holds the lease between runs, and {last} had the role last. If it does not \
              run the next slot, this node takes over."
         ),
+        Reason::LeaseFree { last: None } if role.store.status == StoreStatus::NotInitialised => {
+            "No backups here: the store has no repository of this role.".to_owned()
+        }
         Reason::LeaseFree { last: None } => {
             "Nobody has had the role yet: the first node that runs a backup takes it.".to_owned()
         }
@@ -232,7 +235,7 @@ fn store(role: &RoleStatus) -> String {
             format!("{}: readable{}", role.store.url, if etcd { "; the journal's head is in etcd" } else { "" })
         }
         StoreStatus::NotInitialised => {
-            format!("{}: no repository yet. To do: runner init {}", role.store.url, role.role)
+            format!("{}: no repository of this role", role.store.url)
         }
         StoreStatus::Gone => format!("{}: THE REPOSITORY IS GONE", role.store.url),
         StoreStatus::Failed(why) => format!("{}: CANNOT BE READ: {why}", role.store.url),
