@@ -16,7 +16,7 @@ SEED ?= 0
 # The cases that `make check-cases` runs, of all: by name (ha/*) or file name (fail-lease*).
 CASE ?=
 
-.PHONY: help build debug demo test check-large check-pair check-slots check-cases check-cases-slow soak replay planted mutants fmt lint deny bench fuzz install clean
+.PHONY: help build debug demo test check-large check-pair check-slots check-cases check-cases-slow soak replay planted mutants fmt lint deny advisories bench fuzz install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-16s %s\n' "$$t" "$$d"; done
@@ -81,6 +81,10 @@ lint: ## clippy, with and without the clients of S3 and etcd, and with the bugs 
 deny: ## licences, banned crates, sources
 	@scripts/cargo-tool deny
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) deny --locked check licenses bans sources
+
+advisories: ## known vulnerabilities of what is built in: needs the advisory database on GitHub, so a machine that can reach it
+	@scripts/cargo-tool deny
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) deny --locked check advisories
 
 bench: build ## side by side with restic, rustic and borg: writes docs/BENCHMARKS.md and docs/*.svg; hours, and some 40 GB in TMPDIR
 	python3 benches --runner target/release/runner $(BENCH_ARGS)

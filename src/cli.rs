@@ -19,5 +19,6 @@ pub mod run;
 pub mod settings;
 pub mod signal;
 mod speaker;
+pub mod terminal;
 pub mod units;
 pub mod wire;

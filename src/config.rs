@@ -50,7 +50,7 @@ pub struct Settings {
     pub notify: NotifySettings,
     /// The roles, by name.
     pub roles: BTreeMap<RoleName, RoleSettings>,
-    /// Keys that are right but have no effect in this version.
+    /// Keys that are right but have no effect in this version, and those that are dangerous where they lead.
     pub warnings: Vec<Problem>,
 }
 
@@ -183,6 +183,8 @@ pub struct EtcdSettings {
 pub struct NotifySettings {
     /// Program and arguments; gets the event as JSON on its standard input.
     pub command: Option<Vec<String>>,
+    /// What that finds in its environment.
+    pub environment: Environment,
     /// Where the event is posted to as JSON.
     pub webhook: Option<HttpUrl>,
     /// What is told of every run, in the manner of healthchecks.io. `{role}` in it stands for the role's name.
@@ -198,7 +200,13 @@ impl NotifySettings {
 
 impl Default for NotifySettings {
     fn default() -> Self {
-        Self { command: None, webhook: None, healthchecks: None, timeout: Self::TIMEOUT }
+        Self {
+            command: None,
+            environment: Environment::default(),
+            webhook: None,
+            healthchecks: None,
+            timeout: Self::TIMEOUT,
+        }
     }
 }
 
@@ -294,6 +302,17 @@ pub struct RoleSettings {
     pub prune_grace: Duration,
     /// Commands around a run, and around the time in which this node has the role.
     pub hooks: Hooks,
+    /// What hooks, probes and dumps find in their environment, and `exec`'s command beside what its caller gave it.
+    pub environment: Environment,
+}
+
+/// What the programs that are started find in their environment beside what every program may expect.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Environment {
+    /// With these values.
+    pub set: BTreeMap<String, String>,
+    /// As this process has them, where it has.
+    pub pass: Vec<String>,
 }
 
 /// Which snapshots are kept: the newest so many, the newest of so many hours, days, weeks, months and years that have any, and all
@@ -385,6 +404,7 @@ impl RoleSettings {
             max_unused: 10,
             prune_grace: Duration::from_hours(24),
             hooks: Hooks::default(),
+            environment: Environment::default(),
         }
     }
 }
@@ -406,6 +426,8 @@ pub struct Dump {
     pub command: Vec<String>,
     /// Run as this user.
     pub user: Option<String>,
+    /// What it finds in its environment: the role's, and its own.
+    pub environment: Environment,
     /// Killed after this long.
     pub timeout: Duration,
 }

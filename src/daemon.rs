@@ -293,7 +293,8 @@ impl Office {
             Err(error) => {
                 let text = error.to_string();
                 if asked || self.refused.as_ref() != Some(&text) {
-                    tracing::error!("the config is not valid, the one before stays in force:\n{text}");
+                    tracing::error!("the config is not valid, the one before stays in force:");
+                    text.lines().for_each(|line| tracing::error!("{line}"));
                 }
                 self.refused = Some(text);
                 return;

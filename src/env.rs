@@ -2,6 +2,8 @@
 //! prunes asks for them here and nowhere else, so that all of it can be run on one seed: under simulated clocks, in an order of
 //! its tasks that the seed chooses, with a host that stops, crashes and comes back.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
@@ -14,6 +16,16 @@ use tokio::sync::oneshot;
 
 use crate::file;
 use crate::moment::Moment;
+
+/// What this process was given in its environment under this name. Nothing else in the program asks for it.
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// All that this process was given in its environment.
+pub fn variables() -> BTreeMap<OsString, OsString> {
+    std::env::vars_os().collect()
+}
 
 /// The host's two clocks.
 pub trait Clock: Debug + Send + Sync {

@@ -1,7 +1,7 @@
 //! `runner`: an HA-aware backup runner with leader election for active/standby pairs.
 //!
 //! Direction of the rooms: `main → cli, daemon → job → role, journal, repo, tree → store`. Nothing points back;
-//! `tests/house.rs` holds it. `ids`, `env`, `file`, `http`, `etcd` and `process` are leaves that every room may use.
+//! `tests/house.rs` holds it. `ids`, `text`, `env`, `file`, `http`, `etcd` and `process` are leaves that every room may use.
 
 pub mod cli;
 pub mod config;
@@ -22,4 +22,5 @@ pub mod process;
 pub mod repo;
 pub mod role;
 pub mod store;
+pub mod text;
 pub mod tree;

@@ -2,26 +2,36 @@
 
 use std::process::ExitCode;
 
-use runner::cli::{args, run};
+use runner::cli::args::{self, Command};
+use runner::cli::{run, terminal};
+use runner::process::harden;
 
 /// Threads of the runtime: it waits for stores and timers, while reading, hashing and compressing have threads of their own.
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
+    harden::keep_memory_secret();
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         // Help and versions come this way, too, and go to standard output with code 0.
         Err(e) => e.exit(),
     };
+    // A guarded command is its caller's own, and is given what its caller had open.
+    if !matches!(cli.command, Command::Exec(_)) {
+        harden::keep_descriptors();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("error: cannot start: {e}");
+            terminal::say(&format!("error: cannot start: {e}\n"));
             return ExitCode::FAILURE;
         }
     };
-    let exit = runtime.block_on(run::run(cli));
+    let exit = runtime.block_on(async {
+        harden::keep_ignored_signals();
+        run::run(cli).await
+    });
     // Whatever still runs in the background was given up: its result would be nobody's.
     runtime.shutdown_background();
     exit.into()

@@ -14,16 +14,17 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("moment", &[]),
+    ("text", &[]),
     ("env", &["moment", "file"]),
     ("file", &[]),
     ("planted", &[]),
-    ("process", &[]),
-    ("config", &["ids"]),
+    ("process", &["env", "config", "text"]),
+    ("config", &["ids", "env"]),
     ("http", &["config"]),
     ("etcd", &["config"]),
-    ("store", &["ids", "moment", "env", "config", "planted"]),
-    ("repo", &["ids", "moment", "env", "config", "store"]),
-    ("role", &["ids", "moment", "env", "file", "process", "config", "store", "http", "etcd", "planted"]),
+    ("store", &["ids", "text", "moment", "env", "config", "planted"]),
+    ("repo", &["ids", "text", "moment", "env", "config", "store"]),
+    ("role", &["ids", "text", "moment", "env", "file", "process", "config", "store", "http", "etcd", "planted"]),
     (
         "journal",
         &[
@@ -46,15 +47,27 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tree", &["ids", "moment", "env", "config", "store", "repo::entry"]),
     (
         "job",
-        &["ids", "moment", "env", "file", "process", "config", "store", "repo", "role", "journal", "tree", "planted"],
+        &[
+            "ids", "text", "moment", "env", "file", "process", "config", "store", "repo", "role", "journal", "tree",
+            "planted",
+        ],
     ),
-    ("notice", &["ids", "moment", "env", "file", "process", "config", "http", "role::present"]),
+    ("notice", &["ids", "text", "moment", "env", "file", "process", "config", "http", "role::present"]),
     (
         "daemon",
-        &["ids", "moment", "env", "file", "config", "store", "repo", "role", "journal", "tree", "job", "notice"],
+        &[
+            "ids", "text", "moment", "env", "file", "config", "store", "repo", "role", "journal", "tree", "job",
+            "notice",
+        ],
     ),
-    ("cli", &["ids", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice", "daemon"]),
-    ("main", &["cli", "daemon"]),
+    (
+        "cli",
+        &[
+            "ids", "text", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice",
+            "daemon",
+        ],
+    ),
+    ("main", &["cli", "daemon", "process::harden"]),
 ];
 
 /// Files that decide. They are functions of what they are given: no clock, no network, no files, no randomness, nothing
@@ -222,6 +235,49 @@ const SIMULATED: &[&str] = &[
 const OF_THE_HOST: &[&str] =
     &["tokio::fs", "tokio::spawn", "tokio::task", "tokio::time", "std::fs", "std::process", "std::thread"];
 
+/// What has one place each, outside of tests: where names stand that end like this, and what is to be used elsewhere.
+struct Place {
+    /// By the last two names of a path, or by one that is a macro.
+    names: &'static [&'static str],
+    /// Files or rooms.
+    only: &'static [&'static str],
+    instead: &'static str,
+}
+
+const PLACES: &[Place] = &[
+    Place {
+        names: &["Command::new", "process::Command", "Stdio::inherit", "Child::spawn"],
+        only: &["process/"],
+        instead: "process::Program, which gives what it starts clean surroundings",
+    },
+    Place {
+        names: &["println!", "eprintln!", "print!", "eprint!", "io::stdout", "io::stderr", "io::Stdout", "io::Stderr"],
+        only: &["cli/terminal.rs"],
+        instead: "cli::terminal or cli::output, which escape what others wrote",
+    },
+    Place { names: &["ProgressDrawTarget::stderr"], only: &["cli/progress.rs"], instead: "cli::terminal" },
+    Place {
+        names: &[
+            "env::var",
+            "env::var_os",
+            "env::vars",
+            "env::vars_os",
+            "env::set_var",
+            "env::remove_var",
+            "EnvFilter::from_default_env",
+            "EnvFilter::from_env",
+            "EnvFilter::try_from_env",
+        ],
+        only: &["env.rs"],
+        instead: "env::variable",
+    },
+    Place {
+        names: &["unistd::fork", "unistd::execv", "unistd::execve", "unistd::execvp", "CommandExt::exec"],
+        only: &[],
+        instead: "process::Program",
+    },
+];
+
 /// Everything that may stand at the top.
 const TOP: &[&str] = &[
     ".cargo",
@@ -318,6 +374,47 @@ fn what_is_simulated_has_time_tasks_files_and_chance_from_the_simulator() {
 }
 
 #[test]
+fn what_starts_programs_speaks_or_reads_the_environment_stands_in_one_place() {
+    let mut wrong = Vec::new();
+    for (file, text) in sources() {
+        for (line, name, place) in misplaced(&file, &text) {
+            wrong.push(format!("src/{file}:{line}: {name} stands in {:?} alone: use {}", place.only, place.instead));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_promise_against_a_threat_names_a_test_that_is_there() {
+    let text = fs::read_to_string(root().join("docs/THREATS.md")).expect("it is there");
+    let failing = fs::read_to_string(root().join("tests/cases/known-failing.txt")).expect("it is there");
+    let code: String = files()
+        .iter()
+        .filter(|file| file.ends_with(".rs") && (file.starts_with("src/") || file.starts_with("tests/")))
+        .map(|file| fs::read_to_string(root().join(file)).expect("sources are UTF-8"))
+        .collect();
+    let is_there = |test: &str| match test.contains('/') {
+        true => root().join("tests/cases").join(test).is_file() && !failing.lines().any(|line| line.starts_with(test)),
+        false => code.contains(&format!("fn {test}(")),
+    };
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).collect();
+    let promises = rows.iter().filter(|row| !row.starts_with("| promised"));
+    let mut wrong = Vec::new();
+    for row in promises.clone() {
+        let cell = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap_or_default();
+        let tests: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        wrong.extend(tests.is_empty().then(|| format!("names no test: {row}")));
+        wrong.extend(
+            tests
+                .iter()
+                .filter(|test| !is_there(test))
+                .map(|test| format!("there is no test {test} that holds: {row}")),
+        );
+    }
+    assert!(promises.count() > 10 && wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_top_level_is_what_it_should_be() {
     let found: BTreeSet<String> = files().iter().filter_map(|f| Some(f.split('/').next()?.to_owned())).collect();
     let strange: Vec<&String> = found.iter().filter(|name| !TOP.contains(&name.as_str())).collect();
@@ -397,6 +494,18 @@ fn the_rules_see_what_they_forbid() {
     assert_eq!(own("use tokio::sync::watch;\nfn f() { tokio::spawn(g()); }"), ["2 tokio::spawn"]);
     assert_eq!(own("tokio::select! {\n    biased;\n}"), [""; 0]);
     assert_eq!(own("x = tokio::select! {\n    a = b => {}\n}"), ["1 a select! that is not biased"]);
+
+    // What has its place.
+    let strays = |file: &str, text: &str| {
+        misplaced(file, text).into_iter().map(|(line, name, _)| format!("{line} {name}")).collect::<Vec<_>>()
+    };
+    let text = "use std::process::{Command, Stdio};\nfn f() { Command::new(\"x\").stdout(Stdio::inherit()); }";
+    assert_eq!(strays("job/hook.rs", text), ["1 process::Command", "2 Command::new", "2 Stdio::inherit"]);
+    assert_eq!(strays("process/program.rs", text), [""; 0]);
+    assert_eq!(strays("job/hook.rs", &format!("#[cfg(test)]\nmod tests {{\n{text}\n}}")), [""; 0]);
+    assert_eq!(strays("job/restore/tests/limits.rs", text), [""; 0]);
+    assert_eq!(strays("cli/run.rs", "out.print(x); io::stderr(); println!(\"\");"), ["1 io::stderr", "1 println!"]);
+    assert_eq!(strays("cli/log.rs", "std::env::var_os(\"A\"); env!(\"B\"); env::variable(\"C\");"), ["1 env::var_os"]);
 }
 
 fn root() -> &'static Path {
@@ -494,6 +603,28 @@ fn hosts_own(text: &str) -> Vec<(usize, String)> {
             found.push((number + 1, "a select! that is not biased".to_owned()));
         }
     }
+    found
+}
+
+/// What a file names outside of its tests that has its place elsewhere.
+fn misplaced(file: &str, text: &str) -> Vec<(usize, String, &'static Place)> {
+    let tests = file.ends_with("/tests.rs") || file.contains("/tests/") || file.ends_with("/testing.rs");
+    if tests {
+        return Vec::new();
+    }
+    let code = text.split("#[cfg(test)]\nmod tests {").next().expect("a first part");
+    let mut named: Vec<(usize, String)> =
+        paths(code).into_iter().map(|(line, path)| (line, path[path.len().saturating_sub(2)..].join("::"))).collect();
+    let tokens = tokens(code);
+    let macros = tokens.windows(2).filter(|pair| is_name(&pair[0].1) && pair[1].1 == "!");
+    named.extend(macros.map(|pair| (pair[0].0, format!("{}!", pair[0].1))));
+    let mut found = Vec::new();
+    for (line, name) in named {
+        let places = PLACES.iter().filter(|place| place.names.contains(&name.as_str()));
+        let strange = places.filter(|place| !place.only.iter().any(|only| file.starts_with(only)));
+        found.extend(strange.map(|place| (line, name.clone(), place)));
+    }
+    found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     found
 }
 

@@ -45,13 +45,30 @@ fn systemd_understands_every_unit() {
 }
 
 #[test]
-fn the_service_is_shut_in() {
+fn the_services_are_shut_in_alike() {
     let dir = units();
-    let unit = dir.path().join("runner.service");
+    let (daemon, run) = (dir.path().join("runner.service"), dir.path().join("runner-backup@app.service"));
+    fs::copy(dir.path().join("runner-backup@.service"), &run).unwrap();
     // systemd's own scale, from 0 (nothing to reach) to 100 (everything).
-    let said = analyze(&["security", "--offline=yes", "--threshold=30", "--no-pager"], &[&unit]);
-    let overall = said.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
-    println!("{overall}");
+    let exposure = |unit: &Path| {
+        let said = analyze(&["security", "--offline=yes", "--threshold=30", "--no-pager"], &[unit]);
+        let overall = said.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
+        println!("{overall}");
+        overall.split(": ").nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(exposure(&daemon), exposure(&run));
+    let settings = |unit: &Path| {
+        let text = fs::read_to_string(unit).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned);
+        lines.collect::<Vec<_>>()
+    };
+    for unit in [&daemon, &run] {
+        // No image of a memory that has keys in it; a cgroup for each command, which the unit may not make read-only.
+        for line in ["LimitCORE=0", "Delegate=yes", "UMask=0077", "KillMode=mixed", "NoNewPrivileges=yes"] {
+            assert!(settings(unit).iter().any(|have| have == line), "{}: {line}", unit.display());
+        }
+        assert!(!settings(unit).iter().any(|line| line.starts_with("ProtectControlGroups")), "{}", unit.display());
+    }
     let open = analyze(
         &["security", "--offline=yes", "--threshold=100", "--no-pager"],
         &[&dir.path().join("runner-hook@.service")],
@@ -83,6 +100,22 @@ fn members_of_the_group_may_read_the_config_and_nobody_but_root_the_key() {
         fs::write(file, store.clone() + role).unwrap();
         fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
     }
+    // Whatever the example of the config calls a secret, with the modes that cp(1) gives.
+    let example = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/runner.toml")).unwrap();
+    let secrets: Vec<_> = example
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').split_once(" = \"/etc/runner/"))
+        .filter(|(key, _)| ["key_file", "passphrase_file", "password_file"].contains(key))
+        .map(|(_, path)| etc.join(path.trim_end_matches('"')))
+        .chain(["environment", "s3-credentials", "app.env"].map(|name| etc.join(name)))
+        .collect();
+    assert!(secrets.len() >= 8, "{secrets:?}");
+    fs::create_dir(etc.join("conf.d")).unwrap();
+    let fragment = etc.join("conf.d/10.toml");
+    for file in secrets.iter().filter(|file| **file != key).chain([&fragment]) {
+        fs::write(file, "").unwrap();
+        fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
+    }
     make(&["systemd-sysusers"], root, "runner.sysusers");
     make(&["systemd-tmpfiles", "--create"], root, "runner.tmpfiles");
 
@@ -91,7 +124,12 @@ fn members_of_the_group_may_read_the_config_and_nobody_but_root_the_key() {
         groups.lines().find_map(|line| line.strip_prefix("runner:x:")?.split(':').next()?.parse().ok()).unwrap();
     let has = |path: &Path| fs::metadata(path).map(|meta| (meta.mode() & 0o7777, meta.uid(), meta.gid())).unwrap();
     assert_eq!([&etc, &etc.join("conf.d")].map(|path| has(path)), [(0o750, 0, group); 2]);
-    assert_eq!(has(&key), (0o600, 0, 0), "whatever it was copied with");
+    for secret in &secrets {
+        assert_eq!(has(secret), (0o600, 0, 0), "{}: whatever it was copied with", secret.display());
+    }
+    for file in [&config, &fragment] {
+        assert_eq!(has(file), (0o640, 0, group), "{}: its URLs are the group's", file.display());
+    }
     assert!(!root.join("etc/passwd").exists(), "there is no user");
 
     // The program as somebody else: where it was built may be root's own place.
@@ -105,4 +143,32 @@ fn members_of_the_group_may_read_the_config_and_nobody_but_root_the_key() {
     };
     assert_eq!(asked(group), Some(0));
     assert_eq!(asked(NOBODY), Some(2), "the config is not everybody's");
+}
+
+/// What lets somebody of the same user look into a process's memory is the owner of its files in /proc: root's where it is not to be looked into.
+#[test]
+fn the_memory_of_the_program_is_roots() {
+    assert!(rustix::process::geteuid().is_root(), "it is started as another user: run these tests as root, as CI does");
+    const NOBODY: u32 = 65534;
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let (program, config, said) = (dir.path().join("runner"), dir.path().join("runner.toml"), dir.path().join("said"));
+    fs::copy(env!("CARGO_BIN_EXE_runner"), &program).unwrap();
+    fs::write(&said, "").unwrap();
+    fs::set_permissions(&said, Permissions::from_mode(0o666)).unwrap();
+    let script = format!("stat -c %u /proc/$PPID/mem /proc/self/mem > {}", said.display());
+    let text = format!(
+        "[store]\nurl = \"file:///nowhere\"\nencryption = \"none\"\n[role.app]\nsources = [\"/srv\"]\n\
+         eligible = {{ command = [\"sh\", \"-c\", \"{script}\"] }}\n"
+    );
+    fs::write(&config, text).unwrap();
+    let mut command = Command::new(&program);
+    command.arg("--config").arg(&config).args(["is-active", "app"]).current_dir("/").uid(NOBODY).gid(NOBODY);
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(
+        fs::read_to_string(&said).unwrap(),
+        format!("0\n{NOBODY}\n"),
+        "its own is root's, its children's their own"
+    );
 }

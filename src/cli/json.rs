@@ -31,6 +31,7 @@ use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, 
 use crate::journal::log::JournalError;
 use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::text;
 use crate::tree::write::MetaKind;
 
 /// The version of all documents. It grows when a field goes away or changes its meaning, not when one comes.
@@ -49,7 +50,7 @@ fn document(body: impl Serialize) -> String {
     let mut text = serde_json::to_string(&Document { schema: SCHEMA, body })
         .expect("reports have text keys and finite numbers, so they always serialise");
     text.push('\n');
-    text
+    text::json(&text).into_owned()
 }
 
 /// RFC 3339 in UTC.
@@ -355,14 +356,15 @@ impl<W: Write> ListWriter<W> {
             self.out.write_all(b",")?;
         }
         self.any = true;
-        serde_json::to_writer(&mut self.out, item).map_err(io::Error::from)
+        self.out.write_all(text::json(&item.to_string()).as_bytes())
     }
 
     /// Ends the list, adds the fields of the object `fields`, ends the document, gives the output back.
     pub fn finish(mut self, fields: &Value) -> io::Result<W> {
         self.out.write_all(b"]")?;
         for (name, value) in fields.as_object().into_iter().flatten() {
-            write!(self.out, ",{}:{value}", Value::from(name.as_str()))?;
+            let field = format!(",{}:{value}", Value::from(name.as_str()));
+            self.out.write_all(text::json(&field).as_bytes())?;
         }
         self.out.write_all(b"}\n")?;
         Ok(self.out)

@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Write};
 use serde_json::Value;
 
 use super::json::ListWriter;
+use crate::text;
 
 /// A buffered output that remembers whether its reader left: `runner ls app | head` is no error.
 pub struct Output {
@@ -30,9 +31,9 @@ impl Output {
         self.used
     }
 
-    /// Writes the end of what there is to say. That nobody reads it changes nothing about what was done.
+    /// Writes the end of what there is to say, safe to show. That nobody reads it changes nothing about what was done.
     pub fn print(&mut self, text: &str) -> io::Result<()> {
-        match self.write_all(text.as_bytes()).and_then(|()| self.flush()) {
+        match self.write_all(text::lines(text).as_bytes()).and_then(|()| self.flush()) {
             Err(_) if self.left => Ok(()),
             result => result,
         }
@@ -81,7 +82,7 @@ impl<'a> Listing<'a> {
     /// Writes one item in the form that is asked for.
     pub fn item(&mut self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> io::Result<()> {
         match self {
-            Self::Text(out) => out.write_all(text().as_bytes()),
+            Self::Text(out) => out.write_all(text::lines(&text()).as_bytes()),
             Self::Json(list) => list.item(&json()),
         }
     }
@@ -97,6 +98,8 @@ impl<'a> Listing<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use serde_json::json;
 
     use super::*;
@@ -132,6 +135,24 @@ mod tests {
         assert!(out.write_all(&vec![0; 1 << 20]).is_err(), "a long listing must end");
         let mut out = Output::new(Full);
         assert!(out.print("x").is_err() && !out.reader_left());
+    }
+
+    #[test]
+    fn what_is_printed_steers_nothing_and_content_is_what_it_is() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut out = Output::new(writer);
+        out.write_all(b"\x1b[0m\xff").unwrap();
+        out.print("a\u{1b}[31m\u{202e}\n").unwrap();
+        Listing::Text(&mut out).item(|| "b\u{9b}\n".to_owned(), || json!(null)).unwrap();
+        let mut list = Listing::open(&mut out, true, &json!({ "name": "\u{202e}" }), "entries").unwrap();
+        list.item(String::new, || json!("\u{2028}")).unwrap();
+        list.finish("", &json!({ "end": "\u{7f}" })).unwrap();
+        drop(out);
+        let mut said = Vec::new();
+        { reader }.read_to_end(&mut said).unwrap();
+        let document = r#"{"schema":1,"name":"\u202e","entries":["\u2028"],"end":"\u007f"}"#;
+        let shown = format!("a\\u{{1b}}[31m\\u{{202e}}\nb\\u{{9b}}\n{document}\n");
+        assert_eq!(said, [&b"\x1b[0m\xff"[..], shown.as_bytes()].concat());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! A thread of its own looks at the job's numbers, so that it goes on when every worker of the runtime is busy.
 
 use std::collections::VecDeque;
-use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -12,6 +11,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::terminal;
 use super::units::{bytes, counted, duration};
 use crate::env::Clock;
 use crate::job::progress::{Phase, Progress};
@@ -124,8 +124,7 @@ fn write(label: &str, progress: &Progress, clock: &dyn Clock, stopped: &mpsc::Re
     while tick(stopped, LINE_INTERVAL) {
         let now = look(progress);
         let rate = meter.rate(clock.boottime(), now.bytes_done);
-        // Nobody reads it: then nobody misses it.
-        let _ = writeln!(io::stderr(), "{label}: {}", line(&now, rate));
+        terminal::say(&format!("{label}: {}\n", line(&now, rate)));
     }
 }
 

@@ -24,6 +24,7 @@ pub mod whoami;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::ids::Digest;
+use crate::text;
 
 /// The width that texts are made for.
 const WIDTH: usize = 80;
@@ -101,16 +102,17 @@ fn table<const N: usize>(header: [&str; N], right: [bool; N], rows: impl IntoIte
     // Never by the terminal: the same output in a pipe, and a line stays a line for grep.
     table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
     table.set_header(header);
-    table.add_rows(rows);
+    // A row is a line, whatever stands in its cells.
+    table.add_rows(rows.into_iter().map(|row| row.map(|cell| text::line(&cell).into_owned())));
     for (i, (column, right)) in table.column_iter_mut().zip(right).enumerate() {
         column.set_padding((0, if i + 1 == N { 0 } else { 2 }));
         if right {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
     }
-    let mut text = table.trim_fmt();
-    text.push('\n');
-    text
+    let mut shown = table.trim_fmt();
+    shown.push('\n');
+    shown
 }
 
 #[cfg(test)]

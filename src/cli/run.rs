@@ -18,9 +18,9 @@ use super::output::{Listing, Output};
 use super::progress::{self, Display, Style};
 use super::render::audited::Audited;
 use super::render::{self, View};
-use super::{generate, json, log, open, settings, signal, wire};
+use super::{generate, json, log, open, settings, signal, terminal, wire};
 use crate::config::{RoleSettings, Settings, starter};
-use crate::env::Env;
+use crate::env::{self, Env};
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
 use crate::job::inside::Archive;
@@ -70,7 +70,7 @@ impl Context {
 
     /// Where a daemon on this node has its socket.
     pub fn runtime_dir(&self) -> PathBuf {
-        let variable = |name| std::env::var_os(name).map(PathBuf::from);
+        let variable = |name| env::variable(name).map(PathBuf::from);
         let root = rustix::process::geteuid().is_root();
         runtime_dir(self.state_dir.as_deref(), root, variable("XDG_RUNTIME_DIR"))
     }
@@ -122,13 +122,19 @@ impl Session {
 /// Runs the command and tells how the program ends.
 pub async fn run(cli: Cli) -> Exit {
     let globals = cli.globals;
-    let style = progress::style(globals.json, globals.quiet, rustix::termios::isatty(io::stderr()));
+    let style = progress::style(globals.json, globals.quiet, terminal::errors_are_seen());
     let bars = progress::bars(style);
     let long_running = matches!(cli.command, Command::Daemon(_));
     log::start(globals.verbose, globals.quiet, long_running, bars.clone());
     let cancel = Cancel::new();
-    let mut session =
-        Session { globals, env: Env::host(), cancel: cancel.clone(), style, bars, out: Output::new(io::stdout()) };
+    let mut session = Session {
+        globals,
+        env: Env::host(),
+        cancel: cancel.clone(),
+        style,
+        bars,
+        out: Output::new(terminal::output()),
+    };
     let end_max = if long_running { signal::DAEMON_END_MAX } else { signal::END_MAX };
     // A guarded command gets the signals itself.
     let watched = if matches!(cli.command, Command::Exec(_)) { Ok(()) } else { signal::watch(cancel.clone(), end_max) };
@@ -150,8 +156,7 @@ fn finish(session: &mut Session, result: Result<Exit, Error>) -> Exit {
         Err(error) => error,
     };
     let (exit, hint) = error::judge(error.as_ref());
-    // Where even standard error is closed, the exit code remains.
-    let _ = io::stderr().write_all(error::render(error.as_ref(), hint.as_deref()).as_bytes());
+    terminal::say(&error::render(error.as_ref(), hint.as_deref()));
     if session.globals.json && !session.out.is_used() {
         let _ = session.out.print(&json::error(error.as_ref(), exit, hint.as_deref()));
     }
@@ -294,7 +299,7 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
             _ if session.globals.json => {}
             // `runner backup > /dev/null` in a crontab must still say so.
             Outcome::Failed | Outcome::Fenced | Outcome::Unknown => {
-                let _ = io::stderr().write_all(text().as_bytes());
+                terminal::say(&text());
             }
             _ => session.out.print(&text())?,
         }
@@ -466,10 +471,11 @@ async fn watch(session: &mut Session, context: &Context, roles: &[&RoleSettings]
         }
         .into());
     }
-    let home = if rustix::termios::isatty(io::stdout()) { "\x1b[H\x1b[2J" } else { "\n" };
+    let home = if terminal::output_is_seen() { "\x1b[H\x1b[2J" } else { "\n" };
     loop {
         let report = until_cancelled(&context.cancel, wire::whoami(context, roles)).await?;
-        session.out.print(&format!("{home}{}", render::whoami::report(&report, &context.view())))?;
+        session.out.write_all(home.as_bytes())?;
+        session.out.print(&render::whoami::report(&report, &context.view()))?;
         until_cancelled(&context.cancel, async {
             tokio::time::sleep(WATCH_INTERVAL).await;
             Ok(())
@@ -517,7 +523,7 @@ async fn is_active(session: &mut Session, args: &verbs::IsActive) -> Exit {
         Ok(state) => exit::of_is_active(state),
         Err(error) => {
             let (exit, hint) = error::judge(error.as_ref());
-            let _ = io::stderr().write_all(error::render(error.as_ref(), hint.as_deref()).as_bytes());
+            terminal::say(&error::render(error.as_ref(), hint.as_deref()));
             if matches!(exit, Exit::Usage | Exit::Interrupted) { exit } else { Exit::Unknown }
         }
     }
@@ -530,7 +536,7 @@ async fn exec(session: &mut Session, args: &verbs::Exec) -> Result<Exit, Error> 
     let executed = wire::exec(&context, role, args).await?;
     if let Some(text) = render::executed::text(&args.role, &executed, &context.view()) {
         // Standard output is the command's.
-        let _ = io::stderr().write_all(text.as_bytes());
+        terminal::say(&text);
     }
     Ok(exit::of_exec(&executed, args.skip_exit))
 }

@@ -1,12 +1,13 @@
 //! SIGINT and SIGTERM: the first asks the job to stop, the second ends the process where it stands. Both are safe: what is
 //! not committed is garbage for the next prune, and nothing stays locked.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
+use super::terminal;
 use crate::job::cancel::Cancel;
 
 /// How long a command may take to end. Everything in them ends sooner; a thread that waits for a server that hangs does
@@ -33,7 +34,7 @@ pub fn watch(cancel: Cancel, end_max: Duration) -> io::Result<()> {
                 std::process::exit(Exit::Interrupted.code().into());
             }
             cancel.cancel();
-            let _ = writeln!(io::stderr(), "stopping; once more to stop at once");
+            terminal::say("stopping; once more to stop at once\n");
             // A thread of its own: whatever hangs, it does not.
             std::thread::spawn(move || end_at_last(end_max));
         }
@@ -44,9 +45,6 @@ pub fn watch(cancel: Cancel, end_max: Duration) -> io::Result<()> {
 fn end_at_last(end_max: Duration) {
     std::thread::sleep(end_max);
     let seconds = end_max.as_secs();
-    let _ = writeln!(
-        io::stderr(),
-        "error: what was told to stop did not within {seconds} s: the process ends as it stands"
-    );
+    terminal::say(&format!("error: what was told to stop did not within {seconds} s: the process ends as it stands\n"));
     std::process::exit(Exit::Interrupted.code().into());
 }

@@ -19,6 +19,7 @@ use crate::notice::event::{Notice, Words};
 use crate::role::duty::Stand;
 use crate::role::probe::Evidence;
 use crate::role::slot::Slot;
+use crate::text;
 
 /// Speaks in the time zone of the config that the daemon was started with.
 #[derive(Debug)]
@@ -40,7 +41,8 @@ pub(super) struct Sentences(pub(super) TimeZone);
 
 impl Words for Sentences {
     fn text(&self, notice: &Notice) -> String {
-        render::notice::text(notice, &self.0)
+        // Sent on to terminals and mails as it is.
+        text::line(&render::notice::text(notice, &self.0)).into_owned()
     }
 }
 

@@ -13,8 +13,8 @@ use super::document::Table;
 use super::error::{ConfigError, Place, Problem};
 use super::section::{At, Section, accept};
 use super::{
-    Dump, Fallback, Hooks, Host, JournalPlace, Keep, KeySource, Lease, LeaseUnreachable, NotifySettings, RoleSettings,
-    Schedule, Settings, StoreSettings, StoreUrl, TakeoverTrust, raw, value,
+    Dump, Environment, Fallback, Hooks, Host, HttpUrl, JournalPlace, Keep, KeySource, Lease, LeaseUnreachable,
+    NotifySettings, RoleSettings, Schedule, Settings, StoreSettings, StoreUrl, TakeoverTrust, raw, value,
 };
 use crate::ids::RoleName;
 
@@ -40,7 +40,7 @@ const CREDENTIAL: &str = "credential:";
 /// Everything that is wrong, in the order of files and lines.
 pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Result<Settings, ConfigError> {
     let found = raw::validate(document);
-    let mut check = Check { host, problems: found.problems };
+    let mut check = Check { host, problems: found.problems, warnings: found.warnings };
     let whole = files.first().map_or_else(Place::nowhere, Place::file);
     let root = Section::new(document, "", &whole);
 
@@ -80,12 +80,12 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
         }
     }
 
-    let mut problems = check.problems;
+    let Check { mut problems, warnings, .. } = check;
     match store {
         Some(store) if problems.is_empty() => {
             let timezone = timezone.unwrap_or(jiff::tz::TimeZone::UTC);
             let etcd = etcd.flatten();
-            let (hash, warnings) = (String::new(), found.warnings);
+            let hash = String::new();
             let journal_at = journal_at.unwrap_or_else(Place::nowhere);
             Ok(Settings { files, modified: None, hash, timezone, store, journal_at, etcd, notify, roles, warnings }
                 .hashed())
@@ -105,6 +105,7 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
 struct Check<'a> {
     host: &'a Host,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 impl Check<'_> {
@@ -141,6 +142,9 @@ impl Check<'_> {
             self.problems.push(
                 at.problem(format!("{:?} is not a URL", at.value)).hint(format!("write \"https://{}\"", at.value)),
             );
+        }
+        if let Some(at) = section.text("endpoint") {
+            self.warn_of_plain(&at, at.value, "reads names and sizes of objects, and may answer in the store's place");
         }
         if let Some(at) = section.text("sse_kms_key_id")
             && sse.as_deref() != Some("aws:kms")
@@ -180,6 +184,20 @@ impl Check<'_> {
             limit_upload: section.size("limit_upload"),
             journal: journal?,
         })
+    }
+
+    /// Warns of a server that is asked over the network without TLS, and says what whoever stands in between can do.
+    fn warn_of_plain<T>(&mut self, at: &At<T>, url: &str, danger: &str) {
+        let Ok(url) = url.parse::<HttpUrl>() else { return };
+        if !url.secure && !url.is_loopback() {
+            self.warnings.push(
+                at.problem(format!(
+                    "{} is asked without encryption: whoever stands on the way {danger}",
+                    url.authority()
+                ))
+                .hint("write https://"),
+            );
+        }
     }
 
     /// The key source that this table names; at most one may stand there.
@@ -320,6 +338,7 @@ impl Check<'_> {
                 .map_or(defaults.max_unused, |n| u8::try_from(n).unwrap_or(100).min(100)),
             prune_grace: section.duration("prune_grace").map_or(defaults.prune_grace, |at| at.value),
             hooks: hooks(section),
+            environment: section.environment(),
             ..defaults
         })
     }
@@ -460,6 +479,7 @@ impl Check<'_> {
     }
 
     fn dumps(&mut self, section: &Section<'_>) -> BTreeMap<String, Dump> {
+        let of_role = section.environment();
         let mut dumps = BTreeMap::new();
         for (name, dump) in section.section("dumps").map(|s| s.sections()).unwrap_or_default() {
             // 255 is where file systems end a name.
@@ -476,10 +496,19 @@ impl Check<'_> {
             }
             let Some(command) = dump.strings("command") else { continue };
             let timeout = dump.duration("timeout").map_or(DUMP_TIMEOUT, |at| at.value);
-            dumps.insert(name.to_owned(), Dump { command, user: dump.owned("user"), timeout });
+            let environment = both(&of_role, dump.environment());
+            dumps.insert(name.to_owned(), Dump { command, user: dump.owned("user"), environment, timeout });
         }
         dumps
     }
+}
+
+/// What a dump finds of its role, and what it has of its own, which wins.
+fn both(role: &Environment, own: Environment) -> Environment {
+    let set = role.set.iter().map(|(name, value)| (name.clone(), value.clone())).chain(own.set).collect();
+    let mut pass = role.pass.clone();
+    pass.extend(own.pass.into_iter().filter(|name| !role.pass.contains(name)));
+    Environment { set, pass }
 }
 
 fn hooks(section: &Section<'_>) -> Hooks {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::document::{self, Table};
 use super::error::{ConfigError, Place, Problem};
 use super::{Host, Settings, check, raw};
+use crate::env;
 
 /// Where the config is when nothing else is said.
 const DEFAULT: &str = "/etc/runner/runner.toml";
@@ -20,7 +21,7 @@ const FILE_MAX: u64 = 16 << 20;
 impl Host {
     /// The environment of this process.
     pub fn of_process() -> Self {
-        let path = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let path = |name| env::variable(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         Self { runner_config: path("RUNNER_CONFIG"), credentials_directory: path("CREDENTIALS_DIRECTORY") }
     }
 }

@@ -32,6 +32,10 @@ enum Form {
     Table(&'static [Key]),
     /// A table of tables with these keys, by free names.
     Named(&'static [Key]),
+    /// Texts by the names of variables.
+    Variables,
+    /// Names of variables.
+    VariableNames,
     /// How many of something.
     Count,
     /// The status of an HTTP answer, or a list of them.
@@ -54,6 +58,10 @@ use Support::{Inert, Ready};
 const fn key(name: &'static str, form: Form, support: Support) -> Key {
     Key { name, form, support }
 }
+
+/// What commands are told of their run: see [`crate::config`]'s example and docs/ELECTION.md.
+const TOLD: [&str; 6] =
+    ["RUNNER_NODE", "RUNNER_ROLE", "RUNNER_TERM", "RUNNER_SLOT", "RUNNER_OUTCOME", "RUNNER_DEADLINE"];
 
 /// The deepest nesting of `all`, `any` and `not`: more is a mistake, and the recursion needs an end.
 const PROBE_DEPTH_MAX: usize = 16;
@@ -128,6 +136,8 @@ static ROLE: &[Key] = &[
     key("on_takeover", Form::Command, Ready),
     key("on_lost", Form::Command, Ready),
     key("hook_timeout", Form::Span, Ready),
+    key("environment", Form::Variables, Ready),
+    key("pass_environment", Form::VariableNames, Ready),
     key("dumps", Form::Named(DUMP), Ready),
 ];
 
@@ -141,11 +151,18 @@ static KEEP: &[Key] = &[
     key("within", Form::Span, Ready),
 ];
 
-static DUMP: &[Key] =
-    &[key("command", Form::Command, Ready), key("user", Form::Text, Ready), key("timeout", Form::Span, Ready)];
+static DUMP: &[Key] = &[
+    key("command", Form::Command, Ready),
+    key("user", Form::Text, Ready),
+    key("environment", Form::Variables, Ready),
+    key("pass_environment", Form::VariableNames, Ready),
+    key("timeout", Form::Span, Ready),
+];
 
 static NOTIFY: &[Key] = &[
     key("command", Form::Command, Ready),
+    key("environment", Form::Variables, Ready),
+    key("pass_environment", Form::VariableNames, Ready),
     key("webhook", Form::Text, Ready),
     key("healthchecks", Form::Text, Ready),
     key("timeout", Form::Span, Ready),
@@ -288,6 +305,30 @@ impl Findings {
                     );
                 }
             }
+            (Form::Variables, Value::Table(table)) => {
+                for entry in &table.entries {
+                    let name = dotted(name, &entry.key);
+                    self.variable_name(&entry.key, &Problem::new(&entry.place, name.clone(), ""));
+                    match &entry.node.value {
+                        Value::Text(text) if !text.contains('\0') => {}
+                        Value::Text(_) => self.problem(
+                            Problem::new(&entry.place, name, "a variable cannot contain NUL").hint("remove it"),
+                        ),
+                        other => self.problem(
+                            Problem::new(&entry.place, name, format!("expected a text, found {}", other.kind()))
+                                .hint("put it in quotes: \"…\""),
+                        ),
+                    }
+                }
+            }
+            (Form::VariableNames, Value::List(list)) => {
+                self.texts(list, name);
+                for node in list {
+                    if let Value::Text(text) = &node.value {
+                        self.variable_name(text, &Problem::new(&node.place, name, ""));
+                    }
+                }
+            }
             (Form::Table(keys), Value::Table(table)) => self.table(table, name, keys),
             (Form::Named(keys), Value::Table(table)) => {
                 for entry in &table.entries {
@@ -309,6 +350,19 @@ impl Findings {
                 );
             }
         }
+    }
+
+    /// What a shell can name, and not what runs tell their commands themselves.
+    fn variable_name(&mut self, variable: &str, at: &Problem) {
+        let sound = !variable.is_empty()
+            && !variable.starts_with(|c: char| c.is_ascii_digit())
+            && variable.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let (what, hint) = match variable {
+            _ if !sound => (format!("{variable:?} is not the name of a variable"), "write it like \"PGHOST\""),
+            told if TOLD.contains(&told) => (format!("{told} is what each run sets itself"), "remove it"),
+            _ => return,
+        };
+        self.problem(Problem { what, ..at.clone() }.hint(hint));
     }
 
     fn status(&mut self, node: &Node, name: &str) {
@@ -411,6 +465,8 @@ impl Form {
             Form::Duration | Form::Span => ("a duration", r#"write it like "30s", "5m" or "1h30m""#),
             Form::Size => ("a size", r#"write it like "20MiB""#),
             Form::Texts => ("a list of texts", r#"write it like ["one", "two"]"#),
+            Form::Variables => ("variables", r#"write it like { PGHOST = "/run/postgresql" }"#),
+            Form::VariableNames => ("a list of names", r#"write it like ["AWS_PROFILE"]"#),
             Form::Command => ("program and arguments", r#"write it like ["/usr/local/bin/tell", "--now"]"#),
             Form::Table(_) => {
                 ("a table", "write its keys below a line with its name in brackets, or as { key = value }")

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use super::value::{format_duration, format_size};
 use super::{
-    EtcdSettings, Fallback, HttpUrl, JournalPlace, Keep, KeySource, Lease, LeaseUnreachable, NotifySettings, Probe,
-    RoleSettings, Schedule, Settings, StoreSettings, TakeoverTrust,
+    Environment, EtcdSettings, Fallback, HttpUrl, JournalPlace, Keep, KeySource, Lease, LeaseUnreachable,
+    NotifySettings, Probe, RoleSettings, Schedule, Settings, StoreSettings, TakeoverTrust,
 };
 
 /// A text as TOML writes it.
@@ -50,6 +50,18 @@ impl Lines {
             KeySource::None => self.set("encryption", "\"none\""),
         }
     }
+
+    /// What a variable holds may be a password.
+    fn environment(&mut self, environment: &Environment, secrets: Secrets) {
+        if !environment.set.is_empty() {
+            let shown = |value: &String| if secrets == Secrets::Told { quote(value) } else { quote("…") };
+            let variables = environment.set.iter().map(|(name, value)| format!("{name} = {}", shown(value)));
+            self.set("environment", &format!("{{ {} }}", variables.collect::<Vec<_>>().join(", ")));
+        }
+        if !environment.pass.is_empty() {
+            self.set("pass_environment", &list(&environment.pass, |name| quote(name)));
+        }
+    }
 }
 
 /// Whether what must not be shown is told.
@@ -70,7 +82,7 @@ pub(super) fn render(settings: &Settings, secrets: Secrets) -> String {
         notify(&mut out, &settings.notify, secrets);
     }
     for role in settings.roles.values() {
-        self::role(&mut out, role, &settings.store);
+        self::role(&mut out, role, &settings.store, secrets);
     }
     out.0
 }
@@ -121,12 +133,13 @@ fn notify(out: &mut Lines, notify: &NotifySettings, secrets: Secrets) {
     if let Some(command) = &notify.command {
         out.set("command", &list(command, |p| quote(p)));
     }
+    out.environment(&notify.environment, secrets);
     out.text("webhook", notify.webhook.as_ref().map(url).as_deref());
     out.text("healthchecks", notify.healthchecks.as_ref().map(url).as_deref());
     out.text("timeout", Some(&format_duration(notify.timeout)));
 }
 
-fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {
+fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings, secrets: Secrets) {
     let header = super::document::dotted("role", role.name.as_str());
     out.header(&header);
     if role.key != store.key {
@@ -195,10 +208,12 @@ fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings) {
     if !hooks.is_empty() {
         out.text("hook_timeout", Some(&format_duration(hooks.timeout)));
     }
+    out.environment(&role.environment, secrets);
     for (name, dump) in &role.dumps {
         out.header(&format!("{header}.dumps.{}", quote(name)));
         out.set("command", &list(&dump.command, |p| quote(p)));
         out.text("user", dump.user.as_deref());
+        out.environment(&dump.environment, secrets);
         out.text("timeout", Some(&format_duration(dump.timeout)));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Environment;
 use super::document::{Node, Table, Value, dotted};
 use super::error::{Place, Problem};
 use super::value::{self, ValueError};
@@ -95,6 +96,19 @@ impl<'a> Section<'a> {
 
     pub(super) fn strings(&self, key: &str) -> Option<Vec<String>> {
         self.texts(key).map(|list| list.value.iter().map(|at| at.value.to_owned()).collect())
+    }
+
+    /// What `environment` and `pass_environment` say.
+    pub(super) fn environment(&self) -> Environment {
+        let variables = |table: &'a Table| {
+            let text = |node: &Node| if let Value::Text(text) = &node.value { Some(text.clone()) } else { None };
+            table.entries.iter().filter_map(|entry| Some((entry.key.clone(), text(&entry.node)?))).collect()
+        };
+        let set = self.read("environment", |v| if let Value::Table(table) = v { Some(variables(table)) } else { None });
+        Environment {
+            set: set.map(|at| at.value).unwrap_or_default(),
+            pass: self.strings("pass_environment").unwrap_or_default(),
+        }
     }
 
     /// HTTP statuses, one or a list of them, sorted.

@@ -1,7 +1,7 @@
 //! The URL of an `http` probe or of somebody who is told, taken apart once, so that asking it cannot fail for how it is written.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::value::{ValueError, refuse};
@@ -20,6 +20,12 @@ pub struct HttpUrl {
 }
 
 impl HttpUrl {
+    /// Whether it is on this host by its name.
+    pub fn is_loopback(&self) -> bool {
+        let named = self.host == "localhost" || self.host.ends_with(".localhost");
+        named || self.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    }
+
     /// What the server is called in a request: `host`, or `host:port` where the port is not the scheme's.
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };

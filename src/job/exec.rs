@@ -188,7 +188,7 @@ async fn run(
             cause = watch(runner, role, &session) => cause,
         }
     };
-    let (ended, cause) = child::run(&request.command, &variables, grace, stop).await?;
+    let (ended, cause) = child::run(&request.command, &role.environment, &variables, grace, stop).await?;
     if request.scheduled {
         let duration = runner.env.clock.boottime().saturating_sub(started);
         let body = EndBody { exit: ended.code(), stopped: cause.is_some(), duration_ms: duration.as_millis() as u64 };
@@ -215,7 +215,7 @@ fn variables(
 ) -> Vec<(&'static str, String)> {
     let now = runner.env.clock.moment();
     let until = deadline.until().and_then(|until| now.wall.checked_add(until.saturating_sub(now.boot)).ok());
-    let mut variables = runner.context(&role.name, Some(term), slot).variables();
+    let mut variables = runner.context(role, Some(term), slot).variables();
     // As it stands at the start; it moves on while the lease is renewed.
     variables.extend(until.map(|until| ("RUNNER_DEADLINE", until.to_string())));
     variables

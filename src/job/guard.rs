@@ -661,7 +661,7 @@ pub fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
 /// What the probes say of `role` here; `None` for a role without any.
 pub async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Timestamp>) -> Option<Assessment> {
     let fallback = role.fallback.as_ref().map(|fallback| &fallback.probe);
-    let (context, senses) = (runner.context(&role.name, None, slot), runner.surroundings.senses.as_ref());
+    let (context, senses) = (runner.context(role, None, slot), runner.surroundings.senses.as_ref());
     Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &runner.env).await)
 }
 

@@ -7,7 +7,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +14,6 @@ use jiff::Timestamp;
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::Command;
-use tokio::task::JoinHandle;
 
 use crate::config::RoleSettings;
 use crate::env::Held;
@@ -30,16 +26,12 @@ use crate::job::progress::Progress;
 use crate::job::runner::Runner;
 use crate::job::stall::{Activity, look_interval};
 use crate::journal::log::AppendError;
-use crate::process::{self, Ended, Group};
+use crate::process::{self, Ended, Program, log_lines};
 use crate::role::permit::{Deadline, margin};
 
 /// How long a hook may go on when its process is to end: an `after` and an `on_lost` one after the other fit into what a service
 /// manager waits.
 pub const ENDING_MAX: Duration = Duration::from_secs(30);
-
-/// The most lines of one stream of a hook that are logged, and the most of one line, in bytes.
-const LINES_MAX: usize = 1000;
-const LINE_MAX: usize = 1000;
 
 /// How long output is waited for after the hook ended: a child that it left behind may keep the pipe open.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -230,22 +222,16 @@ impl<'a> Hooks<'a> {
         stop: impl Future<Output = ()>,
     ) -> Result<(), HookError> {
         let start = |error| HookError::Start { hook, error };
-        let [program, arguments @ ..] = command else {
-            return Err(start(io::Error::new(io::ErrorKind::InvalidInput, "names no program")));
-        };
         let grace = margin(self.role.bucket_lease_ttl) / 2;
-        let mut command = Command::new(program);
-        command.args(arguments).envs(variables.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut group = Group::spawn(&mut command)
-            .map_err(|error| start(io::Error::new(error.kind(), format!("{program}: {error}"))))?;
+        let program = Program::configured(command, &self.role.environment, variables, None).map_err(start)?;
+        let mut group = program.piped(false).start().map_err(start)?;
         let ((_, out, err), id) = (group.pipes(), group.id());
         let label = format!("role {}, {hook}", self.role.name);
         let progress = &self.runner.progress;
         progress.begin(Activity::Hook(hook));
         let streams = [
-            out.map(|out| log(out, label.clone(), Arc::clone(progress))),
-            err.map(|err| log(err, label, Arc::clone(progress))),
+            out.map(|out| log_lines(out, label.clone(), stepping(progress))),
+            err.map(|err| log_lines(err, label, stepping(progress))),
         ];
         let ended = tokio::select! {
             ended = group.wait() => match ended.map_err(start)? {
@@ -271,7 +257,7 @@ impl<'a> Hooks<'a> {
     }
 
     fn variables(self, term: Term, slot: Option<Timestamp>) -> Vec<(&'static str, String)> {
-        self.runner.context(&self.role.name, Some(term), slot).variables()
+        self.runner.context(self.role, Some(term), slot).variables()
     }
 
     fn dir(self) -> PathBuf {
@@ -376,35 +362,8 @@ async fn burns(group: Option<Pid>, stall_timeout: Duration, progress: &Progress)
     }
 }
 
-/// Logs a stream line by line. What is too much is read all the same, so that the command never blocks on a full pipe.
-fn log(mut stream: impl AsyncRead + Unpin + Send + 'static, label: String, progress: Arc<Progress>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let (mut line, mut lines, mut buffer) = (Vec::new(), 0, [0; 4096]);
-        let mut flush = |line: &mut Vec<u8>| {
-            lines += 1;
-            match lines {
-                ..=LINES_MAX => tracing::info!("{label}: {}", shown(line)),
-                _ if lines == LINES_MAX + 1 => tracing::info!("{label}: more lines follow, which are not logged"),
-                _ => {}
-            }
-            line.clear();
-        };
-        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            progress.step();
-            for byte in &buffer[..count] {
-                match byte {
-                    b'\n' => flush(&mut line),
-                    byte if line.len() < LINE_MAX => line.push(*byte),
-                    _ => {}
-                }
-            }
-        }
-        if !line.is_empty() {
-            flush(&mut line);
-        }
-    })
-}
-
-fn shown(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect()
+/// What a hook writes is progress.
+fn stepping(progress: &Arc<Progress>) -> impl Fn() + Send + 'static {
+    let progress = Arc::clone(progress);
+    move || progress.step()
 }

@@ -84,10 +84,9 @@ impl Failure {
 /// An error's text in one line of bounded length, without anything that a terminal would take for a command, and without the
 /// advice: that is for whoever started the run.
 fn bounded(error: &str) -> String {
-    let text = error.split(". To do: ").next().unwrap_or_default();
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut out: String =
-        words.chars().take(ERROR_MAX).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    let error = error.split(". To do: ").next().unwrap_or_default();
+    let words = error.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut out = text::line(&words.chars().take(ERROR_MAX).collect::<String>()).into_owned();
     if words.chars().nth(ERROR_MAX).is_some() {
         out.push('…');
     }

@@ -21,6 +21,7 @@ use crate::job::runner::Runner;
 use crate::repo::{line, names};
 use crate::role::twin;
 use crate::store::{SizeLimit, Store, StoreError};
+use crate::text;
 
 /// For so long a node that is there says nothing new.
 pub const INTERVAL: SignedDuration = SignedDuration::from_hours(1);
@@ -179,7 +180,7 @@ pub(crate) async fn peers(
     let read = |object: crate::store::ObjectMeta| async move {
         match store.get(&object.key, SizeLimit::LIVE).await {
             Ok(bytes) => Ok(read(&bytes).map(|presence| PeerSeen {
-                node: presence.node,
+                node: shown(presence.node),
                 seen: object.modified,
                 lease: presence.lease.as_deref().and_then(lease_of),
                 failure: presence.failure,
@@ -192,6 +193,12 @@ pub(crate) async fn peers(
     let mut peers: Vec<PeerSeen> = found.into_iter().flatten().collect();
     peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
     Ok(peers)
+}
+
+/// What a node says of itself, in lines that it cannot end.
+fn shown(node: PeerInfo) -> PeerInfo {
+    let line = |text: &str| text::line(text).into_owned();
+    PeerInfo { name: line(&node.name), version: line(&node.version), config_hash: line(&node.config_hash), ..node }
 }
 
 /// A lease in the config's word.

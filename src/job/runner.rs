@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::config::RoleSettings;
 use crate::env::Env;
-use crate::ids::{InstanceId, RoleName, Term};
+use crate::ids::{InstanceId, Term};
 use crate::job::backup::Content;
 use crate::job::cancel::Cancel;
 use crate::job::lease::Sessions;
@@ -58,7 +59,8 @@ impl Default for Surroundings {
 
 impl Runner {
     /// What every command that it starts for a role gets to know, as far as it is known.
-    pub fn context(&self, role: &RoleName, term: Option<Term>, slot: Option<Timestamp>) -> Context {
-        Context { node: self.node.name.clone(), role: role.clone(), term, slot }
+    pub fn context(&self, role: &RoleSettings, term: Option<Term>, slot: Option<Timestamp>) -> Context {
+        let (node, environment) = (self.node.name.clone(), role.environment.clone());
+        Context { node, role: role.name.clone(), term, slot, environment }
     }
 }

@@ -130,7 +130,8 @@ async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Du
     if let Some(patience) = patience {
         [Some(&mut probe), fallback.as_mut()].into_iter().flatten().for_each(|probe| shorten(probe, patience));
     }
-    let context = probe::Context { node: label.to_owned(), role: role.name.clone(), term: None, slot: None };
+    let (name, environment) = (role.name.clone(), role.environment.clone());
+    let context = probe::Context { node: label.to_owned(), role: name, term: None, slot: None, environment };
     let asked = probe::assess(&probe, fallback.as_ref(), &context, &HostSenses, env);
     let Some(patience) = patience else { return Some(asked.await) };
     // Only so many commands run at once: with more of them the last may start when the time is up.

@@ -2,28 +2,38 @@
 //! it when the time is up.
 
 use std::io;
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 
-use crate::process::{Ended, Group};
+use crate::config::Environment;
+use crate::process::{Ended, Program, log_lines};
 
 /// How long a command that was told to end is given.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Runs the command. Exit code 0 is taken for heard. What it writes to standard error is seen where this program's own is.
+/// How long output is waited for after the command ended: a child that it left behind may keep the pipe open.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// Runs the command. Exit code 0 is taken for heard. What it writes is in the log.
 ///
 /// # Errors
 /// Why it was not heard.
-pub(super) async fn send(command: &[String], document: &str, timeout: Duration) -> Result<(), String> {
-    let [program, arguments @ ..] = command else { return Err("names no program".to_owned()) };
+pub(super) async fn send(
+    command: &[String],
+    environment: &Environment,
+    document: &str,
+    timeout: Duration,
+) -> Result<(), String> {
+    let program = command.first().map(String::as_str).unwrap_or_default();
     let named = |error: io::Error| format!("{program}: {error}");
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut group = Group::spawn(&mut command).map_err(named)?;
-    let (input, ..) = group.pipes();
+    let start = Program::configured(command, environment, &[], None).and_then(|program| program.piped(true).start());
+    let mut group = start.map_err(|error| error.to_string())?;
+    let (input, out, err) = group.pipes();
+    let streams = [
+        out.map(|out| log_lines(out, program.to_owned(), || {})),
+        err.map(|err| log_lines(err, program.to_owned(), || {})),
+    ];
     let work = async {
         if let Some(mut input) = input {
             // Who does not read it may be content all the same: the exit code tells.
@@ -31,7 +41,8 @@ pub(super) async fn send(command: &[String], document: &str, timeout: Duration) 
         }
         group.wait().await
     };
-    match tokio::time::timeout(timeout, work).await {
+    let ended = tokio::time::timeout(timeout, work).await;
+    let told = match ended {
         Ok(Ok(Ended::Exit(0))) => Ok(()),
         Ok(Ok(Ended::Exit(code))) => Err(format!("{program}: exit code {code}")),
         Ok(Ok(Ended::Signal(signal))) => Err(format!("{program}: ended by signal {signal}")),
@@ -40,7 +51,13 @@ pub(super) async fn send(command: &[String], document: &str, timeout: Duration) 
             group.end(GRACE).await.map_err(named)?;
             Err(format!("{program}: killed after {}", humantime::format_duration(timeout)))
         }
+    };
+    for mut stream in streams.into_iter().flatten() {
+        // What came so far is logged.
+        let _ = tokio::time::timeout(DRAIN, &mut stream).await;
+        stream.abort();
     }
+    told
 }
 
 #[cfg(test)]
@@ -49,6 +66,10 @@ mod tests {
 
     fn sh(script: &str) -> Vec<String> {
         ["/bin/sh", "-c", script].map(str::to_owned).to_vec()
+    }
+
+    async fn send(command: &[String], document: &str, timeout: Duration) -> Result<(), String> {
+        super::send(command, &Environment::default(), document, timeout).await
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use super::book::Book;
 use super::event::{Notice, Words};
 use super::ledger::{CLAIM, Ledger, Letter, pause};
 use super::{command, webhook};
-use crate::config::{HttpUrl, NotifySettings};
+use crate::config::{Environment, HttpUrl, NotifySettings};
 use crate::env::Env;
 use crate::ids::RoleName;
 
@@ -42,7 +42,7 @@ pub enum Ping {
 /// One way of telling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Way {
-    Command(Vec<String>),
+    Command(Vec<String>, Environment),
     Webhook(HttpUrl),
     Healthchecks(HttpUrl),
 }
@@ -91,7 +91,7 @@ impl Teller {
     /// From now on whom these settings name. What is on its way goes on.
     pub fn configure(&self, settings: &NotifySettings) {
         let ways = [
-            settings.command.clone().map(Way::Command),
+            settings.command.clone().map(|command| Way::Command(command, settings.environment.clone())),
             settings.webhook.clone().map(Way::Webhook),
             settings.healthchecks.clone().map(Way::Healthchecks),
         ];
@@ -185,7 +185,7 @@ const PINGED: &str = "healthchecks";
 impl Way {
     fn name(&self) -> &'static str {
         match self {
-            Way::Command(_) => "command",
+            Way::Command(..) => "command",
             Way::Webhook(_) => "webhook",
             Way::Healthchecks(_) => PINGED,
         }
@@ -193,7 +193,9 @@ impl Way {
 
     async fn send(&self, item: &Item, timeout: Duration) -> Result<(), String> {
         match (self, item) {
-            (Way::Command(command), Item::Letter(letter)) => command::send(command, &letter.document, timeout).await,
+            (Way::Command(command, environment), Item::Letter(letter)) => {
+                command::send(command, environment, &letter.document, timeout).await
+            }
             (Way::Webhook(url), Item::Letter(letter)) => {
                 webhook::send(url, Some((&letter.document, "application/json")), timeout).await
             }

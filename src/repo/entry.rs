@@ -4,12 +4,12 @@
 //! node gives the same bytes. What a node remembers for itself stands in its cache.
 
 use std::cmp::Ordering;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::ChunkId;
+use crate::text;
 
 /// A path below `/`, without the leading slash: components separated by `/`, any byte in a name but `/` and NUL. The
 /// root itself is the empty path.
@@ -72,20 +72,7 @@ impl TreePath {
 
     /// As a person reads it: absolute, with what is not UTF-8 or not printable escaped (`\xNN`, `\n`).
     pub fn display(&self) -> String {
-        let mut text = String::from("/");
-        for part in self.0.utf8_chunks() {
-            for c in part.valid().chars() {
-                if c.is_control() || c == '\\' {
-                    text.extend(c.escape_default());
-                } else {
-                    text.push(c);
-                }
-            }
-            for byte in part.invalid() {
-                let _ = write!(text, "\\x{byte:02x}");
-            }
-        }
-        text
+        format!("/{}", text::exact(&self.0))
     }
 }
 

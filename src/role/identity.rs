@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::env::Env;
+use crate::env::{self, Env};
 use crate::file::{self, Lock};
 use crate::ids::{InstanceId, NodeId};
 
@@ -173,7 +173,7 @@ pub fn state_dir(
 /// # Errors
 /// There is no place.
 pub fn find_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError> {
-    let env = |name| std::env::var_os(name).map(PathBuf::from);
+    let env = |name| env::variable(name).map(PathBuf::from);
     let root = nix::unistd::geteuid().is_root();
     state_dir(explicit, root, env("XDG_STATE_HOME").as_deref(), env("HOME").as_deref())
 }

@@ -19,7 +19,7 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 
 use self::vip::events::Hints;
-use crate::config::{HttpUrl, Probe};
+use crate::config::{Environment, HttpUrl, Probe};
 use crate::env::Env;
 use crate::ids::{RoleName, Term};
 
@@ -268,6 +268,8 @@ pub struct Context {
     pub term: Option<Term>,
     /// `RUNNER_SLOT`, where there is one.
     pub slot: Option<Timestamp>,
+    /// What the config gives the role's commands.
+    pub environment: Environment,
 }
 
 impl Context {
@@ -465,7 +467,13 @@ mod tests {
             timeout: Duration::from_secs(30),
         };
         let probe = Probe::Any(vec![run("exit 0"), run("echo broken >&2; exit 7"), leaf()]);
-        let context = Context { node: "east".into(), role: "app".parse().unwrap(), term: None, slot: None };
+        let context = Context {
+            node: "east".into(),
+            role: "app".parse().unwrap(),
+            term: None,
+            slot: None,
+            environment: Environment::default(),
+        };
         let before = env.clock.boottime();
         let assessment = assess(&probe, Some(&Probe::Not(Box::new(leaf()))), &context, &HostSenses, &env).await;
         assert_eq!(assessment.answer, Yes);

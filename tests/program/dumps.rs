@@ -88,6 +88,43 @@ fn a_program_that_is_not_there_or_a_user_that_is_not_there_commits_nothing() {
 }
 
 #[test]
+fn a_dump_has_the_surroundings_of_its_user_and_nothing_of_the_callers() {
+    let site = site("", ", user = \"nobody\", environment = { MINE = \"yes\" }, pass_environment = [\"PASSED\"]");
+    say(&site, "env | sort; pwd; ls /proc/self/fd | wc -l; grep SigIgn /proc/self/status");
+    fs::set_permissions(site.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let lock = fs::File::create(site.path("lock")).unwrap();
+    let mut command = site.node("east").command(["backup", "app"]);
+    command.env("AWS_SECRET_ACCESS_KEY", "TOPSECRET").env("PASSED", "on").env("LC_TIME", "C").env("HOME", "/root");
+    // Through a shell that leaves a descriptor open, as flock(1) does, and ignores a signal.
+    let line = format!("exec 9<{}; trap '' HUP; exec \"$0\" \"$@\"", site.path("lock").display());
+    let mut through = std::process::Command::new("sh");
+    through.args(["-c", &line]).arg(command.get_program()).args(command.get_args()).current_dir(site.dir());
+    through.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = through.output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    drop(lock);
+    site.restore(&site.node("east"), "latest", "out");
+    let said = fs::read_to_string(site.path("out/app.sql")).unwrap();
+    let has = |line: &str| said.lines().any(|said| said == line);
+    for line in [
+        "HOME=/nonexistent",
+        "USER=nobody",
+        "LOGNAME=nobody",
+        "MINE=yes",
+        "PASSED=on",
+        "LC_TIME=C",
+        "RUNNER_ROLE=app",
+        "/",
+        "4",
+    ] {
+        assert!(has(line), "{line} is missing: {said}");
+    }
+    assert!(!said.contains("TOPSECRET") && !said.contains("RUNNER_LOG"), "{said}");
+    let ignored = said.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 1, 0, "SIGHUP is at its default again: {said}");
+}
+
+#[test]
 fn dumps_need_no_sources() {
     let site = Site::new("[role.app.dumps]\n\"a.txt\" = { command = [\"echo\", \"only this\"] }");
     let text = fs::read_to_string(site.path("runner.toml")).unwrap();

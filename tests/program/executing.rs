@@ -31,6 +31,41 @@ fn output_exit_code_and_environment_are_the_commands() {
 }
 
 #[test]
+fn the_command_keeps_what_its_caller_gave_it_but_the_stores_credentials() {
+    let site = leased("environment = { GIVEN = \"by the config\" }\npass_environment = [\"AWS_SESSION_TOKEN\"]\n");
+    let mut exec = site.node("east").command(["exec", "app", "--", "sh", "-c", "env; pwd"]);
+    exec.env("MINE", "1")
+        .env("AWS_SECRET_ACCESS_KEY", "TOPSECRET")
+        .env("AWS_SESSION_TOKEN", "named")
+        .current_dir(site.dir());
+    let said = String::from_utf8(exec.output().unwrap().stdout).unwrap();
+    for line in ["MINE=1", "AWS_SESSION_TOKEN=named", "GIVEN=by the config", site.dir().to_str().unwrap()] {
+        assert!(said.lines().any(|said| said == line), "{line} is missing: {said}");
+    }
+    assert!(!said.contains("TOPSECRET"), "{said}");
+}
+
+#[test]
+fn the_grace_is_that_of_all_that_the_command_started() {
+    let site = leased("");
+    let (begun, done) = (site.path("begun"), site.path("done"));
+    // The shell that was typed dies of the signal at once; its job needs a moment to put things back.
+    let job = site.path("job");
+    let script = format!(
+        "trap 'sleep 0.3; touch {}; exit 0' TERM\ntouch {}\nwhile :; do sleep 0.05; done\n",
+        done.display(),
+        begun.display()
+    );
+    fs::write(&job, script).unwrap();
+    let mut run =
+        site.node("east").start(["exec", "app", "--", "sh", "-c", &format!("sh {}; echo never", job.display())]);
+    wait_for(|| begun.exists());
+    kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(143), "its first process died of it");
+    assert!(done.exists(), "and the rest had its time");
+}
+
+#[test]
 fn where_the_node_is_not_active_it_does_not_run() {
     let site = Site::pair("");
     site.write("file", "content");

@@ -4,6 +4,7 @@ use super::{View, short};
 use crate::cli::units::{bytes, count, counted, file_time};
 use crate::job::report::inside::{Change, DiffCounts, DiffLine, Found};
 use crate::repo::entry::{Entry, Kind};
+use crate::text;
 
 /// One line of `ls`; with `long` as `ls -l` writes it.
 pub fn entry(entry: &Entry, long: bool, view: &View) -> String {
@@ -69,16 +70,7 @@ pub fn diff_total(counts: &DiffCounts) -> String {
 
 /// A link's target, which need not be a path that a snapshot could hold.
 pub(crate) fn escaped(bytes: &[u8]) -> String {
-    bytes
-        .utf8_chunks()
-        .flat_map(|part| {
-            let valid = part
-                .valid()
-                .chars()
-                .map(|c| if c.is_control() || c == '\\' { c.escape_default().to_string() } else { c.to_string() });
-            valid.chain(part.invalid().iter().map(|b| format!("\\x{b:02x}")))
-        })
-        .collect()
+    text::exact(bytes)
 }
 
 /// `drwxr-xr-x`.

@@ -47,6 +47,11 @@ impl Check<'_> {
                     .push(at.problem("goes with https:// endpoints only").hint("write https:// in all of them"));
             }
         }
+        if let (Some(_), Some(list)) = (section.text("password_file"), section.texts("endpoints")) {
+            for at in &list.value {
+                self.warn_of_plain(at, at.value, "reads the password");
+            }
+        }
         let prefix = section.text("prefix").and_then(|at| self.prefix(&at));
         let lease_ttl = section.duration("lease_ttl");
         if let Some(ttl) = &lease_ttl {

@@ -16,8 +16,15 @@ impl Check<'_> {
         if let Some(at) = timeout.as_ref().filter(|at| !TIMEOUT.contains(&at.value)) {
             self.problems.push(at.problem("is not between 1s and 2m").hint("10s is the default"));
         }
+        for key in ["webhook", "healthchecks"] {
+            if let Some(at) = section.text(key) {
+                let url = at.value.replace(ROLE, STAND_IN);
+                self.warn_of_plain(&at, &url, "reads what is told, and the URL by which anybody can tell it");
+            }
+        }
         NotifySettings {
             command: section.strings("command"),
+            environment: section.environment(),
             webhook: self.url(section, "webhook"),
             healthchecks: self.url(section, "healthchecks"),
             timeout: timeout.map_or(NotifySettings::TIMEOUT, |at| at.value),

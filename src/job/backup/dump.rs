@@ -4,19 +4,16 @@
 //! well, unless the role may be empty: of a database there is always something to say.
 
 use std::io::Read;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::mpsc;
 use std::time::Duration;
-
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, User};
 
 use crate::config::Dump;
 use crate::job::backup::worker::{Done, Worker};
 use crate::job::backup::{BackupError, Shared};
 use crate::job::stall::{Activity, look_interval};
-use crate::process;
+use crate::process::{self, Account, Members, Program};
 use crate::repo::entry::{Entry, Kind, Owner, TreePath};
 
 /// How much of what a failed command wrote to standard error is shown, in bytes from its end.
@@ -35,13 +32,8 @@ pub enum DumpError {
     #[error("there is no user {0}")]
     User(String),
     /// It could not be started.
-    #[error("{program} could not be started: {error}")]
-    Start {
-        /// What was to be run.
-        program: String,
-        /// Why not.
-        error: std::io::Error,
-    },
+    #[error("could not be started: {0}")]
+    Start(std::io::Error),
     /// Its output could not be read.
     #[error("its output could not be read: {0}")]
     Read(std::io::Error),
@@ -66,37 +58,35 @@ pub(crate) fn run(
     shared: &Shared,
     worker: &mut Worker<'_>,
     (name, dump): (&str, &Dump),
-    environment: &[(&str, String)],
+    told: &[(&str, String)],
     allow_empty: bool,
 ) -> Result<Done, BackupError> {
     let failed = |error| BackupError::Dump { name: name.to_owned(), error };
     let path = TreePath::new(name).filter(|p| !p.as_bytes().is_empty()).ok_or_else(|| failed(DumpError::Name))?;
     let seen = shared.seen();
     shared.progress.begin(Activity::Dump(name.to_owned()));
-    let mut command = Command::new(&dump.command[0]);
-    command.args(&dump.command[1..]).envs(environment.iter().map(|(k, v)| (k, v)));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let owner = match &dump.user {
-        None => Owner { mode: 0o600, ..Owner::default() },
+    let account = match &dump.user {
+        None => None,
         Some(user) => {
             let unknown = || failed(DumpError::User(user.clone()));
-            let found = User::from_name(user).ok().flatten().ok_or_else(unknown)?;
-            command.uid(found.uid.as_raw()).gid(found.gid.as_raw());
-            Owner { mode: 0o600, uid: found.uid.as_raw(), gid: found.gid.as_raw(), ..Owner::default() }
+            Some(Account::named(user).ok().flatten().ok_or_else(unknown)?)
         }
     };
-    let mut child =
-        command.spawn().map_err(|error| failed(DumpError::Start { program: dump.command[0].clone(), error }))?;
+    let (uid, gid) = account.as_ref().map_or((0, 0), |account| (account.uid.as_raw(), account.gid.as_raw()));
+    let owner = Owner { mode: 0o600, uid, gid, ..Owner::default() };
+    let program = Program::configured(&dump.command, &dump.environment, told, account);
+    let started = program.and_then(|program| program.piped(false).start_blocking());
+    let (mut child, members) = started.map_err(|error| failed(DumpError::Start(error)))?;
     let mut stdout = child.stdout.take().expect("standard output was asked for");
     let mut stderr = child.stderr.take().expect("standard error was asked for");
-    let group = Pid::from_raw(child.id().cast_signed());
+    let members = &members;
     let (over, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         let words = scope.spawn(move || tail(&mut stderr));
-        let watch = scope.spawn(move || watch(shared, group, dump.timeout, &ended));
+        let watch = scope.spawn(move || watch(shared, members, dump.timeout, &ended));
         let content = worker.stream(&mut stdout);
         if !matches!(content, Ok(Ok(_))) {
-            let _ = killpg(group, Signal::SIGKILL);
+            members.kill();
         }
         drop(stdout);
         let status = child.wait();
@@ -130,7 +120,7 @@ pub(crate) fn keep_time(entry: &mut Entry, base: &Entry) {
 
 /// Kills the command when its time is over or the run is to stop. True if its time was over. A command that prints nothing goes on as
 /// long as it burns processor time.
-fn watch(shared: &Shared, group: Pid, timeout: Duration, ended: &mpsc::Receiver<()>) -> bool {
+fn watch(shared: &Shared, members: &Members, timeout: Duration, ended: &mpsc::Receiver<()>) -> bool {
     let started = shared.env.clock.boottime();
     let (look, mut looked, mut mark) = (look_interval(shared.stall_timeout), started, 0);
     let mut burnt = (0, started);
@@ -145,7 +135,7 @@ fn watch(shared: &Shared, group: Pid, timeout: Duration, ended: &mpsc::Receiver<
             // Whatever moves already need not be looked at.
             let moved = std::mem::replace(&mut mark, shared.progress.mark()) != mark;
             if !moved {
-                let (before, since) = std::mem::replace(&mut burnt, (process::burnt(group), now));
+                let (before, since) = std::mem::replace(&mut burnt, (process::burnt(members.group()), now));
                 if process::is_work(burnt.0.saturating_sub(before), now.saturating_sub(since)) {
                     shared.progress.step();
                     mark = shared.progress.mark();
@@ -154,7 +144,7 @@ fn watch(shared: &Shared, group: Pid, timeout: Duration, ended: &mpsc::Receiver<
         }
         let over = now.saturating_sub(started) >= timeout;
         if over || shared.check().is_err() {
-            let _ = killpg(group, Signal::SIGKILL);
+            members.kill();
             return over;
         }
     }

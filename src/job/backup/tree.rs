@@ -76,7 +76,7 @@ pub(super) async fn gather(
         .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))
         .ok();
     let dumps: BTreeMap<String, Dump> = role.dumps.clone();
-    let environment = runner.context(session.repository.role(), Some(session.permit.term()), ask.slot).variables();
+    let environment = runner.context(role, Some(session.permit.term()), ask.slot).variables();
     let root = base.map(|b| b.root);
     let allow_empty = role.allow_empty;
     let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;

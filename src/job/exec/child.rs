@@ -9,12 +9,12 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 use rustix::process::getpgrp;
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
-use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::config::Environment;
 pub use crate::process::Ended;
-use crate::process::Group;
+use crate::process::Program;
 
 /// The signals that are passed on: those that people and service managers send. `SIGKILL` and `SIGSTOP` cannot be.
 const PASSED_ON: [Signal; 6] =
@@ -23,32 +23,37 @@ const PASSED_ON: [Signal; 6] =
 /// Signals that wait to be passed on. More of them at once are one.
 const SIGNALS_MAX: usize = 16;
 
-/// Runs `command` until it ends, or until `stop` says that it must: then it gets `SIGTERM`, and `SIGKILL` after `grace`.
-/// Tells how it ended, and what `stop` said.
+/// Signals that ask for an end.
+const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+/// Runs `command` until it ends, or until `stop` says that it must: then all of it gets `SIGTERM`, and `SIGKILL` after `grace`. What was told to
+/// end by a signal that was passed on has as long to follow its first process. Tells how that ended, and what `stop` said.
 ///
 /// # Errors
 /// It cannot be started or waited for.
 pub(super) async fn run<T>(
     command: &[String],
+    environment: &Environment,
     variables: &[(&'static str, String)],
     grace: Duration,
     stop: impl Future<Output = T>,
 ) -> io::Result<(Ended, Option<T>)> {
-    let [program, arguments @ ..] = command else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "names no program"));
-    };
     // Before the command is there: a signal that comes in between must not be lost.
     let mut signals = signals()?;
-    let mut command = Command::new(program);
-    let mut group = Group::spawn(command.args(arguments).envs(variables.iter().cloned()))
-        .map_err(|e| io::Error::new(e.kind(), format!("{program}: {e}")))?;
+    let mut group = Program::typed(command, environment, variables)?.start()?;
     let terminal = Terminal::hand_to(group.id());
     tokio::pin!(stop);
-    let mut why = None;
+    let (mut why, mut told) = (None, false);
     let ended = loop {
         tokio::select! {
-            ended = group.wait() => break ended?,
-            Some(signal) = signals.recv() => group.send(signal),
+            ended = group.ended() => {
+                ended?;
+                break if told { group.settle(grace).await? } else { group.wait().await? };
+            }
+            Some(signal) = signals.recv() => {
+                told |= ENDING.contains(&signal);
+                group.send(signal);
+            }
             said = &mut stop => {
                 why = Some(said);
                 break group.end(grace).await?;
@@ -118,6 +123,15 @@ mod tests {
 
     fn sh(script: &str) -> Vec<String> {
         vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()]
+    }
+
+    async fn run<T>(
+        command: &[String],
+        told: &[(&'static str, String)],
+        grace: Duration,
+        stop: impl Future<Output = T>,
+    ) -> io::Result<(Ended, Option<T>)> {
+        super::run(command, &Environment::default(), told, grace, stop).await
     }
 
     #[tokio::test]

@@ -2,17 +2,15 @@
 //!
 //! It runs in its own process group, so that a timeout ends the children of a shell script as well.
 
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
 use tokio::task::JoinHandle;
 
 use super::{Answer, Context, Detail};
-use crate::process::{Ended, Group};
+use crate::process::{Ended, Program};
+use crate::text;
 
 /// How much output is kept to find its first line in.
 const OUTPUT_MAX: usize = 4096;
@@ -62,19 +60,14 @@ impl Finished {
 /// # Errors
 /// It could not be started or watched.
 pub(super) async fn run(command: &[String], timeout: Duration, context: &Context) -> Result<Finished, std::io::Error> {
-    let [program, arguments @ ..] = command else {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "names no program"));
-    };
-    let mut command = Command::new(program);
-    command.args(arguments).envs(context.variables());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut group = Group::spawn(&mut command).map_err(|e| std::io::Error::new(e.kind(), format!("{program}: {e}")))?;
+    let program = Program::configured(command, &context.environment, &context.variables(), None)?;
+    let mut group = program.piped(false).start()?;
     let (_, out, err) = group.pipes();
     let (out, err) = (Head::of(out), Head::of(err));
     let ended = if let Ok(ended) = tokio::time::timeout(timeout, group.wait()).await {
         Some(ended?)
     } else {
-        group.send(Signal::SIGKILL);
+        group.kill();
         // Reaped, so that no zombie is left. After SIGKILL this is a matter of the kernel only.
         group.wait().await?;
         None
@@ -116,14 +109,15 @@ impl Head {
 
 /// The first line with something in it, made safe to show.
 pub(super) fn first_line(output: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(output);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
-    Some(line.chars().filter(|c| !c.is_control()).take(LINE_MAX).collect())
+    let output = String::from_utf8_lossy(output);
+    let line = output.lines().map(str::trim).find(|line| !line.is_empty())?;
+    Some(text::line(&line.chars().take(LINE_MAX).collect::<String>()).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Environment;
 
     async fn sh(script: &str, timeout: Duration) -> (Answer, String) {
         let context = Context {
@@ -131,6 +125,7 @@ mod tests {
             role: "app".parse().unwrap(),
             term: Some(crate::ids::Term(7)),
             slot: Some("2026-11-20T01:00:00Z".parse().unwrap()),
+            environment: Environment::default(),
         };
         let command = ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
         let (answer, detail) = ask(&command, timeout, &context).await;
@@ -146,7 +141,13 @@ mod tests {
         assert_eq!(sh("echo standby; exit 1", LONG).await, (Answer::No, "exit 1: standby".into()));
         assert_eq!(sh("echo out; echo; echo ' err ' >&2; exit 2", LONG).await, (Answer::Unknown, "exit 2: err".into()));
         assert_eq!(sh("kill -TERM $$", LONG).await, (Answer::Unknown, "killed by signal 15".into()));
-        let context = Context { node: "n".into(), role: "r".parse().unwrap(), term: None, slot: None };
+        let context = Context {
+            node: "n".into(),
+            role: "r".parse().unwrap(),
+            term: None,
+            slot: None,
+            environment: Environment::default(),
+        };
         let (answer, detail) = ask(&["/no/such/program".into()], LONG, &context).await;
         assert_eq!(answer, Answer::Unknown);
         assert!(detail.to_string().contains("/no/such/program"), "{detail}");
@@ -156,7 +157,13 @@ mod tests {
     async fn it_knows_node_role_term_and_slot() {
         let said = sh("echo $RUNNER_NODE $RUNNER_ROLE $RUNNER_TERM $RUNNER_SLOT", LONG).await.1;
         assert_eq!(said, "exit 0: east app 7 2026-11-20T01:00:00Z");
-        let context = Context { node: "n".into(), role: "r".parse().unwrap(), term: None, slot: None };
+        let context = Context {
+            node: "n".into(),
+            role: "r".parse().unwrap(),
+            term: None,
+            slot: None,
+            environment: Environment::default(),
+        };
         assert_eq!(
             context.variables().iter().map(|(name, _)| *name).collect::<Vec<_>>(),
             ["RUNNER_NODE", "RUNNER_ROLE"]
@@ -194,8 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_short_and_without_escapes() {
-        assert_eq!(first_line(b"\n \x1b[31mred\x1b[0m\nmore"), Some("[31mred[0m".into()));
+    fn a_line_is_short_and_steers_nothing() {
+        assert_eq!(first_line(b"\n \x1b[31mred\x1b[0m\nmore"), Some("\\u{1b}[31mred\\u{1b}[0m".into()));
         assert_eq!(first_line(&[b'x'; 4000]).unwrap().len(), LINE_MAX);
         assert_eq!(first_line(b" \n\n"), None);
     }

@@ -85,7 +85,6 @@ fn unsent<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -
 fn page(status: u16, body: Option<&[u8]>, words: &str) -> String {
     let text = String::from_utf8_lossy(body.unwrap_or_default());
     let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(PAGE_CHARS_MAX).collect();
-    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     let said = match status {
         200..300 => words.to_owned(),
         _ if body.is_none() => words.to_owned(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, NodeId};
 use crate::role::lease::LeaseHolder;
+use crate::text;
 
 /// The longest lease that is respected: a longer one in the object is damage, and would lock everybody out.
 const TTL_MAX: Duration = Duration::from_hours(1);
@@ -35,7 +36,7 @@ impl Paper {
     }
 
     pub(super) fn holder(&self) -> LeaseHolder {
-        LeaseHolder { node: self.node, label: self.name.clone(), instance: self.instance }
+        LeaseHolder { node: self.node, label: text::line(&self.name).into_owned(), instance: self.instance }
     }
 
     /// The same holder's next one.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, NodeId};
 use crate::role::lease::LeaseHolder;
+use crate::text;
 
 /// The version of the values in etcd.
 pub(super) const FORMAT: u32 = 1;
@@ -30,7 +31,7 @@ impl Claim {
     }
 
     pub(super) fn holder(&self) -> LeaseHolder {
-        LeaseHolder { node: self.node, label: self.name.clone(), instance: self.instance }
+        LeaseHolder { node: self.node, label: text::line(&self.name).into_owned(), instance: self.instance }
     }
 }
 
@@ -77,6 +78,16 @@ mod tests {
     use super::*;
 
     const ME: InstanceId = InstanceId([1; 8]);
+
+    #[test]
+    fn labels_of_others_end_no_line() {
+        let value = serde_json::json!({
+            "v": FORMAT, "node": NodeId([2; 16]), "name": "west\n\u{1b}[2Jrole app: all is well", "instance": ME,
+            "version": "1", "config_hash": "x",
+        });
+        let claim = Claim::parse(value.to_string().as_bytes()).unwrap();
+        assert_eq!(claim.holder().label, "west\\n\\u{1b}[2Jrole app: all is well");
+    }
 
     fn found(instance: InstanceId, lease: i64) -> Found {
         let claim = Claim {

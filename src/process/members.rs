@@ -1,0 +1,157 @@
+//! The processes that a command started: those of its process group, and where it has a cgroup, those too that left the group.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use super::cgroup::Cgroup;
+
+/// All processes of a command, as long as it is not reaped: until then its number is surely its own.
+#[derive(Debug)]
+pub struct Members {
+    group: Pid,
+    cgroup: Option<Cgroup>,
+}
+
+impl Members {
+    /// Those of the command that has just been started as the first of its process group, to be moved into `cgroup`.
+    pub(super) fn of(id: u32, cgroup: Option<Cgroup>) -> Option<Self> {
+        let group = Pid::from_raw(i32::try_from(id).ok().filter(|id| *id > 0)?);
+        let cgroup = cgroup.filter(|cgroup| cgroup.add(group));
+        if let Some(cgroup) = &cgroup {
+            // What it starts from now on is there as well; what it started before it was moved is looked for.
+            let mut found = vec![group];
+            while let Some(parent) = found.pop() {
+                found.extend(
+                    children(parent)
+                        .into_iter()
+                        .filter(|child| !cgroup.members().contains(child) && cgroup.add(*child)),
+                );
+            }
+        }
+        Some(Self { group, cgroup })
+    }
+
+    /// The process group, which has the number of its first process.
+    pub fn group(&self) -> Pid {
+        self.group
+    }
+
+    /// Sends a signal to all of them.
+    pub fn send(&self, signal: Signal) {
+        // An error means that all of them are gone already.
+        let _ = killpg(self.group, signal);
+        let strays = self.cgroup.iter().flat_map(Cgroup::members);
+        for stray in strays.filter(|id| group_of(*id).is_some_and(|group| group != self.group)) {
+            let _ = kill(stray, signal);
+        }
+    }
+
+    /// `SIGKILL` to all of them, whatever they start meanwhile.
+    pub fn kill(&self) {
+        let _ = killpg(self.group, Signal::SIGKILL);
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
+    }
+
+    /// Whether the command itself has ended. It is not reaped.
+    pub fn first_has_ended(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        !matches!(waitid(Id::Pid(self.group), flags), Ok(WaitStatus::StillAlive))
+    }
+
+    /// Whether any of them lives.
+    pub fn live(&self) -> bool {
+        if !self.first_has_ended() {
+            return true;
+        }
+        if self.cgroup.as_ref().is_some_and(Cgroup::is_populated) {
+            return true;
+        }
+        stats().any(|stat| Process::read(&stat).is_some_and(|p| p.group == self.group.as_raw() && p.lives))
+    }
+}
+
+/// The kernel's ticks in a second, as it counts them for programs on every architecture.
+const TICKS_PER_SECOND: u32 = 100;
+
+/// A process group that burns less than this part of a processor waits: a loop that looks for something every moment burns some hundredths.
+const WORK_PART: u32 = 20;
+
+/// Whether so much processor time, in ticks, within that time is work, and no mere looking whether there is any.
+pub fn is_work(ticks: u64, within: Duration) -> bool {
+    let burnt = Duration::from_secs(ticks) / TICKS_PER_SECOND;
+    ticks > 0 && burnt >= within / WORK_PART
+}
+
+/// How much processor time a process group has burnt so far, its children that have ended included, in ticks of the kernel. 0 where
+/// that cannot be told.
+pub fn burnt(group: Pid) -> u64 {
+    let all = stats().filter_map(|stat| Process::read(&stat));
+    all.filter(|process| process.group == group.as_raw()).fold(0, |sum, process| sum.wrapping_add(process.ticks))
+}
+
+/// What a process has started that is still its own; nothing where the kernel keeps no such list.
+fn children(of: Pid) -> Vec<Pid> {
+    let list = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|id| id.parse().ok()).map(Pid::from_raw).collect()
+}
+
+fn group_of(id: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    Some(Pid::from_raw(Process::read(&stat)?.group))
+}
+
+/// What proc_pid_stat(5) says of every process; nothing where that cannot be told.
+fn stats() -> impl Iterator<Item = String> {
+    let list = fs::read_dir("/proc").into_iter().flatten().flatten();
+    list.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
+        .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok())
+}
+
+/// What of one process is of interest here.
+#[derive(Debug, PartialEq, Eq)]
+struct Process {
+    group: i32,
+    lives: bool,
+    ticks: u64,
+}
+
+impl Process {
+    /// A command's name may hold anything, blanks and brackets included.
+    fn read(stat: &str) -> Option<Self> {
+        // After the name: state, parent, group, and with number 14 of the line the four times.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let times = fields.get(11..15)?.iter().map(|time| time.parse::<u64>().ok());
+        Some(Self {
+            group: fields.get(2)?.parse().ok()?,
+            // Zombies wait for their parent, and do nothing more.
+            lives: !matches!(*fields.first()?, "Z" | "X" | "x"),
+            ticks: times.into_iter().try_fold(0, |sum, time| Some(sum + time?))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_group_state_and_times() {
+        let line = "7 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 5 6 7 8 20 0 1 0 100 1 2";
+        assert_eq!(Process::read(line), Some(Process { group: 42, lives: true, ticks: 26 }));
+        assert!(!Process::read(&line.replace(" S ", " Z ")).unwrap().lives);
+        assert_eq!(Process::read("7 (a) S 1 42"), None);
+    }
+
+    #[test]
+    fn who_only_looks_whether_there_is_work_does_none() {
+        let work = [0, 1, 24, 25, 500].map(|ticks| is_work(ticks, Duration::from_secs(5)));
+        assert_eq!(work, [false, false, false, true, true]);
+        assert!(!is_work(0, Duration::ZERO) && is_work(1, Duration::from_millis(50)));
+    }
+}

@@ -1,0 +1,161 @@
+//! The one place that starts programs: environment, user, groups, directory, umask, descriptors, signals and cgroup of what is started are
+//! decided here, and are the same from a shell, a timer and a service.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::geteuid;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_thread_groups, set_thread_res_gid};
+
+use super::account::Account;
+use super::cgroup::Cgroup;
+use super::members::Members;
+use super::{Group, environment};
+use crate::config::Environment;
+use crate::env;
+
+/// Where a program stands: what is given as a relative path would depend on who started this process.
+const DIRECTORY: &str = "/";
+
+/// What a program may not give to others of the files that it makes.
+const UMASK: Mode = Mode::S_IRWXG.union(Mode::S_IRWXO);
+
+/// A program, and what it finds around itself.
+#[derive(Debug)]
+pub struct Program {
+    command: Command,
+    name: String,
+    account: Option<Account>,
+    of_caller: bool,
+}
+
+impl Program {
+    /// A program that the config names, with its arguments: in a clean environment with `given` and `told`, as `account` (else as whom this
+    /// process is), in `/`, with umask 077, without standard input and output, with no other descriptor, and with every signal as it is by
+    /// default.
+    ///
+    /// # Errors
+    /// `words` names no program.
+    pub fn configured(
+        words: &[String],
+        given: &Environment,
+        told: &[(&str, String)],
+        account: Option<Account>,
+    ) -> io::Result<Self> {
+        let host = env::variables();
+        let own = Account::own(host.get(std::ffi::OsStr::new("HOME")).map(std::ffi::OsString::as_os_str));
+        let variables = environment::clean(&host, account.as_ref().unwrap_or(&own), given, told);
+        let mut program = Self::of(words)?;
+        program.command.env_clear().envs(variables).current_dir(DIRECTORY);
+        program.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A change from oneself to oneself needs a right that a user has not.
+        program.account = account.filter(|account| geteuid().is_root() || account.uid != geteuid());
+        Ok(program)
+    }
+
+    /// A program that a person typed: with what this process was given, all three streams, directory, umask and other descriptors, but
+    /// for the store's credentials, which `given` may pass on all the same.
+    ///
+    /// # Errors
+    /// `words` names no program.
+    pub fn typed(words: &[String], given: &Environment, told: &[(&str, String)]) -> io::Result<Self> {
+        let mut program = Self { of_caller: true, ..Self::of(words)? };
+        for name in environment::SECRETS.iter().filter(|name| !given.pass.iter().any(|passed| passed == *name)) {
+            program.command.env_remove(name);
+        }
+        program.command.envs(&given.set).envs(told.iter().map(|(name, value)| (name, value)));
+        Ok(program)
+    }
+
+    fn of(words: &[String]) -> io::Result<Self> {
+        let [name, arguments @ ..] = words else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "names no program"));
+        };
+        let mut command = Command::new(name);
+        command.args(arguments).process_group(0);
+        Ok(Self { command, name: name.clone(), account: None, of_caller: false })
+    }
+
+    /// With pipes to standard input (if so), standard output and standard error.
+    #[must_use]
+    pub fn piped(mut self, input: bool) -> Self {
+        if input {
+            self.command.stdin(Stdio::piped());
+        }
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        self
+    }
+
+    /// Starts it in a group of its own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(self) -> io::Result<Group> {
+        // The runtime's own threads know it, the one that starts the program does not.
+        let runtime = tokio::runtime::Handle::current();
+        let cgroup = Cgroup::create();
+        self.launch(move |command| {
+            let _entered = runtime.enter();
+            let child = tokio::process::Command::from(command).spawn()?;
+            let members = child.id().and_then(|id| Members::of(id, cgroup));
+            Ok(Group::new(child, members))
+        })
+    }
+
+    /// The same for a thread that may wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_blocking(self) -> io::Result<(Child, Members)> {
+        let cgroup = Cgroup::create();
+        self.launch(|mut command| {
+            let child = command.spawn()?;
+            let members = Members::of(child.id(), cgroup).ok_or(io::ErrorKind::InvalidData)?;
+            Ok((child, members))
+        })
+    }
+
+    fn launch<C: Send>(self, start: impl FnOnce(Command) -> io::Result<C> + Send) -> io::Result<C> {
+        let Self { mut command, name, account, of_caller } = self;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+        if of_caller {
+            return start(command).map_err(named);
+        }
+        if let Some(account) = &account {
+            command.uid(account.uid.as_raw());
+        }
+        // What a program inherits from the thread that starts it is changed on one that ends with that.
+        let started = std::thread::scope(|scope| {
+            let starting = std::thread::Builder::new().name("start".to_owned()).spawn_scoped(scope, || {
+                settle(account.as_ref())?;
+                start(command)
+            })?;
+            starting.join().unwrap_or_else(|_| Err(io::Error::other("starting it panicked")))
+        });
+        started.map_err(named)
+    }
+}
+
+/// Makes this thread one whose children are `account`'s but for the user, which they take on themselves: as long as this thread
+/// is, its user stays the one that nobody else may send a signal to.
+fn settle(account: Option<&Account>) -> io::Result<()> {
+    // A container may refuse it: then the umask of this process stays.
+    if unshare(CloneFlags::CLONE_FS).is_ok() {
+        umask(UMASK);
+    }
+    let Some(account) = account else { return Ok(()) };
+    let gid = |gid: &nix::unistd::Gid| rustix::process::Gid::from_raw(gid.as_raw());
+    set_thread_groups(&account.groups.iter().map(gid).collect::<Vec<_>>())?;
+    let own = gid(&account.gid);
+    set_thread_res_gid(own, own, own)?;
+    // With a right over groups, whoever changes its user drops all of them first.
+    let mut sets = capabilities(None)?;
+    sets.effective.remove(CapabilitySet::SETGID);
+    sets.permitted.remove(CapabilitySet::SETGID);
+    sets.inheritable.remove(CapabilitySet::SETGID);
+    set_capabilities(None, sets)?;
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Text that others wrote, made safe to show: the one place that says which characters may steer a terminal, forge a line or look like something
+//! that they are not. Everything that is shown goes through it where it leaves the program: standard output and standard error, the log, alerts.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Characters that show nothing, or turn the direction of what is around them: a name with one of them reads as another name.
+const DECEPTIVE: [(char, char); 17] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{17b4}', '\u{17b5}'),
+    ('\u{180b}', '\u{180f}'),
+    ('\u{200b}', '\u{200b}'),
+    ('\u{200e}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fffb}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0000}', '\u{e0fff}'),
+    ('\u{f0000}', '\u{10ffff}'),
+];
+
+/// They join or part letters, which some scripts and emoji need; beside a Latin letter they only hide.
+const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
+
+/// Whether `c` is shown as it is, between the characters before and after it.
+fn is_plain(before: Option<char>, c: char, after: Option<char>) -> bool {
+    if JOINERS.contains(&c) {
+        return [before, after]
+            .iter()
+            .all(|near| near.is_some_and(|near| !near.is_ascii() && is_plain(None, near, None)));
+    }
+    !c.is_control() && !DECEPTIVE.iter().any(|(first, last)| (*first..=*last).contains(&c))
+}
+
+/// `text` with what `keep` does not spare written by `write`.
+fn replaced(text: &str, keep: impl Fn(char) -> bool, write: impl Fn(&mut String, char)) -> Cow<'_, str> {
+    // Almost all text is printable ASCII.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') || keep(byte.into()) && byte.is_ascii()) {
+        return Cow::Borrowed(text);
+    }
+    let (mut out, mut before) = (String::with_capacity(text.len()), None);
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        if keep(c) || is_plain(before, c, rest.peek().copied()) {
+            out.push(c);
+        } else {
+            write(&mut out, c);
+        }
+        before = Some(c);
+    }
+    Cow::Owned(out)
+}
+
+/// As one line: line breaks too are escaped, as in a literal (`\n`, `\u{202e}`).
+pub fn line(text: &str) -> Cow<'_, str> {
+    replaced(text, |_| false, |out, c| out.extend(c.escape_default()))
+}
+
+/// As lines: breaks between them and tabs are what they are, all else as in [`line`].
+pub fn lines(text: &str) -> Cow<'_, str> {
+    replaced(text, |c| matches!(c, '\n' | '\t'), |out, c| out.extend(c.escape_default()))
+}
+
+/// A JSON document whose texts show nothing deceptive either. It means the same: such a character can only stand in a text, where JSON has
+/// an escape for it.
+pub fn json(document: &str) -> Cow<'_, str> {
+    replaced(
+        document,
+        |c| matches!(c, '\n' | '\t' | '\r'),
+        |out, c| {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        },
+    )
+}
+
+/// Bytes that should be text, as one line without doubt what they are: what is no UTF-8 as `\xNN`, and a backslash as two.
+pub fn exact(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for (at, part) in chunk.valid().split('\\').enumerate() {
+            if at > 0 {
+                out.push_str("\\\\");
+            }
+            out.push_str(&line(part));
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_steers_or_deceives_is_written_out() {
+        for (given, shown) in [
+            ("plain, grün, 日本語, 👩‍👩‍👧, می‌خواهم", "plain, grün, 日本語, 👩‍👩‍👧, می‌خواهم"),
+            ("\u{1b}]0;owned\u{7}", "\\u{1b}]0;owned\\u{7}"),
+            ("\u{9b}2J\u{7f}", "\\u{9b}2J\\u{7f}"),
+            ("exe.\u{202e}gpj", "exe.\\u{202e}gpj"),
+            ("a\u{2028}b\u{2029}\u{2066}\u{feff}", "a\\u{2028}b\\u{2029}\\u{2066}\\u{feff}"),
+            ("a\u{200b}pp a\u{200d}pp \u{200c}x", "a\\u{200b}pp a\\u{200d}pp \\u{200c}x"),
+            ("one\ntwo\r\tthree", "one\\ntwo\\r\\tthree"),
+        ] {
+            assert_eq!(line(given), shown);
+        }
+        assert_eq!(lines("one\ntwo\tthree\u{1b}\r"), "one\ntwo\tthree\\u{1b}\\r");
+        assert_eq!(exact(b"a\\n\n\xff\xe2\x80\xae"), "a\\\\n\\n\\xff\\u{202e}");
+    }
+
+    #[test]
+    fn a_document_means_the_same_as_before() {
+        let value = serde_json::json!({ "name": "a\u{202e}b\u{9b}\n\u{e0041}\u{1b}", "list": [1, "\u{2028}"] });
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let shown = json(&text);
+        assert!(shown.chars().all(|c| c == '\n' || is_plain(None, c, None)), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_deceptive_is_left_and_nothing_else_changes(text in ".*", bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let (shown, exact) = (line(&text), exact(&bytes));
+            for text in [&*shown, &exact] {
+                let chars: Vec<char> = text.chars().collect();
+                let near = |at: Option<usize>| at.and_then(|at| chars.get(at)).copied();
+                for (at, c) in chars.iter().enumerate() {
+                    prop_assert!(is_plain(near(at.checked_sub(1)), *c, near(Some(at + 1))), "{text:?}");
+                }
+            }
+            if text.chars().all(|c| is_plain(None, c, None)) {
+                prop_assert_eq!(&*shown, &*text);
+            }
+        }
+    }
+}
