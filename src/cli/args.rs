@@ -123,8 +123,10 @@ pub enum Command {
     IsActive(verbs::IsActive),
     /// Run a command only while this node is active for a role
     #[command(after_help = "The command gets RUNNER_ROLE, RUNNER_TERM and RUNNER_DEADLINE, and is ended when\n\
-        this node is no longer active. Its exit code is passed on. Where it is not run,\n\
-        that is 3, or 4 if it cannot be told whether this node is active.\n\n\
+        this node is no longer active: it and all that it started, with one grace. It\n\
+        keeps its caller's environment but for AWS_* credentials ('pass_environment').\n\
+        Its exit code is passed on. Where it is not run, that is 3, or 4 if it cannot be\n\
+        told whether this node is active.\n\n\
         Examples:\n  runner exec db -- /usr/local/bin/nightly-report\n  \
         runner exec --scheduled --skip-exit 0 db -- pgbackrest backup")]
     Exec(verbs::Exec),

@@ -199,6 +199,7 @@ fn line(now: &Numbers, rate: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     #[test]
     fn json_and_quiet_are_silent_and_a_pipe_gets_lines() {

@@ -12,6 +12,7 @@ use crate::job::report::Outcome;
 use crate::job::report::whoami::{RunSeen, Step};
 use crate::job::runner::Runner;
 use crate::repo::crypto::{Keys, Part, SALT_LEN};
+use crate::text;
 
 /// The most of an error that is kept, in characters: it is read in one line of monitoring, and put into one small object.
 const ERROR_MAX: usize = 300;
