@@ -14,6 +14,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptio
 use zeroize::Zeroizing;
 
 use crate::config::EtcdSettings;
+use crate::text;
 
 /// The longest that one member is waited for.
 const TRY_MAX: Duration = Duration::from_secs(5);
@@ -171,7 +172,7 @@ impl Pool {
                 Err(EtcdError::Refused {
                     endpoint: endpoint.clone(),
                     code: status.code().into(),
-                    message: status.message().to_owned(),
+                    message: text::line(status.message()).into_owned(),
                 })
             }
             Err(error) => {
@@ -270,7 +271,7 @@ const OWN_WORDS: &str = "etcdserver: ";
 
 /// The error, and what is behind it: gRPC says "transport error" of everything.
 fn said(error: &Error) -> String {
-    let mut text = match error {
+    let mut words = match error {
         Error::GRpcStatus(status) => status.message().to_owned(),
         error => error.to_string(),
     };
@@ -281,12 +282,12 @@ fn said(error: &Error) -> String {
     };
     while let Some(source) = cause {
         let more = source.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
+        if !words.ends_with(&more) {
+            words = format!("{words}: {more}");
         }
         cause = source.source();
     }
-    text
+    text::line(&words).into_owned()
 }
 
 #[cfg(test)]

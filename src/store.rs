@@ -15,6 +15,8 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
+use crate::text;
+
 pub mod answer;
 pub mod careless;
 mod connect;
@@ -322,9 +324,10 @@ pub enum StoreErrorKind {
 }
 
 impl StoreError {
-    /// An error of `store` about `key`.
+    /// An error of `store` about `key`. What it says may be a server's words, and stays one line of the report that it will stand in.
     pub fn new(kind: StoreErrorKind, store: &str, key: Option<&str>, detail: impl Into<String>) -> Self {
-        Self { kind, store: store.to_owned(), key: key.map(str::to_owned), detail: detail.into() }
+        let detail = text::line(&detail.into()).into_owned();
+        Self { kind, store: store.to_owned(), key: key.map(str::to_owned), detail }
     }
 
     /// The object does not exist (while the store does).

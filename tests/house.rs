@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("process", &["env", "config", "text"]),
     ("config", &["ids", "env"]),
     ("http", &["config"]),
-    ("etcd", &["config"]),
+    ("etcd", &["config", "text"]),
     ("store", &["ids", "text", "moment", "env", "config", "planted"]),
     ("repo", &["ids", "text", "moment", "env", "config", "store"]),
     ("role", &["ids", "text", "moment", "env", "file", "process", "config", "store", "http", "etcd", "planted"]),

@@ -419,7 +419,24 @@ fn what_commands_find_is_the_roles_and_the_dumps_own_and_its_values_are_not_show
     insta::assert_snapshot!(refused(&role(
         "environment = { \"A B\" = \"x\", RUNNER_TERM = \"1\", N = 5 }\npass_environment = [\"AWS_*\", \"RUNNER_ROLE\", 3]\n\
          [notify]\nenvironment = [\"A\"]"
-    )), @"");
+    )), @r#"
+    runner.toml:7: role.app.environment."A B": "A B" is not the name of a variable
+        write it like "PGHOST"
+    runner.toml:7: role.app.environment.N: expected a text, found a number
+        put it in quotes: "…"
+    runner.toml:7: role.app.environment.RUNNER_TERM:
+        RUNNER_TERM is what each run sets itself
+        remove it
+    runner.toml:8: role.app.pass_environment: entry 3 is a number, expected a text
+        put it in quotes
+    runner.toml:8: role.app.pass_environment: "AWS_*" is not the name of a variable
+        write it like "PGHOST"
+    runner.toml:8: role.app.pass_environment:
+        RUNNER_ROLE is what each run sets itself
+        remove it
+    runner.toml:10: notify.environment: expected variables, found a list
+        write it like { PGHOST = "/run/postgresql" }
+    "#);
 }
 
 #[test]
@@ -447,7 +464,10 @@ fn what_goes_over_the_network_in_the_clear_is_warned_about() {
     }
     let shown: String = warned("store.example.net").iter().map(|warning| format!("{warning}\n")).collect();
     assert!(!shown.contains("s3cret"), "{shown}");
-    insta::assert_snapshot!(shown.lines().take(2).collect::<Vec<_>>().join("\n"), @"");
+    assert!(
+        shown.starts_with("runner.toml:3: store.endpoint:") && shown.contains("store.example.net:9000 is asked"),
+        "{shown}"
+    );
 }
 
 #[test]
