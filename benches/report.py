@@ -56,7 +56,7 @@ SETTINGS = """\
   in a new place. Figures are medians (best); where a row was timed fewer than three times, the table says so. A program that fails, or restores something
   else than the source, gets no number
 - Settings: each program's defaults, encryption and compression on; runner with a key file, the peers with a password (its hash takes them some tenths of a second).
-  Peers' nodes share a host name, so that each finds its last snapshot; restic restores with `--overwrite if-changed`, as runner and rustic do by default;
+  Peers' nodes share a host name, so that each finds its last snapshot; restic restores with `--overwrite if-changed`, as rustic does by default, and every restore is into a new place;
   pruning frees the space at once everywhere (`prune_grace = "0s"`, rustic's `--instant-delete`)
 - S3: `benches/bucket.py`, a server on loopback with atomic conditional puts, which does little itself: it checks no signatures and
   syncs nothing, for all programs alike. It counts the requests

@@ -5,12 +5,14 @@
 
 pub mod compare;
 pub mod exclude;
+pub mod flags;
 pub mod names;
 pub mod problem;
 pub mod read;
 pub mod roots;
 pub mod scan;
 pub mod stat;
+pub mod temporary;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod write;

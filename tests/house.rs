@@ -319,6 +319,48 @@ const UNFINISHED: &[&str] = &[
     concat!("db", "g!("),
 ];
 
+/// Rooms that work on trees which others may change at any time. What was looked at under a name is then something else under it:
+/// everything goes through descriptors, is looked at again when it is open, and never waits for what others control.
+const TREES_OF_OTHERS: &[&str] = &["tree", "job/backup", "job/restore"];
+
+/// Calls that take a name where a descriptor would do, by their last two parts.
+const BY_NAME: &[(&str, &str)] = &[
+    ("File", "open"),
+    ("File", "create"),
+    ("File", "options"),
+    ("OpenOptions", "new"),
+    ("fs", "open"),
+    ("fs", "stat"),
+    ("fs", "lstat"),
+    ("fs", "chmod"),
+    ("fs", "chown"),
+    ("fs", "getxattr"),
+    ("fs", "listxattr"),
+    ("fs", "lsetxattr"),
+    ("fs", "removexattr"),
+    ("fs", "rename"),
+    ("fs", "setxattr"),
+    ("fs", "unlink"),
+    ("fs", "create_dir_all"),
+];
+
+/// Where that is right, and why.
+const BY_NAME_ALLOWED: &[(&str, &str, &str)] = &[
+    ("tree/read/xattrs.rs", "rustix::fs::getxattr", "a descriptor's name in /proc"),
+    ("tree/read/xattrs.rs", "rustix::fs::listxattr", "a descriptor's name in /proc"),
+    ("tree/roots.rs", "rustix::fs::CWD", "only for / itself"),
+    ("tree/roots.rs", "CWD", "only for / itself"),
+    ("tree/write.rs", "rustix::fs::chmod", "a descriptor's name in /proc"),
+    ("tree/write.rs", "rustix::fs::open", "the target is the operator's word"),
+    ("tree/write.rs", "std::fs::create_dir_all", "the target is the operator's word"),
+    ("tree/write/meta.rs", "rustix::fs::CWD", "a descriptor's name in /proc"),
+    ("tree/write/meta.rs", "rustix::fs::chmod", "a descriptor's name in /proc"),
+    ("tree/write/meta.rs", "rustix::fs::getxattr", "a descriptor's name in /proc"),
+    ("tree/write/meta.rs", "rustix::fs::listxattr", "a descriptor's name in /proc"),
+    ("tree/write/meta.rs", "rustix::fs::removexattr", "a descriptor's name in /proc"),
+    ("tree/write/meta.rs", "rustix::fs::setxattr", "a descriptor's name in /proc"),
+];
+
 /// Absolute paths of whoever wrote it; the place of this very checkout is looked for as well.
 const HIDDEN: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/.")];
 
@@ -415,6 +457,31 @@ fn every_promise_against_a_threat_names_a_test_that_is_there() {
 }
 
 #[test]
+fn trees_of_others_are_touched_through_descriptors_alone() {
+    let mut wrong = Vec::new();
+    let mut used = BTreeSet::new();
+    for (file, text) in sources() {
+        let room =
+            TREES_OF_OTHERS.iter().any(|room| file.strip_prefix(room).is_some_and(|f| f.starts_with(['/', '.'])));
+        let test = file.ends_with("/tests.rs") || file.contains("/tests/") || file.ends_with("/testing.rs");
+        if !room || test {
+            continue;
+        }
+        let text = text.split("#[cfg(test)]\nmod tests").next().expect("a first part");
+        for (line, what) in by_name(text) {
+            match BY_NAME_ALLOWED.iter().find(|(at, allowed, _)| *at == file && *allowed == what) {
+                Some(allowed) => drop(used.insert(allowed)),
+                None => wrong.push(format!("{file}:{line}: {what}")),
+            }
+        }
+    }
+    for (file, what, _) in BY_NAME_ALLOWED.iter().filter(|allowed| !used.contains(allowed)) {
+        wrong.push(format!("{file}: {what} is allowed, and is not there"));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_top_level_is_what_it_should_be() {
     let found: BTreeSet<String> = files().iter().filter_map(|f| Some(f.split('/').next()?.to_owned())).collect();
     let strange: Vec<&String> = found.iter().filter(|name| !TOP.contains(&name.as_str())).collect();
@@ -488,6 +555,22 @@ fn the_rules_see_what_they_forbid() {
     assert_eq!(named("async fn f() { g().await }"), ["1 async", "1 await"]);
     assert_eq!(named("use std::time::Duration; use crate::ids::Term; fn tokio_free() {}"), [""; 0]);
     assert_eq!(named("mod tests { use crate::store::Store; }"), ["1 crate::store::Store"]);
+
+    // Files of others.
+    let named = |text: &str| by_name(text).into_iter().map(|(line, what)| format!("{line} {what}")).collect::<Vec<_>>();
+    assert_eq!(
+        named("use std::fs::{self, File};\nfn f() { fs::read(p); File::open(p); }"),
+        ["2 File::open", "2 fs::read"]
+    );
+    assert_eq!(named("use rustix::fs::{openat, CWD};"), ["1 rustix::fs::CWD"]);
+    assert_eq!(named("rustix::fs::chmod(p, m); rustix::fs::fchmod(f, m);"), ["1 rustix::fs::chmod"]);
+    let blocking = "a read that may block or follow a link";
+    assert_eq!(named("let f = OFlags::RDONLY | OFlags::CLOEXEC;"), [format!("1 {blocking}")]);
+    assert_eq!(named("flags.difference(OFlags::NONBLOCK)"), [format!("1 {blocking}")]);
+    assert_eq!(
+        named("OFlags::RDONLY | OFlags::DIRECTORY; OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY)"),
+        [""; 0]
+    );
 
     // What is simulated.
     let own = |text: &str| hosts_own(text).into_iter().map(|(line, what)| format!("{line} {what}")).collect::<Vec<_>>();
@@ -625,6 +708,30 @@ fn misplaced(file: &str, text: &str) -> Vec<(usize, String, &'static Place)> {
         found.extend(strange.map(|place| (line, name.clone(), place)));
     }
     found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    found
+}
+
+/// What a room that works on trees of others does by name, or without a bound: calls that take a path, and reads of what may have
+/// become a pipe.
+fn by_name(text: &str) -> Vec<(usize, String)> {
+    let mut found: Vec<(usize, String)> = Vec::new();
+    for (line, path) in paths(text) {
+        let last = path.last().map_or("", String::as_str);
+        let before = path.len().checked_sub(2).map_or("", |at| path[at].as_str());
+        let call = BY_NAME.contains(&(before, last));
+        let fs = before == "fs" && path[0] != "rustix" && last.starts_with(|c: char| c.is_lowercase());
+        if call || (fs && last != "self") || last == "CWD" {
+            found.push((line, path.join("::")));
+        }
+    }
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+        let has = |what: &str| line.contains(&format!("OFlags::{what}"));
+        let reads = has("RDONLY") && !has("DIRECTORY") && !(has("NONBLOCK") && has("NOCTTY"));
+        if reads || line.contains("difference(OFlags::NONBLOCK)") {
+            found.push((number + 1, "a read that may block or follow a link".to_owned()));
+        }
+    }
+    found.sort();
     found
 }
 

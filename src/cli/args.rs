@@ -94,7 +94,8 @@ pub enum Command {
     Diff(verbs::Diff),
     /// Write files of a snapshot back
     #[command(after_help = "Files land below their whole path: --target /mnt gives /mnt/srv/app/...\n\
-        Every byte is checked against its hash.\n\n\
+        Every byte is checked against its hash, in files that are there as well\n\
+        (with --trust-mtime not in those of equal size and time).\n\n\
         Examples:\n  runner restore app --target /mnt/restore\n  \
         runner restore app --in-place --path /srv/app/data --dry-run")]
     Restore(verbs::Restore),

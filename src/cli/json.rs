@@ -237,6 +237,7 @@ pub fn restore(restored: &Restored, doubt: &Value) -> String {
                 MetaKind::Time => "time",
                 MetaKind::Device => "device",
                 MetaKind::Hardlink => "hardlink",
+                MetaKind::Flags => "flags",
             };
             json!({ "kind": kind, "count": m.count, "first": m.first.display(), "detail": m.error })
         })
@@ -248,8 +249,8 @@ pub fn restore(restored: &Restored, doubt: &Value) -> String {
         "snapshot": snapshot(&restored.snapshot), "doubt": doubt,
         "target": restored.target.as_ref().map(|t| t.display().to_string()), "dry_run": report.dry_run,
         "entries": {
-            "restored": n.restored, "touched": n.touched, "unchanged": n.unchanged, "skipped": n.skipped,
-            "deleted": n.deleted, "failed": n.failed, "directories": n.directories,
+            "restored": n.restored, "touched": n.touched, "unchanged": n.unchanged, "trusted": n.trusted,
+            "skipped": n.skipped, "deleted": n.deleted, "leftovers": n.leftovers, "failed": n.failed, "directories": n.directories,
         },
         "bytes": { "fetched": b.fetched, "reused": b.reused, "written": b.written },
         "duration_seconds": seconds(report.duration), "metadata": metadata, "problems": problems,

@@ -410,7 +410,7 @@ pub async fn restore(
         paths,
         exclude: args.exclude.clone(),
         delete: args.delete,
-        overwrite: args.overwrite.into(),
+        overwrite: if args.trust_mtime { restore::Overwrite::IfChanged } else { args.overwrite.into() },
         dry_run: args.dry_run,
         numeric_ids: args.numeric_ids,
     };

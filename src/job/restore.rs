@@ -17,7 +17,7 @@ mod tests;
 mod write;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -117,9 +117,9 @@ pub enum SourceErrorKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overwrite {
     /// Its content is compared whatever its size and time say.
+    #[default]
     Always,
     /// Equal size and modification time: its content is believed.
-    #[default]
     IfChanged,
     /// It stays as it is, metadata included.
     Never,
@@ -156,7 +156,7 @@ pub enum RestoreError {
     /// The target cannot be opened or made.
     #[error("{0}")]
     Target(#[from] TargetError),
-    /// The target is full or read-only.
+    /// The target is read-only.
     #[error("{target}: {error}; files that are complete are in place, no file is half written", target = .target.display())]
     Write {
         /// The target.
@@ -216,10 +216,14 @@ pub struct RestoreCounts {
     pub touched: u64,
     /// Equal already.
     pub unchanged: u64,
+    /// Of the files in `touched` and `unchanged`, those whose content was believed by size and time: [`Overwrite::IfChanged`].
+    pub trusted: u64,
     /// Kept because of `--overwrite never`, or a device file that this user may not make.
     pub skipped: u64,
     /// Removed from the target, directories included.
     pub deleted: u64,
+    /// Files that an interrupted restore left under temporary names, and that are removed.
+    pub leftovers: u64,
     /// Not restored; the first of them are in [`RestoreReport::problems`].
     pub failed: u64,
     /// Directories that are there now.
@@ -305,6 +309,7 @@ pub async fn restore(
     }
     let shared = Arc::new(Shared::new(source, target, scope, options, progress));
 
+    let ending = Ending(Arc::downgrade(&shared));
     let (entry_sender, entry_receiver) = mpsc::channel(ENTRY_BATCHES);
     let (plan_sender, plan_receiver) = mpsc::channel(1);
     let (write_sender, write_receiver) = mpsc::channel(1);
@@ -329,12 +334,41 @@ pub async fn restore(
     for writer in writers {
         writer.await.map_err(broken)?;
     }
+    if !shared.options.dry_run && !shared.is_stopped() {
+        let flagged = Arc::clone(&shared);
+        spawn_blocking(move || flagged.target.set_flags()).await.map_err(broken)?;
+    }
     shared.progress.enter(Phase::Done);
+    drop(ending);
     let shared = Arc::into_inner(shared).ok_or_else(|| RestoreError::Broken("a stage still runs".to_owned()))?;
     let mut report = shared.into_report()?;
     report.unmatched = unmatched;
     report.duration = env.clock.boottime().saturating_sub(started);
     Ok(report)
+}
+
+/// How long a restore that is given up waits for its threads to remove what they have not completed.
+const END_MAX: Duration = Duration::from_secs(2);
+
+/// So often it looks.
+const END_LOOKS: u32 = 200;
+
+/// Ends the threads of a restore that is given up: what it is dropped with.
+struct Ending(Weak<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.end();
+        }
+        // Of a restore that went to its end nobody but the caller is left.
+        for _ in 0..END_LOOKS {
+            if self.0.strong_count() <= 1 {
+                break;
+            }
+            std::thread::sleep(END_MAX / END_LOOKS);
+        }
+    }
 }
 
 async fn read_entries(shared: &Shared, mut entries: Box<dyn Entries>, sender: mpsc::Sender<Vec<Entry>>) {

@@ -17,10 +17,20 @@ pub(crate) const HELD_MAX: usize = 16 << 20;
 /// What an attribute takes besides its bytes.
 const XATTR_HELD: usize = 64;
 
-/// What an entry takes of [`HELD_MAX`]: what it may share with others where it is stored.
+/// So many extents of a file do not count: no writer had more before those beyond counted.
+const EXTENTS_UNCOUNTED: usize = 1 << 16;
+
+/// What each extent beyond them takes.
+const EXTENT_HELD: usize = 16;
+
+/// What an entry takes of [`HELD_MAX`]: what it may share with others where it is stored, and what a file of very many holes has.
 pub(crate) fn held(entry: &Entry) -> usize {
     let xattrs: usize = entry.xattrs.iter().map(|x| XATTR_HELD + x.name.len() + x.value.len()).sum();
-    entry.path.as_bytes().len() + entry.owner.user.len() + entry.owner.group.len() + xattrs
+    let extents = match &entry.kind {
+        Kind::File { extents: Some(extents), .. } => extents.len().saturating_sub(EXTENTS_UNCOUNTED) * EXTENT_HELD,
+        _ => 0,
+    };
+    entry.path.as_bytes().len() + entry.owner.user.len() + entry.owner.group.len() + xattrs + extents
 }
 
 const FILE: u8 = 0;

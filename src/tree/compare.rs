@@ -125,6 +125,7 @@ mod tests {
             nlink: 1,
             rdev: (0, 0),
             blocks: 8,
+            flags: crate::tree::flags::Flags::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! An entry is made from what the opened object says of itself, never from what the walk saw under the name before.
 
+mod extents;
 mod xattrs;
 
 use std::io;
@@ -13,19 +14,25 @@ use rustix::fs::{Advice, OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::repo::entry::{Entry, Extent, Kind, TreePath, Xattr};
+use crate::tree::flags;
 use crate::tree::names::Names;
 use crate::tree::problem::{Problem, ProblemKind};
-use crate::tree::roots::{LIST, READ, Roots};
+use crate::tree::roots::{LIST, Roots};
 use crate::tree::scan::Scanned;
 use crate::tree::stat::{FileType, Stat};
+pub use extents::EXTENTS_MAX;
+use extents::Runs;
 use xattrs::Object;
 
 /// Files from this size on are announced to the kernel as read from front to back, so that it reads further ahead.
 const SEQUENTIAL_MIN: u64 = 1 << 20;
 
-/// The most extents of one file. What comes after the last of them is one extent, holes and all: a file of many
-/// terabytes with a hole in every other block must not need gigabytes to describe.
-pub const EXTENTS_MAX: usize = 1 << 16;
+/// The most data of one file, in bytes, holes not counted. A file may claim more than there are disks for, and some file systems
+/// let one block appear in it any number of times.
+pub const DATA_MAX: u64 = 16 << 40;
+
+/// How often the holes of a file may move while they are looked for.
+const HOLES_MOVED_MAX: u32 = 1000;
 
 /// An entry as it is stored, but for the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +87,15 @@ pub fn complete(roots: &Roots, scanned: &Scanned, names: &Names) -> Result<Compl
 }
 
 fn assemble(path: &TreePath, kind: Kind, stat: Stat, names: &Names, object: Object<'_>) -> Completed {
-    let (xattrs, unread): (Vec<Xattr>, _) = object.xattrs();
+    let (mut xattrs, unread): (Vec<Xattr>, _) = object.xattrs();
+    // A name outside of the kernel's namespaces that a file system makes up would be taken for flags.
+    xattrs.retain(|x| x.name != flags::ATTRIBUTE);
+    if matches!(stat.kind, FileType::File | FileType::Dir)
+        && let Some(flags) = stat.flags.attribute()
+    {
+        let at = xattrs.partition_point(|x| x.name < flags.name);
+        xattrs.insert(at, flags);
+    }
     let problem = unread.map(|why| Problem { path: path.clone(), kind: ProblemKind::Attribute(why) });
     let entry = Entry { path: path.clone(), kind, owner: names.owner(&stat), mtime: stat.mtime, xattrs };
     Completed { entry, stat, problem }
@@ -99,13 +114,7 @@ pub struct OpenFile {
 /// It vanished, is no regular file (any more), or may not be read.
 pub fn open(roots: &Roots, path: &TreePath) -> Result<OpenFile, Problem> {
     let failed = |e: io::Error| Problem::io(path.clone(), &e);
-    let fd = match roots.open_at(path, READ) {
-        // With `O_NONBLOCK` a file that somebody holds a lease on (a file server for its client) is refused rather than
-        // waited for. Nothing else is, so it is a file; the kernel breaks the lease within its `lease-break-time`.
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => roots.open_at(path, READ.difference(OFlags::NONBLOCK)),
-        result => result,
-    };
-    let fd = fd.map_err(failed)?;
+    let fd = roots.open_file(path).map_err(failed)?;
     let stat = Stat::of(&fd).map_err(failed)?;
     if stat.kind != FileType::File {
         return Err(Problem { path: path.clone(), kind: ProblemKind::Vanished });
@@ -124,6 +133,29 @@ pub struct Whole {
     pub len: usize,
     /// The file was written to meanwhile: the bytes may be a mixture of old and new, or fewer or more than its size.
     pub changed: bool,
+    /// The file says that it is empty, stayed what it was, and has content, as those of `/proc` have. Nothing was appended: how
+    /// much there is shows at the end alone.
+    pub unsized_content: bool,
+}
+
+/// Reads a file whose size is not known from front to back.
+#[derive(Debug)]
+pub struct Stream<'a> {
+    file: &'a OpenFile,
+    at: u64,
+}
+
+impl io::Read for Stream<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = retry_on_intr(|| rustix::io::pread(&self.file.fd, &mut *buffer, self.at))?;
+        self.at += len as u64;
+        if self.at > DATA_MAX { Err(too_much()) } else { Ok(len) }
+    }
+}
+
+/// It has more data than [`DATA_MAX`].
+pub fn too_much() -> io::Error {
+    io::Error::other(format!("it has more than {} TiB of data", DATA_MAX >> 40))
 }
 
 impl OpenFile {
@@ -163,7 +195,14 @@ impl OpenFile {
         let len = buffer.len() - start;
         buffer.truncate(start + if result.is_ok() { len.min(size) } else { 0 });
         result?;
-        Ok(Whole { len: len.min(size), changed: len != size || self.changed()? })
+        let changed = self.changed()?;
+        let unsized_content = size == 0 && len > 0 && !changed;
+        Ok(Whole { len: len.min(size), changed: changed || (len != size && !unsized_content), unsized_content })
+    }
+
+    /// The content from its beginning to where it ends, whatever the file says of its size.
+    pub fn stream(&self) -> Stream<'_> {
+        Stream { file: self, at: 0 }
     }
 
     fn append(&self, buffer: &mut Vec<u8>, start: usize, size: usize) -> io::Result<()> {
@@ -183,30 +222,34 @@ impl OpenFile {
         Ok(!self.stat.unchanged_in(&Stat::of(&self.fd)?))
     }
 
-    /// Where the file has data. `None` if it has no hole, or if the file system cannot tell. At most [`EXTENTS_MAX`].
-    pub fn extents(&self) -> Option<Vec<Extent>> {
+    /// Where the file has data. `None` if it has no hole, or if the file system cannot tell. At most `max`, which is
+    /// [`EXTENTS_MAX`] but in tests: of a file with more the smallest holes count as data.
+    ///
+    /// # Errors
+    /// The holes move all the time.
+    pub fn extents(&self, max: usize) -> io::Result<Option<Vec<Extent>>> {
         let size = self.stat.size;
         if self.stat.blocks.saturating_mul(512) >= size {
-            return None;
+            return Ok(None);
         }
-        let mut extents = Vec::new();
+        let mut runs = Runs::new(size, max);
+        let mut moved = 0;
         let mut at = 0;
         while at < size {
             let offset = match rustix::fs::seek(&self.fd, SeekFrom::Data(at)) {
-                Ok(offset) if offset < size => offset,
+                Ok(offset) if offset < size => offset.max(at),
                 Ok(_) | Err(Errno::NXIO) => break,
-                Err(_) => return None,
+                Err(_) => return Ok(None),
             };
-            let last = extents.len() + 1 == EXTENTS_MAX;
-            let end = if last { size } else { rustix::fs::seek(&self.fd, SeekFrom::Hole(offset)).ok()?.min(size) };
-            if end <= offset {
-                // The file is being punched under our eyes; it will be found changed.
-                return None;
+            match rustix::fs::seek(&self.fd, SeekFrom::Hole(offset)) {
+                Ok(end) if end > offset => at = runs.add(offset, end.min(size)),
+                // It is being punched or cut under our eyes, and will be found changed.
+                Ok(_) | Err(Errno::NXIO) if moved < HOLES_MOVED_MAX => moved += 1,
+                Ok(_) | Err(Errno::NXIO) => return Err(io::Error::other("its holes move while they are looked for")),
+                Err(_) => return Ok(None),
             }
-            extents.push(Extent { offset, len: end - offset });
-            at = end;
         }
-        (extents != [Extent { offset: 0, len: size }]).then_some(extents)
+        Ok(runs.finish())
     }
 }
 

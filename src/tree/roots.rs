@@ -9,6 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
@@ -27,6 +29,17 @@ pub(super) const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
 /// Reads a file. `O_NONBLOCK` and `O_NOCTTY`, because it may have become a pipe or a terminal since it was looked at.
 pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// How long a file is waited for that another process holds a lease on (`F_SETLEASE`): a file server for its client lets go within
+/// milliseconds when it is told, and whoever does not has it for as long as `fs.lease-break-time` (45 s). Anybody may take a lease on
+/// a file of theirs.
+const LEASE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// The same for all files of a walk together: then each is tried once.
+const LEASE_WAITS_MAX: Duration = Duration::from_secs(60);
+
+/// The first and the longest pause between two tries.
+const LEASE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// A source that cannot be backed up. Nothing is committed without it.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +76,8 @@ pub enum ScanErrorKind {
 pub struct Roots {
     roots: Vec<Root>,
     way: Way,
+    /// For how long files under a lease were waited for, in milliseconds.
+    lease_waited_ms: AtomicU64,
 }
 
 /// One source.
@@ -108,7 +123,7 @@ impl Roots {
         }
         let slash = openat2(CWD, c"/", PASS | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS);
         let way = if slash.is_ok() { Way::Whole } else { Way::Stepwise };
-        Ok(Self { roots, way })
+        Ok(Self { roots, way, lease_waited_ms: AtomicU64::new(0) })
     }
 
     /// Where the sources are, in path order.
@@ -130,6 +145,32 @@ impl Roots {
         let below = path.as_bytes().get(root.base_len..).unwrap_or_default();
         let below = below.strip_prefix(b"/").unwrap_or(below);
         Ok(self.way.open(root.base.as_fd(), below, flags)?)
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_waited_enough(&mut self) {
+        *self.lease_waited_ms.get_mut() = LEASE_WAITS_MAX.as_millis() as u64;
+    }
+
+    /// Opens the file at `path` for reading, and waits for nobody longer than a bound. What is there now may be no file any more.
+    pub(super) fn open_file(&self, path: &TreePath) -> io::Result<OwnedFd> {
+        let (mut waited, mut pause) = (Duration::ZERO, LEASE_PAUSE.0);
+        loop {
+            match self.open_at(path, READ) {
+                // The holder of the lease has been told. Nothing but a lease, and hardly a device, answers so.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    let all = Duration::from_millis(self.lease_waited_ms.load(Ordering::Relaxed));
+                    if waited + pause > LEASE_WAIT_MAX || all + pause > LEASE_WAITS_MAX {
+                        return Err(io::Error::other("another process holds a lease on it (F_SETLEASE)"));
+                    }
+                    std::thread::sleep(pause);
+                    self.lease_waited_ms.fetch_add(pause.as_millis() as u64, Ordering::Relaxed);
+                    waited += pause;
+                    pause = (pause * 2).min(LEASE_PAUSE.1);
+                }
+                opened => return opened,
+            }
+        }
     }
 }
 
@@ -157,8 +198,12 @@ impl Root {
             FileType::Socket | FileType::Unknown | FileType::Fifo | FileType::CharDevice | FileType::BlockDevice => {
                 return Err(ScanErrorKind::Nothing);
             }
-            // Opening anything else may have effects; a file must be readable now rather than fail later.
-            FileType::File => drop(follow(base.as_fd(), path.name(), READ | OFlags::NOFOLLOW).map_err(failed)?),
+            // Opening anything else may have effects; a file must be readable now rather than fail later. A lease on it is no
+            // reason to back up nothing.
+            FileType::File => match follow(base.as_fd(), path.name(), READ | OFlags::NOFOLLOW) {
+                Ok(_) | Err(Errno::AGAIN) => {}
+                Err(e) => return Err(failed(e)),
+            },
         }
         Ok(Self { base_len: parent.as_bytes().len(), path, stat, base })
     }

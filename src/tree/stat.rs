@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, Statx, StatxFlags};
 
 use crate::repo::entry::Nanos;
+use crate::tree::flags::Flags;
 
 /// What kind of object stands under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,6 +73,8 @@ pub struct Stat {
     pub rdev: (u32, u32),
     /// Allocated space in units of 512 bytes.
     pub blocks: u64,
+    /// The flags that are part of it.
+    pub flags: Flags,
 }
 
 /// Never mount anything just to look at it.
@@ -130,6 +133,7 @@ impl From<&Statx> for Stat {
             nlink: x.stx_nlink,
             rdev: (x.stx_rdev_major, x.stx_rdev_minor),
             blocks: x.stx_blocks,
+            flags: Flags::of_statx(x.stx_attributes),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod beneath;
 mod file;
+mod leftovers;
 mod meta;
 mod node;
 mod owner;
@@ -23,6 +24,7 @@ use rustix::io::Errno;
 
 use crate::env::Env;
 use crate::repo::entry::{Nanos, TreePath};
+use crate::tree::temporary;
 
 pub use file::NewFile;
 pub use meta::{MetaKind, MetaTrouble};
@@ -41,6 +43,12 @@ pub struct Target {
     temporary_count: AtomicU64,
     ids: Ids,
     troubles: meta::Troubles,
+    /// What gets its flags at the end.
+    flagged: meta::Flagged,
+    /// Held while the restore goes on, so that no other one takes its files for leftovers.
+    _lock: Option<OwnedFd>,
+    /// Since when, by the wall clock, no other restore is at work below the same target; `None`: one may be.
+    alone_since: Option<Nanos>,
 }
 
 /// Why the target itself cannot be used.
@@ -66,7 +74,7 @@ pub struct WriteError {
 /// The kinds of [`WriteError`]; they carry the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WriteErrorKind {
-    /// No space, no inodes, or a quota: nothing more can be written.
+    /// No space, no inodes, or a quota. What is smaller may still fit.
     #[error("no space left in the target")]
     NoSpace,
     /// The target is mounted read-only: nothing can be written.
@@ -81,6 +89,9 @@ pub enum WriteErrorKind {
     /// A directory with content stands where something else should be.
     #[error("a directory that is not empty is in the way")]
     NotEmpty,
+    /// Another process put something else there, or gave it a further name, while the restore was at work.
+    #[error("it was changed during the restore")]
+    Changed,
     /// A file system is mounted there; its content is left alone.
     #[error("a file system is mounted there")]
     MountPoint,
@@ -95,7 +106,7 @@ pub enum WriteErrorKind {
 impl WriteErrorKind {
     /// Whether every further write will fail the same way.
     pub fn is_fatal(self) -> bool {
-        matches!(self, Self::NoSpace | Self::ReadOnly)
+        matches!(self, Self::ReadOnly)
     }
 }
 
@@ -148,11 +159,18 @@ pub struct Found {
     pub gid: u32,
     /// Device and inode: equal for two names of one file.
     pub inode: (u64, u64),
+    /// How many names it has; of a directory those below it count.
+    pub names: u64,
     /// What a device file stands for: major and minor.
     pub device: (u32, u32),
 }
 
 impl Found {
+    /// Whether it has other names: what is changed under this one is changed under those too, wherever they are.
+    pub fn has_more_names(&self) -> bool {
+        self.names > 1 && !self.is_dir()
+    }
+
     /// Whether it is a directory.
     pub fn is_dir(&self) -> bool {
         self.kind == FileType::Directory
@@ -174,6 +192,7 @@ impl From<Stat> for Found {
             uid: s.st_uid,
             gid: s.st_gid,
             inode: (s.st_dev as _, s.st_ino as _),
+            names: s.st_nlink as _,
             device: (rustix::fs::major(s.st_rdev as _), rustix::fs::minor(s.st_rdev as _)),
         }
     }
@@ -197,13 +216,18 @@ impl Target {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             other => Some(other.map_err(fail)?),
         };
+        let started = Nanos(env.clock.now().as_nanosecond());
+        let (lock, alone) = root.as_ref().filter(|_| create).and_then(leftovers::lock).unzip();
         let target = Self {
             path: path.to_owned(),
             resolver: beneath::Resolver::new(root),
-            temporary_prefix: format!(".runner-{}-", hex::encode(env.random_bytes::<8>())),
+            temporary_prefix: temporary::prefix(env.random_bytes::<8>()),
             temporary_count: AtomicU64::new(0),
             ids,
             troubles: meta::Troubles::default(),
+            flagged: meta::Flagged::default(),
+            _lock: lock,
+            alone_since: alone.unwrap_or(false).then_some(started),
         };
         let empty = match target.is_empty_dir(&TreePath::default()) {
             Err(e) if e.kind == WriteErrorKind::NotFound => true,
@@ -270,11 +294,20 @@ impl Target {
             return Ok(());
         }
         let dir = self.resolver.dir(path).at(path)?;
+        if Found::from(rustix::fs::fstat(&*dir).at(path)?).inode != found.inode {
+            return Err(WriteError { path: path.clone(), kind: WriteErrorKind::Changed });
+        }
         rustix::fs::chmod(meta::proc_path(&*dir), Mode::from_raw_mode(u32::from(found.mode | 0o700))).at(path)
     }
 
-    /// Opens an existing regular file for reading; anything else is an error.
-    pub fn open_file(&self, path: &TreePath) -> Result<std::fs::File, WriteError> {
+    /// Space that this user may still write in the directory of `path`, in bytes.
+    pub fn free_bytes(&self, path: &TreePath) -> Result<u64, WriteError> {
+        let dir = self.parent_of(path)?;
+        file::free_bytes(&*dir).at(path)
+    }
+
+    /// Opens an existing regular file for reading; anything else is an error, and so is another one than `expected`.
+    pub fn open_file(&self, path: &TreePath, expected: Option<&Found>) -> Result<std::fs::File, WriteError> {
         let dir = self.parent_of(path)?;
         // Should a pipe or a device have taken its place, the open must not wait for it.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -282,6 +315,9 @@ impl Target {
         let found = Found::from(rustix::fs::fstat(&fd).at(path)?);
         if !found.is_file() {
             return Err(Errno::INVAL).at(path);
+        }
+        if expected.is_some_and(|expected| expected.inode != found.inode) {
+            return Err(WriteError { path: path.clone(), kind: WriteErrorKind::Changed });
         }
         Ok(fd.into())
     }

@@ -23,10 +23,8 @@ pub(super) fn tree_path() -> impl TypedValueParser<Value = TreePath> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Overwrite {
     /// Compare the content of every file.
-    Always,
-    /// Trust files of equal size and time.
     #[default]
-    IfChanged,
+    Always,
     /// Leave every existing file alone.
     Never,
 }
@@ -35,7 +33,6 @@ impl From<Overwrite> for restore::Overwrite {
     fn from(when: Overwrite) -> Self {
         match when {
             Overwrite::Always => Self::Always,
-            Overwrite::IfChanged => Self::IfChanged,
             Overwrite::Never => Self::Never,
         }
     }

@@ -178,9 +178,12 @@ pub struct Restore {
     /// Delete what is in the target but not in the snapshot
     #[arg(long)]
     pub delete: bool,
-    /// Files that are there: compare all (always), trust equal size and time (if-changed), leave alone (never)
+    /// Files that are there: compare their content (always), leave them alone (never)
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = true)]
     pub overwrite: Overwrite,
+    /// Do not read files that are there with equal size and time: believe their content
+    #[arg(long, conflicts_with = "overwrite")]
+    pub trust_mtime: bool,
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,

@@ -38,6 +38,16 @@ pub fn report(restored: &Restored, view: &View) -> String {
         out += &format!("  {}: {}\n", problem.path.display(), problem.kind);
     }
     out += &more(report.problems.len().min(NAMED_MAX), report.counts.failed);
+    let n = &report.counts;
+    if n.trusted > 0 {
+        let files = counted(n.trusted, "file", "files");
+        out +=
+            &wrap("  ", 2, &format!("{files} with equal size and time not read: the content is believed to be right."));
+    }
+    if n.leftovers > 0 {
+        let files = counted(n.leftovers, "file", "files");
+        out += &wrap("  ", 2, &format!("{files} of an interrupted restore removed."));
+    }
     for trouble in &report.metadata {
         out += &wrap("  ", 2, &self::trouble(trouble));
     }
@@ -82,6 +92,7 @@ fn trouble(trouble: &MetaTrouble) -> String {
         MetaKind::Time => ("modification time not set", false),
         MetaKind::Device => ("device node not made", true),
         MetaKind::Hardlink => ("hard link became a file of its own", false),
+        MetaKind::Flags => ("file flags (chattr) not set", true),
     };
     format!(
         "{what}: {}, first {} ({}).{}",

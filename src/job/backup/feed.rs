@@ -27,12 +27,15 @@ use crate::tree::stat::{FileType, ObjectId};
 /// The most entries that one worker gets at once.
 const BATCH_ENTRIES: usize = 1024;
 
+/// Segments of one large file that are read, or wait to be taken. A file may claim any number of them.
+const SEGMENTS_AHEAD: usize = 64;
+
 /// What the finisher gets, in path order.
 pub(crate) enum Slot {
     /// Nothing to wait for.
     Ready(Vec<Done>),
-    /// A worker has it.
-    Pending(Receiver<Result<Vec<Done>, BackupError>>),
+    /// A worker has so many entries, and hands them on in parts.
+    Pending(Receiver<Result<Vec<Done>, BackupError>>, usize),
     /// A large file whose segments workers have.
     Large(Box<Large>),
 }
@@ -43,7 +46,8 @@ pub(crate) struct Large {
     pub(crate) base: Option<Arc<Entry>>,
     pub(crate) completed: Completed,
     pub(crate) content: Arc<Content>,
-    pub(crate) segments: Vec<Receiver<Result<SegmentDone, BackupError>>>,
+    /// Those of its segments, in order.
+    pub(crate) segments: Receiver<Receiver<Result<SegmentDone, BackupError>>>,
     pub(crate) seen: crate::repo::entry::Nanos,
 }
 
@@ -262,6 +266,7 @@ impl Feed<'_> {
             }
             _ => {}
         }
+        self.batch_bytes += scanned.path.as_bytes().len() as u64;
         self.batch.push(Todo { scanned, decision, base });
         let full = self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= FRAME_TARGET_BYTES as u64;
         if full { self.end_batch() } else { Ok(()) }
@@ -276,40 +281,42 @@ impl Feed<'_> {
         let todos = std::mem::replace(&mut self.batch, next);
         self.batch_bytes = 0;
         let (reply, answer) = bounded(1);
-        self.send(Slot::Pending(answer))?;
+        self.send(Slot::Pending(answer, todos.len()))?;
         self.out.tasks.send(Task::Entries(todos, reply)).map_err(|_| BackupError::Stopped)
     }
 
     fn large(&mut self, scanned: Scanned, base: Option<Arc<Entry>>) -> Result<(), BackupError> {
         self.end_batch()?;
         let seen = self.shared.seen();
-        let file = match read::open(&self.shared.roots, &scanned.path) {
-            Ok(file) => file,
+        let opened = read::open(&self.shared.roots, &scanned.path).and_then(|file| {
+            let completed = file.complete(&scanned.path, &self.shared.names);
+            let content = Content::of(file).map_err(|e| Problem::io(scanned.path.clone(), &e))?;
+            Ok((completed, Arc::new(content)))
+        });
+        let (mut completed, content) = match opened {
+            Ok(opened) => opened,
             Err(problem) => {
                 let done = Done::problem(problem, base, Some(FileType::File)).first_of(&scanned);
                 return self.send(Slot::Ready(vec![done]));
             }
         };
-        let mut completed = file.complete(&scanned.path, &self.shared.names);
-        let content = Arc::new(Content::of(file));
         if let Kind::File { extents, .. } = &mut completed.entry.kind {
             extents.clone_from(&content.extents);
         }
         let (total, step) = (content.len(), self.shared.chunker.segment);
-        let mut segments = Vec::new();
-        let mut tasks = Vec::new();
+        let (answers, segments) = bounded(SEGMENTS_AHEAD);
+        self.send(Slot::Large(Box::new(Large { scanned, base, completed, content: content.clone(), segments, seen })))?;
         let mut start = 0;
         while start < total {
-            let (reply, answer) = bounded(1);
-            let segment = Segment { content: content.clone(), start, len: step.min(total - start) };
-            tasks.push(Task::Segment(segment, reply));
-            segments.push(answer);
-            start += step;
-        }
-        self.send(Slot::Large(Box::new(Large { scanned, base, completed, content, segments, seen })))?;
-        for task in tasks {
             self.shared.check()?;
-            self.out.tasks.send(task).map_err(|_| BackupError::Stopped)?;
+            let (reply, answer) = bounded(1);
+            if answers.send(answer).is_err() {
+                // The finisher needs no more of it: it cannot be read, or is read again as a whole.
+                return Ok(());
+            }
+            let segment = Segment { content: content.clone(), start, len: step.min(total - start) };
+            self.out.tasks.send(Task::Segment(segment, reply)).map_err(|_| BackupError::Stopped)?;
+            start += step;
         }
         Ok(())
     }

@@ -90,9 +90,12 @@ impl<'a> Finisher<'a> {
         for slot in slots {
             match slot {
                 Slot::Ready(done) => done.into_iter().try_for_each(|d| self.take(d))?,
-                Slot::Pending(answer) => {
-                    let done = answer.recv().map_err(|_| BackupError::Stopped)??;
-                    done.into_iter().try_for_each(|d| self.take(d))?;
+                Slot::Pending(answer, mut left) => {
+                    while left > 0 {
+                        let part = answer.recv().map_err(|_| BackupError::Stopped)??;
+                        left = left.saturating_sub(part.len());
+                        part.into_iter().try_for_each(|d| self.take(d))?;
+                    }
                 }
                 Slot::Large(large) => {
                     let done = self.large(*large)?;
@@ -113,11 +116,17 @@ impl<'a> Finisher<'a> {
         let Large { scanned, base, completed, content, segments, seen } = large;
         let mut all = Vec::new();
         let mut error = None;
-        for answer in segments {
+        for _ in 0..content.len().div_ceil(self.shared.chunker.segment) {
+            let answer = segments.recv().map_err(|_| BackupError::Stopped)?;
             let segment = answer.recv().map_err(|_| BackupError::Stopped)??;
             all.extend(segment.chunks);
-            error = error.or(segment.error);
+            error = segment.error;
+            if error.is_some() {
+                break;
+            }
         }
+        // Nobody needs to read on.
+        drop(segments);
         let end_of_file = error.as_ref().is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof);
         if end_of_file || content.file.changed().unwrap_or(true) {
             return Ok(self.worker.read(&scanned.path, base)?.first_of(&scanned));

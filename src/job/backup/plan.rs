@@ -85,6 +85,7 @@ mod tests {
             nlink: 2,
             rdev: (0, 0),
             blocks: 8,
+            flags: crate::tree::flags::Flags::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::job::backup::plan::Decision;
 use crate::job::backup::stock::Ledger;
 use crate::job::backup::{BackupError, Shared};
 use crate::job::progress::Progress;
+use crate::job::restore::layout::Layout;
 use crate::job::stall::Activity;
 use crate::repo::entry::{Entry, Extent, Kind, Nanos, TreePath};
 use crate::repo::format::ChunkerParams;
@@ -29,6 +30,9 @@ pub(crate) const CHANGED_RETRIES: u32 = 3;
 
 /// The most of a file that is read at once: what a source that gives 64 KiB a second gives in a quarter of a minute.
 const READ_BYTES_MAX: usize = 1 << 20;
+
+/// Results weigh this much when they are handed on before their batch is done: attributes, paths and extents may be large.
+const DONE_WEIGHT_MAX: usize = 4 << 20;
 
 /// One entry on its way into the manifest.
 #[derive(Debug)]
@@ -80,6 +84,17 @@ impl Done {
         Self { entry: Some(Arc::new(done.entry)), local, base, problems, object, ..Self::default() }
     }
 
+    /// About how many bytes it takes, content not counted.
+    fn weight(&self) -> usize {
+        let Some(entry) = &self.entry else { return size_of::<Self>() };
+        let xattrs: usize = entry.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
+        let extents = match &entry.kind {
+            Kind::File { extents: Some(extents), .. } => size_of_val(&extents[..]),
+            _ => 0,
+        };
+        size_of::<Self>() + entry.path.as_bytes().len() + xattrs + extents
+    }
+
     /// Tells the further names of what the walk saw if this entry is not made of that: it went away meanwhile, cannot be read, or
     /// something else has its name now.
     pub(crate) fn first_of(mut self, scanned: &Scanned) -> Self {
@@ -94,7 +109,7 @@ impl Done {
 /// Work for a worker. The answer goes back through the channel that comes with it.
 #[derive(Debug)]
 pub(crate) enum Task {
-    /// Neighbours in path order.
+    /// Neighbours in path order. The answer comes in parts, as many entries in all as were asked for.
     Entries(Vec<Todo>, Sender<Result<Vec<Done>, BackupError>>),
     /// One segment of a large file.
     Segment(Segment, Sender<Result<SegmentDone, BackupError>>),
@@ -121,38 +136,63 @@ pub(crate) struct SegmentDone {
 pub(crate) struct Content {
     pub(crate) file: OpenFile,
     pub(crate) extents: Option<Vec<Extent>>,
+    layout: Layout,
+    len: u64,
 }
 
 impl Content {
-    pub(crate) fn of(file: OpenFile) -> Self {
-        let extents = file.extents();
-        Self { file, extents }
+    /// Of a file as it is now.
+    ///
+    /// # Errors
+    /// It has more data than a file may have ([`read::DATA_MAX`]), or its holes move all the time.
+    pub(crate) fn of(file: OpenFile) -> io::Result<Self> {
+        Self::within(file, read::EXTENTS_MAX, read::DATA_MAX)
+    }
+
+    fn within(file: OpenFile, extents_max: usize, data_max: u64) -> io::Result<Self> {
+        let extents = file.extents(extents_max)?;
+        let size = file.stat().size;
+        let len = extents.as_ref().map_or(size, |e| e.iter().map(|e| e.len).sum());
+        if len > data_max {
+            return Err(read::too_much());
+        }
+        let layout = Layout::of(size, extents.as_deref(), len).map_err(io::Error::other)?;
+        Ok(Self { file, extents, layout, len })
     }
 
     /// How many bytes it is, holes not counted.
     pub(crate) fn len(&self) -> u64 {
-        self.extents.as_ref().map_or(self.file.stat().size, |e| e.iter().map(|e| e.len).sum())
+        self.len
     }
 
     /// Fills `buffer` from `at`; less only where the file ends before it should.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        let Some(extents) = &self.extents else { return self.file.read_at(buffer, at) };
         let mut filled = 0;
-        let mut before = 0;
-        for extent in extents {
-            let position = at + filled as u64;
-            if filled < buffer.len() && position < before + extent.len {
-                let inside = position - before;
-                let want = (buffer.len() - filled).min(usize::try_from(extent.len - inside).unwrap_or(usize::MAX));
-                let got = self.file.read_at(&mut buffer[filled..filled + want], extent.offset + inside)?;
-                filled += got;
-                if got < want {
-                    break;
-                }
+        for (offset, part) in self.layout.spans(at..at + buffer.len() as u64) {
+            let want = part.len();
+            let got = self.file.read_at(&mut buffer[part], offset)?;
+            filled += got;
+            if got < want {
+                break;
             }
-            before += extent.len;
         }
         Ok(filled)
+    }
+
+    /// Size and extents of what was read, of which there are `len` bytes. A file that was cut meanwhile ends with them; its holes
+    /// stay holes.
+    fn measure(self, len: u64) -> (u64, Option<Vec<Extent>>) {
+        let Some(mut extents) = self.extents else { return (len, None) };
+        if len >= self.len {
+            return (self.file.stat().size, Some(extents));
+        }
+        let mut left = len;
+        extents.retain_mut(|extent| {
+            extent.len = extent.len.min(left);
+            left -= extent.len;
+            extent.len > 0
+        });
+        (extents.last().map_or(0, |last| last.offset + last.len), Some(extents))
     }
 }
 
@@ -249,16 +289,37 @@ impl<'a> Worker<'a> {
             }
             // A receiver that is gone means that the run has failed already.
             match task {
-                Task::Entries(todos, reply) => {
-                    let done = todos.into_iter().map(|todo| self.entry(todo)).collect();
-                    let _ = reply.send(done);
-                }
+                Task::Entries(todos, reply) => self.entries(todos, &reply),
                 Task::Segment(segment, reply) => {
                     let _ = reply.send(self.segment(&segment));
                 }
             }
         }
         self.storer.flush()
+    }
+
+    fn entries(&mut self, todos: Vec<Todo>, reply: &Sender<Result<Vec<Done>, BackupError>>) {
+        let mut part = Vec::with_capacity(todos.len());
+        let mut weight = 0;
+        for todo in todos {
+            match self.entry(todo) {
+                Ok(done) => {
+                    weight += done.weight();
+                    part.push(done);
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                    return;
+                }
+            }
+            if weight > DONE_WEIGHT_MAX {
+                weight = 0;
+                if reply.send(Ok(std::mem::take(&mut part))).is_err() {
+                    return;
+                }
+            }
+        }
+        let _ = reply.send(Ok(part));
     }
 
     fn entry(&mut self, todo: Todo) -> Result<Done, BackupError> {
@@ -271,13 +332,7 @@ impl<'a> Worker<'a> {
                 let entry = Entry { path, kind: Kind::Hardlink { target }, owner, mtime, xattrs: Vec::new() };
                 Ok(self.known(Arc::new(entry), scanned, base))
             }
-            Decision::Trust(kind) => {
-                let mut done = self.describe(&scanned, base);
-                if let Some(entry) = done.entry.as_mut() {
-                    Arc::make_mut(entry).kind = kind;
-                }
-                Ok(done.first_of(&scanned))
-            }
+            Decision::Trust(kind) => Ok(self.trust(&scanned, kind, base)?.first_of(&scanned)),
             Decision::Describe => Ok(self.describe(&scanned, base).first_of(&scanned)),
             Decision::Read => Ok(self.read(&scanned.path, base)?.first_of(&scanned)),
         }
@@ -288,6 +343,19 @@ impl<'a> Worker<'a> {
         let local = Local::remember(&scanned.stat, self.shared.seen());
         let further = matches!(entry.kind, Kind::Hardlink { .. }).then(|| Box::new(scanned));
         Done { entry: Some(entry), local, base, further, ..Done::default() }
+    }
+
+    /// A file whose content is believed to be known: of what the walk saw, and of nothing that has its name by now.
+    fn trust(&mut self, scanned: &Scanned, kind: Kind, base: Option<Arc<Entry>>) -> Result<Done, BackupError> {
+        let seen = self.shared.seen();
+        match read::complete(&self.shared.roots, scanned, &self.shared.names) {
+            Ok(completed) if scanned.stat.unchanged_in(&completed.stat) => {
+                let entry = Entry { kind, ..completed.entry };
+                Ok(Done::completed(Completed { entry, ..completed }, base, seen))
+            }
+            Ok(_) => self.read(&scanned.path, base),
+            Err(problem) => Ok(Done::problem(problem, base, Some(scanned.stat.kind))),
+        }
     }
 
     fn describe(&self, scanned: &Scanned, base: Option<Arc<Entry>>) -> Done {
@@ -323,8 +391,13 @@ impl<'a> Worker<'a> {
             };
             let completed = file.complete(path, &self.shared.names);
             let last = attempt == CHANGED_RETRIES;
-            // What never holds still is taken as plain bytes: its holes may be elsewhere by now.
-            let content = if last { Content { file, extents: None } } else { Content::of(file) };
+            let content = match Content::of(file) {
+                Ok(content) => content,
+                Err(error) => {
+                    let problem = Problem::io(path.clone(), &error);
+                    return Ok(Done::problem(problem, base, Some(FileType::File)));
+                }
+            };
             let small = content.len() < u64::from(self.shared.chunker.average) && content.extents.is_none();
             let result = if small { self.whole(&content.file)? } else { self.all_segments(&content)? };
             let read = match result {
@@ -337,10 +410,10 @@ impl<'a> Worker<'a> {
             if read.changed && !last {
                 continue;
             }
-            let size = if read.changed { read.len } else { content.file.stat().size };
+            let (size, extents) = content.measure(read.len);
             let mut done = Done::completed(completed, base, seen);
             if let Some(entry) = done.entry.as_mut() {
-                Arc::make_mut(entry).kind = Kind::File { size, extents: content.extents, chunks: read.chunks };
+                Arc::make_mut(entry).kind = Kind::File { size, extents, chunks: read.chunks };
             }
             if read.changed {
                 // What was read may be no state that the file ever had: the next run must look again.
@@ -360,6 +433,9 @@ impl<'a> Worker<'a> {
             Ok(whole) => whole,
             Err(error) => return Ok(Err(error)),
         };
+        if whole.unsized_content {
+            return self.unsized_content(file);
+        }
         self.shared.read(whole.len as u64);
         let mut chunks = Vec::new();
         if whole.len > 0 {
@@ -372,6 +448,15 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(Ok(ReadFile { chunks, len: whole.len as u64, changed: whole.changed }))
+    }
+
+    /// Reads a file that says it is empty and is not.
+    fn unsized_content(&mut self, file: &OpenFile) -> Result<io::Result<ReadFile>, BackupError> {
+        let (chunks, len) = match self.stream(&mut file.stream())? {
+            Ok(read) => read,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(file.changed().map(|changed| ReadFile { chunks, len, changed }))
     }
 
     /// Reads a large file front to back.

@@ -21,6 +21,7 @@ use super::{ChunkPlace, Overwrite, RestoreError, RestoreProblemKind};
 use crate::ids::ChunkId;
 use crate::job::progress::Progress;
 use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::tree::temporary;
 use crate::tree::write::{Found, MetaKind, WriteErrorKind};
 
 /// First names outside of the selection that have got a name inside. Hard links beyond it become files of their own,
@@ -81,8 +82,8 @@ struct Inspector<'a> {
     last: Option<TreePath>,
     /// The last entry that is no directory: nothing can be below it.
     leaf: Option<TreePath>,
-    /// A directory that could not be made: everything below fails.
-    blocked: Option<TreePath>,
+    /// A directory that could not be made, and why: everything below fails.
+    blocked: Option<(TreePath, RestoreProblemKind)>,
     /// First name outside of the selection → the name inside that got its content.
     leaders: HashMap<TreePath, TreePath>,
     batch: Batch,
@@ -97,10 +98,10 @@ struct Level {
     listing: Vec<(Vec<u8>, bool)>,
 }
 
-/// Whether a directory was there.
+/// Whether a directory was there, and which it is: device and inode, where that is known.
 enum Made {
-    New,
-    Existed,
+    New(Option<(u64, u64)>),
+    Existed(Option<(u64, u64)>),
 }
 
 type Step<T> = Result<T, RestoreProblemKind>;
@@ -131,14 +132,14 @@ impl Inspector<'_> {
         let path = entry.path.clone();
         let done = if below_leaf {
             Err(RestoreProblemKind::Unsound("it lies below an entry that is no directory"))
-        } else if self.blocked.as_ref().is_some_and(|blocked| path.starts_with(blocked)) {
-            Err(RestoreProblemKind::Write(WriteErrorKind::Blocked))
+        } else if let Some((_, why)) = self.blocked.as_ref().filter(|(blocked, _)| path.starts_with(blocked)) {
+            Err(why.clone())
         } else {
             self.selected(entry)
         };
         if let Err(problem) = done {
             if is_dir && !below_leaf {
-                self.blocked = Some(path.clone());
+                self.blocked = Some((path.clone(), problem.clone()));
             }
             self.shared.fail(&path, &problem);
         }
@@ -172,7 +173,8 @@ impl Inspector<'_> {
     fn enter_root(&mut self, entry: Option<Entry>) {
         let kept = self.shared.options.overwrite == Overwrite::Never && !self.fresh;
         let counted = entry.is_some();
-        let dir = Dir { path: TreePath::default(), entry: entry.filter(|_| !kept), above: None, fresh: self.fresh };
+        let entry = entry.filter(|_| !kept);
+        let dir = Dir { path: TreePath::default(), entry, inode: None, above: None, fresh: self.fresh };
         if counted {
             self.shared.count(|c| c.directories += 1);
         }
@@ -197,14 +199,14 @@ impl Inspector<'_> {
             let entry = self.above.iter().position(|above| above.path == next).map(|i| self.above.swap_remove(i));
             let mode = if entry.is_some() { PRIVATE_MODE } else { IMPLIED_MODE };
             match self.make(&next, &here, mode, false) {
-                Ok(Made::New) => {
-                    self.enter(Dir { path: next, entry, above: Some(here), fresh: true });
+                Ok(Made::New(inode)) => {
+                    self.enter(Dir { path: next, entry, inode, above: Some(here), fresh: true });
                 }
-                Ok(Made::Existed) => {
-                    self.enter(Dir { path: next, entry: None, above: Some(here), fresh: false });
+                Ok(Made::Existed(inode)) => {
+                    self.enter(Dir { path: next, entry: None, inode, above: Some(here), fresh: false });
                 }
                 Err(problem) => {
-                    self.blocked = Some(next);
+                    self.blocked = Some((next, problem.clone()));
                     return Err(problem);
                 }
             }
@@ -214,10 +216,13 @@ impl Inspector<'_> {
     fn directory(&mut self, entry: Entry, above: Arc<Dir>) -> Step<()> {
         let path = entry.path.clone();
         let made = self.make(&path, &above, PRIVATE_MODE, true)?;
-        let fresh = matches!(made, Made::New);
+        let (fresh, inode) = match made {
+            Made::New(inode) => (true, inode),
+            Made::Existed(inode) => (false, inode),
+        };
         let entry = (fresh || self.shared.options.overwrite != Overwrite::Never).then_some(entry);
         self.shared.count(|c| c.directories += 1);
-        self.enter(Dir { path, entry, above: Some(above), fresh });
+        self.enter(Dir { path, entry, inode, above: Some(above), fresh });
         Ok(())
     }
 
@@ -225,42 +230,55 @@ impl Inspector<'_> {
     fn make(&self, path: &TreePath, above: &Dir, mode: u16, replace: bool) -> Step<Made> {
         let (target, dry) = (&self.shared.target, self.shared.options.dry_run);
         if target.is_anchored(path) {
-            return Ok(Made::Existed);
+            return Ok(Made::Existed(None));
         }
         if dry && above.fresh {
-            return Ok(Made::New);
+            return Ok(Made::New(None));
         }
+        let new = || match target.stat(path)?.filter(Found::is_dir) {
+            Some(found) => Ok(Made::New(Some(found.inode))),
+            None => Err(RestoreProblemKind::Write(WriteErrorKind::Changed)),
+        };
         if !dry && target.make_dir(path, mode)? {
-            return Ok(Made::New);
+            return new();
         }
         match target.stat(path)? {
-            None if dry => Ok(Made::New),
+            None if dry => Ok(Made::New(None)),
             None => Err(RestoreProblemKind::Write(WriteErrorKind::NotFound)),
             Some(found) if found.is_dir() => {
                 if !dry && replace {
                     target.make_writable(path, &found)?;
                 }
-                Ok(Made::Existed)
+                Ok(Made::Existed(Some(found.inode)))
             }
             Some(_) if !replace || self.shared.options.overwrite == Overwrite::Never => {
                 Err(RestoreProblemKind::Write(WriteErrorKind::Blocked))
             }
+            Some(_) if dry => Ok(Made::New(None)),
             Some(_) => {
-                if !dry {
-                    target.unlink(path)?;
-                    target.make_dir(path, mode)?;
-                }
-                Ok(Made::New)
+                target.unlink(path)?;
+                target.make_dir(path, mode)?;
+                new()
             }
         }
     }
 
     fn enter(&mut self, dir: Dir) {
         let mut listing = Vec::new();
-        if self.shared.options.delete && !dir.fresh && self.shared.scope.may_delete_at(&dir.path) {
+        let delete = self.shared.options.delete && self.shared.scope.may_delete_at(&dir.path);
+        let clear = !self.shared.options.dry_run && self.shared.target.may_clear_leftovers();
+        if !dir.fresh && (delete || clear) {
             match self.shared.target.list(&dir.path) {
                 Ok(names) => listing = names,
-                Err(e) => self.shared.fail(&dir.path, &RestoreProblemKind::Delete(e.kind)),
+                Err(e) if delete => self.shared.fail(&dir.path, &RestoreProblemKind::Delete(e.kind)),
+                // Who may not list a directory may still write into it.
+                Err(_) => {}
+            }
+            if clear {
+                listing.retain(|(name, is_dir)| *is_dir || !clear_leftover(self.shared, &dir.path, name));
+            }
+            if !delete {
+                listing = Vec::new();
             }
         }
         self.levels.push(Level { dir: Arc::new(dir), listing });
@@ -331,7 +349,7 @@ impl Inspector<'_> {
             _ => return self.lead(target.clone(), entry, dir),
         };
         if let Some((_, obstacle)) = self.look(&entry.path, &dir)? {
-            self.push(Job::Link { path: entry.path, first, obstacle, dir });
+            self.push(Job::Link { entry, first, obstacle, dir });
         }
         Ok(())
     }
@@ -386,12 +404,19 @@ impl Inspector<'_> {
             return Ok(());
         };
         let found = found.filter(Found::is_file);
+        // What has other names, in the tree or elsewhere, is left or replaced, never changed under all of them.
+        let replace = match &found {
+            Some(found) if found.has_more_names() => self.shared.target.metadata_differ(&entry, found)?,
+            _ => false,
+        };
         if let Some(found) = &found
+            && !replace
             && self.shared.options.overwrite == Overwrite::IfChanged
             && (found.size, found.mtime) == (entry.kind.size(), entry.mtime)
         {
             self.skip_bytes(&entry);
-            self.push(Job::Metadata { entry, dir });
+            self.shared.count(|c| c.trusted += 1);
+            self.push(Job::Metadata { entry, inode: found.inode, dir });
             return Ok(());
         }
         let mut content = 0;
@@ -399,15 +424,18 @@ impl Inspector<'_> {
             content += u64::from(self.locate(chunk).ok_or(RestoreProblemKind::Missing(*chunk))?.len);
         }
         let layout = Layout::new(&entry.kind, content).map_err(RestoreProblemKind::Unsound)?;
+        if !self.shared.options.dry_run && self.shared.has_no_space_for(&entry.path, content) {
+            return Err(RestoreProblemKind::Write(WriteErrorKind::NoSpace));
+        }
         let equal = match &found {
             Some(found) => {
                 // What cannot be read is replaced.
-                let old = self.shared.target.open_file(&entry.path).ok();
+                let old = self.shared.target.open_file(&entry.path, Some(found)).ok();
                 let equal = old.as_ref().map(|old| self.compare(&entry, &layout, old, found)).unwrap_or_default();
                 let whole = found.size == entry.kind.size() && !equal.contains(&false);
-                if whole && old.is_some_and(|old| holes_are_empty(&layout, &old)) {
+                if whole && !replace && old.is_some_and(|old| holes_are_empty(&layout, &old)) {
                     self.skip_bytes(&entry);
-                    self.push(Job::Metadata { entry, dir });
+                    self.push(Job::Metadata { entry, inode: found.inode, dir });
                     return Ok(());
                 }
                 equal
@@ -510,6 +538,27 @@ impl Inspector<'_> {
         }
         self.flush();
         self.selector.unmatched(&self.shared.scope)
+    }
+}
+
+/// Removes what an interrupted restore left; `false`: it is not that, or stays.
+fn clear_leftover(shared: &Shared, dir: &TreePath, name: &[u8]) -> bool {
+    if !temporary::is_unfinished(name) {
+        return false;
+    }
+    let Some(path) = dir.join(name) else { return false };
+    if shared.scope.excludes(&path, false) {
+        return false;
+    }
+    match shared.target.remove_leftover(&path) {
+        Ok(removed) => {
+            shared.count(|c| c.leftovers += u64::from(removed));
+            removed
+        }
+        Err(e) => {
+            shared.fail(&path, &RestoreProblemKind::Delete(e.kind));
+            false
+        }
     }
 }
 

@@ -25,16 +25,26 @@ impl Layout {
     /// it adds up: otherwise bytes would be lost or land in the wrong place.
     pub(in crate::job) fn new(kind: &Kind, content: u64) -> Result<Self, &'static str> {
         let Kind::File { size, extents, .. } = kind else { return Err("not a regular file") };
+        Self::of(*size, extents.as_deref(), content)
+    }
+
+    /// The layout of a file of `size` bytes with `content` bytes of data in these extents; `None`: it is all data.
+    pub(in crate::job) fn of(size: u64, extents: Option<&[Extent]>, content: u64) -> Result<Self, &'static str> {
         // off_t is signed: beyond it the kernel cannot address.
-        if *size > i64::MAX as u64 {
+        if size > i64::MAX as u64 {
             return Err("the size is impossible");
         }
         let runs = match extents {
-            None if content == *size => vec![Run { content: 0, file: 0, len: content }],
+            None if content == size => vec![Run { content: 0, file: 0, len: content }],
             None => return Err("the chunks do not add up to the size"),
-            Some(extents) => runs(extents, *size, content)?,
+            Some(extents) => runs(extents, size, content)?,
         };
-        Ok(Self { runs, size: *size })
+        Ok(Self { runs, size })
+    }
+
+    /// Bytes of data.
+    pub(super) fn content_len(&self) -> u64 {
+        self.runs.last().map_or(0, |run| run.content + run.len)
     }
 
     /// Where `content` (a range of the content) lies in the file: offset there and which part of the range.

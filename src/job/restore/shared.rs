@@ -15,8 +15,8 @@ use super::{
 use crate::ids::ChunkId;
 use crate::job::progress::Progress;
 use crate::job::report::PROBLEMS_MAX;
-use crate::repo::entry::{Entry, TreePath};
-use crate::tree::write::{Found, NewFile, Target};
+use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::tree::write::{Found, NewFile, Target, WriteErrorKind};
 
 /// Names of failed entries kept for the sake of their hard links. With more of them no further link is made: it could
 /// lead to a file that is not the snapshot's.
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     error: Mutex<Option<RestoreError>>,
     refreshing: tokio::sync::Mutex<()>,
     fruitless: AtomicU32,
+    /// Something did not fit: what follows is compared with the space before it is fetched.
+    full: AtomicBool,
 }
 
 impl Shared {
@@ -65,12 +67,18 @@ impl Shared {
             error: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             fruitless: AtomicU32::new(0),
+            full: AtomicBool::new(false),
         }
     }
 
     /// Ends the restore. The first reason counts.
     pub(super) fn stop(&self, error: RestoreError) {
         lock(&self.error).get_or_insert(error);
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Ends the restore, which nobody waits for any more.
+    pub(super) fn end(&self) {
         self.stopped.store(true, Ordering::Release);
     }
 
@@ -95,6 +103,9 @@ impl Shared {
             let error = crate::tree::write::WriteError { path: path.clone(), kind: write };
             return self.stop(RestoreError::Write { target: self.target.path().to_owned(), error });
         }
+        if matches!(kind, RestoreProblemKind::Write(WriteErrorKind::NoSpace)) {
+            self.full.store(true, Ordering::Relaxed);
+        }
         let mut failed = lock(&self.failed);
         if failed.len() < FAILED_NAMES_MAX {
             failed.insert(path.clone());
@@ -105,6 +116,11 @@ impl Shared {
         if report.problems.len() < PROBLEMS_MAX {
             report.problems.push(RestoreProblem { path: path.clone(), kind: kind.clone() });
         }
+    }
+
+    /// Whether it is known that so many bytes of data do not fit at `path`.
+    pub(super) fn has_no_space_for(&self, path: &TreePath, bytes: u64) -> bool {
+        self.full.load(Ordering::Relaxed) && self.target.free_bytes(path).is_ok_and(|free| free < bytes)
     }
 
     /// Whether the entry at this path may have failed.
@@ -161,6 +177,8 @@ pub(super) struct Dir {
     pub(super) path: TreePath,
     /// What to set at the end; `None`: it is left as it is.
     pub(super) entry: Option<Entry>,
+    /// What was there or was made: device and inode.
+    pub(super) inode: Option<(u64, u64)>,
     pub(super) above: Option<Arc<Dir>>,
     /// Nothing can be in it that this restore did not make.
     pub(super) fresh: bool,
@@ -173,7 +191,7 @@ impl Dir {
             if let Some(entry) = &left.entry
                 && !shared.options.dry_run
                 && !shared.is_stopped()
-                && let Err(e) = shared.target.set_metadata(entry)
+                && let Err(e) = shared.target.set_metadata(entry, left.inode)
             {
                 shared.fail(&entry.path, &e.into());
             }
@@ -211,8 +229,19 @@ pub(super) struct FileState {
 }
 
 impl FileJob {
+    /// Whether it had holes.
+    pub(super) fn is_sparse(&self) -> bool {
+        matches!(self.entry.kind, Kind::File { extents: Some(_), .. })
+    }
+
+    /// What is written of it so far goes at once: others may need the space.
     pub(super) fn fail(&self, kind: RestoreProblemKind) {
-        lock(&self.state).failed.get_or_insert(kind);
+        let unfinished = {
+            let mut state = lock(&self.state);
+            state.failed.get_or_insert(kind);
+            state.new.take()
+        };
+        drop(unfinished);
     }
 }
 
@@ -233,10 +262,10 @@ pub(super) enum Job {
     Piece { file: Arc<FileJob>, parts: Vec<Part> },
     /// Makes a symbolic link, pipe or device.
     Node { entry: Entry, found: Option<Found>, obstacle: bool, dir: Arc<Dir> },
-    /// Sets the metadata of a file whose content is right.
-    Metadata { entry: Entry, dir: Arc<Dir> },
+    /// Sets the metadata of a file whose content is right, which is this very file (device and inode).
+    Metadata { entry: Entry, inode: (u64, u64), dir: Arc<Dir> },
     /// Gives a file a further name.
-    Link { path: TreePath, first: TreePath, obstacle: bool, dir: Arc<Dir> },
+    Link { entry: Entry, first: TreePath, obstacle: bool, dir: Arc<Dir> },
 }
 
 /// Jobs in path order with the frames that they need.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::fetch::Fetched;
 use super::shared::{FileJob, Job, Part, Shared, lock};
-use super::{RestoreError, RestoreProblemKind};
+use super::{Overwrite, RestoreError, RestoreProblemKind};
 use crate::job::progress::Progress;
 use crate::repo::entry::{Entry, TreePath};
 use crate::tree::write::{Found, NewFile, Placed, WriteErrorKind};
@@ -49,14 +49,15 @@ fn work(shared: &Shared, fetched: &Fetched, job: Job) {
             settle(shared, &entry.path, node(shared, &entry, found.as_ref(), obstacle));
             dir.leave(shared);
         }
-        Job::Metadata { entry, dir } => {
-            let touched = if shared.options.dry_run { Ok(false) } else { shared.target.set_metadata(&entry) };
+        Job::Metadata { entry, inode, dir } => {
+            let set = || shared.target.set_metadata(&entry, Some(inode));
+            let touched = if shared.options.dry_run { Ok(false) } else { set() };
             let placed = touched.map(|touched| if touched { Placed::Touched } else { Placed::Unchanged });
             settle(shared, &entry.path, placed.map_err(RestoreProblemKind::from));
             dir.leave(shared);
         }
-        Job::Link { path, first, obstacle, dir } => {
-            settle(shared, &path, link(shared, &path, &first, obstacle));
+        Job::Link { entry, first, obstacle, dir } => {
+            settle(shared, &entry.path, link(shared, &entry, &first, obstacle));
             dir.leave(shared);
         }
     }
@@ -84,7 +85,8 @@ fn node(shared: &Shared, entry: &Entry, found: Option<&Found>, obstacle: bool) -
     shared.target.place_node(entry, found).map_err(RestoreProblemKind::from)
 }
 
-fn link(shared: &Shared, path: &TreePath, first: &TreePath, obstacle: bool) -> Result<Placed, RestoreProblemKind> {
+fn link(shared: &Shared, entry: &Entry, first: &TreePath, obstacle: bool) -> Result<Placed, RestoreProblemKind> {
+    let path = &entry.path;
     if shared.may_have_failed(first) {
         return Err(RestoreProblemKind::FirstName(first.clone()));
     }
@@ -96,7 +98,9 @@ fn link(shared: &Shared, path: &TreePath, first: &TreePath, obstacle: bool) -> R
         let same = inode(first).is_some_and(|first| inode(path) == Some(first));
         return Ok(if same { Placed::Unchanged } else { Placed::Made });
     }
-    shared.target.link(first, path).map_err(|e| match e.kind {
+    // What was kept as it was has the owner that it had.
+    let checked = shared.options.overwrite != Overwrite::Never;
+    shared.target.link(first, entry, checked).map_err(|e| match e.kind {
         WriteErrorKind::NotFound if e.path == *first => RestoreProblemKind::FirstName(first.clone()),
         _ => e.into(),
     })
@@ -142,7 +146,7 @@ fn write_parts(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part
         } else {
             let old = match &old {
                 Some(old) => old,
-                None => old.insert(shared.target.open_file(&file.entry.path)?),
+                None => old.insert(shared.target.open_file(&file.entry.path, None)?),
             };
             buffer.resize(part.len as usize, 0);
             file.layout
@@ -161,9 +165,16 @@ fn write_parts(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part
             });
         }
         for (offset, span) in file.layout.spans(range) {
-            new.write_at(offset, &bytes[span])?;
+            if file.is_sparse() {
+                new.write_data_at(offset, &bytes[span])?
+            } else {
+                new.write_at(offset, &bytes[span])?
+            }
         }
         Progress::add(&shared.progress.bytes_read, u64::from(part.len));
+    }
+    if let Some(new) = &new {
+        new.leave_space()?;
     }
     shared.count_bytes(|b| {
         b.reused += reused;
@@ -177,7 +188,11 @@ fn new_file(shared: &Shared, file: &FileJob) -> Result<Arc<NewFile>, RestoreProb
     if let Some(new) = &state.new {
         return Ok(Arc::clone(new));
     }
-    let new = Arc::new(shared.target.create_file(&file.entry.path)?);
+    if let Some(failed) = &state.failed {
+        return Err(failed.clone());
+    }
+    let new = Arc::new(shared.target.create_file(&file.entry.path, file.layout.content_len())?);
+    new.leave_space()?;
     state.new = Some(Arc::clone(&new));
     Ok(new)
 }

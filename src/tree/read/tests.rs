@@ -1,5 +1,5 @@
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -216,7 +216,7 @@ fn small_files_go_behind_what_the_buffer_holds() {
     let roots = roots(dir.path());
     let mut buffer = b"before ".to_vec();
     let file = open(&roots, &at(&base, "file")).unwrap();
-    assert_eq!(file.read_whole(&mut buffer).unwrap(), Whole { len: 7, changed: false });
+    assert_eq!(file.read_whole(&mut buffer).unwrap(), Whole { len: 7, changed: false, unsized_content: false });
     assert_eq!(open(&roots, &at(&base, "empty")).unwrap().read_whole(&mut buffer).unwrap().len, 0);
     assert_eq!(buffer, b"before content");
     // Room beyond the file is not taken for part of it.
@@ -260,7 +260,7 @@ fn holes_are_found() {
             file.write_all_at(&[1; 4096], at).unwrap();
         }
         let open = open(&roots(dir.path()), &at(&base, "file")).unwrap();
-        open.extents().map(|e| e.into_iter().map(|e| (e.offset, e.len)).collect::<Vec<_>>())
+        open.extents(EXTENTS_MAX).unwrap().map(|e| e.into_iter().map(|e| (e.offset, e.len)).collect::<Vec<_>>())
     };
     assert_eq!(extents(8 * MIB, &[]), Some(vec![]), "nothing but a hole");
     assert_eq!(extents(8 * MIB, &[MIB, 5 * MIB]), Some(vec![(MIB, 4096), (5 * MIB, 4096)]));
@@ -270,20 +270,110 @@ fn holes_are_found() {
     assert_eq!(extents(0, &[]), None, "no content");
 }
 
+/// As many blocks of data as an unprivileged user can make with little space, and a size that no disk has.
 #[test]
-fn a_file_of_countless_holes_has_bounded_extents() {
-    let (dir, base) = dir();
-    let file = File::create(dir.path().join("file")).unwrap();
-    let count = EXTENTS_MAX as u64 + 10;
-    file.set_len(count * 8192).unwrap();
+fn a_file_of_countless_holes_has_bounded_extents_and_keeps_the_large_ones() {
+    // tmpfs, for a file that claims so much.
+    let shm = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = File::create(shm.path().join("file")).unwrap();
+    file.set_len(i64::MAX as u64).unwrap();
+    let count = 70_000;
     for i in 0..count {
         file.write_all_at(b"x", i * 8192).unwrap();
     }
-    let extents = open(&roots(dir.path()), &at(&base, "file")).unwrap().extents().unwrap();
-    assert_eq!(extents.len(), EXTENTS_MAX);
-    assert_eq!(extents[0], Extent { offset: 0, len: 4096 });
-    let last = extents[EXTENTS_MAX - 1];
-    assert_eq!((last.offset, last.offset + last.len), ((EXTENTS_MAX as u64 - 1) * 8192, count * 8192));
+    let path = crate::tree::testing::tree_path(shm.path()).join(b"file").unwrap();
+    let file = open(&roots(shm.path()), &path).unwrap();
+    let extents = |max| {
+        let extents = file.extents(max).unwrap().unwrap();
+        (extents.len() as u64, extents.iter().map(|e| e.len).sum::<u64>())
+    };
+    assert_eq!(extents(EXTENTS_MAX), (count, count * 4096), "each of them, for there is room");
+    let (len, data) = extents(1000);
+    assert!(len <= 1000 && data <= 2 * count * 4096 + (1 << 20), "{len} extents, {data} bytes");
+}
+
+#[test]
+fn a_file_that_says_it_is_empty_is_read_to_its_end() {
+    let path = crate::tree::testing::tree_path(Path::new("/proc/version"));
+    let file = open(&roots(Path::new("/proc/version")), &path).unwrap();
+    assert_eq!(file.stat().size, 0, "this kernel gives it a size");
+    let mut buffer = b"before".to_vec();
+    let whole = file.read_whole(&mut buffer).unwrap();
+    assert_eq!((whole, &buffer[..]), (Whole { len: 0, changed: false, unsized_content: true }, &b"before"[..]));
+    let mut content = Vec::new();
+    file.stream().read_to_end(&mut content).unwrap();
+    assert_eq!(content, fs::read("/proc/version").unwrap());
+}
+
+/// An unprivileged owner exchanges a file with a pipe: whatever is met, nothing waits.
+#[test]
+fn a_file_that_becomes_a_pipe_holds_nobody_up() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (dir, base) = dir();
+    fs::write(dir.path().join("file"), "x").unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe"), rustix::fs::Mode::RWXU).unwrap();
+    let (roots, over) = (roots(dir.path()), AtomicBool::new(false));
+    let (file, pipe) = (dir.path().join("file"), dir.path().join("pipe"));
+    let exchange = || {
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(rustix::fs::CWD, &file, rustix::fs::CWD, &pipe, flags).unwrap();
+    };
+    let (mut files, mut pipes) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                exchange();
+            }
+        });
+        for _ in 0..100_000 {
+            match open(&roots, &at(&base, "file")) {
+                Ok(open) => files += u32::from(open.stat().kind == FileType::File),
+                Err(problem) => pipes += u32::from(problem.kind == ProblemKind::Vanished),
+            }
+            if files.min(pipes) > 50 {
+                break;
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(files > 0 && pipes > 0, "{files} files, {pipes} pipes");
+}
+
+/// Takes a lease on a file and ends with the signal that asks for it back; with `stubborn` it stays.
+fn lease(file: &Path, stubborn: bool) -> std::process::Child {
+    let script = "import fcntl, os, signal, sys, time
+signal.signal(signal.SIGIO, signal.SIG_IGN if sys.argv[2] == 'True' else signal.SIG_DFL)
+fd = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print(flush=True)
+time.sleep(600)";
+    let stubborn = if stubborn { "True" } else { "False" };
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", script]).arg(file).arg(stubborn).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut ready = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    child
+}
+
+#[test]
+fn a_lease_is_waited_for_as_long_as_its_holder_is_willing() {
+    let (dir, base) = dir();
+    let file = dir.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let mut holder = lease(&file, false);
+    let mut roots = roots(dir.path());
+    assert_eq!(open(&roots, &at(&base, "file")).unwrap().stat().size, 1);
+    holder.wait().unwrap();
+
+    let mut holder = lease(&file, true);
+    roots.has_waited_enough();
+    let problem = open(&roots, &at(&base, "file")).unwrap_err();
+    assert!(matches!(&problem.kind, ProblemKind::Unreadable(why) if why.contains("lease")), "{problem:?}");
+    // Also where the source is that file: it is named, and the others are backed up.
+    assert_eq!(Roots::open(&[file]).unwrap().paths().count(), 1);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }
 
 #[test]

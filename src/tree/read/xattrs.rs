@@ -13,6 +13,12 @@ const SMALL: usize = 1 << 10;
 /// What Linux allows for the list and for each value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const LARGE: usize = 64 << 10;
 
+/// The most that the attributes of one object may take, names and values: some file systems have room for thousands of the largest.
+const ALL: usize = 4 << 20;
+
+/// So many attributes of one object that could not be read are named.
+const NAMED_MAX: usize = 8;
+
 /// An object to ask.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Object<'a> {
@@ -34,15 +40,28 @@ impl Object<'_> {
         };
         let mut xattrs = Vec::new();
         let mut unread = Vec::new();
+        let mut taken = 0;
         for name in names.split_inclusive(|&b| b == 0).filter_map(|n| CStr::from_bytes_with_nul(n).ok()) {
             match grow(|buffer| self.get(name, buffer)) {
-                Ok(value) => xattrs.push(Xattr { name: name.to_bytes().to_owned(), value }),
+                Ok(value) if taken + value.len() > ALL => {
+                    unread.push(format!("more than {} MiB of attributes: the rest is left out", ALL >> 20));
+                    break;
+                }
+                Ok(value) => {
+                    taken += name.count_bytes() + value.len();
+                    xattrs.push(Xattr { name: name.to_bytes().to_owned(), value });
+                }
                 // Removed meanwhile.
                 Err(Errno::NODATA) => {}
                 Err(e) => unread.push(format!("{}: {}", name.to_string_lossy(), text(e))),
             }
         }
         xattrs.sort_unstable();
+        let rest = unread.len().saturating_sub(NAMED_MAX);
+        unread.truncate(NAMED_MAX);
+        if rest > 0 {
+            unread.push(format!("and {rest} more"));
+        }
         (xattrs, (!unread.is_empty()).then(|| unread.join("; ")))
     }
 

@@ -16,6 +16,7 @@ use crate::repo::entry::TreePath;
 use crate::tree::problem::{Problem, ProblemKind};
 use crate::tree::roots::{LIST, READ, Roots};
 use crate::tree::stat::{FileType, Stat};
+use crate::tree::temporary;
 
 /// How many entries of a directory are one piece of work. A larger directory is cut, so that both walkers can work on it,
 /// and so that it does not come as one result.
@@ -23,6 +24,10 @@ const PIECE_LEN: usize = 512;
 
 /// A piece of work ends early when its results weigh this much: paths may be very long.
 const PIECE_WEIGHT: usize = 256 << 10;
+
+/// The longest path of a directory that is listed, in bytes. Everything in it repeats its path, and directories in directories take
+/// next to no space.
+const DIR_PATH_MAX: usize = 64 << 10;
 
 /// A directory that marks itself as a cache has a file of this name…
 const CACHE_TAG: &CStr = c"CACHEDIR.TAG";
@@ -145,6 +150,10 @@ impl<'a> Walker<'a> {
             Some(name) => Arc::new(parent.join(&name).expect("it was joined before")),
             None => parent,
         };
+        if path.as_bytes().len() > DIR_PATH_MAX {
+            let kind = ProblemKind::Unreadable(format!("its path has more than {DIR_PATH_MAX} bytes"));
+            return parts.found(Found::Problem(Problem { path: TreePath::clone(&path), kind }));
+        }
         let fd = match self.roots.open_at(&path, LIST) {
             Ok(fd) => fd,
             Err(e) => return parts.problem(TreePath::clone(&path), &e),
@@ -193,6 +202,9 @@ impl<'a> Walker<'a> {
 
     fn entry(&self, fd: BorrowedFd<'_>, listed: &Listed, index: usize, parts: &mut Parts) {
         let (name, hint) = listed.names.get(index);
+        if hint != Hint::Dir && temporary::is_unfinished(name.to_bytes()) {
+            return;
+        }
         let Some(path) = listed.path.join(name.to_bytes()) else {
             let kind = ProblemKind::Unreadable(format!("the file system lists an impossible name, {name:?}"));
             return parts.found(Found::Problem(Problem { path: TreePath::clone(&listed.path), kind }));

@@ -1,7 +1,7 @@
 //! A regular file that is being written: under a temporary name until it is complete.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,42 @@ pub struct NewFile {
     file: Option<File>,
     /// Where the furthest write ended, which is the size so far.
     end: AtomicU64,
+    /// It has more data than there was space for when it was begun: others must not run out of it for its sake.
+    may_not_fit: bool,
+}
+
+/// What a file with more data than there is space leaves to others, in bytes: more than is written at the same time.
+const SPACE_LEFT: u64 = 32 << 20;
+
+/// The block in which holes are made.
+const BLOCK: u64 = 4096;
+
+/// Space that this user may still write on the file system of `fd`, in bytes.
+pub(super) fn free_bytes(fd: impl AsFd) -> rustix::io::Result<u64> {
+    let space = rustix::fs::fstatvfs(fd)?;
+    let free = if rustix::process::geteuid().is_root() { space.f_bfree } else { space.f_bavail };
+    Ok(free.saturating_mul(space.f_frsize))
+}
+
+/// The runs of `bytes`, which stand at `offset`, that are not blocks of zeros.
+fn data_in(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut at = 0;
+    let block_end = move |at: usize| {
+        let position = offset + at as u64;
+        let end = (position / BLOCK + 1) * BLOCK - offset;
+        bytes.len().min(usize::try_from(end).unwrap_or(usize::MAX))
+    };
+    let is_zero = |part: &[u8]| part.iter().all(|&b| b == 0);
+    std::iter::from_fn(move || {
+        while at < bytes.len() && is_zero(&bytes[at..block_end(at)]) {
+            at = block_end(at);
+        }
+        let start = at;
+        while at < bytes.len() && !is_zero(&bytes[at..block_end(at)]) {
+            at = block_end(at);
+        }
+        (start < at).then(|| (offset + start as u64, &bytes[start..at]))
+    })
 }
 
 impl NewFile {
@@ -29,6 +65,19 @@ impl NewFile {
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
         self.file().write_all_at(bytes, offset).at(&self.path)?;
         self.end.fetch_max(offset + bytes.len() as u64, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Like [`NewFile::write_at`], but blocks of zeros stay holes.
+    pub fn write_data_at(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
+        data_in(offset, bytes).try_for_each(|(offset, part)| self.write_at(offset, part))
+    }
+
+    /// Fails if others would soon run out of space because of this file.
+    pub fn leave_space(&self) -> Result<(), WriteError> {
+        if self.may_not_fit && free_bytes(self.file()).at(&self.path)? < SPACE_LEFT {
+            return Err(Errno::NOSPC).at(&self.path);
+        }
         Ok(())
     }
 
@@ -47,13 +96,15 @@ impl Drop for NewFile {
 }
 
 impl Target {
-    /// Begins a regular file. Until it is finished nothing changes at `path`.
-    pub fn create_file(&self, path: &TreePath) -> Result<NewFile, WriteError> {
+    /// Begins a regular file that gets so many bytes of data. Until it is finished nothing changes at `path`.
+    pub fn create_file(&self, path: &TreePath, data_bytes: u64) -> Result<NewFile, WriteError> {
         let dir = self.parent_of(path)?;
+        // What cannot be asked is written as far as it goes.
+        let may_not_fit = data_bytes > SPACE_LEFT && free_bytes(&*dir).is_ok_and(|free| free < data_bytes);
         let temporary = self.temporary_name();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&*dir, temporary.as_str(), flags, Mode::RUSR | Mode::WUSR).at(path)?;
-        Ok(NewFile { path: path.clone(), dir, temporary, file: Some(fd.into()), end: AtomicU64::new(0) })
+        Ok(NewFile { path: path.clone(), dir, temporary, file: Some(fd.into()), end: AtomicU64::new(0), may_not_fit })
     }
 
     /// Gives the file its size and metadata and puts it in the place of whatever had its name, unless that is a directory.
@@ -71,5 +122,26 @@ impl Target {
         rustix::fs::renameat(&*new.dir, new.temporary.as_str(), &*new.dir, new.path.name()).at(&new.path)?;
         new.temporary.clear();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_zeros_are_left_out_and_nothing_else() {
+        let mut bytes = vec![0; 5 * 4096];
+        bytes[4096 + 7] = 1;
+        bytes[2 * 4096] = 2;
+        bytes[5 * 4096 - 1] = 3;
+        let runs =
+            |offset: u64, bytes: &[u8]| data_in(offset, bytes).map(|(at, part)| (at, part.len())).collect::<Vec<_>>();
+        assert_eq!(runs(0, &bytes), [(4096, 8192), (4 * 4096, 4096)]);
+        // A block counts where it stands in the file.
+        assert_eq!(runs(8192 - 10, &bytes), [(8192, 8192), (24_576, 4086)]);
+        assert_eq!(runs(5, &[0; 100]), []);
+        assert_eq!(runs(5, &[]), []);
+        assert_eq!(runs(5, &[1; 9000]), [(5, 9000)]);
     }
 }

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{At as _, Found, Target, WriteError};
-use crate::repo::entry::{Entry, Kind, TreePath};
+use super::{At as _, Found, Target, WriteError, WriteErrorKind};
+use crate::repo::entry::{Entry, Kind, TreePath, Xattr};
+use crate::tree::flags::{self, Flags};
 
 const SETUID: u16 = 0o4000;
 const SETGID: u16 = 0o2000;
@@ -35,6 +36,8 @@ pub enum MetaKind {
     Device,
     /// A hard link that became a file of its own.
     Hardlink,
+    /// File flags: immutable, append only, no dump.
+    Flags,
 }
 
 /// One kind of metadata that could not be set, however many entries it concerns.
@@ -64,6 +67,13 @@ impl Troubles {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
+
+/// Files that get their flags when everything else is done: they can then no longer be renamed, linked or written into.
+#[derive(Debug, Default)]
+pub(super) struct Flagged(Mutex<Vec<(TreePath, (u64, u64), Flags)>>);
+
+/// Files whose flags wait for the end.
+const FLAGGED_MAX: usize = 65_536;
 
 /// The file that a descriptor stands for, by name: for the calls that refuse a descriptor opened with `O_PATH`. The
 /// kernel goes from here to exactly that file, be it a symbolic link.
@@ -156,6 +166,27 @@ impl Held<'_> {
     }
 }
 
+/// Adds flags to those that the file has.
+fn add_flags(fd: BorrowedFd<'_>, wanted: Flags) -> rustix::io::Result<()> {
+    let now = rustix::fs::ioctl_getflags(fd)?;
+    rustix::fs::ioctl_setflags(fd, now | wanted.as_inode_flags())
+}
+
+/// Whether what stands there is of the entry's type, and the same device if it is one.
+pub(super) fn is_of_kind(found: &Found, kind: &Kind) -> bool {
+    match kind {
+        Kind::File { .. } => found.is_file(),
+        Kind::Dir => found.is_dir(),
+        Kind::Symlink { .. } => found.kind == FileType::Symlink,
+        Kind::Fifo => found.kind == FileType::Fifo,
+        Kind::CharDevice { major, minor } => {
+            (found.kind, found.device) == (FileType::CharacterDevice, (*major, *minor))
+        }
+        Kind::BlockDevice { major, minor } => (found.kind, found.device) == (FileType::BlockDevice, (*major, *minor)),
+        Kind::Hardlink { .. } => false,
+    }
+}
+
 fn xattr_kind(name: &[u8]) -> MetaKind {
     match name {
         b"system.posix_acl_access" | b"system.posix_acl_default" => MetaKind::Acl,
@@ -170,9 +201,39 @@ fn belongs_to_the_tree(name: &[u8]) -> bool {
     name.starts_with(b"user.") || xattr_kind(name) != MetaKind::Xattr
 }
 
+/// The attributes that an entry has besides the flags.
+fn attributes(entry: &Entry) -> impl Iterator<Item = &Xattr> {
+    entry.xattrs.iter().filter(|x| x.name != flags::ATTRIBUTE)
+}
+
 impl Target {
-    /// Gives the existing thing at the entry's path the entry's metadata, and tells whether any was different.
-    pub fn set_metadata(&self, entry: &Entry) -> Result<bool, WriteError> {
+    /// Gives the existing thing at the entry's path the entry's metadata, and tells whether any was different. It must be what was
+    /// `expected` (device and inode), and have no other name that would change with it.
+    pub fn set_metadata(&self, entry: &Entry, expected: Option<(u64, u64)>) -> Result<bool, WriteError> {
+        self.with_existing(entry, expected, |held, found| {
+            if found.has_more_names() {
+                let kind = WriteErrorKind::Changed;
+                return if self.differs(held, entry, found) {
+                    Err(WriteError { path: entry.path.clone(), kind })
+                } else {
+                    Ok(false)
+                };
+            }
+            Ok(self.apply(held, entry, found))
+        })
+    }
+
+    /// Whether the existing thing at the entry's path, which must be `expected`, has other metadata than the entry.
+    pub fn metadata_differ(&self, entry: &Entry, expected: &Found) -> Result<bool, WriteError> {
+        self.with_existing(entry, Some(expected.inode), |held, found| Ok(self.differs(held, entry, found)))
+    }
+
+    fn with_existing<T>(
+        &self,
+        entry: &Entry,
+        expected: Option<(u64, u64)>,
+        act: impl FnOnce(Held<'_>, &Found) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
         let parent = match entry.path.parent() {
             None => None,
             Some(parent) => Some(self.resolver.dir(&parent).at(&entry.path)?),
@@ -181,11 +242,7 @@ impl Target {
             Some(dir) => (dir.as_fd(), entry.path.name()),
             None => (self.resolver.root().at(&entry.path)?, &b"."[..]),
         };
-        self.set_metadata_at(base, name, entry)
-    }
-
-    pub(super) fn set_metadata_at(&self, dir: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<bool, WriteError> {
-        let open = |flags| rustix::fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        let open = |flags| rustix::fs::openat(base, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
         let readable = match entry.kind {
             Kind::Dir => open(OFlags::RDONLY | OFlags::DIRECTORY).ok(),
             Kind::File { .. } => open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).ok(),
@@ -196,8 +253,94 @@ impl Target {
             None => (open(OFlags::PATH).at(&entry.path)?, true),
         };
         let found = Found::from(rustix::fs::fstat(&fd).at(&entry.path)?);
-        let held = if named { Held::Named(fd.as_fd()) } else { Held::Open(fd.as_fd()) };
-        Ok(self.apply(held, entry, &found))
+        if expected.is_some_and(|expected| expected != found.inode) {
+            return Err(WriteError { path: entry.path.clone(), kind: WriteErrorKind::Changed });
+        }
+        act(if named { Held::Named(fd.as_fd()) } else { Held::Open(fd.as_fd()) }, &found)
+    }
+
+    /// Gives what was just made in `dir` under a temporary name its metadata. Who may write there may have exchanged it.
+    pub(super) fn set_metadata_of_new(&self, dir: BorrowedFd<'_>, name: &str, entry: &Entry) -> Result<(), WriteError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).at(&entry.path)?;
+        let found = Found::from(rustix::fs::fstat(&fd).at(&entry.path)?);
+        if found.names != 1 || !is_of_kind(&found, &entry.kind) {
+            return Err(WriteError { path: entry.path.clone(), kind: WriteErrorKind::Changed });
+        }
+        self.apply(Held::Named(fd.as_fd()), entry, &found);
+        Ok(())
+    }
+
+    /// Whether [`Target::apply`] would change anything.
+    fn differs(&self, held: Held<'_>, entry: &Entry, found: &Found) -> bool {
+        let (mode, is_link) = (entry.owner.mode & 0o7777, matches!(entry.kind, Kind::Symlink { .. }));
+        let names = held.xattr_names().unwrap_or_default();
+        let names = || names.split(|&b| b == 0).filter(|n| !n.is_empty());
+        (found.uid, found.gid) != self.ids.resolve(&entry.owner)
+            || (!is_link && found.mode != mode)
+            || found.mtime != entry.mtime
+            || names().filter(|n| belongs_to_the_tree(n)).any(|n| !attributes(entry).any(|x| x.name == n))
+            || attributes(entry).any(|x| !names().any(|n| n == x.name) || !held.has_xattr(&x.name, &x.value))
+            || self.flags_missing(held, entry).is_ok_and(|missing| missing)
+    }
+
+    /// Whether the file lacks a flag that the entry has.
+    fn flags_missing(&self, held: Held<'_>, entry: &Entry) -> rustix::io::Result<bool> {
+        let wanted = Flags::of_entry(&entry.xattrs);
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        match held {
+            Held::Open(fd) => Ok(!rustix::fs::ioctl_getflags(fd)?.contains(wanted.as_inode_flags())),
+            Held::Named(_) => Err(Errno::OPNOTSUPP),
+        }
+    }
+
+    /// Sets the flags that the entry has and the file has not: at once, or at the end if they would keep it from being renamed.
+    fn sync_flags(&self, held: Held<'_>, entry: &Entry, found: &Found) -> bool {
+        let wanted = Flags::of_entry(&entry.xattrs);
+        let note = |error: &str| self.note_trouble(MetaKind::Flags, &entry.path, error);
+        match self.flags_missing(held, entry) {
+            Ok(false) => false,
+            Ok(true) if wanted.closes() => {
+                let mut flagged = self.flagged.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = flagged.len() < FLAGGED_MAX;
+                if room {
+                    flagged.push((entry.path.clone(), found.inode, wanted));
+                } else {
+                    note(&format!("more than {FLAGGED_MAX} files have them"));
+                }
+                room
+            }
+            Ok(true) => {
+                let Held::Open(fd) = held else { return false };
+                add_flags(fd, wanted).map_err(|e| note(&std::io::Error::from(e).to_string())).is_ok()
+            }
+            Err(e) => {
+                note(&std::io::Error::from(e).to_string());
+                false
+            }
+        }
+    }
+
+    /// Sets the flags that would have been in the way. To be called when everything is in its place.
+    pub fn set_flags(&self) {
+        let flagged = std::mem::take(&mut *self.flagged.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for (path, inode, wanted) in flagged {
+            let set = || {
+                let dir = self.resolver.dir(&path.parent().unwrap_or_default())?;
+                let name = if path.as_bytes().is_empty() { b"." } else { path.name() };
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+                let fd = rustix::fs::openat(&*dir, name, flags, Mode::empty())?;
+                if Found::from(rustix::fs::fstat(&fd)?).inode != inode {
+                    return Err(Errno::STALE);
+                }
+                add_flags(fd.as_fd(), wanted)
+            };
+            if let Err(e) = set() {
+                self.note_trouble(MetaKind::Flags, &path, &std::io::Error::from(e).to_string());
+            }
+        }
     }
 
     /// Sets what differs from `found`. Whatever cannot be set is noted once a kind.
@@ -252,6 +395,7 @@ impl Target {
                 Err(errno) => note(MetaKind::Time, errno),
             }
         }
+        changed |= self.sync_flags(held, entry, found);
         changed
     }
 
@@ -270,14 +414,14 @@ impl Target {
         let names = held.xattr_names().unwrap_or_default();
         let names = || names.split(|&b| b == 0).filter(|n| !n.is_empty());
         for name in names().filter(|n| belongs_to_the_tree(n)) {
-            if !entry.xattrs.iter().any(|x| x.name == name) {
+            if !attributes(entry).any(|x| x.name == name) {
                 match held.remove_xattr(name) {
                     Ok(()) => changed = true,
                     Err(errno) => note(name, errno),
                 }
             }
         }
-        for xattr in &entry.xattrs {
+        for xattr in attributes(entry) {
             if names().any(|n| n == xattr.name) && held.has_xattr(&xattr.name, &xattr.value) {
                 continue;
             }

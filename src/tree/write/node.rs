@@ -5,8 +5,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::meta::MetaKind;
-use super::{At as _, Found, Target, WriteError};
+use super::meta::{MetaKind, is_of_kind};
+use super::{At as _, Found, Target, WriteError, WriteErrorKind};
 use crate::repo::entry::{Entry, Kind, TreePath};
 
 /// What became of an entry.
@@ -25,21 +25,16 @@ pub enum Placed {
 impl Target {
     /// Whether what is there is already the link, pipe or device that the entry describes, whatever its metadata.
     pub fn is_same_node(&self, entry: &Entry, found: &Found) -> Result<bool, WriteError> {
+        if !is_of_kind(found, &entry.kind) {
+            return Ok(false);
+        }
         Ok(match &entry.kind {
             Kind::Symlink { target } => {
-                found.kind == FileType::Symlink && {
-                    let dir = self.parent_of(&entry.path)?;
-                    let there = rustix::fs::readlinkat(&*dir, entry.path.name(), Vec::new()).at(&entry.path)?;
-                    there.as_bytes() == target
-                }
+                let dir = self.parent_of(&entry.path)?;
+                let there = rustix::fs::readlinkat(&*dir, entry.path.name(), Vec::new()).at(&entry.path)?;
+                there.as_bytes() == target
             }
-            Kind::Fifo => found.kind == FileType::Fifo,
-            Kind::CharDevice { major, minor } => {
-                found.kind == FileType::CharacterDevice && found.device == (*major, *minor)
-            }
-            Kind::BlockDevice { major, minor } => {
-                found.kind == FileType::BlockDevice && found.device == (*major, *minor)
-            }
+            Kind::Fifo | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => true,
             Kind::File { .. } | Kind::Dir | Kind::Hardlink { .. } => false,
         })
     }
@@ -49,8 +44,11 @@ impl Target {
         let path = &entry.path;
         if let Some(found) = found
             && self.is_same_node(entry, found)?
+            // What has other names elsewhere is replaced: they must not change with it.
+            && !(found.has_more_names() && self.metadata_differ(entry, found)?)
         {
-            return Ok(if self.set_metadata(entry)? { Placed::Touched } else { Placed::Unchanged });
+            let touched = self.set_metadata(entry, Some(found.inode))?;
+            return Ok(if touched { Placed::Touched } else { Placed::Unchanged });
         }
         let dir = self.parent_of(path)?;
         let dir = dir.as_fd();
@@ -64,17 +62,19 @@ impl Target {
             Err(errno) => return Err(errno).at(path),
         }
         let placed = self
-            .set_metadata_at(dir, temporary.as_bytes(), entry)
-            .and_then(|_| rustix::fs::renameat(dir, temporary.as_str(), dir, path.name()).at(path));
+            .set_metadata_of_new(dir, &temporary, entry)
+            .and_then(|()| rustix::fs::renameat(dir, temporary.as_str(), dir, path.name()).at(path));
         if placed.is_err() {
             let _ = rustix::fs::unlinkat(dir, temporary.as_str(), AtFlags::empty());
         }
         placed.map(|()| Placed::Made)
     }
 
-    /// Makes `path` a further name of the file at `first`, in the place of whatever has that name, unless that is a
-    /// directory.
-    pub fn link(&self, first: &TreePath, path: &TreePath) -> Result<Placed, WriteError> {
+    /// Makes the entry's path a further name of the file at `first`, in the place of whatever has that name, unless that is a
+    /// directory. With `checked`, a file in another directory must be of the owner that the entry has: who may write there may have
+    /// put something else in its place, and may not write here.
+    pub fn link(&self, first: &TreePath, entry: &Entry, checked: bool) -> Result<Placed, WriteError> {
+        let path = &entry.path;
         let from = self.stat(first)?.ok_or(Errno::NOENT).at(first)?;
         if self.stat(path)?.is_some_and(|there| there.inode == from.inode) {
             return Ok(Placed::Unchanged);
@@ -83,11 +83,25 @@ impl Target {
         let temporary = self.temporary_name();
         // Without AT_SYMLINK_FOLLOW the link itself gets the second name.
         rustix::fs::linkat(&*from_dir, first.name(), &*dir, temporary.as_str(), AtFlags::empty()).at(path)?;
-        let placed = rustix::fs::renameat(&*dir, temporary.as_str(), &*dir, path.name()).at(path);
+        let placed = self
+            .is_of_owner(dir.as_fd(), &temporary, entry, checked && first.parent() != path.parent())
+            .and_then(|()| rustix::fs::renameat(&*dir, temporary.as_str(), &*dir, path.name()).at(path));
         if placed.is_err() {
             let _ = rustix::fs::unlinkat(&*dir, temporary.as_str(), AtFlags::empty());
         }
         placed.map(|()| Placed::Made)
+    }
+}
+
+impl Target {
+    fn is_of_owner(&self, dir: BorrowedFd<'_>, name: &str, entry: &Entry, checked: bool) -> Result<(), WriteError> {
+        // Where owners cannot be set there is nothing to compare.
+        if !checked || self.metadata_troubles().iter().any(|trouble| trouble.kind == MetaKind::Owner) {
+            return Ok(());
+        }
+        let found = Found::from(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).at(&entry.path)?);
+        let same = (found.uid, found.gid) == self.ids.resolve(&entry.owner);
+        if same { Ok(()) } else { Err(WriteError { path: entry.path.clone(), kind: WriteErrorKind::Changed }) }
     }
 }
 

@@ -171,7 +171,7 @@ proptest! {
         file.set_len(end).unwrap();
         file.sync_all().unwrap();
         let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-        let open = || Arc::new(Content::of(read::open(&shared.roots, &tree_path).unwrap()));
+        let open = || Arc::new(Content::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap());
         let content = open();
         let mut plain = vec![0; content.len() as usize];
         prop_assert_eq!(content.read_at(&mut plain, 0).unwrap(), plain.len());
@@ -209,11 +209,137 @@ fn a_file_that_shrinks_is_told() {
     let path = dir.path().join("file");
     std::fs::write(&path, noise(1, 100_000)).unwrap();
     let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-    let content = Arc::new(Content::of(read::open(&shared.roots, &tree_path).unwrap()));
+    let content = Arc::new(Content::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap());
     File::options().write(true).open(&path).unwrap().set_len(70_000).unwrap();
     let (read, stored) = cut(&shared, |worker| worker.all_segments(&content).unwrap().unwrap());
     assert_eq!((read.len, read.changed, stored.values().sum::<usize>()), (70_000, true, 70_000));
     let last = Segment { content, start: SMALL.segment, len: 100_000 - SMALL.segment };
     let (done, _) = cut(&shared, |worker| worker.segment(&last).unwrap());
     assert_eq!(done.error.map(|e| e.kind()), Some(io::ErrorKind::UnexpectedEof));
+}
+
+/// A sparse file that never holds still: its holes are not read as data, however often it changes.
+#[test]
+fn a_sparse_file_keeps_its_holes_however_often_it_changes() {
+    const SIZE: u64 = 1 << 40;
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let shared = shared(SMALL, dir.path());
+    let path = dir.path().join("file");
+    let file = File::create(&path).unwrap();
+    file.set_len(SIZE).unwrap();
+    file.write_all_at(&noise(1, 1 << 20), 1 << 30).unwrap();
+    let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+    let (over, mut restless) = (AtomicBool::new(false), false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut second = 1;
+            while !over.load(Ordering::Relaxed) {
+                second += 1;
+                file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(second)).unwrap();
+            }
+        });
+        for _ in 0..100 {
+            let (done, stored) = cut(&shared, |worker| worker.read(&tree_path, None).unwrap());
+            let Kind::File { size, extents, .. } = &done.entry.unwrap().kind else { panic!("a file") };
+            assert_eq!((*size, extents.as_ref().map(Vec::len)), (SIZE, Some(1)));
+            assert_eq!(stored.values().sum::<usize>(), 1 << 20);
+            restless = done.problems.iter().any(|problem| problem.kind == ProblemKind::Changed);
+            if restless {
+                break;
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(restless, "it changed during each of the attempts once");
+}
+
+/// What was cut away while it was read is not in the extents either: size, extents and content agree.
+#[test]
+fn a_sparse_file_that_shrinks_ends_with_what_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared(SMALL, dir.path());
+    let path = dir.path().join("file");
+    let file = File::create(&path).unwrap();
+    file.write_all_at(&noise(1, 8192), 1 << 20).unwrap();
+    file.write_all_at(&noise(2, 8192), 2 << 20).unwrap();
+    file.set_len(4 << 20).unwrap();
+    file.sync_all().unwrap();
+    let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+    let content = || Content::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap();
+    let extents =
+        |ends: &[(u64, u64)]| Some(ends.iter().map(|&(offset, len)| Extent { offset, len }).collect::<Vec<_>>());
+    assert_eq!(content().measure(16_384), (4 << 20, extents(&[(1 << 20, 8192), (2 << 20, 8192)])));
+    assert_eq!(content().measure(8200), ((2 << 20) + 8, extents(&[(1 << 20, 8192), (2 << 20, 8)])));
+    assert_eq!(content().measure(100), ((1 << 20) + 100, extents(&[(1 << 20, 100)])));
+    assert_eq!(content().measure(0), (0, extents(&[])));
+}
+
+/// A file with more data than a file may have is told, and nothing is set aside for it.
+#[test]
+fn a_file_that_claims_more_than_there_can_be_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared(SMALL, dir.path());
+    let path = dir.path().join("file");
+    std::fs::write(&path, noise(1, 100_000)).unwrap();
+    let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+    let content = |data_max| Content::within(read::open(&shared.roots, &tree_path).unwrap(), 2, data_max);
+    assert_eq!(content(100_000).unwrap().len(), 100_000);
+    assert!(content(99_999).unwrap_err().to_string().contains("TiB of data"));
+}
+
+#[test]
+fn a_file_of_proc_has_its_content() {
+    let shared = shared(SMALL, Path::new("/proc/version"));
+    let tree_path = TreePath::new("proc/version").unwrap();
+    let (done, stored) = cut(&shared, |worker| worker.read(&tree_path, None).unwrap());
+    let len = std::fs::read("/proc/version").unwrap().len();
+    assert_eq!((done.problems, done.entry.unwrap().kind.size()), (vec![], len as u64));
+    assert_eq!(stored.values().sum::<usize>(), len);
+}
+
+/// The walk saw one file, and another has its name now: what is known of the first is not believed of the second.
+#[test]
+fn what_is_believed_of_a_file_is_not_believed_of_its_successor() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared(SMALL, dir.path());
+    let path = dir.path().join("file");
+    std::fs::write(&path, "before").unwrap();
+    let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
+    let stat = *read::open(&shared.roots, &tree_path).unwrap().stat();
+    let scanned = Scanned { path: tree_path.clone(), stat };
+    let known = Kind::File { size: 6, extents: None, chunks: vec![shared.keys.chunk_id(b"before")] };
+    let entry = |worker: &mut Worker<'_>| {
+        let decision = Decision::Trust(known.clone());
+        worker.entry(Todo { scanned: scanned.clone(), decision, base: None }).unwrap().entry.unwrap().kind.clone()
+    };
+    assert_eq!(cut(&shared, entry).0, known);
+    std::fs::write(dir.path().join("new"), "after!").unwrap();
+    std::fs::rename(dir.path().join("new"), &path).unwrap();
+    assert_eq!(cut(&shared, entry).0.chunks(), [shared.keys.chunk_id(b"after!")]);
+}
+
+/// Entries with large attributes do not pile up: they are handed on as they come.
+#[test]
+fn a_batch_is_handed_on_in_parts() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let shared = shared(SMALL, dir.path());
+    let names: Vec<_> = (0..12).map(|i| dir.path().join(format!("d{i:02}"))).collect();
+    for name in &names {
+        std::fs::create_dir(name).unwrap();
+        for i in 0..16 {
+            let value = vec![i; 60_000];
+            let attribute = format!("trusted.a{i}");
+            rustix::fs::setxattr(name, attribute.as_str(), &value, rustix::fs::XattrFlags::empty()).unwrap();
+        }
+    }
+    let todo = |name: &std::path::PathBuf| {
+        let path = TreePath::new(&name.as_os_str().as_encoded_bytes()[1..]).unwrap();
+        let stat = crate::tree::stat::Stat::of(File::open(name).unwrap()).unwrap();
+        Todo { scanned: Scanned { path, stat }, decision: Decision::Describe, base: None }
+    };
+    let (reply, answer) = unbounded();
+    cut(&shared, |worker| worker.entries(names.iter().map(todo).collect(), &reply));
+    drop(reply);
+    let parts: Vec<usize> = answer.iter().map(|part| part.unwrap().len()).collect();
+    assert_eq!(parts, [5, 5, 2]);
 }

@@ -11,6 +11,103 @@ fn touch(path: &Path, mtime: Nanos) {
     std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }
 
+/// What changed without a new size or time is found unless it is asked not to look, and then that is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn content_is_compared_and_what_is_believed_is_told() {
+    let tmp = tempfile::tempdir().unwrap();
+    let fake = Snapshot::new().dir("").file("f", b"right").build();
+    let report = run(&fake, into(tmp.path())).await;
+    assert_eq!(report.counts.trusted, 0);
+    std::fs::write(tmp.path().join("f"), "wrong").unwrap();
+    touch(&tmp.path().join("f"), MTIME);
+    let report = run(&fake, RestoreOptions { overwrite: Overwrite::IfChanged, ..into(tmp.path()) }).await;
+    assert_eq!((report.counts.trusted, report.counts.unchanged), (1, 1));
+    let report = run(&fake, into(tmp.path())).await;
+    assert_eq!((report.counts.trusted, report.counts.restored), (0, 1));
+    assert_restored(&fake, tmp.path());
+}
+
+/// A hard link to somebody else's file stands in the tree: that one keeps its owner, mode and time, and its content.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_a_name_elsewhere_is_replaced_and_not_changed() {
+    for overwrite in [Overwrite::Always, Overwrite::IfChanged] {
+        let tmp = tempfile::tempdir().unwrap();
+        let (tree, outside) = (tmp.path().join("tree"), tmp.path().join("outside"));
+        std::fs::create_dir_all(&tree).unwrap();
+        let fake = Snapshot::new()
+            .dir("")
+            .file("content", b"content")
+            .with(|e| e.owner.mode = 0o4777)
+            .entry("fifo", Kind::Fifo)
+            .symlink("symlink", "target")
+            .xattr("trusted.x", b"x")
+            .build();
+        std::fs::write(&outside, "content").unwrap();
+        touch(&outside, MTIME);
+        std::fs::hard_link(&outside, tree.join("content")).unwrap();
+        let pipe = tmp.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        std::fs::hard_link(&pipe, tree.join("fifo")).unwrap();
+        let link = tmp.path().join("link");
+        std::os::unix::fs::symlink("target", &link).unwrap();
+        std::fs::hard_link(&link, tree.join("symlink")).unwrap();
+        let look_outside = || {
+            [&outside, &pipe, &link].map(|p| {
+                let meta = p.symlink_metadata().unwrap();
+                (meta.mode(), meta.uid(), meta.mtime(), meta.mtime_nsec(), meta.ino())
+            })
+        };
+        let before = look_outside();
+        let report = run(&fake, RestoreOptions { overwrite, ..into(&tree) }).await;
+        assert!(report.is_success(), "{:?}", problems(&report));
+        assert_eq!(look_outside(), before);
+        assert_restored(&fake, &tree);
+        assert_eq!((report.counts.restored, report.bytes.fetched, report.bytes.reused), (3, 0, 7), "{overwrite:?}");
+        let again = run(&fake, RestoreOptions { overwrite, ..into(&tree) }).await;
+        assert_eq!(again.counts.unchanged, 3);
+    }
+}
+
+/// Names of one file that all lie in the tree stay names of one file.
+#[tokio::test(flavor = "multi_thread")]
+async fn hard_links_of_the_tree_stay_together() {
+    let tmp = tempfile::tempdir().unwrap();
+    let fake = Snapshot::new().dir("").file("a", b"content").hardlink("b", "a").dir("d").hardlink("d/c", "a").build();
+    run(&fake, into(tmp.path())).await;
+    assert_eq!(run(&fake, into(tmp.path())).await.counts.unchanged, 3);
+    touch(&tmp.path().join("a"), Nanos(7));
+    let report = run(&fake, into(tmp.path())).await;
+    assert_restored(&fake, tmp.path());
+    assert_eq!((report.counts.restored, report.bytes.fetched), (3, 0));
+}
+
+/// What an interrupted restore left goes, and what only looks like it stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn leftovers_of_an_interrupted_restore_go() {
+    let tmp = tempfile::tempdir().unwrap();
+    let fake = Snapshot::new().dir("").dir("d").file("d/f", b"f").build();
+    run(&fake, into(tmp.path())).await;
+    let left = [".runner-", "d/.runner-"].map(|at| {
+        let name = crate::tree::temporary::prefix([9; 8]).replace(".runner-", at);
+        tmp.path().join(format!("{name}1"))
+    });
+    let kept = ["d/.runner-0123456789abcdef-1", "d/.runner-notes"].map(|name| tmp.path().join(name));
+    for file in left.iter().chain(&kept) {
+        std::fs::write(file, "x").unwrap();
+    }
+    let report = run(&fake, RestoreOptions { dry_run: true, ..into(tmp.path()) }).await;
+    assert_eq!((report.counts.leftovers, left[0].exists()), (0, true));
+    {
+        // Another restore is at work on them.
+        let dir = std::fs::File::open(tmp.path()).unwrap();
+        dir.lock_shared().unwrap();
+        assert_eq!(run(&fake, into(tmp.path())).await.counts.leftovers, 0);
+    }
+    let report = run(&fake, into(tmp.path())).await;
+    assert_eq!((report.counts.leftovers, report.counts.deleted), (2, 0));
+    assert!(left.iter().all(|file| !file.exists()) && kept.iter().all(|file| file.exists()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_differs_is_fetched() {
     let tmp = tempfile::tempdir().unwrap();

@@ -116,7 +116,7 @@ async fn paths_beyond_the_kernels_limit_are_restored_and_deleted() {
     let report = run(&fake, into(tmp.path())).await;
     assert_eq!((problems(&report), report.counts), (vec![], counts(2, 0, 41)));
     let target = Target::open(tmp.path(), false, Ids::default(), &Env::host()).unwrap().0;
-    assert_eq!(std::io::read_to_string(target.open_file(&file).unwrap()).unwrap(), "deep down");
+    assert_eq!(std::io::read_to_string(target.open_file(&file, None).unwrap()).unwrap(), "deep down");
     assert_eq!(target.stat(&deep).unwrap().unwrap().mtime, MTIME);
     let again = run(&fake, into(tmp.path())).await;
     assert_eq!(again.counts, counts(0, 2, 41));

@@ -46,20 +46,35 @@ fn stage() -> Option<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_ends_the_restore_and_leaves_no_half_file() {
+async fn what_does_not_fit_is_named_and_the_others_go_on() {
     let Some(stage) = stage() else {
-        return with_tmpfs("a_full_disk_ends_the_restore_and_leaves_no_half_file", "size=3m");
+        return with_tmpfs("what_does_not_fit_is_named_and_the_others_go_on", "size=100m");
     };
     let target = stage.join("full");
-    let fake = Snapshot::new().dir("").file("a", &noise(1, 1 << 20)).file("b", &noise(2, 4 << 20)).build();
-    let error = try_run(&fake, into(&target)).await.unwrap_err();
-    assert!(matches!(&error, RestoreError::Write { error: e, .. } if e.kind == WriteErrorKind::NoSpace), "{error}");
-    assert!(error.to_string().contains("no space left in the target"), "{error}");
-    let left = look(&target);
-    assert!(left.keys().all(|p| *p == path("a")), "{left:?}");
-    if target.join("a").exists() {
-        assert_eq!(std::fs::read(target.join("a")).unwrap(), noise(1, 1 << 20));
+    let mut snapshot = Snapshot::new().dir("").dir("b").file("b/large", &noise(1, 120 << 20)).dir("c");
+    snapshot = snapshot.sparse("b/size", i64::MAX as u64 - 1, &[(1 << 62, b"x")]);
+    for i in 0..50 {
+        snapshot = snapshot.file(format!("c/f{i}"), &noise(i, 100_000));
     }
+    let fake = snapshot.build();
+    let report = run(&fake, into(&target)).await;
+    assert_eq!(problems(&report), ["/b/large: no space left in the target"]);
+    assert_eq!(report.counts.failed, 1);
+    let names: Vec<_> = look_shallow(&target.join("b"));
+    assert_eq!(names, ["size"], "nothing is left of what does not fit");
+    for i in 0..50 {
+        assert_eq!(std::fs::read(target.join(format!("c/f{i}"))).unwrap(), noise(i, 100_000));
+    }
+    // The second time it is known before anything is fetched.
+    let again = run(&fake, RestoreOptions { overwrite: Overwrite::Never, ..into(&target) }).await;
+    assert_eq!(
+        (problems(&again), again.counts.skipped),
+        (vec!["/b/large: no space left in the target".to_owned()], 51)
+    );
+}
+
+fn look_shallow(dir: &Path) -> Vec<String> {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,8 +84,9 @@ async fn a_disk_without_inodes_is_full_too() {
     for i in 0..40 {
         snapshot = snapshot.file(format!("f{i}"), b"x");
     }
-    let error = try_run(&snapshot.build(), into(&stage.join("full"))).await.unwrap_err();
-    assert!(error.to_string().contains("no space left in the target"), "{error}");
+    let report = run(&snapshot.build(), into(&stage.join("full"))).await;
+    assert!(report.counts.failed > 20 && report.counts.restored > 0, "{:?}", report.counts);
+    assert!(problems(&report).iter().all(|p| p.ends_with("no space left in the target")), "{:?}", problems(&report));
 }
 
 #[tokio::test(flavor = "multi_thread")]

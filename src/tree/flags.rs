@@ -1,0 +1,87 @@
+//! The flags of a file that are part of it, as chattr(1) sets them: append only, no dump, immutable. Pure.
+//!
+//! The walk sees them in the same call as everything else. In an entry they stand among the attributes, under a name that is in no
+//! namespace of Linux, so that the layout of entries is what it was.
+
+use rustix::fs::{IFlags, StatxAttributes};
+
+use crate::repo::entry::Xattr;
+
+/// The name of the attribute that holds them.
+pub const ATTRIBUTE: &[u8] = b"runner.flags";
+
+/// Each flag: its letter in chattr(1), in order, and what the kernel calls it.
+const FLAGS: [(u8, StatxAttributes, IFlags); 3] = [
+    (b'a', StatxAttributes::APPEND, IFlags::APPEND),
+    (b'd', StatxAttributes::NODUMP, IFlags::NODUMP),
+    (b'i', StatxAttributes::IMMUTABLE, IFlags::IMMUTABLE),
+];
+
+/// Flags of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// As statx(2) tells them.
+    pub fn of_statx(attributes: StatxAttributes) -> Self {
+        Self::those(|(_, shown, _)| attributes.contains(*shown))
+    }
+
+    /// As an entry's attributes tell them. Letters that this version does not know mean nothing to it.
+    pub fn of_entry(xattrs: &[Xattr]) -> Self {
+        let letters = xattrs.iter().find(|x| x.name == ATTRIBUTE).map_or(&[][..], |x| &x.value);
+        Self::those(|(letter, ..)| letters.contains(letter))
+    }
+
+    fn those(has: impl Fn(&(u8, StatxAttributes, IFlags)) -> bool) -> Self {
+        Self(FLAGS.iter().enumerate().filter(|(_, flag)| has(flag)).map(|(n, _)| 1 << n).sum())
+    }
+
+    fn list(self) -> impl Iterator<Item = &'static (u8, StatxAttributes, IFlags)> {
+        FLAGS.iter().enumerate().filter(move |(n, _)| self.0 & (1 << n) != 0).map(|(_, flag)| flag)
+    }
+
+    /// The attribute that an entry gets; `None`: it has no flag.
+    pub fn attribute(self) -> Option<Xattr> {
+        let value: Vec<u8> = self.list().map(|(letter, ..)| *letter).collect();
+        (!value.is_empty()).then(|| Xattr { name: ATTRIBUTE.to_vec(), value })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether a file that has them can no longer be written, renamed or linked.
+    pub fn closes(self) -> bool {
+        self.list().any(|(_, _, flag)| IFlags::IMMUTABLE.union(IFlags::APPEND).contains(*flag))
+    }
+
+    /// As ioctl_iflags(2) wants them.
+    pub fn as_inode_flags(self) -> IFlags {
+        self.list().fold(IFlags::empty(), |all, (_, _, flag)| all | *flag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_shows_is_what_it_gets_back() {
+        assert_eq!(Flags::of_statx(StatxAttributes::COMPRESSED).attribute(), None);
+        let flags = Flags::of_statx(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND | StatxAttributes::ENCRYPTED);
+        let attribute = flags.attribute().unwrap();
+        assert_eq!((&attribute.name[..], &attribute.value[..]), (ATTRIBUTE, &b"ai"[..]));
+        assert_eq!(Flags::of_entry(&[attribute]), flags);
+        assert_eq!(flags.as_inode_flags(), IFlags::IMMUTABLE | IFlags::APPEND);
+    }
+
+    #[test]
+    fn only_some_of_them_close_a_file() {
+        let of = |letters: &[u8]| Flags::of_entry(&[Xattr { name: ATTRIBUTE.to_vec(), value: letters.to_vec() }]);
+        assert!(of(b"a").closes() && of(b"di").closes() && !of(b"d").closes() && !of(b"").closes());
+        assert!(of(b"zz").is_empty(), "a letter of a later version");
+        assert!(Flags::of_entry(&[Xattr { name: b"user.flags".to_vec(), value: b"i".to_vec() }]).is_empty());
+    }
+}
