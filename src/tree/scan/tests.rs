@@ -388,3 +388,35 @@ fn dropping_a_walk_ends_its_threads() {
     drop(scan);
     eventually("the threads end", || threads.strong_count() == 0);
 }
+
+#[test]
+fn what_a_restore_has_not_completed_is_left_out() {
+    let (dir, base) = dir();
+    let name = format!("{}a0", crate::tree::temporary::prefix([3; 8]));
+    fs::write(dir.path().join(&name), "half").unwrap();
+    fs::create_dir(dir.path().join(name.replace("-a0", "-a1"))).unwrap();
+    fs::write(dir.path().join(".runner-0303030303030303-a0"), "mine").unwrap();
+    let found = all(options(&[dir.path()]));
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found.iter().all(|f| f.path() != &at(&base, &name)));
+}
+
+/// Directories in directories, which take next to no space: the walk ends, and says where.
+#[test]
+fn a_directory_with_an_endless_path_is_named_and_not_entered() {
+    let (dir, base) = dir();
+    let roots = Roots::open(&[dir.path().to_owned()]).unwrap();
+    let mut path = base;
+    let name = "d".repeat(250);
+    for _ in 0..300 {
+        let parent = roots.open_at(&path, PASS).unwrap();
+        rustix::fs::mkdirat(&parent, &*name, rustix::fs::Mode::RWXU).unwrap();
+        path = path.join(name.as_bytes()).unwrap();
+    }
+    let found = all(options(&[dir.path()]));
+    let (problems, rest): (Vec<_>, Vec<_>) = found.iter().partition(|f| matches!(f, Found::Problem(_)));
+    let [Found::Problem(problem)] = problems[..] else { panic!("{problems:?}") };
+    assert_eq!(Some(&problem.path), rest.last().map(|f| f.path()));
+    assert!((64 << 10..65 << 10).contains(&problem.path.as_bytes().len()));
+    assert!(matches!(&problem.kind, ProblemKind::Unreadable(why) if why.contains("bytes")), "{problem:?}");
+}

@@ -211,3 +211,37 @@ async fn a_dry_run_counts_and_changes_nothing() {
     assert_eq!((report.counts.restored, report.counts.deleted, report.counts.unchanged), (1, 1, 2));
     assert_eq!(look(tmp.path()), before);
 }
+
+/// Flags that would keep a file from being linked or a directory from being filled come last, and stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn file_flags_come_back_when_everything_is_in_place() {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let tmp = tempfile::tempdir_in("/dev/shm").unwrap();
+    let fake = Snapshot::new()
+        .dir("")
+        .dir("closed")
+        .xattr("runner.flags", b"i")
+        .file("closed/f", b"f")
+        .xattr("runner.flags", b"adz")
+        .xattr("user.x", b"x")
+        .hardlink("g", "closed/f")
+        .file("nodump", b"n")
+        .xattr("runner.flags", b"d")
+        .build();
+    let report = run(&fake, into(tmp.path())).await;
+    assert!(report.is_success() && report.metadata.is_empty(), "{report:?}");
+    assert_restored(&fake, tmp.path());
+    let again = run(&fake, into(tmp.path())).await;
+    assert_eq!((again.counts.unchanged, again.counts.touched, again.metadata.len()), (3, 0, 0), "{again:?}");
+    let mut flags = Vec::new();
+    for (name, plain) in
+        [("closed", IFlags::IMMUTABLE), ("closed/f", IFlags::APPEND | IFlags::NODUMP), ("nodump", IFlags::NODUMP)]
+    {
+        let file = std::fs::File::open(tmp.path().join(name)).unwrap();
+        let now = ioctl_getflags(&file).unwrap();
+        // Whatever is found, the directory can be removed at the end.
+        ioctl_setflags(&file, now - (IFlags::IMMUTABLE | IFlags::APPEND)).unwrap();
+        flags.push(now & (IFlags::IMMUTABLE | IFlags::APPEND | IFlags::NODUMP) == plain);
+    }
+    assert_eq!(flags, [true; 3]);
+}

@@ -230,3 +230,94 @@ async fn a_store_that_vanishes_ends_the_restore_and_leaves_no_half_file() {
     let left: Vec<_> = look(&target).into_keys().map(|p| p.display()).collect();
     assert!(left.iter().all(|p| p == "/a"), "{left:?}");
 }
+
+/// While a file is restored in place, its owner exchanges it with a hard link to somebody else's file all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hard_link_that_comes_and_goes_changes_nothing_elsewhere() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::sync::atomic::AtomicBool;
+    let (_tmp, target, outside) = stage();
+    let other = outside.join("b");
+    let look = || {
+        let meta = std::fs::metadata(&other).unwrap();
+        (meta.mode(), meta.uid(), meta.mtime(), meta.size())
+    };
+    let mut snapshot = Snapshot::new().dir("");
+    for i in 0..20 {
+        snapshot = snapshot.file(format!("f{i:02}"), b"outside").with(|e| e.owner.mode = 0o4777);
+    }
+    let fake = snapshot.build();
+    run(&fake, into(&target)).await;
+    let links: Vec<_> = (0..20).map(|i| (target.join(format!("f{i:02}")), target.join(format!("l{i:02}")))).collect();
+    for (_, link) in &links {
+        std::fs::hard_link(&other, link).unwrap();
+    }
+    let (before, over) = (look(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for (file, link) in &links {
+                    renameat_with(CWD, file, CWD, link, RenameFlags::EXCHANGE).unwrap();
+                }
+            }
+        });
+        tokio::task::block_in_place(|| {
+            let runtime = tokio::runtime::Handle::current();
+            for overwrite in [Overwrite::Always, Overwrite::IfChanged].repeat(15) {
+                runtime.block_on(run(&fake, RestoreOptions { overwrite, ..into(&target) }));
+                assert_eq!(look(), before);
+            }
+        });
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_untouched(&outside);
+}
+
+/// What stands under a name by now is not what was looked at: its metadata are left alone.
+#[test]
+fn metadata_are_set_on_what_was_looked_at_and_on_nothing_else() {
+    let (_tmp, target, _) = stage();
+    let fake = Snapshot::new().file("f", b"x").with(|e| e.owner.mode = 0o600).build();
+    let entry = &fake.entries[0];
+    let (place, _) = Target::open(&target, true, Ids::new(false), &Env::host()).unwrap();
+    std::fs::write(target.join("f"), "x").unwrap();
+    let found = place.stat(&entry.path).unwrap().unwrap();
+    std::fs::write(target.join("g"), "y").unwrap();
+    std::fs::rename(target.join("g"), target.join("f")).unwrap();
+    let mode = || std::fs::metadata(target.join("f")).unwrap().mode() & 0o7777;
+    let before = mode();
+    assert_eq!(place.set_metadata(entry, Some(found.inode)).unwrap_err().kind, WriteErrorKind::Changed);
+    assert_eq!(place.open_file(&entry.path, Some(&found)).unwrap_err().kind, WriteErrorKind::Changed);
+    // It is the right one, and has another name by now.
+    let found = place.stat(&entry.path).unwrap().unwrap();
+    std::fs::hard_link(target.join("f"), target.join("h")).unwrap();
+    assert_eq!(place.set_metadata(entry, Some(found.inode)).unwrap_err().kind, WriteErrorKind::Changed);
+    assert_eq!(mode(), before);
+    std::fs::remove_file(target.join("h")).unwrap();
+    assert!(place.set_metadata(entry, Some(found.inode)).unwrap());
+    assert_eq!(mode(), 0o600);
+}
+
+/// Who may write where a file's first name is puts a file of theirs there: it gets no name where they may not write.
+#[test]
+fn a_further_name_elsewhere_is_of_the_owner_that_the_snapshot_says() {
+    let (_tmp, target, _) = stage();
+    let fake = Snapshot::new().dir("a").file("a/first", b"x").dir("b").hardlink("b/second", "a/first").build();
+    let (place, _) = Target::open(&target, true, Ids::new(true), &Env::host()).unwrap();
+    for dir in ["a", "b"] {
+        std::fs::create_dir(target.join(dir)).unwrap();
+    }
+    std::fs::write(target.join("a/first"), "x").unwrap();
+    let link = |checked| place.link(&path("a/first"), &fake.entries[3], checked);
+    let foreign = if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(target.join("a/first"), Some(65534), None).unwrap();
+        fake.entries[3].clone()
+    } else {
+        Entry { owner: Owner { uid: 0, ..fake.entries[3].owner.clone() }, ..fake.entries[3].clone() }
+    };
+    let error = place.link(&path("a/first"), &foreign, true).unwrap_err();
+    assert_eq!((error.kind, target.join("b/second").exists()), (WriteErrorKind::Changed, false));
+    assert_eq!(std::fs::read_dir(target.join("b")).unwrap().count(), 0, "nothing is left behind");
+    link(false).unwrap();
+    assert!(target.join("b/second").exists());
+}
