@@ -36,7 +36,7 @@ pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFl
 const LEASE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The same for all files of a walk together: then each is tried once.
-const LEASE_WAITS_MAX: Duration = Duration::from_secs(60);
+const LEASE_WAITS_MAX: Duration = Duration::from_mins(1);
 
 /// The first and the longest pause between two tries.
 const LEASE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
@@ -74,7 +74,7 @@ pub enum ScanErrorKind {
 /// The sources, in path order, none below another.
 #[derive(Debug)]
 pub struct Roots {
-    roots: Vec<Root>,
+    sources: Vec<Root>,
     way: Way,
     /// For how long files under a lease were waited for, in milliseconds.
     lease_waited_ms: AtomicU64,
@@ -123,24 +123,24 @@ impl Roots {
         }
         let slash = openat2(CWD, c"/", PASS | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS);
         let way = if slash.is_ok() { Way::Whole } else { Way::Stepwise };
-        Ok(Self { roots, way, lease_waited_ms: AtomicU64::new(0) })
+        Ok(Self { sources: roots, way, lease_waited_ms: AtomicU64::new(0) })
     }
 
     /// Where the sources are, in path order.
     pub fn paths(&self) -> impl Iterator<Item = &TreePath> {
-        self.roots.iter().map(|r| &r.path)
+        self.sources.iter().map(|r| &r.path)
     }
 
     /// The sources.
     pub(super) fn all(&self) -> &[Root] {
-        &self.roots
+        &self.sources
     }
 
     /// Opens what is at `path` without following links; `flags` say what for.
     pub(super) fn open_at(&self, path: &TreePath, flags: OFlags) -> io::Result<OwnedFd> {
         // None lies below another, so the last one that is not after `path` is the only one that it can be below.
-        let after = self.roots.partition_point(|r| r.path <= *path);
-        let root = after.checked_sub(1).map(|i| &self.roots[i]).filter(|r| path.starts_with(&r.path));
+        let after = self.sources.partition_point(|r| r.path <= *path);
+        let root = after.checked_sub(1).map(|i| &self.sources[i]).filter(|r| path.starts_with(&r.path));
         let root = root.ok_or_else(|| io::Error::other("it is outside of the sources"))?;
         let below = path.as_bytes().get(root.base_len..).unwrap_or_default();
         let below = below.strip_prefix(b"/").unwrap_or(below);
@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn the_root_of_the_file_system_is_a_source() {
         let roots = Roots::open(&[PathBuf::from("/")]).unwrap();
-        assert_eq!(Stat::of(roots.open_at(&TreePath::default(), LIST).unwrap()).unwrap(), roots.roots[0].stat);
+        assert_eq!(Stat::of(roots.open_at(&TreePath::default(), LIST).unwrap()).unwrap(), roots.sources[0].stat);
         roots.open_at(&TreePath::new("proc/self").unwrap(), OFlags::PATH).unwrap();
     }
 
@@ -402,8 +402,9 @@ mod tests {
         }
         assert!(deep.as_bytes().len() > 2 * PATH_MAX);
         for way in [Way::Whole, Way::Stepwise] {
-            let fd =
-                way.open(roots.roots[0].base.as_fd(), &deep.as_bytes()[roots.roots[0].base_len + 1..], LIST).unwrap();
+            let fd = way
+                .open(roots.sources[0].base.as_fd(), &deep.as_bytes()[roots.sources[0].base_len + 1..], LIST)
+                .unwrap();
             assert_eq!(Stat::of(fd).unwrap().kind, FileType::Dir);
         }
         // A source may itself be that deep.

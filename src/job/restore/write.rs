@@ -166,9 +166,9 @@ fn write_parts(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part
         }
         for (offset, span) in file.layout.spans(range) {
             if file.is_sparse() {
-                new.write_data_at(offset, &bytes[span])?
+                new.write_data_at(offset, &bytes[span])?;
             } else {
-                new.write_at(offset, &bytes[span])?
+                new.write_at(offset, &bytes[span])?;
             }
         }
         Progress::add(&shared.progress.bytes_read, u64::from(part.len));

@@ -15,7 +15,7 @@ const GRAIN_MIN: u64 = 4096;
 /// The runs of data of one file, added in ascending order.
 #[derive(Debug)]
 pub(super) struct Runs {
-    runs: Vec<Extent>,
+    list: Vec<Extent>,
     max: usize,
     /// Holes shorter than this are filled, and data is looked for at this distance. 0: each hole is kept.
     grain: u64,
@@ -27,7 +27,7 @@ pub(super) struct Runs {
 impl Runs {
     /// Of a file of `size` bytes, at most `max` (at least 2) of them.
     pub(super) fn new(size: u64, max: usize) -> Self {
-        Self { runs: Vec::new(), max, grain: 0, added: 0, size }
+        Self { list: Vec::new(), max, grain: 0, added: 0, size }
     }
 
     /// There is data from `start` to `end`. Returns where to look on.
@@ -44,20 +44,20 @@ impl Runs {
     /// The extents. `None`: there is no hole.
     pub(super) fn finish(self) -> Option<Vec<Extent>> {
         let whole = Extent { offset: 0, len: self.size };
-        (self.runs != [whole]).then_some(self.runs)
+        (self.list != [whole]).then_some(self.list)
     }
 
     /// The first multiple of the grain after `start`; 0 while each hole is kept.
     fn grid_after(&self, start: u64) -> u64 {
-        if self.grain == 0 { 0 } else { (start / self.grain + 1).saturating_mul(self.grain) }
+        start.checked_div(self.grain).map_or(0, |cell| (cell + 1).saturating_mul(self.grain))
     }
 
     fn push(&mut self, next: Extent) {
-        match self.runs.last_mut() {
+        match self.list.last_mut() {
             Some(last) if next.offset - (last.offset + last.len) < self.grain.max(1) => {
                 last.len = next.offset + next.len - last.offset;
             }
-            _ => self.runs.push(next),
+            _ => self.list.push(next),
         }
     }
 
@@ -65,14 +65,14 @@ impl Runs {
     fn coarsen(&mut self) {
         loop {
             self.grain = self.grain.max(GRAIN_MIN).saturating_mul(2);
-            for run in std::mem::take(&mut self.runs) {
+            for run in std::mem::take(&mut self.list) {
                 self.push(run);
             }
-            if self.runs.len() <= self.max / 2 {
+            if self.list.len() <= self.max / 2 {
                 break;
             }
         }
-        self.added = self.runs.len();
+        self.added = self.list.len();
     }
 }
 

@@ -70,7 +70,15 @@ impl Troubles {
 
 /// Files that get their flags when everything else is done: they can then no longer be renamed, linked or written into.
 #[derive(Debug, Default)]
-pub(super) struct Flagged(Mutex<Vec<(TreePath, (u64, u64), Flags)>>);
+pub(super) struct Flagged(Mutex<Vec<FlaggedFile>>);
+
+#[derive(Debug)]
+struct FlaggedFile {
+    path: TreePath,
+    /// Device and inode.
+    inode: (u64, u64),
+    wanted: Flags,
+}
 
 /// Files whose flags wait for the end.
 const FLAGGED_MAX: usize = 65_536;
@@ -163,6 +171,18 @@ impl Held<'_> {
         // One byte more, so that a longer value is not taken for an equal one.
         let mut buffer = vec![0; value.len() + 1];
         self.xattr(name, &mut buffer).is_ok_and(|n| buffer[..n] == *value)
+    }
+}
+
+/// Whether the file lacks a flag that the entry has.
+fn flags_missing(held: Held<'_>, entry: &Entry) -> rustix::io::Result<bool> {
+    let wanted = Flags::of_entry(&entry.xattrs);
+    if wanted.is_empty() {
+        return Ok(false);
+    }
+    match held {
+        Held::Open(fd) => Ok(!rustix::fs::ioctl_getflags(fd)?.contains(wanted.as_inode_flags())),
+        Held::Named(_) => Err(Errno::OPNOTSUPP),
     }
 }
 
@@ -281,32 +301,20 @@ impl Target {
             || found.mtime != entry.mtime
             || names().filter(|n| belongs_to_the_tree(n)).any(|n| !attributes(entry).any(|x| x.name == n))
             || attributes(entry).any(|x| !names().any(|n| n == x.name) || !held.has_xattr(&x.name, &x.value))
-            || self.flags_missing(held, entry).is_ok_and(|missing| missing)
-    }
-
-    /// Whether the file lacks a flag that the entry has.
-    fn flags_missing(&self, held: Held<'_>, entry: &Entry) -> rustix::io::Result<bool> {
-        let wanted = Flags::of_entry(&entry.xattrs);
-        if wanted.is_empty() {
-            return Ok(false);
-        }
-        match held {
-            Held::Open(fd) => Ok(!rustix::fs::ioctl_getflags(fd)?.contains(wanted.as_inode_flags())),
-            Held::Named(_) => Err(Errno::OPNOTSUPP),
-        }
+            || flags_missing(held, entry).is_ok_and(|missing| missing)
     }
 
     /// Sets the flags that the entry has and the file has not: at once, or at the end if they would keep it from being renamed.
     fn sync_flags(&self, held: Held<'_>, entry: &Entry, found: &Found) -> bool {
         let wanted = Flags::of_entry(&entry.xattrs);
         let note = |error: &str| self.note_trouble(MetaKind::Flags, &entry.path, error);
-        match self.flags_missing(held, entry) {
+        match flags_missing(held, entry) {
             Ok(false) => false,
             Ok(true) if wanted.closes() => {
                 let mut flagged = self.flagged.0.lock().unwrap_or_else(PoisonError::into_inner);
                 let room = flagged.len() < FLAGGED_MAX;
                 if room {
-                    flagged.push((entry.path.clone(), found.inode, wanted));
+                    flagged.push(FlaggedFile { path: entry.path.clone(), inode: found.inode, wanted });
                 } else {
                     note(&format!("more than {FLAGGED_MAX} files have them"));
                 }
@@ -326,7 +334,7 @@ impl Target {
     /// Sets the flags that would have been in the way. To be called when everything is in its place.
     pub fn set_flags(&self) {
         let flagged = std::mem::take(&mut *self.flagged.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for (path, inode, wanted) in flagged {
+        for FlaggedFile { path, inode, wanted } in flagged {
             let set = || {
                 let dir = self.resolver.dir(&path.parent().unwrap_or_default())?;
                 let name = if path.as_bytes().is_empty() { b"." } else { path.name() };
