@@ -435,9 +435,12 @@ fn every_promise_against_a_threat_names_a_test_that_is_there() {
         .filter(|file| file.ends_with(".rs") && (file.starts_with("src/") || file.starts_with("tests/")))
         .map(|file| fs::read_to_string(root().join(file)).expect("sources are UTF-8"))
         .collect();
-    let is_there = |test: &str| match test.contains('/') {
-        true => root().join("tests/cases").join(test).is_file() && !failing.lines().any(|line| line.starts_with(test)),
-        false => code.contains(&format!("fn {test}(")),
+    let is_there = |test: &str| {
+        if test.contains('/') {
+            root().join("tests/cases").join(test).is_file() && !failing.lines().any(|line| line.starts_with(test))
+        } else {
+            code.contains(&format!("fn {test}("))
+        }
     };
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).collect();
     let promises = rows.iter().filter(|row| !row.starts_with("| promised"));

@@ -304,6 +304,16 @@ impl Findings {
                         Problem::new(&node.place, name, "names no program").hint(r#"write it like ["pg_dump", "app"]"#),
                     );
                 }
+                if let Some(Value::Text(program)) = list.first().map(|node| &node.value)
+                    && program.contains('/')
+                    && !program.starts_with('/')
+                {
+                    let what = format!("{program:?} depends on where it is started, and commands are started in /");
+                    self.problem(
+                        Problem::new(&node.place, name, what)
+                            .hint("write it from the root, or its name alone for PATH"),
+                    );
+                }
             }
             (Form::Variables, Value::Table(table)) => {
                 for entry in &table.entries {

@@ -33,7 +33,7 @@ impl Cgroup {
         let own = OWN.get_or_init(|| {
             let own = delegated();
             if own.is_none() {
-                tracing::debug!(
+                tracing::info!(
                     "no cgroup is delegated to this process: what leaves a command's process group outlives it"
                 );
             }

@@ -50,7 +50,7 @@ pub fn keep_ignored_signals() {
 fn ignored(status: &str) -> impl Iterator<Item = i32> {
     let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     let mask = mask.unwrap_or_default();
-    (1..=i64::BITS as i32).filter(move |number| mask >> (number - 1) & 1 == 1 && *number != nix::libc::SIGPIPE)
+    (1..=i64::BITS as i32).filter(move |number| (mask >> (number - 1)) & 1 == 1 && *number != nix::libc::SIGPIPE)
 }
 
 #[cfg(test)]

@@ -79,3 +79,12 @@ fn what_goes_over_the_network_in_the_clear_is_warned_about() {
         "{shown}"
     );
 }
+
+#[test]
+fn a_program_is_found_wherever_runner_was_started() {
+    for program in ["pg_dump", "/usr/bin/pg_dump"] {
+        assert!(parse(&role(&format!("before = [\"{program}\"]"))).is_ok(), "{program}");
+    }
+    let said = refused(&role("before = [\"./freeze\"]"));
+    assert!(said.contains("role.app.before:") && said.contains("commands are started in /"), "{said}");
+}
