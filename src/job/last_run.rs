@@ -87,8 +87,9 @@ impl Failure {
 fn bounded(error: &str) -> String {
     let error = error.split(". To do: ").next().unwrap_or_default();
     let words = error.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut out = text::line(&words.chars().take(ERROR_MAX).collect::<String>()).into_owned();
-    if words.chars().nth(ERROR_MAX).is_some() {
+    let shown = text::line(&words);
+    let mut out: String = shown.chars().take(ERROR_MAX).collect();
+    if shown.chars().nth(ERROR_MAX).is_some() {
         out.push('…');
     }
     out
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn an_error_is_one_short_line_without_advice_and_without_control_characters() {
         let kept = failure("dump app.sql:\n exit\u{1b}[2J code 1. To do: run it by hand.").after(None);
-        assert_eq!(kept.error, "dump app.sql: exit\u{fffd}[2J code 1");
+        assert_eq!(kept.error, "dump app.sql: exit\\u{1b}[2J code 1");
         assert_eq!(failure(&"x".repeat(1000)).after(None).error.chars().count(), ERROR_MAX + 1);
     }
 

@@ -247,7 +247,7 @@ mod tests {
         }
         assert_eq!(
             page(407, Some(b"<html>\n  Proxy\x1b[2J"), ""),
-            "status 407, and the answer is not an S3 store's: \"<html> Proxy?[2J\""
+            "status 407, and the answer is not an S3 store's: \"<html> Proxy\\u{1b}[2J\""
         );
     }
 }
