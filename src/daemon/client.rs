@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the daemon may say nothing while it backs a role up: it tells how far the run is several times a second, so one that is
 /// silent for so long is stopped or hangs.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_mins(1);
 
 /// Why a daemon that is there did not do it.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ const KEPT_FROM: u32 = 3;
 const LOG_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Other words are logged no more often than this: an error may have a number in it that is new each time.
-const NEWS_INTERVAL: Duration = Duration::from_secs(60);
+const NEWS_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Questions in a row that had no answer.
 #[derive(Debug, Default)]

@@ -189,7 +189,10 @@ fn present(facts: &Facts<'_>) -> Timestamp {
 /// How bad it is.
 pub fn severity(warning: &Warning) -> Severity {
     match warning {
-        Warning::SlotsMissed { .. }
+        // Another node may have the role, and back it up.
+        Warning::RunFailed(run) if (run.step, run.outcome) == (Step::Takeover, Outcome::Unknown) => Severity::Unknown,
+        Warning::RunFailed(_)
+        | Warning::SlotsMissed { .. }
         | Warning::StoreRolledBack
         | Warning::NoRepository
         | Warning::RepositoryGone { .. }
@@ -197,9 +200,6 @@ pub fn severity(warning: &Warning) -> Severity {
         | Warning::LeaseDrift { .. }
         | Warning::Paused { too_long: true, .. }
         | Warning::JournalHead { lost: true, .. } => Severity::Critical,
-        // Another node may have the role, and back it up.
-        Warning::RunFailed(run) if (run.step, run.outcome) == (Step::Takeover, Outcome::Unknown) => Severity::Unknown,
-        Warning::RunFailed(_) => Severity::Critical,
         Warning::OnlyNode => Severity::Note,
         Warning::ClockOff(_)
         | Warning::Incomplete { .. }

@@ -72,18 +72,12 @@ impl Place {
     /// # Errors
     /// It knows another one.
     pub fn remember(&self, env: &Env, state_dir: &Path, repository: &Repository) -> Result<(), OpenError> {
-        match self.another(env, Some(state_dir), repository) {
-            Some(known) => Err(OpenError::Another {
-                role: self.role.clone(),
-                store: self.store.clone(),
-                known,
-                found: repository.keys.repo(),
-            }),
-            None => {
-                self.accept(env, state_dir, repository);
-                Ok(())
-            }
+        if let Some(known) = self.another(env, Some(state_dir), repository) {
+            let (role, store, found) = (self.role.clone(), self.store.clone(), repository.keys.repo());
+            return Err(OpenError::Another { role, store, known, found });
         }
+        self.accept(env, state_dir, repository);
+        Ok(())
     }
 
     /// The repository that this node knows there, if it is another one.

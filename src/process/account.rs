@@ -36,14 +36,12 @@ impl Account {
 
     /// Whom this process runs as. The groups are those that it has, and stay.
     pub(super) fn own(home: Option<&OsStr>) -> Self {
-        match User::from_uid(geteuid()) {
-            Ok(Some(user)) => Self::of(user),
-            // A container's user may stand in no list.
-            _ => {
-                let own = Self::stranger(&geteuid().to_string());
-                Self { home: home.map_or(own.home, PathBuf::from), ..own }
-            }
+        if let Ok(Some(user)) = User::from_uid(geteuid()) {
+            return Self::of(user);
         }
+        // A container's user may stand in no list.
+        let own = Self::stranger(&geteuid().to_string());
+        Self { home: home.map_or(own.home, PathBuf::from), ..own }
     }
 
     fn of(user: User) -> Self {

@@ -72,7 +72,7 @@ fn what_goes_over_the_network_in_the_clear_is_warned_about() {
     for here in ["127.0.0.1", "localhost", "[::1]", "minio.localhost"] {
         assert_eq!(warned(here), [], "{here}");
     }
-    let shown: String = warned("store.example.net").iter().map(|warning| format!("{warning}\n")).collect();
+    let shown = warned("store.example.net").iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(!shown.contains("s3cret"), "{shown}");
     assert!(
         shown.starts_with("runner.toml:3: store.endpoint:") && shown.contains("store.example.net:9000 is asked"),
