@@ -13,7 +13,7 @@ use crate::job::testing::Rig;
 use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, StoreErrorKind, Version};
 
 /// Short where something hangs on purpose, long where nothing should.
-const SHORT: Duration = Duration::from_millis(50);
+const SHORT: Duration = Duration::from_millis(400);
 const LONG: Duration = Duration::from_mins(1);
 
 fn settings(rig: &Rig) -> Settings {
@@ -101,7 +101,8 @@ async fn without_the_store_a_yes_of_the_probes_is_not_enough() {
     let mut rig = Rig::new().await;
     rig.role.eligible = Some(command("exit 0"));
     let failed = StoreError::new(StoreErrorKind::Unreachable, "s3://b", None, "connection refused");
-    for (store, why) in [(Ok(Arc::new(Hanging) as Arc<dyn Store>), "no answer within 50ms"), (Err(failed), "refused")] {
+    for (store, why) in [(Ok(Arc::new(Hanging) as Arc<dyn Store>), "no answer within 400ms"), (Err(failed), "refused")]
+    {
         let (_, role) = ask(&rig, store, SHORT).await;
         let StoreStatus::Failed(said) = &role.store.status else { panic!("{role:?}") };
         assert!(said.contains(why), "{said}");
