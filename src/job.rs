@@ -18,6 +18,7 @@ pub mod known;
 pub mod last_run;
 pub mod lease;
 pub mod local;
+pub mod loss;
 pub mod operate;
 pub mod pace;
 pub mod presence;

@@ -10,6 +10,7 @@ pub mod format;
 pub mod index;
 pub mod keyslot;
 pub mod line;
+pub mod loss;
 pub mod manifest;
 pub mod names;
 pub mod pack;

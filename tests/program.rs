@@ -16,6 +16,8 @@ mod executing;
 mod first_failure;
 #[path = "program/full.rs"]
 mod full;
+#[path = "program/healing.rs"]
+mod healing;
 #[path = "program/hooks.rs"]
 mod hooks;
 #[path = "program/leases.rs"]

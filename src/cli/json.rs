@@ -27,7 +27,7 @@ use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::{ByteCounts, FileCounts, Outcome, Problem, ProblemKind, RoleReport};
+use crate::job::report::{ByteCounts, FileCounts, LossReport, MissingFile, Outcome, Problem, ProblemKind, RoleReport};
 use crate::journal::log::JournalError;
 use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
@@ -79,6 +79,7 @@ struct BackupRole<'a> {
     problems: Vec<Value>,
     problem_count: u64,
     warnings: Vec<Value>,
+    loss: Option<Value>,
 }
 
 /// `backup`. `created` are the repositories that the run made first.
@@ -104,10 +105,20 @@ pub fn backup(created: &[InitRole], roles: &[RoleReport]) -> String {
                 .iter()
                 .map(|path| json!({ "kind": "empty_source", "path": path.display() }))
                 .collect(),
+            loss: r.loss.as_ref().map(loss),
         })
         .collect();
     let created: Vec<Value> = created.iter().map(init_role).collect();
     document(json!({ "created": created, "roles": roles }))
+}
+
+/// What the store had lost; `missing_files` is null where it could not be told.
+fn loss(loss: &LossReport) -> Value {
+    let file = |file: &MissingFile| json!({ "snapshot": file.snapshot, "path": file.path.display() });
+    json!({
+        "packs": loss.packs, "healed_bytes": loss.healed_bytes, "missing_files": loss.missing_files,
+        "missing": loss.missing.iter().map(file).collect::<Vec<_>>(),
+    })
 }
 
 fn problem(problem: &Problem) -> Value {

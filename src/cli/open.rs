@@ -9,10 +9,12 @@ use crate::config::RoleSettings;
 use crate::job::inside::{Archive, Reading};
 use crate::job::known::Place;
 use crate::job::local::Local;
+use crate::job::loss;
 use crate::job::repository::Repository;
 use crate::job::select::{is_id, select};
 use crate::journal::state::Snapshot;
-use crate::role::identity::find_state_dir;
+use crate::repo::loss::Losses;
+use crate::role::identity::{self, find_state_dir};
 use crate::store::{self, Store};
 
 /// The store of the settings.
@@ -69,6 +71,19 @@ async fn read(context: &Context, role: &RoleSettings, reading: Reading) -> Resul
         tracing::warn!("{why}; showing what is before it");
     }
     Ok(archive)
+}
+
+/// Tells the next run what was met of losses while an archive was read.
+pub async fn tell(context: &Context, archive: &Archive) {
+    tell_of(context, &archive.repository, &archive.met().await).await;
+}
+
+/// Tells the next run of these losses.
+pub async fn tell_of(context: &Context, repository: &Repository, met: &Losses) {
+    let state_dir = state_dir(context);
+    let (_, label) = identity::peek(state_dir.as_deref(), context.node.as_deref());
+    let local = state_dir.map(|dir| Local::peek(&context.env, &dir, repository.keys.repo()));
+    loss::tell(repository, local.as_ref(), &context.env, &label, met).await;
 }
 
 /// Somebody who has no place for a state has none.

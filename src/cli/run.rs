@@ -339,7 +339,9 @@ async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
         let head = heading(role, Some(snapshot), &archive);
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |e: &_| list.item(|| render::inside::entry(e, args.long, &view), || json::entry(e));
-        wire::ls(&archive, snapshot, args, &mut each).await?;
+        let read = wire::ls(&archive, snapshot, args, &mut each).await;
+        open::tell(&context, &archive).await;
+        read?;
         Ok(list.finish("", &json!({}))?)
     })
     .await?;
@@ -352,7 +354,9 @@ async fn cat(session: &mut Session, args: &verbs::Cat) -> Result<Exit, Error> {
     until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
         let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
-        wire::cat(&archive, snapshot, args, &mut session.out).await?;
+        let read = wire::cat(&archive, snapshot, args, &mut session.out).await;
+        open::tell(&context, &archive).await;
+        read?;
         Ok(session.out.print("")?)
     })
     .await?;
@@ -369,7 +373,9 @@ async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> 
         let head = heading(role, snapshot, &archive);
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |hit: &_| list.item(|| render::inside::found(hit, args.long, &view), || json::found(hit));
-        wire::find(&archive, snapshot, args, &mut each).await?;
+        let read = wire::find(&archive, snapshot, args, &mut each).await;
+        open::tell(&context, &archive).await;
+        read?;
         list.finish("", &json!({}))?;
         // Of all that is left; what it lacks may have been there.
         if snapshot.is_none() { open::sound(&archive) } else { Ok(()) }
@@ -394,7 +400,9 @@ async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> 
             counts.add(line.change);
             list.item(|| render::inside::diff(line), || json::diff(line))
         };
-        wire::diff(&archive, [before, after], args, &mut each).await?;
+        let read = wire::diff(&archive, [before, after], args, &mut each).await;
+        open::tell(&context, &archive).await;
+        read?;
         Ok(list.finish(&render::inside::diff_total(&counts), &json::diff_total(&counts))?)
     })
     .await?;
@@ -408,8 +416,9 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
     let (report, doubt) = until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
         let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
-        let report = wire::restore(&context, &archive, snapshot, args).await?;
-        Ok((report, json::doubt(archive.doubt())))
+        let restored = wire::restore(&context, &archive, snapshot, args).await;
+        open::tell(&context, &archive).await;
+        Ok((restored?, json::doubt(archive.doubt())))
     })
     .await?;
     session.report(|| render::restored::report(&report, &context.view()), || json::restore(&report, &doubt))?;

@@ -427,7 +427,14 @@ pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let remembered = move |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let percent = args.read_data.unwrap_or(0);
-    Ok(verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env).await?)
+    let report = verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env).await?;
+    if !report.losses.is_empty() {
+        match open::repository(context, role).await {
+            Ok(repository) => open::tell_of(context, &repository, &report.losses).await,
+            Err(error) => tracing::debug!("the next run is not told of the loss: {error}"),
+        }
+    }
+    Ok(report)
 }
 
 /// What a role's journal tells of the time from `since` on.

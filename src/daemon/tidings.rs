@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::ids::{NodeId, RoleName, Term};
 use crate::job::audit;
 use crate::job::health::Past;
+use crate::job::report::LossReport;
 use crate::job::report::audited::Finding;
 use crate::journal::future::{FutureDates, future_dates};
 use crate::journal::record::TakeoverWhy;
@@ -147,6 +148,12 @@ impl Sight<'_> {
 
     pub(super) fn incomplete(&self, unreadable: u64) -> Option<Event> {
         (unreadable > 0).then(|| Event { count: Some(unreadable), ..self.event(Kind::Incomplete) })
+    }
+
+    /// What a run could not store again.
+    pub(super) fn lost(&self, loss: Option<&LossReport>) -> Option<Event> {
+        let files = loss.map(|loss| loss.missing_files.unwrap_or(1)).filter(|files| *files > 0)?;
+        Some(Event { count: Some(files), ..self.event(Kind::Lost) })
     }
 
     fn paused_too_long(&self, glimpse: &Glimpse) -> Option<Event> {

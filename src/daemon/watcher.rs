@@ -165,6 +165,10 @@ impl Watch {
                 if report.slot.is_some() {
                     self.over(&[Kind::Missed, Kind::ClockOff]);
                 }
+                match self.sight(&seen).lost(report.loss.as_ref()) {
+                    None => self.over(&[Kind::Lost]),
+                    Some(event) => self.raise(event, Watcher::Holder),
+                }
                 match self.sight(&seen).incomplete(report.files.unreadable) {
                     None => {
                         self.over(&[Kind::Incomplete]);

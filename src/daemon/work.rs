@@ -182,7 +182,7 @@ impl Work {
     async fn compare(self, store: Arc<dyn Store>) {
         let (node, now) = (self.runner.node.id, self.runner.env.clock.now());
         match presence::peers(store.as_ref(), &self.role.name, node, now).await {
-            Ok(peers) => {
+            Ok((peers, _)) => {
                 let fresh = peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
                 let differs = |peer: &PeerSeen| {
                     presence::drift(&peer.node, &self.runner.config_hash).is_some()

@@ -10,7 +10,9 @@ pub(crate) mod emptiness;
 mod error;
 mod feed;
 mod finish;
+mod inventory;
 mod known;
+mod lost;
 mod orphans;
 mod packer;
 mod pipeline;
@@ -38,7 +40,7 @@ pub(crate) use crate::job::backup::shared::Shared;
 use crate::job::hook::Hooks;
 use crate::job::local::{Local, LocalLock, LockError, Memory, Own};
 use crate::job::presence::{self, Announced};
-use crate::job::report::{ByteCounts, FileCounts};
+use crate::job::report::{ByteCounts, FileCounts, LossReport};
 use crate::job::repository::Repository;
 use crate::job::reserve;
 use crate::job::runner::Runner;
@@ -89,6 +91,8 @@ pub struct Committed {
     pub problem_count: u64,
     /// Sources in which no file was found.
     pub empty_sources: Vec<TreePath>,
+    /// What the store had lost; `None`: nothing, or nobody looked.
+    pub loss: Option<LossReport>,
 }
 
 /// How a journal is read.

@@ -704,6 +704,7 @@ fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>) -> R
         problems: done.problems,
         problem_count: done.problem_count,
         empty_sources: done.empty_sources,
+        loss: done.loss,
         ..RoleReport::nothing(role.name.clone(), Outcome::Committed)
     }
 }

@@ -203,6 +203,7 @@ pub fn severity(warning: &Warning) -> Severity {
         Warning::OnlyNode => Severity::Note,
         Warning::ClockOff(_)
         | Warning::Incomplete { .. }
+        | Warning::Lost { .. }
         | Warning::Twin { .. }
         | Warning::StoreUnreadable { .. }
         | Warning::NoSnapshot { .. }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::env::{Env, Held};
@@ -77,6 +78,9 @@ pub struct Memory {
     /// What the other nodes were told of this one.
     #[serde(default)]
     pub announced: Option<Announced>,
+    /// When the index was compared with the store.
+    #[serde(default)]
+    pub compared: Option<Compared>,
 }
 
 impl Memory {
@@ -99,6 +103,19 @@ pub struct Own {
     pub takeover: Digest,
     /// Its term.
     pub term: Term,
+}
+
+/// The last comparison of the index with the store. Losing it costs a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// When, by this node's clock.
+    pub at: Timestamp,
+    /// When the newest prune was that it knew of: the index was replaced then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pruned: Option<Timestamp>,
+    /// The note on losses in the store that it answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<Digest>,
 }
 
 /// Held while a run works on a repository on this host; the kernel lets go of it when the process dies.
@@ -178,6 +195,28 @@ impl Local {
             return Ok(());
         }
         self.env.files.replace(&self.slot_file(), format!("{slot}\n").as_bytes())
+    }
+
+    /// What was noted of losses.
+    pub fn loss(&self) -> Option<Vec<u8>> {
+        self.env.files.read(&self.loss_file()).ok()
+    }
+
+    /// Notes it; `None`: there is nothing to note any more. A hint: what is not noted is found within a day.
+    pub fn note_loss(&self, note: Option<&[u8]>) {
+        let path = self.loss_file();
+        let written = match note {
+            Some(note) => self.env.files.replace(&path, note),
+            None => self.env.files.remove(&path),
+        };
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => tracing::debug!("{}: {error}", path.display()),
+            _ => {}
+        }
+    }
+
+    fn loss_file(&self) -> PathBuf {
+        self.dir.join("loss.json")
     }
 
     fn slot_file(&self) -> PathBuf {
@@ -305,7 +344,7 @@ mod tests {
     fn seen(seq: u64) -> View {
         let mut view = View::empty("app".parse().unwrap(), RepoId([1; 16]));
         let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
-        view.head = Some(Head { seq: Seq(seq), digest: Digest([9; 32]), node, time: jiff::Timestamp::UNIX_EPOCH });
+        view.head = Some(Head { seq: Seq(seq), digest: Digest([9; 32]), node, time: Timestamp::UNIX_EPOCH });
         view
     }
 
@@ -344,7 +383,7 @@ mod tests {
         let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
         let mut value = serde_json::to_value(Memory { view: Some(seen(3)), ..Memory::default() }).unwrap();
         let fields = value.as_object_mut().unwrap();
-        for new in ["judged", "notes", "sighting", "twin"] {
+        for new in ["judged", "notes", "sighting", "twin", "compared"] {
             fields.remove(new).unwrap();
         }
         fields.insert("suspected".to_owned(), 7.into());

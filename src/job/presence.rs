@@ -35,6 +35,9 @@ const VERSION: u32 = 1;
 /// The most nodes of a role that are looked at.
 const NODES_MAX: usize = 64;
 
+/// Objects below `live/` that are none of nodes: the lease, the beat and their like.
+const LIVE_OTHERS_MAX: usize = 16;
+
 /// Objects fetched at once.
 const CONCURRENT_MAX: usize = 8;
 
@@ -163,7 +166,7 @@ fn read(object: &[u8]) -> Option<Presence> {
     serde_json::from_slice(object.split(|&byte| byte == b'\n').next()?).ok()
 }
 
-/// The nodes but `me` that told of themselves within the last days, by label.
+/// The nodes but `me` that told of themselves within the last days, by label; and whether somebody told of losses.
 ///
 /// # Errors
 /// The store.
@@ -172,10 +175,11 @@ pub(crate) async fn peers(
     role: &RoleName,
     me: NodeId,
     now: Timestamp,
-) -> Result<Vec<PeerSeen>, StoreError> {
-    let page = store.list(&names::nodes_prefix(role), None, NODES_MAX).await?;
-    let own = names::node(role, me);
-    let others = page.objects.into_iter().filter(|object| object.key != own);
+) -> Result<(Vec<PeerSeen>, bool), StoreError> {
+    let page = store.list(&names::live_prefix(role), None, NODES_MAX + LIVE_OTHERS_MAX).await?;
+    let (own, nodes, loss) = (names::node(role, me), names::nodes_prefix(role), names::loss(role));
+    let is_told = page.objects.iter().any(|object| object.key == loss);
+    let others = page.objects.into_iter().filter(|object| object.key.starts_with(&nodes) && object.key != own);
     let alive = others.filter(|object| now.duration_since(object.modified) < GONE);
     let read = |object: crate::store::ObjectMeta| async move {
         match store.get(&object.key, SizeLimit::LIVE).await {
@@ -192,7 +196,7 @@ pub(crate) async fn peers(
     let found: Vec<Option<PeerSeen>> = stream::iter(alive).map(read).buffered(CONCURRENT_MAX).try_collect().await?;
     let mut peers: Vec<PeerSeen> = found.into_iter().flatten().collect();
     peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-    Ok(peers)
+    Ok((peers, is_told))
 }
 
 /// What a node says of itself, in lines that it cannot end.
@@ -256,14 +260,14 @@ mod tests {
         let before = tell(&west, &rig, None).await.unwrap();
         rig.store.put(&format!("{}x", names::nodes_prefix(role)), Bytes::from("{}")).await.unwrap();
         let now = rig.env.clock.now();
-        let seen = peers(store, role, east.node.id, now).await.unwrap();
+        let (seen, _) = peers(store, role, east.node.id, now).await.unwrap();
         assert_eq!(
             seen.iter().map(|p| (p.node.name.as_str(), p.node.config_hash.as_str())).collect::<Vec<_>>(),
             [("west", "other")]
         );
         assert_eq!(lease_drift(&seen[0], Lease::None), None);
         assert!(matches!(lease_drift(&seen[0], Lease::Bucket), Some(Warning::LeaseDrift { theirs: Lease::None, .. })));
-        assert_eq!(peers(store, role, east.node.id, now + GONE * 2).await.unwrap(), []);
+        assert_eq!(peers(store, role, east.node.id, now + GONE * 2).await.unwrap(), (vec![], false));
         let failed = Failure {
             outcome: Outcome::Failed,
             step: Step::Run,
@@ -276,14 +280,16 @@ mod tests {
         let kept = Kept::of(&west, role);
         kept.add(failed.clone());
         let failing = tell(&west, &rig, Some(&before)).await;
-        let sealed = peers(store, role, east.node.id, now).await.unwrap()[0].failure.clone().unwrap();
+        let sealed = peers(store, role, east.node.id, now).await.unwrap().0[0].failure.clone().unwrap();
         let opened = Failure::open(&sealed, &rig.repository.keys, west.node.id.0).unwrap();
         assert_eq!(opened.error, failed.error);
         kept.add(failed);
         assert_eq!(tell(&west, &rig, failing.as_ref()).await, None, "the same failure once more is no news");
         kept.clear();
         assert!(tell(&west, &rig, failing.as_ref()).await.is_some());
-        assert_eq!(peers(store, role, east.node.id, now).await.unwrap()[0].failure, None);
+        assert_eq!(peers(store, role, east.node.id, now).await.unwrap().0[0].failure, None);
+        rig.store.put(&names::loss(role), Bytes::from("{}")).await.unwrap();
+        assert!(peers(store, role, east.node.id, now).await.unwrap().1);
         let changed = Runner { config_hash: "new".to_owned(), ..east };
         assert!(tell(&changed, &rig, Some(&told)).await.is_some(), "at once");
     }

@@ -27,6 +27,7 @@ use crate::config::{Keep, RoleSettings, Settings};
 use crate::ids::{Digest, PackId, RoleName};
 use crate::job::backup::{BackupError, Opening, Session, indexes_len, put_indexes};
 use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded, Reason};
+use crate::job::loss;
 use crate::job::pace::{Watched, watched};
 use crate::job::progress::Phase;
 use crate::job::report::pruned::{PruneReport, Swept, Verdict};
@@ -36,6 +37,7 @@ use crate::job::reserve;
 use crate::job::runner::Runner;
 use crate::journal::record::{Body, PruneBody};
 use crate::journal::state::{Snapshot, View};
+use crate::repo::loss::Losses;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::RepoError;
 use crate::role::election::{self, Occasion};
@@ -139,6 +141,7 @@ impl Plan {
                 + repacked.map(|pack| pack.unused()).sum::<u64>()
                 + strays.bytes,
             bytes_unused: with(Fate::Keep).map(|pack| pack.unused()).sum(),
+            packs_lost: survey.lost().packs(),
             swept: Swept::default(),
             snapshots: verdicts,
         };
@@ -174,9 +177,19 @@ pub(crate) async fn prune(
         let report = PruneReport::idle(role.name.clone(), &session.view.state.snapshots);
         return Ok(PruneReport { swept: swept(session, role).await?, ..report });
     }
-    let plan = Plan::make(repository, &session.view, role, zone, runner.env.clock.now()).await?;
+    let made = Plan::make(repository, &session.view, role, zone, runner.env.clock.now()).await;
+    let plan = match made {
+        Ok(plan) => {
+            tell(session, &plan.survey.lost()).await;
+            plan
+        }
+        Err(error) => return Err(told(session, error).await),
+    };
     if !plan.is_idle() {
-        let moved = repack::repack(session, &plan.survey, &plan.fates).await?;
+        let moved = match repack::repack(session, &plan.survey, &plan.fates).await {
+            Ok(moved) => moved,
+            Err(error) => return Err(told(session, error).await),
+        };
         let gone: Vec<PackId> = plan.fates.iter().filter(|(_, fate)| *fate != Fate::Keep).map(|(id, _)| *id).collect();
         let dropped: HashSet<PackId> = gone.iter().copied().collect();
         let stays = plan.survey.tables.iter().filter(|table| !dropped.contains(&table.id)).cloned();
@@ -206,6 +219,20 @@ pub(crate) async fn prune(
         session.local.shelf().trim(&session.view.state.indexes);
     }
     Ok(PruneReport { swept: swept(session, role).await?, ..plan.report })
+}
+
+/// Tells the next run what was met of losses.
+async fn tell(session: &Session<'_>, met: &Losses) {
+    let (runner, local) = (session.runner, Some(&session.local));
+    loss::tell(session.repository, local, &runner.env, &runner.node.name, met).await;
+}
+
+/// The same for what ended a prune.
+async fn told(session: &Session<'_>, error: PruneError) -> PruneError {
+    if let PruneError::Damaged { error, .. } | PruneError::Read(error) = &error {
+        tell(session, &Losses::of(error, session.repository.role())).await;
+    }
+    error
 }
 
 /// What is added for the takeover, the record and what a file system rounds up.

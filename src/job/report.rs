@@ -70,6 +70,28 @@ pub struct ByteCounts {
     pub uploaded: u64,
 }
 
+/// What the store had lost of what the index names, and what a run did about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossReport {
+    /// Packs that are missing, or have not what they should have.
+    pub packs: u64,
+    /// Bytes of their content that were stored again, before compression.
+    pub healed_bytes: u64,
+    /// Files of snapshots that need what is still missing, counted once a snapshot; `None`: it could not be told.
+    pub missing_files: Option<u64>,
+    /// The first of them, at most [`verified::AFFECTED_MAX`].
+    pub missing: Vec<MissingFile>,
+}
+
+/// A file of a snapshot whose content is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingFile {
+    /// The snapshot.
+    pub snapshot: Digest,
+    /// The file; where a part of a manifest is lost, the first in it.
+    pub path: TreePath,
+}
+
 /// How a backup of one role went.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RoleReport {
@@ -104,6 +126,9 @@ pub struct RoleReport {
     /// Sources in which no file was found. [`crate::config::RoleSettings::allow_empty`] or the other sources let the run go on.
     #[serde(default)]
     pub empty_sources: Vec<TreePath>,
+    /// What the store had lost; `None`: nothing was found missing.
+    #[serde(default)]
+    pub loss: Option<LossReport>,
 }
 
 impl RoleReport {
@@ -125,6 +150,7 @@ impl RoleReport {
             problems: Vec::new(),
             problem_count: 0,
             empty_sources: Vec::new(),
+            loss: None,
         }
     }
 }

@@ -9,7 +9,7 @@
 //! index does (48 bytes each), never with the number of files or the size of the content.
 
 mod affected;
-mod content;
+pub(in crate::job) mod content;
 pub(crate) mod found;
 pub(crate) mod history;
 mod inventory;
@@ -20,16 +20,16 @@ use std::time::Duration;
 
 use crate::config::KeySource;
 use crate::env::Env;
-use crate::ids::{RepoId, RoleName, Seq};
+use crate::ids::{ChunkId, IndexId, RepoId, RoleName, Seq};
 use crate::job::progress::{Phase, Progress};
-use crate::job::report::verified::{DamageKind, VerifyCounts, VerifyReport};
+use crate::job::report::verified::{Affected, DamageKind, VerifyCounts, VerifyReport};
 use crate::job::repository::{self, OpenError, Repository};
 use crate::journal::record::RecordError;
-use crate::journal::state::View;
+use crate::journal::state::{Snapshot, View};
 use crate::repo::format::FormatError;
 use crate::repo::keyslot::SlotError;
 use crate::repo::names;
-use crate::repo::reader::Reader;
+use crate::repo::reader::{Reader, RepoError, Shelf, load_index};
 use crate::store::counting::Counting;
 use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind};
 use found::Found;
@@ -92,8 +92,9 @@ pub async fn verify(
     checked.bytes_read = counters.read().bytes_down;
     progress.enter(Phase::Done);
     let duration: Duration = env.clock.boottime().saturating_sub(started);
+    let losses = found.losses.clone();
     let (damages, damage_count) = found.into_damages();
-    Ok(VerifyReport { role: role.clone(), checked, read_percent, duration, damages, damage_count })
+    Ok(VerifyReport { role: role.clone(), checked, read_percent, duration, damages, damage_count, losses })
 }
 
 async fn check(
@@ -113,7 +114,8 @@ async fn check(
     let reader = Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
     let chunks = manifests::check(&reader, repository.role(), snapshots, progress, found).await?;
     if read_percent > 0 {
-        content::check(repository, &history.state.indexes, &packs, read_percent, progress, env, found).await?;
+        let named = (history.state.indexes.as_slice(), reader.index());
+        content::check(repository, named, &packs, read_percent, progress, env, found).await?;
     }
     affected::find(&reader, snapshots, found).await?;
     Ok(VerifyCounts {
@@ -125,6 +127,31 @@ async fn check(
         bytes_read: 0,
         unreferenced: unreferenced + history.strangers,
     })
+}
+
+/// The entries of `snapshots` that need these chunks, which are lost: the first of them by name, and how many there are.
+///
+/// # Errors
+/// The store does not answer.
+pub(crate) async fn without(
+    repository: &Repository,
+    indexes: &[IndexId],
+    snapshots: &[Snapshot],
+    shelf: &Shelf,
+    chunks: &[ChunkId],
+) -> Result<(Vec<Affected>, u64), VerifyError> {
+    let (store, keys) = (&repository.store, &repository.keys);
+    let index = load_index(store.as_ref(), keys, indexes, Some(shelf)).await.map_err(|error| match error {
+        RepoError::Store(error) => VerifyError::Store(error),
+        error => VerifyError::Broken(error.to_string()),
+    })?;
+    let reader = Reader::new(store.clone(), keys.clone(), Arc::new(index));
+    let mut found = Found::default();
+    let number = found.damage(DamageKind::Pack, names::packs_prefix(repository.role()), MISSING);
+    chunks.iter().for_each(|chunk| found.lose_chunk(*chunk, number));
+    affected::find(&reader, snapshots, &mut found).await?;
+    let (damages, _) = found.into_damages();
+    Ok(damages.into_iter().next().map(|damage| (damage.affected, damage.affected_count)).unwrap_or_default())
 }
 
 /// Slots that another secret opens are checked by their names; whoever holds that secret must not be the first to notice.

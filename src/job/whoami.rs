@@ -28,6 +28,7 @@ use crate::job::known::Place;
 use crate::job::last_run::{Failure, Kept};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
+use crate::job::loss::{self, Note};
 use crate::job::presence::{self, Announced};
 use crate::job::report::Outcome;
 use crate::job::report::whoami::{
@@ -159,6 +160,8 @@ struct Looked {
     /// What the lease's object says, where there is one.
     lease: Option<Reply>,
     peers: Vec<PeerSeen>,
+    /// What is known of losses.
+    loss: Option<Note>,
     /// That the journal cannot be written, where its head is in etcd.
     head: Option<Warning>,
 }
@@ -202,6 +205,7 @@ async fn look(
         memory: Memory::default(),
         lease: None,
         peers: Vec::new(),
+        loss: None,
         head: None,
     };
     let mut looked = match tokio::time::timeout(asker.patience, task).await {
@@ -293,10 +297,17 @@ async fn read(
             Ok(archive) => (StoreStatus::Ok, journal, memory, Some(archive)),
         }
     };
-    let (lease, peers, (status, journal, memory, archive)) = tokio::join!(lease, peers, archive);
+    let (lease, (peers, is_told), (status, journal, memory, archive)) = tokio::join!(lease, peers, archive);
+    let loss = async {
+        let keys = &archive.as_ref()?.repository.keys;
+        let local = state_dir.as_ref().map(|dir| Local::peek(&env, dir, keys.repo()));
+        let asked = loss::glance(store.as_ref(), keys, local.as_ref(), is_told);
+        tokio::time::timeout(PEERS_PATIENCE, asked).await.ok().flatten()
+    };
+    let loss = loss.await;
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
     let state = StoreState { url: store.describe(), status, journal, clock_offset_seconds };
-    Ok(Looked { state, archive, memory, lease, peers, head: None })
+    Ok(Looked { state, archive, memory, lease, peers, loss, head: None })
 }
 
 fn status(
@@ -342,6 +353,7 @@ fn status(
     seen.extend(lease_unread(looked, etcd.as_ref()));
     let twin = looked.memory.announced.as_ref().and_then(Announced::twin);
     seen.extend(twin.map(|other| Warning::Twin { other }));
+    seen.extend(looked.loss.as_ref().map(lost));
     let clock_offset = looked.state.clock_offset_seconds.map(SignedDuration::from_secs);
     let future = view.and_then(|view| future_dates(view, node, now, clock_offset));
     seen.extend(future.map(Warning::FutureDates));
@@ -412,6 +424,17 @@ fn status(
         }),
         warnings,
         peers: looked.peers.clone(),
+    }
+}
+
+/// That content is lost, as it was noted.
+fn lost(note: &Note) -> Warning {
+    let (by, time) = (note.node.clone(), note.time);
+    match &note.remains {
+        Some(remains) if note.met.is_empty() => {
+            Warning::Lost { packs: remains.lost.packs(), files: Some(remains.files), by, time }
+        }
+        _ => Warning::Lost { packs: note.met.packs(), files: None, by, time },
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Kind {
     PausedTooLong,
     /// The newest snapshot lacks files that could not be read. Over when one is complete.
     Incomplete,
+    /// Snapshots need content that the store has lost and no source has. Over when none does.
+    Lost,
 }
 
 impl Kind {
@@ -46,7 +48,7 @@ impl Kind {
                 Who::Concerned
             }
             Kind::Missed | Kind::PausedTooLong => Who::Holder,
-            Kind::Duplicate | Kind::Anomaly | Kind::Drift | Kind::Incomplete => Who::HolderByRecord,
+            Kind::Duplicate | Kind::Anomaly | Kind::Drift | Kind::Incomplete | Kind::Lost => Who::HolderByRecord,
         }
     }
 
@@ -70,6 +72,7 @@ impl Kind {
             Kind::Anomaly => "anomaly",
             Kind::PausedTooLong => "paused_too_long",
             Kind::Incomplete => "incomplete",
+            Kind::Lost => "lost",
         }
     }
 }

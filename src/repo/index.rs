@@ -4,6 +4,9 @@
 //! the journal names is the index of the repository. In memory it is one sorted list: 48 bytes a chunk, whatever the
 //! number of objects it came from.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
 use crate::ids::{ChunkId, IndexId, PackId};
@@ -112,6 +115,8 @@ pub struct PackPlace {
     pub salt: [u8; SALT_LEN],
     /// Its frames in order.
     pub frames: Vec<FramePlace>,
+    /// It was added as what is left of it.
+    pub is_damaged: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -134,24 +139,38 @@ pub struct Index {
 impl Index {
     /// Adds a pack. Call [`Index::sort`] after the last.
     pub fn add(&mut self, table: &PackTable) {
+        self.add_frames(table, false, |_| true);
+    }
+
+    /// Adds what is left of a damaged pack: the frames that pass. It is found only where no sound pack has the same.
+    pub fn add_remains(&mut self, table: &PackTable, passes: impl Fn(u32) -> bool) {
+        self.add_frames(table, true, passes);
+    }
+
+    fn add_frames(&mut self, table: &PackTable, is_damaged: bool, passes: impl Fn(u32) -> bool) {
         let pack = self.packs.len() as u32;
         let mut frames = Vec::with_capacity(table.frames.len());
         for (number, (offset, frame)) in table.offsets().zip(&table.frames).enumerate() {
             let mut at = 0;
+            let is_whole = passes(number as u32);
             self.rows.reserve(frame.chunks.len());
             for chunk in &frame.chunks {
-                self.rows.push(Row { id: chunk.id, pack, frame: number as u32, offset: at, len: chunk.len });
+                if is_whole {
+                    self.rows.push(Row { id: chunk.id, pack, frame: number as u32, offset: at, len: chunk.len });
+                }
                 at += chunk.len;
             }
             frames.push(FramePlace { offset, stored_len: frame.stored_len, raw_len: at, compressed: frame.compressed });
         }
-        self.packs.push(PackPlace { id: table.id, salt: table.salt, frames });
+        self.packs.push(PackPlace { id: table.id, salt: table.salt, frames, is_damaged });
         self.sorted = false;
     }
 
-    /// Makes everything added findable. A chunk in several packs is found in the one added first.
+    /// Makes everything added findable. A chunk in several packs is found in the one added last: what was lost is stored again in a
+    /// pack that a later index object lists.
     pub fn sort(&mut self) {
-        self.rows.sort_unstable_by_key(|row| (row.id, row.pack, row.frame, row.offset));
+        let place = |row: &Row| (self.packs[row.pack as usize].is_damaged, Reverse(row.pack), row.frame, row.offset);
+        self.rows.sort_unstable_by(|a, b| a.id.cmp(&b.id).then_with(|| place(a).cmp(&place(b))));
         self.rows.dedup_by_key(|row| row.id);
         self.packs.shrink_to_fit();
         self.sorted = true;
@@ -165,6 +184,11 @@ impl Index {
     /// Whether the chunk is there.
     pub fn contains(&self, id: &ChunkId) -> bool {
         self.row(id).is_some()
+    }
+
+    /// Whether a pack that is not damaged has the chunk.
+    pub fn is_sound(&self, id: &ChunkId) -> bool {
+        self.row(id).is_some_and(|row| !self.packs[row.pack as usize].is_damaged)
     }
 
     /// Where the chunk is: its place, and the pack that has it.
@@ -183,6 +207,11 @@ impl Index {
     /// The packs, in the order in which they were added.
     pub fn packs(&self) -> &[PackPlace] {
         &self.packs
+    }
+
+    /// The packs in which some chunk is found. Of the others every chunk is found elsewhere.
+    pub fn packs_in_use(&self) -> HashSet<PackId> {
+        self.rows.iter().map(|row| self.packs[row.pack as usize].id).collect()
     }
 
     /// How many chunks it knows.
@@ -243,13 +272,30 @@ mod tests {
         let place = |pack: u8, frame, offset, len| Some(ChunkPlace { pack: PackId([pack; 16]), frame, offset, len });
         let find = |id: u8| index.find(&ChunkId([id; 32])).map(|(place, _)| place);
         assert_eq!(find(1), place(1, 0, 30, 10));
-        assert_eq!(find(2), place(1, 1, 0, 20), "the first pack that has it");
+        assert_eq!(find(2), place(2, 0, 0, 20), "the last pack that has it");
+        assert_eq!(find(3), place(1, 0, 0, 30));
         assert_eq!(find(9), place(2, 0, 20, 5));
         assert_eq!(find(7), None);
-        let (place, pack) = index.find(&ChunkId([2; 32])).unwrap();
+        let (place, pack) = index.find(&ChunkId([3; 32])).unwrap();
         let frame = pack.frames[place.frame as usize];
-        assert_eq!((frame.offset, frame.raw_len), (140, 20));
+        assert_eq!((frame.offset, frame.raw_len), (40, 40));
         assert_eq!(index.len(), 4);
+        assert_eq!(index.packs_in_use(), HashSet::from([PackId([1; 16]), PackId([2; 16])]));
+    }
+
+    #[test]
+    fn of_a_damaged_pack_only_that_is_found_that_no_other_has() {
+        let mut index = Index::default();
+        index.add(&table(1, &[(3, 30), (1, 10), (2, 20)]));
+        index.add_remains(&table(2, &[(7, 10), (3, 30), (2, 20), (9, 5)]), |frame| frame == 1);
+        index.sort();
+        let find =
+            |id: u8| index.find(&ChunkId([id; 32])).map(|(place, _)| (place.pack.0[0], place.frame, place.offset));
+        assert_eq!([2, 3, 7, 9].map(find), [Some((1, 1, 0)), Some((1, 0, 0)), None, Some((2, 1, 20))]);
+        assert_eq!([2, 7, 9].map(|id| index.is_sound(&ChunkId([id; 32]))), [true, false, false]);
+        index.add(&table(3, &[(1, 10), (2, 20), (3, 30), (9, 5)]));
+        index.sort();
+        assert_eq!(index.packs_in_use(), HashSet::from([PackId([3; 16])]), "of the others nothing is needed");
     }
 
     /// The plain content of an index object.
@@ -296,7 +342,9 @@ mod tests {
             prop_assert_eq!(index.len(), places.len());
             for (number, (id, places)) in places.iter().enumerate() {
                 let (place, pack) = index.find(id).unwrap();
-                prop_assert_eq!((place, pack.frames[place.frame as usize].offset), places[0], "the first that was added");
+                let last = places.iter().filter(|(place, _)| place.pack == places[places.len() - 1].0.pack);
+                let expected = last.clone().next();
+                prop_assert_eq!(Some(&(place, pack.frames[place.frame as usize].offset)), expected, "the last that was added");
                 prop_assert_eq!(index.number(id), Some(number));
                 prop_assert!(index.contains(id));
             }

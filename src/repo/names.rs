@@ -102,6 +102,11 @@ pub fn nodes_prefix(role: &RoleName) -> String {
     format!("{role}/live/nodes/")
 }
 
+/// What readers met that is lost, for the next run.
+pub fn loss(role: &RoleName) -> String {
+    format!("{role}/live/loss")
+}
+
 /// Where the store's compare-and-set is proved.
 pub fn lease_probe(role: &RoleName) -> String {
     format!("{role}/live/lease-probe")

@@ -15,6 +15,7 @@ use crate::repo::codec::DecodeError;
 use crate::repo::crypto::Keys;
 use crate::repo::entry::{Entry, TreePath};
 use crate::repo::index::{Index, PackPlace, decode_index};
+use crate::repo::loss::LossLog;
 use crate::repo::manifest::{ManifestWalk, NodeRef};
 use crate::repo::names;
 use crate::repo::pack::{PackError, PackTable, open_frame};
@@ -82,6 +83,8 @@ pub struct Reader {
     keys: Keys,
     index: Arc<Index>,
     frames: Mutex<VecDeque<((PackId, u32), Bytes)>>,
+    /// What was not there, or not what it should be.
+    log: LossLog,
     /// Chunks given so far: what a frame's neighbours cost does not show in requests.
     #[cfg(test)]
     pub(crate) chunks_read: std::sync::atomic::AtomicU64,
@@ -95,11 +98,26 @@ pub async fn load_index(
     ids: &[IndexId],
     cache: Option<&Shelf>,
 ) -> Result<Index, RepoError> {
+    load_index_beside(store, keys, ids, cache, |_| false).await
+}
+
+/// The same, with these packs taken for damaged.
+pub async fn load_index_beside(
+    store: &dyn Store,
+    keys: &Keys,
+    ids: &[IndexId],
+    cache: Option<&Shelf>,
+    is_damaged: impl Fn(&PackId) -> bool + Send,
+) -> Result<Index, RepoError> {
     let mut index = Index::default();
     let mut tables = Box::pin(tables(store, keys, ids, cache));
     while let Some(tables) = tables.try_next().await? {
         for table in &tables {
-            index.add(table);
+            if is_damaged(&table.id) {
+                index.add_remains(table, |_| true);
+            } else {
+                index.add(table);
+            }
         }
     }
     index.sort();
@@ -169,9 +187,26 @@ impl Reader {
             keys,
             index,
             frames: Mutex::default(),
+            log: LossLog::default(),
             #[cfg(test)]
             chunks_read: std::sync::atomic::AtomicU64::default(),
         }
+    }
+
+    /// Writes down there what it meets.
+    pub fn logging(self, log: &LossLog) -> Self {
+        Self { log: log.clone(), ..self }
+    }
+
+    /// An error on its way to the caller, written down where it says that something is lost.
+    fn lost(&self, error: RepoError) -> RepoError {
+        self.log.note(&error, self.keys.role());
+        error
+    }
+
+    /// A chunk that is not what its name says.
+    pub fn mismatch(&self, chunk: ChunkId, pack: PackId) -> RepoError {
+        self.lost(RepoError::Content { chunk, pack })
     }
 
     /// The index.
@@ -200,7 +235,8 @@ impl Reader {
                 run += 1;
             }
             let range = start..end(rest[run - 1]);
-            let sealed = self.store.get_range(&names::pack(self.keys.role(), pack.id), range).await?;
+            let fetched = self.store.get_range(&names::pack(self.keys.role(), pack.id), range).await;
+            let sealed = fetched.map_err(|error| self.lost(error.into()))?;
             for &n in &rest[..run] {
                 let at = (place(n).offset - start) as usize;
                 let part = sealed.get(at..at + place(n).stored_len as usize).unwrap_or_default();
@@ -216,7 +252,7 @@ impl Reader {
         let key = self.keys.object(pack.id.0, pack.salt);
         open_frame(&key, frame, sealed, place.compressed, place.raw_len as usize)
             .map(Bytes::from)
-            .map_err(|error| RepoError::Pack { pack: pack.id, error })
+            .map_err(|error| self.lost(RepoError::Pack { pack: pack.id, error }))
     }
 
     fn kept(&self, wanted: (PackId, u32)) -> Option<Bytes> {
@@ -248,7 +284,7 @@ impl Reader {
         let range = place.offset as usize..place.offset as usize + place.len as usize;
         let content = frame.slice(range);
         if self.keys.chunk_id(&content) != *id {
-            return Err(RepoError::Content { chunk: *id, pack: place.pack });
+            return Err(self.mismatch(*id, place.pack));
         }
         Ok(content)
     }

@@ -14,7 +14,7 @@ pub fn report(report: &PruneReport, dry_run: bool) -> String {
         "snapshots": report.snapshots.iter().map(verdict).collect::<Vec<_>>(),
         "packs": {
             "condemned": report.packs_condemned, "repacked": report.packs_repacked, "deleted": report.swept.packs,
-            "waiting": report.swept.waiting,
+            "waiting": report.swept.waiting, "lost": report.packs_lost,
         },
         "bytes": { "freed": report.bytes_freed, "unused": report.bytes_unused },
     }))

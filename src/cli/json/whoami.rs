@@ -130,6 +130,9 @@ fn warning(warning: &Warning) -> Value {
             json!({ "kind": "future", "count": future.count, "latest": utc(future.latest), "node": node, "clock": clock })
         }
         Warning::Incomplete { unreadable } => json!({ "kind": "incomplete", "unreadable": unreadable }),
+        Warning::Lost { packs, files, by, time } => {
+            json!({ "kind": "lost", "packs": packs, "files": files, "node": by, "time": utc(*time) })
+        }
         Warning::Twin { other } => json!({ "kind": "twin", "instance": other }),
         Warning::OnlyNode => json!({ "kind": "only_node" }),
         Warning::AnotherRepository { known, found } => {

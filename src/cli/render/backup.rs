@@ -2,7 +2,7 @@
 
 use super::{NAMED_MAX, View, more, short, wrap};
 use crate::cli::units::{bytes, count, counted, duration, minute};
-use crate::job::report::{FileCounts, Outcome, Problem, ProblemKind, RoleReport};
+use crate::job::report::{FileCounts, LossReport, Outcome, Problem, ProblemKind, RoleReport};
 use crate::repo::entry::TreePath;
 
 /// The report on one role.
@@ -17,6 +17,7 @@ pub fn role(report: &RoleReport, view: &View) -> String {
         out += &wrap("  ", 2, &todo);
     }
     out += &empty_sources(report);
+    out += &report.loss.as_ref().map(loss).unwrap_or_default();
     out + &problems(report)
 }
 
@@ -105,6 +106,33 @@ fn empty_sources(report: &RoleReport) -> String {
     report.empty_sources.iter().map(line).collect()
 }
 
+/// What the store had lost, what of it is there again, and what is not.
+fn loss(loss: &LossReport) -> String {
+    let packs = counted(loss.packs, "pack", "packs");
+    let healed = match loss.healed_bytes {
+        0 => String::new(),
+        n => format!(": {} were stored again from the sources", bytes(n)),
+    };
+    let missing = match loss.missing_files {
+        Some(0) => ". Nothing of any snapshot is missing.".to_owned(),
+        Some(n) => format!(
+            ". WARNING: {} of earlier snapshots cannot be restored, because the content is gone here as well; 'runner verify' names \
+             every one.",
+            counted(n, "file", "files")
+        ),
+        None => ". WARNING: which files of earlier snapshots lack it could not be told.".to_owned(),
+    };
+    let mut out = wrap("  ", 2, &format!("the store had lost {packs}, in whole or in part{healed}{missing}"));
+    for file in loss.missing.iter().take(NAMED_MAX) {
+        out += &format!("    lost: {} in {}\n", file.path.display(), short(file.snapshot));
+    }
+    let named = loss.missing.len().min(NAMED_MAX) as u64;
+    if let Some(rest) = loss.missing_files.and_then(|n| n.checked_sub(named)).filter(|n| *n > 0) {
+        out += &format!("    lost: {} more\n", count(rest));
+    }
+    out
+}
+
 /// The paths that went wrong, the worst first.
 fn problems(report: &RoleReport) -> String {
     // Sockets are everywhere and nobody misses them: a number is enough.
@@ -144,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::cli::render::samples;
-    use crate::job::report::ByteCounts;
+    use crate::job::report::{ByteCounts, MissingFile};
 
     fn with(outcome: Outcome, reason: Option<&str>) -> RoleReport {
         RoleReport { outcome, reason: reason.map(str::to_owned), ..samples::backup() }
@@ -194,6 +222,21 @@ mod tests {
     fn a_source_without_a_file_is_named_beside_a_commit() {
         let empty_sources = vec![TreePath::new("srv/uploads").unwrap()];
         insta::assert_snapshot!(role(&RoleReport { empty_sources, ..samples::backup() }, &samples::view()));
+    }
+
+    #[test]
+    fn what_was_lost_is_told_with_what_is_missing_still() {
+        let with = |loss| role(&RoleReport { loss: Some(loss), ..samples::backup() }, &samples::view());
+        let healed = LossReport { packs: 2, healed_bytes: 31 << 20, missing_files: Some(0), missing: Vec::new() };
+        let file = |n: usize| MissingFile {
+            snapshot: samples::digest(0x3f),
+            path: TreePath::new(format!("srv/app/file-{n:02}")).unwrap(),
+        };
+        let missing = LossReport { missing_files: Some(412), missing: (0..100).map(file).collect(), ..healed.clone() };
+        let untold = LossReport { packs: 1, healed_bytes: 0, missing_files: None, missing: Vec::new() };
+        let text = [healed, missing, untold].map(with).join("\n");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub fn text(notice: &Notice, zone: &TimeZone) -> String {
                 Kind::ClockOff => "its clock is right again",
                 Kind::PausedTooLong => "no longer paused",
                 Kind::Incomplete => "a snapshot is complete again",
+                Kind::Lost => "no snapshot needs what is lost any more",
                 Kind::Anomaly | Kind::Duplicate | Kind::Takeover => "over",
             };
             format!("{role}: {over} (seen by {node}; {}, since {since})", kind.name())
@@ -84,6 +85,14 @@ fn what(event: &Event, zone: &TimeZone) -> String {
         Kind::Incomplete => {
             format!("the newest snapshot is incomplete: {count} files could not be read (seen by {node}){behind}")
         }
+        Kind::Lost => {
+            let files = units::counted(count, "file", "files");
+            format!(
+                "{files} of earlier snapshots cannot be restored: the content is lost in the store, and the source is gone (seen by \
+                 {node}). 'runner verify {}' names them",
+                event.role
+            )
+        }
         Kind::PausedTooLong => format!("paused for more than a day, without an end{behind}"),
     }
 }
@@ -117,6 +126,7 @@ mod tests {
             Kind::Anomaly,
             Kind::PausedTooLong,
             Kind::Incomplete,
+            Kind::Lost,
         ] {
             for phase in [Phase::Begun, Phase::Lasts, Phase::Over] {
                 if phase == Phase::Begun || kind.lasts() {

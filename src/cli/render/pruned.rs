@@ -31,6 +31,14 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
         n => format!("; {} that nothing needs stay, which is less than 'max_unused'", bytes(n)),
     };
     out += &wrap("  ", 2, &format!("{packs}{unused}"));
+    if report.packs_lost > 0 {
+        let lost = counted(report.packs_lost, "pack is", "packs are");
+        let text = format!(
+            "WARNING: {lost} missing in the store, or not as long as written, and snapshots need what was there: nothing is moved out \
+             of them. The next backup stores again what its sources have."
+        );
+        out += &wrap("  ", 2, &text);
+    }
     let swept = &report.swept;
     if !dry_run && swept.packs + swept.indexes + swept.waiting > 0 {
         let deleted = format!(
@@ -125,6 +133,7 @@ mod tests {
             packs_repacked: 1,
             bytes_freed: 62 << 20,
             bytes_unused: 3 << 20,
+            packs_lost: 1,
             swept: Swept { packs: 7, indexes: 1, waiting: 4 },
         };
         let text = [report(&pruned, true, &samples::view()), report(&pruned, false, &samples::view())].concat();

@@ -62,6 +62,7 @@ pub(crate) fn backup() -> RoleReport {
         problems: Vec::new(),
         problem_count: 0,
         empty_sources: Vec::new(),
+        loss: None,
     }
 }
 

@@ -51,6 +51,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::StoreRolledBack => "rollback",
         Warning::JournalHead { .. } => "journal",
         Warning::Incomplete { .. } => "incomplete",
+        Warning::Lost { .. } => "lost",
         Warning::RepositoryGone { .. } => "gone",
         Warning::AnotherRepository { .. } => "other repository",
         Warning::OnlyNode => "alone",

@@ -46,8 +46,8 @@ pub fn report(report: &VerifyReport) -> String {
         out += &wrap(
             "  ",
             2,
-            "To do: keep the store as it is, restore the files named above from an older snapshot or from the source, \
-             and look at the disk or the bucket.",
+            "To do: keep the store as it is, and look at the disk or the bucket. The next backup stores again what is lost and \
+             still in the sources; restore the rest from another snapshot or from another copy.",
         );
     }
     out
@@ -80,6 +80,7 @@ mod tests {
     use crate::cli::render::samples;
     use crate::job::report::verified::{Affected, VerifyCounts};
     use crate::repo::entry::TreePath;
+    use crate::repo::loss::Losses;
 
     #[test]
     fn clean_and_damaged() {
@@ -98,6 +99,7 @@ mod tests {
             duration: Duration::from_secs(12),
             damages: Vec::new(),
             damage_count: 0,
+            losses: Losses::default(),
         };
         let checked = VerifyCounts { unreferenced: 2, ..clean.checked };
         let part = VerifyReport { read_percent: 10, checked, ..clean.clone() };

@@ -69,6 +69,19 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
         Warning::Incomplete { unreadable } => {
             format!("the newest snapshot is incomplete: {} could not be read", counted(*unreadable, "file", "files"))
         }
+        Warning::Lost { packs, files: None, by, time } => format!(
+            "content is lost in the store: {} missing or damaged, seen by {} {}. The next run stores again what its sources have",
+            counted(*packs, "pack is", "packs are"),
+            escaped(by.as_bytes()),
+            relative(*time, view.now)
+        ),
+        Warning::Lost { files: Some(files), by, time, .. } => format!(
+            "{} of earlier snapshots cannot be restored: the content is lost in the store, and its source is gone (seen by {} {}). \
+             'runner verify {role}' names them",
+            counted(*files, "file", "files"),
+            escaped(by.as_bytes()),
+            relative(*time, view.now)
+        ),
         Warning::OnlyNode => {
             "no other node was seen in this store. A node that backs this role up elsewhere must reach this same \
              directory: with one of its own, both are active. Name this node in 'nodes' if there is no other."

@@ -9,8 +9,9 @@ use futures_util::future::BoxFuture;
 
 use crate::ids::{ChunkId, PackId};
 use crate::job::backup::finish::Tally;
+use crate::job::backup::known::next_left;
 use crate::job::backup::pipeline::Gathered;
-use crate::job::backup::stock::{Ledger, Stocktaking};
+use crate::job::backup::stock::{Ledger, Stocktaking, Survey};
 use crate::job::backup::{BackupError, Session};
 use crate::job::progress::Progress;
 use crate::journal::state::Snapshot;
@@ -86,23 +87,23 @@ impl NodeSink for Lane<'_> {
     }
 }
 
-/// Stores what is new of `content`. `unfinished`: a broken run may have left packs.
+/// Stores what is new of `content`.
 pub(super) async fn gather(
     session: &Session<'_>,
     content: &dyn Content,
     base: Option<&Snapshot>,
-    unfinished: bool,
+    survey: Survey,
 ) -> Result<Gathered, BackupError> {
     content.ready().await;
     let files = content.files(&session.permit);
-    let stocktaking = Stocktaking::of(session, unfinished);
+    let stocktaking = Stocktaking::of(session, survey);
     let stock = stocktaking.take().await?;
     let repository = session.repository;
     let reader = Reader::new(repository.store.clone(), repository.keys.clone(), stock.index.clone());
     let mut before = BTreeMap::new();
     if let Some(base) = base {
         let mut manifest = reader.manifest(base.root);
-        while let Some(entries) = manifest.next_batch().await? {
+        while let Some(entries) = next_left(&mut manifest).await? {
             before.extend(entries.into_iter().map(|entry| (entry.path.clone(), entry)));
         }
     }
@@ -143,6 +144,7 @@ pub(super) async fn gather(
         packs.extend(lane.upload().await?);
     }
     packs.extend(ledger.used_orphans());
+    let healing = ledger.healing();
     Ok(Gathered {
         root,
         nodes: ids,
@@ -153,6 +155,7 @@ pub(super) async fn gather(
         indexes: Vec::new(),
         packs,
         cache: None,
+        healing,
         read_bytes,
         new_bytes,
     })

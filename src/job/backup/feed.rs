@@ -195,11 +195,13 @@ impl Feed<'_> {
 
     /// What becomes of an entry of the newest snapshot that the walk did not find.
     fn fate(&mut self, known: &Cached) -> Result<Fate, BackupError> {
-        // Where the cache is the newest snapshot, the journal vouches for all its chunks.
-        let stock = if self.base.is_some() && !self.unread.is_clear() { Some(self.ledger.stock()?) } else { None };
-        let stored = |entry: &Entry| {
-            stock.as_ref().is_none_or(|stock| entry.kind.chunks().iter().all(|id| stock.index.contains(id)))
+        // Where the cache is the newest snapshot, the journal vouches for all its chunks, as long as nobody looked in the store.
+        let index = match self.ledger.compared() {
+            Some(index) => Some(index),
+            None if self.base.is_some() && !self.unread.is_clear() => Some(self.ledger.stock()?.index.as_ref()),
+            None => None,
         };
+        let stored = |entry: &Entry| index.is_none_or(|index| entry.kind.chunks().iter().all(|id| index.contains(id)));
         Ok(self.unread.judge(&known.entry, stored))
     }
 
@@ -246,12 +248,14 @@ impl Feed<'_> {
             first_name: self.first_names.get(&object).filter(|_| many_names),
             trust_mtime: self.trust_mtime,
         };
-        let decision = if self.base.is_none() {
+        let decision = match self.ledger.compared() {
+            Some(index) => decide(&scanned.stat, &known, &|id| index.is_sound(id)),
             // The cache is the newest snapshot: the journal vouches for all its chunks.
-            decide(&scanned.stat, &known, &|_| true)
-        } else {
-            let stock = self.ledger.stock()?;
-            decide(&scanned.stat, &known, &|id| stock.index.contains(id))
+            None if self.base.is_none() => decide(&scanned.stat, &known, &|_| true),
+            None => {
+                let stock = self.ledger.stock()?;
+                decide(&scanned.stat, &known, &|id| stock.index.contains(id))
+            }
         };
         if many_names && !matches!(decision, Decision::Link(_)) {
             self.first_names.entry(object).or_insert_with(|| scanned.path.clone());

@@ -6,7 +6,8 @@ use tokio::runtime::Handle;
 
 use crate::job::backup::BackupError;
 use crate::job::cache::{CacheReader, Cached};
-use crate::repo::reader::ManifestReader;
+use crate::repo::entry::Entry;
+use crate::repo::reader::{ManifestReader, RepoError};
 
 /// Something that gives blocks of items in path order.
 pub(crate) enum Blocks<'a> {
@@ -14,7 +15,7 @@ pub(crate) enum Blocks<'a> {
     None,
     /// This node's cache.
     Cache(Box<CacheReader>),
-    /// A manifest from the store. Read from a thread that may block.
+    /// A manifest from the store, as far as it is not lost. Read from a thread that may block.
     Manifest(Box<ManifestReader<'a>>, Handle),
 }
 
@@ -24,9 +25,19 @@ impl Blocks<'_> {
             Blocks::None => Ok(None),
             Blocks::Cache(reader) => Ok(reader.next_block()?),
             Blocks::Manifest(reader, handle) => {
-                let entries = handle.block_on(reader.next_batch())?;
+                let entries = handle.block_on(next_left(reader))?;
                 Ok(entries.map(|e| e.into_iter().map(|entry| Cached { entry: Arc::new(entry), local: None }).collect()))
             }
+        }
+    }
+}
+
+/// The next entries of a manifest, over what the index has not got: nothing is known of it then, and all of it is new.
+pub(crate) async fn next_left(reader: &mut ManifestReader<'_>) -> Result<Option<Vec<Entry>>, RepoError> {
+    loop {
+        match reader.next_batch().await {
+            Err(RepoError::Missing(_)) => reader.skip(),
+            batch => return batch,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a broken run left: packs that nothing names, and that the next run may refer to instead of sending them again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -10,7 +10,7 @@ use crate::repo::crypto::Keys;
 use crate::repo::index::Index;
 use crate::repo::names;
 use crate::repo::pack::{self, PackTable};
-use crate::store::{ObjectMeta, Store, StoreError, list_all};
+use crate::store::{Store, StoreError};
 
 /// Trailers of packs that a broken run left, fetched at once.
 const ORPHAN_FETCHES: usize = 8;
@@ -22,22 +22,24 @@ const TRAILER_GUESS: u64 = 64 << 10;
 /// holds is stored again.
 const TRAILER_READ_MAX: usize = 8 << 20;
 
-/// Packs that are in the store and in no index: what a broken run left. Listed after the head was read, so that none of them can have
-/// been deleted by a prune that the head knows of, and none that one has `condemned`. One that cannot be read is left alone.
+/// Packs that are `listed` in the store and in no index: what a broken run left. Listed after the head was read, so that none of them
+/// can have been deleted by a prune that the head knows of, and none that one has `condemned`. One that cannot be read is left alone.
 pub(crate) async fn find(
     store: &dyn Store,
     keys: &Keys,
     index: &Index,
+    listed: &HashMap<PackId, u64>,
     condemned: &HashSet<PackId>,
 ) -> Result<Vec<PackTable>, BackupError> {
     let known: HashSet<PackId> = index.packs().iter().map(|p| p.id).collect();
-    let listed = list_all(store, &names::packs_prefix(keys.role())).await?;
-    let orphans = listed
-        .into_iter()
-        .filter_map(|object| Some((names::parse_pack(keys.role(), &object.key)?, object)))
-        .filter(|(id, _)| !known.contains(id) && !condemned.contains(id));
+    let mut orphans: Vec<(PackId, u64)> = listed
+        .iter()
+        .map(|(id, size)| (*id, *size))
+        .filter(|(id, _)| !known.contains(id) && !condemned.contains(id))
+        .collect();
+    orphans.sort_unstable();
     let tables: Vec<Option<PackTable>> = stream::iter(orphans)
-        .map(|(id, object)| async move { table(store, keys, id, &object).await })
+        .map(|(id, size)| async move { table(store, keys, id, size).await })
         .buffered(ORPHAN_FETCHES)
         .try_collect()
         .await?;
@@ -45,13 +47,8 @@ pub(crate) async fn find(
 }
 
 /// What an orphan holds. A listing may still show one that is gone: there is nothing to refer to then.
-async fn table(
-    store: &dyn Store,
-    keys: &Keys,
-    id: PackId,
-    object: &ObjectMeta,
-) -> Result<Option<PackTable>, StoreError> {
-    match read_table(store, keys, id, &object.key, object.size).await {
+async fn table(store: &dyn Store, keys: &Keys, id: PackId, size: u64) -> Result<Option<PackTable>, StoreError> {
+    match read_table(store, keys, id, &names::pack(keys.role(), id), size).await {
         Err(error) if error.is_not_found() || error.is_no_object() => Ok(None),
         table => table,
     }
@@ -85,17 +82,23 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use jiff::Timestamp;
 
     use super::*;
     use crate::env::Env;
     use crate::ids::ChunkId;
+    use crate::job::backup::inventory;
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
     use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder};
     use crate::store::SizeLimit;
     use crate::store::faulty::{Fault, Faulty, Plan};
     use crate::store::memory::MemoryStore;
+
+    /// What is found where nothing is named.
+    async fn found(store: &MemoryStore, keys: &Keys) -> Vec<PackTable> {
+        let listed = inventory::list(store, keys).await.unwrap();
+        find(store, keys, &Index::default(), &listed, &HashSet::new()).await.unwrap()
+    }
 
     /// A pack with so many chunks of a byte each, in the store.
     async fn put(store: &MemoryStore, keys: &Keys, id: PackId, chunks: usize) -> PackTable {
@@ -121,7 +124,8 @@ mod tests {
         put(&store, &keys, condemned, 3).await;
         let left = put(&store, &keys, orphan, 3).await;
         index.sort();
-        let found = find(&store, &keys, &index, &HashSet::from([condemned])).await.unwrap();
+        let listed = inventory::list(&store, &keys).await.unwrap();
+        let found = find(&store, &keys, &index, &listed, &HashSet::from([condemned])).await.unwrap();
         assert_eq!(found, [left]);
     }
 
@@ -132,8 +136,8 @@ mod tests {
         for chunks in [1, 4_000] {
             let id = PackId([7; 16]);
             let table = put(&store, &keys, id, chunks).await;
-            let (key, index) = (names::pack(keys.role(), id), Index::default());
-            assert_eq!(find(&store, &keys, &index, &HashSet::new()).await.unwrap(), [table]);
+            let key = names::pack(keys.role(), id);
+            assert_eq!(found(&store, &keys).await, [table]);
             let whole = store.get(&key, SizeLimit::INDEX).await.unwrap();
             let (header, footer) = (whole.slice(..pack::HEADER_LEN), whole.slice(whole.len() - pack::FOOTER_LEN..));
             let hollow = Bytes::from([header, footer].concat());
@@ -141,7 +145,7 @@ mod tests {
                 (whole.slice(..whole.len() - 1), whole.slice(..40), whole.slice(whole.len() - 60..));
             for damaged in [cut, start, end, hollow] {
                 store.tamper(&key, Some(damaged));
-                assert_eq!(find(&store, &keys, &index, &HashSet::new()).await.unwrap(), []);
+                assert_eq!(found(&store, &keys).await, []);
             }
         }
     }
@@ -151,15 +155,10 @@ mod tests {
         let (store, keys) = (MemoryStore::new(&Env::host()), keys(Cipher::None));
         let id = PackId([0xaa; 16]);
         let size = put(&store, &keys, id, 3).await.object_len();
-        let key = names::pack(keys.role(), id);
-        let listed = ObjectMeta { key, size, modified: Timestamp::UNIX_EPOCH };
-        assert_eq!(table(&store, &keys, id, &listed).await.unwrap().map(|table| table.id), Some(id));
+        assert_eq!(table(&store, &keys, id, size).await.unwrap().map(|table| table.id), Some(id));
         let silent = Faulty::new(Arc::new(store.clone()), Plan::exactly([(0, Fault::LostRequest)]));
-        assert!(
-            table(&silent, &keys, id, &listed).await.is_err(),
-            "a store that is silent says nothing of what is there"
-        );
-        store.tamper(&listed.key, None);
-        assert!(table(&store, &keys, id, &listed).await.unwrap().is_none());
+        assert!(table(&silent, &keys, id, size).await.is_err(), "a store that is silent says nothing of what is there");
+        store.tamper(&names::pack(keys.role(), id), None);
+        assert!(table(&store, &keys, id, size).await.unwrap().is_none());
     }
 }

@@ -20,6 +20,7 @@ use crate::job::backup::emptiness::SourceCount;
 use crate::job::backup::feed::{Fed, Feed, Outlets};
 use crate::job::backup::finish::{Finished, Finisher, Tally};
 use crate::job::backup::known::{Blocks, Stream};
+use crate::job::backup::lost::Healing;
 use crate::job::backup::packer::{self, Built, PackerInput};
 use crate::job::backup::stock::Ledger;
 use crate::job::backup::unread::Unread;
@@ -78,6 +79,8 @@ pub(crate) struct Gathered {
     /// Packs that none of them lists.
     pub(crate) packs: Vec<PackTable>,
     pub(crate) cache: Option<CacheWriter>,
+    /// What became of what the store had lost; `None`: nobody looked.
+    pub(crate) healing: Option<Healing>,
     /// Bytes read from files.
     pub(crate) read_bytes: u64,
     /// Bytes of new content, before compression.
@@ -161,6 +164,7 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
                 indexes,
                 packs,
                 cache,
+                healing: ledger.healing(),
                 read_bytes,
                 new_bytes,
             })

@@ -35,7 +35,8 @@ pub(crate) struct Known<'a> {
     pub(crate) trust_mtime: bool,
 }
 
-/// Decides. `stored` tells whether the repository has a chunk: what a cache remembers of an older snapshot may be gone.
+/// Decides. `stored` tells whether the repository has a chunk: what a cache remembers of an older snapshot may be gone, and what the
+/// newest one refers to may be lost.
 pub(crate) fn decide(stat: &Stat, known: &Known<'_>, stored: &dyn Fn(&ChunkId) -> bool) -> Decision {
     let vouched = known
         .cached
@@ -58,7 +59,12 @@ pub(crate) fn decide(stat: &Stat, known: &Known<'_>, stored: &dyn Fn(&ChunkId) -
         return Decision::Describe;
     }
     match known.base {
-        Some(base) if known.trust_mtime && matches!(base.kind, Kind::File { .. }) && same_by_mtime(base, stat) => {
+        Some(base)
+            if known.trust_mtime
+                && matches!(base.kind, Kind::File { .. })
+                && same_by_mtime(base, stat)
+                && base.kind.chunks().iter().all(stored) =>
+        {
             Decision::Trust(base.kind.clone())
         }
         _ => Decision::Read,
@@ -132,6 +138,7 @@ mod tests {
         let known = Known { trust_mtime: true, ..known };
         assert_eq!(decide(&stat(), &known, &YES), Decision::Trust(file()));
         assert_eq!(decide(&Stat { mtime: Nanos(51), ..stat() }, &known, &YES), Decision::Read);
+        assert_eq!(decide(&stat(), &known, &|_| false), Decision::Read, "its content is lost");
         let base = entry(link());
         let known = Known { base: Some(&base), ..known };
         assert_eq!(decide(&stat(), &known, &YES), Decision::Read, "a link has no content to take over");

@@ -8,18 +8,24 @@ use jiff::Timestamp;
 
 use crate::config::RoleSettings;
 use crate::ids::{ChunkId, IndexId, Seq};
+use crate::job::backup::lost::{self, Healing};
 use crate::job::backup::pipeline::Gathered;
+use crate::job::backup::stock::Survey;
 use crate::job::backup::{Ask, BackupError, Committed, advance, brought, emptiness, note, tree};
 use crate::job::cache::{Bound, CacheWriter};
-use crate::job::local::{Local, LocalLock, Memory};
+use crate::job::local::{Compared, Local, LocalLock, Memory};
+use crate::job::loss::{self, Heard, Remains};
 use crate::job::progress::{Phase, Progress};
-use crate::job::report::{ByteCounts, FileCounts};
+use crate::job::report::verified::Affected;
+use crate::job::report::{ByteCounts, FileCounts, LossReport, MissingFile};
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
+use crate::job::verify;
 use crate::journal::log::{AppendError, Journal, JournalError};
 use crate::journal::record::{Body, Changes, Cost, SnapshotBody};
-use crate::journal::state::{Holder, Snapshot, View};
+use crate::journal::state::{Holder, Snapshot, State, View};
 use crate::repo::index::{self, encode_index};
+use crate::repo::loss::Losses;
 use crate::repo::names;
 use crate::repo::pack::PackTable;
 use crate::role::permit::Permit;
@@ -119,23 +125,64 @@ impl Session<'_> {
         }
     }
 
-    /// Backs up, and once more without the cache if that is of no use.
+    /// Backs up, and once more without the cache if that is of no use, or without the packs that turn out to be lost.
     pub(crate) async fn back_up_once_more(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {
-        match self.back_up(role, ask).await {
+        let (repository, label) = (self.repository, &self.runner.node.name);
+        let heard = loss::hear(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
+        match self.back_up(role, ask, &heard, None).await {
             Err(BackupError::Cache(error)) => {
                 // Everything else is still good.
                 tracing::warn!("{error}; reading everything again");
                 let path = self.local.tree_cache();
                 self.runner.env.files.remove(&path).map_err(|error| BackupError::State { path, error })?;
-                self.back_up(role, ask).await
+                self.back_up(role, ask, &heard, None).await
+            }
+            Err(BackupError::Repo(error)) => {
+                let met = Losses::of(&error, repository.role());
+                if met.is_empty() {
+                    return Err(error.into());
+                }
+                tracing::warn!("{error}; going on without what is lost");
+                // Also for the next run, should this one not come to its end.
+                loss::tell(repository, Some(&self.local), &self.runner.env, label, &met).await;
+                let heard = loss::hear(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
+                self.back_up(role, ask, &heard, Some(met)).await
             }
             result => result,
         }
     }
 
-    async fn back_up(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {
+    /// Whether this run compares the index with the store, and which packs it reads for that.
+    fn survey(&self, base: Option<&Snapshot>, ask: &Ask, heard: &Heard, met: Option<Losses>) -> Survey {
+        let (memory, state) = (&self.memory, &self.view.state);
+        let unfinished = memory.clean.is_none() || memory.clean != base.map(|b| b.id);
+        let before = memory.compared.as_ref();
+        let is_elsewhere = base.is_some_and(|base| base.node.id != self.runner.node.id);
+        let now = self.runner.env.clock.now();
+        let asked = unfinished || ask.rehash || is_elsewhere || heard.has_more();
+        let due = asked || lost::is_due(before, state.pruned, now);
+        let known = heard.known();
+        let news = heard.news(before.and_then(|before| before.note)).into_iter().chain(met);
+        let noted = news.reduce(|mut all, more| {
+            all.add(&more);
+            all
+        });
+        let compare = noted.or_else(|| due.then(Losses::default)).map(|mut noted| {
+            noted.add(&known);
+            noted
+        });
+        Survey { unfinished, compare, known }
+    }
+
+    async fn back_up(
+        &self,
+        role: &RoleSettings,
+        ask: &Ask,
+        heard: &Heard,
+        met: Option<Losses>,
+    ) -> Result<Committed, BackupError> {
         let base = self.view.state.snapshots.last();
-        let unfinished = self.memory.clean.is_none() || self.memory.clean != base.map(|b| b.id);
+        let survey = self.survey(base, ask, heard, met);
         // From here on something may be left in the store that no record names.
         self.remember(&Memory { clean: None, ..self.memory.clone() })?;
         let progress = &self.runner.progress;
@@ -143,15 +190,60 @@ impl Session<'_> {
         progress.total_bytes.store(base.map_or(0, |b| b.bytes), Ordering::Relaxed);
 
         let gathered = match &self.runner.surroundings.content {
-            Some(content) => Box::pin(brought::gather(self, content.as_ref(), base, unfinished)).await?,
-            None => Box::pin(tree::gather(self, role, base, unfinished, ask)).await?,
+            Some(content) => Box::pin(brought::gather(self, content.as_ref(), base, survey)).await?,
+            None => Box::pin(tree::gather(self, role, base, survey, ask)).await?,
         };
         let empty_sources = emptiness::judge(role.allow_empty, &gathered.sources, &found(&gathered))?;
         progress.enter(Phase::Commit);
         let mut indexes = gathered.indexes.clone();
         indexes.extend(put_indexes(self.runner, self.repository, &gathered.packs).await?);
-        let committed = self.commit(base, gathered, indexes, ask.slot).await?;
-        Ok(Committed { empty_sources, ..committed })
+        let healing = gathered.healing.clone();
+        let (committed, view) = self.commit(base, gathered, indexes, ask.slot, heard).await?;
+        let loss = match &healing {
+            Some(healing) => self.settle(healing, &view, heard).await,
+            None => heard.remaining().map(|(packs, files)| LossReport {
+                packs,
+                missing_files: Some(files),
+                ..LossReport::default()
+            }),
+        };
+        Ok(Committed { empty_sources, loss, ..committed })
+    }
+
+    /// Tells what became of what was lost, now that the snapshot is committed.
+    async fn settle(&self, healing: &Healing, view: &View, heard: &Heard) -> Option<LossReport> {
+        let (repository, runner) = (self.repository, self.runner);
+        let report = if healing.packs.is_empty() {
+            None
+        } else {
+            let missing =
+                if healing.gone.is_empty() { Some((Vec::new(), 0)) } else { self.missing(healing, view).await };
+            let (missing, missing_files) = missing.map_or((Vec::new(), None), |(named, count)| (named, Some(count)));
+            let packs = healing.packs.len() as u64;
+            Some(LossReport { packs, healed_bytes: healing.bytes, missing_files, missing })
+        };
+        let (lost, more) = healing.losses();
+        // What could not be told may well be needed.
+        let files = report.as_ref().map_or(0, |report| report.missing_files.unwrap_or(1));
+        let remains = (!healing.gone.is_empty()).then_some(Remains { lost, more, files });
+        loss::settle(repository, &self.local, &runner.env, &runner.node.name, heard, remains).await;
+        report
+    }
+
+    /// The files of snapshots that need what is still lost, the first by name.
+    async fn missing(&self, healing: &Healing, view: &View) -> Option<(Vec<MissingFile>, u64)> {
+        let (repository, state) = (self.repository, &view.state);
+        let shelf = self.local.shelf();
+        match verify::without(repository, &state.indexes, &state.snapshots, &shelf, &healing.gone).await {
+            Ok((affected, count)) => {
+                let name = |file: Affected| MissingFile { snapshot: file.snapshot, path: file.path };
+                Some((affected.into_iter().map(name).collect(), count))
+            }
+            Err(error) => {
+                tracing::warn!("which files of older snapshots are lost cannot be told: {error}");
+                None
+            }
+        }
     }
 
     async fn commit(
@@ -160,8 +252,9 @@ impl Session<'_> {
         gathered: Gathered,
         indexes: Vec<IndexId>,
         slot: Option<Timestamp>,
-    ) -> Result<Committed, BackupError> {
-        let Gathered { root, nodes, tally, removed, changed_set, cache, .. } = gathered;
+        heard: &Heard,
+    ) -> Result<(Committed, View), BackupError> {
+        let Gathered { root, nodes, tally, removed, changed_set, cache, healing, .. } = gathered;
         let files = FileCounts { removed, ..tally.files };
         let shared = &self.runner.progress;
         let bytes = ByteCounts {
@@ -213,12 +306,14 @@ impl Session<'_> {
         let view = appended?;
         let snapshot = view.state.snapshots.last().cloned().expect("a snapshot was just appended");
         self.keep_cache(cache, &snapshot, &nodes);
-        let mut memory = Memory { clean: Some(snapshot.id), ..self.memory.clone() };
+        let now = Compared { at: self.runner.env.clock.now(), pruned: view.state.pruned, note: heard.object() };
+        let compared = healing.map(|_| now).or(self.memory.compared);
+        let mut memory = Memory { clean: Some(snapshot.id), compared, ..self.memory.clone() };
         advance(self.runner, &self.local, &mut memory, &view);
         self.remember(&memory)
             // It is committed; a memory that cannot be written costs the next run time.
             .unwrap_or_else(|error| tracing::warn!("the local state cannot be written: {error}"));
-        Ok(Committed {
+        let committed = Committed {
             snapshot,
             previous: base.cloned(),
             takeover: self.takeover,
@@ -227,7 +322,9 @@ impl Session<'_> {
             problems: tally.problems,
             problem_count: tally.problem_count,
             empty_sources: Vec::new(),
-        })
+            loss: None,
+        };
+        Ok((committed, view))
     }
 
     /// Appends the record. What others append meanwhile without taking over is looked at, and then it is tried again.
@@ -245,12 +342,7 @@ impl Session<'_> {
                 }
                 Err(AppendError::Moved(now)) => {
                     // What this run refers to must still be what the journal vouches for. A command refers to nothing.
-                    let (was, is) = (&self.view.state, &now.state);
-                    if !matches!(body, Body::Begin(_) | Body::End(_))
-                        && (was.pruned != is.pruned
-                            || was.condemned != is.condemned
-                            || !was.indexes.iter().all(|id| is.indexes.contains(id)))
-                    {
+                    if !matches!(body, Body::Begin(_) | Body::End(_)) && is_pruned(&self.view.state, &now.state) {
                         return Err(BackupError::Pruned);
                     }
                     // What stays was decided on all that was there.
@@ -297,6 +389,12 @@ impl Session<'_> {
             tracing::warn!("the tree cache cannot be written: {error}");
         }
     }
+}
+
+/// Whether the journal no longer vouches for all that it did.
+pub(super) fn is_pruned(was: &State, is: &State) -> bool {
+    let all_named = was.indexes.iter().all(|id| is.indexes.contains(id));
+    was.pruned != is.pruned || was.condemned != is.condemned || !all_named
 }
 
 /// Puts the index of these packs, in objects of bounded size.

@@ -3,18 +3,22 @@
 //! The reuse rule lives here: a session counts on a chunk only if the journal vouches for it at the session's starting head (it
 //! is in an index that the head names), or if it stands in a pack that was listed in the store after that head was read.
 //! The index is loaded when the first chunk is asked for that the newest manifest does not answer: a run without changes
-//! never needs it.
+//! needs it only to compare it with the store, once a day. What the store has lost by that comparison nobody counts on.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::ids::{ChunkId, IndexId, PackId};
-use crate::job::backup::{BackupError, Session, orphans};
+use crate::job::backup::lost::{Healing, Lost};
+use crate::job::backup::{BackupError, Session, inventory, orphans, session};
+use crate::journal::log::Journal;
+use crate::journal::state::View;
 use crate::repo::crypto::Keys;
 use crate::repo::index::Index;
+use crate::repo::loss::Losses;
 use crate::repo::pack::PackTable;
-use crate::repo::reader::{Shelf, load_index};
+use crate::repo::reader::{self, Shelf, load_index_beside};
 use crate::store::Store;
 
 /// What the store had when the session began.
@@ -24,6 +28,19 @@ pub(crate) struct Stock {
     pub(crate) index: Arc<Index>,
     /// Packs that a broken run left, seen in the store after the head was read.
     pub(crate) orphans: Orphans,
+    /// What of the index the store has not got; `None`: nobody looked.
+    pub(crate) lost: Option<Lost>,
+}
+
+/// What a run takes stock for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Survey {
+    /// A broken run may have left packs.
+    pub(crate) unfinished: bool,
+    /// The index is compared with the store, and these packs with what they should be; `None`: it is taken at its word.
+    pub(crate) compare: Option<Losses>,
+    /// Packs in which something is lost, as an earlier run found: what is in them is stored again.
+    pub(crate) known: Losses,
 }
 
 /// What a session needs to find out what the store had when it began.
@@ -33,12 +50,14 @@ pub(crate) struct Stocktaking {
     indexes: Vec<IndexId>,
     shelf: Shelf,
     condemned: HashSet<PackId>,
-    unfinished: bool,
+    survey: Survey,
+    journal: Journal,
+    view: View,
 }
 
 impl Stocktaking {
-    /// As of the session's starting head. `unfinished`: a broken run may have left packs.
-    pub(crate) fn of(session: &Session<'_>, unfinished: bool) -> Self {
+    /// As of the session's starting head.
+    pub(crate) fn of(session: &Session<'_>, survey: Survey) -> Self {
         let (repository, state) = (session.repository, &session.view.state);
         Self {
             store: repository.store.clone(),
@@ -46,20 +65,44 @@ impl Stocktaking {
             indexes: state.indexes.clone(),
             shelf: session.local.shelf(),
             condemned: state.condemned.iter().flat_map(|c| &c.packs).copied().collect(),
-            unfinished,
+            survey,
+            journal: session.journal.clone(),
+            view: session.view.clone(),
         }
     }
 
+    /// Whether it compares the index with the store.
+    pub(crate) fn compares(&self) -> bool {
+        self.survey.compare.is_some()
+    }
+
     pub(crate) async fn take(&self) -> Result<Stock, BackupError> {
-        let Self { store, keys, indexes, shelf, condemned, unfinished } = self;
+        let Self { store, keys, indexes, shelf, condemned, survey, .. } = self;
         #[cfg(feature = "planted")]
         let (indexes, condemned) = (&self.trusted(indexes).await?, &feared(condemned));
-        let index = load_index(store.as_ref(), keys, indexes, Some(shelf)).await?;
-        let orphans = match unfinished {
-            true => orphans::find(store.as_ref(), keys, &index, condemned).await?,
+        let Some(noted) = &survey.compare else {
+            let known = |id: &PackId| survey.known.missing.contains(id) || survey.known.damaged.contains(id);
+            let index = load_index_beside(store.as_ref(), keys, indexes, Some(shelf), known).await?;
+            return Ok(Stock { index: Arc::new(index), orphans: Orphans::default(), lost: None });
+        };
+        if indexes.is_empty() && !survey.unfinished {
+            return Ok(Stock { lost: Some(Lost::default()), ..Stock::default() });
+        }
+        let listed = inventory::list(store.as_ref(), keys).await?;
+        let tables = reader::tables(store.as_ref(), keys, indexes, Some(shelf));
+        let (index, lost) = inventory::compare(store.as_ref(), keys, tables, &listed, noted).await?;
+        if !lost.packs.is_empty() {
+            // A prune that ran meanwhile deletes as well.
+            let now = self.journal.refresh(self.view.clone()).await?;
+            if session::is_pruned(&self.view.state, &now.state) {
+                return Err(BackupError::Pruned);
+            }
+        }
+        let orphans = match survey.unfinished {
+            true => orphans::find(store.as_ref(), keys, &index, &listed, condemned).await?,
             false => Vec::new(),
         };
-        Ok(Stock { index: Arc::new(index), orphans: Orphans::new(orphans) })
+        Ok(Stock { index: Arc::new(index), orphans: Orphans::new(orphans), lost: Some(lost) })
     }
 
     #[cfg(feature = "planted")]
@@ -106,6 +149,11 @@ impl Orphans {
         })
     }
 
+    /// Whether a pack has it of which something was used: it is named then.
+    fn is_used(&self, id: &ChunkId) -> bool {
+        self.chunks.get(id).is_some_and(|&number| self.packs[number].1.load(Ordering::Relaxed))
+    }
+
     /// The packs of which something was used.
     pub(crate) fn used(&self) -> impl Iterator<Item = &PackTable> {
         self.packs.iter().filter(|(_, used)| used.load(Ordering::Relaxed)).map(|(table, _)| table)
@@ -131,6 +179,11 @@ impl Claimed {
     /// With a hundred million IDs a list is 200 KiB long, of which half is moved for each that comes in.
     const LISTS: usize = 1 << 14;
 
+    fn contains(&self, id: &ChunkId) -> bool {
+        let number = usize::from(u16::from_be_bytes([id.0[0], id.0[1]])) % Self::LISTS;
+        self.0.get(number).is_some_and(|list| list.binary_search(id).is_ok())
+    }
+
     /// False: it is in already.
     fn insert(&mut self, id: &ChunkId) -> bool {
         if self.0.is_empty() {
@@ -153,6 +206,14 @@ impl<'a> Ledger<'a> {
         stock: Option<Stock>,
         load: impl Fn() -> Result<Stock, BackupError> + Send + Sync + 'a,
     ) -> Self {
+        // What of the manifest itself is lost is stored again.
+        let lost = stock.as_ref().and_then(|stock| Some((&stock.index, stock.lost.as_ref()?)));
+        let nodes = match lost {
+            Some((index, lost)) if !lost.packs.is_empty() => {
+                nodes.into_iter().filter(|id| index.is_sound(id)).collect()
+            }
+            _ => nodes,
+        };
         let stock = stock.map_or_else(OnceLock::new, OnceLock::from);
         let (loading, fresh) = (Mutex::new(()), Mutex::default());
         Self { nodes, stock, loading, load: Box::new(load), fresh }
@@ -177,10 +238,23 @@ impl<'a> Ledger<'a> {
             Some(stock) => stock,
             None => self.stock()?,
         };
-        if stock.index.contains(id) || stock.orphans.claim(id) {
+        if stock.index.is_sound(id) || stock.orphans.claim(id) {
             return Ok(false);
         }
         Ok(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(id))
+    }
+
+    /// The index, if it was compared with the store: then nothing else tells what is stored.
+    pub(crate) fn compared(&self) -> Option<&Index> {
+        self.stock.get().filter(|stock| stock.lost.is_some()).map(|stock| stock.index.as_ref())
+    }
+
+    /// What became of what was lost; `None`: nobody looked.
+    pub(crate) fn healing(&self) -> Option<Healing> {
+        let stock = self.stock.get()?;
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = |id: &ChunkId| fresh.contains(id) || stock.orphans.is_used(id);
+        Some(Healing::of(stock.lost.as_ref()?, &stock.index, stored))
     }
 
     /// Whether the repository has these, as far as was looked: what the newest manifest refers to the journal vouches for.
@@ -227,7 +301,11 @@ mod tests {
             let mut index = Index::default();
             index.add(&table(1, &[1]));
             index.sort();
-            Ok(Stock { index: Arc::new(index), orphans: Orphans::new(vec![table(2, &[2]), table(3, &[3])]) })
+            Ok(Stock {
+                index: Arc::new(index),
+                orphans: Orphans::new(vec![table(2, &[2]), table(3, &[3])]),
+                lost: None,
+            })
         });
         assert!(!ledger.claim(&ChunkId([9; 32])).unwrap());
         assert_eq!(*loads.lock().unwrap(), 0, "what the newest manifest vouches for needs no index");

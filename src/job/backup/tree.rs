@@ -13,7 +13,7 @@ use crate::ids::ChunkId;
 use crate::job::backup::known::Blocks;
 use crate::job::backup::pipeline::{self, Gathered, Input};
 use crate::job::backup::shared::Spare;
-use crate::job::backup::stock::{Ledger, Stocktaking};
+use crate::job::backup::stock::{Ledger, Stocktaking, Survey};
 use crate::job::backup::worker::Counts;
 use crate::job::backup::{Ask, BackupError, Session, Shared};
 use crate::job::cache::{CacheReader, CacheWriter};
@@ -25,12 +25,12 @@ use crate::tree::exclude::Exclude;
 use crate::tree::names::Names;
 use crate::tree::scan::{Options, scan};
 
-/// Gathers it. `unfinished`: a broken run may have left packs.
+/// Gathers it.
 pub(super) async fn gather(
     session: &Session<'_>,
     role: &RoleSettings,
     base: Option<&Snapshot>,
-    unfinished: bool,
+    survey: Survey,
     ask: &Ask,
 ) -> Result<Gathered, BackupError> {
     let cache = if ask.rehash { None } else { cache(session, base).await? };
@@ -67,10 +67,12 @@ pub(super) async fn gather(
         presence: runner.progress.attend(),
     });
     let (store, keys) = (session.repository.store.clone(), session.repository.keys.clone());
-    let stocktaking = Stocktaking::of(session, unfinished);
     let current = cache.as_ref().is_some_and(|(_, current)| *current);
-    let stock = if base.is_some() && !current { Some(stocktaking.take().await?) } else { None };
-    let reader = stock.as_ref().map(|s| Reader::new(store.clone(), keys, s.index.clone()));
+    // Whoever has not seen the newest snapshot being made has not seen its packs either.
+    let compare = survey.compare.or_else(|| (!current).then(|| survey.known.clone()));
+    let stocktaking = Stocktaking::of(session, Survey { compare, ..survey });
+    let stock = if base.is_some() && stocktaking.compares() { Some(stocktaking.take().await?) } else { None };
+    let reader = stock.as_ref().filter(|_| !current).map(|s| Reader::new(store.clone(), keys, s.index.clone()));
     let nodes = cache.as_ref().filter(|_| current).and_then(|(c, _)| c.nodes()).unwrap_or_default();
     let cache_writer = CacheWriter::create(&session.local.tree_cache())
         .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))

@@ -1,17 +1,19 @@
 //! A role's repository, opened to be read: by a node of the role, or by a host that has nothing but the store and the key.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::env::Env;
-use crate::ids::{Digest, InstanceId, NodeId, RoleName, Seq};
+use crate::ids::{Digest, InstanceId, NodeId, PackId, RoleName, Seq};
 use crate::job::local::Local;
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::repository::Repository;
 use crate::journal::log::{Journal, JournalError};
 use crate::journal::record::{NodeRef, Record};
 use crate::journal::state::{Snapshot, View};
+use crate::repo::loss::{LossLog, Losses};
 use crate::repo::reader::{Reader, RepoError, Shelf, load_index};
 
 /// Records fetched at once.
@@ -41,6 +43,8 @@ pub struct Archive {
     pub damaged: Option<JournalError>,
     /// Where this node keeps index objects, if it keeps any.
     pub shelf: Option<Shelf>,
+    /// What its readers met that is lost.
+    pub losses: LossLog,
 }
 
 impl Archive {
@@ -82,7 +86,8 @@ impl Archive {
             },
         };
         let shelf = local.map(|local| local.shelf()).filter(|shelf| shelf.dir.is_dir());
-        Ok(Self { repository, journal, view, rolled_back, damaged, shelf })
+        let losses = LossLog::default();
+        Ok(Self { repository, journal, view, rolled_back, damaged, shelf, losses })
     }
 
     /// Why what it shows may not be all that there was, or is. A store that was rolled back comes first: somebody did that.
@@ -118,7 +123,25 @@ impl Archive {
     pub async fn reader(&self) -> Result<Reader, RepoError> {
         let (store, keys) = (&self.repository.store, &self.repository.keys);
         let index = load_index(store.as_ref(), keys, &self.view.state.indexes, self.shelf.as_ref()).await?;
-        Ok(Reader::new(store.clone(), keys.clone(), index.into()))
+        Ok(Reader::new(store.clone(), keys.clone(), index.into()).logging(&self.losses))
+    }
+}
+
+impl Archive {
+    /// What its readers met that is lost, without what a prune moved away meanwhile.
+    pub async fn met(&self) -> Losses {
+        let mut met = self.losses.read();
+        if met.is_empty() {
+            return met;
+        }
+        let newer = self.journal.read(Some(&self.view)).await.ok();
+        if let Some(view) = newer.filter(|view| view.state.indexes != self.view.state.indexes)
+            && let Ok(reader) = (Self { view, ..self.clone() }).reader().await
+        {
+            let named: HashSet<PackId> = reader.index().packs().iter().map(|pack| pack.id).collect();
+            met.retain(|pack| named.contains(pack));
+        }
+        met
     }
 }
 

@@ -87,7 +87,7 @@ async fn fetch(reader: &Reader, chunks: &[ChunkId]) -> Result<Vec<Bytes>, RepoEr
         };
         let content = frame.slice(place.offset as usize..place.offset as usize + place.len as usize);
         if reader.keys().chunk_id(&content) != *id {
-            return Err(RepoError::Content { chunk: *id, pack: place.pack });
+            return Err(reader.mismatch(*id, place.pack));
         }
         contents.push(content);
     }

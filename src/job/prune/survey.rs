@@ -1,6 +1,6 @@
 //! What is in the repository, and what of it the snapshots that stay need.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
@@ -12,6 +12,7 @@ use crate::ids::{ChunkId, IndexId, PackId};
 use crate::job::repository::Repository;
 use crate::journal::state::{Snapshot, State};
 use crate::repo::index::Index;
+use crate::repo::loss::Losses;
 use crate::repo::manifest::ManifestWalk;
 use crate::repo::names;
 use crate::repo::pack::PackTable;
@@ -28,6 +29,8 @@ pub(super) struct Survey {
     pub(super) nodes: HashSet<ChunkId>,
     /// A bit for each chunk that the index knows: something that stays refers to it.
     needed: Vec<u64>,
+    /// Packs that the store has not got, or not as long as they should be.
+    lost: HashSet<PackId>,
     /// Every pack and index object that the store lists, and nothing names.
     unnamed_packs: Vec<(PackId, ObjectMeta)>,
     unnamed_indexes: Vec<(IndexId, ObjectMeta)>,
@@ -64,6 +67,7 @@ impl Survey {
             reader,
             nodes: HashSet::new(),
             needed,
+            lost: HashSet::new(),
             unnamed_packs: Vec::new(),
             unnamed_indexes: Vec::new(),
         };
@@ -73,10 +77,13 @@ impl Survey {
         }
         let condemned_packs: HashSet<PackId> = state.condemned.iter().flat_map(|c| &c.packs).copied().collect();
         let packs = list_all(store.as_ref(), &names::packs_prefix(role)).await?.into_iter();
-        survey.unnamed_packs = packs
-            .filter_map(|object| Some((names::parse_pack(role, &object.key)?, object)))
-            .filter(|(id, _)| !seen.contains(id) && !condemned_packs.contains(id))
-            .collect();
+        let packs: Vec<(PackId, ObjectMeta)> =
+            packs.filter_map(|object| Some((names::parse_pack(role, &object.key)?, object))).collect();
+        let sizes: HashMap<PackId, u64> = packs.iter().map(|(id, object)| (*id, object.size)).collect();
+        let is_whole = |table: &&PackTable| sizes.get(&table.id) == Some(&table.object_len());
+        survey.lost = survey.tables.iter().filter(|table| !is_whole(table)).map(|table| table.id).collect();
+        survey.unnamed_packs =
+            packs.into_iter().filter(|(id, _)| !seen.contains(id) && !condemned_packs.contains(id)).collect();
         let named: HashSet<IndexId> =
             state.indexes.iter().chain(state.condemned.iter().flat_map(|c| &c.indexes)).copied().collect();
         let indexes = list_all(store.as_ref(), &names::index_prefix(role)).await?.into_iter();
@@ -118,7 +125,19 @@ impl Survey {
         marked && index.find(chunk).is_some_and(|(place, _)| place.pack == pack)
     }
 
-    /// How much of each pack is needed. A frame of which only a part is needed counts by that part.
+    /// The packs that something needs, and that the store has not got as they should be.
+    pub(super) fn lost(&self) -> Losses {
+        let mut lost = Losses::default();
+        self.packs().iter().filter(|pack| pack.needed > 0).for_each(|pack| {
+            if self.lost.contains(&pack.pack) {
+                lost.miss(pack.pack);
+            }
+        });
+        lost
+    }
+
+    /// How much of each pack is needed. A frame of which only a part is needed counts by that part. Nothing can be moved out of what is
+    /// lost: it counts as needed whole, or not at all.
     pub(super) fn packs(&self) -> Vec<Use> {
         let of = |table: &PackTable| {
             let stored = table.object_len();
@@ -134,7 +153,8 @@ impl Survey {
                 needed += (share as u64).max(u64::from(count > 0));
             }
             // Header and trailer are no waste.
-            Use { pack: table.id, stored, needed: if all && !table.frames.is_empty() { stored } else { needed } }
+            let is_full = (all && !table.frames.is_empty()) || (needed > 0 && self.lost.contains(&table.id));
+            Use { pack: table.id, stored, needed: if is_full { stored } else { needed } }
         };
         self.tables.iter().map(of).collect()
     }

@@ -21,6 +21,8 @@ pub struct PruneReport {
     pub bytes_freed: u64,
     /// Bytes that nothing needs, and that stay because moving the rest is not worth it.
     pub bytes_unused: u64,
+    /// Packs that something needs and that the store has not got as they should be: nothing is moved out of them.
+    pub packs_lost: u64,
     /// What was deleted, of this and of earlier prunes.
     pub swept: Swept,
 }
@@ -42,6 +44,7 @@ impl PruneReport {
             packs_repacked: 0,
             bytes_freed: 0,
             bytes_unused: 0,
+            packs_lost: 0,
             swept: Swept::default(),
         }
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::ids::{Digest, RoleName};
 use crate::repo::entry::TreePath;
+use crate::repo::loss::Losses;
 
 /// What was checked and what was found.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct VerifyReport {
     pub damages: Vec<Damage>,
     /// How many there were.
     pub damage_count: u64,
+    /// The packs among them, for the next run.
+    pub losses: Losses,
 }
 
 /// What was looked at.

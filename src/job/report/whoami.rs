@@ -408,6 +408,17 @@ pub enum Warning {
         /// How many.
         unreadable: u64,
     },
+    /// Content is lost in the store.
+    Lost {
+        /// Packs that are missing or damaged, or have a part that is; at least so many.
+        packs: u64,
+        /// Files of snapshots that need what no run could store again; `None`: no run has looked yet.
+        files: Option<u64>,
+        /// The label of the node that found it.
+        by: String,
+        /// When.
+        time: Timestamp,
+    },
     /// No other node was ever seen for the role, and the store is a directory, which may be this node's alone. It may well be meant, so
     /// this is only a note.
     OnlyNode,

@@ -3,7 +3,7 @@
 //! What a pack should hold comes from the index objects once more, one after another: the index in memory has forgotten which
 //! pack lists a chunk second.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 
 use bytes::Bytes;
@@ -18,9 +18,10 @@ use crate::job::progress::Progress;
 use crate::job::report::verified::DamageKind;
 use crate::job::repository::Repository;
 use crate::repo::crypto::Keys;
+use crate::repo::index::Index;
 use crate::repo::names;
-use crate::repo::pack::{self, FOOTER_LEN, PackError, PackTable, open_frame};
-use crate::store::StoreErrorKind;
+use crate::repo::pack::{self, ChunkEntry, FOOTER_LEN, FrameEntry, PackError, PackTable, open_frame};
+use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Packs fetched or checked at once: about 20 MiB each.
 const PACKS_AT_ONCE: usize = 4;
@@ -38,10 +39,10 @@ enum Trouble {
     Chunk(ChunkId, String),
 }
 
-/// Reads `percent` of the packs.
+/// Reads `percent` of the packs. What is wrong with a part of one that was stored again elsewhere is no damage.
 pub(super) async fn check(
     repository: &Repository,
-    indexes: &[IndexId],
+    (indexes, index): (&[IndexId], &Index),
     packs: &HashMap<PackId, u64>,
     percent: u8,
     progress: &Progress,
@@ -61,7 +62,7 @@ pub(super) async fn check(
     let results = tables
         .map_ok(|table| async move {
             let id = table.id;
-            Ok((id, read(repository, table, progress).await?))
+            Ok((id, read(repository, table, index, progress).await?))
         })
         .try_buffer_unordered(PACKS_AT_ONCE);
     let mut results = pin!(results);
@@ -70,6 +71,7 @@ pub(super) async fn check(
             let (Trouble::Whole(what) | Trouble::Around(what) | Trouble::Frame(_, what) | Trouble::Chunk(_, what)) =
                 &trouble;
             let number = found.damage(DamageKind::Pack, names::pack(repository.role(), id), what);
+            found.losses.damage(id);
             match trouble {
                 Trouble::Whole(_) => found.lose_pack(id, number),
                 Trouble::Around(_) => {}
@@ -90,7 +92,12 @@ fn choose(packs: &HashMap<PackId, u64>, percent: u8, seed: [u8; 32]) -> HashSet<
     ranked.into_iter().take(count).map(|(_, id)| id).collect()
 }
 
-async fn read(repository: &Repository, table: PackTable, progress: &Progress) -> Result<Vec<Trouble>, VerifyError> {
+async fn read(
+    repository: &Repository,
+    table: PackTable,
+    index: &Index,
+    progress: &Progress,
+) -> Result<Vec<Trouble>, VerifyError> {
     let len = table.object_len();
     // One byte more than there should be shows that there is more.
     let object = match repository.store.get_range(&names::pack(repository.role(), table.id), 0..len + 1).await {
@@ -109,8 +116,52 @@ async fn read(repository: &Repository, table: PackTable, progress: &Progress) ->
     Progress::add(&progress.bytes_fetched, object.len() as u64);
     Progress::add(&progress.bytes_read, len);
     let keys = repository.keys.clone();
-    let checking = tokio::task::spawn_blocking(move || inspect(&keys, &table, &object));
-    checking.await.map_err(|e| VerifyError::Broken(e.to_string()))
+    let checking = tokio::task::spawn_blocking(move || (inspect(&keys, &table, &object), table));
+    let (mut troubles, table) = checking.await.map_err(|e| VerifyError::Broken(e.to_string()))?;
+    let has = |frame: u32, chunk: &ChunkEntry| {
+        index.find(&chunk.id).is_some_and(|(place, _)| (place.pack, place.frame) == (table.id, frame))
+    };
+    let in_use = |(number, frame): (u32, &FrameEntry)| frame.chunks.iter().any(|chunk| has(number, chunk));
+    troubles.retain(|trouble| match trouble {
+        Trouble::Whole(_) | Trouble::Around(_) => (0..).zip(&table.frames).any(in_use),
+        Trouble::Frame(number, _) => table.frames.get(*number as usize).is_some_and(|frame| in_use((*number, frame))),
+        Trouble::Chunk(chunk, _) => index.find(chunk).is_some_and(|(place, _)| place.pack == table.id),
+    });
+    Ok(troubles)
+}
+
+/// The frames of a pack that cannot be used, where something is wrong with it; `None`: it is what it should be.
+///
+/// # Errors
+/// The store, where it says nothing of this pack.
+pub(in crate::job) async fn lost_frames(
+    store: &dyn Store,
+    keys: &Keys,
+    table: &PackTable,
+) -> Result<Option<BTreeSet<u32>>, StoreError> {
+    let all = || (0..table.frames.len() as u32).collect::<BTreeSet<u32>>();
+    let object = match store.get_range(&names::pack(keys.role(), table.id), 0..table.object_len() + 1).await {
+        Ok(object) => object,
+        Err(error)
+            if error.is_no_object() || matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::DiskFault) =>
+        {
+            return Ok(Some(all()));
+        }
+        Err(error) => return Err(error),
+    };
+    let troubles = inspect(keys, table, &object);
+    let has = |frame: &FrameEntry, chunk: &ChunkId| frame.chunks.iter().any(|c| c.id == *chunk);
+    let frames = |trouble: &Trouble| -> Vec<u32> {
+        match trouble {
+            Trouble::Whole(_) => all().into_iter().collect(),
+            Trouble::Around(_) => Vec::new(),
+            Trouble::Frame(frame, _) => vec![*frame],
+            Trouble::Chunk(chunk, _) => {
+                (0..).zip(&table.frames).filter(|(_, frame)| has(frame, chunk)).map(|(number, _)| number).collect()
+            }
+        }
+    };
+    Ok((!troubles.is_empty()).then(|| troubles.iter().flat_map(frames).collect()))
 }
 
 /// Holds a pack against what the index says of it. Pure.
@@ -172,7 +223,7 @@ mod tests {
     use super::*;
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
-    use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder};
+    use crate::repo::pack::{Compressor, PackBuilder};
 
     /// A pack of two frames; the second chunk of the first does not have the name that the table gives it if `wrong`.
     fn pack(wrong: bool) -> (Keys, PackTable, Bytes) {

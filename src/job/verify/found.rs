@@ -8,6 +8,7 @@ use crate::job::report::PROBLEMS_MAX;
 use crate::job::report::verified::{AFFECTED_MAX, Affected, Damage, DamageKind};
 use crate::repo::entry::TreePath;
 use crate::repo::index::Index;
+use crate::repo::loss::Losses;
 
 /// The most that is said about one object; beyond it there is only a number.
 const SAID_MAX: usize = 5;
@@ -25,6 +26,8 @@ pub(crate) struct Found {
     chunks: HashMap<ChunkId, Number>,
     /// What may be to blame for chunks that no index lists.
     index_losses: Vec<Number>,
+    /// Packs that the next run is told of.
+    pub(super) losses: Losses,
 }
 
 #[derive(Debug, Default)]

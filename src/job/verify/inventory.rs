@@ -58,6 +58,7 @@ pub(super) async fn take(
     }
     drop(tables);
     index.sort();
+    let in_use = index.packs_in_use();
     // What a prune condemned is on its way out, and nobody's accident.
     let role = repository.role();
     let condemned = history.state.condemned.iter().flat_map(|condemned| {
@@ -65,8 +66,9 @@ pub(super) async fn take(
         packs.chain(condemned.indexes.iter().map(|id| names::index(role, *id)))
     });
     let condemned: HashSet<String> = condemned.collect();
-    let unreferenced =
-        list_packs(repository, &packs, &condemned, found).await? + strange_indexes(repository, ids, &condemned).await?;
+    let (strangers, replaced) = list_packs(repository, &packs, &in_use, &condemned, found).await?;
+    packs.retain(|id, _| !replaced.contains(id));
+    let unreferenced = strangers + strange_indexes(repository, ids, &condemned).await?;
     Ok(Inventory { index, packs, unreferenced })
 }
 
@@ -78,15 +80,18 @@ pub(super) async fn load(repository: &Repository, id: IndexId) -> Result<Result<
     }
 }
 
-/// Looks whether every pack is there and has its size; returns how many others there are.
+/// Looks whether every pack is there and has its size; returns how many others there are, and which packs are gone, in whole or in
+/// part, without a loss: all that was in them was stored again.
 async fn list_packs(
     repository: &Repository,
     packs: &HashMap<PackId, u64>,
+    in_use: &HashSet<PackId>,
     condemned: &HashSet<String>,
     found: &mut Found,
-) -> Result<u64, VerifyError> {
+) -> Result<(u64, HashSet<PackId>), VerifyError> {
     let (store, role) = (repository.store.as_ref(), repository.role());
     let mut missing: HashSet<PackId> = packs.keys().copied().collect();
+    let mut replaced = HashSet::new();
     let mut strangers = 0;
     each_listed(store, &names::packs_prefix(role), |object| {
         let named = names::parse_pack(role, &object.key).and_then(|id| Some((id, *packs.get(&id)?)));
@@ -95,7 +100,10 @@ async fn list_packs(
             return;
         };
         missing.remove(&id);
-        if object.size != size {
+        if object.size != size && !in_use.contains(&id) {
+            replaced.insert(id);
+        } else if object.size != size {
+            found.losses.miss(id);
             // What of it is lost shows when its content is read.
             let what = format!("has {} bytes instead of {size}", object.size);
             found.damage(DamageKind::Pack, object.key.clone(), &what);
@@ -116,12 +124,17 @@ async fn list_packs(
     drop(looks);
     gone.sort();
     for (id, what) in gone {
+        if what == MISSING && !in_use.contains(&id) {
+            replaced.insert(id);
+            continue;
+        }
+        found.losses.miss(id);
         let number = found.damage(DamageKind::Pack, names::pack(role, id), &what);
         if what == MISSING {
             found.lose_pack(id, number);
         }
     }
-    Ok(strangers)
+    Ok((strangers, replaced))
 }
 
 async fn strange_indexes(

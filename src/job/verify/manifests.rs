@@ -160,6 +160,7 @@ impl Check<'_> {
     }
 
     fn damage_pack(&mut self, pack: PackId, what: &str) -> usize {
+        self.found.losses.damage(pack);
         self.found.damage(DamageKind::Pack, names::pack(self.role, pack), what)
     }
 

@@ -1,0 +1,110 @@
+//! The index held against the store: a listing of the packs, and a look at each that it does not show as it should be.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+
+use crate::ids::PackId;
+use crate::job::backup::BackupError;
+use crate::job::backup::lost::{self, Listed, Lost};
+use crate::job::verify::content;
+use crate::repo::crypto::Keys;
+use crate::repo::index::Index;
+use crate::repo::loss::Losses;
+use crate::repo::names;
+use crate::repo::pack::PackTable;
+use crate::repo::reader::RepoError;
+use crate::store::{LIST_PAGE_MAX, Store, StoreError, StoreErrorKind, unfinished};
+
+/// Packs looked at one by one.
+const LOOKS: usize = 8;
+
+/// Packs read at once because a note says that they are damaged: about 20 MiB each.
+const READS: usize = 2;
+
+/// Every pack that the store lists, and how long it is.
+///
+/// # Errors
+/// The store, or a listing that did not come to its end.
+pub(super) async fn list(store: &dyn Store, keys: &Keys) -> Result<HashMap<PackId, u64>, StoreError> {
+    let (role, mut packs, mut after) = (keys.role(), HashMap::new(), None);
+    let prefix = names::packs_prefix(role);
+    loop {
+        let page = store.list(&prefix, after.as_deref(), LIST_PAGE_MAX).await?;
+        packs.extend(
+            page.objects.iter().filter_map(|object| Some((names::parse_pack(role, &object.key)?, object.size))),
+        );
+        if !page.truncated {
+            return Ok(packs);
+        }
+        let Some(last) = page.objects.last() else { return Err(unfinished(store, &prefix)) };
+        after = Some(last.key.clone());
+    }
+}
+
+/// The index of what `tables` give and the store has, and what it has not. Packs that a note calls damaged are read.
+pub(super) async fn compare(
+    store: &dyn Store,
+    keys: &Keys,
+    tables: impl Stream<Item = Result<Vec<PackTable>, RepoError>> + Send,
+    listed: &HashMap<PackId, u64>,
+    noted: &Losses,
+) -> Result<(Index, Lost), BackupError> {
+    let (mut index, mut lost) = (Index::default(), Lost::default());
+    let (mut missing, mut damaged) = (Vec::new(), Vec::new());
+    let mut tables = std::pin::pin!(tables);
+    while let Some(tables) = tables.try_next().await? {
+        for table in tables {
+            match lost::judge(table.object_len(), listed.get(&table.id).copied()) {
+                Listed::Whole if noted.damaged.contains(&table.id) => damaged.push(table),
+                Listed::Whole => index.add(&table),
+                Listed::Other(size) => missing.push((table, size)),
+                Listed::Missing => missing.push((table, 0)),
+            }
+        }
+    }
+    let read: HashSet<PackId> = damaged.iter().map(|table| table.id).collect();
+    let looks = stream::iter(missing).map(|(table, size)| async move {
+        let troubled = look(store, keys, &table, size).await?;
+        Ok::<_, StoreError>((table, troubled))
+    });
+    let reads = stream::iter(damaged).map(|table| async move {
+        let troubled = content::lost_frames(store, keys, &table).await?;
+        Ok::<_, StoreError>((table, troubled))
+    });
+    let mut answers = std::pin::pin!(looks.buffered(LOOKS).chain(reads.buffered(READS)));
+    while let Some((table, troubled)) = answers.try_next().await? {
+        match troubled {
+            Some(frames) => {
+                lost.take(&mut index, &table, &frames);
+                lost.damaged.extend(Some(table.id).filter(|id| read.contains(id)));
+            }
+            None => index.add(&table),
+        }
+    }
+    index.sort();
+    lost.settle(&index);
+    Ok((index, lost))
+}
+
+/// The frames that a pack lacks which is not as it should be; `None`: it is. A listing is a hint, the object itself is the truth: its
+/// last byte tells.
+async fn look(
+    store: &dyn Store,
+    keys: &Keys,
+    table: &PackTable,
+    size: u64,
+) -> Result<Option<BTreeSet<u32>>, StoreError> {
+    let end = table.object_len();
+    match store.get_range(&names::pack(keys.role(), table.id), end - 1..end + 1).await {
+        Ok(bytes) if bytes.len() == 1 => Ok(None),
+        Ok(bytes) => Ok(Some(lost::cut_off(table, if bytes.is_empty() { size } else { end }))),
+        Err(error) if error.is_not_found() || error.is_no_object() => Ok(Some(lost::cut_off(table, 0))),
+        // A bad sector under the end of one object.
+        Err(error) if error.kind == StoreErrorKind::DiskFault => Ok(Some(lost::cut_off(table, 0))),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! What readers tell the next run of losses: a note in this node's state directory, and one object below `live/` for the other nodes.
+//!
+//! It is a hint and no more. A run that reads it compares the index with the store and reads the packs that it calls damaged; only what
+//! that shows counts. What is forged or too large is no note. The same object is answered once, so that one that is played back, or
+//! that this node may not write over, costs nothing more.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::env::Env;
+use crate::ids::Digest;
+use crate::job::local::Local;
+use crate::job::repository::Repository;
+use crate::repo::crypto::Keys;
+use crate::repo::loss::{LOST_NAMED_MAX, Losses};
+use crate::repo::{line, names};
+use crate::store::{SizeLimit, Store, StoreError};
+
+/// The version of the object.
+const VERSION: u32 = 1;
+
+/// The most of a label that is kept, in characters.
+const LABEL_MAX: usize = 64;
+
+/// What is known of losses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    loss: u32,
+    /// When it was written, by the writer's clock.
+    pub time: Timestamp,
+    /// The label of the node that wrote it.
+    pub node: String,
+    /// What was met, and no run has looked for yet.
+    pub met: Losses,
+    /// What the last run that looked could not heal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub remains: Option<Remains>,
+}
+
+/// What could not be stored again, because its source is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remains {
+    /// Packs of which something is lost: no run counts on what stands in them.
+    pub lost: Losses,
+    /// There are more of them than are named.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub more: bool,
+    /// Files of snapshots that need it, as far as it could be told.
+    pub files: u64,
+}
+
+impl Note {
+    /// Whether nothing that it says is wrong: what is lost and no snapshot needs harms nobody.
+    pub fn is_empty(&self) -> bool {
+        self.met.is_empty() && self.remains.as_ref().is_none_or(|remains| remains.files == 0)
+    }
+
+    fn is_bounded(&self) -> bool {
+        let remains = self.remains.as_ref().map(|remains| &remains.lost);
+        let all = [&self.met].into_iter().chain(remains).flat_map(|losses| [&losses.missing, &losses.damaged]);
+        self.node.chars().count() <= LABEL_MAX && all.map(BTreeSet::len).max() <= Some(LOST_NAMED_MAX)
+    }
+
+    fn new(time: Timestamp, node: &str, met: Losses, remains: Option<Remains>) -> Self {
+        let node = node.chars().take(LABEL_MAX).collect();
+        Self { loss: VERSION, time, node, met, remains }
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let note: Self = serde_json::from_slice(text).ok()?;
+        (note.loss == VERSION && note.is_bounded()).then_some(note)
+    }
+}
+
+/// What a run was told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// This node's own note.
+    own: Option<Note>,
+    /// The one in the store.
+    told: Option<Note>,
+    /// The digest of that object.
+    object: Option<Digest>,
+}
+
+impl Heard {
+    /// What to look for; `None`: nothing that was not looked for before. `answered`: the object that was.
+    pub(crate) fn news(&self, answered: Option<Digest>) -> Option<Losses> {
+        let told = self.told.as_ref().filter(|_| self.object != answered);
+        let mut met = Losses::default();
+        self.own.iter().chain(told).for_each(|note| met.add(&note.met));
+        (!met.is_empty()).then_some(met)
+    }
+
+    /// What was looked for before, and is still lost.
+    pub(crate) fn known(&self) -> Losses {
+        let mut known = Losses::default();
+        self.remains().for_each(|remains| known.add(&remains.lost));
+        known
+    }
+
+    /// The packs in which something is still lost, and how many files of snapshots need it; `None`: none does.
+    pub(crate) fn remaining(&self) -> Option<(u64, u64)> {
+        let files = self.remains().map(|remains| remains.files).max().filter(|files| *files > 0)?;
+        Some((self.known().packs(), files))
+    }
+
+    /// Whether more than that is.
+    pub(crate) fn has_more(&self) -> bool {
+        self.remains().any(|remains| remains.more)
+    }
+
+    fn remains(&self) -> impl Iterator<Item = &Remains> {
+        self.own.iter().chain(&self.told).filter_map(|note| note.remains.as_ref())
+    }
+
+    /// The object that it is the answer to.
+    pub(crate) fn object(&self) -> Option<Digest> {
+        self.object
+    }
+
+    /// The newest note that says something.
+    pub fn newest(self) -> Option<Note> {
+        let notes = [self.own, self.told].into_iter().flatten().filter(|note| !note.is_empty());
+        notes.max_by_key(|note| note.time)
+    }
+}
+
+/// The newest note here and, where there `is_told` one, in the store, for somebody who only looks.
+pub async fn glance(store: &dyn Store, keys: &Keys, local: Option<&Local>, is_told: bool) -> Option<Note> {
+    if is_told {
+        return hear(store, keys, local).await.newest();
+    }
+    let own = local.and_then(Local::loss).and_then(|text| Note::parse(&text));
+    Heard { own, ..Heard::default() }.newest()
+}
+
+/// The note in the store, and the digest of its object.
+async fn fetch(store: &dyn Store, keys: &Keys) -> Result<Option<(Option<Note>, Digest)>, StoreError> {
+    let object = match store.get(&names::loss(keys.role()), SizeLimit::LIVE).await {
+        Ok(object) => object,
+        Err(error) if error.is_not_found() || error.is_no_object() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let note = line::open(&object, keys).ok().and_then(Note::parse);
+    Ok(Some((note, Digest(*blake3::hash(&object).as_bytes()))))
+}
+
+/// What is noted here and in the store. A store that does not answer tells nothing: nothing rests on it.
+pub async fn hear(store: &dyn Store, keys: &Keys, local: Option<&Local>) -> Heard {
+    let told = fetch(store, keys).await.unwrap_or_else(|error| {
+        tracing::debug!("what others met of losses: {error}");
+        None
+    });
+    let (told, object) = told.map_or((None, None), |(note, digest)| (note, Some(digest)));
+    Heard { own: local.and_then(Local::loss).and_then(|text| Note::parse(&text)), told, object }
+}
+
+/// Tells the next run, here and on other nodes, what was `met`. What cannot be told costs a day: the next comparison finds it.
+pub async fn tell(repository: &Repository, local: Option<&Local>, env: &Env, node: &str, met: &Losses) {
+    if met.is_empty() {
+        return;
+    }
+    let (store, keys) = (repository.store.as_ref(), &repository.keys);
+    let heard = hear(store, keys, local).await;
+    let mut all = met.clone();
+    let notes = [heard.own.as_ref(), heard.told.as_ref()];
+    notes.iter().flatten().for_each(|note| all.add(&note.met));
+    let remains = notes.iter().flatten().find_map(|note| note.remains.clone());
+    let note = Note::new(env.clock.now(), node, all, remains);
+    write(repository, local, &note).await;
+}
+
+/// A run has looked for what it `heard`: what it could not heal stays noted, and nothing else.
+pub(crate) async fn settle(
+    repository: &Repository,
+    local: &Local,
+    env: &Env,
+    node: &str,
+    heard: &Heard,
+    remains: Option<Remains>,
+) {
+    let is_news = |note: &Option<Note>| match note {
+        Some(note) => !note.met.is_empty() || note.remains != remains,
+        None => remains.is_some(),
+    };
+    let (is_news_here, is_news_there) = (is_news(&heard.own), is_news(&heard.told));
+    let note = Note::new(env.clock.now(), node, Losses::default(), remains);
+    if is_news_here {
+        let text = note.remains.is_some().then(|| serde_json::to_vec(&note).unwrap_or_default());
+        local.note_loss(text.as_deref());
+    }
+    if !is_news_there {
+        return;
+    }
+    // What somebody met meanwhile is for the next run.
+    match fetch(repository.store.as_ref(), &repository.keys).await {
+        Ok(now) if now.as_ref().map(|(_, digest)| *digest) == heard.object => put(repository, &note).await,
+        Ok(_) => {}
+        Err(error) => tracing::debug!("the note on losses: {error}"),
+    }
+}
+
+async fn write(repository: &Repository, local: Option<&Local>, note: &Note) {
+    if let Some(local) = local {
+        local.note_loss(Some(&serde_json::to_vec(note).unwrap_or_default()));
+    }
+    put(repository, note).await;
+}
+
+async fn put(repository: &Repository, note: &Note) {
+    let object = line::seal(&serde_json::to_vec(note).unwrap_or_default(), &repository.keys);
+    let key = names::loss(repository.role());
+    if let Err(error) = repository.store.put(&key, Bytes::from(object)).await {
+        tracing::debug!("the other nodes are not told of the loss: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PackId;
+    use crate::job::testing::Rig;
+
+    fn met(pack: u8) -> Losses {
+        Losses { missing: [PackId([pack; 16])].into(), ..Losses::default() }
+    }
+
+    async fn heard(rig: &Rig, local: Option<&Local>) -> Heard {
+        hear(rig.store.as_ref(), &rig.repository.keys, local).await
+    }
+
+    #[tokio::test]
+    async fn what_is_met_is_told_here_and_elsewhere_until_a_run_has_looked() {
+        let rig = Rig::new().await;
+        let at = |name: &str| Local::open(&rig.env, &rig.dir.path().join(name), rig.repository.keys.repo()).unwrap();
+        let (here, there) = (at("here"), at("there"));
+        assert_eq!(heard(&rig, Some(&here)).await, Heard::default());
+        tell(&rig.repository, Some(&here), &rig.env, "east", &Losses::default()).await;
+        assert!(!rig.memory.objects().contains_key("app/live/loss"), "nothing is nothing to tell");
+
+        tell(&rig.repository, Some(&here), &rig.env, "east", &met(1)).await;
+        tell(&rig.repository, None, &rig.env, "restorer", &met(2)).await;
+        let mut both = met(1);
+        both.add(&met(2));
+        let told = heard(&rig, Some(&there)).await;
+        assert_eq!(told.news(None), Some(both));
+        assert_eq!(told.news(told.object()), None, "it is answered once");
+        assert_eq!(
+            heard(&rig, Some(&here)).await.news(told.object()),
+            Some(met(1)),
+            "this node's own counts until it is"
+        );
+
+        let remains = Some(Remains { lost: met(1), more: false, files: 3 });
+        settle(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, remains.clone()).await;
+        let left = heard(&rig, Some(&there)).await;
+        assert_eq!((left.news(None), left.known()), (None, met(1)));
+        assert_eq!(left.newest().and_then(|note| note.remains), remains);
+        settle(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, None).await;
+        assert_eq!(heard(&rig, Some(&here)).await.newest(), None);
+        assert!(here.loss().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_met_while_a_run_looks_is_for_the_next() {
+        let rig = Rig::new().await;
+        let local = Local::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
+        tell(&rig.repository, None, &rig.env, "west", &met(1)).await;
+        let before = heard(&rig, Some(&local)).await;
+        tell(&rig.repository, None, &rig.env, "west", &met(2)).await;
+        settle(&rig.repository, &local, &rig.env, "east", &before, None).await;
+        assert!(heard(&rig, Some(&local)).await.news(before.object()).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_forged_or_too_large_is_no_note() {
+        let rig = Rig::new().await;
+        let note = Note::new(rig.env.clock.now(), "x", met(1), None);
+        let text = serde_json::to_vec(&note).unwrap();
+        let sealed = line::seal(&text, &rig.repository.keys);
+        let mut large = serde_json::to_value(&note).unwrap();
+        large["met"]["missing"] = (0..2000u32).map(|n| format!("{n:032x}")).collect::<Vec<_>>().into();
+        let large = line::seal(&serde_json::to_vec(&large).unwrap(), &rig.repository.keys);
+        let mut forged = sealed.clone();
+        forged[20] ^= 1;
+        for (object, is_note) in
+            [(sealed, true), (forged, false), (text, false), (large, false), (vec![b'x'; 1 << 20], false)]
+        {
+            rig.store.put("app/live/loss", Bytes::from(object)).await.unwrap();
+            assert_eq!(heard(&rig, None).await.news(None).is_some(), is_note);
+        }
+    }
+}

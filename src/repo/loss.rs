@@ -1,0 +1,129 @@
+//! What readers met that is not in the store any more, or is not what it was: a hint for the next run, which looks for itself.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{PackId, RoleName};
+use crate::repo::names;
+use crate::repo::reader::RepoError;
+
+/// The most packs of a kind that are remembered by name: one of them is reason enough for a run to compare all.
+pub const LOST_NAMED_MAX: usize = 256;
+
+/// Packs that a reader could not use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// The store has not got them, or less than all of them: a listing shows it.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub missing: BTreeSet<PackId>,
+    /// They are there, and something in them is not what was written: only reading them shows it.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub damaged: BTreeSet<PackId>,
+}
+
+impl Losses {
+    /// What an error says of a pack of `role`; nothing where it says something of the store, or of no pack.
+    pub fn of(error: &RepoError, role: &RoleName) -> Self {
+        let mut losses = Self::default();
+        match error {
+            RepoError::Store(error) if error.is_not_found() => {
+                losses.missing.extend(error.key.as_deref().and_then(|key| names::parse_pack(role, key)));
+            }
+            RepoError::Pack { pack, .. } | RepoError::Content { pack, .. } => losses.damage(*pack),
+            RepoError::Store(_) | RepoError::Index { .. } | RepoError::Missing(_) | RepoError::Manifest { .. } => {}
+        }
+        losses
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.damaged.is_empty()
+    }
+
+    /// How many packs.
+    pub fn packs(&self) -> u64 {
+        self.missing.union(&self.damaged).count() as u64
+    }
+
+    /// This pack, or a part of it, is gone.
+    pub fn miss(&mut self, pack: PackId) {
+        if self.missing.len() < LOST_NAMED_MAX {
+            self.missing.insert(pack);
+        }
+    }
+
+    /// Something in this pack is not what was written.
+    pub fn damage(&mut self, pack: PackId) {
+        if self.damaged.len() < LOST_NAMED_MAX {
+            self.damaged.insert(pack);
+        }
+    }
+
+    /// These as well.
+    pub fn add(&mut self, others: &Self) {
+        others.missing.iter().for_each(|pack| self.miss(*pack));
+        others.damaged.iter().for_each(|pack| self.damage(*pack));
+    }
+
+    /// Those of packs that pass.
+    pub fn retain(&mut self, passes: impl Fn(&PackId) -> bool) {
+        self.missing.retain(&passes);
+        self.damaged.retain(&passes);
+    }
+}
+
+/// What several readers met. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct LossLog(Arc<Mutex<Losses>>);
+
+impl LossLog {
+    fn losses(&self) -> MutexGuard<'_, Losses> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this error says of a pack.
+    pub fn note(&self, error: &RepoError, role: &RoleName) {
+        let losses = Losses::of(error, role);
+        if !losses.is_empty() {
+            self.losses().add(&losses);
+        }
+    }
+
+    /// What was met so far.
+    pub fn read(&self) -> Losses {
+        self.losses().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ChunkId;
+    use crate::repo::pack::PackError;
+    use crate::store::{StoreError, StoreErrorKind};
+
+    #[test]
+    fn what_a_reader_meets_is_kept_by_pack_and_bounded() {
+        let (role, log): (RoleName, _) = ("app".parse().unwrap(), LossLog::default());
+        let [gone, broken] = [1, 2].map(|n| PackId([n; 16]));
+        let store = |kind, key: &str| RepoError::Store(StoreError::new(kind, "here", Some(key), ""));
+        log.note(&store(StoreErrorKind::NotFound, &names::pack(&role, gone)), &role);
+        log.note(&RepoError::Pack { pack: broken, error: PackError::Content { frame: 1 } }, &role);
+        log.note(&RepoError::Content { chunk: ChunkId([9; 32]), pack: broken }, &role);
+        let met = Losses { missing: [gone].into(), damaged: [broken].into() };
+        for nothing in [
+            store(StoreErrorKind::NotFound, "app/index/x"),
+            store(StoreErrorKind::Unreachable, &names::pack(&role, broken)),
+            RepoError::Missing(ChunkId([9; 32])),
+        ] {
+            log.note(&nothing, &role);
+            assert_eq!(log.read(), met, "{nothing}");
+        }
+        assert_eq!(met.packs(), 2);
+        let mut many = Losses::default();
+        (0..1000u32).for_each(|n| many.miss(PackId([n.to_be_bytes(); 4].concat().try_into().unwrap())));
+        assert_eq!(many.packs(), LOST_NAMED_MAX as u64);
+    }
+}

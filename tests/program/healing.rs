@@ -1,0 +1,119 @@
+//! What the store lost comes back with the next backup, whoever found it, or is named; and nothing is green over it until then.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::site::{Site, number, role, words};
+use crate::support::compare::assert_same;
+use crate::support::tree::Dice;
+
+/// A site whose role moves by a probe, with a snapshot of three files.
+fn site() -> Site {
+    let site = Site::pair("");
+    for n in 0..3 {
+        site.write(&format!("f{n}"), Dice::new(n).noise(3_000_000));
+    }
+    site.init();
+    site.move_to("east");
+    site.backup("east");
+    site
+}
+
+/// Deletes the largest pack, and says where it was.
+fn lose_pack(site: &Site) -> PathBuf {
+    let packs = site.packs();
+    let paths = packs.iter().map(|name| site.path("store").join(name));
+    let largest = paths.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    std::fs::remove_file(&largest).unwrap();
+    largest
+}
+
+#[track_caller]
+fn assert_healed(site: &Site, run: &Value) {
+    assert!(number(&run["loss"]["packs"]) > 0 && number(&run["loss"]["healed_bytes"]) > 1_000_000, "{run}");
+    assert_eq!(run["loss"]["missing_files"], 0, "{run}");
+    site.node("north").run(["verify", "app", "--read-data"]).expect(0);
+    assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
+    for node in ["east", "west"] {
+        let look = site.node(node).run(["whoami", "app", "--json"]).expect(0).json();
+        let kinds: Vec<&Value> = look["roles"][0]["warnings"].as_array().unwrap().iter().map(|w| &w["kind"]).collect();
+        assert!(!kinds.contains(&&"lost".into()), "{kinds:?}");
+    }
+    assert_eq!(site.backup("east")["loss"], Value::Null);
+}
+
+#[test]
+fn another_node_and_a_full_look_heal_without_being_told() {
+    for way in ["west", "--rehash"] {
+        let site = site();
+        lose_pack(&site);
+        let run = if way == "west" {
+            site.move_to("west");
+            let run = site.backup("west");
+            site.move_to("east");
+            run
+        } else {
+            role(&site.node("east").run(["backup", "app", "--rehash", "--json"]).expect(0))
+        };
+        assert_healed(&site, &run);
+    }
+}
+
+#[test]
+fn whatever_meets_a_loss_tells_the_next_run_of_every_node() {
+    let target = |site: &Site| site.path("target").to_str().unwrap().to_owned();
+    let verbs: [fn(&Site, &str) -> Vec<String>; 3] = [
+        |_, _| ["verify", "app"].map(str::to_owned).to_vec(),
+        |site, target| {
+            let all = ["restore", "app", "--target", target].map(str::to_owned).to_vec();
+            assert!(!site.path("target").exists());
+            all
+        },
+        |site, _| ["cat".to_owned(), "app".to_owned(), site.src().join("f1").to_str().unwrap().to_owned()].to_vec(),
+    ];
+    for verb in verbs {
+        let site = site();
+        lose_pack(&site);
+        assert_eq!(site.backup("east")["loss"], Value::Null, "nobody has looked since this morning");
+        let run = site.node("north").run(verb(&site, &target(&site)));
+        assert_ne!(run.code, Some(0), "{}", run.stdout);
+        for node in ["east", "west", "north"] {
+            let check = site.node(node).run(["whoami", "app", "--check"]);
+            assert_ne!(check.code, Some(0), "{node}: {}", check.stdout);
+            assert!(check.stdout.contains("content is lost in the store"), "{node}: {}", check.stdout);
+        }
+        let status = site.node("east").run(["status"]).expect(0).stdout;
+        assert!(status.contains("lost"), "{status}");
+        let run = site.backup("east");
+        assert_eq!(run["files"]["changed"], 0, "{run}");
+        assert_healed(&site, &run);
+    }
+}
+
+#[test]
+fn what_has_no_source_any_more_is_named_until_nothing_needs_it() {
+    let site = Site::pair("keep = { last = 1 }\nprune_grace = \"0s\"\n");
+    site.write("stays", "stays");
+    site.write("goes", Dice::new(7).noise(2_000_000));
+    site.init();
+    site.move_to("east");
+    site.backup("east");
+    std::fs::remove_file(site.src().join("goes")).unwrap();
+    lose_pack(&site);
+    site.node("east").run(["verify", "app"]).expect(7);
+    let run = site.node("east").run(["backup", "app"]).expect(0);
+    let said = run.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("1 file of earlier snapshots cannot be restored") && said.contains("goes in"), "{said}");
+    let check = site.node("west").run(["whoami", "app", "--check"]);
+    assert!(check.stdout.contains("1 file of earlier snapshots"), "{}", check.stdout);
+    site.node("north").run(["verify", "app"]).expect(7);
+    assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
+    let pruned = site.node("east").run(["prune", "app", "--json"]).expect(0).json();
+    assert_eq!(pruned["packs"]["lost"], 0, "the snapshot that needed it is forgotten: {pruned}");
+    site.node("north").run(["verify", "app"]).expect(0);
+    assert_eq!(site.backup("east")["loss"], Value::Null, "the index was replaced, so it is compared again");
+    let check = site.node("west").run(["whoami", "app", "--check"]);
+    assert!(!check.stdout.contains("lost"), "{}", check.stdout);
+    assert!(words(&check).is_empty(), "{}", check.stderr);
+}
