@@ -18,8 +18,8 @@ use site::{Site, files, number, words};
 use support::compare::assert_same;
 use support::tree;
 
-/// The most requests of a run that finds nothing to do: what the head, the proof, the role and the record take.
-const UNCHANGED_REQUESTS: usize = 8;
+/// The most requests of a run that finds nothing to do: what the head, the proof, the role, a note on losses and the record take.
+const UNCHANGED_REQUESTS: usize = 9;
 
 /// The most requests of a look at a role by a node that knows the journal's head: the repository, its key, the head, and what is after it.
 const LOOK_REQUESTS: usize = 4;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{PackId, RoleName};
 use crate::repo::names;
 use crate::repo::reader::RepoError;
+use crate::store::StoreErrorKind;
 
 /// The most packs of a kind that are remembered by name: one of them is reason enough for a run to compare all.
 pub const LOST_NAMED_MAX: usize = 256;
@@ -28,11 +29,19 @@ impl Losses {
     pub fn of(error: &RepoError, role: &RoleName) -> Self {
         let mut losses = Self::default();
         match error {
-            RepoError::Store(error) if error.is_not_found() => {
-                losses.missing.extend(error.key.as_deref().and_then(|key| names::parse_pack(role, key)));
+            RepoError::Store(error) => {
+                let Some(pack) = error.key.as_deref().and_then(|key| names::parse_pack(role, key)) else {
+                    return losses;
+                };
+                match error.kind {
+                    // A listing shows what stands there.
+                    _ if error.is_not_found() || error.is_no_object() => losses.miss(pack),
+                    StoreErrorKind::DiskFault => losses.damage(pack),
+                    _ => {}
+                }
             }
             RepoError::Pack { pack, .. } | RepoError::Content { pack, .. } => losses.damage(*pack),
-            RepoError::Store(_) | RepoError::Index { .. } | RepoError::Missing(_) | RepoError::Manifest { .. } => {}
+            RepoError::Index { .. } | RepoError::Missing(_) | RepoError::Manifest { .. } => {}
         }
         losses
     }
@@ -102,7 +111,7 @@ mod tests {
     use super::*;
     use crate::ids::ChunkId;
     use crate::repo::pack::PackError;
-    use crate::store::{StoreError, StoreErrorKind};
+    use crate::store::StoreError;
 
     #[test]
     fn what_a_reader_meets_is_kept_by_pack_and_bounded() {
@@ -112,7 +121,10 @@ mod tests {
         log.note(&store(StoreErrorKind::NotFound, &names::pack(&role, gone)), &role);
         log.note(&RepoError::Pack { pack: broken, error: PackError::Content { frame: 1 } }, &role);
         log.note(&RepoError::Content { chunk: ChunkId([9; 32]), pack: broken }, &role);
-        let met = Losses { missing: [gone].into(), damaged: [broken].into() };
+        let sector = PackId([3; 16]);
+        log.note(&store(StoreErrorKind::DiskFault, &names::pack(&role, sector)), &role);
+        log.note(&store(StoreErrorKind::TooLarge, &names::pack(&role, gone)), &role);
+        let met = Losses { missing: [gone].into(), damaged: [broken, sector].into() };
         for nothing in [
             store(StoreErrorKind::NotFound, "app/index/x"),
             store(StoreErrorKind::Unreachable, &names::pack(&role, broken)),
@@ -121,7 +133,7 @@ mod tests {
             log.note(&nothing, &role);
             assert_eq!(log.read(), met, "{nothing}");
         }
-        assert_eq!(met.packs(), 2);
+        assert_eq!(met.packs(), 3);
         let mut many = Losses::default();
         (0..1000u32).for_each(|n| many.miss(PackId([n.to_be_bytes(); 4].concat().try_into().unwrap())));
         assert_eq!(many.packs(), LOST_NAMED_MAX as u64);

@@ -117,7 +117,7 @@ fn loss(loss: &LossReport) -> String {
         Some(0) => ". Nothing of any snapshot is missing.".to_owned(),
         Some(n) => format!(
             ". WARNING: {} of earlier snapshots cannot be restored, because the content is gone here as well; 'runner verify' names \
-             every one.",
+             them all.",
             counted(n, "file", "files")
         ),
         None => ". WARNING: which files of earlier snapshots lack it could not be told.".to_owned(),

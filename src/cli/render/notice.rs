@@ -168,6 +168,9 @@ mod tests {
         app: the newest snapshot is incomplete: 3 files could not be read (seen by east): west
         app: since 1970-01-01 02:00 +00:00, and still so: the newest snapshot is incomplete: 3 files could not be read (seen by east): west
         app: a snapshot is complete again (seen by east; incomplete, since 1970-01-01 02:00 +00:00)
+        app: 3 files of earlier snapshots cannot be restored: the content is lost in the store, and the source is gone (seen by east). 'runner verify app' names them
+        app: since 1970-01-01 02:00 +00:00, and still so: 3 files of earlier snapshots cannot be restored: the content is lost in the store, and the source is gone (seen by east). 'runner verify app' names them
+        app: no snapshot needs what is lost any more (seen by east; lost, since 1970-01-01 02:00 +00:00)
         ");
     }
 }

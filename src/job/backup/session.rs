@@ -227,7 +227,10 @@ impl Session<'_> {
         let files = report.as_ref().map_or(0, |report| report.missing_files.unwrap_or(1));
         let remains = (!healing.gone.is_empty()).then_some(Remains { lost, more, files });
         loss::settle(repository, &self.local, &runner.env, &runner.node.name, heard, remains).await;
-        report
+        // What was known, changed nothing and costs no snapshot a file is no news.
+        let known = heard.known();
+        let is_known = |pack| known.missing.contains(pack) || known.damaged.contains(pack);
+        report.filter(|_| healing.bytes > 0 || files > 0 || !healing.packs.iter().all(is_known))
     }
 
     /// The files of snapshots that need what is still lost, the first by name.
