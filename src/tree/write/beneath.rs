@@ -12,6 +12,9 @@ use crate::repo::entry::TreePath;
 /// Directories kept open. Neighbours in path order share parents; more than two writers' worth of nesting buys nothing.
 const RECENT_MAX: usize = 32;
 
+/// Links on the way to an anchor, as many as the kernel would follow.
+const LINKS_MAX: u32 = 40;
+
 /// The longest path given to the kernel at once: below its `PATH_MAX` of 4096 with the final NUL.
 const PIECE_MAX: usize = 4000;
 
@@ -94,19 +97,29 @@ impl Resolver {
     /// have been put there to lead a restore astray. A path that leads nowhere is no anchor.
     pub(super) fn anchor(&mut self, path: &TreePath) -> rustix::io::Result<()> {
         let own = |uid: u32| uid == 0 || uid == rustix::process::geteuid().as_raw();
-        let mut at = rustix::fs::openat(self.root()?, ".", DIRECTORY, Mode::empty())?;
-        for name in path.components() {
+        let root = || rustix::fs::openat(self.root()?, ".", DIRECTORY, Mode::empty());
+        let mut at = root()?;
+        let mut rest: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
+        let mut links = 0;
+        while let Some(name) = rest.pop_front() {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let next = rustix::fs::openat(&at, name, flags, Mode::empty())?;
+            let next = rustix::fs::openat(&at, &name, flags, Mode::empty())?;
             let stat = rustix::fs::fstat(&next)?;
-            at = match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => next,
-                FileType::Symlink if own(stat.st_uid) => {
-                    let to = rustix::fs::readlinkat(&next, "", Vec::new())?;
-                    rustix::fs::openat(&at, to, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => at = next,
+                // What it leads to is walked as well: the links on that way count like this one.
+                FileType::Symlink if own(stat.st_uid) && links < LINKS_MAX => {
+                    links += 1;
+                    let to = rustix::fs::readlinkat(&next, "", Vec::new())?.into_bytes();
+                    if to.first() == Some(&b'/') {
+                        at = root()?;
+                    }
+                    for part in to.split(|&b| b == b'/').filter(|part| !part.is_empty()).rev() {
+                        rest.push_front(part.to_vec());
+                    }
                 }
                 _ => return Err(Errno::NOTDIR),
-            };
+            }
         }
         self.anchors.push((path.clone(), Arc::new(at)));
         Ok(())
@@ -232,6 +245,36 @@ mod tests {
             resolver.forget(&path(""));
             assert!(deep.as_bytes().len() > 4096 && resolver.dir(&deep).is_ok());
         }
+    }
+
+    #[test]
+    fn an_anchor_is_reached_through_links_of_root_and_this_user_alone() {
+        let tmp = tempfile::tempdir().unwrap();
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, tmp.path().join(at)).unwrap();
+        std::fs::create_dir_all(tmp.path().join("real/deep")).unwrap();
+        link("real/../real/./deep", "relative");
+        link("relative", "twice");
+        link("/real", "absolute");
+        link("loop", "loop");
+        link("theirs", "through");
+        link("real", "theirs");
+        let [mut resolver, _] = resolvers(tmp.path());
+        for name in ["relative", "twice", "absolute/deep"] {
+            resolver.anchor(&path(name)).unwrap();
+            let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+            assert_eq!(inode(&resolver.dir(&path(name)).unwrap()), inode(&resolver.dir(&path("real/deep")).unwrap()));
+        }
+        assert!(resolver.anchor(&path("loop")).is_err());
+        if rustix::process::geteuid().is_root() {
+            resolver.anchor(&path("through")).unwrap();
+            std::os::unix::fs::lchown(tmp.path().join("theirs"), Some(65534), None).unwrap();
+        }
+        let theirs = rustix::process::geteuid().is_root();
+        assert_eq!(
+            resolver.anchor(&path("through")).is_err(),
+            theirs,
+            "a link of somebody else's on the way of one's own"
+        );
     }
 
     #[test]
