@@ -45,10 +45,14 @@ pub enum Bug {
     OldRecordsAreJudged,
     /// An answer that nothing shows to be the store's (a proxy's page, no HTTP at all) is taken for a definite refusal.
     UnrecognisedIsDefinite,
+    /// A process that was silent for its whole length is not ended before its roles are taken, and goes on by its own object alone: either
+    /// would do, but for a renewal that is on its way.
+    TakenWithoutEnd,
 }
 
 /// All of them.
-pub const ALL: [Bug; 17] = [
+pub const ALL: [Bug; 18] = [
+    Bug::TakenWithoutEnd,
     Bug::DeadlineFromAnswer,
     Bug::UnknownIsFailure,
     Bug::UnknownIsCleanedUp,

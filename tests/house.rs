@@ -152,6 +152,7 @@ const DECISIONS: &[&str] = &[
     "role/duty/tests/away.rs",
     "role/election.rs",
     "role/lease/bucket/paper.rs",
+    "role/lease/bucket/roster.rs",
     "role/lease/etcd/claim.rs",
     "role/lease/etcd/peer.rs",
     "role/permit.rs",
@@ -230,6 +231,8 @@ const SIMULATED: &[&str] = &[
     "journal/seat.rs",
     "repo/reader.rs",
     "role/lease/bucket.rs",
+    "role/lease/bucket/peers.rs",
+    "role/lease/bucket/process.rs",
     "role/lease/keeper.rs",
     "store/memory.rs",
 ];

@@ -9,6 +9,8 @@
 mod clock;
 #[path = "sim/costs.rs"]
 mod costs;
+#[path = "sim/failover.rs"]
+mod failover;
 #[path = "sim/files.rs"]
 mod files;
 #[path = "sim/hosts.rs"]

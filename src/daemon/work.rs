@@ -114,7 +114,7 @@ impl Work {
 
     /// The role's lease, to be asked for.
     pub(super) async fn lease(&self) -> Result<Box<dyn LeaseService>, GuardError> {
-        lease::of_role(&self.runner, &self.role, &self.repository().await?).await
+        lease::of_role(&self.runner, &self.role, &self.repository().await?, lease::Stay::Daemon).await
     }
 
     /// Asks for the lease; whoever only observes looks.

@@ -556,7 +556,7 @@ impl<'a> Guard<'a> {
 
     /// Asks for the role's lease.
     async fn acquire(&self) -> Result<Result<Keeper, Refusal>, GuardError> {
-        let mut lease = lease::of_role(self.runner, self.role, self.repository).await?;
+        let mut lease = lease::of_role(self.runner, self.role, self.repository, lease::Stay::Run).await?;
         // Only a lease in the bucket is watched: a dead holder's runs out in its own time, which may have begun a moment
         // ago. Etcd says at once who lives.
         let ttl = self.role.bucket_lease_ttl;

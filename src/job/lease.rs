@@ -25,7 +25,7 @@ use crate::repo::names;
 use crate::role::identity::Node;
 #[cfg(feature = "etcd")]
 use crate::role::identity::Origin;
-use crate::role::lease::bucket::BucketLease;
+use crate::role::lease::bucket::{BucketLease, Processes};
 #[cfg(feature = "etcd")]
 use crate::role::lease::etcd::{EtcdLease, EtcdSession, Peer};
 use crate::role::lease::{LeaseHolder, LeaseService, Reply};
@@ -51,10 +51,12 @@ pub trait Lender: Debug + Send + Sync {
     fn lease(&self, role: &RoleName) -> Box<dyn LeaseService>;
 }
 
-/// What this process's leases have in common: one session with etcd, where there is one. Clones are the same.
+/// What this process's leases have in common: one session with etcd, where there is one, and in a bucket the process's object. Clones are
+/// the same.
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
     lender: Option<Arc<dyn Lender>>,
+    processes: Processes,
     seats: Seats,
     #[cfg(feature = "etcd")]
     etcd: Option<EtcdSession>,
@@ -90,6 +92,11 @@ impl Sessions {
     /// Where journals are written.
     pub fn seats(&self) -> &Seats {
         &self.seats
+    }
+
+    /// The objects by which this process holds roles in a bucket.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     /// With every lease from there.
@@ -200,6 +207,15 @@ fn nodes(peers: Vec<Peer>) -> Vec<PeerInfo> {
     nodes
 }
 
+/// Who asks for a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// A process that holds it for one run.
+    Run,
+    /// One that holds its roles as long as it goes on, and renews all of them at once where that can be.
+    Daemon,
+}
+
 /// The lease of `role`, to be asked for by this process.
 ///
 /// # Errors
@@ -208,6 +224,7 @@ pub async fn of_role(
     runner: &Runner,
     role: &RoleSettings,
     repository: &Repository,
+    stay: Stay,
 ) -> Result<Box<dyn LeaseService>, GuardError> {
     if let Some(lender) = &runner.sessions.lender {
         return Ok(lender.lease(&role.name));
@@ -222,7 +239,8 @@ pub async fn of_role(
         .await
         .map_err(|failure| GuardError::of_lease_proof(&role.name, failure))?;
     let me = LeaseHolder { node: runner.node.id, label: runner.node.name.clone(), instance: runner.instance };
-    Ok(Box::new(in_bucket(store, role, &runner.env, me)))
+    let processes = Some(runner.sessions.processes()).filter(|_| stay == Stay::Daemon);
+    Ok(Box::new(in_bucket(store, role, &runner.env, me, processes)))
 }
 
 /// A lease in the store needs the very conditions for whose want the journal is in etcd.
@@ -233,9 +251,16 @@ fn refuse_in_bucket(repository: &Repository) -> Result<(), GuardError> {
     }
 }
 
-/// The lease object in the role's bucket.
-pub fn in_bucket(store: &Arc<dyn Store>, role: &RoleSettings, env: &Env, me: LeaseHolder) -> BucketLease {
-    BucketLease::new(store.clone(), names::lease(&role.name), env.clone(), me, role.bucket_lease_ttl)
+/// The lease object in the role's bucket, for whoever renews it by itself, or by the object of its process.
+pub fn in_bucket(
+    store: &Arc<dyn Store>,
+    role: &RoleSettings,
+    env: &Env,
+    me: LeaseHolder,
+    processes: Option<&Processes>,
+) -> BucketLease {
+    let object = (role.name.clone(), names::lease(&role.name));
+    BucketLease::new(store.clone(), object, env.clone(), me, role.bucket_lease_ttl, processes)
 }
 
 /// Somebody who only looks.

@@ -267,7 +267,9 @@ async fn read(
     let store = connecting.await?;
     let lease = async {
         match role.lease {
-            Lease::Bucket => Some(job::lease::in_bucket(&store, &role, &env, job::lease::nobody(&env)).look().await),
+            Lease::Bucket => {
+                Some(job::lease::in_bucket(&store, &role, &env, job::lease::nobody(&env), None).look().await)
+            }
             Lease::Etcd | Lease::None => None,
         }
     };

@@ -30,6 +30,8 @@ pub enum Fault {
     Delay(Duration),
     /// The server refuses for the moment, 503, and does nothing.
     Refused,
+    /// The credentials do not allow it. Conditional puts and replaces work.
+    Denied,
     /// A listing lacks what was written last. Other calls work.
     StaleListing,
 }
@@ -137,6 +139,7 @@ impl Faulty {
                 Err(self.silence(key))
             }
             Some(Fault::LostRequest | Fault::Refused | Fault::Late(_)) => Err(self.silence(key)),
+            Some(Fault::Denied) => Err(StoreError::new(StoreErrorKind::Denied, &self.inner.describe(), key, "")),
         }
     }
 
@@ -148,7 +151,7 @@ impl Faulty {
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         let why = match fault {
-            None | Some(Fault::StaleListing) => return call.await,
+            None | Some(Fault::StaleListing | Fault::Denied) => return call.await,
             Some(Fault::Delay(time)) => {
                 tokio::time::sleep(time).await;
                 return call.await;

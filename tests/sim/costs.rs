@@ -22,6 +22,7 @@ use runner::role::lease::LeaseHolder;
 use runner::role::probe::Answer;
 use runner::store::Store;
 use runner::store::counting::{Counters, Counting, Counts};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::judge::Judge;
@@ -33,6 +34,9 @@ use crate::world::World;
 
 /// The first hour has the first slot and its commit.
 const WARM_UP: Duration = Duration::from_hours(1);
+
+/// Between the start of the first one and that of the second.
+const APART: Duration = Duration::from_mins(2);
 
 /// Then it is counted. The rarest thing that these daemons do is to tell the others of themselves, every hour.
 const COUNTED: Duration = Duration::from_hours(6);
@@ -74,14 +78,16 @@ fn settings(roles: usize, lease: Lease) -> Settings {
 }
 
 /// Two nodes with the same roles.
-struct Pair {
-    world: World,
+pub struct Pair {
+    pub world: World,
+    bucket: Arc<Bucket>,
     truths: Vec<Arc<Truth>>,
     counters: Vec<Arc<Counters>>,
 }
 
 impl Pair {
-    fn new(roles: usize, lease: Lease) -> Self {
+    /// The first one has the roles, where a lease decides.
+    pub fn new(roles: usize, lease: Lease) -> Self {
         let world = World::new(11);
         let (bucket, leases, settings) = (Bucket::new(&world, true), LeaseServer::new(&world), settings(roles, lease));
         let mut rng = world.rng();
@@ -91,11 +97,20 @@ impl Pair {
         // What it finds is of no account here: nothing goes wrong.
         let judge = Judge::new(&world, bucket.store().objects(), Duration::ZERO, false);
         let truths: Vec<_> = settings.roles.iter().map(|_| Truth::new()).collect();
-        let mut pair = Self { world, truths, counters: Vec::new() };
+        let mut pair = Self { world, bucket: Arc::clone(&bucket), truths, counters: Vec::new() };
         for host in [pair.world.host(), pair.world.host()] {
             pair.start(host, &settings, &bucket, &leases, &judge);
+            pair.world.run_until(pair.world.now() + APART);
         }
         pair
+    }
+
+    /// Whether this host has the role's lease, by what stands in the bucket.
+    pub fn has_lease(&self, role: usize, host: usize) -> bool {
+        let name = if role == 0 { "app".to_owned() } else { format!("app{role}") };
+        let objects = self.bucket.store().objects();
+        let paper: Value = serde_json::from_slice(&objects[&format!("{name}/live/lease")]).expect("a lease");
+        paper["released"] == false && paper["instance"] == InstanceId([host as u8; 8]).to_string()
     }
 
     fn start(
@@ -270,7 +285,7 @@ const GOALS: [(usize, Lease, f64); 6] = [
     (1, Lease::Bucket, 1.0),
     (1, Lease::Etcd, 0.25),
     (1, Lease::None, 0.25),
-    (50, Lease::Bucket, 50.0),
+    (50, Lease::Bucket, 3.0),
     (50, Lease::Etcd, 3.0),
     (50, Lease::None, 3.0),
 ];

@@ -28,6 +28,9 @@ const THAWED: Duration = Duration::from_secs(20);
 /// Clocks may be so far apart.
 pub const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
+/// The other role of each process, where it has one: it has a lease, and nothing is backed up for it.
+pub const SECOND: &str = "more";
+
 /// One process of a host.
 pub type Who = (usize, u64);
 
@@ -50,6 +53,7 @@ struct Condemned {
 /// A run that began under a permit, and may believe that it goes on under it.
 #[derive(Debug)]
 struct Working {
+    role: String,
     who: Who,
     since: Duration,
     deadline: Deadline,
@@ -86,7 +90,10 @@ struct State {
     /// When each host was last stopped or let go on; and frozen, thawed or killed.
     held: BTreeMap<usize, Duration>,
     frozen: BTreeMap<usize, Duration>,
-    lease: Option<String>,
+    /// Who has each role's lease.
+    leases: BTreeMap<String, String>,
+    /// The roles whose lease is in the bucket.
+    in_bucket: BTreeSet<String>,
     /// Where etcd decides: when it took each record.
     decided: HashMap<Id, Duration>,
     /// The identities that two machines have, or had.
@@ -161,11 +168,28 @@ impl Judge {
 
     /// A run of this process begins with these files, under a permit that ends then.
     pub fn given(&self, who: Who, instance: &str, files: Files, deadline: &Deadline) {
-        let mut state = self.state();
-        state.working.retain(|working| working.who != who);
         let since = self.world.now();
-        state.given.entry(instance.to_owned()).or_default().push((since, Arc::new(files)));
-        state.working.push(Working { who, since, deadline: deadline.clone() });
+        self.state().given.entry(instance.to_owned()).or_default().push((since, Arc::new(files)));
+        self.works("app", who, instance, deadline);
+    }
+
+    /// This process begins to work for a role whose lease it has until then.
+    pub fn works(&self, role: &str, who: Who, instance: &str, deadline: &Deadline) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        state.working.retain(|working| working.who != who || working.role != role);
+        let since = self.world.now();
+        let frozen = state.frozen.get(&who.0).is_some_and(|at| since < *at + THAWED);
+        let holds = deadline.until().is_some() && !deadline.passed(self.world.process(who.0).moment());
+        if let Some(holder) = state.leases.get(role).filter(|holder| *holder != instance)
+            && state.in_bucket.contains(role)
+            && holds
+            && !frozen
+        {
+            let broken = format!("{since:?}: host {} begins to work for {role}, and {holder} has its lease", who.0);
+            state.broken.push(broken);
+        }
+        state.working.push(Working { role: role.to_owned(), who, since, deadline: deadline.clone() });
     }
 
     /// This host was stopped or let go on; `frozen`: its clocks were as well.
@@ -233,13 +257,17 @@ impl Judge {
     }
 
     /// Somebody else has the lease now: whoever had it before has stopped by its own clock.
-    pub fn lease_moved(&self, to: &str) {
-        let mut state = self.state();
-        if state.lease.as_deref() == Some(to) {
+    pub fn lease_moved(&self, role: &str, to: &str) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.leases.get(role).is_some_and(|holder| holder == to) {
             return;
         }
-        let working = std::mem::take(&mut state.working);
-        for Working { who: (host, life), since, deadline } in working {
+        let (working, others) =
+            std::mem::take(&mut state.working).into_iter().partition(|working| working.role == role);
+        state.working = others;
+        let working: Vec<Working> = working;
+        for Working { who: (host, life), since, deadline, .. } in working {
             // Nothing but the journal stops a machine that knows nothing of the time that passed.
             let now = self.world.now();
             let frozen = state.frozen.get(&host).is_some_and(|at| *at >= since || now < *at + THAWED);
@@ -247,12 +275,14 @@ impl Judge {
             let moment = self.world.process(host).moment();
             // Without an end only where the operator chose that the holder goes on without its lease.
             let ends = deadline.until().is_some();
-            if runs && ends && !deadline.passed(moment) && state.lease.is_some() {
+            if runs && ends && !deadline.passed(moment) && state.leases.contains_key(role) {
                 let at = self.world.now();
-                state.broken.push(format!("{at:?}: the lease went to {to}, and host {host} still works under it"));
+                state
+                    .broken
+                    .push(format!("{at:?}: the lease of {role} went to {to}, and host {host} still works under it"));
             }
         }
-        state.lease = Some(to.to_owned());
+        state.leases.insert(role.to_owned(), to.to_owned());
     }
 
     /// Whether each live snapshot has what was in it, read anew.
@@ -402,24 +432,27 @@ impl Observer for Judge {
             Some(after) => state.objects.insert(what.key.clone(), after.clone()),
             None => state.objects.remove(&what.key),
         };
+        if let Some((role, "lease")) = what.key.split_once("/live/")
+            && let Some(after) = &what.after
+            && let Ok(paper) = serde_json::from_slice::<Value>(after)
+            && paper["released"] == Value::Bool(false)
+        {
+            state.in_bucket.insert(role.to_owned());
+            let (role, to) = (role.to_owned(), text_of(&paper["instance"]));
+            drop(guard);
+            self.lease_moved(&role, &to);
+            return;
+        }
+        if what.key.starts_with(&format!("{SECOND}/live/")) {
+            return;
+        }
         let Some((folder, name)) = what.key.strip_prefix("app/").and_then(|key| key.split_once('/')) else {
             state.broken.push(format!("{} was written by host {host}", what.key));
             return;
         };
         let same = what.before == what.after;
         let done = match (folder, &what.before, &what.after) {
-            ("live", ..) => {
-                if name == "lease"
-                    && let Some(after) = &what.after
-                    && let Ok(paper) = serde_json::from_slice::<Value>(after)
-                    && paper["released"] == Value::Bool(false)
-                {
-                    let to = text_of(&paper["instance"]);
-                    drop(guard);
-                    self.lease_moved(&to);
-                }
-                return;
-            }
+            ("live", ..) => return,
             ("journal" | "packs" | "index", Some(_), Some(_)) if same => Ok(()),
             ("journal", None, Some(object)) => {
                 let number = name.parse().map_err(|_| format!("{} is no record", what.key));

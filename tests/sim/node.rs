@@ -13,7 +13,7 @@ use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
 use runner::job::cancel::Cancel;
 use runner::job::guard::{self, Request};
-use runner::job::lease::Sessions;
+use runner::job::lease::{self, Sessions};
 use runner::job::local::Memories;
 use runner::job::operate::Operator;
 use runner::job::prune::{self, PruneError};
@@ -25,11 +25,13 @@ use runner::journal::record::NodeRef;
 use runner::journal::register;
 use runner::notice::event::{Notice, Words};
 use runner::notice::teller::Teller;
-use runner::role::lease::LeaseHolder;
+use runner::role::lease::bucket::Processes;
+use runner::role::lease::keeper::{self, Keeper};
+use runner::role::lease::{LeaseHolder, LeaseService, Reply};
 use runner::store::Store;
 use tokio::sync::watch;
 
-use crate::judge::Judge;
+use crate::judge::{Judge, SECOND};
 use crate::leases::LeaseServer;
 use crate::registers::RegisterServer;
 use crate::rng::Rng;
@@ -49,6 +51,13 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// For a few slots.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(100);
+
+/// A second role is kept for so long at most, and then left to others for so long at most.
+const SECOND_HOLDS: Duration = Duration::from_secs(90);
+const SECOND_RESTS: Duration = Duration::from_secs(15);
+
+/// How often it is looked meanwhile whether it really has it.
+const SECOND_LOOKS: Duration = Duration::from_secs(1);
 
 /// A cron job that hangs is not started twice, and not waited for for ever.
 const CRON: Duration = Duration::from_secs(20);
@@ -87,7 +96,7 @@ impl Cluster {
         bucket.observe(judge.clone());
         registers.observe(judge.clone());
         let watching = Arc::clone(&judge);
-        leases.on_grant(move |holder| watching.lease_moved(&holder.instance.to_string()));
+        leases.on_grant(move |holder| watching.lease_moved("app", &holder.instance.to_string()));
         let truth = Truth::new();
         let mut cluster =
             Self { world, bucket, leases, registers, judge, truth, setup, settings, role, ids: BTreeMap::new(), rng };
@@ -125,11 +134,16 @@ impl Cluster {
     /// Starts the program on a host.
     pub fn start(&mut self, host: usize) {
         let runner = self.runner(host);
-        let store = self.bucket.wire(self.world.process(host));
+        let store: Arc<dyn Store> = self.bucket.wire(self.world.process(host));
         let (settings, role) = (self.settings.clone(), self.role.clone());
         let voice = self.voice(host, &runner);
         match self.setup.mode {
             Mode::Daemon => {
+                if self.setup.second {
+                    let second = Second::new(&runner, &self.role, Arc::clone(&store), Arc::clone(&voice));
+                    let rng = self.world.rng();
+                    self.world.start(host, second.hold(rng));
+                }
                 let teller =
                     Teller::new(&NotifySettings::default(), Path::new(STATE_DIR), runner.env.clone(), Arc::new(Silent));
                 let hold = Hold {
@@ -270,6 +284,68 @@ impl Cluster {
             truth: Arc::clone(&self.truth),
             judge: Arc::clone(&self.judge),
         })
+    }
+}
+
+/// The daemon's other role, of which nothing matters but the lease.
+struct Second {
+    env: Env,
+    role: RoleSettings,
+    store: Arc<dyn Store>,
+    me: LeaseHolder,
+    processes: Processes,
+    voice: Arc<Mouth>,
+}
+
+impl Second {
+    fn new(runner: &Runner, role: &RoleSettings, store: Arc<dyn Store>, voice: Arc<Mouth>) -> Self {
+        let (node, instance) = (runner.node.clone(), runner.instance);
+        Self {
+            env: runner.env.clone(),
+            role: RoleSettings { name: SECOND.parse().expect("a name"), ..role.clone() },
+            store,
+            me: LeaseHolder { node: node.id, label: node.name, instance },
+            processes: runner.sessions.processes().clone(),
+            voice,
+        }
+    }
+
+    fn lease(&self) -> Box<dyn LeaseService> {
+        let Self { env, role, store, me, processes, .. } = self;
+        Box::new(lease::in_bucket(store, role, env, me.clone(), Some(processes)))
+    }
+
+    fn say(&self, what: &str, of: impl std::fmt::Debug) {
+        let Mouth { host, truth, world, instance, .. } = &*self.voice;
+        truth.say(world, || format!("host {host} ({instance}): {what} {SECOND}: {of:?}"));
+    }
+
+    /// Asks for the lease all the time, keeps it for a while, and gives it up, whatever becomes of the first role.
+    async fn hold(self, mut rng: Rng) {
+        let ttl = self.role.bucket_lease_ttl;
+        let mut lease = self.lease();
+        loop {
+            match self.env.timeout(ttl, lease.ask()).await {
+                Some(Reply::Held(grant)) => {
+                    let keeper = Keeper::start(lease, grant, &self.env);
+                    self.say("has", grant);
+                    let who = (self.voice.host, self.voice.life);
+                    self.voice.judge.works(SECOND, who, &self.me.instance.to_string(), keeper.deadline());
+                    let ends = self.env.clock.boottime() + rng.time(Duration::from_secs(1), SECOND_HOLDS);
+                    let mut lost = None;
+                    while lost.is_none() && self.env.clock.boottime() < ends {
+                        lost = self.env.timeout(SECOND_LOOKS, keeper.lost()).await;
+                        self.voice.judge.works(SECOND, who, &self.me.instance.to_string(), keeper.deadline());
+                    }
+                    self.say("ends", lost);
+                    keeper.release().await;
+                    self.say("gave up", ());
+                    self.env.sleep(rng.time(Duration::ZERO, SECOND_RESTS)).await;
+                    lease = self.lease();
+                }
+                _ => self.env.sleep(keeper::pause(ttl)).await,
+            }
+        }
     }
 }
 

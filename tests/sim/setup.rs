@@ -56,6 +56,8 @@ pub struct Setup {
     pub max_unused: u8,
     /// The store tells what time it is.
     pub store_clock: bool,
+    /// Each daemon has a second role in the same bucket.
+    pub second: bool,
 }
 
 impl Setup {
@@ -78,6 +80,7 @@ impl Setup {
             keep: 1 + rng.below(3) as u32,
             max_unused: *rng.pick(&[0, 10, 50, 100]),
             store_clock: rng.chance(700),
+            second: lease == Lease::Bucket && mode == Mode::Daemon && rng.chance(700),
         }
     }
 

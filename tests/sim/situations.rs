@@ -18,7 +18,7 @@ const YEARS: i64 = 2 * 365 * 24 * 60 * 60;
 fn setups() -> [Setup; 5] {
     [
         PAIR,
-        Setup { lease: Lease::Bucket, ..PAIR },
+        Setup { lease: Lease::Bucket, second: true, ..PAIR },
         Setup { lease: Lease::Etcd, seated: true, ..PAIR },
         Setup { mode: Mode::Cron, ..PAIR },
         Setup { lease: Lease::Bucket, mode: Mode::Cron, eligible: Eligible::Always, ..PAIR },

@@ -20,11 +20,13 @@ pub const PAIR: Setup = Setup {
     keep: 2,
     max_unused: 0,
     store_clock: true,
+    second: false,
 };
 
-const SETUPS: [Setup; 6] = [
+const SETUPS: [Setup; 7] = [
     PAIR,
     Setup { lease: Lease::Bucket, ..PAIR },
+    Setup { lease: Lease::Bucket, second: true, ..PAIR },
     Setup { lease: Lease::Etcd, ..PAIR },
     Setup { lease: Lease::Etcd, seated: true, ..PAIR },
     Setup { seated: true, ..PAIR },

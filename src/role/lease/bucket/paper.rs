@@ -1,16 +1,25 @@
-//! What stands in a lease object, and what follows from it. Pure: `V` is what names a version of the object, whatever its
+//! What stands in a role's lease object, and what follows from it. Pure: `V` is what names a version of the object, whatever its
 //! store makes of that.
+//!
+//! A paper stands for itself, or names the process object of its holder ([`Roster`](super::roster::Roster)), which says whether the
+//! holder lives. Versions of this program that know of no process object take every paper for one that stands for itself: so one that
+//! names a process says that it lasts for [`TTL_MAX`], and is rewritten in that time.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::roster::ProcessKey;
 use crate::ids::{InstanceId, NodeId};
 use crate::role::lease::LeaseHolder;
 use crate::text;
 
 /// The longest lease that is respected: a longer one in the object is damage, and would lock everybody out.
-const TTL_MAX: Duration = Duration::from_hours(1);
+pub(super) const TTL_MAX: Duration = Duration::from_hours(1);
+
+/// A paper that names a process is rewritten so early that nobody who takes it for one that stands for itself sees it unchanged for its
+/// whole length, by a clock that is a tenth faster.
+const REWRITE_AFTER: Duration = Duration::from_mins(54);
 
 /// The version of the lease object.
 const FORMAT: u32 = 1;
@@ -28,6 +37,9 @@ pub(super) struct Paper {
     count: u64,
     /// Its holder gave it up.
     pub(super) released: bool,
+    /// The object that says whether its holder lives, and still has the role. `None`: this one does, by changing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) process: Option<ProcessKey>,
 }
 
 impl Paper {
@@ -50,19 +62,35 @@ impl Paper {
     }
 }
 
+/// Whether a paper that names a process, and was last written at `written`, is to be rewritten before a grant of `ttl` is built on it.
+pub(super) fn is_rewrite_due(written: Duration, now: Duration, ttl: Duration) -> bool {
+    now.saturating_sub(written) + ttl >= REWRITE_AFTER
+}
+
 /// The object as it was found: a version, and what could be read of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found<V> {
+pub(super) struct Found<V, P = Paper> {
     pub(super) version: V,
-    pub(super) paper: Option<Paper>,
+    pub(super) paper: Option<P>,
+}
+
+/// What one process wrote.
+pub(super) trait Signed {
+    fn instance(&self) -> InstanceId;
+}
+
+impl Signed for Paper {
+    fn instance(&self) -> InstanceId {
+        self.instance
+    }
 }
 
 /// A version that is being watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Watched<V> {
-    version: V,
+    pub(super) version: V,
     /// The boot time when it was first known to be there.
-    since: Duration,
+    pub(super) since: Duration,
     /// Whether another version of the same holder was there before: it lives.
     pub(super) renewed: bool,
     instance: Option<InstanceId>,
@@ -75,14 +103,34 @@ pub(super) struct Asker {
     pub(super) ttl: Duration,
 }
 
+impl Asker {
+    /// What it writes: a paper that stands for itself, or names its process.
+    pub(super) fn paper(&self, count: u64, process: Option<ProcessKey>) -> Paper {
+        let ttl = if process.is_some() { TTL_MAX } else { self.ttl };
+        Paper {
+            v: FORMAT,
+            node: self.me.node,
+            name: self.me.label.clone(),
+            instance: self.me.instance,
+            ttl_ms: ttl.as_millis() as u64,
+            count,
+            released: false,
+            process,
+        }
+    }
+}
+
 /// What to do about what was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step<V> {
-    /// There is none: create it.
-    Create(Paper),
-    /// It is ours, free or dead: replace exactly this version.
-    Replace(V, Paper),
-    /// Somebody else's.
+    /// There is none: create it, with this count.
+    Create(u64),
+    /// It is ours, free or dead: replace exactly this version, with this count.
+    Replace(V, u64),
+    /// Another process's, which is asked after by its own object: this version is replaced, with this count, if that one lives no more
+    /// or has the role no more.
+    AskFor(ProcessKey, V, u64),
+    /// Another process's.
     Leave { by: Option<LeaseHolder>, alive: bool },
 }
 
@@ -93,37 +141,36 @@ pub(super) fn step<V: Clone + Eq>(
     watched: Option<&Watched<V>>,
     asked: Duration,
 ) -> Step<V> {
-    let paper = |count: u64| Paper {
-        v: FORMAT,
-        node: asker.me.node,
-        name: asker.me.label.clone(),
-        instance: asker.me.instance,
-        ttl_ms: asker.ttl.as_millis() as u64,
-        count,
-        released: false,
-    };
-    let Some(found) = found else { return Step::Create(paper(1)) };
+    let Some(found) = found else { return Step::Create(1) };
     // What cannot be read counts as somebody's lease of our own length: it may be of a newer version.
     let (free, ttl, count) = match &found.paper {
         Some(there) => (there.released || there.instance == asker.me.instance, there.ttl(), there.count),
         None => (false, asker.ttl, 0),
     };
-    let watched = watched.filter(|watched| watched.version == found.version);
-    let over = watched.is_some_and(|watched| asked.saturating_sub(watched.since) >= ttl);
-    if free || over {
-        return Step::Replace(found.version.clone(), paper(count + 1));
+    let process = found.paper.as_ref().and_then(|there| there.process.clone()).filter(|_| !free);
+    if let Some(process) = process {
+        return Step::AskFor(process, found.version.clone(), count + 1);
     }
-    Step::Leave { by: found.paper.as_ref().map(Paper::holder), alive: watched.is_some_and(|watched| watched.renewed) }
+    if free || is_over(&found.version, watched, ttl, asked) {
+        return Step::Replace(found.version.clone(), count + 1);
+    }
+    let alive = watched.is_some_and(|watched| watched.version == found.version && watched.renewed);
+    Step::Leave { by: found.paper.as_ref().map(Paper::holder), alive }
+}
+
+/// Whether this version was there all the time for as long as it lasts.
+pub(super) fn is_over<V: Eq>(version: &V, watched: Option<&Watched<V>>, ttl: Duration, asked: Duration) -> bool {
+    watched.is_some_and(|watched| watched.version == *version && asked.saturating_sub(watched.since) >= ttl)
 }
 
 /// Goes on watching: `seen` is the boot time by which the answer was there.
-pub(super) fn watch<V: Clone + Eq>(
+pub(super) fn watch<V: Clone + Eq, P: Signed>(
     before: Option<Watched<V>>,
-    found: Option<&Found<V>>,
+    found: Option<&Found<V, P>>,
     seen: Duration,
 ) -> Option<Watched<V>> {
     let found = found?;
-    let instance = found.paper.as_ref().map(|paper| paper.instance);
+    let instance = found.paper.as_ref().map(Signed::instance);
     match before {
         Some(before) if before.version == found.version => Some(before),
         before => {
@@ -158,6 +205,7 @@ mod tests {
             ttl_ms: TTL.as_millis() as u64,
             count: 7,
             released: false,
+            process: None,
         };
         Found { version, paper: of.map(paper) }
     }
@@ -165,12 +213,70 @@ mod tests {
     #[test]
     fn each_write_counts() {
         let asker = Asker { me: holder(1), ttl: TTL };
-        let Step::Create(first) = step::<u32>(&asker, None, None, Duration::ZERO) else { panic!("nobody has it") };
-        assert_eq!(first.count, 1);
-        let Step::Replace(3, next) = step(&asker, Some(&found(3, Some(1))), None, Duration::ZERO) else {
-            panic!("it is one's own")
-        };
-        assert_eq!(next.count, 8);
+        assert_eq!(step::<u32>(&asker, None, None, Duration::ZERO), Step::Create(1), "nobody has it");
+        assert_eq!(
+            step(&asker, Some(&found(3, Some(1))), None, Duration::ZERO),
+            Step::Replace(3, 8),
+            "it is one's own"
+        );
+    }
+
+    /// A paper of node `n` that names its process.
+    fn naming(version: u32, n: u8) -> Found<u32> {
+        let mut found = found(version, Some(n));
+        found.paper.as_mut().unwrap().process = Some("app/live/processes/0202020202020202-1".parse().unwrap());
+        found
+    }
+
+    #[test]
+    fn a_paper_that_names_a_process_is_never_over_by_itself() {
+        let asker = Asker { me: holder(1), ttl: TTL };
+        let there = naming(3, 2);
+        let watched = watch(None, Some(&there), Duration::ZERO);
+        let long = TTL_MAX * 10;
+        let process = there.paper.as_ref().unwrap().process.clone().unwrap();
+        assert_eq!(step(&asker, Some(&there), watched.as_ref(), long), Step::AskFor(process, 3, 8));
+        let released = Found { paper: there.paper.map(Paper::given_up), ..there };
+        assert_eq!(
+            step(&asker, Some(&released), None, Duration::ZERO),
+            Step::Replace(3, 9),
+            "whatever the process says"
+        );
+        assert_eq!(step(&asker, Some(&naming(3, 1)), None, Duration::ZERO), Step::Replace(3, 8), "it is one's own");
+    }
+
+    /// Who knows of no process object reads what it knows, and waits for an hour.
+    #[test]
+    fn who_knows_no_process_leaves_the_paper_alone_for_an_hour() {
+        #[derive(Deserialize)]
+        struct Old {
+            v: u32,
+            instance: InstanceId,
+            ttl_ms: u64,
+            released: bool,
+        }
+        let asker = Asker { me: holder(2), ttl: TTL };
+        let paper = asker.paper(7, naming(1, 2).paper.unwrap().process);
+        let old: Old = serde_json::from_slice(&serde_json::to_vec(&paper).unwrap()).unwrap();
+        assert_eq!((old.v, old.instance, old.ttl_ms, old.released), (1, holder(2).instance, 3_600_000, false));
+        // It is rewritten in that time, whatever is granted meanwhile.
+        for ttl in [TTL, Duration::from_mins(20), TTL_MAX] {
+            let due = (0..).map(Duration::from_secs).find(|age| is_rewrite_due(Duration::ZERO, *age, ttl)).unwrap();
+            assert!(due + ttl <= (TTL_MAX * 9 / 10).max(ttl), "{ttl:?}: {due:?}");
+        }
+        let plain = serde_json::to_string(&asker.paper(7, None)).unwrap();
+        assert!(!plain.contains("process") && plain.contains("\"ttl_ms\":60000"), "{plain}");
+    }
+
+    #[test]
+    fn a_paper_that_names_something_else_cannot_be_read() {
+        let paper = Asker { me: holder(2), ttl: TTL }.paper(7, naming(1, 2).paper.unwrap().process);
+        let text = serde_json::to_string(&paper).unwrap();
+        assert_eq!(parse(text.as_bytes()), Some(paper));
+        for other in ["app/journal/0000000000000007", "../x/live/processes/0202020202020202-1", ""] {
+            let text = text.replace("app/live/processes/0202020202020202-1", other);
+            assert_eq!(parse(text.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]
