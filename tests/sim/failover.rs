@@ -28,7 +28,7 @@ fn followed(roles: usize, killed: Duration) -> Duration {
         next < roles
     });
     assert!(taken, "{next} of {roles} were taken");
-    pair.world.now() - killed
+    pair.world.now().saturating_sub(killed)
 }
 
 #[test]
