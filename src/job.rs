@@ -24,6 +24,7 @@ pub mod pace;
 pub mod presence;
 pub mod progress;
 pub mod prune;
+pub mod repair;
 pub mod report;
 pub mod repository;
 pub(crate) mod reserve;

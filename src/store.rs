@@ -339,6 +339,11 @@ impl StoreError {
     pub fn is_no_object(&self) -> bool {
         matches!(self.kind, StoreErrorKind::TooLarge | StoreErrorKind::NotAnObject)
     }
+
+    /// It says something of one object alone: that it is none, or that a sector below it is bad.
+    pub fn is_of_object(&self) -> bool {
+        self.is_no_object() || matches!(self.kind, StoreErrorKind::DiskFault | StoreErrorKind::Other)
+    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub const STATE_DIR: &str = "/var/lib/runner";
     arg_required_else_help = true,
     after_help = "Exit codes: 0 done or not our turn, 1 failed, 2 wrong usage or config,\n\
         3 not active, 4 cannot tell, 5 fenced, 6 committed but files unreadable,\n\
-        7 verify or audit found something, 130 interrupted.\n\n\
+        7 verify, audit or repair found something, 130 interrupted.\n\n\
         Environment: RUNNER_CONFIG, RUNNER_NODE and RUNNER_STATE_DIR stand for --config,\n\
         --node and --state-dir; RUNNER_LOG=debug logs more.",
 )]
@@ -141,6 +141,13 @@ pub enum Command {
         by the next prune: restores that are under way still find what they read.\n\n\
         Examples:\n  runner prune app --dry-run\n  runner prune app")]
     Prune(verbs::Prune),
+    /// Bring back what the store lost, as far as anything is left of it
+    #[command(after_help = "The index is made again from the packs, lost records of the journal are named in\n\
+        it, 'format' is made again. Nothing is deleted. First look with --dry-run, and\n\
+        find out what became of the store. Exit code 7: something is lost (--dry-run),\n\
+        or stays lost. docs/REPAIR.md says what comes back.\n\n\
+        Examples:\n  runner repair app --dry-run\n  runner repair app")]
+    Repair(verbs::Repair),
     /// Give a role to this node
     #[command(after_help = "Recorded in the role's journal. What the other node is doing for the role cannot\n\
         commit any more. Refused where the probes say no (exit code 3) or cannot tell\n\
@@ -173,7 +180,7 @@ pub enum Command {
 }
 
 /// Commands that the design promises for later versions: the error says so instead of guessing a typing mistake.
-const LATER: [&str; 4] = ["point", "repair", "demo", "adopt"];
+const LATER: [&str; 3] = ["point", "demo", "adopt"];
 
 /// The whole tree as clap sees it.
 pub fn command() -> clap::Command {

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use super::render::audited::Audited;
 use crate::job::exec::{Cause, Executed};
 use crate::job::health::Severity;
-use crate::job::report::restored::RestoreReport;
+use crate::job::report::repaired::RepairReport;
+use crate::job::report::restored::Restored;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::State;
 use crate::job::report::{Outcome, RoleReport};
@@ -25,9 +26,9 @@ pub enum Exit {
     Unknown,
     /// 5: fenced, a newer takeover exists.
     Fenced,
-    /// 6: committed, but some source files could not be read.
+    /// 6: committed, but some source files could not be read; restored what is whole, and some was not.
     Unreadable,
-    /// 7: `verify` or `audit` found something.
+    /// 7: `verify`, `audit` or `repair` found something.
     Findings,
     /// 130: interrupted.
     Interrupted,
@@ -173,9 +174,19 @@ pub fn of_backup_role(report: &RoleReport, require_active: bool) -> Exit {
     }
 }
 
-/// The code of a restore.
-pub fn of_restore(report: &RestoreReport) -> Exit {
-    if report.is_success() { Exit::Done } else { Exit::Failed }
+/// The code of a restore. One that was asked to write what is whole did that, as a backup that could not read all of its source did.
+pub fn of_restore(restored: &Restored) -> Exit {
+    match (restored.report.is_success(), restored.salvage) {
+        (true, _) => Exit::Done,
+        (false, true) => Exit::Unreadable,
+        (false, false) => Exit::Failed,
+    }
+}
+
+/// The code of a repair: like `verify` where something is found on a dry run, or stays lost.
+pub fn of_repair(report: &RepairReport) -> Exit {
+    let finds = if report.dry_run { report.found_any() } else { report.lost_files() > 0 };
+    if finds { Exit::Findings } else { Exit::Done }
 }
 
 /// The code of `verify`.

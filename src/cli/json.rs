@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod pruned;
+pub mod repaired;
 pub mod whoami;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use crate::config::{JournalPlace, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
 use crate::job::operate::{Acted, Change};
 use crate::job::report::inside::{DiffCounts, DiffLine, Found};
-use crate::job::report::restored::Restored;
+use crate::job::report::restored::{RestoreProblem, Restored};
 use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
@@ -253,12 +254,13 @@ pub fn restore(restored: &Restored, doubt: &Value) -> String {
             json!({ "kind": kind, "count": m.count, "first": m.first.display(), "detail": m.error })
         })
         .collect();
-    let problems: Vec<Value> =
-        report.problems.iter().map(|p| json!({ "path": p.path.display(), "detail": p.kind.to_string() })).collect();
+    let problem = |p: &RestoreProblem| json!({ "path": p.path.display(), "entries": p.kind.entries(), "detail": p.kind.to_string() });
+    let problems: Vec<Value> = report.problems.iter().map(problem).collect();
     let (n, b) = (&report.counts, &report.bytes);
     document(json!({
         "snapshot": snapshot(&restored.snapshot), "doubt": doubt,
         "target": restored.target.as_ref().map(|t| t.display().to_string()), "dry_run": report.dry_run,
+        "salvage": restored.salvage,
         "entries": {
             "restored": n.restored, "touched": n.touched, "unchanged": n.unchanged, "trusted": n.trusted,
             "skipped": n.skipped, "deleted": n.deleted, "leftovers": n.leftovers, "failed": n.failed, "directories": n.directories,

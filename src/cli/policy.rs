@@ -20,6 +20,7 @@ use crate::job::keys::KeysError;
 use crate::job::local::LockError;
 use crate::job::operate::OperateError;
 use crate::job::prune::PruneError;
+use crate::job::repair::RepairError;
 use crate::job::repository::{OpenError, SecretFileError};
 use crate::job::restore::{RestoreError, SourceErrorKind};
 use crate::job::select::SelectError;
@@ -28,6 +29,7 @@ use crate::job::verify::VerifyError;
 use crate::journal::log::{AppendError, JournalError};
 use crate::journal::record::RecordError;
 use crate::journal::register::RegisterError;
+use crate::journal::repair::MendError;
 use crate::journal::seat::SeatError;
 use crate::journal::standing::Rift;
 use crate::repo::entry::Kind;
@@ -105,6 +107,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     let verify = || error.downcast_ref::<VerifyError>().map(verify);
     let operate = || error.downcast_ref::<OperateError>().map(operate);
     let prune = || error.downcast_ref::<PruneError>().and_then(prune);
+    let repair = || error.downcast_ref::<RepairError>().map(repair);
     store
         .or_else(journal)
         .or_else(append)
@@ -118,6 +121,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
         .or_else(verify)
         .or_else(operate)
         .or_else(prune)
+        .or_else(repair)
 }
 
 /// Failed, with this advice.
@@ -138,7 +142,9 @@ const PLAIN: Policy = (Exit::Failed, None);
 
 fn store(error: &StoreError) -> Policy {
     match error.kind {
-        StoreErrorKind::NotFound => failed("'runner verify ROLE' tells whether more is missing."),
+        StoreErrorKind::NotFound => failed(
+            "'runner verify ROLE' tells whether more is missing, and 'runner repair ROLE --dry-run' what comes back.",
+        ),
         StoreErrorKind::NoSuchStore => failed(
             "check [store] url, and whether the disk is mounted. Where there was a store, keep what is there and find out what became \
              of it; make the bucket or the directory only for a new one.",
@@ -176,11 +182,13 @@ fn journal(error: &JournalError) -> Policy {
         JournalError::Record { error: RecordError::Newer(_), .. } => PLAIN,
         JournalError::Record { .. } | JournalError::Fold { .. } | JournalError::Hole(_) => failed(
             "nothing is written to a damaged journal. Keep the store as it is and find out who changed it. What is \
-                 before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them).",
+                 before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). 'runner repair ROLE \
+                 --dry-run' tells what is left.",
         ),
         JournalError::RolledBack { .. } => failed(
             "keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
-             again. What is left can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them).",
+             again. What is left can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). Only if what is lost is lost \
+             for good, 'runner repair ROLE' lets the journal go on: first with --dry-run.",
         ),
         JournalError::Seat(error) => seat(error),
         JournalError::Register(error) => register(error),
@@ -236,7 +244,9 @@ fn repo(error: &RepoError) -> Policy {
         | RepoError::Index { .. }
         | RepoError::Missing(_)
         | RepoError::Content { .. }
-        | RepoError::Manifest { .. } => failed("'runner verify ROLE' names everything that is damaged."),
+        | RepoError::Manifest { .. } => failed(
+            "'runner verify ROLE' names everything that is damaged, and 'runner repair ROLE --dry-run' what comes back.",
+        ),
     }
 }
 
@@ -247,8 +257,11 @@ fn open(error: &OpenError) -> Policy {
             "if there should be one, keep the store as it is and find out what became of it: check the role's name, [store] url and \
              whether the disk is mounted. For a new role 'runner init' makes it.",
         ),
-        OpenError::Gone { .. } => failed(GONE),
         OpenError::Another { .. } => failed(ANOTHER),
+        OpenError::Gone { .. } => failed(
+            "mount it, or correct [store] url. If other objects of it are there, 'runner repair ROLE --dry-run' tells what is left. Only if \
+             that history is lost for good, 'runner init --new ROLE' begins another one beside what other nodes may still see.",
+        ),
         OpenError::Secret { error: SecretFileError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => {
             failed("copy the file from the node on which 'runner init' made it.")
         }
@@ -434,6 +447,39 @@ fn prune(error: &PruneError) -> Option<Policy> {
         // What they come from is judged.
         PruneError::Session(_) | PruneError::Guard(_) | PruneError::Store(_) => return None,
     })
+}
+
+fn repair(error: &RepairError) -> Policy {
+    match error {
+        RepairError::Open(OpenError::NoKeySlots { .. } | OpenError::WrongSecret { .. }) => failed(
+            "keep the store as it is. A key from 'runner key export', or another node that has opened the repository before, \
+             is a way in.",
+        ),
+        RepairError::Open(OpenError::NoRepository { .. }) => failed(
+            "check [store] url and whether the disk is mounted. `format` comes back on a node that has made a backup there, or by \
+             a key that opens one of the key slots.",
+        ),
+        RepairError::Open(error) => open(error),
+        RepairError::Store(error) | RepairError::Mend(MendError::Store(error)) => store(error),
+        RepairError::Mend(MendError::Newer { .. }) => PLAIN,
+        RepairError::Mend(MendError::TooMany { .. }) => failed(
+            "keep the store as it is, and find out who changed it. An object that is no record of this journal is for whoever \
+             administers the store to move away; of an old copy 'runner restore --salvage' writes what is whole.",
+        ),
+        RepairError::Journal(error) => journal(error),
+        RepairError::Append(error) => append(error),
+        RepairError::Operate(error) => operate(error),
+        RepairError::Register(error) => register(error),
+        RepairError::NoHead(_) => {
+            failed("bring the etcd back that has the head, or repair it on a node that remembers `format`.")
+        }
+        RepairError::Proof { .. } => failed(
+            "write [etcd] into the config if the journal was there; otherwise find out what changed in the store's server.",
+        ),
+        RepairError::Put(error) => init(error),
+        RepairError::Read(error) => repo(error),
+        RepairError::Packs(error) => backup(error),
+    }
 }
 
 fn restore(error: &RestoreError) -> Policy {

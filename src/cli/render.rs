@@ -13,6 +13,7 @@ pub mod notice;
 pub mod operated;
 pub mod pruned;
 pub mod reason;
+pub mod repaired;
 pub mod restored;
 pub mod setup;
 pub mod snapshots;

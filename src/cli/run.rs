@@ -181,6 +181,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::Exec(args) => exec(session, &args).await,
         Command::Daemon(args) => daemon(session, &args).await,
         Command::Prune(args) => prune(session, &args).await,
+        Command::Repair(args) => repair(session, &args).await,
         Command::Takeover(args) => operate(session, &args.role, &wire::Act::Takeover { force: args.force }).await,
         Command::Pause(args) => {
             operate(session, &args.role, &wire::Act::Pause { lasts: args.lasts, why: args.why }).await
@@ -414,6 +415,9 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
     let role = settings::role(&context.settings, &args.role)?;
     // No half file ever stands under its own name, so it may end anywhere.
     let (report, doubt) = until_cancelled(&context.cancel, async {
+        if args.salvage {
+            return Ok((wire::salvage(&context, role, args).await?, Value::Null));
+        }
         let archive = open::archive(&context, role).await?;
         let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
         let restored = wire::restore(&context, &archive, snapshot, args).await;
@@ -422,7 +426,7 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
     })
     .await?;
     session.report(|| render::restored::report(&report, &context.view()), || json::restore(&report, &doubt))?;
-    Ok(exit::of_restore(&report.report))
+    Ok(exit::of_restore(&report))
 }
 
 async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Error> {
@@ -431,6 +435,14 @@ async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Err
     let report = until_cancelled(&context.cancel, wire::verify(&context, role, args)).await?;
     session.report(|| render::verified::report(&report), || json::verify(&report))?;
     Ok(exit::of_verify(&report))
+}
+
+async fn repair(session: &mut Session, args: &verbs::Repair) -> Result<Exit, Error> {
+    let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
+    let role = settings::role(&context.settings, &args.role)?;
+    let report = wire::repair(&context, role, args).await?;
+    session.report(|| render::repaired::report(&report, &context.view()), || json::repaired::report(&report))?;
+    Ok(exit::of_repair(&report))
 }
 
 async fn prune(session: &mut Session, args: &verbs::Prune) -> Result<Exit, Error> {

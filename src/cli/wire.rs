@@ -20,7 +20,7 @@ use crate::config::{KeySource, NotifySettings, RoleSettings, StoreUrl};
 use crate::daemon::client::{Client, ClientError};
 use crate::daemon::watcher::Watch;
 use crate::daemon::{self, Start, TELL_PATIENCE};
-use crate::ids::{NodeId, RoleName};
+use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::adopt::adopt;
 use crate::job::backup::BackupError;
@@ -36,8 +36,11 @@ use crate::job::local::{Local, Memories};
 use crate::job::operate::{Acted, Operator};
 use crate::job::progress::Progress;
 use crate::job::prune::{self, Pruned};
+use crate::job::repair::Repairer;
+use crate::job::repair::entry::Doorstep;
 use crate::job::report::audited::RoleAudit;
 use crate::job::report::inside::{DiffLine, Found};
+use crate::job::report::repaired::RepairReport;
 use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitRole, KeyReport};
 use crate::job::report::snapshot::SnapshotInfo;
@@ -53,7 +56,7 @@ use crate::journal::log::AppendError;
 use crate::journal::record::NodeRef;
 use crate::journal::state::{Snapshot, View};
 use crate::notice::teller::Teller;
-use crate::repo::entry::Entry;
+use crate::repo::entry::{Entry, TreePath};
 use crate::role::identity::{self, Node, Origin, find_state_dir, open_state_dir};
 use crate::role::slot::Plan;
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -416,7 +419,80 @@ pub async fn restore(
     };
     let entries = Box::new(source.entries(&options.paths));
     let report = restore::restore(Arc::new(source), entries, options, progress, &context.env).await?;
-    Ok(Restored { snapshot: inside::info(archive.role(), snapshot), target: args.target.clone(), report })
+    let snapshot = inside::info(archive.role(), snapshot);
+    Ok(Restored { snapshot, target: args.target.clone(), salvage: false, report })
+}
+
+/// Writes back what is whole, whatever is lost, and names the rest.
+pub async fn salvage(context: &Context, role: &RoleSettings, args: &verbs::Restore) -> Result<Restored, Error> {
+    let (progress, _display) = context.progress(&format!("restore {}", role.name));
+    let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
+    let (place, seats) = (Place::new(&context.settings.store, &role.name), Seats::connect(&context.settings));
+    let step = doorstep(context, role, &place, state_dir.as_deref(), &seats);
+    let (archive, reader) = Box::pin(job::repair::remains(open::store(context).await?, step)).await?;
+    let snapshot = open::chosen(context, &archive, &args.snapshot)?;
+    let source = RepositorySource::salvage(archive.clone(), snapshot.root, reader);
+    // Of a list that is lost as a whole nothing is written.
+    let roots = source.roots().await.unwrap_or_else(|_| vec![TreePath::default()]);
+    let paths = inside::expand(&args.paths, &roots);
+    let options = RestoreOptions {
+        target: args.target.clone().unwrap_or_else(|| PathBuf::from("/")),
+        in_place: args.in_place,
+        roots,
+        paths,
+        exclude: args.exclude.clone(),
+        delete: false,
+        overwrite: args.overwrite.into(),
+        dry_run: args.dry_run,
+        numeric_ids: args.numeric_ids,
+    };
+    let entries = Box::new(source.entries(&options.paths));
+    let mut report = restore::restore(Arc::new(source.clone()), entries, options, progress, &context.env).await?;
+    report.add_lost(source.lost());
+    let snapshot = inside::info(archive.role(), snapshot);
+    Ok(Restored { snapshot, target: args.target.clone(), salvage: true, report })
+}
+
+fn doorstep<'a>(
+    context: &'a Context,
+    role: &'a RoleSettings,
+    place: &'a Place,
+    state_dir: Option<&'a Path>,
+    seats: &'a Seats,
+) -> Doorstep<'a> {
+    Doorstep { role: &role.name, key: &role.key, place, state_dir, seats, env: &context.env }
+}
+
+/// Repairs what a store lost, or says what would be.
+pub async fn repair(context: &Context, role: &RoleSettings, args: &verbs::Repair) -> Result<RepairReport, Error> {
+    let store = open::store(context).await?;
+    let (place, seats) = (Place::new(&context.settings.store, &role.name), Seats::connect(&context.settings));
+    if args.dry_run {
+        let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
+        let step = doorstep(context, role, &place, state_dir.as_deref(), &seats);
+        let (node, instance) =
+            (NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() }, InstanceId([0; InstanceId::LEN]));
+        let by = Repairer { step, node, instance, role, assessment: None, force: false, key_slot: args.key_slot };
+        return Ok(Box::pin(job::repair::survey(store, &by)).await?);
+    }
+    let runner = runner(context, Arc::default()).await?;
+    let assessment = guard::assess(&runner, role, None).await;
+    let step = doorstep(context, role, &place, Some(&runner.state_dir), &seats);
+    let by = Repairer {
+        step,
+        node: runner.node.clone(),
+        instance: runner.instance,
+        role,
+        assessment: assessment.as_ref(),
+        force: args.force,
+        key_slot: args.key_slot,
+    };
+    let report = Box::pin(job::repair::repair(store, &by)).await?;
+    // The daemon of this node hears of it now rather than later.
+    if let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await {
+        daemon.look(&role.name).await;
+    }
+    Ok(report)
 }
 
 /// Checks a repository.

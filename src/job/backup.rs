@@ -13,7 +13,7 @@ mod finish;
 mod inventory;
 mod known;
 mod lost;
-mod orphans;
+pub(crate) mod orphans;
 mod packer;
 mod pipeline;
 mod plan;
@@ -159,6 +159,12 @@ impl<'a> Opening<'a> {
         {
             // It saves a request.
             tracing::warn!("the key slot cannot be remembered: {error}");
+        }
+        if lock.is_some()
+            && let Err(error) = repository.remember_way(&local)
+        {
+            // A repair has one source less.
+            tracing::warn!("what leads into the repository cannot be remembered: {error}");
         }
         // Which slot is due, and how records are dated, rests on it.
         repository.store.ask_time().await;

@@ -212,6 +212,7 @@ pub fn severity(warning: &Warning) -> Severity {
         | Warning::LeaseUnread { .. }
         | Warning::DaemonSilent
         | Warning::FutureDates(_)
+        | Warning::RecordsLost { .. }
         | Warning::JournalHead { lost: false, .. } => Severity::Warning,
     }
 }

@@ -14,6 +14,7 @@ mod tests;
 
 use std::io;
 
+pub(crate) use archive::reading_journal;
 pub use archive::{Archive, Reading, info};
 pub use cat::cat;
 pub use cursor::{Cursor, after, expand, roots};

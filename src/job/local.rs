@@ -21,6 +21,10 @@ use crate::role::twin::Sighting;
 /// Where these directories are in the state directory.
 pub const REPOSITORIES: &str = "repositories";
 
+/// The repository's `format` and the key slot that opened it, beside the rest.
+const FORMAT_FILE: &str = "format";
+const SLOT_OBJECT_FILE: &str = "key-slot";
+
 /// The local directory of one repository.
 #[derive(Debug, Clone)]
 pub struct Local {
@@ -217,6 +221,30 @@ impl Local {
 
     fn loss_file(&self) -> PathBuf {
         self.dir.join("loss.json")
+    }
+
+    /// Remembers what leads into the repository: its `format`, and the key slot that opened it. Both stand in the store as well, and
+    /// neither opens anything without the key.
+    pub fn remember_way(&self, format: &[u8], slot: Option<&[u8]>) -> io::Result<()> {
+        for (name, object) in [(FORMAT_FILE, Some(format)), (SLOT_OBJECT_FILE, slot)] {
+            let path = self.dir.join(name);
+            if let Some(object) = object
+                && self.env.files.read(&path).ok().as_deref() != Some(object)
+            {
+                self.env.files.replace(&path, object)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The `format` of the repository, as it was last.
+    pub fn format(&self) -> Option<Vec<u8>> {
+        self.env.files.read(&self.dir.join(FORMAT_FILE)).ok()
+    }
+
+    /// The key slot that opened it last, as it was stored.
+    pub fn slot_object(&self) -> Option<Vec<u8>> {
+        self.env.files.read(&self.dir.join(SLOT_OBJECT_FILE)).ok()
     }
 
     fn slot_file(&self) -> PathBuf {

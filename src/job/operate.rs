@@ -217,16 +217,8 @@ impl Operator<'_> {
         assessment: Option<&Assessment>,
         force: bool,
     ) -> Result<Acted, OperateError> {
-        let unfit = match election::eligibility(role, &self.node.name, assessment) {
-            Eligibility::Yes => None,
-            Eligibility::No(_) | Eligibility::Fallback => Some(false),
-            Eligibility::Unknown(_) => Some(true),
-        };
-        if let Some(unknown) = unfit.filter(|_| !force) {
-            return Err(OperateError::NotEligible { role: role.name.clone(), unknown, evidence: said(assessment) });
-        }
-        let why = TakeoverWhy::Operator;
-        let body = Takeover { forced: unfit.is_some(), ..Takeover::new(why) };
+        let forced = fitness(role, &self.node.name, assessment, force)?;
+        let body = Takeover { forced, ..Takeover::new(TakeoverWhy::Operator) };
         let (journal, mut view) = self.open(repository).await?;
         for _ in 0..ATTEMPTS {
             let from = view.state.holder.clone();
@@ -243,6 +235,29 @@ impl Operator<'_> {
             }
         }
         Err(AppendError::Moved(Box::new(view)).into())
+    }
+}
+
+/// Whether a takeover by this node has to be `force`d: settings and probes do not say that it may work for the role.
+///
+/// # Errors
+/// It would have to be, and is not.
+pub(crate) fn fitness(
+    role: &RoleSettings,
+    node: &str,
+    assessment: Option<&Assessment>,
+    force: bool,
+) -> Result<bool, OperateError> {
+    let unfit = match election::eligibility(role, node, assessment) {
+        Eligibility::Yes => None,
+        Eligibility::No(_) | Eligibility::Fallback => Some(false),
+        Eligibility::Unknown(_) => Some(true),
+    };
+    match unfit {
+        Some(unknown) if !force => {
+            Err(OperateError::NotEligible { role: role.name.clone(), unknown, evidence: said(assessment) })
+        }
+        unfit => Ok(unfit.is_some()),
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod audited;
 pub mod inside;
 pub mod pruned;
+pub mod repaired;
 pub mod restored;
 pub mod setup;
 pub mod snapshot;

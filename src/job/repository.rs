@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::KeySource;
 use crate::ids::{KeyId, RepoId, RoleName};
+use crate::job::local::Local;
 use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
 use crate::repo::format::{Format, FormatError};
 use crate::repo::keyslot::{KeySlot, Secret, SecretError, SlotError};
@@ -22,6 +23,8 @@ pub struct Repository {
     pub keys: Keys,
     /// The key slot that gave them.
     pub slot: Option<KeyId>,
+    /// That slot as it is stored.
+    pub slot_object: Option<Vec<u8>>,
 }
 
 /// Why a repository cannot be opened.
@@ -159,22 +162,39 @@ impl Repository {
             }
             Err(e) => return Err(e.into()),
         };
+        Self::open_object(store, &object, role, key, remembered).await
+    }
+
+    /// The same by this `format`.
+    pub(crate) async fn open_object(
+        store: Arc<dyn Store>,
+        object: &[u8],
+        role: &RoleName,
+        key: &KeySource,
+        remembered: impl FnOnce(RepoId) -> Option<KeyId>,
+    ) -> Result<Self, OpenError> {
         let bad = |error| OpenError::Format { role: role.clone(), error };
-        let format = Format::parse(&object, role).map_err(bad)?;
+        let format = Format::parse(object, role).map_err(bad)?;
         let (keys, slot) = match (format.clear_master(), read_secret(key)?) {
             (Some(_), Some(_)) => return Err(OpenError::NotEncrypted { role: role.clone() }),
             (None, None) => return Err(OpenError::KeyNeeded { role: role.clone() }),
             (Some(master), None) => {
                 let keys = format.keys(master);
-                Format::verify(&object, &keys).map_err(bad)?;
+                Format::verify(object, &keys).map_err(bad)?;
                 (keys, None)
             }
             (None, Some((secret, path))) => {
                 let remembered = remembered(format.repo);
-                unlock(store.as_ref(), &object, &format, (&secret, path), remembered).await?
+                unlock(store.as_ref(), object, &format, (&secret, path), remembered).await?
             }
         };
-        Ok(Self { store, format, keys, slot })
+        let (slot, slot_object) = slot.map(|slot| (slot.id(), slot.encode())).unzip();
+        Ok(Self { store, format, keys, slot, slot_object })
+    }
+
+    /// Lets this node remember what leads into it.
+    pub(crate) fn remember_way(&self, local: &Local) -> std::io::Result<()> {
+        local.remember_way(&self.format.encode(&self.keys), self.slot_object.as_deref())
     }
 
     /// The role it belongs to.
@@ -217,7 +237,7 @@ async fn unlock(
     format: &Format,
     (secret, path): (&Secret, &Path),
     remembered: Option<KeyId>,
-) -> Result<(Keys, Option<KeyId>), OpenError> {
+) -> Result<(Keys, Option<KeySlot>), OpenError> {
     let verified = |master: RepositoryKey| {
         let keys = format.keys(master);
         Format::verify(object, &keys).is_ok().then_some(keys)
@@ -231,7 +251,7 @@ async fn unlock(
         && let Some(Ok(slot)) = slot(store, &format.role, id).await?
         && let Some(keys) = slot.unwrap(secret, format.repo).ok().and_then(verified)
     {
-        return Ok((keys, Some(id)));
+        return Ok((keys, Some(slot)));
     }
     let mut refused = Vec::new();
     let mut opened = false;
@@ -241,9 +261,9 @@ async fn unlock(
         return Err(OpenError::NoKeySlots { role: format.role.clone(), store: store.describe() });
     }
     for (id, slot) in all {
-        match slot.and_then(|slot| slot.unwrap(secret, format.repo)) {
-            Ok(master) => match verified(master) {
-                Some(keys) => return Ok((keys, Some(id))),
+        match slot.and_then(|slot| Ok((slot.unwrap(secret, format.repo)?, slot))) {
+            Ok((master, slot)) => match verified(master) {
+                Some(keys) => return Ok((keys, Some(slot))),
                 None => opened = true,
             },
             Err(error) => refused.push((id, error)),

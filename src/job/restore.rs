@@ -201,6 +201,17 @@ pub struct RestoreReport {
 }
 
 impl RestoreReport {
+    /// Names parts of the manifest that are lost.
+    pub fn add_lost(&mut self, lost: impl IntoIterator<Item = (TreePath, u64)>) {
+        for (path, entries) in lost {
+            self.counts.failed += entries;
+            if self.problems.len() < crate::job::report::PROBLEMS_MAX {
+                self.problems.push(RestoreProblem { path, kind: RestoreProblemKind::Listing(entries) });
+            }
+        }
+        self.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+
     /// Whether everything that was asked for is there.
     pub fn is_success(&self) -> bool {
         self.counts.failed == 0 && self.unmatched.is_empty()
@@ -276,9 +287,22 @@ pub enum RestoreProblemKind {
     /// The file whose further name it is was not restored.
     #[error("its first name {} was not restored", .0.display())]
     FirstName(TreePath),
+    /// The list of what comes from this path on is lost.
+    #[error("{0} entries from here on are lost: their list is not in the repository")]
+    Listing(u64),
     /// What should be reused of the existing file changed during the restore.
     #[error("the file in the target changed during the restore")]
     Changed,
+}
+
+impl RestoreProblemKind {
+    /// How many entries it is about.
+    pub fn entries(&self) -> u64 {
+        match self {
+            RestoreProblemKind::Listing(entries) => *entries,
+            _ => 1,
+        }
+    }
 }
 
 impl From<WriteError> for RestoreProblemKind {

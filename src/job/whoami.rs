@@ -164,6 +164,8 @@ struct Looked {
     loss: Option<Note>,
     /// That the journal cannot be written, where its head is in etcd.
     head: Option<Warning>,
+    /// That records of the journal are lost which this node has read.
+    gap: Option<Warning>,
 }
 
 /// What another node told of itself longer ago may not be so any more: a daily cron job tells it once a day.
@@ -207,6 +209,7 @@ async fn look(
         peers: Vec::new(),
         loss: None,
         head: None,
+        gap: None,
     };
     let mut looked = match tokio::time::timeout(asker.patience, task).await {
         Ok(Ok(looked)) => looked.unwrap_or_else(|e| failed(e.to_string())),
@@ -307,9 +310,16 @@ async fn read(
         tokio::time::timeout(PEERS_PATIENCE, asked).await.ok().flatten()
     };
     let loss = loss.await;
+    let gap = match &archive {
+        Some(archive) => {
+            let gaps = archive.journal.gaps(&archive.view).await.unwrap_or_default();
+            gaps.first().map(|first| Warning::RecordsLost { first: *first, count: gaps.len() as u64 })
+        }
+        None => None,
+    };
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
     let state = StoreState { url: store.describe(), status, journal, clock_offset_seconds };
-    Ok(Looked { state, archive, memory, lease, peers, loss, head: None })
+    Ok(Looked { state, archive, memory, lease, peers, loss, head: None, gap })
 }
 
 fn status(
@@ -351,7 +361,7 @@ fn status(
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
     let past = view.map(Past::of);
-    let mut seen: Vec<Warning> = looked.head.clone().into_iter().collect();
+    let mut seen: Vec<Warning> = looked.head.iter().chain(&looked.gap).cloned().collect();
     seen.extend(lease_unread(looked, etcd.as_ref()));
     let twin = looked.memory.announced.as_ref().and_then(Announced::twin);
     seen.extend(twin.map(|other| Warning::Twin { other }));

@@ -19,6 +19,7 @@ use crate::journal::record::{
     self, AmendBody, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy,
 };
 use crate::journal::register::RegisterError;
+use crate::journal::repaired::Repaired;
 use crate::journal::search::{Listed, Search};
 use crate::journal::seat::{self, Seat, SeatError};
 use crate::journal::standing::Rift;
@@ -84,6 +85,11 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// Whether the store lost what this node has seen in it.
+    pub fn is_rolled_back(&self) -> bool {
+        matches!(self, JournalError::RolledBack { .. })
+    }
+
     /// The record that cannot be used, if that is what it is about.
     pub fn unusable(&self) -> Option<Seq> {
         match self {
@@ -229,7 +235,7 @@ impl Journal {
     }
 
     /// Whether there is anything under this number, be it a record or not.
-    async fn is_occupied(&self, seq: Seq) -> Result<bool, StoreError> {
+    pub(super) async fn is_occupied(&self, seq: Seq) -> Result<bool, StoreError> {
         match self.object(seq).await {
             Ok(object) => Ok(object.is_some()),
             Err(e) if e.is_no_object() => Ok(true),
@@ -238,12 +244,12 @@ impl Journal {
     }
 
     /// [`Journal::object`] for whoever reads the record: what stands there and is no object is a record that cannot be read.
-    async fn readable(&self, seq: Seq) -> Result<Option<Bytes>, JournalError> {
+    pub(super) async fn readable(&self, seq: Seq) -> Result<Option<Bytes>, JournalError> {
         self.object(seq).await.map_err(|e| unreadable(seq, e))
     }
 
     /// The same while others are read as well, of which there may be many: `None` for a large one.
-    async fn readable_ahead(&self, seq: Seq) -> Result<Option<Option<Bytes>>, JournalError> {
+    pub(super) async fn readable_ahead(&self, seq: Seq) -> Result<Option<Option<Bytes>>, JournalError> {
         match self.store.get(&names::record(self.keys.role(), seq), SizeLimit::RECORD_AHEAD).await {
             Ok(bytes) => Ok(Some(Some(bytes))),
             Err(e) if e.is_not_found() => Ok(Some(None)),
@@ -289,8 +295,10 @@ impl Journal {
     pub async fn follow(&self, known: Option<&View>, verify: bool) -> Result<View, JournalError> {
         // What an older version read past, this one may understand.
         let Some(view) = known.filter(|view| view.understood()) else { return self.read(known).await };
-        if let Some(head) = view.head.as_ref().filter(|_| verify) {
-            self.known(head).await?;
+        if let Some(head) = view.head.as_ref().filter(|_| verify)
+            && let Err(error) = self.known(head).await
+        {
+            return if error.is_rolled_back() { self.read(known).await } else { Err(error) };
         }
         if self.is_occupied(view.next_seq()).await? || !self.is_even(view).await? {
             return self.read(known).await;
@@ -338,10 +346,19 @@ impl Journal {
         self.fold(None, until, 0).await
     }
 
+    /// What this node knew, if it is still there; nothing if a repair says that it is lost.
     async fn check_known<'a>(&self, known: Option<&'a View>) -> Result<Option<&'a View>, JournalError> {
         let Some((view, head)) = known.and_then(|view| Some((view, view.head.as_ref()?))) else { return Ok(None) };
-        self.known(head).await?;
-        Ok(Some(view))
+        match self.known(head).await {
+            Ok(_) => Ok(Some(view)),
+            Err(gone @ JournalError::RolledBack { .. }) => {
+                let head_now = self.find_listed(Seq(0)).await?;
+                let Ok(now) = self.fold(None, head_now, 0).await else { return Err(gone) };
+                let covers = |repaired: &Repaired| repaired.covers(head.seq, head.digest, view.term());
+                if now.state.repaired.iter().any(covers) { Ok(None) } else { Err(gone) }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The object of a record that was seen, if the store still has it.
@@ -404,15 +421,29 @@ impl Journal {
         Ok(Seq(occupied))
     }
 
-    /// The view at `head`: from `start` if it is at most so many records behind, otherwise from the newest checkpoint that is nearer.
+    /// The view at `head`, beyond records of which a later repair says that they are lost.
     async fn fold(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
+        let mut read = self.fold_sound(start, head, behind_max).await;
+        while let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable) {
+            let Some(after) = self.repaired_after(unusable, head).await? else { break };
+            // Terms never go back.
+            if start.is_some_and(|start| start.term() > after.term()) {
+                break;
+            }
+            read = self.fold_on(after, head, &BTreeMap::new()).await;
+        }
+        read
+    }
+
+    /// The view at `head`: from `start` if it is at most so many records behind, otherwise from the newest checkpoint that is nearer.
+    async fn fold_sound(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
         // What an older version read past, this one may understand: its view shows that the history is the same, and no more.
         // An older version did not take down all that a state has now, either; it did not take down when the repository was made.
         let start = start.filter(|view| view.understood() && view.created.is_some() >= self.created.is_some());
         let known = seq_of(start).0;
         let mut fetched = BTreeMap::new();
         let mut at = head.0 - head.0 % record::CHECKPOINT_STEP;
-        let mut view = loop {
+        let view = loop {
             if let Some(view) = start.filter(|_| head.0 <= known + behind_max || at <= known + 1) {
                 break view.clone();
             }
@@ -432,7 +463,11 @@ impl Journal {
                 record::CHECKPOINT_STEP
             };
         };
-        let fetched = &fetched;
+        self.fold_on(view, head, &fetched).await
+    }
+
+    /// Reads on from `view` to `head`; some objects are there already.
+    async fn fold_on(&self, mut view: View, head: Seq, fetched: &BTreeMap<u64, Bytes>) -> Result<View, JournalError> {
         let first = view.next_seq().0;
         let mut objects = stream::iter(first..=head.0)
             .map(|seq| async move {
@@ -585,6 +620,7 @@ impl Journal {
     ) -> Result<(Record, Bytes), AppendError> {
         let seq = view.next_seq();
         let now = self.env.clock.now();
+        let is_repair = body.repair().is_some();
         let mut record = Record {
             role: view.role.clone(),
             repo: view.repo,
@@ -600,10 +636,10 @@ impl Journal {
             schedule: slot.and(self.schedule),
             prev: view.head.as_ref().map(|head| head.digest),
             body,
-            state: record::is_checkpoint(seq, &view.state).then(|| view.state.clone()),
+            state: (is_repair || record::is_checkpoint(seq, &view.state)).then(|| view.state.clone()),
         };
         let mut object = record.encode(&self.keys);
-        if self.seat.is_some() && !seat::fits(before.len(), object.len()) && record.state.is_some() {
+        if self.seat.is_some() && !seat::fits(before.len(), object.len()) && record.state.is_some() && !is_repair {
             // A checkpoint merely saves reading what comes before it.
             record.state = None;
             object = record.encode(&self.keys);
@@ -682,7 +718,7 @@ fn unreadable(seq: Seq, error: StoreError) -> JournalError {
 }
 
 /// Nobody appends to what it cannot read.
-pub(super) fn understand(view: &View) -> Result<(), AppendError> {
+pub(crate) fn understand(view: &View) -> Result<(), AppendError> {
     if view.understood() {
         return Ok(());
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, ScheduleId, Seq, Term,
 };
+use crate::journal::repaired::LostEnd;
 use crate::journal::state::State;
 use crate::repo::crypto::Keys;
 use crate::repo::line;
@@ -109,11 +110,19 @@ pub enum Body {
 }
 
 impl Body {
+    /// What a repair says of the journal before it.
+    pub fn repair(&self) -> Option<&Takeover> {
+        match self {
+            Body::Takeover(takeover) if takeover.why == TakeoverWhy::Repair => Some(takeover),
+            _ => None,
+        }
+    }
+
     /// Whether a person did it.
     pub fn is_operators(&self) -> bool {
         match self {
             Body::Pause(_) | Body::Resume | Body::Amend(_) => true,
-            Body::Takeover(takeover) => matches!(takeover.why, TakeoverWhy::Operator | TakeoverWhy::Adopt),
+            Body::Takeover(takeover) => takeover.why.is_operators(),
             _ => false,
         }
     }
@@ -148,12 +157,18 @@ pub struct Takeover {
     /// The operator wanted it although this node's probes did not say that it is active.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub forced: bool,
+    /// Of a repair: numbers before it whose records are lost. Readers pass them over.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub void: Vec<Seq>,
+    /// Of a repair: the newest records that some nodes saw, and that the store lost.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lost: Option<LostEnd>,
 }
 
 impl Takeover {
     /// One that leaves the journal where it is.
     pub fn new(why: TakeoverWhy) -> Self {
-        Self { why, cluster: None, forced: false }
+        Self { why, cluster: None, forced: false, void: Vec::new(), lost: None }
     }
 }
 
@@ -173,6 +188,15 @@ pub enum TakeoverWhy {
     Fallback,
     /// A person let the journal go on from the store's last record, because etcd no longer has its head.
     Adopt,
+    /// A person let the journal go on although records of it are lost: what it carries as its state is what was left.
+    Repair,
+}
+
+impl TakeoverWhy {
+    /// Whether a person did it.
+    pub fn is_operators(self) -> bool {
+        matches!(self, TakeoverWhy::Operator | TakeoverWhy::Adopt | TakeoverWhy::Repair)
+    }
 }
 
 /// The body of a guarded command's begin. Which command is not said: it may hold secrets.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term};
 use crate::journal::record::{Body, Changes, Cost, NodeRef, PruneBody, Record, TakeoverWhy};
+use crate::journal::repaired::{self, Repaired};
 use crate::role::commits::{ScheduleInForce, SlotCommits};
 use crate::role::present;
 use crate::role::twin::{self, Authorship};
@@ -137,6 +138,9 @@ pub struct State {
     /// The schedule that slots were committed by last, where records say which.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub schedule: Option<ScheduleInForce>,
+    /// What repairs said is lost, the newest of them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub repaired: Vec<Repaired>,
     /// What a newer version keeps here. It is carried along, and keeps this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -147,6 +151,14 @@ impl State {
     pub fn slots(&self) -> impl Iterator<Item = Timestamp> {
         let live = self.snapshots.iter().filter_map(|snapshot| snapshot.slot);
         live.chain(self.past_slots.iter().copied()).chain(self.command_slots.iter().copied()).chain(self.last_slot)
+    }
+
+    /// Remembers slots that were committed by records which are no more.
+    pub(super) fn add_past_slots(&mut self, slots: impl IntoIterator<Item = Timestamp>) {
+        self.past_slots.extend(slots);
+        while self.past_slots.len() > PAST_SLOTS_KEPT {
+            self.past_slots.pop_first();
+        }
     }
 
     /// A record commits its slot, if it has one.
@@ -331,7 +343,14 @@ impl View {
         if record.prev != self.head.as_ref().map(|head| head.digest) {
             return Err(FoldError::Chain);
         }
-        if let Some(state) = record.state.as_ref().filter(|state| **state != self.state) {
+        if record.body.repair().is_some() {
+            // What is left was told by whoever read all of it.
+            let state = record.state.as_ref().ok_or(FoldError::Checkpoint)?;
+            if record.term <= self.term() {
+                return Err(FoldError::Term { found: record.term, before: self.term() });
+            }
+            self.state.clone_from(state);
+        } else if let Some(state) = record.state.as_ref().filter(|state| **state != self.state) {
             if !state.is_told_by(&self.state) {
                 return Err(FoldError::Checkpoint);
             }
@@ -351,6 +370,11 @@ impl View {
                     time: record.time,
                     why: takeover.why,
                 });
+                if let Some(repair) = record.body.repair() {
+                    let (void, lost) = (repair.void.clone(), repair.lost);
+                    let said = Repaired { seq: record.seq, term: record.term, void, lost };
+                    repaired::add(&mut self.state.repaired, said);
+                }
             }
             Body::Snapshot(body) => {
                 self.state.indexes.extend_from_slice(&body.indexes);
@@ -420,11 +444,9 @@ impl View {
     fn prune(&mut self, record: &Record, body: &PruneBody) {
         let state = &mut self.state;
         let forgotten: BTreeSet<Digest> = body.forgotten.iter().copied().collect();
-        let slots = state.snapshots.iter().filter(|snapshot| forgotten.contains(&snapshot.id)).filter_map(|s| s.slot);
-        state.past_slots.extend(slots);
-        while state.past_slots.len() > PAST_SLOTS_KEPT {
-            state.past_slots.pop_first();
-        }
+        let gone = state.snapshots.iter().filter(|snapshot| forgotten.contains(&snapshot.id));
+        let slots: Vec<Timestamp> = gone.filter_map(|snapshot| snapshot.slot).collect();
+        state.add_past_slots(slots);
         state.snapshots.retain(|snapshot| !forgotten.contains(&snapshot.id));
         let named: BTreeSet<IndexId> = body.indexes.iter().copied().collect();
         let replaced = state.indexes.iter().filter(|id| !named.contains(id)).copied();

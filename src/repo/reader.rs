@@ -158,7 +158,8 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    async fn take(&self, id: IndexId) -> Option<Vec<u8>> {
+    /// The copy of this object, if there is one. It is to be checked as the store's is.
+    pub async fn take(&self, id: IndexId) -> Option<Vec<u8>> {
         let (path, files) = (self.dir.join(id.to_string()), Arc::clone(&self.env.files));
         self.env.blocking(move || files.read(&path).ok()).await.flatten()
     }

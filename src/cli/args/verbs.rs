@@ -187,6 +187,9 @@ pub struct Restore {
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// Write what is whole, whatever the store lost, and name what is not (exit code 6)
+    #[arg(long, conflicts_with = "delete")]
+    pub salvage: bool,
     /// Owners by number, not by name
     #[arg(long)]
     pub numeric_ids: bool,
@@ -391,6 +394,26 @@ pub struct Prune {
     /// Say what would go, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `runner repair`
+#[derive(Debug, Args)]
+pub struct Repair {
+    /// Which role
+    #[arg(value_name = "ROLE")]
+    pub role: RoleName,
+    /// Say what is lost and what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also where the probes do not say that this node is active
+    #[arg(long)]
+    pub force: bool,
+    /// Write the key slot again that opened the repository here last
+    #[arg(long)]
+    pub key_slot: bool,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
 }
 
 /// `runner takeover`

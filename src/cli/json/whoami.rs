@@ -114,6 +114,7 @@ fn warning(warning: &Warning) -> Value {
         Warning::StoreUnreadable { why } => json!({ "kind": "store_unreadable", "detail": why }),
         Warning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),
         Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
+        Warning::RecordsLost { first, count } => json!({ "kind": "records_lost", "first": first, "count": count }),
         Warning::Drift { node, version, config } => {
             json!({ "kind": "drift", "node": node, "version": version, "config": config })
         }

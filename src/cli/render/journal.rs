@@ -38,8 +38,14 @@ fn what(record: &Record, view: &View) -> String {
                 TakeoverWhy::Operator => "by an operator",
                 TakeoverWhy::Fallback => "no eligible node ran the slot",
                 TakeoverWhy::Adopt => "the journal was adopted",
+                TakeoverWhy::Repair => "a repair",
             };
-            format!("takeover: {why}")
+            let void = match takeover.void.len() as u64 {
+                0 => String::new(),
+                n => format!(", {} lost", counted(n, "record is", "records are")),
+            };
+            let lost = takeover.lost.map(|lost| format!(", records {} to {} are lost", lost.from, lost.to));
+            format!("takeover: {why}{void}{}", lost.unwrap_or_default())
         }
         Body::Snapshot(snapshot) => {
             format!("snapshot: {}{}", counted(snapshot.files, "file", "files"), slot())

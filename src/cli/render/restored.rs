@@ -117,6 +117,7 @@ mod tests {
         Restored {
             snapshot: samples::snapshot(0x3f, "2026-11-20T01:00:00Z"),
             target: Some("/mnt/restore".into()),
+            salvage: false,
             report: RestoreReport {
                 counts: RestoreCounts { restored: 118_015, directories: 9_021, ..RestoreCounts::default() },
                 bytes: RestoreBytes { reused: 0, written: 9_000_000_000, fetched: 3_000_000_000 },

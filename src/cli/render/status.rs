@@ -49,7 +49,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::ClockOff(_) => "clock",
         Warning::StoreUnreadable { .. } => "store",
         Warning::StoreRolledBack => "rollback",
-        Warning::JournalHead { .. } => "journal",
+        Warning::JournalHead { .. } | Warning::RecordsLost { .. } => "journal",
         Warning::Incomplete { .. } => "incomplete",
         Warning::Lost { .. } => "lost",
         Warning::RepositoryGone { .. } => "gone",

@@ -47,7 +47,8 @@ pub fn report(report: &VerifyReport) -> String {
             "  ",
             2,
             "To do: keep the store as it is, and look at the disk or the bucket. The next backup stores again what is lost and \
-             still in the sources; restore the rest from another snapshot or from another copy.",
+             still in the sources; restore the rest from another snapshot or from another copy. \
+             'runner repair ROLE --dry-run' says what comes back.",
         );
     }
     out

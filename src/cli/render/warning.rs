@@ -110,6 +110,11 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
              whom"
                 .to_owned()
         }
+        Warning::RecordsLost { first, count } => format!(
+            "the store has lost {} of the journal, from record {first} on, which this node has read: a host that knows nothing cannot \
+             read on beyond that. 'runner repair {role} --dry-run' tells what is lost",
+            counted(*count, "record", "records")
+        ),
         Warning::FutureDates(future) => future_dates(role, future, view),
     }
 }

@@ -100,7 +100,11 @@ impl<'a> Account<'a> {
             Body::Takeover(body) => match body.why {
                 TakeoverWhy::Moved | TakeoverWhy::Restart => self.takeovers.take(time, &record.node.name),
                 // A person's act is meant, and who stands in gives it back.
-                TakeoverWhy::First | TakeoverWhy::Operator | TakeoverWhy::Adopt | TakeoverWhy::Fallback => {}
+                TakeoverWhy::First
+                | TakeoverWhy::Operator
+                | TakeoverWhy::Adopt
+                | TakeoverWhy::Repair
+                | TakeoverWhy::Fallback => {}
             },
             Body::Pause(body) => self.ledger.pauses.begin(&Paused {
                 node: record.node.clone(),

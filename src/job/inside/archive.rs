@@ -105,11 +105,12 @@ impl Archive {
         &self.view.state.snapshots
     }
 
-    /// The newest `last` records that can be read, oldest first.
+    /// The newest `last` records that can be read, oldest first, but for those that a repair called void.
     pub async fn records(&self, last: u64) -> Result<Vec<(Digest, Record)>, JournalError> {
         let head = self.view.head.as_ref().map_or(0, |head| head.seq.0);
         let numbers = (head.saturating_sub(last) + 1..=head).map(Seq);
-        stream::iter(numbers)
+        let is_void = |seq: &Seq| self.view.state.repaired.iter().any(|repaired| repaired.void.contains(seq));
+        stream::iter(numbers.filter(|seq| !is_void(seq)).collect::<Vec<_>>())
             .map(|seq| async move {
                 let (record, digest) = self.journal.record(seq).await?.ok_or(JournalError::Hole(seq))?;
                 Ok((digest, record))
@@ -146,7 +147,7 @@ impl Archive {
 }
 
 /// The journal for somebody who only reads: nobody's name is needed.
-fn reading_journal(repository: &Repository, env: &Env) -> Journal {
+pub(crate) fn reading_journal(repository: &Repository, env: &Env) -> Journal {
     let nobody = NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() };
     let (store, keys) = (repository.store.clone(), repository.keys.clone());
     let journal = Journal::new(store, keys, env.clone(), nobody, InstanceId([0; InstanceId::LEN]));

@@ -13,6 +13,8 @@ pub struct Restored {
     pub snapshot: SnapshotInfo,
     /// Below which directory; `None`: in place.
     pub target: Option<PathBuf>,
+    /// What is whole was asked for, and the rest named.
+    pub salvage: bool,
     /// How it went.
     pub report: RestoreReport,
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::audited::SlotCounts;
 use super::snapshot::SnapshotInfo;
 use crate::config::Lease;
-use crate::ids::{InstanceId, NodeId, RepoId, RoleName, Term};
+use crate::ids::{InstanceId, NodeId, RepoId, RoleName, Seq, Term};
 use crate::job::report::Outcome;
 use crate::journal::future::FutureDates;
 use crate::repo::format::JournalHome;
@@ -403,6 +403,13 @@ pub enum Warning {
     },
     /// The store shows less than this node has already seen: it was rolled back.
     StoreRolledBack,
+    /// The store has lost records that this node has read: who knows nothing cannot read on beyond them.
+    RecordsLost {
+        /// The first of them.
+        first: Seq,
+        /// How many.
+        count: u64,
+    },
     /// The newest snapshot lacks files that could not be read.
     Incomplete {
         /// How many.

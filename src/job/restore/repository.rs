@@ -1,7 +1,7 @@
 //! A snapshot of a real repository as the source of a restore.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +15,6 @@ use crate::repo::crypto::Keys;
 use crate::repo::entry::{Entry, TreePath};
 use crate::repo::manifest::ManifestWalk;
 use crate::repo::reader::{Reader, RepoError};
-use crate::store::StoreErrorKind;
 
 /// One snapshot. Clones share what they know.
 #[derive(Debug, Clone)]
@@ -26,6 +25,9 @@ struct Shared {
     archive: Archive,
     root: ChunkId,
     known: RwLock<Arc<Known>>,
+    /// What is lost of the manifest, where that is passed over: where it begins, and how many entries it has. `None`: it ends the
+    /// restore.
+    lost: Option<Mutex<Vec<(TreePath, u64)>>>,
 }
 
 /// What is known of where things are.
@@ -39,9 +41,12 @@ struct Known {
 
 impl Known {
     async fn load(archive: &Archive) -> Result<Self, RepoError> {
-        let reader = archive.reader().await?;
+        Ok(Self::new(archive.view.clone(), archive.reader().await?))
+    }
+
+    fn new(view: View, reader: Reader) -> Self {
         let packs = reader.index().packs().iter().enumerate().map(|(at, pack)| (pack.id, at)).collect();
-        Ok(Self { view: archive.view.clone(), reader, packs })
+        Self { view, reader, packs }
     }
 }
 
@@ -49,7 +54,20 @@ impl RepositorySource {
     /// The snapshot with this manifest.
     pub async fn open(archive: Archive, root: ChunkId) -> Result<Self, RepoError> {
         let known = RwLock::new(Arc::new(Known::load(&archive).await?));
-        Ok(Self(Arc::new(Shared { archive, root, known })))
+        Ok(Self(Arc::new(Shared { archive, root, known, lost: None })))
+    }
+
+    /// The same where some of it is lost: by this reader alone, which knows all that is left, and beyond parts of the manifest that
+    /// cannot be read.
+    pub fn salvage(archive: Archive, root: ChunkId, reader: Reader) -> Self {
+        let known = RwLock::new(Arc::new(Known::new(archive.view.clone(), reader)));
+        Self(Arc::new(Shared { archive, root, known, lost: Some(Mutex::default()) }))
+    }
+
+    /// What was passed over.
+    pub fn lost(&self) -> Vec<(TreePath, u64)> {
+        let lost = self.0.lost.as_ref().map(|lost| lost.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        lost.unwrap_or_default()
     }
 
     /// Its entries, of those that a restore of `paths` looks at: what is at and below them, and what leads there. No
@@ -86,6 +104,12 @@ impl RepositorySource {
             }
             result => result,
         }
+    }
+
+    /// How many entries the snapshot has, as its record says.
+    fn entries_count(&self) -> u64 {
+        let snapshots = self.0.archive.snapshots().iter();
+        snapshots.filter(|snapshot| snapshot.root == self.0.root).map(|snapshot| snapshot.entries).max().unwrap_or(1)
     }
 
     fn keys(&self) -> &Keys {
@@ -131,6 +155,9 @@ impl Source for RepositorySource {
     }
 
     async fn refresh(&self) -> bool {
+        if self.0.lost.is_some() {
+            return false;
+        }
         let known = self.known();
         let newer = async {
             let view = self.journal().read(Some(&known.view)).await.ok()?;
@@ -156,7 +183,7 @@ fn describe(error: &RepoError) -> SourceError {
         RepoError::Store(e) if e.is_not_found() => SourceErrorKind::Gone,
         RepoError::Missing(_) => SourceErrorKind::Gone,
         // A bad sector under one object; the others may be whole.
-        RepoError::Store(e) if e.is_no_object() || e.kind == StoreErrorKind::DiskFault => SourceErrorKind::Damaged,
+        RepoError::Store(e) if e.is_of_object() => SourceErrorKind::Damaged,
         RepoError::Store(_) => SourceErrorKind::Unavailable,
         RepoError::Pack { .. } | RepoError::Index { .. } | RepoError::Content { .. } | RepoError::Manifest { .. } => {
             SourceErrorKind::Damaged
@@ -218,8 +245,20 @@ impl Entries for RepositoryEntries {
                 self.wanted.pop();
                 continue;
             }
-            let bytes = self.source.chunk(&id).await?;
-            let given = self.walk.give(&bytes).map_err(|error| describe(&RepoError::Manifest { chunk: id, error }))?;
+            let bytes = match self.source.chunk(&id).await {
+                Err(error) if error.kind != SourceErrorKind::Unavailable && self.pass_over() => {
+                    self.walk.skip();
+                    continue;
+                }
+                bytes => bytes?,
+            };
+            let given = match self.walk.give(&bytes) {
+                Err(_) if self.source.0.lost.is_some() => {
+                    self.pass_over();
+                    continue;
+                }
+                given => given.map_err(|error| describe(&RepoError::Manifest { chunk: id, error }))?,
+            };
             if let Some(entries) = given {
                 let picked = self.pick(entries);
                 if !picked.is_empty() {
@@ -232,6 +271,15 @@ impl Entries for RepositoryEntries {
 }
 
 impl RepositoryEntries {
+    /// Notes that the node which comes next is lost; whether it is passed over.
+    fn pass_over(&self) -> bool {
+        let Some(lost) = &self.source.0.lost else { return false };
+        let node = self.walk.next_node().map(|node| (node.first.clone(), node.entries));
+        let all = || (TreePath::default(), self.source.entries_count());
+        lost.lock().unwrap_or_else(PoisonError::into_inner).push(node.unwrap_or_else(all));
+        true
+    }
+
     /// Whether all that comes next is beyond what is wanted next.
     fn beyond(&self) -> bool {
         let (Some(node), Some((path, wanted))) = (self.walk.next_node(), self.wanted.last()) else { return false };

@@ -14,6 +14,7 @@ use crate::ids::{Digest, Seq, Term};
 use crate::job::report::verified::DamageKind;
 use crate::job::repository::Repository;
 use crate::journal::record::{self, Body, Record, RecordError, TakeoverWhy};
+use crate::journal::repaired::Repaired;
 use crate::journal::state::{FoldError, Head, Holder, State, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
@@ -109,7 +110,7 @@ pub(crate) async fn read(
         }
         next = next.next();
     }
-    let Fold { view, records, .. } = fold;
+    let (view, records) = fold.finish();
     if !view.understood() {
         let kinds = view.unknown_kinds.iter().chain(view.state.unknown.keys()).cloned().collect::<Vec<_>>();
         return Err(VerifyError::NotUnderstood(kinds.join(", ")));
@@ -125,8 +126,13 @@ fn parse_seq(name: &str) -> Option<u64> {
 
 struct Fold<'a> {
     keys: &'a Keys,
-    /// The newest record that this node saw.
+    /// The newest record that this node saw, and its term.
     known: Option<&'a Head>,
+    known_term: Term,
+    /// What stands in its place.
+    other: Option<String>,
+    /// The last record that could be used.
+    last_good: Seq,
     found: &'a mut Found,
     each: &'a mut (dyn FnMut(&Record, Digest) + Send),
     view: View,
@@ -135,6 +141,9 @@ struct Fold<'a> {
     gap: bool,
     /// Something is missing from the state until a checkpoint brings it back.
     partial: bool,
+    /// What is wrong with which record; a later one may say that this is known.
+    damages: Vec<(Seq, String)>,
+    repairs: Vec<Repaired>,
 }
 
 impl<'a> Fold<'a> {
@@ -146,8 +155,24 @@ impl<'a> Fold<'a> {
         each: &'a mut (dyn FnMut(&Record, Digest) + Send),
     ) -> Self {
         let view = from.unwrap_or_else(|| View::empty(keys.role().clone(), keys.repo()));
+        let known_term = known.map_or(Term(0), View::term);
         let known = known.and_then(|view| view.head.as_ref());
-        Self { keys, known, found, each, view, records: 0, gap: false, partial: false }
+        let (other, last_good) = (None, Seq(0));
+        Self {
+            keys,
+            known,
+            known_term,
+            other,
+            last_good,
+            found,
+            each,
+            view,
+            records: 0,
+            gap: false,
+            partial: false,
+            damages: Vec::new(),
+            repairs: Vec::new(),
+        }
     }
 
     fn take(&mut self, seq: Seq, object: Result<Bytes, String>) -> Result<(), VerifyError> {
@@ -164,7 +189,7 @@ impl<'a> Fold<'a> {
             && known.seq == seq
             && known.digest != digest
         {
-            self.damage(seq, &format!("is another one than this node saw there ({})", known.digest));
+            self.other = Some(format!("is another one than this node saw there ({})", known.digest));
         }
         match Record::decode(&object, Some(self.keys)) {
             Ok(record) => self.apply(seq, &record, digest),
@@ -186,6 +211,11 @@ impl<'a> Fold<'a> {
         match self.view.apply(record, digest) {
             Ok(()) => {
                 self.gap = false;
+                self.last_good = seq;
+                if record.body.repair().is_some() {
+                    self.partial = false;
+                    self.repairs.extend(self.view.state.repaired.last().cloned());
+                }
                 (self.each)(record, digest);
             }
             Err(error @ (FoldError::Foreign { .. } | FoldError::Number { .. })) => {
@@ -241,8 +271,29 @@ impl<'a> Fold<'a> {
     }
 
     fn damage(&mut self, seq: Seq, what: &str) {
-        let number = self.found.damage(DamageKind::Record, names::record(self.keys.role(), seq), what);
-        // It may have named index objects.
-        self.found.lose_index(number);
+        self.damages.push((seq, what.to_owned()));
+    }
+
+    /// Tells the damages, but for what a repair has named.
+    fn finish(mut self) -> (View, u64) {
+        if let Some((what, known)) = self.other.take().zip(self.known)
+            && !self.repairs.iter().any(|repaired| repaired.covers(known.seq, known.digest, self.known_term))
+        {
+            self.damages.push((known.seq, what));
+        }
+        for (seq, what) in self.damages {
+            let is_seen_end = self.known.is_some_and(|known| known.seq >= seq) && seq > self.last_good;
+            let named = |repaired: &Repaired| {
+                let at_end = repaired.lost.is_some_and(|lost| (lost.from..=lost.to).contains(&seq));
+                repaired.void.contains(&seq) || is_seen_end && at_end && self.known_term < repaired.term
+            };
+            if self.repairs.iter().any(named) {
+                continue;
+            }
+            let number = self.found.damage(DamageKind::Record, names::record(self.keys.role(), seq), &what);
+            // It may have named index objects.
+            self.found.lose_index(number);
+        }
+        (self.view, self.records)
     }
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::journal::repaired::Repaired;
 use crate::journal::state::{Condemned, Holder, Paused, Snapshot};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
@@ -26,8 +27,8 @@ fn node() -> impl Strategy<Value = NodeRef> {
 }
 
 fn why() -> impl Strategy<Value = TakeoverWhy> {
-    use TakeoverWhy::{Adopt, Fallback, First, Moved, Operator, Restart};
-    prop::sample::select(vec![First, Moved, Restart, Operator, Fallback, Adopt])
+    use TakeoverWhy::{Adopt, Fallback, First, Moved, Operator, Repair, Restart};
+    prop::sample::select(vec![First, Moved, Restart, Operator, Fallback, Adopt, Repair])
 }
 
 fn changes() -> impl Strategy<Value = Changes> {
@@ -80,13 +81,19 @@ fn snapshot_body() -> impl Strategy<Value = SnapshotBody> {
     })
 }
 
+fn void() -> impl Strategy<Value = Vec<Seq>> {
+    vec(1..u64::MAX, 0..3).prop_map(|seqs| seqs.into_iter().map(Seq).collect())
+}
+
+fn lost() -> impl Strategy<Value = LostEnd> {
+    (any::<(u64, u64)>(), id(Digest)).prop_map(|((from, to), digest)| LostEnd { from: Seq(from), to: Seq(to), digest })
+}
+
 fn body() -> impl Strategy<Value = Body> {
     prop_oneof![
-        (why(), of(id(ClusterId)), any::<bool>()).prop_map(|(why, cluster, forced)| Body::Takeover(Takeover {
-            why,
-            cluster,
-            forced
-        })),
+        (why(), of(id(ClusterId)), any::<bool>(), void(), of(lost())).prop_map(|(why, cluster, forced, void, lost)| {
+            Body::Takeover(Takeover { why, cluster, forced, void, lost })
+        }),
         snapshot_body().prop_map(Body::Snapshot),
         Just(Body::Begin(BeginBody {})),
         any::<(u8, bool, u64)>().prop_map(|(exit, stopped, duration_ms)| Body::End(EndBody {
@@ -137,7 +144,10 @@ fn state() -> impl Strategy<Value = State> {
     let paused = paused.prop_map(|(node, time, until, why)| Paused { node, time, until, why });
     let condemned = (any::<u64>(), time(), vec(id(PackId), 0..3), vec(id(IndexId), 0..3));
     let condemned = condemned.prop_map(|(seq, time, packs, indexes)| Condemned { seq: Seq(seq), time, packs, indexes });
-    let lists = (vec(snapshot, 0..3), vec(id(IndexId), 0..3), vec(condemned, 0..3));
+    let repaired = (any::<(u64, u64)>(), void(), of(lost()));
+    let repaired =
+        repaired.prop_map(|((seq, term), void, lost)| Repaired { seq: Seq(seq), term: Term(term), void, lost });
+    let lists = (vec(snapshot, 0..3), vec(id(IndexId), 0..3), vec(condemned, 0..3), vec(repaired, 0..2));
     let sets =
         (prop::collection::btree_set(id(NodeId), 0..3), prop::collection::btree_set(time(), 0..3), vec(time(), 0..3));
     let schedule = (id(ScheduleId), of(time())).prop_map(|(id, since)| ScheduleInForce { id, since });
@@ -145,7 +155,7 @@ fn state() -> impl Strategy<Value = State> {
     // Words of a later version: none of this one's begins so.
     let unknown = prop::collection::btree_map("later_[a-z]{1,4}", json(), 0..2);
     (lists, sets, single, unknown).prop_map(|(lists, sets, single, unknown)| {
-        let (snapshots, indexes, condemned) = lists;
+        let (snapshots, indexes, condemned, repaired) = lists;
         let (clones, past_slots, command_slots) = sets;
         let command_slots = command_slots.into();
         let (holder, last_slot, paused, cluster, pruned, schedule) = single;
@@ -163,6 +173,7 @@ fn state() -> impl Strategy<Value = State> {
             past_slots,
             command_slots,
             schedule,
+            repaired,
             unknown,
         }
     })

@@ -1,0 +1,205 @@
+//! `repair`.
+
+use super::{NAMED_MAX, View, more, short, wrap};
+use crate::cli::units::{count, counted, minute};
+use crate::job::report::repaired::{Finding, FormatSource, RepairReport, SnapshotLoss};
+
+/// The most entries that a text names below one snapshot.
+const LOST_NAMED_MAX: usize = 10;
+
+/// The verdict, what is lost and what becomes of it, then each snapshot that cannot be restored whole.
+pub fn report(report: &RepairReport, view: &View) -> String {
+    let lost = report.lost_files();
+    let whole = report.snapshots.iter().filter(|snapshot| snapshot.lost_count == 0).count();
+    let snapshots = format!("{whole} of {}", counted(report.snapshots.len() as u64, "snapshot", "snapshots"));
+    let verdict = match (report.findings.len() as u64, lost) {
+        (0, 0) => "nothing to repair".to_owned(),
+        (0, _) => "nothing more to repair".to_owned(),
+        (n, _) if report.dry_run => format!("{} would be repaired", counted(n, "loss", "losses")),
+        (n, _) => format!("{} repaired", counted(n, "loss", "losses")),
+    };
+    let record = report.record.map(|(seq, term)| format!("; record {seq} says so, with term {term} of this node"));
+    let whole = format!("{verdict}{} — {snapshots} can be restored whole", record.unwrap_or_default());
+    let mut out = wrap(&format!("{}: ", report.role), 2, &whole);
+    for finding in report.findings.iter().take(NAMED_MAX) {
+        out += &wrap("  ", 4, &text(report, finding));
+    }
+    out += &more(report.findings.len().min(NAMED_MAX), report.findings.len() as u64);
+    if report.findings.iter().any(|finding| matches!(finding, Finding::KeySlot { .. })) {
+        out += &wrap("  ", 4, &keys(report));
+    }
+    for snapshot in report.snapshots.iter().filter(|snapshot| snapshot.lost_count > 0).take(NAMED_MAX) {
+        out += &loss(snapshot, view);
+    }
+    let todo = advice(report);
+    if !todo.is_empty() {
+        out += &wrap("  ", 2, &format!("To do: {todo}"));
+    }
+    out
+}
+
+fn text(report: &RepairReport, finding: &Finding) -> String {
+    let role = &report.role;
+    let will = |done: &'static str, would: &'static str| if report.dry_run { would } else { done };
+    match finding {
+        Finding::Format { what, source } => format!(
+            "{role}/format {what}: it {} {}",
+            will("is made anew", "would be made anew"),
+            match source {
+                FormatSource::Memory => "from this node's copy",
+                FormatSource::Journal => "from the key and the journal",
+            }
+        ),
+        Finding::KeySlot { id, put_back } => format!(
+            "key slot {id} is not in the store: {}",
+            match (put_back, report.dry_run) {
+                (true, false) => "it is written again from this node's copy",
+                (true, true) => "it would be written again from this node's copy",
+                (false, _) => "this node has a copy of it, which --key-slot writes again",
+            }
+        ),
+        Finding::Record { seq, what, known } => format!(
+            "journal record {seq} {what}: it {} void. {}",
+            will("is", "would be"),
+            if *known {
+                "What it said is known from later records or from this node's memory"
+            } else {
+                "What it said is lost: a snapshot, if it was one. A node that remembers the record can bring it back: see there first"
+            }
+        ),
+        Finding::End { from, to } if from == to => {
+            format!(
+                "journal record {from}, which this node has seen, is lost: what it said is known from this node's memory"
+            )
+        }
+        Finding::End { from, to } => format!(
+            "journal records {from} to {to}, which this node has seen, are lost: what they said is known from this node's memory"
+        ),
+        Finding::Snapshot(id) => format!("snapshot {} {} in the journal again", short(*id), will("is", "would be")),
+        Finding::Index { id, what, copy: true } => {
+            format!(
+                "index object {id} {what}: it {} from this node's copy",
+                will("is written again", "would be written again")
+            )
+        }
+        Finding::Index { id, what, copy: false } => {
+            format!(
+                "index object {id} {what}: what snapshots need of it {} from the packs",
+                will("is listed anew", "would be listed anew")
+            )
+        }
+        Finding::Listed { packs, chunks } => format!(
+            "{} with {} {} anew",
+            counted(*packs, "pack", "packs"),
+            counted(*chunks, "chunk", "chunks"),
+            will("listed", "would be listed")
+        ),
+        Finding::Pack { id, what, moved } => format!(
+            "pack {id} {what}: the index {} it{}",
+            will("no longer lists", "would no longer list"),
+            match moved {
+                0 => String::new(),
+                n => format!(
+                    ", and {} of it {} elsewhere",
+                    counted(*n, "chunk", "chunks"),
+                    will("moved", "would be moved")
+                ),
+            }
+        ),
+    }
+}
+
+fn keys(report: &RepairReport) -> String {
+    let one = |(id, what): &(_, Option<String>)| match what {
+        None => format!("{id}"),
+        Some(what) => format!("{id} ({what})"),
+    };
+    match report.keys.len() {
+        0 => "the store has no key slot".to_owned(),
+        _ => format!("the store has these key slots: {}", report.keys.iter().map(one).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn loss(loss: &SnapshotLoss, view: &View) -> String {
+    let info = &loss.info;
+    let lost = counted(loss.lost_count, "entry", "entries");
+    let text = format!("{} of {}: {lost} cannot be restored", short(info.id), minute(info.time, &view.zone));
+    let mut out = wrap("  ", 4, &text);
+    for entry in loss.lost.iter().take(LOST_NAMED_MAX) {
+        let path = entry.path.display();
+        out += &match entry.entries {
+            1 => format!("    lost: {path}\n"),
+            n => format!("    lost: {} from {path} on\n", counted(n, "entry", "entries")),
+        };
+    }
+    let named: u64 = loss.lost.iter().take(LOST_NAMED_MAX).map(|entry| entry.entries).sum();
+    let rest = loss.lost_count.saturating_sub(named);
+    if rest > 0 {
+        out += &format!("    lost: {} more\n", count(rest));
+    }
+    out
+}
+
+fn advice(report: &RepairReport) -> String {
+    let role = &report.role;
+    let newest = report.snapshots.last().is_some_and(|snapshot| snapshot.lost_count > 0);
+    let older = report.snapshots.iter().rev().skip(1).any(|snapshot| snapshot.lost_count > 0);
+    let mut todo = Vec::new();
+    if report.dry_run && !report.findings.is_empty() {
+        todo.push(format!("find out what became of the store, then 'runner repair {role}'."));
+    }
+    if newest {
+        todo.push(format!("'runner backup {role}' stores again what the sources still have."));
+    }
+    if older {
+        todo.push(
+            "'runner restore --salvage' writes what is whole of an older snapshot, and names the rest.".to_owned(),
+        );
+    }
+    todo.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples;
+    use crate::ids::{IndexId, KeyId, PackId, Seq, Term};
+    use crate::job::report::repaired::LostEntry;
+    use crate::repo::entry::TreePath;
+
+    #[test]
+    fn what_is_lost_and_what_becomes_of_it() {
+        let entry = |n: u64| LostEntry { path: TreePath::new(format!("srv/app/file-{n}")).unwrap(), entries: 1 };
+        let loss = |id: u8, lost_count: u64| SnapshotLoss {
+            info: samples::snapshot(id, "2026-11-20T01:00:00Z"),
+            lost: (0..lost_count.min(30)).map(entry).collect(),
+            lost_count,
+        };
+        let missing = || "is missing".to_owned();
+        let found = RepairReport {
+            role: samples::app(),
+            dry_run: true,
+            findings: vec![
+                Finding::Format { what: missing(), source: FormatSource::Memory },
+                Finding::Format { what: missing(), source: FormatSource::Journal },
+                Finding::KeySlot { id: KeyId([1; 8]), put_back: false },
+                Finding::Record { seq: Seq(7), what: missing(), known: true },
+                Finding::Record { seq: Seq(8), what: missing(), known: false },
+                Finding::End { from: Seq(9), to: Seq(9) },
+                Finding::End { from: Seq(9), to: Seq(11) },
+                Finding::Snapshot(samples::digest(0x3f)),
+                Finding::Index { id: IndexId([2; 16]), what: missing(), copy: true },
+                Finding::Index { id: IndexId([3; 16]), what: missing(), copy: false },
+                Finding::Listed { packs: 2, chunks: 140 },
+                Finding::Pack { id: PackId([4; 16]), what: "has 7 bytes instead of 9".to_owned(), moved: 3 },
+            ],
+            keys: vec![(KeyId([5; 8]), None), (KeyId([6; 8]), Some("key slot is damaged".to_owned()))],
+            snapshots: vec![loss(0x3f, 0), loss(0x40, 31), loss(0x41, 1)],
+            record: None,
+        };
+        let done = RepairReport { dry_run: false, record: Some((Seq(12), Term(4))), ..found.clone() };
+        let sound = RepairReport { findings: Vec::new(), snapshots: vec![loss(0x3f, 0)], ..found.clone() };
+        let text = [&found, &done, &sound].map(|found| report(found, &samples::view())).concat();
+        insta::assert_snapshot!(text);
+    }
+}

@@ -1,0 +1,320 @@
+//! `repair`: what a store lost comes back from what is left, or is named.
+//!
+//! A plan first, which changes nothing and is all that a dry run does: the way in ([`entry`]), the journal ([`crate::journal::mend`]), the
+//! index, and what of each snapshot is lost. Then it is applied in the order of every writer: what leads in, packs, index objects, and
+//! last one record, a takeover at the number after the last, by compare-and-set. So a repair fences whoever else writes, is fenced
+//! itself, and one that was cut short is done again. Nothing is deleted, and nothing is overwritten but objects that cannot be read.
+
+pub mod entry;
+mod index;
+mod losses;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::entry::{Doorstep, Entered};
+use self::index::IndexPlan;
+use crate::config::RoleSettings;
+use crate::env::Env;
+use crate::ids::{ChunkId, IndexId, InstanceId, PackId, RoleName};
+use crate::job::backup::BackupError;
+use crate::job::init::{InitError, put_new};
+use crate::job::inside::{Archive, reading_journal};
+use crate::job::local::Local;
+use crate::job::operate::{OperateError, fitness};
+use crate::job::report::repaired::{Finding, FormatSource, RepairReport};
+use crate::job::repository::{OpenError, Repository, slots};
+use crate::journal::log::{self, AppendError, Journal, JournalError};
+use crate::journal::mend::Mended;
+use crate::journal::record::NodeRef;
+use crate::journal::register::RegisterError;
+use crate::journal::repair::MendError;
+use crate::journal::state::State;
+use crate::repo::format::JournalHome;
+use crate::repo::index::{encode_index, fitting};
+use crate::repo::loss::LossLog;
+use crate::repo::names;
+use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder, PackTable};
+use crate::repo::reader::{Reader, RepoError};
+use crate::role::election;
+use crate::role::probe::Assessment;
+use crate::store::proof::{self, ProofFailure};
+use crate::store::{Store, StoreError};
+
+/// How often a repair is planned anew after something else was appended meanwhile.
+const ATTEMPTS: u32 = 4;
+
+/// A frame of moved chunks is closed when it has so many bytes.
+const FRAME_BYTES: usize = 2 << 20;
+
+/// Why nothing was repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// There is no way in.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The journal cannot be told, or is not one.
+    #[error("{0}")]
+    Mend(#[from] MendError),
+    /// Where the journal is.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// The record that says what is lost.
+    #[error("{0}")]
+    Append(#[from] AppendError),
+    /// This node would have the role and not work for it.
+    #[error("{0}")]
+    Operate(#[from] OperateError),
+    /// Etcd.
+    #[error("{0}")]
+    Register(#[from] RegisterError),
+    /// `format` says where the journal is, and is lost.
+    #[error("`format` of role {0} is lost, the config says that the journal is in etcd, and etcd has no head of it")]
+    NoHead(RoleName),
+    /// The store cannot hold the journal that `format` said it holds.
+    #[error(
+        "`format` of role {role} is lost, no etcd has the head of its journal, and the store cannot hold it: {failure}"
+    )]
+    Proof {
+        /// Which role.
+        role: RoleName,
+        /// How the store failed.
+        failure: ProofFailure,
+    },
+    /// A part of the way in could not be written.
+    #[error("{0}")]
+    Put(InitError),
+    /// What was to be moved cannot be read.
+    #[error("{0}")]
+    Read(RepoError),
+    /// Tables of packs.
+    #[error("{0}")]
+    Packs(#[from] BackupError),
+}
+
+/// Who repairs, and what was asked for.
+#[derive(Debug, Clone)]
+pub struct Repairer<'a> {
+    /// The way in.
+    pub step: Doorstep<'a>,
+    /// This node.
+    pub node: NodeRef,
+    /// This process.
+    pub instance: InstanceId,
+    /// The role's settings.
+    pub role: &'a RoleSettings,
+    /// What the probes said.
+    pub assessment: Option<&'a Assessment>,
+    /// Also where they do not say that this node is active.
+    pub force: bool,
+    /// Write the key slot again that this node remembers.
+    pub key_slot: bool,
+}
+
+/// What is lost and what is to be done; nothing is changed yet.
+struct Plan {
+    entered: Entered,
+    journal: Journal,
+    mended: Mended,
+    index: IndexPlan,
+    report: RepairReport,
+}
+
+impl Plan {
+    async fn make(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<Self, RepairError> {
+        let step = by.step;
+        let entered = entry::enter(store, step).await?;
+        let repository = &entered.repository;
+        // What an operator has not accepted is not repaired in the place of what this node knows.
+        if let Some(known) = step.place.another(step.env, step.state_dir, repository) {
+            let (role, found) = (step.role.clone(), repository.keys.repo());
+            return Err(OpenError::Another { role, store: step.place.store().to_owned(), known, found }.into());
+        }
+        repository.store.ask_time().await;
+        let journal = step.seats.journal(repository, step.env, &by.node, by.instance)?;
+        let local = step.state_dir.map(|dir| Local::peek(step.env, dir, repository.keys.repo()));
+        let known = local.as_ref().and_then(Local::last_view);
+        let mended = journal.mend(known.as_ref()).await?;
+        let shelf = local.as_ref().map(Local::shelf);
+        let more = mended.partial || !mended.brought.is_empty();
+        let index = index::plan(repository, &mended.view.state, shelf.as_ref(), more).await?;
+        let mut findings = Vec::new();
+        findings.extend(entered.format.clone().map(|(what, source)| Finding::Format { what, source }));
+        findings.extend(entered.slot.as_ref().map(|(id, _)| Finding::KeySlot { id: *id, put_back: by.key_slot }));
+        for lost in &mended.void {
+            findings.push(Finding::Record { seq: lost.seq, what: lost.what.clone(), known: !mended.partial });
+        }
+        findings.extend(mended.lost.map(|lost| Finding::End { from: lost.from, to: lost.to }));
+        findings.extend(mended.brought.iter().copied().map(Finding::Snapshot));
+        findings.extend(index.findings.iter().cloned());
+        let keys = slots(repository.store.as_ref(), step.role).await?.into_iter();
+        let keys = keys.map(|(id, slot)| (id, slot.err().map(|error| error.to_string()))).collect();
+        let report = RepairReport {
+            role: step.role.clone(),
+            dry_run: true,
+            findings,
+            keys,
+            snapshots: index.losses.snapshots.clone(),
+            record: None,
+        };
+        Ok(Self { entered, journal, mended, index, report })
+    }
+
+    /// Whether the journal is to say something.
+    fn needs_record(&self) -> bool {
+        !self.mended.is_sound() || !self.mended.brought.is_empty() || self.index.changes(&self.mended.view.state)
+    }
+
+    async fn apply(&self, by: &Repairer<'_>, forced: bool) -> Result<RepairReport, RepairError> {
+        let (repository, env) = (&self.entered.repository, by.step.env);
+        let (store, role) = (repository.store.as_ref(), repository.role());
+        if self.needs_record() {
+            log::understand(&self.mended.view)?;
+        }
+        self.write_way(by).await?;
+        let written = self.entered.slot.as_ref().filter(|_| by.key_slot).map(|(id, _)| (*id, None));
+        for (id, object) in &self.index.copies {
+            store.put(&names::index(role, *id), object.clone()).await?;
+        }
+        let mut report = RepairReport { dry_run: false, ..self.report.clone() };
+        report.keys.extend(written);
+        if !self.needs_record() {
+            return Ok(report);
+        }
+        let mut tables = self.index.listed.clone();
+        tables.extend(move_chunks(repository, &self.index.reader, &self.index.moved, env).await?);
+        let mut indexes = self.index.kept.clone();
+        let mut rest = tables.as_slice();
+        while !rest.is_empty() {
+            let (part, more) = rest.split_at(fitting(rest));
+            let id = IndexId(env.random_bytes());
+            store.put(&names::index(role, id), encode_index(&repository.keys, id, env.random_bytes(), part)).await?;
+            indexes.push(id);
+            rest = more;
+        }
+        let state = State { indexes, ..self.mended.view.state.clone() };
+        let (permit, view) = self.journal.repair(&self.mended, state, &election::by_operator(by.role), forced).await?;
+        report.record = view.head.map(|head| (head.seq, permit.term()));
+        Ok(report)
+    }
+
+    /// What leads into the repository.
+    async fn write_way(&self, by: &Repairer<'_>) -> Result<(), RepairError> {
+        let repository = &self.entered.repository;
+        let (store, role) = (repository.store.as_ref(), repository.role());
+        if let Some((id, object)) = self.entered.slot.as_ref().filter(|_| by.key_slot) {
+            let key = names::key(role, *id);
+            // It is named after what it holds: what stands there is damaged.
+            let is_damaged = match put_new(store, &key, object.to_vec()).await {
+                Ok(ours) => !ours,
+                Err(InitError::Store(error)) if error.is_no_object() => true,
+                Err(error) => return Err(RepairError::Put(error)),
+            };
+            if is_damaged {
+                store.put(&key, object.clone()).await?;
+            }
+        }
+        let Some((what, source)) = &self.entered.format else { return Ok(()) };
+        if *source == FormatSource::Journal && repository.format.journal == JournalHome::Bucket {
+            let proved = proof::prove(store, &names::probe(role), by.step.env).await;
+            if let Err(failure) = proved {
+                return Err(RepairError::Proof { role: role.clone(), failure });
+            }
+        }
+        let (key, object) = (names::format(role), repository.format.encode(&repository.keys));
+        if what == index::MISSING {
+            put_new(store, &key, object).await.map_err(RepairError::Put)?;
+        } else {
+            // What stands there is of no use to anybody.
+            store.put(&key, Bytes::from(object)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks what is lost, and changes nothing.
+///
+/// # Errors
+/// There is no way in, or the store does not answer.
+pub async fn survey(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairReport, RepairError> {
+    Ok(Plan::make(store, by).await?.report)
+}
+
+/// Repairs what can be.
+///
+/// # Errors
+/// Nothing is in the journal then, or it cannot be told whether it is.
+pub async fn repair(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairReport, RepairError> {
+    let mut moved = None;
+    for _ in 0..ATTEMPTS {
+        let plan = Plan::make(Arc::clone(&store), by).await?;
+        let forced =
+            if plan.needs_record() { fitness(by.role, &by.node.name, by.assessment, by.force)? } else { false };
+        match plan.apply(by, forced).await {
+            Err(RepairError::Append(error @ AppendError::Moved(_))) => moved = Some(error),
+            result => return result,
+        }
+    }
+    Err(moved.expect("only that is tried again").into())
+}
+
+/// What is left of a repository, for whoever only reads: nothing is written, neither to the store nor to this node's state.
+///
+/// # Errors
+/// There is no way in, or the store does not answer.
+pub async fn remains(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<(Archive, Reader), RepairError> {
+    let Entered { repository, .. } = entry::enter(store, step).await?;
+    let journal = reading_journal(&repository, step.env);
+    let local = step.state_dir.map(|dir| Local::peek(step.env, dir, repository.keys.repo()));
+    let known = local.as_ref().and_then(Local::last_view);
+    let mended = journal.mend(known.as_ref()).await?;
+    let shelf = local.map(|local| local.shelf()).filter(|shelf| shelf.dir.is_dir());
+    let more = mended.partial || !mended.brought.is_empty();
+    let reader = index::reader(&repository, &mended.view.state, shelf.as_ref(), more).await?;
+    let archive = Archive {
+        repository,
+        journal,
+        view: mended.view,
+        rolled_back: None,
+        damaged: None,
+        shelf,
+        losses: LossLog::default(),
+    };
+    Ok((archive, reader))
+}
+
+/// Packs these chunks anew.
+async fn move_chunks(
+    repository: &Repository,
+    reader: &Reader,
+    chunks: &[ChunkId],
+    env: &Env,
+) -> Result<Vec<PackTable>, RepairError> {
+    let (store, keys, role) = (repository.store.as_ref(), &repository.keys, repository.role());
+    let builder = || PackBuilder::new(keys, PackId(env.random_bytes()), env.random_bytes());
+    let (mut tables, mut compressor) = (Vec::new(), Compressor::default());
+    let (mut pack, mut content, mut entries) = (builder(), Vec::new(), Vec::new());
+    for (number, &id) in chunks.iter().enumerate() {
+        let bytes = reader.chunk(&id).await.map_err(RepairError::Read)?;
+        content.extend_from_slice(&bytes);
+        entries.push(ChunkEntry { id, len: bytes.len() as u32 });
+        let is_last = number + 1 == chunks.len();
+        if content.len() >= FRAME_BYTES || is_last {
+            pack.push(compressor.pack(&content, std::mem::take(&mut entries)));
+            content.clear();
+        }
+        if pack.is_full() || is_last {
+            let (object, table) = std::mem::replace(&mut pack, builder()).finish();
+            store.put(&names::pack(role, table.id), object).await?;
+            tables.push(table);
+        }
+    }
+    Ok(tables)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! The index, as far as it can be told from its objects, this node's copies of them and the packs' own tables.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::RepairError;
+use super::losses::{self, Losses};
+use crate::ids::{ChunkId, IndexId, PackId};
+use crate::job::backup::orphans;
+use crate::job::report::repaired::Finding;
+use crate::job::repository::Repository;
+use crate::journal::state::{Snapshot, State};
+use crate::repo::index::{Index, decode_index};
+use crate::repo::names;
+use crate::repo::pack::PackTable;
+use crate::repo::reader::{Reader, RepoError, Shelf};
+use crate::store::{SizeLimit, StoreError, list_all};
+
+/// What is said of an object that is not there.
+pub(super) const MISSING: &str = "is missing";
+
+/// What the objects say that the journal names.
+#[derive(Debug, Default)]
+struct Named {
+    /// Each with the tables of its packs; `Some`: it is this node's copy of a lost one.
+    objects: Vec<(IndexId, Vec<PackTable>, Option<(Bytes, String)>)>,
+    /// Objects that are lost, and why.
+    lost: Vec<(IndexId, String)>,
+}
+
+/// The index as it should be.
+#[derive(Debug)]
+pub(super) struct IndexPlan {
+    /// Reads all that there is.
+    pub(super) reader: Reader,
+    /// Objects that stay as they are.
+    pub(super) kept: Vec<IndexId>,
+    /// This node's copies of lost objects, which are written again.
+    pub(super) copies: Vec<(IndexId, Bytes)>,
+    /// Packs that are listed in new objects.
+    pub(super) listed: Vec<PackTable>,
+    /// Chunks that are moved to a new pack.
+    pub(super) moved: Vec<ChunkId>,
+    /// What was found.
+    pub(super) findings: Vec<Finding>,
+    /// What the snapshots need.
+    pub(super) losses: Losses,
+}
+
+impl IndexPlan {
+    /// Whether the journal has to name other index objects than it does.
+    pub(super) fn changes(&self, state: &State) -> bool {
+        self.kept != state.indexes || !self.listed.is_empty() || !self.moved.is_empty()
+    }
+}
+
+/// A reader of all that there is, without looking at any snapshot: for whoever restores what is left. `more`: what the journal lost may
+/// have named further objects.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn reader(
+    repository: &Repository,
+    state: &State,
+    shelf: Option<&Shelf>,
+    more: bool,
+) -> Result<Reader, RepairError> {
+    let named = Named::load(repository, &state.indexes, shelf).await?;
+    let mut tables: Vec<PackTable> = named.objects.into_iter().flat_map(|(_, tables, _)| tables).collect();
+    if more || !named.lost.is_empty() {
+        let index = index_of(&tables);
+        tables.extend(unnamed(repository, &index, state).await?);
+    }
+    Ok(Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index_of(&tables))))
+}
+
+/// Plans the index of these snapshots. `more`: what the journal lost may have named further objects.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn plan(
+    repository: &Repository,
+    state: &State,
+    shelf: Option<&Shelf>,
+    more: bool,
+) -> Result<IndexPlan, RepairError> {
+    let named = Named::load(repository, &state.indexes, shelf).await?;
+    let all: Vec<&PackTable> = named.objects.iter().flat_map(|(_, tables, _)| tables).collect();
+    let suspects = Suspects::find(repository, &all).await?;
+    let mut tables: Vec<PackTable> =
+        all.into_iter().filter(|table| !suspects.missing.contains(&table.id)).cloned().collect();
+    let mut others = Vec::new();
+    if more || !named.lost.is_empty() {
+        others = unnamed(repository, &index_of(&tables), state).await?;
+    }
+    let (mut reader, mut losses) = look(repository, &tables, &others, &suspects, &state.snapshots).await?;
+    if losses.unknown && others.is_empty() {
+        others = unnamed(repository, &index_of(&tables), state).await?;
+        if !others.is_empty() {
+            (reader, losses) = look(repository, &tables, &others, &suspects, &state.snapshots).await?;
+        }
+    }
+    others.retain(|table| losses.used.contains(&table.id));
+
+    let mut findings: Vec<Finding> = Vec::new();
+    let (mut kept, mut copies, mut listed) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, tables, copy) in named.objects {
+        let whole = !tables.iter().any(|table| suspects.has(table.id));
+        if let Some((_, what)) = &copy {
+            findings.push(Finding::Index { id, what: what.clone(), copy: true });
+        }
+        if whole {
+            kept.push(id);
+            copies.extend(copy.map(|(object, _)| (id, object)));
+        } else {
+            listed.extend(tables.into_iter().filter(|table| !suspects.has(table.id)));
+        }
+    }
+    let lost = named.lost.into_iter().map(|(id, what)| Finding::Index { id, what, copy: false });
+    findings.extend(lost);
+    if !others.is_empty() {
+        let chunks = others.iter().map(|table| table.chunks() as u64).sum();
+        findings.push(Finding::Listed { packs: others.len() as u64, chunks });
+    }
+    listed.extend(others);
+    tables.clear();
+    let mut moved = Vec::new();
+    for (id, what) in &suspects.why {
+        let mut chunks: Vec<ChunkId> = losses.watched.get(id).into_iter().flatten().copied().collect();
+        chunks.retain(|chunk| {
+            reader.index().find(chunk).is_some_and(|(place, _)| !suspects.is_bad(place.pack, place.frame))
+        });
+        chunks.sort_unstable();
+        findings.push(Finding::Pack { id: *id, what: what.clone(), moved: chunks.len() as u64 });
+        moved.extend(chunks);
+    }
+    Ok(IndexPlan { reader, kept, copies, listed, moved, findings, losses })
+}
+
+async fn look(
+    repository: &Repository,
+    tables: &[PackTable],
+    others: &[PackTable],
+    suspects: &Suspects,
+    snapshots: &[Snapshot],
+) -> Result<(Reader, Losses), RepairError> {
+    // A sound pack goes before one that is damaged.
+    let (sound, damaged): (Vec<&PackTable>, Vec<&PackTable>) =
+        tables.iter().partition(|table| !suspects.damaged.contains_key(&table.id));
+    let mut index = Index::default();
+    sound.into_iter().chain(others).chain(damaged).for_each(|table| index.add(table));
+    index.sort();
+    let reader = Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
+    let watched: HashSet<PackId> = suspects.damaged.keys().copied().collect();
+    let is_lost = |pack, frame| suspects.is_bad(pack, frame);
+    let losses = losses::find(&reader, repository.role(), snapshots, &watched, &is_lost).await?;
+    Ok((reader, losses))
+}
+
+fn index_of(tables: &[PackTable]) -> Index {
+    let mut index = Index::default();
+    tables.iter().for_each(|table| index.add(table));
+    index.sort();
+    index
+}
+
+/// The tables of packs that no object lists and nothing condemned. They are listed after the journal was read.
+async fn unnamed(repository: &Repository, index: &Index, state: &State) -> Result<Vec<PackTable>, RepairError> {
+    let condemned: HashSet<PackId> = state.condemned.iter().flat_map(|c| &c.packs).copied().collect();
+    let listed = listed(repository).await?;
+    Ok(orphans::find(repository.store.as_ref(), &repository.keys, index, &listed, &condemned).await?)
+}
+
+/// Every pack that the store lists, and its size.
+async fn listed(repository: &Repository) -> Result<HashMap<PackId, u64>, StoreError> {
+    let role = repository.role();
+    let objects = list_all(repository.store.as_ref(), &names::packs_prefix(role)).await?.into_iter();
+    Ok(objects.filter_map(|object| Some((names::parse_pack(role, &object.key)?, object.size))).collect())
+}
+
+impl Named {
+    async fn load(repository: &Repository, ids: &[IndexId], shelf: Option<&Shelf>) -> Result<Self, StoreError> {
+        let mut named = Self::default();
+        for &id in ids {
+            let stored = match repository.store.get(&names::index(repository.role(), id), SizeLimit::INDEX).await {
+                Ok(object) => {
+                    decode_index(&repository.keys, id, &object).map_err(|error| format!("is damaged ({error})"))
+                }
+                Err(error) if error.is_not_found() => Err(MISSING.to_owned()),
+                Err(error) if error.is_of_object() => Err(format!("cannot be read ({})", error.detail)),
+                Err(error) => return Err(error),
+            };
+            let what = match stored {
+                Ok(tables) => {
+                    named.objects.push((id, tables, None));
+                    continue;
+                }
+                Err(what) => what,
+            };
+            let copy = match shelf {
+                Some(shelf) => shelf.take(id).await,
+                None => None,
+            };
+            let tables = copy.as_deref().and_then(|copy| decode_index(&repository.keys, id, copy).ok());
+            match copy.zip(tables) {
+                Some((copy, tables)) => named.objects.push((id, tables, Some((Bytes::from(copy), what)))),
+                None => named.lost.push((id, what)),
+            }
+        }
+        Ok(named)
+    }
+}
+
+/// Packs that are not what the index says.
+#[derive(Debug, Default)]
+struct Suspects {
+    missing: HashSet<PackId>,
+    /// Which of their frames are lost.
+    damaged: HashMap<PackId, HashSet<u32>>,
+    why: Vec<(PackId, String)>,
+}
+
+impl Suspects {
+    fn has(&self, pack: PackId) -> bool {
+        self.missing.contains(&pack) || self.damaged.contains_key(&pack)
+    }
+
+    fn is_bad(&self, pack: PackId, frame: u32) -> bool {
+        self.missing.contains(&pack) || self.damaged.get(&pack).is_some_and(|bad| bad.contains(&frame))
+    }
+
+    /// By names and sizes; of those that have another size every frame is read.
+    async fn find(repository: &Repository, tables: &[&PackTable]) -> Result<Self, RepairError> {
+        let (store, role) = (repository.store.as_ref(), repository.role());
+        let sizes = listed(repository).await?;
+        let (mut suspects, mut seen) = (Self::default(), HashSet::new());
+        for table in tables.iter().filter(|table| seen.insert(table.id)) {
+            match sizes.get(&table.id) {
+                Some(size) if *size == table.object_len() => {}
+                Some(size) => {
+                    let bad = bad_frames(repository, table).await?;
+                    suspects.why.push((table.id, format!("has {size} bytes instead of {}", table.object_len())));
+                    suspects.damaged.insert(table.id, bad);
+                }
+                // A listing may lag; the object itself is the truth.
+                None => match store.get_range(&names::pack(role, table.id), 0..1).await {
+                    Ok(_) => {}
+                    Err(error) if error.is_not_found() => {
+                        suspects.why.push((table.id, MISSING.to_owned()));
+                        suspects.missing.insert(table.id);
+                    }
+                    Err(error) if error.is_of_object() => {
+                        suspects.why.push((table.id, format!("cannot be read ({})", error.detail)));
+                        suspects.missing.insert(table.id);
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+        suspects.why.sort_unstable();
+        Ok(suspects)
+    }
+}
+
+async fn bad_frames(repository: &Repository, table: &PackTable) -> Result<HashSet<u32>, RepairError> {
+    let mut index = Index::default();
+    index.add(table);
+    index.sort();
+    let reader = Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
+    let mut bad = HashSet::new();
+    for (number, frame) in (0..).zip(&table.frames) {
+        match reader.frames(&reader.index().packs()[0], &[number]).await {
+            Ok(content) => {
+                let whole = content.first().is_some_and(|content| has_its_chunks(repository, frame, content));
+                if !whole {
+                    bad.insert(number);
+                }
+            }
+            Err(RepoError::Store(error)) if !error.is_not_found() && !error.is_of_object() => {
+                return Err(error.into());
+            }
+            Err(_) => {
+                bad.insert(number);
+            }
+        }
+    }
+    Ok(bad)
+}
+
+fn has_its_chunks(repository: &Repository, frame: &crate::repo::pack::FrameEntry, content: &[u8]) -> bool {
+    let mut at = 0;
+    frame.chunks.iter().all(|chunk| {
+        let bytes = content.get(at..at + chunk.len as usize);
+        at += chunk.len as usize;
+        bytes.is_some_and(|bytes| repository.keys.chunk_id(bytes) == chunk.id)
+    })
+}

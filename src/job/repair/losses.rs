@@ -1,0 +1,139 @@
+//! What of each snapshot cannot be restored, and which packs the rest needs.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::ids::{ChunkId, PackId, RoleName};
+use crate::job::inside::info;
+use crate::job::report::repaired::{LOST_NAMED_MAX, LostEntry, SnapshotLoss};
+use crate::journal::state::Snapshot;
+use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::repo::manifest::ManifestWalk;
+use crate::repo::reader::{Reader, RepoError};
+use crate::store::StoreError;
+
+/// Lost files of a snapshot that are remembered for the sake of their hard links.
+const FIRST_NAMES_MAX: usize = 65_536;
+
+/// What the snapshots need.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    /// What each of them lost.
+    pub(super) snapshots: Vec<SnapshotLoss>,
+    /// Packs that have something which they need.
+    pub(super) used: HashSet<PackId>,
+    /// What they need and the index finds in one of the `watched` packs.
+    pub(super) watched: HashMap<PackId, HashSet<ChunkId>>,
+    /// Something is needed that the index does not know.
+    pub(super) unknown: bool,
+}
+
+/// Walks every snapshot. `is_lost`: what the index finds at this place is not there.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn find(
+    reader: &Reader,
+    role: &RoleName,
+    snapshots: &[Snapshot],
+    watched: &HashSet<PackId>,
+    is_lost: &(dyn Fn(PackId, u32) -> bool + Send + Sync),
+) -> Result<Losses, StoreError> {
+    let mut walk = Walk { reader, watched, is_lost, losses: Losses::default(), clean: HashSet::new() };
+    for snapshot in snapshots {
+        walk.snapshot(role, snapshot).await?;
+    }
+    Ok(walk.losses)
+}
+
+struct Walk<'a> {
+    reader: &'a Reader,
+    watched: &'a HashSet<PackId>,
+    is_lost: &'a (dyn Fn(PackId, u32) -> bool + Send + Sync),
+    losses: Losses,
+    /// Segments of which nothing is lost, nor can be through hard links.
+    clean: HashSet<ChunkId>,
+}
+
+impl Walk<'_> {
+    async fn snapshot(&mut self, role: &RoleName, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let mut loss = SnapshotLoss { info: info(role, snapshot), lost: Vec::new(), lost_count: 0 };
+        let mut first_names = HashSet::new();
+        let mut walk = ManifestWalk::new(snapshot.root);
+        while let Some(id) = walk.wants() {
+            if self.clean.contains(&id) {
+                walk.skip();
+                continue;
+            }
+            let node = walk.next_node().map(|node| (node.first.clone(), node.entries));
+            let (first, entries) = node.unwrap_or_else(|| (TreePath::default(), snapshot.entries.max(1)));
+            let bytes = if self.need(&id) {
+                match self.reader.chunk(&id).await {
+                    Ok(bytes) => Some(bytes),
+                    Err(RepoError::Store(error)) if !error.is_not_found() && !error.is_of_object() => {
+                        return Err(error);
+                    }
+                    Err(_) => None,
+                }
+            } else {
+                None
+            };
+            match bytes.map(|bytes| walk.give(&bytes)) {
+                Some(Ok(None)) => {}
+                Some(Ok(Some(entries))) => {
+                    if self.segment(&entries, &mut loss, &mut first_names) {
+                        self.clean.insert(id);
+                    }
+                }
+                Some(Err(_)) => lose(&mut loss, &first, entries),
+                None => {
+                    lose(&mut loss, &first, entries);
+                    walk.skip();
+                }
+            }
+        }
+        self.losses.snapshots.push(loss);
+        Ok(())
+    }
+
+    /// Notes that a chunk is needed; whether it is there.
+    fn need(&mut self, chunk: &ChunkId) -> bool {
+        let Some((place, _)) = self.reader.index().find(chunk) else {
+            self.losses.unknown = true;
+            return false;
+        };
+        self.losses.used.insert(place.pack);
+        if self.watched.contains(&place.pack) {
+            self.losses.watched.entry(place.pack).or_default().insert(*chunk);
+        }
+        !(self.is_lost)(place.pack, place.frame)
+    }
+
+    fn segment(&mut self, entries: &[Entry], loss: &mut SnapshotLoss, first_names: &mut HashSet<TreePath>) -> bool {
+        let mut clean = true;
+        for entry in entries {
+            let whole = match &entry.kind {
+                Kind::Hardlink { target } => {
+                    clean = false;
+                    !first_names.contains(target)
+                }
+                // Each is looked at: the others are needed all the same.
+                kind => kind.chunks().iter().fold(true, |whole, chunk| self.need(chunk) && whole),
+            };
+            if !whole {
+                clean = false;
+                lose(loss, &entry.path, 1);
+                if first_names.len() < FIRST_NAMES_MAX {
+                    first_names.insert(entry.path.clone());
+                }
+            }
+        }
+        clean
+    }
+}
+
+fn lose(loss: &mut SnapshotLoss, path: &TreePath, entries: u64) {
+    loss.lost_count += entries;
+    if loss.lost.len() < LOST_NAMED_MAX {
+        loss.lost.push(LostEntry { path: path.clone(), entries });
+    }
+}

@@ -1,0 +1,129 @@
+//! What `repair` reports.
+
+use crate::ids::{Digest, IndexId, KeyId, PackId, RoleName, Seq, Term};
+use crate::repo::entry::TreePath;
+
+use super::snapshot::SnapshotInfo;
+
+/// What is lost, what was mended, and what stays lost.
+#[derive(Debug, Clone)]
+pub struct RepairReport {
+    /// Which role.
+    pub role: RoleName,
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// What was found, in the order in which a reader would meet it.
+    pub findings: Vec<Finding>,
+    /// The key slots that the store has, and what is wrong with those that are damaged.
+    pub keys: Vec<(KeyId, Option<String>)>,
+    /// Every live snapshot, oldest first, with what of it cannot be restored.
+    pub snapshots: Vec<SnapshotLoss>,
+    /// The record that says so; `None`: none was needed, or it is a dry run.
+    pub record: Option<(Seq, Term)>,
+}
+
+impl RepairReport {
+    /// Whether anything was found.
+    pub fn found_any(&self) -> bool {
+        !self.findings.is_empty() || self.lost_files() > 0
+    }
+
+    /// Entries of live snapshots that nothing brings back.
+    pub fn lost_files(&self) -> u64 {
+        self.snapshots.iter().map(|snapshot| snapshot.lost_count).sum()
+    }
+}
+
+/// One thing that is not as it should be, and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// `format` is lost or not this repository's; it is written again.
+    Format {
+        /// What is wrong with it.
+        what: String,
+        /// What it is made from.
+        source: FormatSource,
+    },
+    /// No key slot in the store opens with the key at hand, and this node remembers the one that did.
+    KeySlot {
+        /// Which.
+        id: KeyId,
+        /// Whether it is written again: only if that is asked for, since somebody may have removed it on purpose.
+        put_back: bool,
+    },
+    /// A journal record is lost; a record is appended that says so.
+    Record {
+        /// Which.
+        seq: Seq,
+        /// What is wrong with it.
+        what: String,
+        /// What it said is known: a later record or this node's memory has it.
+        known: bool,
+    },
+    /// The newest records are lost.
+    End {
+        /// The first.
+        from: Seq,
+        /// The last.
+        to: Seq,
+    },
+    /// A snapshot whose record is lost, as this node remembers it: it is in the journal again.
+    Snapshot(Digest),
+    /// An index object is lost.
+    Index {
+        /// Which.
+        id: IndexId,
+        /// What is wrong with it.
+        what: String,
+        /// This node has a copy, which is written again; else what it listed is listed anew from the packs' own tables.
+        copy: bool,
+    },
+    /// Packs that no index object lists and that snapshots need: they are listed again.
+    Listed {
+        /// How many.
+        packs: u64,
+        /// How many chunks they have.
+        chunks: u64,
+    },
+    /// A pack is lost: the index no longer lists it, so that the next backup stores its content again where the source has it.
+    Pack {
+        /// Which.
+        id: PackId,
+        /// What is wrong with it.
+        what: String,
+        /// Chunks that snapshots need and that were moved out of it.
+        moved: u64,
+    },
+}
+
+/// What `format` is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormatSource {
+    /// This node's memory of it: the very same object.
+    Memory,
+    /// The key and the journal's records.
+    Journal,
+}
+
+/// A live snapshot.
+#[derive(Debug, Clone)]
+pub struct SnapshotLoss {
+    /// Which.
+    pub info: SnapshotInfo,
+    /// What of it cannot be restored, at most [`LOST_NAMED_MAX`].
+    pub lost: Vec<LostEntry>,
+    /// How many entries.
+    pub lost_count: u64,
+}
+
+/// What cannot be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostEntry {
+    /// The file, or the first path of several of which the list itself is lost.
+    pub path: TreePath,
+    /// How many entries follow it in path order, itself included: 1 for a file.
+    pub entries: u64,
+}
+
+/// The most entries that are named for one snapshot.
+pub const LOST_NAMED_MAX: usize = 1000;

@@ -1,0 +1,278 @@
+//! What is left of a journal of which records are lost. Pure.
+//!
+//! The fold is taken up again at the next record that can be used, from what was known before; a later record that carries the whole
+//! state, or what this node remembers, brings back what the lost ones said. What nothing brings back is named as lost. Nothing here
+//! invents: a snapshot comes back only as somebody saw it, what was condemned stays condemned, and a slot that a later record calls
+//! committed is not committed again.
+
+use std::collections::{BTreeSet, HashSet};
+
+use jiff::Timestamp;
+
+use crate::ids::{Digest, NodeId, RepoId, RoleName, Seq, Term};
+use crate::journal::record::{Body, NodeRef, Record, TakeoverWhy};
+use crate::journal::repaired::{LostEnd, Repaired};
+use crate::journal::state::{Condemned, FoldError, Head, Holder, Snapshot, View};
+
+/// A record that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostRecord {
+    /// Its number.
+    pub seq: Seq,
+    /// What is wrong with it.
+    pub what: String,
+    /// The digest of what stands there; `None`: nothing, or nothing that can be read.
+    pub found: Option<Digest>,
+    /// Nothing stands there.
+    pub missing: bool,
+}
+
+/// What is left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mended {
+    /// The journal as far as it can be told; its head is the last number that is occupied.
+    pub view: View,
+    /// Records that are lost, and that no repair has named before.
+    pub void: Vec<LostRecord>,
+    /// Records that an earlier repair has named.
+    pub named_before: u64,
+    /// What they said is not known in whole: nothing later says it, and this node does not remember it.
+    pub partial: bool,
+    /// The end that the store lost, where this node remembers it.
+    pub lost: Option<LostEnd>,
+    /// Snapshots that only this node remembers.
+    pub brought: Vec<Digest>,
+}
+
+impl Mended {
+    /// Whether every record is there.
+    pub fn is_sound(&self) -> bool {
+        self.void.is_empty() && self.lost.is_none()
+    }
+}
+
+/// Takes the records one after the other.
+#[derive(Debug)]
+pub struct Mender<'a> {
+    known: Option<&'a View>,
+    view: View,
+    void: Vec<LostRecord>,
+    /// The record before was lost, so the next one cannot be held against it.
+    gap: bool,
+    /// Something is missing from the state.
+    partial: bool,
+    /// What this node remembers is in the store.
+    is_known_there: bool,
+    repairs: Vec<Repaired>,
+    good: HashSet<Digest>,
+    swept: BTreeSet<Seq>,
+    last: Seq,
+}
+
+impl<'a> Mender<'a> {
+    /// From nothing; `known` is what this node remembers.
+    pub fn new(role: RoleName, repo: RepoId, known: Option<&'a View>) -> Self {
+        let known = known.filter(|view| view.head.is_some() && view.understood() && view.repo == repo);
+        Self {
+            known,
+            view: View::empty(role, repo),
+            void: Vec::new(),
+            gap: false,
+            partial: false,
+            is_known_there: known.is_none(),
+            repairs: Vec::new(),
+            good: HashSet::new(),
+            swept: BTreeSet::new(),
+            last: Seq(0),
+        }
+    }
+
+    /// The record with this number, or why there is none.
+    pub fn take(&mut self, seq: Seq, object: Result<(Record, Digest), LostRecord>) {
+        self.last = seq;
+        match object {
+            Ok((record, digest)) => {
+                if let Err(error) = self.apply(seq, &record, digest) {
+                    self.lose(LostRecord { seq, what: error.to_string(), found: Some(digest), missing: false });
+                }
+            }
+            Err(lost) => self.lose(lost),
+        }
+    }
+
+    fn lose(&mut self, lost: LostRecord) {
+        self.gap = true;
+        self.partial = true;
+        self.void.push(lost);
+    }
+
+    fn apply(&mut self, seq: Seq, record: &Record, digest: Digest) -> Result<(), FoldError> {
+        let is_repair = record.body.repair().is_some();
+        let view = &mut self.view;
+        if record.role != view.role || record.repo != view.repo {
+            return Err(FoldError::Foreign { role: record.role.clone(), repo: record.repo });
+        }
+        if record.seq != seq {
+            return Err(FoldError::Number { found: record.seq });
+        }
+        if self.gap {
+            anchor(view, seq, record)?;
+        } else if self.partial
+            && let Some(state) = &record.state
+        {
+            view.state.clone_from(state);
+        }
+        view.apply(record, digest)?;
+        self.gap = false;
+        self.partial &= record.state.is_none();
+        self.good.insert(digest);
+        match &record.body {
+            Body::Swept(body) => self.swept.extend(&body.prunes),
+            _ if is_repair => self.repairs.extend(self.view.state.repaired.last().cloned()),
+            _ => {}
+        }
+        if let Some(known) = self.known
+            && known.head.as_ref().is_some_and(|head| head.seq == seq && head.digest == digest)
+        {
+            self.view.state.clone_from(&known.state);
+            self.is_known_there = true;
+            self.partial = false;
+        }
+        Ok(())
+    }
+
+    /// What is left. `filler` is the digest of what will stand where nothing can be read.
+    pub fn finish(mut self, filler: impl Fn(Seq) -> Digest) -> Mended {
+        if let Some(newest) = self.void.last().filter(|lost| lost.seq == self.last) {
+            let digest = newest.found.unwrap_or_else(|| filler(newest.seq));
+            let nobody = || (NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() }, Timestamp::UNIX_EPOCH);
+            let (node, time) = self.view.head.as_ref().map_or_else(nobody, |head| (head.node.clone(), head.time));
+            self.view.head = Some(Head { seq: newest.seq, digest, node, time });
+        }
+        let named = |seq: Seq| self.repairs.iter().any(|repair| repair.void.contains(&seq));
+        let (before, void): (Vec<LostRecord>, Vec<LostRecord>) = self.void.drain(..).partition(|lost| named(lost.seq));
+        let mut mended = Mended {
+            view: self.view,
+            named_before: before.len() as u64,
+            partial: self.partial,
+            void,
+            lost: None,
+            brought: Vec::new(),
+        };
+        let Some(known) = self.known.filter(|_| !self.is_known_there) else { return mended };
+        let Some(head) = &known.head else { return mended };
+        let seen = known.term();
+        if self.repairs.iter().any(|repair| repair.covers(head.seq, head.digest, seen)) {
+            return mended;
+        }
+        if !mended.void.iter().any(|lost| lost.seq == head.seq) {
+            let from = if head.seq > self.last { self.last.next() } else { head.seq };
+            mended.lost = Some(LostEnd { from, to: head.seq, digest: head.digest });
+        }
+        remember(&mut mended, known, self.last, &self.good, &self.swept);
+        mended
+    }
+}
+
+/// Takes the fold up again at this record, as if everything before it were in order.
+fn anchor(view: &mut View, seq: Seq, record: &Record) -> Result<(), FoldError> {
+    let before = view.term();
+    if record.term < before {
+        return Err(FoldError::Term { found: record.term, before });
+    }
+    if let Some(state) = record.state.as_ref().filter(|_| record.body.repair().is_none()) {
+        view.state.clone_from(state);
+    } else if record.body.repair().is_none() {
+        // Whoever held the role before this record, as the record itself tells.
+        let (term, takeover) = match record.body {
+            Body::Takeover(_) => (Term(record.term.0.saturating_sub(1)), None),
+            _ => (record.term, record.takeover),
+        };
+        view.state.holder = Some(Holder {
+            term,
+            takeover: takeover.unwrap_or(Digest([0; Digest::LEN])),
+            seq: Seq(seq.0.saturating_sub(1)),
+            node: record.node.clone(),
+            instance: record.instance,
+            time: record.time,
+            why: TakeoverWhy::Moved,
+        });
+        // A lost record committed it.
+        if let Some(slot) = record.last_slot.filter(|slot| view.state.last_slot != Some(*slot)) {
+            view.state.last_slot = Some(slot);
+            view.state.add_past_slots([slot]);
+        }
+    }
+    view.head = record.prev.filter(|_| seq > Seq::FIRST).map(|digest| Head {
+        seq: Seq(seq.0 - 1),
+        digest,
+        node: record.node.clone(),
+        time: record.time,
+    });
+    Ok(())
+}
+
+/// Adds what this node remembers of records that are lost. What it says of numbers beyond the store's `last` is moved to the number of
+/// the repair, `last` plus one: those are used again.
+fn remember(mended: &mut Mended, known: &View, last: Seq, good: &HashSet<Digest>, swept: &BTreeSet<Seq>) {
+    let is_end = known.head.as_ref().is_some_and(|head| head.seq >= last);
+    let moved = |seq: Seq| seq.min(last.next());
+    let is_void = |seq: Seq| seq > last || mended.void.iter().any(|lost| lost.seq == seq);
+    let condemned: Vec<Condemned> = known
+        .state
+        .condemned
+        .iter()
+        .filter(|c| is_void(c.seq) && !swept.contains(&c.seq))
+        .map(|c| Condemned { seq: moved(c.seq), ..c.clone() })
+        .collect();
+    // The store's lineage ends where the lost one goes on: no takeover came in between.
+    let takeover = |view: &View| view.state.holder.as_ref().map(|holder| holder.takeover);
+    let is_same_line = is_end && takeover(known) == takeover(&mended.view);
+    let live = |id: Digest| known.state.snapshots.iter().any(|snapshot| snapshot.id == id);
+    let state = &mut mended.view.state;
+    if is_same_line {
+        // Lost prunes forgot the others.
+        state.snapshots.retain(|snapshot| live(snapshot.id));
+        state.paused.clone_from(&known.state.paused);
+    }
+    let there: HashSet<Digest> = state.snapshots.iter().map(|snapshot| snapshot.id).collect();
+    // One whose record is whole was forgotten by a prune.
+    let lost =
+        known.state.snapshots.iter().filter(|snapshot| !there.contains(&snapshot.id) && !good.contains(&snapshot.id));
+    for snapshot in lost {
+        mended.brought.push(snapshot.id);
+        state.snapshots.push(Snapshot { seq: moved(snapshot.seq), ..snapshot.clone() });
+    }
+    state.snapshots.sort_by_key(|snapshot| snapshot.seq);
+    let slots: Vec<Timestamp> = known.state.slots().filter(|slot| !state.slots().any(|there| there == *slot)).collect();
+    state.add_past_slots(slots);
+    if is_end {
+        state.last_slot = known.state.last_slot.or(state.last_slot);
+        state.schedule = known.state.schedule.or(state.schedule);
+        state.pruned = known.state.pruned.or(state.pruned);
+    }
+    state.clones.extend(known.state.clones.iter().copied());
+    state.cluster = state.cluster.or(known.state.cluster);
+    // One entry a number: a sweep names them by it.
+    for condemned in condemned {
+        match state.condemned.iter_mut().find(|there| there.seq == condemned.seq) {
+            Some(there) => {
+                there.packs.extend(condemned.packs);
+                there.indexes.extend(condemned.indexes);
+            }
+            None => state.condemned.push(condemned),
+        }
+    }
+    let gone: HashSet<_> = state.condemned.iter().flat_map(|c| &c.indexes).copied().collect();
+    let further = known.state.indexes.iter().filter(|id| !state.indexes.contains(id)).copied().collect::<Vec<_>>();
+    state.indexes.extend(further);
+    state.indexes.retain(|id| !gone.contains(id));
+    if known.term() > state.holder.as_ref().map_or(Term(0), |holder| holder.term)
+        && let Some(holder) = &known.state.holder
+    {
+        state.holder = Some(Holder { seq: moved(holder.seq), ..holder.clone() });
+    }
+    // What this node remembers has what they said.
+    let seen = known.head.as_ref().map_or(Seq(0), |head| head.seq);
+    mended.partial &= mended.void.iter().any(|lost| lost.seq > seen);
+}

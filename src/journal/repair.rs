@@ -1,0 +1,242 @@
+//! Letting a journal go on of which records are lost: the adapter around [`Mender`].
+//!
+//! The invariants: before a repair is appended, every number that it calls lost is occupied, so that no writer that was away since then
+//! can take one; and the repair itself is a takeover at the number after the last, which fences like any other. It carries the state
+//! that is left, whatever its number is, and readers who meet a lost record go on from there.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+
+use crate::ids::{Digest, RepoId, RoleName, Seq};
+use crate::journal::log::{self, AppendError, Journal, JournalError};
+use crate::journal::mend::{LostRecord, Mended, Mender};
+use crate::journal::record::{self, Record, RecordError, Takeover, TakeoverWhy};
+use crate::journal::state::{State, View};
+use crate::repo::{line, names};
+use crate::role::permit::{Candidacy, Permit};
+use crate::store::{LIST_PAGE_MAX, PutOutcome, SizeLimit, StoreError, StoreErrorKind, put_once, unfinished};
+
+/// Records fetched at once.
+const READ_AHEAD: usize = 16;
+
+/// The most records that one repair calls lost. A store that lost more is another one, or an old copy.
+pub const VOID_MAX: usize = 1024;
+
+/// How often the object for a lost number is put again while no answer tells.
+const FILL_ATTEMPTS: u32 = 5;
+
+/// Why what is left of a journal cannot be told, or not be gone on from.
+#[derive(Debug, thiserror::Error)]
+pub enum MendError {
+    /// The store.
+    #[error("the journal cannot be read: {0}")]
+    Store(#[from] StoreError),
+    /// A record of a newer version.
+    #[error("journal record {seq} {error}")]
+    Newer {
+        /// Which.
+        seq: Seq,
+        /// What it says.
+        error: RecordError,
+    },
+    /// More than one repair names.
+    #[error(
+        "more than {VOID_MAX} of the {last} records of the journal are lost: it is an old copy, or {key} was put there by \
+         somebody else"
+    )]
+    TooMany {
+        /// The last number that is occupied.
+        last: Seq,
+        /// Its key.
+        key: String,
+    },
+}
+
+/// What stands at a number whose record is lost and of which nothing is there: no record, and the same whoever puts it.
+#[derive(Serialize)]
+struct Filler<'a> {
+    v: u32,
+    role: &'a RoleName,
+    repo: RepoId,
+    seq: Seq,
+    lost: bool,
+}
+
+impl Journal {
+    fn filler(&self, seq: Seq) -> Bytes {
+        let filler = Filler { v: record::VERSION, role: self.keys.role(), repo: self.keys.repo(), seq, lost: true };
+        Bytes::from(line::seal(&serde_json::to_vec(&filler).expect("plain data becomes JSON"), &self.keys))
+    }
+
+    /// Reads every record, and tells what is left; `known` is what this node remembers.
+    ///
+    /// # Errors
+    /// The store does not answer, a newer version wrote here, or more is lost than one repair names.
+    pub async fn mend(&self, known: Option<&View>) -> Result<Mended, MendError> {
+        let listed = self.listed().await?;
+        let mut last = listed.last().copied().unwrap_or(Seq(0));
+        // A listing may lag behind what was written.
+        while self.is_occupied(last.next()).await? {
+            last = last.next();
+        }
+        if last.0.saturating_sub(listed.len() as u64) > VOID_MAX as u64 {
+            return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });
+        }
+        let mut mender = Mender::new(self.keys.role().clone(), self.keys.repo(), known);
+        let mut records = stream::iter((1..=last.0).map(Seq))
+            .map(|seq| async move { Ok::<_, MendError>((seq, self.usable(seq, SizeLimit::RECORD_AHEAD).await?)) })
+            .buffered(READ_AHEAD);
+        while let Some((seq, record)) = records.try_next().await? {
+            // A large one is read by itself.
+            let record = match record {
+                Some(record) => record,
+                None => self.usable(seq, SizeLimit::RECORD).await?.unwrap_or_else(|| {
+                    Err(LostRecord { seq, what: "is too large".to_owned(), found: None, missing: false })
+                }),
+            };
+            mender.take(seq, record);
+        }
+        drop(records);
+        let mended = mender.finish(|seq| record::digest(&self.filler(seq)));
+        if mended.void.len() > VOID_MAX {
+            return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });
+        }
+        Ok(mended)
+    }
+
+    async fn listed(&self) -> Result<BTreeSet<Seq>, StoreError> {
+        let (role, prefix) = (self.keys.role(), names::journal_prefix(self.keys.role()));
+        let (mut listed, mut after) = (BTreeSet::new(), None);
+        loop {
+            let page = self.store.list(&prefix, after.as_deref(), LIST_PAGE_MAX).await?;
+            listed.extend(page.objects.iter().filter_map(|object| names::parse_record(role, &object.key)));
+            if !page.truncated {
+                return Ok(listed);
+            }
+            let Some(object) = page.objects.last() else { return Err(unfinished(self.store.as_ref(), &prefix)) };
+            after = Some(object.key.clone());
+        }
+    }
+
+    /// The record, or why there is none; `None`: it has more than `limit`.
+    async fn usable(
+        &self,
+        seq: Seq,
+        limit: SizeLimit,
+    ) -> Result<Option<Result<(Record, Digest), LostRecord>>, MendError> {
+        let lost = |what: String, found, missing| Ok(Some(Err(LostRecord { seq, what, found, missing })));
+        let object = match self.store.get(&names::record(self.keys.role(), seq), limit).await {
+            Ok(object) => object,
+            Err(error) if error.is_not_found() => return lost("is missing".to_owned(), None, true),
+            Err(error) if error.kind == StoreErrorKind::TooLarge => return Ok(None),
+            Err(error) if error.is_of_object() => return lost(error.detail, None, false),
+            Err(error) => return Err(error.into()),
+        };
+        let digest = record::digest(&object);
+        match Record::decode(&object, Some(&self.keys)) {
+            Ok(record) => Ok(Some(Ok((record, digest)))),
+            Err(error @ RecordError::Newer(_)) => Err(MendError::Newer { seq, error }),
+            Err(error) => lost(error.to_string(), Some(digest), false),
+        }
+    }
+
+    /// Appends that the records which `mended` misses are lost, and that `state` is what is left. Fences as every takeover does.
+    ///
+    /// # Errors
+    /// [`AppendError::Moved`]: something was appended since it was read.
+    pub async fn repair(
+        &self,
+        mended: &Mended,
+        state: State,
+        candidacy: &Candidacy,
+        forced: bool,
+    ) -> Result<(Permit, View), AppendError> {
+        let view = View { state, ..mended.view.clone() };
+        log::understand(&view)?;
+        for lost in &mended.void {
+            self.fill(&view, lost).await?;
+        }
+        let void = mended.void.iter().map(|lost| lost.seq).collect();
+        let takeover = Takeover { forced, void, lost: mended.lost, ..Takeover::new(TakeoverWhy::Repair) };
+        self.take_over_as(&view, candidacy, takeover).await
+    }
+
+    /// Occupies a number of which nothing is there.
+    async fn fill(&self, view: &View, lost: &LostRecord) -> Result<(), AppendError> {
+        let (seq, key) = (lost.seq, names::record(self.keys.role(), lost.seq));
+        let filler = self.filler(seq);
+        let failed = |error| AppendError::Store { seq, error };
+        if !lost.missing {
+            // What can be read stays, as evidence.
+            return match lost.found {
+                Some(_) => Ok(()),
+                None => self.store.put(&key, filler).await.map_err(failed),
+            };
+        }
+        let mut last = String::new();
+        for _ in 0..FILL_ATTEMPTS {
+            match put_once(self.store.as_ref(), &key, filler.clone()).await.map_err(failed)? {
+                PutOutcome::Created => return Ok(()),
+                PutOutcome::Exists => {
+                    let there = self.object(seq).await.map_err(failed)?;
+                    // A record that came back, or that a writer put there who was away since.
+                    let is_ours = there.is_some_and(|there| there == filler);
+                    return if is_ours { Ok(()) } else { Err(AppendError::Moved(Box::new(view.clone()))) };
+                }
+                PutOutcome::Unknown { why } => last = why,
+            }
+        }
+        Err(AppendError::Unknown { seq, why: last })
+    }
+
+    /// The view before the repair that says that record `lost` is lost, if there is one up to `head`.
+    pub(super) async fn repaired_after(&self, lost: Seq, head: Seq) -> Result<Option<View>, JournalError> {
+        let mut objects = stream::iter((lost.0 + 1..=head.0).rev().map(Seq))
+            .map(|seq| async move { Ok::<_, JournalError>((seq, self.readable_ahead(seq).await)) })
+            .buffered(READ_AHEAD);
+        while let Some((seq, object)) = objects.try_next().await? {
+            let object = match object {
+                Ok(Some(object)) => Ok(object),
+                Ok(None) => self.readable(seq).await,
+                Err(error) => Err(error),
+            };
+            let object = match object {
+                Ok(Some(object)) => object,
+                Err(JournalError::Store(error)) if !error.is_of_object() => return Err(error.into()),
+                Ok(None) | Err(_) => continue,
+            };
+            let Ok(record) = Record::decode(&object, Some(&self.keys)) else { continue };
+            let own = record.seq == seq && record.role == *self.keys.role() && record.repo == self.keys.repo();
+            if own && record.body.repair().is_some_and(|repair| repair.void.contains(&lost)) {
+                return Ok(View::before_checkpoint(&record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The numbers among the newest that this view has read and that the store no longer lists: one request. What a repair named is
+    /// known to be lost.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn gaps(&self, view: &View) -> Result<Vec<Seq>, StoreError> {
+        let Some(head) = view.head.as_ref() else { return Ok(Vec::new()) };
+        let role = self.keys.role();
+        let first = head.seq.0.saturating_sub(LIST_PAGE_MAX as u64 / 2);
+        let (prefix, after) = (names::journal_prefix(role), names::record(role, Seq(first)));
+        let page = self.store.list(&prefix, Some(&after), LIST_PAGE_MAX).await?;
+        let listed: BTreeSet<Seq> =
+            page.objects.iter().filter_map(|object| names::parse_record(role, &object.key)).collect();
+        // A page that objects of other names fill shows less.
+        let shown = if page.truncated { listed.last().copied().unwrap_or(Seq(0)) } else { head.seq };
+        let named = |seq: &Seq| view.state.repaired.iter().any(|repaired| repaired.void.contains(seq));
+        let missing = (first + 1..=head.seq.min(shown).0).map(Seq).filter(|seq| !listed.contains(seq) && !named(seq));
+        Ok(missing.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Over stores in memory: each record of a journal lost in turn.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::env::Env;
+use crate::ids::{ChunkId, IndexId, InstanceId, NodeId};
+use crate::journal::record::{Body, Changes, Cost, NodeRef, SnapshotBody};
+use crate::repo::crypto::Cipher;
+use crate::repo::crypto::tests::keys;
+use crate::role::permit::{Grant, testing};
+use crate::store::memory::MemoryStore;
+
+fn journal(store: &MemoryStore, node: u8) -> Journal {
+    let named = NodeRef { id: NodeId([node; 16]), name: format!("n{node}") };
+    Journal::new(Arc::new(store.clone()), keys(Cipher::None), Env::host(), named, InstanceId([node; 8]))
+}
+
+fn elected() -> Candidacy {
+    let grant = Grant { asked: Env::host().clock.moment(), ttl: std::time::Duration::from_hours(1) };
+    testing::candidacy(keys(Cipher::None).role(), grant)
+}
+
+fn key(seq: u64) -> String {
+    format!("app/journal/{seq:016}")
+}
+
+fn at(n: u8) -> Timestamp {
+    Timestamp::from_second(i64::from(n) * 3600).unwrap()
+}
+
+fn snapshot(n: u8) -> Body {
+    Body::Snapshot(SnapshotBody {
+        root: ChunkId([n; 32]),
+        indexes: vec![IndexId([n; 16])],
+        entries: 3,
+        files: 2,
+        bytes: 10,
+        changes: Changes::default(),
+        changed_set: ChunkId([0; 32]),
+        cost: Cost::default(),
+    })
+}
+
+/// A journal of a takeover and so many snapshots with slots, and every view that it had.
+async fn filled(store: &MemoryStore, snapshots: u8) -> Vec<View> {
+    let journal = journal(store, 1);
+    let empty = journal.read(None).await.unwrap();
+    let (permit, mut view) = journal.take_over(&empty, &elected(), TakeoverWhy::First).await.unwrap();
+    let mut views = vec![empty, view.clone()];
+    for n in 1..=snapshots {
+        view = journal.append(&permit, &view, snapshot(n), Some(at(n))).await.unwrap();
+        views.push(view.clone());
+    }
+    views
+}
+
+/// Repairs it as node 2, which remembers `known`.
+async fn repair(store: &MemoryStore, known: Option<&View>) -> (Mended, View) {
+    let journal = journal(store, 2);
+    let mended = journal.mend(known).await.unwrap();
+    let state = mended.view.state.clone();
+    let (_, view) = journal.repair(&mended, state, &elected(), false).await.unwrap();
+    (mended, view)
+}
+
+fn roots(view: &View) -> Vec<u8> {
+    view.state.snapshots.iter().map(|snapshot| snapshot.root.0[0]).collect()
+}
+
+#[tokio::test]
+async fn each_record_is_lost_in_turn_and_everybody_reads_on_beyond_it() {
+    for snapshots in [4, 9, 20] {
+        let whole = MemoryStore::new(&Env::host());
+        let views = filled(&whole, snapshots).await;
+        let before = views.last().unwrap();
+        let last = u64::from(snapshots) + 1;
+        for lost in 1..=last {
+            let another = whole.objects()[&key(if lost == 3 { 2 } else { 3 })].clone();
+            for with in [None, Some(Bytes::from_static(b"{}\n")), Some(another)] {
+                let store = MemoryStore::new(&Env::host());
+                for (key, object) in whole.objects() {
+                    store.tamper(&key, Some(object));
+                }
+                if lost == last && with.is_none() {
+                    // Nobody who does not remember it misses it.
+                    continue;
+                }
+                store.tamper(&key(lost), with);
+                let (mended, after) = repair(&store, None).await;
+                assert_eq!(mended.void.iter().map(|lost| lost.seq.0).collect::<Vec<_>>(), [lost]);
+                // A checkpoint after it has what it said.
+                let checkpoint = (lost + 1..=last).any(|seq| seq % 8 == 0);
+                assert_eq!(mended.partial, !checkpoint, "{lost} of {last}");
+                let all: Vec<u8> = (1..=snapshots).filter(|n| checkpoint || u64::from(*n) + 1 != lost).collect();
+                assert_eq!(roots(&after), all, "{lost} of {last}");
+                if lost > 1 && lost < last {
+                    let slot = at(lost as u8 - 1);
+                    assert!(after.state.slots().any(|at| at == slot), "a later record says that it was committed");
+                }
+                // A host that knows nothing, and one that knows all.
+                assert_eq!(journal(&store, 3).read(None).await.unwrap().state, after.state);
+                let known = journal(&store, 1).read(Some(before)).await.unwrap();
+                assert_eq!((known.head, known.state), (after.head.clone(), after.state.clone()));
+                // And once more finds nothing.
+                let again = journal(&store, 4).mend(None).await.unwrap();
+                assert!(again.is_sound() && !again.partial && again.named_before == 1, "{again:?}");
+                assert_eq!(again.view.state, after.state);
+                // It goes on.
+                let (permit, view) =
+                    journal(&store, 1).take_over(&after, &elected(), TakeoverWhy::Moved).await.unwrap();
+                let view = journal(&store, 1).append(&permit, &view, snapshot(99), None).await.unwrap();
+                assert_eq!(journal(&store, 3).read(None).await.unwrap().state, view.state);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_was_away_since_before_a_lost_record_cannot_take_its_number() {
+    let store = MemoryStore::new(&Env::host());
+    let views = filled(&store, 4).await;
+    store.tamper(&key(4), None);
+    repair(&store, None).await;
+    let away = journal(&store, 1);
+    let stale = away.take_over(&views[3], &elected(), TakeoverWhy::Restart).await;
+    assert!(matches!(stale, Err(AppendError::Fenced(_) | AppendError::Moved(_))), "{stale:?}");
+    let here = journal(&store, 2);
+    assert_eq!(here.object(Seq(4)).await.unwrap(), Some(here.filler(Seq(4))));
+}
+
+#[tokio::test]
+async fn what_a_node_remembers_brings_back_what_a_lost_record_said() {
+    let whole = MemoryStore::new(&Env::host());
+    let views = filled(&whole, 4).await;
+    for lost in 1..=5u64 {
+        for seen in lost..=5 {
+            let store = MemoryStore::new(&Env::host());
+            for (key, object) in whole.objects() {
+                store.tamper(&key, Some(object));
+            }
+            store.tamper(&key(lost), Some(Bytes::from_static(b"x")));
+            let (mended, after) = repair(&store, Some(&views[seen as usize])).await;
+            assert!(!mended.partial, "{lost}, seen to {seen}");
+            assert_eq!(roots(&after), [1, 2, 3, 4], "{lost}, seen to {seen}");
+            let mut indexes = after.state.indexes.clone();
+            indexes.sort();
+            assert_eq!(indexes, views[5].state.indexes);
+            assert_eq!(journal(&store, 3).read(None).await.unwrap().state, after.state);
+        }
+    }
+}
+
+#[tokio::test]
+async fn newest_records_that_are_lost_come_back_from_who_saw_them_and_their_numbers_are_used_again() {
+    for lost in 1..=5u64 {
+        let store = MemoryStore::new(&Env::host());
+        let views = filled(&store, 4).await;
+        let (newest, before) = (&views[5], &views[(5 - lost) as usize]);
+        for seq in 5 - lost + 1..=5 {
+            store.tamper(&key(seq), None);
+        }
+        let reader = journal(&store, 1);
+        assert!(reader.read(Some(newest)).await.unwrap_err().is_rolled_back());
+        let mended = reader.mend(Some(newest)).await.unwrap();
+        assert_eq!(mended.lost.map(|end| (end.from.0, end.to.0)), Some((5 - lost + 1, 5)));
+        let (_, after) = repair(&store, Some(newest)).await;
+        assert_eq!(after.head.as_ref().unwrap().seq.0, 5 - lost + 1);
+        assert_eq!(roots(&after), [1, 2, 3, 4]);
+        assert_eq!(after.term().0, 2);
+        // Whatever of it a node remembers, and whoever knows nothing.
+        for known in views[1..].iter().map(Some).chain([None]) {
+            let read = reader.read(known).await.unwrap();
+            assert_eq!(read.state, after.state);
+            assert!(reader.mend(known).await.unwrap().is_sound());
+        }
+        assert_eq!(before.head.is_some(), lost < 5);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_set_back_to_a_repair_is_not_forgiven() {
+    let store = MemoryStore::new(&Env::host());
+    let views = filled(&store, 4).await;
+    store.tamper(&key(5), None);
+    let (_, repaired) = repair(&store, Some(&views[5])).await;
+    let set_back = store.objects();
+    let here = journal(&store, 2);
+    let (permit, view) = here.take_over(&repaired, &elected(), TakeoverWhy::Moved).await.unwrap();
+    let newer = here.append(&permit, &view, snapshot(9), None).await.unwrap();
+    for (key, _) in store.objects() {
+        store.tamper(&key, set_back.get(&key).cloned());
+    }
+    assert!(here.read(Some(&newer)).await.unwrap_err().is_rolled_back());
+    assert!(here.read(Some(&view)).await.unwrap_err().is_rolled_back(), "a number that the repair calls lost");
+    assert_eq!(here.read(Some(&views[5])).await.unwrap().state, repaired.state);
+}
+
+#[tokio::test]
+async fn what_lies_far_beyond_the_end_is_nothing_that_a_repair_names() {
+    let store = MemoryStore::new(&Env::host());
+    filled(&store, 4).await;
+    store.tamper(&key(9_000_000_000), Some(Bytes::from_static(b"x")));
+    let refused = journal(&store, 2).mend(None).await;
+    assert!(matches!(refused, Err(MendError::TooMany { last: Seq(9_000_000_000), .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_gap_is_seen_by_who_has_read_beyond_it_until_it_is_named() {
+    let store = MemoryStore::new(&Env::host());
+    let views = filled(&store, 4).await;
+    let here = journal(&store, 1);
+    assert_eq!(here.gaps(&views[5]).await.unwrap(), []);
+    store.tamper(&key(3), None);
+    store.tamper("app/journal/notes", Some(Bytes::from_static(b"x")));
+    assert_eq!(here.gaps(&views[5]).await.unwrap(), [Seq(3)]);
+    assert_eq!(here.read(Some(&views[5])).await.unwrap(), views[5], "it goes on");
+    let (_, after) = repair(&store, None).await;
+    assert_eq!(here.gaps(&after).await.unwrap(), []);
+}
