@@ -97,8 +97,7 @@ impl Resolver {
     /// have been put there to lead a restore astray. A path that leads nowhere is no anchor.
     pub(super) fn anchor(&mut self, path: &TreePath) -> rustix::io::Result<()> {
         let own = |uid: u32| uid == 0 || uid == rustix::process::geteuid().as_raw();
-        let root = || rustix::fs::openat(self.root()?, ".", DIRECTORY, Mode::empty());
-        let mut at = root()?;
+        let mut at = rustix::fs::openat(self.root()?, ".", DIRECTORY, Mode::empty())?;
         let mut rest: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
         let mut links = 0;
         while let Some(name) = rest.pop_front() {
@@ -112,7 +111,7 @@ impl Resolver {
                     links += 1;
                     let to = rustix::fs::readlinkat(&next, "", Vec::new())?.into_bytes();
                     if to.first() == Some(&b'/') {
-                        at = root()?;
+                        at = rustix::fs::openat(&at, "/", DIRECTORY, Mode::empty())?;
                     }
                     for part in to.split(|&b| b == b'/').filter(|part| !part.is_empty()).rev() {
                         rest.push_front(part.to_vec());
@@ -254,7 +253,7 @@ mod tests {
         std::fs::create_dir_all(tmp.path().join("real/deep")).unwrap();
         link("real/../real/./deep", "relative");
         link("relative", "twice");
-        link("/real", "absolute");
+        link(tmp.path().join("real").to_str().unwrap(), "absolute");
         link("loop", "loop");
         link("theirs", "through");
         link("real", "theirs");
