@@ -3,8 +3,13 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use rustix::process::geteuid;
+
+/// The bytes that are written to try a directory: a block, which a full disk does not have.
+const PROBE_LEN: usize = 4096;
 
 /// Held until it is dropped, at the latest by the kernel when this process dies.
 #[derive(Debug)]
@@ -62,6 +67,24 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
+/// Tries whether something can be written in the directory `dir`: a small file is made there, renamed and removed. That there is no
+/// such directory, or that this process may not write in one of another user, is no error: it says nothing about who may.
+///
+/// # Errors
+/// It cannot.
+pub fn try_out(dir: &Path) -> io::Result<()> {
+    let Ok(meta) = fs::metadata(dir) else { return Ok(()) };
+    let name = |end: &str| dir.join(format!("probe-{}.{end}", std::process::id()));
+    let (made, moved) = (name("new"), name("done"));
+    let tried = fs::write(&made, [0; PROBE_LEN]).and_then(|()| fs::rename(&made, &moved));
+    let _ = fs::remove_file(&made);
+    let _ = fs::remove_file(&moved);
+    match tried {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && meta.uid() != geteuid().as_raw() => Ok(()),
+        tried => tried,
+    }
+}
+
 /// Adds to the end of the file at `path` with one write: what several processes add at the same time does not mix. It stays
 /// when the machine dies after this.
 ///
@@ -97,6 +120,18 @@ mod tests {
         drop(lock);
         Lock::take(&path).unwrap();
         assert!(Lock::try_take(&dir.path().join("none/lock")).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_tried_without_a_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        try_out(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        try_out(&dir.path().join("none")).unwrap();
+        // Nothing can be made in what is no directory.
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(try_out(&file).is_err());
     }
 
     #[test]

@@ -23,10 +23,10 @@ use crate::daemon::{self, Start, TELL_PATIENCE};
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::adopt::adopt;
+use crate::job::audit::Looker;
 use crate::job::backup::BackupError;
 use crate::job::exec::{self, ExecError, Executed};
 use crate::job::guard::{self, GuardError, Reason};
-use crate::job::health;
 use crate::job::hook::Hooks;
 use crate::job::inside::{self, Archive, Each};
 use crate::job::keys;
@@ -45,13 +45,13 @@ use crate::job::report::restored::Restored;
 use crate::job::report::setup::{InitRole, KeyReport};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::whoami::{State, Warning, WhoamiReport};
+use crate::job::report::whoami::{State, WhoamiReport};
 use crate::job::report::{Outcome, RoleReport};
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::job::runner::{Runner, Surroundings};
 use crate::job::seat::Seats;
 use crate::job::verify;
-use crate::job::whoami::Asker;
+use crate::job::whoami::{Asker, Daemon};
 use crate::journal::log::AppendError;
 use crate::journal::record::NodeRef;
 use crate::journal::state::{Snapshot, View};
@@ -518,9 +518,11 @@ pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> 
     let plan = Plan::of(role, &context.settings)?;
     let store = open::store(context).await?;
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let remembered = move |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
+    let remembered = |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let period = (since, context.env.clock.now());
-    Ok(job::audit::audit(store, role, plan.as_ref(), period, &remembered).await?)
+    let (node, label) = identity::peek(state_dir.as_deref(), context.node.as_deref());
+    let looker = Looker { env: &context.env, state_dir: state_dir.as_deref(), node, label: &label };
+    Ok(job::audit::audit_here(store, role, plan.as_ref(), period, &remembered, Some(looker)).await?)
 }
 
 /// Who this node is, and where it stands for these roles.
@@ -528,25 +530,26 @@ pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<Whoami
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
     let asker = asker(context, state_dir.as_deref(), told);
-    let asked = Box::pin(job::whoami::whoami(&asker, roles, connecting(context)));
-    let (mut report, silent) = tokio::join!(asked, is_daemon_silent(context));
-    if silent {
-        report.roles.iter_mut().for_each(|role| health::add(&mut role.warnings, Warning::DaemonSilent));
-    }
-    Ok(report)
+    Ok(Box::pin(job::whoami::whoami(&asker, roles, connecting(context), the_daemon(context))).await)
 }
 
 /// Whether this node is active for a role.
 pub async fn is_active(context: &Context, role: &RoleSettings) -> State {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
-    Box::pin(job::whoami::is_active(&asker(context, state_dir.as_deref(), told), role, connecting(context))).await
+    let asker = asker(context, state_dir.as_deref(), told);
+    Box::pin(job::whoami::is_active(&asker, role, connecting(context), the_daemon(context))).await
 }
 
-/// Whether a daemon of this node has its socket open and does not answer.
-async fn is_daemon_silent(context: &Context) -> bool {
-    let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await else { return false };
-    matches!(daemon.node(job::whoami::PATIENCE).await, Err(ClientError::Silent(_)))
+/// What the daemon of this node says.
+async fn the_daemon(context: &Context) -> Daemon {
+    let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await else { return Daemon::None };
+    match daemon.stands(job::whoami::PATIENCE).await {
+        Ok(words) => Daemon::Says(words),
+        Err(ClientError::Silent(_)) => Daemon::Silent,
+        // One of another version does not understand the question.
+        Err(_) => Daemon::None,
+    }
 }
 
 fn asker<'a>(context: &'a Context, state_dir: Option<&'a Path>, told: Option<NodeId>) -> Asker<'a> {

@@ -12,6 +12,7 @@ use crate::job::cancel::Cancel;
 use crate::job::guard::Request;
 use crate::job::progress::Progress;
 use crate::job::report::RoleReport;
+use crate::job::whoami::DaemonWord;
 use crate::role::duty::Event;
 
 /// What another process of this node wants of the role.
@@ -27,6 +28,8 @@ pub(super) enum Command {
     Left,
     /// Another process of this node has appended to the journal.
     Look,
+    /// How this node stands for the role.
+    Stand { reply: oneshot::Sender<DaemonWord> },
 }
 
 /// A run that somebody wants.

@@ -1,5 +1,6 @@
 //! Another process of this node, which has the daemon back up or works under its lease.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::job::guard::Request;
 use crate::job::lease::Lender;
 use crate::job::progress::Progress;
 use crate::job::report::RoleReport;
+use crate::job::whoami::DaemonWord;
 use crate::role::lease::{LeaseService, Reply};
 
 /// How long the daemon's answer about a lease is waited for: it has it at hand.
@@ -84,6 +86,22 @@ impl Client {
             let (mut reader, _writer) = self.ask(Ask::Node).await?;
             match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
                 Answer::Node(id) => Ok(id),
+                Answer::Refused { why } => Err(ClientError::Refused(why)),
+                _ => Err(ClientError::HungUp),
+            }
+        };
+        tokio::time::timeout(patience, asked).await.unwrap_or(Err(ClientError::Silent(patience)))
+    }
+
+    /// Asks it how this node stands for its roles, and waits so long for the answer.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub async fn stands(&self, patience: Duration) -> Result<BTreeMap<RoleName, DaemonWord>, ClientError> {
+        let asked = async {
+            let (mut reader, _writer) = self.ask(Ask::Stands).await?;
+            match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
+                Answer::Stands(words) => Ok(words),
                 Answer::Refused { why } => Err(ClientError::Refused(why)),
                 _ => Err(ClientError::HungUp),
             }
@@ -196,7 +214,9 @@ impl Borrowed {
             Answer::Taken(by) => Ok(Reply::Taken { by, alive: true }),
             Answer::Unknown { why } => Ok(Reply::Unknown { why }),
             Answer::Refused { why } => Err(ClientError::Refused(why)),
-            Answer::Progress(_) | Answer::Report { .. } | Answer::Node(_) | Answer::Changed => Err(ClientError::HungUp),
+            Answer::Progress(_) | Answer::Report { .. } | Answer::Node(_) | Answer::Stands(_) | Answer::Changed => {
+                Err(ClientError::HungUp)
+            }
         }
     }
 }

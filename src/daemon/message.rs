@@ -1,12 +1,15 @@
 //! What is said over the daemon's socket: lines of JSON, a question first. Both ends are the same program on the same host; a
 //! line that is not understood ends the conversation.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{NodeId, RoleName};
 use crate::job::guard::Request;
 use crate::job::progress::Counts;
 use crate::job::report::RoleReport;
+use crate::job::whoami::DaemonWord;
 use crate::role::lease::LeaseHolder;
 use crate::role::permit::Grant;
 
@@ -32,6 +35,8 @@ pub(super) enum Ask {
     Backup { role: RoleName, request: Request },
     /// Who this node is.
     Node,
+    /// How it stands for each role.
+    Stands,
     /// To work under the daemon's lease, until hanging up. An answer to this line, and to each empty line after it.
     Lease { role: RoleName },
     /// To look at the journal now: another process of this node has appended to it. No answer.
@@ -48,6 +53,8 @@ pub(super) enum Answer {
     Report { report: Box<RoleReport>, exit: Option<u8> },
     /// This node, as the daemon works as it.
     Node(NodeId),
+    /// How it stands.
+    Stands(BTreeMap<RoleName, DaemonWord>),
     /// The lease is held, and whoever asked may work under it.
     Held(Grant),
     /// Another process holds it.

@@ -24,8 +24,10 @@ use crate::job::cancel::Cancel;
 use crate::job::guard::{self, GuardError, Reason};
 use crate::job::hook::Hooks;
 use crate::job::prune::PruneError;
+use crate::job::report::whoami::State;
 use crate::job::report::{Outcome, RoleReport};
 use crate::job::runner::Runner;
+use crate::job::whoami::DaemonWord;
 use crate::notice::teller::Teller;
 use crate::role::duty::{Duty, Effect, Event, Journal, LeaseAnswer, Stand, Terms, Yield};
 use crate::role::election::{Occasion, StandbyReason};
@@ -443,6 +445,11 @@ impl Loop {
                 let _ = reply.send(self.lend());
                 Event::Tick
             }
+            Command::Stand { reply } => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.word());
+                Event::Tick
+            }
             Command::Left => Event::Tick,
             Command::Look => Event::JournalHint,
         }
@@ -456,6 +463,20 @@ impl Loop {
             (_, Some(Stand::Standby(StandbyReason::LeaseTaken(by)))) => Answer::Taken(by.clone()),
             (_, stand) => Answer::Unknown { why: self.voice.refusal(&self.work.role.name, stand) },
         }
+    }
+
+    /// How this node stands, for whoever asks on it.
+    fn word(&self) -> DaemonWord {
+        let stand = self.duty.stand();
+        let state = stand.map(|stand| match stand {
+            Stand::Active { .. } => State::Active,
+            Stand::Candidate | Stand::Standby(_) | Stand::Away(_) => State::Standby,
+            Stand::Unknown(_) => State::Unknown,
+            Stand::Conflict(_) | Stand::Cloned => State::Conflict,
+            Stand::Paused(_) => State::Paused,
+        });
+        let why = self.voice.refusal(&self.work.role.name, stand);
+        DaemonWord { state, why, failure: self.work.watch.failure() }
     }
 
     fn refuse(&mut self) {

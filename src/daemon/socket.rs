@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -25,6 +26,7 @@ use crate::ids::{NodeId, RoleName};
 use crate::job::cancel::Cancel;
 use crate::job::guard::Request;
 use crate::job::progress::Progress;
+use crate::job::whoami::DaemonWord;
 
 /// How often a run's progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -245,6 +247,10 @@ async fn converse(stream: UnixStream, reception: Reception) {
             let _ = say(&mut writer, &Answer::Node(reception.node)).await;
             return;
         }
+        Ask::Stands => {
+            let _ = say(&mut writer, &Answer::Stands(stands(&reception).await)).await;
+            return;
+        }
     };
     let post = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).get(role).cloned();
     let Some(post) = post else {
@@ -260,8 +266,20 @@ async fn converse(stream: UnixStream, reception: Reception) {
             let _ = post.send(Command::Look).await;
             Ok(())
         }
-        Ask::Node => Ok(()),
+        Ask::Node | Ask::Stands => Ok(()),
     };
+}
+
+/// How this node stands for each role. One whose task does not answer is left out.
+async fn stands(reception: &Reception) -> BTreeMap<RoleName, DaemonWord> {
+    let posts = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let asked = posts.into_iter().map(|(role, post)| async move {
+        let (reply, replied) = oneshot::channel();
+        post.send(Command::Stand { reply }).await.ok()?;
+        Some((role, replied.await.ok()?))
+    });
+    let asked = asked.map(|asked| async { tokio::time::timeout(PAUSE, asked).await.ok().flatten() });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 async fn backup(

@@ -178,7 +178,8 @@ impl Sight<'_> {
                 Finding::Future { count, nodes, .. } => ("future", *count, Some(nodes.join(", "))),
                 Finding::Hole { record } => ("hole", 1, Some(record.clone())),
                 Finding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
-                Finding::Missed { .. }
+                Finding::Failed(_)
+                | Finding::Missed { .. }
                 | Finding::Late { .. }
                 | Finding::Duplicate { .. }
                 | Finding::Incomplete(_)

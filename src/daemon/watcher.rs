@@ -64,6 +64,8 @@ struct Seen {
     moved: bool,
     /// The lease is in the hands of a process that lives.
     vouched: bool,
+    /// This node is active, or would be if it could tell.
+    works: bool,
     audit_at: Duration,
 }
 
@@ -76,6 +78,7 @@ impl Watch {
             running: None,
             moved: false,
             vouched: false,
+            works: false,
             audit_at: env.clock.boottime() + AUDIT_FIRST,
         };
         Self { teller, env, role, node: node.id, label: node.name.clone(), plan, kept, seen: Mutex::new(seen) }
@@ -112,6 +115,7 @@ impl Watch {
     pub fn stands(&self, stand: &Stand) {
         let mut seen = self.seen();
         seen.vouched = matches!(stand, Stand::Standby(StandbyReason::LeaseTaken(Some(_))));
+        seen.works = matches!(stand, Stand::Active { .. } | Stand::Unknown(_));
         match stand {
             Stand::Conflict(holder) => {
                 let event = self.sight(&seen).event(Kind::Conflict);
@@ -222,6 +226,22 @@ impl Watch {
     pub fn kept_from_role(&self, report: &RoleReport) {
         let seen = self.seen();
         self.keep(report, Step::Takeover, &seen, None);
+    }
+
+    /// The journal cannot be followed for this error of the node's own. True: that keeps it from its role; whoever stands by has none.
+    pub(super) fn fails_by(&self, error: &GuardError) -> bool {
+        let seen = self.seen();
+        if seen.works {
+            let report = RoleReport::nothing(self.role.clone(), Outcome::Failed);
+            let report = RoleReport { reason: Some(error.to_string()), ..report };
+            self.keep(&report, Step::Takeover, &seen, None);
+        }
+        seen.works
+    }
+
+    /// How the last run failed, as far as this process knows.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.kept.load()
     }
 
     /// The lease is answered again, whatever the answer.

@@ -129,6 +129,9 @@ impl Work {
             Ok(journal) => journal,
             Err(error) => {
                 let clock_offset = self.clock_offset().await;
+                if error.is_state() && self.watch.fails_by(&error) {
+                    self.runner.env.spawn(self.clone().tell_failure());
+                }
                 self.unread(&error, clock_offset)
             }
         }
@@ -205,6 +208,13 @@ impl Work {
         match job::audit::audit(store, role, self.watch.plan(), (since, now), &memory).await {
             Ok(audit) => self.watch.audited(&audit.findings),
             Err(error) => tracing::warn!("role {}: the audit: {error}", role.name),
+        }
+    }
+
+    /// Tells the other nodes of a failure of which nothing can be written down here.
+    async fn tell_failure(self) {
+        if let Ok(repository) = self.repository().await {
+            presence::announce_failure(&self.runner, &repository, self.role.lease).await;
         }
     }
 

@@ -11,14 +11,20 @@ pub(crate) mod ledger;
 pub(crate) mod pauses;
 pub(crate) mod takeovers;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::RoleSettings;
+use crate::env::Env;
+use crate::ids::NodeId;
 use crate::job::audit::account::{Account, Period};
 use crate::job::audit::ledger::Ledger;
+use crate::job::last_run::{self, Kept};
+use crate::job::presence;
 use crate::job::report::audited::{Finding, RoleAudit};
+use crate::job::report::whoami::RunSeen;
 use crate::job::repository::Repository;
 use crate::job::verify::found::Found;
 use crate::job::verify::{Remembered, VerifyError, history};
@@ -41,6 +47,35 @@ pub async fn audit(
     (since, now): (Timestamp, Timestamp),
     remembered: Remembered<'_>,
 ) -> Result<RoleAudit, VerifyError> {
+    audit_here(store, role, plan, (since, now), remembered, None).await
+}
+
+/// Who audits, and so knows of runs that left no trace in the journal.
+#[derive(Debug, Clone, Copy)]
+pub struct Looker<'a> {
+    /// The host.
+    pub env: &'a Env,
+    /// Where this node keeps its state, if it has a place for it.
+    pub state_dir: Option<&'a Path>,
+    /// This node; `None`: it never was one of the role's.
+    pub node: Option<NodeId>,
+    /// Its label.
+    pub label: &'a str,
+}
+
+/// The same, with what the `looker` knows of runs that failed, its own and those that other nodes told of: the present is judged as
+/// `whoami` judges it.
+///
+/// # Errors
+/// As [`audit`].
+pub async fn audit_here(
+    store: Arc<dyn Store>,
+    role: &RoleSettings,
+    plan: Option<&Plan>,
+    (since, now): (Timestamp, Timestamp),
+    remembered: Remembered<'_>,
+    looker: Option<Looker<'_>>,
+) -> Result<RoleAudit, VerifyError> {
     let repository = Repository::open(store, &role.name, &role.key).await?;
     let known = remembered(repository.keys.repo());
     let mut found = Found::default();
@@ -50,8 +85,23 @@ pub async fn audit(
     let mut account = Account::new(plan, Period { since, now }, from.as_ref(), repository.format.created);
     let mut each = |record: &Record, digest| account.take(record, digest);
     let read = history::read(&repository, known.as_ref(), &extent, from, &mut found, &mut each).await?;
+    if let Some(looker) = looker {
+        account.hear(failures(&repository, &looker, now).await);
+    }
     let audit = account.finish(role.name.clone(), found.into_damages());
     Ok(RoleAudit { records: read.records, ..audit })
+}
+
+/// The runs that failed, as the looker knows of them.
+async fn failures(repository: &Repository, looker: &Looker<'_>, now: Timestamp) -> Vec<RunSeen> {
+    let role = repository.role();
+    let own = looker.state_dir.and_then(|dir| Kept::at(looker.env, dir, role).load());
+    let me = looker.node.unwrap_or(NodeId([0; NodeId::LEN]));
+    let peers = presence::peers(repository.store.as_ref(), role, me, now).await.unwrap_or_else(|error| {
+        tracing::warn!("role {role}: whether runs of other nodes failed cannot be told: {error}");
+        Vec::new()
+    });
+    last_run::known(own, looker.label, &peers, Some(&repository.keys))
 }
 
 /// Slots with more than one commit, the last of them in the time from `since` on, as far as a state tells.

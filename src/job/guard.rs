@@ -17,8 +17,9 @@ use crate::job::backup::{Ask, BackupError, Committed, Opening};
 use crate::job::beat::Beat;
 use crate::job::known::Place;
 use crate::job::lease;
-use crate::job::local::Local;
+use crate::job::local::{Local, LockError};
 use crate::job::pace::{Watched, watched};
+use crate::job::presence;
 use crate::job::report::{ByteCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
 use crate::job::runner::Runner;
@@ -173,6 +174,11 @@ impl GuardError {
                 | BackupError::Append(AppendError::Store { error, .. }),
             ) if error.kind == StoreErrorKind::NoSpace
         )
+    }
+
+    /// Whether this node's own state cannot be read or written.
+    pub(crate) fn is_state(&self) -> bool {
+        matches!(self, Self::Backup(BackupError::State { .. } | BackupError::Lock(LockError::Io { .. })))
     }
 
     /// Of a proof of the lease of `role`. A request that failed is no broken promise.
@@ -331,7 +337,16 @@ pub async fn announce(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<(), GuardError> {
     let repository = open(runner, role, connect().await?, None).await?;
-    Opening::open(runner, &repository).await?.announce(role.lease).await?;
+    match Opening::open(runner, &repository).await {
+        Ok(mut opening) => drop(opening.announce(role.lease).await?),
+        Err(error) => {
+            let error = GuardError::from(error);
+            if error.is_state() {
+                presence::announce_failure(runner, &repository, role.lease).await;
+            }
+            return Err(error);
+        }
+    }
     Ok(())
 }
 

@@ -78,15 +78,17 @@ impl Past {
         let paused = self.paused.as_ref().filter(|paused| paused.until.is_none_or(|until| until > now))?;
         Some((paused, is_forgotten(paused.time, paused.until, now)))
     }
+}
 
-    /// Whether a snapshot was committed after this failure. Numbers tell it whatever the clocks say.
-    fn is_after(&self, run: &RunSeen) -> bool {
-        match (self.snapshot, run.after) {
-            (Some((seq, _)), Some(after)) => seq > after,
-            (Some((_, time)), None) => time > run.time,
-            (None, _) => false,
-        }
-    }
+/// The newest of these failures that had no commit after it. `newest`: the newest snapshot's number and time. Numbers tell it whatever
+/// the clocks say.
+pub(crate) fn open_failure(failures: &[RunSeen], newest: Option<(u64, Timestamp)>) -> Option<&RunSeen> {
+    let is_over = |run: &RunSeen| match (newest, run.after) {
+        (Some((seq, _)), Some(after)) => seq > after,
+        (Some((_, time)), None) => time > run.time,
+        (None, _) => false,
+    };
+    failures.iter().filter(|run| !is_over(run)).max_by_key(|run| run.time)
 }
 
 /// Whether a pause lasts for too long: one with a stated end is meant for that long. Of one that is dated beyond the present it is
@@ -112,6 +114,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) past: Option<&'a Past>,
     /// Runs that ended without a commit, by this node and by those that told of theirs.
     pub(crate) failures: &'a [RunSeen],
+    /// What the daemon of this node says of the role, where it answers.
+    pub(crate) daemon: Option<&'a str>,
     /// What was seen besides: drift, the journal's head, the lease.
     pub(crate) seen: &'a [Warning],
 }
@@ -152,17 +156,9 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
     found
 }
 
-/// One more thing that was seen, among what was found.
-pub fn add(found: &mut Vec<Warning>, warning: Warning) {
-    found.push(warning);
-    found.sort_by_key(|warning| Reverse(severity(warning)));
-}
-
 /// The newest run that ended without a commit and had none after it.
-pub(crate) fn failed<'a>(facts: &Facts<'a>) -> impl Iterator<Item = &'a RunSeen> + use<'a> {
-    let past = facts.past;
-    let open = facts.failures.iter().filter(move |run| past.is_none_or(|past| !past.is_after(run)));
-    open.max_by_key(|run| run.time).into_iter()
+pub(crate) fn failed<'a>(facts: &Facts<'a>) -> Option<&'a RunSeen> {
+    open_failure(facts.failures, facts.past.and_then(|past| past.snapshot))
 }
 
 fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
@@ -173,10 +169,16 @@ fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
         (_, Reason::NotListed) => MissedCause::NotListed,
         (_, Reason::ClockOff) => MissedCause::ClockOff,
         (_, Reason::LeaseTaken { by: Some(by) }) => MissedCause::HeldBy(by.clone()),
-        (State::Active, _) => MissedCause::ActiveHere,
+        (_, Reason::Daemon { why }) => MissedCause::Daemon(why.clone()),
+        (State::Active, _) if failed(facts).is_some() || facts.seen.iter().any(is_state) => MissedCause::Failing,
+        (State::Active, _) => facts.daemon.map_or(MissedCause::ActiveHere, |says| MissedCause::Daemon(says.to_owned())),
         _ => MissedCause::NotSeen,
     };
     Some(Warning::SlotsMissed { first, last, count, cause })
+}
+
+fn is_state(warning: &Warning) -> bool {
+    matches!(warning, Warning::StateUnwritable { .. })
 }
 
 /// Now, by the store's clock where this node's is known to be off: its own would count slots that have not come, or leave out some
@@ -198,6 +200,7 @@ pub fn severity(warning: &Warning) -> Severity {
         | Warning::RepositoryGone { .. }
         | Warning::AnotherRepository { .. }
         | Warning::LeaseDrift { .. }
+        | Warning::StateUnwritable { stands_by: false, .. }
         | Warning::Paused { too_long: true, .. }
         | Warning::JournalHead { lost: true, .. } => Severity::Critical,
         Warning::OnlyNode => Severity::Note,
@@ -211,6 +214,7 @@ pub fn severity(warning: &Warning) -> Severity {
         | Warning::Drift { .. }
         | Warning::LeaseUnread { .. }
         | Warning::DaemonSilent
+        | Warning::StateUnwritable { stands_by: true, .. }
         | Warning::FutureDates(_)
         | Warning::RecordsLost { .. }
         | Warning::JournalHead { lost: false, .. } => Severity::Warning,

@@ -1,7 +1,11 @@
 //! How a role's last run on this node failed: kept in the state directory until the next commit, for whoever asks how the role
 //! stands, and told to the other nodes. A run that was committed needs no memory: the journal has it.
+//!
+//! The state directory may be what fails. So a process knows by itself what it could not write there, and a daemon says it to whoever asks.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::report::Outcome;
-use crate::job::report::whoami::{RunSeen, Step};
+use crate::job::report::whoami::{PeerSeen, RunSeen, Step};
 use crate::job::runner::Runner;
 use crate::repo::crypto::{Keys, Part, SALT_LEN};
 use crate::text;
@@ -95,27 +99,51 @@ fn bounded(error: &str) -> String {
     out
 }
 
+/// The runs that ended without a commit, as one node knows of them: its own, and those that `peers` told of. What they told is opened
+/// with the repository's `keys`, so that it is known to be theirs.
+pub(crate) fn known(own: Option<Failure>, label: &str, peers: &[PeerSeen], keys: Option<&Keys>) -> Vec<RunSeen> {
+    let opened = |peer: &PeerSeen| Failure::open(peer.failure.as_deref()?, keys?, peer.node.id.0);
+    let told = peers.iter().filter_map(|peer| Some(opened(peer)?.seen(peer.node.name.clone())));
+    own.map(|failure| failure.seen(label.to_owned())).into_iter().chain(told).collect()
+}
+
+/// What a process knows of its roles' failures and could not write down, the end of one as well. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Unwritten(Arc<Mutex<BTreeMap<RoleName, Option<Failure>>>>);
+
+impl Unwritten {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<RoleName, Option<Failure>>> {
+        // Each change is one step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Where one role's failure is kept.
 #[derive(Debug, Clone)]
 pub struct Kept {
     env: Env,
+    role: RoleName,
     path: PathBuf,
+    unwritten: Unwritten,
 }
 
 impl Kept {
     /// For `role`, on the node of `runner`.
     pub fn of(runner: &Runner, role: &RoleName) -> Self {
-        Self::at(&runner.env, &runner.state_dir, role)
+        let unwritten = runner.memories.failures();
+        Self { unwritten, ..Self::at(&runner.env, &runner.state_dir, role) }
     }
 
     /// The same for whoever only looks.
     pub fn at(env: &Env, state_dir: &Path, role: &RoleName) -> Self {
-        Self { env: env.clone(), path: state_dir.join("failures").join(format!("{role}.json")) }
+        let path = state_dir.join("failures").join(format!("{role}.json"));
+        Self { env: env.clone(), role: role.clone(), path, unwritten: Unwritten::default() }
     }
 
     /// The failure after which nothing was committed here; also none where it cannot be read: it is a hint for people.
     pub fn load(&self) -> Option<Failure> {
-        serde_json::from_slice(&self.env.files.read(&self.path).ok()?).ok()
+        let unwritten = self.unwritten.all().get(&self.role).cloned();
+        unwritten.unwrap_or_else(|| serde_json::from_slice(&self.env.files.read(&self.path).ok()?).ok())
     }
 
     /// Keeps one more.
@@ -127,18 +155,26 @@ impl Kept {
             }
             self.env.files.replace(&self.path, &bytes)
         });
-        if let Err(error) = kept {
-            tracing::warn!("that the run failed is not remembered: {}: {error}", self.path.display());
+        let mut unwritten = self.unwritten.all();
+        match kept {
+            Ok(()) => drop(unwritten.remove(&self.role)),
+            Err(error) => {
+                if unwritten.insert(self.role.clone(), Some(failure)).is_none() {
+                    tracing::warn!("that the run failed cannot be written down: {}: {error}", self.path.display());
+                }
+            }
         }
     }
 
     /// A run was committed.
     pub(crate) fn clear(&self) {
+        let mut unwritten = self.unwritten.all();
         match self.env.files.remove(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::debug!("{}: {error}", self.path.display());
+                unwritten.insert(self.role.clone(), None);
             }
-            _ => {}
+            _ => drop(unwritten.remove(&self.role)),
         }
     }
 
@@ -195,6 +231,26 @@ mod tests {
         assert_eq!(kept.load(), None);
         kept.add(failure("one"));
         std::fs::write(&kept.path, b"{").unwrap();
+        assert_eq!(kept.load(), None);
+    }
+
+    #[test]
+    fn a_failure_that_cannot_be_written_down_is_known_to_the_process_and_ends_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept::at(&Env::host(), dir.path(), &"app".parse().unwrap());
+        // Where the directory should be is a file: nothing can be written, as on a disk that is full.
+        std::fs::write(dir.path().join("failures"), b"").unwrap();
+        kept.add(failure("one"));
+        kept.clone().add(failure("two"));
+        assert_eq!(kept.load().map(|failure| (failure.error, failure.failures)), Some(("two".to_owned(), 2)));
+        kept.clear();
+        assert_eq!(kept.load(), None);
+        kept.add(failure("three"));
+        std::fs::remove_file(dir.path().join("failures")).unwrap();
+        kept.add(failure("four"));
+        let read = Kept::at(&Env::host(), dir.path(), &"app".parse().unwrap()).load().unwrap();
+        assert_eq!((read.error.as_str(), read.failures), ("four", 2), "another process reads it again");
+        kept.clear();
         assert_eq!(kept.load(), None);
     }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::env::{Env, Held};
 use crate::ids::{Digest, InstanceId, KeyId, NodeId, RepoId, Seq, Term};
 use crate::job::authors::AuthorNotes;
-use crate::job::presence::Announced;
+use crate::job::last_run::Unwritten;
+use crate::job::presence::{Announced, INTERVAL};
 use crate::journal::state::View;
 use crate::repo::reader::Shelf;
 use crate::role::twin::Sighting;
@@ -37,20 +38,44 @@ pub struct Local {
 /// What this process remembered of each repository. A state directory may be deleted or set back under a process that goes on: it
 /// still knows what it saw and what it took over.
 #[derive(Debug, Clone, Default)]
-pub struct Memories(Arc<Mutex<BTreeMap<RepoId, Memory>>>);
+pub struct Memories {
+    repositories: Arc<Mutex<BTreeMap<RepoId, Memory>>>,
+    failures: Unwritten,
+    /// What the other nodes were told of this one, where that could not be written down.
+    told: Arc<Mutex<BTreeMap<RepoId, (Digest, Timestamp)>>>,
+}
 
 impl Memories {
     fn get(&self, repo: RepoId) -> Option<Memory> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&repo).cloned()
+        self.all().get(&repo).cloned()
     }
 
     fn set(&self, repo: RepoId, memory: &Memory) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(repo, memory.clone());
+        self.all().insert(repo, memory.clone());
     }
 
     /// The repositories of which something is remembered.
     pub fn repositories(&self) -> Vec<RepoId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.all().keys().copied().collect()
+    }
+
+    /// How runs failed, as far as that could not be written down.
+    pub(crate) fn failures(&self) -> Unwritten {
+        self.failures.clone()
+    }
+
+    /// Whether the other nodes are to be told this now; then it is taken for told.
+    pub(crate) fn tells(&self, repo: RepoId, what: Digest, now: Timestamp) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = told.get(&repo).is_none_or(|(was, at)| *was != what || now.duration_since(*at).abs() >= INTERVAL);
+        if due {
+            told.insert(repo, (what, now));
+        }
+        due
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<RepoId, Memory>> {
+        self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -58,6 +58,9 @@ struct Presence {
     /// How its last run failed, sealed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     failure: Option<String>,
+    /// The node could not remember that this process wrote it, so it says nothing about who lives.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    unremembered: bool,
 }
 
 /// What this node remembers of having told it.
@@ -98,16 +101,8 @@ pub(crate) async fn announce(
     before: Option<&Announced>,
     mut intend: impl FnMut(&Announced) -> io::Result<()>,
 ) -> Option<Announced> {
-    let node = PeerInfo {
-        id: runner.node.id,
-        name: runner.node.name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        config_hash: runner.config_hash.clone(),
-    };
-    let (lease, failure) = (lease_name(lease), Kept::of(runner, repository.role()).load());
-    // The same failure once more is no news.
-    let news = (&node, lease, failure.as_ref().map(Failure::news));
-    let what = Digest(*blake3::hash(&serde_json::to_vec(&news).unwrap_or_default()).as_bytes());
+    let word = Word::of(runner, repository, lease);
+    let what = word.digest();
     let now = runner.env.clock.now();
     if before.is_some_and(|before| !before.is_due(what, now)) {
         return None;
@@ -119,7 +114,10 @@ pub(crate) async fn announce(
     };
     // What is not sealed with the repository's key was written by an earlier version, or by who has none: it is no evidence.
     let found = match store.get(&key, SizeLimit::LIVE).await {
-        Ok(object) => line::open(&object, &repository.keys).ok().and_then(read).map(|found| found.instance),
+        Ok(object) => {
+            let found = line::open(&object, &repository.keys).ok().and_then(read);
+            found.filter(|found| !found.unremembered).map(|found| found.instance)
+        }
         Err(error) if error.is_not_found() => None,
         Err(error) => {
             failed(&error);
@@ -146,18 +144,65 @@ pub(crate) async fn announce(
     let (last, met) = before.map_or((None, false), |before| (before.stranger, before.again));
     if let Err(error) = intend(&Announced { what: was, at, stranger: last, again: met, by }) {
         failed(&error);
+        tell_failure(runner, repository, word).await;
         return None;
     }
-    let failure = failure.map(|failure| failure.seal(&repository.keys, runner.node.id.0, &runner.env));
-    let (instance, lease) = (runner.instance, Some(lease.to_owned()));
-    let presence = Presence { v: VERSION, node, instance, time: now, lease, failure };
-    let object = line::seal(&serde_json::to_vec(&presence).unwrap_or_default(), &repository.keys);
-    match store.put(&key, Bytes::from(object)).await {
+    match word.put(runner, repository, false).await {
         Ok(()) => Some(Announced { what, at: now, stranger, again, by: Some(vec![runner.instance]) }),
         Err(error) => {
             failed(&error);
             None
         }
+    }
+}
+
+/// Tells the others how this node's last run failed, where what was told of it cannot be remembered: the state directory may be why it
+/// failed. The same is told once an hour by one process.
+pub(crate) async fn announce_failure(runner: &Runner, repository: &Repository, lease: Lease) {
+    tell_failure(runner, repository, Word::of(runner, repository, lease)).await;
+}
+
+async fn tell_failure(runner: &Runner, repository: &Repository, word: Word) {
+    let (what, now, role) = (word.digest(), runner.env.clock.now(), repository.role());
+    if word.failure.is_none() || !runner.memories.tells(repository.keys.repo(), what, now) {
+        return;
+    }
+    if let Err(error) = word.put(runner, repository, true).await {
+        tracing::debug!("role {role}: the other nodes are not told of the failure: {error}");
+    }
+}
+
+/// What a node tells of itself.
+struct Word {
+    node: PeerInfo,
+    lease: &'static str,
+    failure: Option<Failure>,
+}
+
+impl Word {
+    fn of(runner: &Runner, repository: &Repository, lease: Lease) -> Self {
+        let node = PeerInfo {
+            id: runner.node.id,
+            name: runner.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_hash: runner.config_hash.clone(),
+        };
+        Self { node, lease: lease_name(lease), failure: Kept::of(runner, repository.role()).load() }
+    }
+
+    /// What of it is news; the same failure once more is none.
+    fn digest(&self) -> Digest {
+        let news = (&self.node, self.lease, self.failure.as_ref().map(Failure::news));
+        Digest(*blake3::hash(&serde_json::to_vec(&news).unwrap_or_default()).as_bytes())
+    }
+
+    async fn put(self, runner: &Runner, repository: &Repository, unremembered: bool) -> Result<(), StoreError> {
+        let Self { node, lease, failure } = self;
+        let failure = failure.map(|failure| failure.seal(&repository.keys, runner.node.id.0, &runner.env));
+        let (instance, time, lease) = (runner.instance, runner.env.clock.now(), Some(lease.to_owned()));
+        let presence = Presence { v: VERSION, node, instance, time, lease, failure, unremembered };
+        let object = line::seal(&serde_json::to_vec(&presence).unwrap_or_default(), &repository.keys);
+        repository.store.put(&names::node(repository.role(), runner.node.id), Bytes::from(object)).await
     }
 }
 
@@ -329,6 +374,7 @@ mod tests {
             time: rig.env.clock.now(),
             lease: None,
             failure: None,
+            unremembered: false,
         };
         for _ in 0..3 {
             rig.store.put(&key, Bytes::from(serde_json::to_vec(&forged).unwrap())).await.unwrap();
@@ -354,5 +400,41 @@ mod tests {
         // Where that cannot be remembered nothing is told.
         let full = |_: &Announced| Err(io::ErrorKind::StorageFull.into());
         assert_eq!(announce(&dying, &rig.repository, Lease::None, Some(&long_ago(after)), full).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_although_nothing_can_be_remembered_and_is_no_evidence_of_a_twin() {
+        let rig = Rig::new().await;
+        let (mine, role) = (rig.runner(), &rig.role.name);
+        let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
+        let full = |_: &Announced| Err(io::ErrorKind::StorageFull.into());
+        let told = || async {
+            let found = peers(rig.store.as_ref(), role, NodeId([2; 16]), rig.env.clock.now()).await.unwrap();
+            Failure::open(found[0].failure.as_deref()?, &rig.repository.keys, mine.node.id.0)
+                .map(|failure| failure.error)
+        };
+        for instance in [5, 6, 7] {
+            let run = Runner { instance: InstanceId([instance; 8]), memories: Default::default(), ..rig.runner() };
+            Kept::of(&run, role).add(Failure {
+                outcome: Outcome::Failed,
+                step: Step::Run,
+                time: rig.env.clock.now(),
+                slot: None,
+                error: format!("no room {instance}"),
+                failures: 0,
+                after: None,
+            });
+            assert_eq!(announce(&run, &rig.repository, Lease::None, Some(&before), full).await, None);
+            assert_eq!(told().await, Some(format!("no room {instance}")));
+            before = long_ago(tell(&mine, &rig, Some(&before)).await.unwrap());
+            assert_eq!(before.stranger, None);
+        }
+        // One process tells the same once.
+        let key = names::node(role, mine.node.id);
+        announce_failure(&mine, &rig.repository, Lease::None).await;
+        assert!(told().await.is_some());
+        rig.store.delete(&[key]).await.unwrap();
+        announce_failure(&mine, &rig.repository, Lease::None).await;
+        assert_eq!(peers(rig.store.as_ref(), role, NodeId([2; 16]), rig.env.clock.now()).await.unwrap(), []);
     }
 }

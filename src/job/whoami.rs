@@ -1,5 +1,8 @@
 //! `whoami` and `is-active`: who this node is, where it stands for its roles, and why. They only look: nothing is taken over,
-//! written or made, neither in the store nor in the state directory.
+//! written or made, neither in the store nor in the state directory, except that `whoami` tries whether the latter can be written.
+//!
+//! Where a daemon does this node's work it is asked how it stands: it knows what a look does not show, that its lease has run out or that
+//! its last run failed and could not be written down. Its word makes an `active` less, and nothing more.
 //!
 //! They answer different questions. `whoami` asks the election, so it says `active` only of a node whose journal was read and does
 //! not contradict. `is-active` is a guard that scripts run often, so where probes decide it goes by them alone: a store that
@@ -7,6 +10,7 @@
 //!
 //! The answer comes soon also where the store or a probe hangs: whoever asks is often somebody whose night is spoiled already.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,17 +19,19 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, join_all};
 use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Lease, Probe, RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
-use crate::ids::{InstanceId, NodeId};
+use crate::file;
+use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::audit::ledger::recent;
 use crate::job::backup::history;
 use crate::job::health::{self, Facts, Past};
 use crate::job::inside::{Archive, Reading, info};
 use crate::job::known::Place;
-use crate::job::last_run::{Failure, Kept};
+use crate::job::last_run::{self, Failure, Kept};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
 use crate::job::loss::{self, Note};
@@ -69,11 +75,42 @@ pub struct Asker<'a> {
     pub patience: Duration,
 }
 
-/// Looks at everything at once, the store of each role by `connect`.
+/// What a daemon says of one role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonWord {
+    /// How it stands; `None`: it has not found out yet.
+    pub state: Option<State>,
+    /// The same in words, without a full stop.
+    pub why: String,
+    /// How its last run failed, if nothing was committed since.
+    pub failure: Option<Failure>,
+}
+
+/// The daemon of this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Daemon {
+    /// There is none, or it cannot be asked.
+    #[default]
+    None,
+    /// It does not answer.
+    Silent,
+    /// It answers.
+    Says(BTreeMap<RoleName, DaemonWord>),
+}
+
+impl Daemon {
+    fn of(&self, role: &RoleName) -> Option<&DaemonWord> {
+        let Self::Says(words) = self else { return None };
+        words.get(role)
+    }
+}
+
+/// Looks at everything at once, the store of each role by `connect`, while the `daemon` is asked.
 pub async fn whoami(
     asker: &Asker<'_>,
     roles: &[&RoleSettings],
     connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
+    daemon: impl Future<Output = Daemon>,
 ) -> WhoamiReport {
     let (stored, label) = identity::peek(asker.state_dir, asker.name);
     let id = asker.told.or(stored);
@@ -82,15 +119,20 @@ pub async fn whoami(
     let connected = connect.boxed().shared();
     let sessions = Sessions::looking(asker.settings, asker.env, asker.patience);
     let etcd = etcd_status(asker, sessions.clone()).boxed().shared();
+    let (daemon, written) = (daemon.shared(), try_state_dir(asker).shared());
     let statuses = roles.iter().map(|role| {
         let (connected, label, sessions, etcd) = (connected.clone(), &label, &sessions, etcd.clone());
+        let (daemon, written) = (daemon.clone(), written.clone());
         async move {
-            let (assessment, looked, etcd) = tokio::join!(
+            let (assessment, looked, etcd, daemon, written) = tokio::join!(
                 assess(role, label, asker.env, Some(asker.patience)),
                 look(asker, node, role, connected, sessions),
-                async { if role.lease == Lease::Etcd { etcd.await } else { None } }
+                async { if role.lease == Lease::Etcd { etcd.await } else { None } },
+                daemon,
+                written,
             );
-            status(asker, role, (node, label), assessment.as_ref(), &looked, etcd)
+            let here = Here { daemon, written };
+            status(asker, role, (node, label), assessment.as_ref(), &looked, etcd, &here)
         }
     });
     WhoamiReport {
@@ -110,9 +152,10 @@ pub async fn is_active(
     asker: &Asker<'_>,
     role: &RoleSettings,
     connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
+    daemon: impl Future<Output = Daemon>,
 ) -> State {
     if role.lease != Lease::None || role.fallback.is_some() {
-        let report = Box::pin(whoami(asker, &[role], connect)).await;
+        let report = Box::pin(whoami(asker, &[role], connect, daemon)).await;
         return report.roles.first().map_or(State::Unknown, |role| role.state);
     }
     let (_, label) = identity::peek(asker.state_dir, asker.name);
@@ -149,6 +192,27 @@ fn shorten(probe: &mut Probe, most: Duration) {
         Probe::All(probes) | Probe::Any(probes) => probes.iter_mut().for_each(|p| shorten(p, most)),
         Probe::Not(inner) => shorten(inner, most),
     }
+}
+
+/// What is known without the store and the probes.
+#[derive(Debug)]
+struct Here {
+    daemon: Daemon,
+    /// Why the state directory cannot be written.
+    written: Option<String>,
+}
+
+/// Why the state directory cannot be written, if that can be told: a small file is written there and removed.
+async fn try_state_dir(asker: &Asker<'_>) -> Option<String> {
+    let dir = asker.state_dir?.to_owned();
+    let shown = dir.display().to_string();
+    let tried = tokio::time::timeout(asker.patience, asker.env.blocking(move || file::try_out(&dir))).await;
+    let why = match tried {
+        Ok(Some(Err(error))) => error.to_string(),
+        Ok(_) => return None,
+        Err(_) => format!("no answer within {}", humantime::format_duration(asker.patience)),
+    };
+    Some(format!("{shown}: {why}"))
 }
 
 /// What a look at the store came to.
@@ -329,6 +393,7 @@ fn status(
     assessment: Option<&Assessment>,
     looked: &Looked,
     etcd: Option<EtcdStatus>,
+    here: &Here,
 ) -> RoleStatus {
     let now = asker.env.clock.now();
     let view = looked.archive.as_ref().map(|archive| &archive.view);
@@ -357,6 +422,8 @@ fn status(
         election::State::Candidate => by_lease(node, looked.lease.as_ref(), history.as_ref()),
         decided => verdict(role, decided),
     };
+    let word = here.daemon.of(&role.name);
+    let (state, reason) = by_daemon(state, reason, word);
 
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
@@ -396,7 +463,13 @@ fn status(
     if is_dir && others_meant && looked.peers.is_empty() && view.is_some_and(|view| is_only(node, view)) {
         seen.push(Warning::OnlyNode);
     }
-    let failures = failures(asker, role, label, looked);
+    if here.daemon == Daemon::Silent {
+        seen.push(Warning::DaemonSilent);
+    }
+    if let Some(why) = here.written.clone() {
+        seen.push(Warning::StateUnwritable { why, stands_by: state == State::Standby });
+    }
+    let failures = failures(asker, role, label, looked, word);
     let facts = Facts {
         now,
         state,
@@ -407,10 +480,11 @@ fn status(
         rolled_back: looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()),
         past: past.as_ref(),
         failures: &failures,
+        daemon: word.map(|word| word.why.as_str()),
         seen: &seen,
     };
     let warnings = health::judge(&facts);
-    let last_run = health::failed(&facts).next().cloned().or_else(|| view.and_then(last_commit));
+    let last_run = health::failed(&facts).cloned().or_else(|| view.and_then(last_commit));
     RoleStatus {
         role: role.name.clone(),
         state,
@@ -468,12 +542,28 @@ fn lease_unread(looked: &Looked, etcd: Option<&EtcdStatus>) -> Option<Warning> {
 
 /// Runs that ended without a commit: this node's, and those that the others told of. What they told is opened with the repository's
 /// key, so that it is known to be theirs.
-fn failures(asker: &Asker<'_>, role: &RoleSettings, label: &str, looked: &Looked) -> Vec<RunSeen> {
-    let own = asker.state_dir.and_then(|dir| Kept::at(asker.env, dir, &role.name).load());
+fn failures(
+    asker: &Asker<'_>,
+    role: &RoleSettings,
+    label: &str,
+    looked: &Looked,
+    word: Option<&DaemonWord>,
+) -> Vec<RunSeen> {
+    let written = asker.state_dir.and_then(|dir| Kept::at(asker.env, dir, &role.name).load());
+    let told = word.and_then(|word| word.failure.clone());
+    let own = written.into_iter().chain(told).max_by_key(|failure| failure.time);
     let keys = looked.archive.as_ref().map(|archive| &archive.repository.keys);
-    let opened = |peer: &PeerSeen| Failure::open(peer.failure.as_deref()?, keys?, peer.node.id.0);
-    let told = looked.peers.iter().filter_map(|peer| Some(opened(peer)?.seen(peer.node.name.clone())));
-    own.map(|failure| failure.seen(label.to_owned())).into_iter().chain(told).collect()
+    last_run::known(own, label, &looked.peers, keys)
+}
+
+/// A node whose daemon is not active does no work, whatever a look shows.
+fn by_daemon(state: State, reason: Reason, word: Option<&DaemonWord>) -> (State, Reason) {
+    match word {
+        Some(DaemonWord { state: Some(says), why, .. }) if state == State::Active && *says != State::Active => {
+            (*says, Reason::Daemon { why: why.clone() })
+        }
+        _ => (state, reason),
+    }
 }
 
 /// The newest snapshot, as the run that it was.

@@ -19,8 +19,15 @@ const LOCK: &str = "notices.lock";
 #[derive(Debug)]
 pub(super) struct Book {
     dir: PathBuf,
-    /// As this process last wrote it.
-    last: Mutex<Ledger>,
+    /// As this process knows it.
+    last: Mutex<Last>,
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    ledger: Ledger,
+    /// What the file had when it could not be written: as long as it has the same, this process knows better.
+    stale: Option<Option<Ledger>>,
 }
 
 impl Book {
@@ -32,19 +39,28 @@ impl Book {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> T {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // Held until the new one is written.
-        let lock = Lock::take(&self.dir.join(LOCK));
-        match lock.as_ref().map_err(ToString::to_string).and_then(|_| self.read().map_err(|e| e.to_string())) {
-            Ok(Some(read)) => *last = read,
-            Ok(None) => {}
-            Err(error) => tracing::debug!("{}: {error}", self.dir.display()),
+        let _lock =
+            Lock::take(&self.dir.join(LOCK)).inspect_err(|error| tracing::debug!("{}: {error}", self.dir.display()));
+        let read = self.read().inspect_err(|error| tracing::debug!("{}: {error}", self.dir.display())).ok().flatten();
+        if last.stale.as_ref() != Some(&read) {
+            last.stale = None;
+            if let Some(read) = &read {
+                last.ledger = read.clone();
+            }
         }
-        let before = last.clone();
-        let result = change(&mut last);
-        if *last != before
-            && let Err(error) =
-                serde_json::to_vec(&*last).map_err(Into::into).and_then(|b| file::replace(&self.dir.join(FILE), &b))
-        {
-            tracing::warn!("what was told is not remembered: {}: {error}", self.dir.join(FILE).display());
+        let before = last.ledger.clone();
+        let result = change(&mut last.ledger);
+        if last.ledger != before || last.stale.is_some() {
+            let bytes = serde_json::to_vec(&last.ledger).map_err(io::Error::other);
+            match bytes.and_then(|bytes| file::replace(&self.dir.join(FILE), &bytes)) {
+                Ok(()) => last.stale = None,
+                Err(error) => {
+                    if last.stale.is_none() {
+                        tracing::warn!("what was told is not written down: {}: {error}", self.dir.join(FILE).display());
+                    }
+                    last.stale = Some(read);
+                }
+            }
         }
         result
     }
@@ -73,5 +89,19 @@ mod tests {
         assert_eq!(post(&Book::new(dir.path())), 0);
         let nowhere = Book::new(Path::new("/nonexistent/state"));
         assert_eq!((post(&nowhere), post(&nowhere)), (0, 1), "it goes on with what it knows");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_known_to_the_process_until_the_file_says_something_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (Book::new(dir.path()), Book::new(dir.path()));
+        let post = |book: &Book| book.change(|ledger| ledger.post("x", &["command"], jiff::Timestamp::MAX)[0].id);
+        assert_eq!(post(&one), 0);
+        // The file can be read, and not be written: as on a disk that is full.
+        let temporary = dir.path().join(FILE).with_extension("new");
+        fs::create_dir(&temporary).unwrap();
+        assert_eq!((post(&one), post(&one)), (1, 2), "it does not begin anew from the file each time");
+        fs::remove_dir(&temporary).unwrap();
+        assert_eq!((post(&one), post(&two)), (3, 4), "it is written when it can be");
     }
 }

@@ -48,7 +48,7 @@ pub struct Options {
     pub exclude: Exclude,
     /// Stay on the file system of each source: a mount point below it appears as an empty directory.
     pub one_file_system: bool,
-    /// Of a directory with a valid `CACHEDIR.TAG`, only the directory and the tag.
+    /// Of a directory with a valid `CACHEDIR.TAG`, only the directory and the tag. The tag says nothing in a root itself.
     pub exclude_caches: bool,
     /// Leave out regular files larger than this, in bytes.
     pub exclude_larger_than: Option<u64>,

@@ -63,6 +63,17 @@ const STORE_FULL: Way = Way {
     alert: "failed",
 };
 
+const STATE_FULL: Way = Way {
+    what: "the disk under the state directory is full",
+    says: "the state directory cannot be written",
+    risk: "state",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
+const STATE_READ_ONLY: Way = Way { what: "the state directory is read-only", ..STATE_FULL };
+
 const STORE_GONE: Way = Way {
     what: "the store is gone (a directory that is not mounted)",
     says: "last run on east failed",
@@ -156,12 +167,14 @@ const LEASE_REFUSED: Way = Way {
     alert: "missed",
 };
 
-const ALL: [&Way; 16] = [
+const ALL: [&Way; 18] = [
     &PROBES_NO,
     &NEVER_RUN,
     &RUN_FAILS,
     &STORE_READ_ONLY,
     &STORE_FULL,
+    &STATE_FULL,
+    &STATE_READ_ONLY,
     &LEASE_REFUSED,
     &STORE_GONE,
     &SOURCE_GONE,
@@ -202,9 +215,10 @@ fn later(site: &Site, name: &str) -> Node {
     clock.on(site.node(name))
 }
 
-/// Starts the program in a mount namespace of its own, after this script; `$S` is the store's directory.
+/// Starts the program in a mount namespace of its own, after this script; `$S` is the store's directory, `$T` the node's state.
 fn behind_mount(site: &Site, node: Node, script: &str) -> Node {
-    let script = format!("S={}; {script}; exec \"$@\"", site.path("store").display());
+    let (store, state) = (site.path("store"), node.state_dir.clone());
+    let script = format!("S={}; T={}; {script}; exec \"$@\"", store.display(), state.display());
     let command = ["unshare", "-rm", "--propagation", "private", "sh", "-ec", &script, "sh"];
     node.started_by(command.map(str::to_owned).to_vec())
 }
@@ -278,6 +292,39 @@ fn a_store_that_takes_nothing_is_seen() {
         way.is_seen(&site.node("east"));
         way.is_told(&site);
         Way { says: "the probes say no here", risk: "missed", ..*way }.is_seen(&site.node("west"));
+    }
+}
+
+#[test]
+fn a_state_directory_that_takes_nothing_is_seen_also_by_the_peer() {
+    let full = "mount -t tmpfs -o size=16m tmpfs /mnt; cp -a \"$T/.\" /mnt; mount --move /mnt \"$T\"; \
+                cat /dev/zero > \"$T/filler\" 2>&- || :";
+    for (way, script) in
+        [(&STATE_FULL, full), (&STATE_READ_ONLY, "mount --bind \"$T\" \"$T\"; mount -o remount,bind,ro \"$T\"")]
+    {
+        let site = pair("");
+        assert_eq!(run_slot(&site.node("east")), 0);
+        std::thread::sleep(LATER);
+        let east = || behind_mount(&site, site.node("east"), script);
+        assert_eq!(run_slot(&east()), 1, "{}", way.what);
+        way.is_seen(&east());
+        way.is_told(&site);
+        // Nothing is written down on east: what west knows was told to it.
+        Way { says: "last run on east failed", risk: "failed", ..*way }.is_seen(&site.node("west"));
+    }
+}
+
+#[test]
+fn a_run_that_fails_is_a_finding_also_where_no_slot_was_missed() {
+    let site = pair("[role.app.dumps]\n\"app.sql\" = { command = [\"/bin/false\"] }\n");
+    let config = fs::read_to_string(site.path("runner.toml")).unwrap();
+    fs::write(site.path("runner.toml"), config.replace(EVERY_SECOND, "")).unwrap();
+    site.node("east").run(["audit"]).expect(0);
+    site.node("east").run(["backup", "app"]).expect(1);
+    for name in ["east", "west"] {
+        site.node(name).run(["whoami", "--check"]).expect(2);
+        let audit = site.node(name).run(["audit"]).expect(7).stdout;
+        assert!(audit.contains("FAILED") && audit.contains("last run on east failed"), "{audit}");
     }
 }
 

@@ -32,6 +32,11 @@ fn role(audited: &Audited) -> Value {
 
 fn finding(finding: &Finding) -> Value {
     match finding {
+        Finding::Failed(run) => {
+            let mut value = super::whoami::last_run(run);
+            value["kind"] = json!("failed");
+            value
+        }
         Finding::Missed { first, last, count, attempts } => json!({
             "kind": "missed", "first": utc(*first), "last": utc(*last), "count": count, "attempts": attempts,
         }),

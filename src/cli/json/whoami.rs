@@ -62,6 +62,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
         Reason::Paused { .. } => "paused",
         Reason::TakenOver { .. } => "taken_over",
         Reason::Cloned => "cloned",
+        Reason::Daemon { .. } => "daemon",
     };
     let warnings: Vec<Value> = role.warnings.iter().map(warning).collect();
     json!({
@@ -77,7 +78,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
 }
 
 /// How a run ended.
-fn last_run(run: &RunSeen) -> Value {
+pub(super) fn last_run(run: &RunSeen) -> Value {
     json!({
         "node": run.node, "outcome": run.outcome, "time": utc(run.time), "slot": run.slot.map(utc),
         "error": Some(&run.error).filter(|error| !error.is_empty()), "step": run.step, "failures": run.failures,
@@ -93,6 +94,8 @@ fn warning(warning: &Warning) -> Value {
                 MissedCause::ClockOff => ("clock_off", None),
                 MissedCause::HeldBy(by) => ("held", Some(by)),
                 MissedCause::ActiveHere => ("active_here", None),
+                MissedCause::Failing => ("failing", None),
+                MissedCause::Daemon(_) => ("daemon", None),
                 MissedCause::NotSeen => ("not_seen", None),
             };
             let (first, last) = (utc(*first), utc(*last));
@@ -142,6 +145,7 @@ fn warning(warning: &Warning) -> Value {
         Warning::RepositoryGone { repository } => json!({ "kind": "repository_gone", "repository": repository }),
         Warning::LeaseUnread { why } => json!({ "kind": "lease_unread", "detail": why }),
         Warning::DaemonSilent => json!({ "kind": "daemon_silent" }),
+        Warning::StateUnwritable { why, .. } => json!({ "kind": "state_unwritable", "detail": why }),
     };
     value["severity"] = json!(health::severity(warning));
     value

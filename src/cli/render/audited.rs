@@ -88,6 +88,7 @@ fn slots(counts: &SlotCounts) -> String {
 
 fn finding(finding: &Finding, view: &View) -> (&'static str, String) {
     match finding {
+        Finding::Failed(run) => ("FAILED", super::warning::failed(run, view)),
         Finding::Missed { first, last, count, attempts } => ("MISSED", missed(*first, *last, *count, attempts, view)),
         Finding::Late { slot, commit } => {
             let began = time(commit.began, &view.zone);

@@ -46,6 +46,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::Paused { .. } => "paused",
         Warning::LeaseUnread { .. } => "lease",
         Warning::DaemonSilent => "daemon",
+        Warning::StateUnwritable { .. } => "state",
         Warning::ClockOff(_) => "clock",
         Warning::StoreUnreadable { .. } => "store",
         Warning::StoreRolledBack => "rollback",

@@ -47,6 +47,10 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
         Warning::LeaseUnread { why } => {
             format!("who holds the lease cannot be read, so this node cannot take it: {why}")
         }
+        Warning::StateUnwritable { why, stands_by } => {
+            let so = if *stands_by { "this node could not take the role" } else { "no run can succeed here" };
+            format!("the state directory cannot be written, so {so}: {why}")
+        }
         Warning::DaemonSilent => {
             "the daemon of this node does not answer: it hangs, or has no processor time".to_owned()
         }
@@ -145,6 +149,8 @@ fn missed_cause(cause: &MissedCause) -> String {
         MissedCause::ClockOff => ": this node's clock is off, and it runs none".to_owned(),
         MissedCause::HeldBy(by) => format!(": {by} holds the lease, and committed nothing"),
         MissedCause::ActiveHere => ": this node is active; does its daemon or timer run?".to_owned(),
+        MissedCause::Failing => ": what was tried failed".to_owned(),
+        MissedCause::Daemon(says) => format!(": the daemon of this node runs, and says: {}", escaped(says.as_bytes())),
         MissedCause::NotSeen => String::new(),
     }
 }
@@ -154,7 +160,7 @@ fn start(repository: RepoId) -> String {
     repository.to_string().chars().take(8).collect()
 }
 
-fn failed(run: &RunSeen, view: &View) -> String {
+pub(super) fn failed(run: &RunSeen, view: &View) -> String {
     let what = match run.step {
         Step::Run => "last run",
         Step::Takeover => "last try to take the role",

@@ -99,6 +99,9 @@ pub(super) fn why(role: &RoleStatus, view: &View) -> String {
         Reason::AlwaysActive => {
             "Backups run here: the role has no probe and no lease, so every node that is asked to is active.".to_owned()
         }
+        Reason::Daemon { why } => {
+            format!("No backups here: the daemon of this node says: {}.", escaped(why.as_bytes()))
+        }
         Reason::NotListed => "No backups here: 'nodes' in the config does not name this node.".to_owned(),
         Reason::ProbesYes => "Backups run here: the probes say yes.".to_owned(),
         Reason::ProbesNo => "No backups here: the probes say no. If another node is active, it makes them.".to_owned(),

@@ -9,10 +9,11 @@ use crate::job::audit::changes::{Seen, Sequence};
 use crate::job::audit::completeness::Completeness;
 use crate::job::audit::ledger::{Ledger, before};
 use crate::job::audit::takeovers::Takeovers;
-use crate::job::health;
+use crate::job::health::{self, Severity};
 use crate::job::report::PROBLEMS_MAX;
 use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, NodeShare, Note, RoleAudit};
 use crate::job::report::verified::Damage;
+use crate::job::report::whoami::{RunSeen, Warning};
 use crate::job::verify::MISSING;
 use crate::journal::future;
 use crate::journal::record::{Body, Record, TakeoverWhy};
@@ -40,6 +41,10 @@ pub(crate) struct Account<'a> {
     takeovers: Takeovers,
     nodes: BTreeMap<String, NodeShare>,
     future: FutureRecords,
+    /// The newest snapshot's number and time.
+    newest: Option<(u64, Timestamp)>,
+    /// Runs that ended without a commit.
+    failures: Vec<RunSeen>,
     notes: Vec<Note>,
 }
 
@@ -60,8 +65,15 @@ impl<'a> Account<'a> {
             future: FutureRecords(
                 known.into_iter().map(|(latest, node)| (latest, node.map(|node| node.name))).collect(),
             ),
+            newest: base.snapshots.last().map(|snapshot| (snapshot.seq.0, snapshot.time)),
+            failures: Vec::new(),
             notes: Vec::new(),
         }
+    }
+
+    /// Runs failed that the journal knows nothing of.
+    pub(crate) fn hear(&mut self, failures: Vec<RunSeen>) {
+        self.failures = failures;
     }
 
     /// The next record, whose object has this digest.
@@ -71,6 +83,7 @@ impl<'a> Account<'a> {
         let commit = |began| Commit { seq: record.seq, node: record.node.name.clone(), term: record.term, began, time };
         match &record.body {
             Body::Snapshot(body) => {
+                self.newest = Some((record.seq.0, time));
                 self.share(record, time, |node| node.commits += 1);
                 self.snapshots.take(Seen { time, root: body.root, id: digest }, body);
                 self.completeness.take(time, digest, body.changes.unreadable);
@@ -140,6 +153,9 @@ impl<'a> Account<'a> {
         let slots = verdict.as_ref().map(|verdict| verdict.counts);
         let verdict = verdict.unwrap_or_default();
         let (anomalies, more_notes) = self.snapshots.finish();
+        let failed = health::open_failure(&self.failures, self.newest).cloned();
+        let alarms = |run: &RunSeen| health::severity(&Warning::RunFailed(run.clone())) == Severity::Critical;
+        findings.extend(failed.filter(alarms).map(Finding::Failed));
         findings.extend(self.ledger.duplicates(since));
         findings.extend(verdict.findings);
         let (incomplete, past) = self.completeness.finish();

@@ -9,7 +9,9 @@ use crate::config::Schedule;
 use crate::ids::{InstanceId, NodeId, Seq};
 use crate::job::backup::Ask;
 use crate::job::operate::Operator;
+use crate::job::report::Outcome;
 use crate::job::report::audited::{Finding, Note};
+use crate::job::report::whoami::Step;
 use crate::job::runner::Runner;
 use crate::job::seat::Seats;
 use crate::job::testing::Rig;
@@ -159,4 +161,35 @@ async fn a_pause_before_the_checkpoint_still_explains() {
     let [Note::Paused { count, by, why, .. }] = &audit.notes[..] else { panic!("{audit:?}") };
     assert!((98..=100).contains(count), "{count}");
     assert_eq!((by.as_str(), why.as_deref()), ("west", Some("disk swap")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_the_journal_does_not_have_is_a_finding_until_something_is_committed() {
+    let rig = Rig::new().await;
+    backup(&rig, None).await;
+    let state_dir = rig.state_dir();
+    let looker = Looker { env: &rig.env, state_dir: Some(&state_dir), node: Some(rig.node), label: "east" };
+    let failed = async || {
+        let now = rig.env.clock.now();
+        let asked = audit_here(rig.store.clone(), &rig.role, None, (now - DAY, now), &|_| None, Some(looker));
+        asked.await.unwrap().findings.into_iter().find_map(|finding| match finding {
+            Finding::Failed(run) => Some(run.error),
+            _ => None,
+        })
+    };
+    assert_eq!(failed().await, None);
+    let failure = last_run::Failure {
+        outcome: Outcome::Failed,
+        step: Step::Run,
+        time: rig.env.clock.now(),
+        slot: None,
+        error: "no room".to_owned(),
+        failures: 0,
+        after: Some(2),
+    };
+    Kept::of(&rig.runner(), &rig.role.name).add(failure);
+    assert_eq!(failed().await, Some("no room".to_owned()));
+    assert!(told(&rig, -DAY, None).await.findings.is_empty(), "the journal alone does not tell");
+    backup(&rig, None).await;
+    assert_eq!(failed().await, None);
 }

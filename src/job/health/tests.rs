@@ -50,6 +50,7 @@ struct Scene {
     offset: Option<i64>,
     unread: bool,
     seen: Vec<Warning>,
+    daemon: Option<&'static str>,
 }
 
 impl Scene {
@@ -67,6 +68,7 @@ impl Scene {
             offset: Some(0),
             unread: false,
             seen: Vec::new(),
+            daemon: None,
         };
         change(&mut scene);
         scene
@@ -84,6 +86,7 @@ impl Scene {
             rolled_back: false,
             past: Some(&self.past).filter(|_| !self.unread),
             failures: &self.failures,
+            daemon: self.daemon,
             seen: &self.seen,
         })
     }
@@ -171,6 +174,32 @@ fn what_was_missed_before_a_pause_or_after_it_stays_missed() {
 }
 
 #[test]
+fn a_daemon_is_asked_after_only_where_none_answers_and_nothing_else_explains_it() {
+    let cause = |change: fn(&mut Scene)| {
+        let scene = Scene::new(|s| {
+            (s.now, s.state, s.reason) = (700, State::Active, Reason::ProbesYes);
+            change(s);
+        });
+        let found = scene.judged();
+        found.into_iter().find_map(|found| match found {
+            Warning::SlotsMissed { cause, .. } => Some(cause),
+            _ => None,
+        })
+    };
+    let says = || Some(MissedCause::Daemon("words".to_owned()));
+    assert_eq!(cause(|_| ()), Some(MissedCause::ActiveHere));
+    assert_eq!(cause(|s| s.daemon = Some("words")), says());
+    assert_eq!(cause(|s| (s.state, s.reason) = (State::Unknown, Reason::Daemon { why: "words".to_owned() })), says());
+    let unwritable = |stands_by| Warning::StateUnwritable { why: "full".to_owned(), stands_by };
+    assert_eq!(severity(&unwritable(false)), Severity::Critical);
+    assert_eq!(severity(&unwritable(true)), Severity::Warning);
+    assert_eq!(
+        cause(|s| s.seen = vec![Warning::StateUnwritable { why: "full".to_owned(), stands_by: false }]),
+        Some(MissedCause::Failing)
+    );
+}
+
+#[test]
 fn the_worst_comes_first_and_each_cause_is_named() {
     let drift = Warning::LeaseDrift { node: "west".to_owned(), theirs: Lease::Etcd, own: Lease::Bucket };
     let scene = Scene::new(|s| {
@@ -191,7 +220,7 @@ fn the_worst_comes_first_and_each_cause_is_named() {
     else {
         panic!("{found:?}")
     };
-    assert_eq!((cause, third), (&MissedCause::ActiveHere, &drift));
+    assert_eq!((cause, third), (&MissedCause::Failing, &drift));
     for (store, expected) in [
         (StoreStatus::Failed("no such directory".to_owned()), Severity::Warning),
         (StoreStatus::NotInitialised, Severity::Critical),

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::whoami::RunSeen;
 use crate::ids::{Digest, RoleName, Seq, Term};
 
 /// What a role's journal tells of the time since some instant.
@@ -130,6 +131,9 @@ pub struct Incomplete {
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
+    /// The last run, or the last try to take the role, failed, and nothing was committed since. The journal does not have it: it is what
+    /// the node that audits knows, and what the others told.
+    Failed(RunSeen),
     /// Slots one after the other without a commit.
     Missed {
         /// The first of them.

@@ -79,7 +79,7 @@ pub struct RecentSlots {
 }
 
 /// The verdict on one role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// This node does the role's backups.
@@ -140,6 +140,11 @@ pub enum Reason {
         to: String,
         /// So long it has for showing itself.
         until: Timestamp,
+    },
+    /// The daemon of this node, which does its work, is not active for the role.
+    Daemon {
+        /// Its words.
+        why: String,
     },
     /// This node exists twice.
     Cloned,
@@ -314,6 +319,10 @@ pub enum MissedCause {
     HeldBy(String),
     /// This node is active, and did not run them.
     ActiveHere,
+    /// What was tried failed, and is told by itself.
+    Failing,
+    /// The daemon of this node answers; these are its words.
+    Daemon(String),
     /// Nothing that this node sees.
     NotSeen,
 }
@@ -389,6 +398,13 @@ pub enum Warning {
     LeaseUnread {
         /// The error's own words.
         why: String,
+    },
+    /// This node's state directory cannot be written, so that no run of it can succeed.
+    StateUnwritable {
+        /// The error's own words.
+        why: String,
+        /// The role is another node's.
+        stands_by: bool,
     },
     /// A daemon of this node has its socket open and does not answer.
     DaemonSilent,

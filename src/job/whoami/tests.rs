@@ -24,6 +24,16 @@ fn settings(rig: &Rig) -> Settings {
 
 /// What `whoami` says of the rig's role.
 async fn ask(rig: &Rig, store: Result<Arc<dyn Store>, StoreError>, patience: Duration) -> (NodeInfo, RoleStatus) {
+    ask_beside(rig, store, patience, Daemon::None).await
+}
+
+/// The same beside a daemon.
+async fn ask_beside(
+    rig: &Rig,
+    store: Result<Arc<dyn Store>, StoreError>,
+    patience: Duration,
+    daemon: Daemon,
+) -> (NodeInfo, RoleStatus) {
     let (settings, state_dir) = (settings(rig), rig.state_dir());
     let asker = Asker {
         settings: &settings,
@@ -33,7 +43,7 @@ async fn ask(rig: &Rig, store: Result<Arc<dyn Store>, StoreError>, patience: Dur
         env: &rig.env,
         patience,
     };
-    let mut report = whoami(&asker, &[&rig.role], async { store }).await;
+    let mut report = whoami(&asker, &[&rig.role], async { store }, async { daemon }).await;
     (report.node, report.roles.pop().unwrap())
 }
 
@@ -63,6 +73,61 @@ async fn a_fresh_node_is_told_without_making_anything() {
     let (_, role) = ask(&rig, Ok(empty), LONG).await;
     assert_eq!((role.state, role.store.status), (State::Active, StoreStatus::NotInitialised));
     assert_eq!(role.warnings, [Warning::NoRepository]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_of_a_daemon_makes_active_less_and_never_more() {
+    let mut rig = Rig::new().await;
+    let failure = Failure {
+        outcome: Outcome::Failed,
+        step: Step::Run,
+        time: rig.env.clock.now(),
+        slot: None,
+        error: "no room".to_owned(),
+        failures: 3,
+        after: None,
+    };
+    let says = |state, failure: Option<&Failure>| {
+        let word = DaemonWord { state, why: "words".to_owned(), failure: failure.cloned() };
+        Daemon::Says(BTreeMap::from([(rig.role.name.clone(), word)]))
+    };
+    let (unknown, failing) = (says(Some(State::Unknown), None), says(Some(State::Active), Some(&failure)));
+    let (settling, active) = (says(None, None), says(Some(State::Active), None));
+    let seen = async |rig: &Rig, daemon| {
+        let (_, role) = ask_beside(rig, Ok(rig.store.clone()), LONG, daemon).await;
+        (role.state, role.reason, role.warnings)
+    };
+    let (state, reason, _) = seen(&rig, unknown.clone()).await;
+    assert_eq!((state, reason), (State::Unknown, Reason::Daemon { why: "words".to_owned() }));
+    assert_eq!(seen(&rig, settling).await.0, State::Active, "it has not found out yet");
+    assert!(
+        matches!(&seen(&rig, failing).await.2[0], Warning::RunFailed(run) if run.error == "no room" && run.failures == 3)
+    );
+    assert!(seen(&rig, Daemon::Silent).await.2.contains(&Warning::DaemonSilent));
+    rig.role.eligible = Some(command("exit 1"));
+    assert_eq!(seen(&rig, active).await.0, State::Standby);
+    assert_eq!(seen(&rig, unknown).await.0, State::Standby);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_directory_that_takes_nothing_is_seen() {
+    let mut rig = Rig::new().await;
+    rig.write("a", "1");
+    rig.backup().await;
+    let is_seen = async |rig: &Rig| {
+        let (_, role) = ask(rig, Ok(rig.store.clone()), LONG).await;
+        role.warnings.iter().find_map(|found| match found {
+            Warning::StateUnwritable { stands_by, .. } => Some((*stands_by, health::severity(found))),
+            _ => None,
+        })
+    };
+    assert_eq!(is_seen(&rig).await, None);
+    // Nothing can be made in what is no directory, as on a disk that is full.
+    std::fs::rename(rig.state_dir(), rig.state_dir().with_extension("away")).unwrap();
+    std::fs::write(rig.state_dir(), "").unwrap();
+    assert_eq!(is_seen(&rig).await, Some((false, health::Severity::Critical)));
+    rig.role.eligible = Some(command("exit 1"));
+    assert_eq!(is_seen(&rig).await, Some((true, health::Severity::Warning)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,7 +271,7 @@ async fn is_active_asks_probes_alone() {
             env: &rig.env,
             patience: SHORT,
         };
-        is_active(&asker, &rig.role, std::future::pending()).await
+        is_active(&asker, &rig.role, std::future::pending(), async { Daemon::None }).await
     };
     assert_eq!(active(&rig).await, State::Active);
     for (script, said) in [("exit 0", State::Active), ("exit 1", State::Standby), ("exit 2", State::Unknown)] {

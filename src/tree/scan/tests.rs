@@ -223,6 +223,21 @@ fn of_a_cache_only_the_tag_stays() {
 }
 
 #[test]
+fn a_source_is_no_cache_whatever_is_put_into_it() {
+    let (dir, base) = dir();
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55\n";
+    fs::create_dir_all(dir.path().join("below")).unwrap();
+    for name in ["CACHEDIR.TAG", "below/CACHEDIR.TAG"] {
+        fs::write(dir.path().join(name), tag).unwrap();
+    }
+    for name in ["a", "below/a"] {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    let found = all(Options { exclude_caches: true, ..options(&[dir.path()]) });
+    assert_eq!(names(&found, &base), ["", "CACHEDIR.TAG", "a", "below", "below/CACHEDIR.TAG"]);
+}
+
+#[test]
 fn large_files_are_left_out_and_named() {
     let (dir, base) = dir();
     fs::write(dir.path().join("small"), [0; 10]).unwrap();

@@ -162,7 +162,9 @@ impl<'a> Walker<'a> {
             // What was listed before is still worth having.
             parts.problem(TreePath::clone(&path), &e);
         }
-        if self.options.exclude_caches && self.names.contains(CACHE_TAG) && is_cache(fd.as_fd()) {
+        // A source is named to be backed up: that whoever may write there calls it a cache says nothing against it.
+        let is_source = self.roots.all().iter().any(|root| root.path == *path);
+        if self.options.exclude_caches && !is_source && self.names.contains(CACHE_TAG) && is_cache(fd.as_fd()) {
             self.names.keep_only(CACHE_TAG);
         }
         let len = self.names.len();
