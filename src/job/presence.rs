@@ -409,7 +409,7 @@ mod tests {
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
         let full = |_: &Announced| Err(io::ErrorKind::StorageFull.into());
         let told = || async {
-            let found = peers(rig.store.as_ref(), role, NodeId([2; 16]), rig.env.clock.now()).await.unwrap();
+            let (found, _) = peers(rig.store.as_ref(), role, NodeId([2; 16]), rig.env.clock.now()).await.unwrap();
             Failure::open(found[0].failure.as_deref()?, &rig.repository.keys, mine.node.id.0)
                 .map(|failure| failure.error)
         };
@@ -435,6 +435,6 @@ mod tests {
         assert!(told().await.is_some());
         rig.store.delete(&[key]).await.unwrap();
         announce_failure(&mine, &rig.repository, Lease::None).await;
-        assert_eq!(peers(rig.store.as_ref(), role, NodeId([2; 16]), rig.env.clock.now()).await.unwrap(), []);
+        assert_eq!(peers(rig.store.as_ref(), role, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().0, []);
     }
 }
