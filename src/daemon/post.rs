@@ -346,7 +346,12 @@ impl Loop {
                 Some(Err(error)) => {
                     voice.failed(&work.role.name, &error);
                     work.watch.kept_from_role(&voice.report_failure(&work.role.name, &error).0);
-                    work.after(&Err(error)).await
+                    let result = Err(error);
+                    let journal = work.after(&result).await;
+                    if is_stalled(&result) {
+                        return Back::Yielded(Yield::Stalled { blocked: false }, journal);
+                    }
+                    journal
                 }
             };
             Back::Event(Event::Journal(journal))

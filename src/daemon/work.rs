@@ -247,7 +247,12 @@ impl Work {
                 let permit = Box::pin(opening.take(&candidacy)).await?.permit().clone();
                 // What paces takeovers is the store; a hook is this node's own affair.
                 drop(turn);
-                Hooks::new(runner, &self.role).taken(permit.term(), permit.deadline(), &self.ending).await;
+                // One that hangs would keep the role from every node.
+                let runner = &Runner { cancel: runner.cancel.child(), progress: Arc::default(), ..runner.clone() };
+                let hook = Hooks::new(runner, &self.role).taken(permit.term(), permit.deadline(), &self.ending);
+                if let Some(stall) = pace::watched(runner, self.role.stall_timeout, &|_| {}, hook).await.stall {
+                    return Err(BackupError::Stalled(stall).into());
+                }
                 Some(permit.term())
             }
             Admission::Refused(_) => None,

@@ -156,6 +156,7 @@ impl<'a> Hooks<'a> {
                 tokio::select! {
                     () = passed(self.runner, deadline) => {}
                     () = ending.cancelled() => {}
+                    () = self.runner.cancel.cancelled() => {}
                 }
             };
             let variables = self.variables(term, None);
