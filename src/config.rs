@@ -36,8 +36,6 @@ pub struct Settings {
     pub files: Vec<PathBuf>,
     /// BLAKE3 of the checked settings in canonical form, 16 hex characters: equal on two nodes that are configured alike.
     pub hash: String,
-    /// When the newest of those files was changed, where that is known.
-    pub modified: Option<jiff::Timestamp>,
     /// The time zone that schedules are meant in (IANA name).
     pub timezone: jiff::tz::TimeZone,
     /// Where roles without a store of their own are kept.

@@ -222,9 +222,12 @@ pub fn acted(acted: &Acted) -> String {
     let (change, term, from, pause) = match &acted.change {
         Change::Paused(paused) => ("paused", None, None, Some(pause(paused))),
         Change::Resumed(paused) => ("resumed", None, None, Some(pause(paused))),
-        Change::NotPaused | Change::Sound | Change::InStore | Change::NothingFuture | Change::ClockOff { .. } => {
-            ("none", None, None, None)
-        }
+        Change::NotPaused
+        | Change::Sound
+        | Change::InStore
+        | Change::NothingFuture
+        | Change::ClockOff { .. }
+        | Change::OddClock(_) => ("none", None, None, None),
         Change::TookOver { term, from } => ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None),
         Change::HadIt { term } => ("none", Some(*term), None, None),
         Change::Adopted { term, .. } => ("adopted", Some(*term), None, None),

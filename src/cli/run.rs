@@ -190,7 +190,9 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::Key(args) => key(session, &args).await,
         Command::Journal(verbs::Journal::Show(args)) => journal(session, &args).await,
         Command::Journal(verbs::Journal::Adopt(args)) => operate(session, &args.role, &wire::Act::Adopt).await,
-        Command::Journal(verbs::Journal::Amend(args)) => operate(session, &args.role, &wire::Act::Amend).await,
+        Command::Journal(verbs::Journal::Amend(args)) => {
+            operate(session, &args.role, &wire::Act::Amend { force: args.force }).await
+        }
         Command::Config(args) => config(session, &args),
         Command::Completions(args) => {
             generate::completions(args.shell, &mut session.out)?;
@@ -574,7 +576,7 @@ async fn operate(session: &mut Session, role: &RoleName, act: &wire::Act) -> Res
     // Not stopped in the middle: what an act came to must be told.
     let acted = wire::operate(&context, settings, act).await?;
     session.report(|| render::operated::acted(&acted, &context.view()), || json::acted(&acted))?;
-    Ok(if matches!(acted.change, Change::ClockOff { .. }) { Exit::Unknown } else { Exit::Done })
+    Ok(if matches!(acted.change, Change::ClockOff { .. } | Change::OddClock(_)) { Exit::Unknown } else { Exit::Done })
 }
 
 async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {

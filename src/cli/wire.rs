@@ -30,7 +30,7 @@ use crate::job::guard::{self, GuardError, Reason};
 use crate::job::hook::Hooks;
 use crate::job::inside::{self, Archive, Each};
 use crate::job::keys;
-use crate::job::known::Place;
+use crate::job::known::{self, Place};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memories};
 use crate::job::operate::{Acted, Operator};
@@ -58,7 +58,6 @@ use crate::journal::state::{Snapshot, View};
 use crate::notice::teller::Teller;
 use crate::repo::entry::{Entry, TreePath};
 use crate::role::identity::{self, Node, Origin, find_state_dir, open_state_dir};
-use crate::role::slot::Plan;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// How long a daemon is waited for to say who this node is. It has that at hand; whoever only looks goes on without.
@@ -122,7 +121,7 @@ pub async fn backup(
     let runner = runner(context, progress).await?;
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let teller = Arc::new(teller(context, &runner, &context.settings.notify));
-    let plan = Plan::of(role, &context.settings)?;
+    let plan = known::plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let watch = Watch::new(Arc::clone(&teller), &runner, role.name.clone(), plan);
     let hooks = Hooks::new(&runner, role);
     hooks.recover().await;
@@ -317,13 +316,17 @@ pub enum Act {
     /// Lets the journal go on from the store's last record.
     Adopt,
     /// Takes back what is dated beyond the present.
-    Amend,
+    Amend {
+        /// Also where this node's clock is more likely to be the wrong one.
+        force: bool,
+    },
 }
 
 /// Does it.
 pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Result<Acted, Error> {
     let runner = runner(context, Arc::default()).await?;
     let repository = open::repository(context, role).await?;
+    known::plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let assessment = match act {
         Act::Takeover { .. } => guard::assess(&runner, role, None).await,
         _ => None,
@@ -339,7 +342,7 @@ pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Resul
         }
         Act::Resume => operator.resume(&repository).await?,
         Act::Adopt => adopt(&operator, &repository).await?,
-        Act::Amend => operator.amend(&repository).await?,
+        Act::Amend { force } => operator.amend(&repository, *force).await?,
     };
     // What was said is in the journal, whether the daemon of this node hears of it now or later.
     if let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await {
@@ -515,9 +518,9 @@ pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify
 
 /// What a role's journal tells of the time from `since` on.
 pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> Result<RoleAudit, Error> {
-    let plan = Plan::of(role, &context.settings)?;
     let store = open::store(context).await?;
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
+    let plan = known::recall_plan(&context.settings, role, &context.env, state_dir.as_deref())?;
     let remembered = |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let period = (since, context.env.clock.now());
     let (node, label) = identity::peek(state_dir.as_deref(), context.node.as_deref());

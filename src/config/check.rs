@@ -87,8 +87,7 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
             let etcd = etcd.flatten();
             let hash = String::new();
             let journal_at = journal_at.unwrap_or_else(Place::nowhere);
-            Ok(Settings { files, modified: None, hash, timezone, store, journal_at, etcd, notify, roles, warnings }
-                .hashed())
+            Ok(Settings { files, hash, timezone, store, journal_at, etcd, notify, roles, warnings }.hashed())
         }
         _ => {
             let order = |p: &Problem| {
@@ -572,7 +571,6 @@ pub(super) fn for_flags(
     let store = StoreSettings::new(url, key);
     let settings = Settings {
         files: Vec::new(),
-        modified: None,
         hash: String::new(),
         timezone: jiff::tz::TimeZone::UTC,
         store,

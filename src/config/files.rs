@@ -5,8 +5,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use super::document::{self, Table};
 use super::error::{ConfigError, Place, Problem};
 use super::{Host, Settings, check, raw};
@@ -48,8 +46,7 @@ pub(super) fn load(flag: Option<&Path>, host: &Host) -> Result<Settings, ConfigE
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
-    let settings = parse(&texts, host)?;
-    Ok(Settings { modified: settings.files.iter().filter_map(|file| modified(file)).max(), ..settings })
+    parse(&texts, host)
 }
 
 pub(super) fn parse(texts: &[(PathBuf, String)], host: &Host) -> Result<Settings, ConfigError> {
@@ -86,10 +83,6 @@ fn fragments(main: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     });
     names.sort();
     names.into_iter().map(|name| directory.join(name)).collect()
-}
-
-fn modified(file: &Path) -> Option<Timestamp> {
-    Timestamp::try_from(std::fs::metadata(file).ok()?.modified().ok()?).ok()
 }
 
 fn read(file: &Path) -> Result<String, Problem> {

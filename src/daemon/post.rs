@@ -23,6 +23,7 @@ use crate::job::backup::BackupError;
 use crate::job::cancel::Cancel;
 use crate::job::guard::{self, GuardError, Reason};
 use crate::job::hook::Hooks;
+use crate::job::known;
 use crate::job::prune::PruneError;
 use crate::job::report::whoami::State;
 use crate::job::report::{Outcome, RoleReport};
@@ -34,7 +35,7 @@ use crate::role::election::{Occasion, StandbyReason};
 use crate::role::lease::keeper::{self, Keeper};
 use crate::role::lease::{LeaseService, Reply};
 use crate::role::permit::Deadline;
-use crate::role::slot::{Plan, Slot};
+use crate::role::slot::Slot;
 
 /// Events that wait to be looked at: the loop takes them at once.
 const EVENTS_MAX: usize = 64;
@@ -91,7 +92,7 @@ impl Post {
         turns: watch::Sender<u64>,
     ) {
         let Self { runner, settings, role, stores, limits, voice, teller, observe, prune_interval } = self;
-        let plan = match Plan::of(&role, &settings) {
+        let plan = match known::plan(&settings, &role, &runner.env, &runner.state_dir) {
             Ok(plan) => plan,
             Err(error) => {
                 let why = error.to_string();

@@ -176,6 +176,7 @@ impl Sight<'_> {
                 Finding::EverythingChanged(streak) => ("everything_changed", streak.runs, None),
                 Finding::Flapping { count, .. } => ("flapping", *count, None),
                 Finding::Future { count, nodes, .. } => ("future", *count, Some(nodes.join(", "))),
+                Finding::Backdated { count, nodes, .. } => ("backdated", *count, Some(nodes.join(", "))),
                 Finding::Hole { record } => ("hole", 1, Some(record.clone())),
                 Finding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
                 Finding::Failed(_)

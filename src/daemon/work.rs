@@ -237,7 +237,7 @@ impl Work {
         let turn = self.limits.takeovers.acquire().await;
         let repository = self.repository().await?;
         let runner = &self.runner;
-        let plan = guard::plan(&self.role, &self.settings, false)?;
+        let plan = guard::plan(&self.runner, &self.role, &self.settings, false)?;
         let (role, occasion) = (self.role.as_ref(), Some(occasion));
         let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion };
         let view = self.lease_view(footing);
@@ -309,7 +309,7 @@ impl Work {
     ) -> Result<Guarded, GuardError> {
         let runner = &self.runner;
         let started = runner.env.clock.boottime();
-        let plan = guard::plan(&self.role, &self.settings, request.scheduled)?;
+        let plan = guard::plan(&self.runner, &self.role, &self.settings, request.scheduled)?;
         let (repository, counters) = self.counted().await?;
         let (role, scheduled) = (self.role.as_ref(), request.scheduled);
         let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion };
@@ -351,7 +351,8 @@ impl Work {
         footing: &Footing,
         lost: impl Future<Output = LostTo>,
     ) -> Result<Option<PruneReport>, PruneError> {
-        let ((repository, _), plan) = (self.counted().await?, guard::plan(&self.role, &self.settings, false)?);
+        let ((repository, _), plan) =
+            (self.counted().await?, guard::plan(&self.runner, &self.role, &self.settings, false)?);
         let (runner, role, occasion) = (&self.runner, self.role.as_ref(), Some(Occasion::None));
         let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion };
         let view = self.lease_view(footing);

@@ -15,7 +15,7 @@ use crate::config::{Lease, RoleSettings, Settings, StoreUrl};
 use crate::ids::RoleName;
 use crate::job::backup::{Ask, BackupError, Committed, Opening};
 use crate::job::beat::Beat;
-use crate::job::known::Place;
+use crate::job::known::{self, Place};
 use crate::job::lease;
 use crate::job::local::{Local, LockError};
 use crate::job::pace::{Watched, watched};
@@ -300,7 +300,7 @@ pub(crate) async fn approach(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     scheduled: bool,
 ) -> Result<Result<Approach, Guarded>, GuardError> {
-    let plan = plan(role, settings, scheduled)?;
+    let plan = plan(runner, role, settings, scheduled)?;
     let due = plan.as_ref().filter(|_| scheduled).and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
     let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
     if let Some(refused) = ineligible(runner, role, assessment.as_ref()) {
@@ -691,9 +691,14 @@ pub(crate) fn ineligible(runner: &Runner, role: &RoleSettings, assessment: Optio
 }
 
 /// The role's schedule; one that is to be kept to must be there.
-pub(crate) fn plan(role: &RoleSettings, settings: &Settings, scheduled: bool) -> Result<Option<Plan>, GuardError> {
-    let plan =
-        Plan::of(role, settings).map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?;
+pub(crate) fn plan(
+    runner: &Runner,
+    role: &RoleSettings,
+    settings: &Settings,
+    scheduled: bool,
+) -> Result<Option<Plan>, GuardError> {
+    let plan = known::plan(settings, role, &runner.env, &runner.state_dir)
+        .map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?;
     match plan {
         None if scheduled => Err(GuardError::NoSchedule { role: role.name.clone() }),
         plan => Ok(plan),

@@ -53,7 +53,10 @@ impl Past {
     /// What `view` says.
     pub(crate) fn of(view: &View) -> Self {
         let mut pauses = Pauses::default();
-        for paused in view.past_pause.iter().chain(&view.state.paused) {
+        if let Some(past) = &view.past_pause {
+            pauses.past(past);
+        }
+        if let Some(paused) = &view.state.paused {
             pauses.begin(paused);
         }
         Self {
@@ -68,9 +71,8 @@ impl Past {
     /// The slots that no node will commit in time any more, and that no pause excuses. `running`: the slot of a run of this node
     /// that is under way. Where no slot was ever committed they count from the making of the repository.
     pub(crate) fn missed(&self, plan: &Plan, running: Option<Timestamp>, now: Timestamp) -> Vec<Slot> {
-        let mut slots = plan.missed(&self.commits, running, now).slots;
-        slots.retain(|slot| self.pauses.cover(slot.starts, start_by(plan, *slot)).is_none());
-        slots
+        let excuse = |slot: Slot| self.pauses.cover(slot.starts, start_by(plan, slot), now).map(|(_, until)| until);
+        plan.missed_unless(&self.commits, running, now, excuse).slots
     }
 
     /// The pause that goes on, and whether it was forgotten.
@@ -148,7 +150,8 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
             found.push(Warning::Incomplete { unreadable: past.unreadable });
         }
         if past.snapshot.is_none() && *facts.store == StoreStatus::Ok {
-            found.push(Warning::NoSnapshot { since: past.commits.created() });
+            let since = past.commits.created().filter(|at| !present::is_beyond(*at, facts.now));
+            found.push(Warning::NoSnapshot { since });
         }
     }
     found.extend_from_slice(facts.seen);

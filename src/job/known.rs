@@ -2,20 +2,33 @@
 //! another one, and a second repository there would be a second history. One that shows another repository is another disk or bucket,
 //! or somebody began a new history; an operator says which.
 //!
-//! It is a file for each role and store in the state directory. Losing it loses the warning, nothing else.
+//! And since when this node knows a role's schedule: no slot of a schedule is owed from before it was in force, and of nothing else
+//! is the date sure to stay. A config is written anew at each deployment, and may be dated ahead.
+//!
+//! It is a file each for a role and store in the state directory. Losing them loses the warning, and has slots be owed since the last
+//! commit; nothing else.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::StoreSettings;
+use crate::config::value::ValueError;
+use crate::config::{RoleSettings, Settings, StoreSettings};
 use crate::env::Env;
-use crate::ids::{RepoId, RoleName};
+use crate::ids::{RepoId, RoleName, ScheduleId};
 use crate::job::repository::{OpenError, Repository};
+use crate::role::slot::Plan;
 
 /// Below the state directory.
 const DIR: &str = "stores";
+
+/// Where it is noted which schedules are known, below the state directory.
+const SCHEDULES_DIR: &str = "schedules";
+
+/// How many schedules of a role are remembered, those that were seen first last.
+const SCHEDULES_KEPT: usize = 32;
 
 /// How much of the digest of store and role names a file, in hexadecimal digits.
 const NAME_LEN: usize = 32;
@@ -38,6 +51,53 @@ struct Known {
     repository: RepoId,
 }
 
+/// Which schedules of a role this node has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Schedules {
+    #[serde(flatten)]
+    place: Place,
+    /// In the order in which they were seen first.
+    seen: Vec<FirstSeen>,
+}
+
+/// When this node saw a schedule first, by its own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct FirstSeen {
+    schedule: ScheduleId,
+    since: Timestamp,
+}
+
+/// The role's plan, known to this node from now on.
+///
+/// # Errors
+/// As [`Plan::new`].
+pub fn plan(settings: &Settings, role: &RoleSettings, env: &Env, state_dir: &Path) -> Result<Option<Plan>, ValueError> {
+    let plan = Plan::new(role, &settings.timezone)?;
+    let place = Place::new(&settings.store, &role.name);
+    Ok(plan.map(|plan| {
+        let since = place.see(env, state_dir, plan.id());
+        plan.seen(Some(since))
+    }))
+}
+
+/// The same for somebody who only looks: notes nothing.
+///
+/// # Errors
+/// As [`Plan::new`].
+pub fn recall_plan(
+    settings: &Settings,
+    role: &RoleSettings,
+    env: &Env,
+    state_dir: Option<&Path>,
+) -> Result<Option<Plan>, ValueError> {
+    let plan = Plan::new(role, &settings.timezone)?;
+    let place = Place::new(&settings.store, &role.name);
+    Ok(plan.map(|plan| {
+        let since = state_dir.and_then(|dir| place.seen(env, dir, plan.id()));
+        plan.seen(since)
+    }))
+}
+
 impl Place {
     /// Where `role` is by these settings.
     pub fn new(settings: &StoreSettings, role: &RoleName) -> Self {
@@ -55,9 +115,49 @@ impl Place {
     }
 
     fn file(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join(DIR).join(self.file_name())
+    }
+
+    fn schedules_file(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join(SCHEDULES_DIR).join(self.file_name())
+    }
+
+    fn file_name(&self) -> String {
         let parts = [self.store.as_str(), self.endpoint.as_deref().unwrap_or_default(), self.role.as_str()];
-        let name = blake3::hash(parts.join("\0").as_bytes()).to_hex();
-        state_dir.join(DIR).join(&name[..NAME_LEN])
+        blake3::hash(parts.join("\0").as_bytes()).to_hex()[..NAME_LEN].to_owned()
+    }
+
+    fn schedules(&self, env: &Env, state_dir: &Path) -> Vec<FirstSeen> {
+        let bytes = env.files.read(&self.schedules_file(state_dir)).unwrap_or_default();
+        let known: Option<Schedules> = serde_json::from_slice(&bytes).ok();
+        known.filter(|known| known.place == *self).map(|known| known.seen).unwrap_or_default()
+    }
+
+    /// When this node saw this schedule of the role first, where it remembers.
+    fn seen(&self, env: &Env, state_dir: &Path, schedule: ScheduleId) -> Option<Timestamp> {
+        self.schedules(env, state_dir).iter().find(|seen| seen.schedule == schedule).map(|seen| seen.since)
+    }
+
+    /// The same, which is now at the latest: a clock that was ahead then is set right.
+    fn see(&self, env: &Env, state_dir: &Path, schedule: ScheduleId) -> Timestamp {
+        let (now, mut seen) = (env.clock.now(), self.schedules(env, state_dir));
+        match seen.iter_mut().find(|seen| seen.schedule == schedule) {
+            Some(known) if known.since <= now => return known.since,
+            Some(known) => known.since = now,
+            None => seen.push(FirstSeen { schedule, since: now }),
+        }
+        seen.drain(..seen.len().saturating_sub(SCHEDULES_KEPT));
+        let write = || {
+            env.files.make_dir(&state_dir.join(SCHEDULES_DIR))?;
+            let mut line = serde_json::to_vec(&Schedules { place: self.clone(), seen: seen.clone() })?;
+            line.push(b'\n');
+            env.files.replace(&self.schedules_file(state_dir), &line)
+        };
+        let written: io::Result<()> = write();
+        if let Err(error) = written {
+            tracing::warn!("since when role {} has its schedule is not remembered: {error}", self.role);
+        }
+        now
     }
 
     /// The repository that this node knows there; `None`: it knows none, or remembers nothing.
@@ -152,5 +252,31 @@ mod tests {
         assert_eq!(here.recall(env, Some(&state_dir)), Some(again.repository.keys.repo()));
         std::fs::write(here.file(&state_dir), "{").unwrap();
         assert_eq!(here.recall(env, Some(&state_dir)), None, "a damaged memory is none");
+    }
+
+    #[test]
+    fn when_a_schedule_was_seen_first_does_not_move() {
+        let (dir, env) = (tempfile::tempdir().unwrap(), Env::host());
+        let (app, mail) = (place("/srv/a", None, "app"), place("/srv/a", None, "mail"));
+        let (old, new) = (ScheduleId([1; 8]), ScheduleId([2; 8]));
+        assert_eq!(app.seen(&env, dir.path(), old), None);
+        let first = app.see(&env, dir.path(), old);
+        app.see(&env, dir.path(), new);
+        assert_eq!(app.see(&env, dir.path(), old), first, "whatever came between");
+        assert_eq!((app.seen(&env, dir.path(), old), mail.seen(&env, dir.path(), old)), (Some(first), None));
+
+        // By a clock that was ahead.
+        let ahead = first + jiff::SignedDuration::from_hours(9000);
+        let seen = vec![FirstSeen { schedule: old, since: ahead }];
+        let bytes = serde_json::to_vec(&Schedules { place: app.clone(), seen }).unwrap();
+        std::fs::write(app.schedules_file(dir.path()), bytes).unwrap();
+        let now = app.see(&env, dir.path(), old);
+        assert!(now < ahead && app.seen(&env, dir.path(), old) == Some(now));
+
+        for n in 0..=SCHEDULES_KEPT as u8 {
+            app.see(&env, dir.path(), ScheduleId([100 + n; 8]));
+        }
+        assert_eq!(app.schedules(&env, dir.path()).len(), SCHEDULES_KEPT);
+        assert_eq!(app.seen(&env, dir.path(), old), None, "the one that was seen first goes first");
     }
 }

@@ -11,7 +11,7 @@ use crate::ids::{InstanceId, RoleName, Seq, Term};
 use crate::job::local::Local;
 use crate::job::repository::Repository;
 use crate::job::seat::Seats;
-use crate::journal::future::{FutureDates, future_dates};
+use crate::journal::future::{FutureDates, WrongClock, future_dates};
 use crate::journal::log::{Act, AppendError, Journal, JournalError};
 use crate::journal::record::{NodeRef, PauseBody, Takeover, TakeoverWhy};
 use crate::journal::standing::Rift;
@@ -105,10 +105,12 @@ pub enum Change {
     Sound,
     /// The journal is in the store: there is no head to adopt.
     InStore,
-    /// What was dated beyond the present is dated now, and commits no slot.
+    /// What was dated beyond the present is dated now. Its slots stay committed.
     Amended(FutureDates),
     /// Nothing was; nothing was written.
     NothingFuture,
+    /// This node's clock is probably the one that is wrong; nothing was written.
+    OddClock(FutureDates),
     /// This node does not know what the present is; nothing was written.
     ClockOff {
         /// The store's clock minus its own.
@@ -151,11 +153,13 @@ impl Operator<'_> {
         Ok(Acted { role: view.role, change: Change::Paused(paused) })
     }
 
-    /// Ends a pause, also one that is still on its way to the journal.
+    /// Ends a pause, also one that is still on its way to the journal. It is over by the store's time, where that is known: a role runs
+    /// again whatever this node's clock says.
     ///
     /// # Errors
     /// The journal cannot be read or written.
     pub async fn resume(&self, repository: &Repository) -> Result<Acted, AppendError> {
+        repository.store.ask_time().await;
         let mut before = None;
         let view = self
             .note(repository, Act::Resume, |view| {
@@ -166,11 +170,12 @@ impl Operator<'_> {
         Ok(Acted { role: view.role, change: before.map_or(Change::NotPaused, Change::Resumed) })
     }
 
-    /// Says that whatever is dated beyond the present was dated by a wrong clock.
+    /// Says that whatever is dated beyond the present was dated by a wrong clock. Unless it is `force`d, not where this node's clock is
+    /// more likely to be the wrong one.
     ///
     /// # Errors
     /// The journal cannot be read or written.
-    pub async fn amend(&self, repository: &Repository) -> Result<Acted, AppendError> {
+    pub async fn amend(&self, repository: &Repository, force: bool) -> Result<Acted, AppendError> {
         // The act would date whatever is right at this node's wrong time.
         if let Some(off) = clock_off(repository).await {
             return Ok(off);
@@ -179,10 +184,14 @@ impl Operator<'_> {
         let mut found = None;
         self.note(repository, Act::Amend, |view| {
             found = future_dates(view, self.node.id, self.env.clock.now(), store.clock_offset());
-            found.is_some()
+            found.as_ref().is_some_and(|found| force || !is_odd(found))
         })
         .await?;
-        let change = found.map_or(Change::NothingFuture, Change::Amended);
+        let change = match found {
+            None => Change::NothingFuture,
+            Some(found) if is_odd(&found) && !force => Change::OddClock(found),
+            Some(found) => Change::Amended(found),
+        };
         Ok(Acted { role: repository.role().clone(), change })
     }
 
@@ -261,6 +270,11 @@ pub(crate) fn fitness(
     }
 }
 
+/// Whether it is more likely this node's clock that is wrong.
+fn is_odd(found: &FutureDates) -> bool {
+    matches!(found.clock, WrongClock::Reader | WrongClock::LikelyReader)
+}
+
 /// What an act comes to whose meaning rests on this node's clock, where the store's is another.
 async fn clock_off(repository: &Repository) -> Option<Acted> {
     repository.store.ask_time().await;
@@ -281,7 +295,6 @@ mod tests {
     use crate::ids::NodeId;
     use crate::job::backup::Ask;
     use crate::job::testing::Rig;
-    use crate::journal::future::WrongClock;
     use crate::role::probe::Answer;
     use crate::store::SizeLimit;
 
@@ -313,7 +326,7 @@ mod tests {
             "and the resume, for a pause that is on its way"
         );
         assert_eq!(first.resume(&rig.repository).await.unwrap().change, Change::Resumed(paused));
-        assert_eq!(first.amend(&rig.repository).await.unwrap().change, Change::NothingFuture);
+        assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, Change::NothingFuture);
         let Change::TookOver { term, from } = take_over(&second).await else { panic!("not taken over") };
         assert_eq!((term, from.unwrap().node.name.as_str()), (Term(2), "node1"));
     }
@@ -330,12 +343,12 @@ mod tests {
         let wrong = rig.backup_as(&rig.runner(), &ask).await.snapshot;
         assert!(wrong.time.duration_since(now) > year / 2);
         let operator = operator(&rig, 1);
-        let Change::ClockOff { offset } = operator.amend(&rig.repository).await.unwrap().change else {
+        let Change::ClockOff { offset } = operator.amend(&rig.repository, true).await.unwrap().change else {
             panic!("amended")
         };
         assert!(offset > year / 2, "a node whose clock is off does not say what the present is");
         rig.memory.set_clock_offset(SignedDuration::ZERO);
-        let Change::Amended(found) = operator.amend(&rig.repository).await.unwrap().change else {
+        let Change::Amended(found) = operator.amend(&rig.repository, false).await.unwrap().change else {
             panic!("not amended")
         };
         assert_eq!((found.count, found.latest >= now + year, found.clock), (1, true, WrongClock::Writer));
@@ -346,7 +359,34 @@ mod tests {
             "{snapshot:?}"
         );
         assert_eq!(view.state.last_slot, None);
-        assert_eq!(operator.amend(&rig.repository).await.unwrap().change, Change::NothingFuture);
+        assert!(view.commits().contains(now + year), "what is committed stays so");
+        assert_eq!(operator.amend(&rig.repository, false).await.unwrap().change, Change::NothingFuture);
+    }
+
+    #[tokio::test]
+    async fn a_date_of_origin_beyond_the_present_is_amended() {
+        let mut rig = Rig::new().await;
+        let now = rig.env.clock.now();
+        rig.made_at(now + SignedDuration::from_hours(365 * 24));
+        let operator = operator(&rig, 1);
+        let Change::Amended(found) = operator.amend(&rig.repository, false).await.unwrap().change else {
+            panic!("not amended")
+        };
+        assert_eq!((found.count, found.node), (1, None));
+        let made = rig.archive().await.view.commits().created();
+        assert!(made.is_some_and(|made| !present::is_beyond(made, now)), "{made:?}");
+    }
+
+    #[tokio::test]
+    async fn a_pause_ends_by_the_clock_of_the_store() {
+        let rig = Rig::new().await;
+        let operator = operator(&rig, 1);
+        operator.pause(&rig.repository, None, None).await.unwrap();
+        let years = SignedDuration::from_hours(700 * 24);
+        rig.memory.set_clock_offset(-years);
+        operator.resume(&rig.repository).await.unwrap();
+        let past = rig.archive().await.view.past_pause.unwrap();
+        assert!(past.until.unwrap() < rig.env.clock.now() - years / 2, "{past:?}");
     }
 
     #[tokio::test]

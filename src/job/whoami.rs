@@ -30,7 +30,7 @@ use crate::job::audit::ledger::recent;
 use crate::job::backup::history;
 use crate::job::health::{self, Facts, Past};
 use crate::job::inside::{Archive, Reading, info};
-use crate::job::known::Place;
+use crate::job::known::{self, Place};
 use crate::job::last_run::{self, Failure, Kept};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
@@ -49,7 +49,6 @@ use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occas
 use crate::role::identity;
 use crate::role::lease::{LeaseService as _, Reply};
 use crate::role::probe::{self, Assessment, HostSenses};
-use crate::role::slot::Plan;
 use crate::store::{Store, StoreError};
 
 /// How long stores and probes are waited for, so that the whole answer is there within two seconds.
@@ -403,7 +402,7 @@ fn status(
         _ if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) => None,
         _ => view.map(|view| history(view, &looked.memory, node)),
     };
-    let plan = Plan::of(role, asker.settings).ok().flatten();
+    let plan = known::recall_plan(asker.settings, role, asker.env, asker.state_dir).ok().flatten();
     let inputs = Inputs {
         role,
         node,

@@ -3,7 +3,7 @@
 //! Such a record was written by a node whose clock was ahead, or is read by one whose clock is behind. It is an anomaly and is said to
 //! be one; it closes no slot but its own, counts for no retention, and keeps no run from starting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -15,7 +15,7 @@ use crate::role::present::{self, is_beyond};
 /// What is dated beyond the present.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FutureDates {
-    /// How many records, and slots of which no record is known any more.
+    /// How many records, slots of which no record is known any more, and the making of the repository.
     pub count: u64,
     /// The latest date of them.
     pub latest: Timestamp,
@@ -32,6 +32,8 @@ pub enum WrongClock {
     Writer,
     /// This node's, now: the store's clock says so.
     Reader,
+    /// This node's, most likely: nothing that was recorded is dated by it, or several nodes agree against it.
+    LikelyReader,
     /// One of the two; nothing tells which.
     Unclear,
 }
@@ -55,19 +57,28 @@ pub fn future_dates(
         dated.iter().filter(|dated| is_beyond(dated.latest, now)).map(|dated| (dated.seq, dated)).collect();
     let lone = lone_slots(&view.state, now);
     let newest = records.values().max_by_key(|dated| dated.latest);
-    let latest = newest.map(|dated| dated.latest).max(lone.last().copied())?;
+    let made = view.born().filter(|made| is_beyond(*made, now));
+    let latest = newest.map(|dated| dated.latest).max(lone.last().copied()).max(made)?;
     let node = newest.filter(|dated| dated.latest == latest).map(|dated| dated.node.clone());
     let after = records.keys().next_back().copied();
     let vouched = |dated: &Dated<'_>| {
         dated.node.id != reader && after.is_some_and(|after| dated.seq > after) && !is_beyond(dated.latest, now)
     };
+    let is_vouched = dated.iter().any(vouched);
+    let nodes: BTreeSet<NodeId> = records.values().map(|dated| dated.node.id).collect();
+    // A clock that is alone against all that was ever recorded, or against two others, is the odd one. A store on a disk of this node
+    // agrees with it whatever it says.
+    let is_against_all = (!records.is_empty() || !lone.is_empty())
+        && dated.iter().all(|dated| is_beyond(dated.latest, now))
+        && view.born().is_none_or(|made| is_beyond(made, now));
     let clock = match clock_offset {
         Some(offset) if present::is_off(offset) => WrongClock::Reader,
+        _ if is_against_all || nodes.len() > 1 && !is_vouched => WrongClock::LikelyReader,
         Some(_) => WrongClock::Writer,
-        None if dated.iter().any(vouched) => WrongClock::Writer,
+        None if is_vouched => WrongClock::Writer,
         None => WrongClock::Unclear,
     };
-    Some(FutureDates { count: (records.len() + lone.len()) as u64, latest, node, clock })
+    Some(FutureDates { count: (records.len() + lone.len() + usize::from(made.is_some())) as u64, latest, node, clock })
 }
 
 /// What `view` still knows that is dated beyond `now`: the latest instant that each names, and the node where a record tells it. A slot of
@@ -77,6 +88,11 @@ pub fn dates_beyond(view: &View, now: Timestamp) -> Vec<(Timestamp, Option<NodeR
         dated(view).filter(|dated| is_beyond(dated.latest, now)).map(|dated| (dated.seq, dated)).collect();
     let of_records = records.into_values().map(|dated| (dated.latest, Some(dated.node.clone())));
     of_records.chain(lone_slots(&view.state, now).into_iter().map(|slot| (slot, None))).collect()
+}
+
+/// Whether a record that `view` still knows is dated in the present or before.
+pub fn is_anything_dated_by(view: &View, now: Timestamp) -> bool {
+    dated(view).any(|dated| !is_beyond(dated.latest, now))
 }
 
 /// Every record that a view still knows with a date.
@@ -160,5 +176,27 @@ mod tests {
         let taken = journal(&[(1, 10, None), (1, YEAR, None), (2, 90, Some(80))]);
         assert_eq!(of(&taken, NodeId([3; 16]), None), (1, at(YEAR), Some(EAST), WrongClock::Writer), "two agree");
         assert_eq!(of(&taken, WEST, None).3, WrongClock::Unclear, "it agrees with itself alone");
+    }
+
+    #[test]
+    fn a_clock_that_is_alone_against_the_history_is_the_odd_one() {
+        let clock = |view: &View, offset| future_dates(view, EAST, at(100), offset).unwrap().clock;
+        let same = Some(SignedDuration::ZERO);
+        let mut all = journal(&[(1, YEAR, None), (1, YEAR + 60, Some(YEAR + 59))]);
+        for offset in [None, same] {
+            assert_eq!(clock(&all, offset), WrongClock::LikelyReader, "a local disk has the same clock");
+        }
+        all.created = Some(at(YEAR - 10));
+        assert_eq!(clock(&all, same), WrongClock::LikelyReader);
+        assert_eq!(future_dates(&all, EAST, at(100), None).unwrap().count, 3, "and when it was made");
+        all.created = Some(at(50));
+        assert_eq!(clock(&all, same), WrongClock::Writer, "when it was made this clock has passed");
+
+        let two = journal(&[(1, 10, Some(9)), (1, YEAR, None), (2, YEAR + 60, Some(YEAR + 59))]);
+        assert_eq!(clock(&two, same), WrongClock::LikelyReader, "two nodes agree against it");
+
+        let made = View { created: Some(at(YEAR)), ..journal(&[]) };
+        let found = future_dates(&made, EAST, at(100), None).unwrap();
+        assert_eq!((found.count, found.latest, found.clock), (1, at(YEAR), WrongClock::Unclear), "it may be amended");
     }
 }

@@ -26,6 +26,9 @@ const PAST_SLOTS_KEPT: usize = 64;
 /// slots of real time to push the others out, and the oldest of those is closed by a later one then.
 const COMMAND_SLOTS_KEPT: usize = 64;
 
+/// How many slots of amended commits are remembered, those that were amended last.
+const AMENDED_SLOTS_KEPT: usize = 256;
+
 /// Who may write: the newest takeover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -80,7 +83,7 @@ pub struct Snapshot {
 pub struct Paused {
     /// On which node it was said.
     pub node: NodeRef,
-    /// When, by that node's clock.
+    /// When, by the store's clock if that node saw it, else by the node's.
     pub time: Timestamp,
     /// Until when; `None`: until a resume.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -141,6 +144,12 @@ pub struct State {
     /// What repairs said is lost, the newest of them.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub repaired: Vec<Repaired>,
+    /// When an operator amended last what was dated beyond that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub amended: Option<Timestamp>,
+    /// The slots of amended commits, in the order in which they were amended. Each stays committed, and closes no other.
+    #[serde(skip_serializing_if = "VecDeque::is_empty", default)]
+    pub amended_slots: VecDeque<Timestamp>,
     /// What a newer version keeps here. It is carried along, and keeps this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -169,14 +178,23 @@ impl State {
         }
     }
 
-    /// Takes back what was dated beyond `present`: it is dated then, and commits no slot.
+    /// When a repository was made whose `format` says `created`: an amended date is that of the act.
+    pub fn born(&self, created: Timestamp) -> Timestamp {
+        self.amended.filter(|present| present::is_beyond(created, *present)).unwrap_or(created)
+    }
+
+    /// Takes back what was dated beyond `present`: it is dated then, and its slots count as the newest of none. What was committed
+    /// stays committed.
     fn amend(&mut self, present: Timestamp) {
         let is_future = |at: &Timestamp| present::is_beyond(*at, present);
         let amend = |at: &mut Timestamp| *at = if is_future(at) { present } else { *at };
-        for snapshot in &mut self.snapshots {
-            amend(&mut snapshot.time);
-            snapshot.slot = snapshot.slot.filter(|slot| !is_future(slot));
+        self.amended = Some(present);
+        let taken: BTreeSet<Timestamp> = self.slots().filter(is_future).collect();
+        self.amended_slots.extend(taken);
+        while self.amended_slots.len() > AMENDED_SLOTS_KEPT {
+            self.amended_slots.pop_front();
         }
+        self.amend_snapshots(present);
         self.past_slots.retain(|slot| !is_future(slot));
         self.command_slots.retain(|slot| !is_future(slot));
         self.last_slot = self
@@ -192,6 +210,28 @@ impl State {
         }
     }
 
+    /// A snapshot that is dated anew lies between its neighbours in the journal: it must not seem older than what it came after.
+    fn amend_snapshots(&mut self, present: Timestamp) {
+        let is_future = |at: &Timestamp| present::is_beyond(*at, present);
+        let (mut next, mut amended) = (None, BTreeSet::new());
+        for snapshot in self.snapshots.iter_mut().rev() {
+            snapshot.slot = snapshot.slot.filter(|slot| !is_future(slot));
+            if is_future(&snapshot.time) {
+                snapshot.time = next.map_or(present, |next| present.min(next));
+                amended.insert(snapshot.seq);
+            } else {
+                next = Some(snapshot.time);
+            }
+        }
+        let mut before = Timestamp::MIN;
+        for snapshot in &mut self.snapshots {
+            if amended.contains(&snapshot.seq) {
+                snapshot.time = snapshot.time.max(before);
+            }
+            before = snapshot.time;
+        }
+    }
+
     /// Whether this is the state of a checkpoint that the records before it add up to, if those are `folded`. A checkpoint may leave out
     /// what the version that wrote it did not know; a reader goes on from what it says.
     fn is_told_by(&self, folded: &State) -> bool {
@@ -201,6 +241,17 @@ impl State {
         }
         if self.schedule.is_none() {
             folded.schedule = None;
+        }
+        // Versions that keep no amended slots dated amended snapshots at the act, whatever came after them.
+        if self.amended.is_none() && folded.amended.take().is_some() {
+            folded.amended_slots.clear();
+            for (snapshot, told) in folded.snapshots.iter_mut().zip(&self.snapshots) {
+                snapshot.time = told.time;
+            }
+        }
+        // They dated a pause by the node's clock alone.
+        if let (Some(paused), Some(told)) = (&mut folded.paused, &self.paused) {
+            paused.time = told.time;
         }
         *self == folded
     }
@@ -309,10 +360,17 @@ impl View {
     pub fn commits(&self) -> SlotCommits {
         #[cfg(feature = "planted")]
         if self.forgets_slot() {
-            return SlotCommits::new([], self.created);
+            return SlotCommits::new([], self.born());
         }
-        let State { schedule, snapshots, .. } = &self.state;
-        SlotCommits::new(self.state.slots(), self.created).by(*schedule, !snapshots.is_empty())
+        let State { schedule, snapshots, amended_slots, .. } = &self.state;
+        SlotCommits::new(self.state.slots(), self.born())
+            .with_amended(amended_slots.iter().copied())
+            .by(*schedule, snapshots.last().map(|snapshot| snapshot.time))
+    }
+
+    /// When the repository was made, where that is known, as amended.
+    pub fn born(&self) -> Option<Timestamp> {
+        self.created.map(|created| self.state.born(created))
     }
 
     /// Whether the newest record is a takeover, and the bug is planted that forgets slots then.
@@ -406,15 +464,12 @@ impl View {
                 self.state.clones.insert(record.node.id);
             }
             Body::Pause(body) => {
-                self.end_pause(record.time);
-                self.state.paused = Some(Paused {
-                    node: record.node.clone(),
-                    time: record.time,
-                    until: body.until,
-                    why: body.why.clone(),
-                });
+                let time = record.store_time.unwrap_or(record.time);
+                self.end_pause(time);
+                self.state.paused =
+                    Some(Paused { node: record.node.clone(), time, until: body.until, why: body.why.clone() });
             }
-            Body::Resume => self.end_pause(record.time),
+            Body::Resume => self.end_pause(record.store_time.unwrap_or(record.time)),
             Body::Amend(_) => self.state.amend(record.store_time.unwrap_or(record.time)),
             Body::Prune(body) => self.prune(record, body),
             Body::Swept(body) => self.state.condemned.retain(|condemned| !body.prunes.contains(&condemned.seq)),
@@ -436,7 +491,9 @@ impl View {
     fn end_pause(&mut self, time: Timestamp) {
         let Some(paused) = self.state.paused.take() else { return };
         let end = paused.until.map_or(time, |until| until.min(time));
-        let before = self.past_pause.take().filter(|past| past.until.is_some_and(|until| until >= paused.time));
+        // One whose end lies beyond the begin of the next was ended by another clock.
+        let meets = |until: Timestamp| until >= paused.time && !present::is_beyond(until, paused.time);
+        let before = self.past_pause.take().filter(|past| past.until.is_some_and(meets));
         let since = before.map_or(paused.time, |past| past.time.min(paused.time));
         self.past_pause = Some(Paused { time: since, until: Some(end), ..paused });
     }
@@ -721,6 +778,83 @@ pub(crate) mod tests {
         push(&mut from.clone(), &new).unwrap();
         new.state.as_mut().unwrap().command_slots.push_front(slot(7));
         assert_eq!(push(&mut view, &new), Err(FoldError::Checkpoint), "what is written is checked");
+    }
+
+    fn amend(view: &mut View, at: Timestamp) {
+        let mut record = next(view, 2, Body::Amend(record::AmendBody {}));
+        (record.term, record.takeover, record.time) = (view.term(), None, at);
+        push(view, &record).unwrap();
+    }
+
+    #[test]
+    fn an_amended_slot_stays_committed_and_its_snapshot_lies_between_its_neighbours() {
+        let (mut view, year) = (empty(), 365 * 24 * 60);
+        view.created = Some(slot(year));
+        add(&mut view, 1, takeover());
+        for (n, at) in [(1, 60), (2, year), (3, 120), (4, year + 60)] {
+            let mut record = next(&view, 1, snapshot(n));
+            (record.slot, record.time) = (Some(slot(at)), slot(at));
+            push(&mut view, &record).unwrap();
+        }
+        amend(&mut view, slot(500));
+        let times: Vec<Timestamp> = view.state.snapshots.iter().map(|snapshot| snapshot.time).collect();
+        assert_eq!(times, [60, 120, 120, 500].map(slot), "none seems older or newer than what follows it");
+        let commits = view.commits();
+        assert_eq!((commits.newest(slot(3 * year)), commits.created()), (Some(slot(120)), Some(slot(500))));
+        assert!(commits.contains(slot(year)) && commits.contains(slot(year + 60)), "what is committed stays so");
+        assert!(!commits.is_closed(slot(year - 60), slot(3 * year)) && commits.is_closed(slot(90), slot(500)));
+
+        // By a clock that was years behind: no slot is free, none is committed twice.
+        let mut behind = empty();
+        add(&mut behind, 1, takeover());
+        let record = Record { time: slot(year), ..end(&behind, year) };
+        push(&mut behind, &record).unwrap();
+        amend(&mut behind, slot(10));
+        let commits = behind.commits();
+        assert!(commits.is_closed(slot(year), slot(year + 30)) && !commits.is_closed(slot(year + 60), slot(year + 60)));
+    }
+
+    #[test]
+    fn what_an_older_version_made_of_an_amend_and_a_pause_is_gone_on_from() {
+        let (mut view, year) = (empty(), 365 * 24 * 60);
+        add(&mut view, 1, takeover());
+        for (n, at) in [(1, year), (2, 120)] {
+            let record = Record { time: slot(at), slot: Some(slot(at)), ..next(&view, 1, snapshot(n)) };
+            push(&mut view, &record).unwrap();
+        }
+        amend(&mut view, slot(500));
+        let pause = Body::Pause(PauseBody { until: None, why: None });
+        let mut record = next(&view, 2, pause);
+        (record.term, record.takeover, record.time) = (view.term(), None, slot(year));
+        record.store_time = Some(slot(510));
+        push(&mut view, &record).unwrap();
+        assert_eq!(view.state.paused.as_ref().unwrap().time, slot(510), "by the store's clock");
+        let mut old = State { amended: None, amended_slots: VecDeque::new(), ..view.state.clone() };
+        old.snapshots[0].time = slot(500);
+        old.paused.as_mut().unwrap().time = slot(year);
+        let mut checkpoint = next(&view, 1, snapshot(3));
+        checkpoint.state = Some(old.clone());
+        push(&mut view.clone(), &checkpoint).unwrap();
+        old.snapshots[0].slot = Some(slot(7));
+        checkpoint.state = Some(old);
+        assert_eq!(push(&mut view, &checkpoint), Err(FoldError::Checkpoint), "what else it says is checked");
+    }
+
+    #[test]
+    fn a_pause_that_another_clock_ended_is_not_one_with_the_next() {
+        let mut view = empty();
+        add(&mut view, 1, takeover());
+        let mut act = |minute: i64, body: Body| {
+            let mut record = next(&view, 2, body);
+            (record.term, record.takeover, record.time) = (view.term(), None, slot(minute));
+            push(&mut view, &record).unwrap();
+            view.past_pause.as_ref().map(|past| (past.time, past.until.unwrap()))
+        };
+        let pause = || Body::Pause(PauseBody { until: None, why: None });
+        act(10, pause());
+        assert_eq!(act(9_000, Body::Resume), Some((slot(10), slot(9_000))));
+        act(500, pause());
+        assert_eq!(act(510, Body::Resume), Some((slot(500), slot(510))));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The invariant that lives here: a slot is committed because a record commits *it*, never because some record commits a later one
 //! at whatever time. A later commit closes older slots only if it lies in the present or before: a commit from beyond the present
-//! was written by a wrong clock, and would otherwise close every slot until that time comes.
+//! was written by a wrong clock, and would otherwise close every slot until that time comes. A commit that an operator amended
+//! closes its own slot still, and counts as the newest of none.
 
 use std::sync::Arc;
 
@@ -35,24 +36,36 @@ impl ScheduleInForce {
 pub struct SlotCommits {
     /// Ascending, each once. Shared, because every look at a journal hands it on.
     slots: Arc<[Timestamp]>,
+    /// The slots of amended commits, ascending, each once.
+    amended: Arc<[Timestamp]>,
     created: Option<Timestamp>,
     schedule: Option<ScheduleInForce>,
-    /// There are snapshots.
-    has_snapshots: bool,
+    /// The date of the newest snapshot, for a slot or not.
+    last_snapshot: Option<Timestamp>,
+}
+
+/// Ascending, each once.
+fn sorted(slots: impl IntoIterator<Item = Timestamp>) -> Arc<[Timestamp]> {
+    let mut slots: Vec<Timestamp> = slots.into_iter().collect();
+    slots.sort_unstable();
+    slots.dedup();
+    slots.into()
 }
 
 impl SlotCommits {
     /// These slots of a repository that was made at `created`; `None`: that is not known.
     pub fn new(slots: impl IntoIterator<Item = Timestamp>, created: Option<Timestamp>) -> Self {
-        let mut slots: Vec<Timestamp> = slots.into_iter().collect();
-        slots.sort_unstable();
-        slots.dedup();
-        Self { slots: slots.into(), created, schedule: None, has_snapshots: false }
+        Self { slots: sorted(slots), amended: Arc::default(), created, schedule: None, last_snapshot: None }
     }
 
-    /// The same with what else the journal tells of how its slots came about.
-    pub fn by(self, schedule: Option<ScheduleInForce>, has_snapshots: bool) -> Self {
-        Self { schedule, has_snapshots, ..self }
+    /// The same with what else the journal tells of how its slots came about: `last_snapshot` is the date of the newest one.
+    pub fn by(self, schedule: Option<ScheduleInForce>, last_snapshot: Option<Timestamp>) -> Self {
+        Self { schedule, last_snapshot, ..self }
+    }
+
+    /// The same with the slots of commits that an operator amended.
+    pub fn with_amended(self, slots: impl IntoIterator<Item = Timestamp>) -> Self {
+        Self { amended: sorted(slots), ..self }
     }
 
     /// The schedule that slots were committed by last, where records say which.
@@ -62,7 +75,12 @@ impl SlotCommits {
 
     /// Whether the role was backed up, and never for a slot: it had no schedule then.
     pub fn is_unscheduled(&self) -> bool {
-        self.slots.is_empty() && self.has_snapshots
+        self.slots.is_empty() && self.amended.is_empty() && self.last_snapshot.is_some()
+    }
+
+    /// The date of the newest snapshot, for a slot or not.
+    pub fn last_snapshot(&self) -> Option<Timestamp> {
+        self.last_snapshot
     }
 
     /// When the repository was made: the role owes no slot from before.
@@ -79,7 +97,7 @@ impl SlotCommits {
 
     /// Whether a record commits exactly this slot.
     pub fn contains(&self, slot: Timestamp) -> bool {
-        self.slots.binary_search(&slot).is_ok()
+        self.slots.binary_search(&slot).is_ok() || self.amended.binary_search(&slot).is_ok()
     }
 
     /// Whether no run may commit `slot` any more: it is committed, or a later one is that does not lie beyond the present.
@@ -126,6 +144,16 @@ mod tests {
         }
         assert!(commits.is_closed(at(180), at(year)), "when its time has come it is as any other");
         assert_eq!((commits.newest(at(0)), commits.beyond(at(115)).len()), (None, 1), "five minutes are the present");
+    }
+
+    #[test]
+    fn an_amended_commit_closes_its_own_slot_and_no_other() {
+        let commits = commits(&[60]).with_amended([at(180), at(120)]);
+        let now = at(500);
+        assert_eq!((commits.newest(now), commits.beyond(at(0)).len()), (Some(at(60)), 1));
+        for (slot, closed) in [(60, true), (90, false), (120, true), (150, false), (180, true), (240, false)] {
+            assert_eq!(commits.is_closed(at(slot), now), closed, "{slot}");
+        }
     }
 
     #[test]

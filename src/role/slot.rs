@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::commits::SlotCommits;
 use super::present;
 use crate::config::value::{self, ValueError};
-use crate::config::{RoleSettings, Schedule, Settings};
+use crate::config::{RoleSettings, Schedule};
 use crate::ids::{RoleName, ScheduleId};
 
 /// The most slots that one answer lists: a role that missed more is reported with "and more".
@@ -39,8 +39,8 @@ pub struct Plan {
     offset: SignedDuration,
     missed_after: SignedDuration,
     id: ScheduleId,
-    /// Since when the config may say so.
-    said_at: Option<Timestamp>,
+    /// When this node saw this schedule first, where it remembers.
+    seen_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -97,17 +97,13 @@ impl Plan {
             offset: signed(jitter_offset(&role.name, role.jitter)),
             missed_after: signed(role.missed_after),
             id: schedule_id(schedule, zone),
-            said_at: None,
+            seen_at: None,
         }))
     }
 
-    /// The role's plan, as these settings say.
-    ///
-    /// # Errors
-    /// As [`Plan::new`].
-    pub fn of(role: &RoleSettings, settings: &Settings) -> Result<Option<Self>, ValueError> {
-        let plan = Self::new(role, &settings.timezone)?;
-        Ok(plan.map(|plan| Self { said_at: settings.modified, ..plan }))
+    /// The same, known to this node since then. It must not move while the schedule stays: an anchor that moves excuses every slot.
+    pub fn seen(self, at: Option<Timestamp>) -> Self {
+        Self { seen_at: at, ..self }
     }
 
     /// Which schedule this is: slots that another one committed tell nothing of what this one is owed.
@@ -172,16 +168,28 @@ impl Plan {
     pub fn owed_after(&self, commits: &SlotCommits, now: Timestamp) -> Option<Timestamp> {
         // A date from beyond the present says nothing.
         let sound = |at: Option<Timestamp>| at.filter(|at| !present::is_beyond(*at, now));
-        let said_at = sound(self.said_at);
-        let changed = match (commits.schedule(), commits.newest(now)) {
+        let (seen_at, newest) = (sound(self.seen_at), commits.newest(now));
+        let changed = match (commits.schedule(), newest) {
             (Some(last), _) if last.id == self.id => None,
-            // It was changed since the last commit, when exactly only the config's own date tells.
-            (Some(_), _) => Some(said_at.unwrap_or(now)),
-            (None, Some(newest)) if self.exactly(newest).is_none() => said_at,
-            (None, None) if commits.is_unscheduled() => said_at,
+            // It was changed since the last commit: when exactly tells only a node that saw it first.
+            (Some(_), _) => seen_at.max(newest),
+            (None, Some(at)) if self.exactly(at).is_none() => seen_at.max(newest),
+            (None, None) if commits.is_unscheduled() => seen_at.or(sound(commits.last_snapshot())),
             (None, _) => None,
         };
-        sound(commits.created()).max(changed)
+        let created = sound(commits.created());
+        let lost = commits.created().is_some() && created.is_none() && newest.is_none() && changed.is_none();
+        if lost {
+            // It exists, and its date of origin is wrong: the slot whose time is over is owed at least.
+            return seen_at.or_else(|| self.before_run_out(now));
+        }
+        created.max(changed)
+    }
+
+    /// The instant before the start of the newest slot whose time is certainly over.
+    fn before_run_out(&self, now: Timestamp) -> Option<Timestamp> {
+        let over = self.preceding(self.due(now)?)?;
+        over.starts.checked_sub(SignedDuration::from_nanos(1)).ok()
     }
 
     /// How `slot` stands when `started` tells of a run that is under way for it.
@@ -204,9 +212,27 @@ impl Plan {
     /// Everything missed since the newest committed slot, or since the role exists: a role that never committed one has missed all
     /// since then. Where that is not known either, nothing is called missed.
     pub fn missed(&self, commits: &SlotCommits, running: Option<Timestamp>, now: Timestamp) -> Missed {
+        self.missed_unless(commits, running, now, |_| None)
+    }
+
+    /// The same without what is excused: `excuse` tells of a slot until when every run is. What is excused is left out before
+    /// the list is cut.
+    pub fn missed_unless(
+        &self,
+        commits: &SlotCommits,
+        running: Option<Timestamp>,
+        now: Timestamp,
+        excuse: impl Fn(Slot) -> Option<Timestamp>,
+    ) -> Missed {
         let mut missed = Missed::default();
         let mut slot = self.first_owed(commits, now);
         while let Some(this) = slot.filter(|slot| slot.starts <= now) {
+            if let Some(until) = excuse(this) {
+                // Every slot is excused whose following one starts before the end.
+                let last = self.due(until.min(now)).and_then(|last| self.preceding(last));
+                slot = last.filter(|last| last.at > this.at).or_else(|| self.following(this));
+                continue;
+            }
             let standing = self.standing(this, commits, running == Some(this.at), now);
             if matches!(standing, Standing::NotStarted | Standing::NotFinished) {
                 if missed.slots.len() == MISSED_MAX {
@@ -352,7 +378,7 @@ mod tests {
             offset: SignedDuration::ZERO,
             missed_after: SignedDuration::from_mins(30),
             id: ScheduleId([1; 8]),
-            said_at: None,
+            seen_at: None,
         }
     }
 
@@ -511,21 +537,33 @@ mod tests {
         assert_eq!(plan.waiting(&made(&[]), at("2026-11-18T23:00:00Z")), None);
         assert_eq!(plan.waiting(&made(&[]), at("2026-11-20T23:00:00Z")).unwrap().at, at("2026-11-19T01:00:00Z"));
         let wrong = SlotCommits::new([], Some(at("2028-11-18T14:00:00Z")));
-        assert_eq!(plan.missed(&wrong, None, at("2026-11-20T02:00:00Z")), Missed::default(), "nothing is known");
+        let days = |plan: &Plan, now| -> Vec<Timestamp> {
+            plan.missed(&wrong, None, at(now)).slots.iter().map(|slot| slot.at).collect()
+        };
+        assert_eq!(
+            days(&plan, "2026-11-20T01:10:00Z"),
+            [at("2026-11-19T01:00:00Z")],
+            "a wrong date of origin excuses nothing whose time is over"
+        );
+        assert_eq!(days(&plan, "2026-11-20T02:00:00Z").len(), 2);
+        let seen = plan.clone().seen(Some(at("2026-11-10T14:00:00Z")));
+        assert_eq!(days(&seen, "2026-11-20T02:00:00Z").len(), 10, "since this node saw it first");
+        assert_eq!(days(&seen.seen(Some(at("2028-11-10T14:00:00Z"))), "2026-11-20T02:00:00Z").len(), 2);
     }
 
     #[test]
     fn a_schedule_owes_nothing_from_before_it_was_in_force() {
-        let minutely = Plan { said_at: Some(at("2026-11-20T12:00:30Z")), ..cron("* * * * *", "UTC") };
+        let minutely = cron("* * * * *", "UTC").seen(Some(at("2026-11-20T12:00:30Z")));
         let weekly = ScheduleInForce { id: ScheduleId([9; 8]), since: None };
-        let commits = |schedule| SlotCommits::new([at("2026-11-15T01:00:00Z")], None).by(schedule, true);
+        let last = at("2026-11-15T01:00:00Z");
+        let commits = |schedule| SlotCommits::new([last], None).by(schedule, Some(last));
         let missed = |plan: &Plan, schedule, now| plan.missed(&commits(schedule), None, at(now)).slots.len();
         assert_eq!(missed(&minutely, Some(weekly), "2026-11-20T12:00:59Z"), 0, "not those of the week before");
         assert_eq!(missed(&minutely, Some(weekly), "2026-11-20T12:10:30Z"), 9, "those since then");
-        let unknown = Plan { said_at: None, ..minutely.clone() };
-        assert_eq!(missed(&unknown, Some(weekly), "2026-11-20T12:10:30Z"), 0, "when it was changed nobody knows");
-        let future = Plan { said_at: Some(at("2028-01-01T00:00:00Z")), ..minutely.clone() };
-        assert_eq!(missed(&future, Some(weekly), "2026-11-20T12:10:30Z"), 0);
+        for seen_at in [None, Some(at("2028-01-01T00:00:00Z"))] {
+            let unknown = minutely.clone().seen(seen_at);
+            assert_eq!(missed(&unknown, Some(weekly), "2026-11-15T01:10:30Z"), 9, "no date: since the last commit");
+        }
         let same = ScheduleInForce { id: minutely.id, ..weekly };
         assert_eq!(
             missed(&minutely, Some(same), "2026-11-15T01:10:30Z"),
@@ -537,8 +575,25 @@ mod tests {
         // Backed up by hand for a year, then scheduled.
         let made = SlotCommits::new([], Some(at("2025-11-20T12:00:00Z")));
         let count = |commits: &SlotCommits| minutely.missed(commits, None, at("2026-11-20T12:10:30Z")).slots.len();
-        assert_eq!(count(&made.clone().by(None, true)), 9);
+        let by_hand = made.clone().by(None, Some(at("2026-11-20T12:06:30Z")));
+        assert_eq!(count(&by_hand), 9, "since it was seen first, whatever was done by hand after that");
+        let unseen = minutely.clone().seen(None);
+        assert_eq!(unseen.missed(&by_hand, None, at("2026-11-20T12:10:30Z")).slots.len(), 3, "since the last by hand");
         assert_eq!(count(&made), MISSED_MAX, "nothing was ever backed up");
+    }
+
+    #[test]
+    fn what_is_excused_is_left_out_before_the_list_is_cut() {
+        let plan = cron("0 * * * *", "UTC");
+        let committed = commits(["2026-01-01T00:00:00Z"]);
+        let missed = |until: &'static str, now| {
+            let excuse = move |slot: Slot| (slot.starts + SignedDuration::from_mins(30) < at(until)).then(|| at(until));
+            plan.missed_unless(&committed, None, at(now), excuse).slots
+        };
+        let after = missed("2026-03-01T12:10:00Z", "2026-03-01T15:45:00Z");
+        let hours: Vec<Timestamp> = after.iter().map(|slot| slot.at).collect();
+        assert_eq!(hours, ["12", "13", "14", "15"].map(|hour| at(&format!("2026-03-01T{hour}:00:00Z"))));
+        assert_eq!(missed("9999-01-01T00:00:00Z", "2026-03-01T15:45:00Z"), [], "one that goes on");
     }
 
     #[test]

@@ -323,10 +323,11 @@ pub enum Journal {
     Adopt(OneRole),
     /// Say that what is dated beyond the present was dated by a wrong clock
     #[command(after_help = "Snapshots from beyond the present are dated now, so that retention counts\n\
-        them, and the slots they took are free. Does nothing where all dates are past.\n\
-        First see to it that this node's clock is right.\n\n\
+        them. What they committed stays committed, and closes no other slot. Does\n\
+        nothing where all dates are past, nor where this node's clock is more likely\n\
+        to be the wrong one: first see to it that it is right.\n\n\
         Example: runner journal amend app")]
-    Amend(OneRole),
+    Amend(Amend),
 }
 
 /// `runner journal show`
@@ -431,6 +432,16 @@ pub struct Takeover {
 pub struct OneRole {
     /// The role
     pub role: RoleName,
+}
+
+/// `runner journal amend`
+#[derive(Debug, Args)]
+pub struct Amend {
+    /// The role
+    pub role: RoleName,
+    /// Also where this node's clock is more likely to be wrong
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `runner pause`

@@ -46,8 +46,12 @@ fn finding(finding: &Finding) -> Value {
         Finding::Broken { record, what } => json!({ "kind": "broken", "record": record, "what": what }),
         Finding::SameChanges(streak) => self::streak("same_changes", streak),
         Finding::EverythingChanged(streak) => self::streak("everything_changed", streak),
-        Finding::Future { count, latest, nodes } => json!({
+        Finding::Future { count, latest, nodes, reader } => json!({
             "kind": "future", "count": count, "latest": utc(*latest), "nodes": nodes,
+            "clock": if *reader { "reader" } else { "writer" },
+        }),
+        Finding::Backdated { count, by, nodes } => json!({
+            "kind": "backdated", "count": count, "by_seconds": by.as_secs(), "nodes": nodes,
         }),
         Finding::Incomplete(open) => incomplete(open),
         Finding::Flapping { first, last, count, nodes } => json!({

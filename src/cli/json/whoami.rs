@@ -127,7 +127,7 @@ fn warning(warning: &Warning) -> Value {
         Warning::FutureDates(future) => {
             let clock = match future.clock {
                 WrongClock::Writer => "writer",
-                WrongClock::Reader => "reader",
+                WrongClock::Reader | WrongClock::LikelyReader => "reader",
                 WrongClock::Unclear => "unclear",
             };
             let node = future.node.as_ref().map(|node| &node.name);

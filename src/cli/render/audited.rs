@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::inside::escaped;
 use super::{NAMED_MAX, View, more, short, wrap};
-use crate::cli::units::{bytes, count, counted, minute, time};
+use crate::cli::units::{bytes, count, counted, duration, minute, time};
 use crate::ids::RoleName;
 use crate::job::report::audited::{Attempt, Commit, Finding, Incomplete, Note, RoleAudit, SlotCounts, Streak};
 
@@ -110,13 +110,27 @@ fn finding(finding: &Finding, view: &View) -> (&'static str, String) {
                 minute(streak.last, &view.zone)
             ),
         ),
-        Finding::Future { count: n, latest, nodes } => (
+        Finding::Future { count: n, latest, nodes, reader } => (
             "FUTURE",
             format!(
-                "{} beyond the present, up to {}{}: a clock was wrong",
-                counted(*n, "record is dated", "records are dated"),
+                "{} beyond the present, up to {}{}: {}",
+                counted(*n, "date lies", "dates lie"),
                 minute(*latest, &view.zone),
-                if nodes.is_empty() { String::new() } else { format!(", by {}", nodes.join(", ")) }
+                if nodes.is_empty() { String::new() } else { format!(", by {}", nodes.join(", ")) },
+                if *reader {
+                    "this node's clock is probably behind; compare it before anything else"
+                } else {
+                    "a clock was wrong"
+                }
+            ),
+        ),
+        Finding::Backdated { count: n, by, nodes } => (
+            "BACKDATED",
+            format!(
+                "{} before one that comes before, by up to {}, by {}: a clock was behind then, or ahead before",
+                counted(*n, "record is dated", "records are dated"),
+                duration(by.unsigned_abs()),
+                nodes.join(", ")
             ),
         ),
         Finding::Incomplete(open) => ("INCOMPLETE", format!("the newest snapshot: {}", incomplete(open, view))),

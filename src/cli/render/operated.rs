@@ -4,6 +4,7 @@ use super::inside::escaped;
 use super::{View, wrap};
 use crate::cli::units::{counted, duration, minute, relative};
 use crate::job::operate::{Acted, Change};
+use crate::journal::future::WrongClock;
 use crate::journal::state::Paused;
 
 /// What was done, and what it means.
@@ -34,12 +35,23 @@ pub fn acted(acted: &Acted, view: &View) -> String {
         Change::Sound => "the journal's head in etcd is sound; nothing to adopt.".to_owned(),
         Change::InStore => "the journal is in the store; there is nothing to adopt.".to_owned(),
         Change::Amended(future) => format!(
-            "{}, up to {}: from now on they count as written at {}, and the slots they took are free.",
+            "{}, up to {}: from now on they count as written at {}, or at the time of what follows them in the journal. The \
+             slots that they committed stay committed, and close no other.",
             counted(future.count, "date from beyond the present", "dates from beyond the present"),
             minute(future.latest, &view.zone),
             minute(view.now, &view.zone)
         ),
         Change::NothingFuture => "no record is dated beyond the present; nothing to amend.".to_owned(),
+        Change::OddClock(future) => format!(
+            "nothing was written: {} beyond this node's clock, up to {}, and {}. This clock is probably behind. Compare it \
+             with another one and set it right; only where it is right, add --force.",
+            counted(future.count, "date lies", "dates lie"),
+            minute(future.latest, &view.zone),
+            match future.clock {
+                WrongClock::Reader => "the store's clock is ahead of it as well",
+                _ => "nothing that was recorded is dated by it, or several nodes agree against it",
+            }
+        ),
         Change::ClockOff { offset } => format!(
             "nothing was written: this node's clock and the store's are {} apart, so what the present is cannot be told here. \
              Set the clock right, or do it on another node.",
@@ -65,6 +77,7 @@ mod tests {
     use super::*;
     use crate::cli::render::samples;
     use crate::ids::{NodeId, Seq, Term};
+    use crate::journal::future::FutureDates;
     use crate::journal::record::NodeRef;
     use crate::journal::standing::Rift;
 
@@ -88,6 +101,7 @@ mod tests {
             Change::InStore,
             Change::Amended(samples::future()),
             Change::NothingFuture,
+            Change::OddClock(FutureDates { clock: WrongClock::LikelyReader, ..samples::future() }),
             Change::ClockOff { offset: jiff::SignedDuration::from_secs(-400) },
         ];
         let text: String = all.map(|change| acted(&Acted { role: samples::app(), change }, &samples::view())).concat();

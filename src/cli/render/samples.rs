@@ -229,7 +229,13 @@ pub(crate) fn audit() -> RoleAudit {
         ],
         findings: vec![
             Finding::Hole { record: "app/journal/0000000000000007".to_owned() },
-            Finding::Future { count: 2, latest: at("2028-11-19T01:00:00Z"), nodes: vec!["app02".to_owned()] },
+            Finding::Future {
+                count: 2,
+                latest: at("2028-11-19T01:00:00Z"),
+                nodes: vec!["app02".to_owned()],
+                reader: false,
+            },
+            Finding::Backdated { count: 3, by: SignedDuration::from_hours(17_520), nodes: vec!["app02".to_owned()] },
             Finding::Broken {
                 record: "app/journal/0000000000000012".to_owned(),
                 what: "does not continue the record before it".to_owned(),

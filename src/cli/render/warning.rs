@@ -125,7 +125,7 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
 
 /// What is dated beyond the present, and what is to be done about it.
 fn future_dates(role: &RoleName, future: &FutureDates, view: &View) -> String {
-    let dates = counted(future.count, "record is dated", "records are dated");
+    let dates = counted(future.count, "date lies", "dates lie");
     let latest = format!("{} ({})", minute(future.latest, &view.zone), relative(future.latest, view.now));
     let by = future.node.as_ref().map(|node| format!(" by {}", node.name)).unwrap_or_default();
     let todo = match future.clock {
@@ -134,6 +134,11 @@ fn future_dates(role: &RoleName, future: &FutureDates, view: &View) -> String {
              them now"
         ),
         WrongClock::Reader => "this node's clock is behind the store's: set it right".to_owned(),
+        WrongClock::LikelyReader => {
+            "nothing that was recorded is dated by this node's clock, or several nodes agree against it: it is \
+                                     probably behind. Compare it with another and set it right"
+                .to_owned()
+        }
         WrongClock::Unclear => format!(
             "either the writer's clock was ahead, or this node's is behind; nothing tells which. Compare the clocks of the \
              nodes; if this one is right, 'runner journal amend {role}'"

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::ids::{Digest, RoleName};
 use crate::job::audit::changes::{Seen, Sequence};
@@ -45,6 +45,7 @@ pub(crate) struct Account<'a> {
     newest: Option<(u64, Timestamp)>,
     /// Runs that ended without a commit.
     failures: Vec<RunSeen>,
+    order: Order,
     notes: Vec<Note>,
 }
 
@@ -52,8 +53,11 @@ impl<'a> Account<'a> {
     /// An account of the records that come after those of `base`, in a repository that was made at `created`.
     pub(crate) fn new(plan: Option<&'a Plan>, period: Period, base: Option<&View>, created: Timestamp) -> Self {
         let known = base.map(|view| future::dates_beyond(view, period.now)).unwrap_or_default();
+        let sound = base.is_some_and(|view| future::is_anything_dated_by(view, period.now));
         let nothing = State::default();
         let base = base.map_or(&nothing, |view| &view.state);
+        let born = base.born(created);
+        let made = present::is_beyond(born, period.now).then_some(born);
         Self {
             plan,
             period,
@@ -62,9 +66,13 @@ impl<'a> Account<'a> {
             completeness: Completeness::new(period.since, &base.snapshots),
             takeovers: Takeovers::default(),
             nodes: BTreeMap::new(),
-            future: FutureRecords(
-                known.into_iter().map(|(latest, node)| (latest, node.map(|node| node.name))).collect(),
-            ),
+            future: FutureRecords {
+                dates: known.into_iter().map(|(latest, node)| (latest, node.map(|node| node.name))).collect(),
+                made,
+                sound: sound || made.is_none(),
+                sound_after: false,
+            },
+            order: Order::default(),
             newest: base.snapshots.last().map(|snapshot| (snapshot.seq.0, snapshot.time)),
             failures: Vec::new(),
             notes: Vec::new(),
@@ -80,6 +88,7 @@ impl<'a> Account<'a> {
     pub(crate) fn take(&mut self, record: &Record, digest: Digest) {
         let time = record.store_time.unwrap_or(record.time);
         self.future.take(record, self.period.now);
+        self.order.take(record, self.period);
         let commit = |began| Commit { seq: record.seq, node: record.node.name.clone(), term: record.term, began, time };
         match &record.body {
             Body::Snapshot(body) => {
@@ -87,7 +96,7 @@ impl<'a> Account<'a> {
                 self.share(record, time, |node| node.commits += 1);
                 self.snapshots.take(Seen { time, root: body.root, id: digest }, body);
                 self.completeness.take(time, digest, body.changes.unreadable);
-                self.ledger.snapshot();
+                self.ledger.snapshot(time);
                 if let Some(slot) = record.slot {
                     self.ledger.scheduled(slot, record.schedule);
                     self.ledger.commit(slot, commit(before(time, body.cost.duration_ms)));
@@ -163,6 +172,7 @@ impl<'a> Account<'a> {
         findings.extend(anomalies);
         findings.extend(self.takeovers.finish(since));
         findings.extend(self.future.finish());
+        findings.extend(self.order.finish());
         let forgotten = self.ledger.pauses.open().filter(|span| health::is_forgotten(span.from, None, now));
         findings.extend(forgotten.map(|span| Finding::PausedTooLong {
             since: span.from,
@@ -181,9 +191,18 @@ impl<'a> Account<'a> {
     }
 }
 
-/// Records that are dated beyond the present, by the latest instant that each names, with the node's name where it is known.
+/// What is dated beyond the present.
 #[derive(Debug, Default)]
-struct FutureRecords(Vec<(Timestamp, Option<String>)>);
+struct FutureRecords {
+    /// By the latest instant that each record names, with the node's name where it is known.
+    dates: Vec<(Timestamp, Option<String>)>,
+    /// When the repository was made, where that lies beyond the present.
+    made: Option<Timestamp>,
+    /// Something is dated in the present or before.
+    sound: bool,
+    /// A record is that comes after all of these.
+    sound_after: bool,
+}
 
 impl FutureRecords {
     fn take(&mut self, record: &Record, now: Timestamp) {
@@ -191,26 +210,62 @@ impl FutureRecords {
         let dated = record.store_time.unwrap_or(record.time);
         let latest = record.slot.map_or(dated, |slot| slot.max(dated));
         if present::is_beyond(latest, now) {
-            self.0.push((latest, Some(record.node.name.clone())));
+            self.dates.push((latest, Some(record.node.name.clone())));
+            self.sound_after = false;
+        } else {
+            (self.sound, self.sound_after) = (true, true);
         }
     }
 
     /// An operator said at `present` that what is dated beyond it is not.
     fn amend(&mut self, present: Timestamp, by: &str) -> Option<Note> {
-        let amended: Vec<Timestamp> = self
-            .0
-            .extract_if(.., |(latest, _)| present::is_beyond(*latest, present))
-            .map(|(latest, _)| latest)
-            .collect();
+        let is_beyond = |at: &Timestamp| present::is_beyond(*at, present);
+        let records = self.dates.extract_if(.., |(latest, _)| is_beyond(latest)).map(|(latest, _)| latest);
+        let amended: Vec<Timestamp> = records.chain(self.made.take_if(|made| is_beyond(made))).collect();
         let latest = amended.iter().max().copied()?;
         Some(Note::Amended { count: amended.len() as u64, latest, by: by.to_owned() })
     }
 
     fn finish(self) -> Option<Finding> {
-        let latest = self.0.iter().map(|(latest, _)| *latest).max()?;
-        let count = self.0.len() as u64;
-        let nodes: BTreeSet<String> = self.0.into_iter().filter_map(|(_, node)| node).collect();
-        Some(Finding::Future { count, latest, nodes: nodes.into_iter().collect() })
+        let (is_recorded, dates) = (!self.dates.is_empty(), self.dates.iter().map(|(latest, _)| *latest));
+        let latest = dates.chain(self.made).max()?;
+        let count = self.dates.len() as u64 + u64::from(self.made.is_some());
+        let nodes: BTreeSet<String> = self.dates.into_iter().filter_map(|(_, node)| node).collect();
+        let reader = is_recorded && (!self.sound || nodes.len() > 1 && !self.sound_after);
+        Some(Finding::Future { count, latest, nodes: nodes.into_iter().collect(), reader })
+    }
+}
+
+/// How much earlier than a record before it one must be dated to be told: clocks differ, and a run is dated when it ends.
+const BACK_MIN: SignedDuration = SignedDuration::from_hours(1);
+
+/// Whether the dates of the records follow their order.
+#[derive(Debug, Default)]
+struct Order {
+    newest: Option<Timestamp>,
+    /// How many are dated before one that comes before them, the farthest, and by whom.
+    back: Option<(u64, SignedDuration, BTreeSet<String>)>,
+}
+
+impl Order {
+    fn take(&mut self, record: &Record, Period { since, now }: Period) {
+        let time = record.store_time.unwrap_or(record.time);
+        if present::is_beyond(time, now) {
+            return;
+        }
+        let before = self.newest.map(|newest| (newest, newest.duration_since(time)));
+        if let Some((_, by)) = before.filter(|(newest, by)| *newest >= since && *by > BACK_MIN) {
+            let (count, farthest, nodes) = self.back.get_or_insert_default();
+            *count += 1;
+            *farthest = by.max(*farthest);
+            nodes.insert(record.node.name.clone());
+        }
+        self.newest = self.newest.max(Some(time));
+    }
+
+    fn finish(self) -> Option<Finding> {
+        let (count, by, nodes) = self.back?;
+        Some(Finding::Backdated { count, by, nodes: nodes.into_iter().collect() })
     }
 }
 

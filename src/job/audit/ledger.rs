@@ -45,7 +45,7 @@ pub(crate) struct Ledger {
     created: Option<Timestamp>,
     /// The schedule that slots were committed by last.
     schedule: Option<ScheduleInForce>,
-    has_snapshots: bool,
+    last_snapshot: Option<Timestamp>,
     /// When nobody was to run.
     pub(crate) pauses: Pauses,
 }
@@ -93,8 +93,9 @@ enum Why {
 impl Ledger {
     /// What a state still knows of its slots, in a repository that was made at `created`.
     pub(crate) fn of_state(state: &State, created: Option<Timestamp>) -> Self {
-        let (schedule, has_snapshots) = (state.schedule, !state.snapshots.is_empty());
-        let mut ledger = Self { created, schedule, has_snapshots, ..Self::default() };
+        let (schedule, last_snapshot) = (state.schedule, state.snapshots.last().map(|snapshot| snapshot.time));
+        let created = created.map(|at| state.born(at));
+        let mut ledger = Self { created, schedule, last_snapshot, ..Self::default() };
         for snapshot in &state.snapshots {
             let Some(slot) = snapshot.slot else { continue };
             let (time, cost) = (snapshot.time, snapshot.cost);
@@ -102,7 +103,7 @@ impl Ledger {
             let (seq, term, node) = (snapshot.seq, snapshot.term, snapshot.node.name.clone());
             ledger.commit(slot, Commit { seq, node, term, began, time });
         }
-        for slot in &state.past_slots {
+        for slot in state.past_slots.iter().chain(&state.amended_slots) {
             ledger.slots.entry(*slot).or_default().forgotten = true;
         }
         // A good end of a guarded command leaves no more than this.
@@ -120,14 +121,14 @@ impl Ledger {
         ledger
     }
 
-    /// An operator said at `present` that slots beyond it were committed by a wrong clock: they are free.
+    /// An operator said at `present` that what is dated beyond it was dated by a wrong clock. A slot that was committed stays so.
     pub(crate) fn amend(&mut self, present: Timestamp) {
-        self.slots.retain(|slot, _| !present::is_beyond(*slot, present));
+        self.created = self.created.map(|at| if present::is_beyond(at, present) { present } else { at });
     }
 
-    /// A snapshot was committed, for a slot or not.
-    pub(crate) fn snapshot(&mut self) {
-        self.has_snapshots = true;
+    /// A snapshot was committed then, for a slot or not.
+    pub(crate) fn snapshot(&mut self, time: Timestamp) {
+        self.last_snapshot = Some(time);
     }
 
     /// A slot was committed by this schedule.
@@ -172,7 +173,7 @@ impl Ledger {
         let first = self.slots.range(..=horizon).next().map(|(slot, _)| *slot);
         let commits =
             SlotCommits::new(self.slots.iter().filter(|(_, t)| t.is_committed()).map(|(at, _)| *at), self.created)
-                .by(self.schedule, self.has_snapshots);
+                .by(self.schedule, self.last_snapshot);
         let owed = Owed {
             after: plan.owed_after(&commits, now),
             from: self.schedule.filter(|last| last.id == plan.id()).and_then(|last| last.since),
@@ -208,7 +209,7 @@ impl Ledger {
             verdict.counts.expected += 1;
             verdict.counts.committed += 1;
             if let Some(commit) = tries.commits.first() {
-                self.judge_commit(plan, slot, owed, commit, verdict);
+                self.judge_commit(plan, slot, (owed, now), commit, verdict);
             }
             return;
         }
@@ -224,12 +225,12 @@ impl Ledger {
                 verdict.flush();
                 verdict.counts.open += 1;
             }
-            Standing::NotStarted | Standing::NotFinished => self.missed(plan, slot, attempts, verdict),
+            Standing::NotStarted | Standing::NotFinished => self.missed(plan, slot, attempts, now, verdict),
         }
     }
 
-    fn missed(&self, plan: &Plan, slot: Slot, attempts: Vec<Attempt>, verdict: &mut Verdict) {
-        if let Some(span) = self.pauses.cover(slot.starts, start_by(plan, slot)) {
+    fn missed(&self, plan: &Plan, slot: Slot, attempts: Vec<Attempt>, now: Timestamp, verdict: &mut Verdict) {
+        if let Some((span, _)) = self.pauses.cover(slot.starts, start_by(plan, slot), now) {
             verdict.counts.paused += 1;
             verdict.extend(slot.at, Why::Paused { by: span.by.clone(), why: span.why.clone() });
         } else if attempts.is_empty() {
@@ -242,13 +243,20 @@ impl Ledger {
         }
     }
 
-    fn judge_commit(&self, plan: &Plan, slot: Slot, owed: Owed, commit: &Commit, verdict: &mut Verdict) {
+    fn judge_commit(
+        &self,
+        plan: &Plan,
+        slot: Slot,
+        (owed, now): (Owed, Timestamp),
+        commit: &Commit,
+        verdict: &mut Verdict,
+    ) {
         let none = SlotCommits::default();
         let begun_late = plan.standing(slot, &none, false, commit.began) == Standing::NotStarted;
         let ended_late = plan.standing(slot, &none, true, commit.time) == Standing::NotFinished;
         if (begun_late || ended_late)
             && owed.has(slot)
-            && self.pauses.cover(slot.starts, start_by(plan, slot)).is_none()
+            && self.pauses.cover(slot.starts, start_by(plan, slot), now).is_none()
         {
             verdict.counts.late += 1;
             verdict.findings.push(Finding::Late { slot: slot.at, commit: commit.clone() });

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::journal::state::Paused;
+use crate::role::present;
 
 /// One pause. The end is not part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub(crate) struct Span {
     pub(crate) from: Timestamp,
     /// `None`: it goes on.
     until: Option<Timestamp>,
+    /// A record ended it, and not its stated end.
+    ended: bool,
     /// On which node it was said.
     pub(crate) by: String,
     /// Why.
@@ -25,7 +28,15 @@ impl Pauses {
     pub(crate) fn begin(&mut self, paused: &Paused) {
         self.end(paused.time);
         let (by, why) = (paused.node.name.clone(), paused.why.clone());
-        self.0.push(Span { from: paused.time, until: paused.until, by, why });
+        self.0.push(Span { from: paused.time, until: paused.until, ended: false, by, why });
+    }
+
+    /// One that a record ended, at its `until` at the latest.
+    pub(crate) fn past(&mut self, paused: &Paused) {
+        self.begin(paused);
+        if let Some(last) = self.0.last_mut() {
+            last.ended = true;
+        }
     }
 
     /// An operator ended it.
@@ -33,7 +44,7 @@ impl Pauses {
         if let Some(last) = self.0.last_mut()
             && last.until.is_none_or(|until| until > at)
         {
-            last.until = Some(at);
+            (last.until, last.ended) = (Some(at), true);
         }
     }
 
@@ -42,15 +53,17 @@ impl Pauses {
         self.0.last().filter(|span| span.until.is_none())
     }
 
-    /// The first of the pauses that together leave no moment from `from` to `to` free.
-    pub(crate) fn cover(&self, from: Timestamp, to: Timestamp) -> Option<&Span> {
+    /// The first of the pauses that together leave no moment from `from` to `to` free, and the end of the last of them. One whose
+    /// end was recorded and lies beyond the present is over already, and nothing tells since when: it covers nothing.
+    pub(crate) fn cover(&self, from: Timestamp, to: Timestamp, now: Timestamp) -> Option<(&Span, Timestamp)> {
         let (mut covered, mut first) = (from, None);
-        for span in &self.0 {
+        let is_sound = |span: &&Span| !(span.ended && span.until.is_some_and(|until| present::is_beyond(until, now)));
+        for span in self.0.iter().filter(is_sound) {
             if span.from <= covered && span.until.is_none_or(|until| until > covered) {
                 first = first.or(Some(span));
                 match span.until {
                     Some(until) if until <= to => covered = until,
-                    _ => return first,
+                    until => return first.map(|span| (span, until.unwrap_or(Timestamp::MAX))),
                 }
             }
         }
@@ -77,7 +90,8 @@ mod tests {
     fn a_pause_covers_what_lies_wholly_in_it() {
         let mut pauses = Pauses::default();
         pauses.begin(&paused(10, Some(100), "swap"));
-        let covers = |pauses: &Pauses, from, to| pauses.cover(at(from), at(to)).and_then(|span| span.why.clone());
+        let covers =
+            |pauses: &Pauses, from, to| pauses.cover(at(from), at(to), at(1000)).and_then(|(span, _)| span.why.clone());
         assert_eq!(covers(&pauses, 10, 99).as_deref(), Some("swap"));
         assert_eq!((covers(&pauses, 9, 50), covers(&pauses, 50, 100), covers(&pauses, 200, 201)), (None, None, None));
         // It is said again, with another end and reason; then somebody resumes.
@@ -89,5 +103,23 @@ mod tests {
         pauses.begin(&paused(61, None, "again"));
         assert_eq!(covers(&pauses, 20, 70), None, "between them there was a minute");
         assert_eq!(covers(&pauses, 61, 70).as_deref(), Some("again"));
+        let end = |from, to| pauses.cover(at(from), at(to), at(1000)).map(|(_, end)| end);
+        assert_eq!((end(20, 59), end(61, 70)), (Some(at(60)), Some(Timestamp::MAX)));
+    }
+
+    #[test]
+    fn a_recorded_end_beyond_the_present_covers_nothing() {
+        let mut pauses = Pauses::default();
+        pauses.begin(&paused(10, None, "swap"));
+        assert!(pauses.cover(at(20), at(30), at(100)).is_some());
+        pauses.end(at(9_000));
+        assert_eq!(pauses.cover(at(20), at(30), at(100)), None, "it is over, and nobody knows since when");
+        assert!(pauses.cover(at(20), at(30), at(9_000)).is_some());
+        let mut stated = Pauses::default();
+        stated.begin(&paused(10, Some(9_000), "swap"));
+        assert!(stated.cover(at(20), at(30), at(100)).is_some(), "an end that is meant may lie ahead");
+        let mut past = Pauses::default();
+        past.past(&paused(10, Some(9_000), "swap"));
+        assert_eq!(past.cover(at(20), at(30), at(100)), None);
     }
 }

@@ -92,7 +92,7 @@ async fn what_a_wrong_clock_dated_is_told_until_it_is_amended() {
     let node = NodeRef { id: NodeId([2; 16]), name: "west".to_owned() };
     let operator =
         Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None, seats: Seats::default() };
-    operator.amend(&rig.repository).await.unwrap();
+    operator.amend(&rig.repository, false).await.unwrap();
     let audit = told(&rig, -DAY, None).await;
     assert_eq!(audit.findings, []);
     let [Note::Amended { count: 2, by, .. }] = &audit.notes[..] else { panic!("{audit:?}") };

@@ -1,6 +1,6 @@
 //! What `audit` reports: how the slots stand, and what a person should know of a journal.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::whoami::RunSeen;
@@ -182,6 +182,17 @@ pub enum Finding {
         /// The latest date.
         latest: Timestamp,
         /// The nodes that wrote them, by name, as far as records tell.
+        nodes: Vec<String>,
+        /// This node's clock is the one that is probably wrong: nothing is dated by it, or several nodes agree against it.
+        reader: bool,
+    },
+    /// Records that are dated much earlier than one that comes before them.
+    Backdated {
+        /// How many.
+        count: u64,
+        /// By how much, at most.
+        by: SignedDuration,
+        /// The nodes that wrote them, by name.
         nodes: Vec<String>,
     },
     /// The newest snapshot lacks files that could not be read.

@@ -245,7 +245,12 @@ async fn what_needs_a_person_is_a_warning() {
     let next = role.next_slot.unwrap();
     assert_eq!(next.as_second() % 3600, 0);
     assert_eq!(role.slots.unwrap().counts.expected, 0, "none is owed from before it was made");
-    let slot = Plan::new(&rig.role, &jiff::tz::TimeZone::UTC).unwrap().unwrap().due(rig.env.clock.now()).unwrap().at;
+    let slot = crate::role::slot::Plan::new(&rig.role, &jiff::tz::TimeZone::UTC)
+        .unwrap()
+        .unwrap()
+        .due(rig.env.clock.now())
+        .unwrap()
+        .at;
     let newest = rig.backup_as(&rig.runner(), &Ask { slot: Some(slot), ..Ask::default() }).await.snapshot.seq;
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     assert_eq!(role.slots.map(|slots| slots.counts.committed), Some(1));

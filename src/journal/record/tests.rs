@@ -154,10 +154,12 @@ fn state() -> impl Strategy<Value = State> {
     let single = (of(holder), of(time()), of(paused), of(id(ClusterId)), of(time()), of(schedule));
     // Words of a later version: none of this one's begins so.
     let unknown = prop::collection::btree_map("later_[a-z]{1,4}", json(), 0..2);
-    (lists, sets, single, unknown).prop_map(|(lists, sets, single, unknown)| {
+    let amends = (of(time()), vec(time(), 0..3));
+    (lists, sets, single, amends, unknown).prop_map(|(lists, sets, single, amends, unknown)| {
         let (snapshots, indexes, condemned, repaired) = lists;
         let (clones, past_slots, command_slots) = sets;
-        let command_slots = command_slots.into();
+        let (amended, amended_slots) = amends;
+        let (command_slots, amended_slots) = (command_slots.into(), Vec::into(amended_slots));
         let (holder, last_slot, paused, cluster, pruned, schedule) = single;
         let unknown: BTreeMap<String, Value> = unknown;
         State {
@@ -174,6 +176,8 @@ fn state() -> impl Strategy<Value = State> {
             command_slots,
             schedule,
             repaired,
+            amended,
+            amended_slots,
             unknown,
         }
     })

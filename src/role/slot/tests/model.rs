@@ -161,14 +161,24 @@ fn assert_answers(plan: &mut Plan, slots: &BTreeSet<Timestamp>, near: Timestamp,
         if of_a_slot { slot.unwrap_or(at) } else { at }
     });
     let poison = question.poison.map(|minutes| now + SignedDuration::from_mins(minutes));
-    let created = question.created.map(|minutes| now - SignedDuration::from_mins(minutes));
-    let commits = SlotCommits::new(committed.into_iter().chain(poison), created);
+    let made = question.created.map(|minutes| now - SignedDuration::from_mins(minutes));
+    let commits = SlotCommits::new(committed.into_iter().chain(poison), made);
     let newest = committed.filter(|at| *at <= horizon);
-    let created = created.filter(|at| *at <= horizon);
+    let created = made.filter(|at| *at <= horizon);
+    // Its date of origin is wrong: the slot before the due one is the first that is owed.
+    let lost = made.is_some() && created.is_none() && newest.is_none();
+    let over = started.checked_sub(2).map(|n| all[n]);
+    if lost && over.is_none() {
+        // It is farther than the model walks.
+        return;
+    }
     let is_closed = |at: Timestamp| committed == Some(at) || newest.is_some_and(|newest| newest >= at);
-    let is_owed =
-        |at: &Timestamp| newest.is_none_or(|newest| *at > newest) && created.is_none_or(|made| starts(*at) > made);
-    let is_known = newest.is_some() || created.is_some();
+    let is_owed = |at: &Timestamp| {
+        newest.is_none_or(|newest| *at > newest)
+            && created.is_none_or(|made| starts(*at) > made)
+            && (!lost || over.is_none_or(|over| *at >= over))
+    };
+    let is_known = newest.is_some() || created.is_some() || lost;
     let open = all.iter().copied().filter(|at| is_known && is_owed(at));
     let running = question.running.and_then(|back| started.checked_sub(1 + back)).map(|n| all[n]);
     let is_missed = |at: &Timestamp| {
