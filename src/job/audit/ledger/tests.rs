@@ -194,7 +194,13 @@ fn what_another_schedule_let_pass_is_not_missed() {
     let (plan, weekly) = (hourly(), ScheduleId([9; 8]));
     let mut changed = Ledger::default().with(60, 61, 62);
     changed.scheduled(at(60), Some(weekly));
-    assert_eq!(changed.told(&plan, 0, 600), "1/1", "nobody knows since when it is hourly");
+    assert_eq!(
+        changed.told(&plan, 0, 600),
+        "1/10 missed 2-9 8 tried 0",
+        "nobody saw since when it is hourly: since the last commit"
+    );
+    let seen = plan.clone().seen(Some(at(430)));
+    assert_eq!(changed.told(&seen, 0, 600), "1/4 missed 8-9 2 tried 0");
     changed = changed.with(600, 601, 602);
     changed.scheduled(at(600), Some(plan.id()));
     assert_eq!(changed.told(&plan, 0, 800), "2/5 missed 11-12 2 tried 0", "since its first commit it is");
@@ -299,7 +305,8 @@ proptest! {
             ledger.pauses.begin(&paused(clock, (!resumed).then_some(clock + length)));
             is_paused[clock as usize..(clock + length) as usize].fill(true);
             clock += length;
-            if resumed {
+            // What comes after `now` has not happened.
+            if resumed && clock <= now {
                 ledger.pauses.end(at(clock));
             }
         }
