@@ -302,6 +302,9 @@ proptest! {
         let mut clock = 0;
         for (gap, length, resumed) in gaps {
             clock += gap;
+            if clock > now {
+                break;
+            }
             ledger.pauses.begin(&paused(clock, (!resumed).then_some(clock + length)));
             is_paused[clock as usize..(clock + length) as usize].fill(true);
             clock += length;
