@@ -27,6 +27,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use starter::starter;
 pub use url::HttpUrl;
 
+use crate::file::access::{self, Exposure};
 use crate::ids::RoleName;
 
 /// Everything that the config file says.
@@ -92,6 +93,32 @@ impl Settings {
         key: KeySource,
     ) -> Result<Self, ConfigError> {
         check::for_flags(sources, store, role, key)
+    }
+
+    /// What others on this host may change, or read although it is secret, of the files that these settings come from and name.
+    pub fn exposures(&self) -> Vec<Exposure> {
+        let secret_urls = self.notify.webhook.is_some() || self.notify.healthchecks.is_some();
+        let mut files: Vec<(&Path, bool)> = self.files.iter().map(|file| (file.as_path(), secret_urls)).collect();
+        for key in [&self.store.key].into_iter().chain(self.roles.values().map(|role| &role.key)) {
+            if let KeySource::KeyFile(path) | KeySource::PassphraseFile(path) = key {
+                files.push((path, true));
+            }
+        }
+        if let Some(etcd) = &self.etcd {
+            files
+                .extend([&etcd.key_file, &etcd.password_file].into_iter().flatten().map(|path| (path.as_path(), true)));
+            files.extend([&etcd.ca_file, &etcd.cert_file].into_iter().flatten().map(|path| (path.as_path(), false)));
+        }
+        files.extend(self.store.ca_file.iter().map(|path| (path.as_path(), false)));
+        files.sort_unstable();
+        files.dedup();
+        let mut found: Vec<Exposure> = Vec::new();
+        for exposure in files.into_iter().flat_map(|(path, secret)| access::exposures(path, secret)) {
+            if !found.contains(&exposure) {
+                found.push(exposure);
+            }
+        }
+        found
     }
 
     /// The effective settings as TOML, defaults spelled out; reads back as the same settings, but for URLs that let whoever

@@ -72,7 +72,7 @@ pub trait Abort: Debug + Send + Sync {
 
 /// Small files of this node. Paths are absolute.
 pub trait Files: Debug + Send + Sync {
-    /// Reads a whole file.
+    /// Reads a whole file of at most [`FILE_BYTES_MAX`].
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
     /// Replaces what a file holds: after a crash it is the old content or the new one. One process at a time.
@@ -205,7 +205,7 @@ impl Clock for HostClock {
     }
 
     fn boot_id(&self) -> Option<[u8; 32]> {
-        let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+        let id = file::read(Path::new("/proc/sys/kernel/random/boot_id"), 64).ok()?;
         Some(*blake3::hash(&id).as_bytes())
     }
 }
@@ -250,13 +250,16 @@ impl Abort for tokio::task::AbortHandle {
     }
 }
 
+/// The most bytes of a file that is read as a whole: a kept index object has at most so many, and all else is small.
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
+
 /// The file system.
 #[derive(Debug, Clone, Copy)]
 pub struct HostFiles;
 
 impl Files for HostFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
+        file::read(path, FILE_BYTES_MAX)
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! then on. So a request may reach etcd twice, and late: whoever sends one that writes guards it by what it has read.
 
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +15,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptio
 use zeroize::Zeroizing;
 
 use crate::config::EtcdSettings;
+use crate::file;
 use crate::text;
 
 /// The longest that one member is waited for.
@@ -235,8 +237,13 @@ impl Pool {
     }
 }
 
+/// The longest file of certificates, or with a key or password.
+const CREDENTIAL_MAX: u64 = 4 << 20;
+
 async fn read(path: &PathBuf) -> Result<Zeroizing<Vec<u8>>, EtcdError> {
-    match tokio::fs::read(path).await {
+    let from = path.clone();
+    let read = tokio::task::spawn_blocking(move || file::read(&from, CREDENTIAL_MAX)).await;
+    match read.map_err(io::Error::other).flatten() {
         Ok(bytes) => Ok(Zeroizing::new(bytes)),
         Err(e) => Err(EtcdError::File { path: path.clone(), why: e.to_string() }),
     }

@@ -2,14 +2,19 @@
 //! replaced as a whole.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::process::geteuid;
 
+pub mod access;
+
 /// The bytes that are written to try a directory: a block, which a full disk does not have.
 const PROBE_LEN: usize = 4096;
+
+/// The longest number of a process, and a little more.
+const SIGNATURE_MAX: u64 = 64;
 
 /// Held until it is dropped, at the latest by the kernel when this process dies.
 #[derive(Debug)]
@@ -47,11 +52,25 @@ impl Lock {
 
 /// The number of the process that [signed](Lock::sign) the lock at `path` last.
 pub fn signature(path: &Path) -> Option<String> {
-    fs::read_to_string(path).ok().filter(|pid| !pid.is_empty())
+    String::from_utf8(read(path, SIGNATURE_MAX).ok()?).ok().filter(|pid| !pid.is_empty())
 }
 
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// The whole file at `path`, if it has at most `max` bytes. Whatever size it is said to have, no more than that is held.
+///
+/// # Errors
+/// It cannot be read, or is larger.
+pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        let why = format!("it is larger than {max} bytes, so it is not what it should be");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
 }
 
 /// Replaces what the file at `path` holds: after a crash it is the old content or the new one. One process at a time.
@@ -132,6 +151,17 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         assert!(try_out(&file).is_err());
+    }
+
+    #[test]
+    fn no_more_is_read_than_there_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, b"12345").unwrap();
+        assert_eq!(read(&path, 5).unwrap(), b"12345");
+        assert_eq!(read(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        // Without an end, and with a size of nothing.
+        assert_eq!(read(Path::new("/dev/zero"), 9).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 
     #[test]

@@ -244,21 +244,82 @@ pub async fn put_once(store: &dyn Store, key: &str, body: Bytes) -> Result<PutOu
     }
 }
 
+/// The most objects that [`list_all`] holds: of packs, 16 TiB.
+pub const LISTED_MAX: usize = 1_000_000;
+
 /// All objects under `prefix`, page after page.
+///
+/// # Errors
+/// [`StoreErrorKind::TooLarge`] if there are more than [`LISTED_MAX`].
 pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-    let mut all: Vec<ObjectMeta> = Vec::new();
+    let picked = list_some(store, prefix, LISTED_MAX, Some).await?;
+    if picked.more {
+        let detail = format!("there are more than {LISTED_MAX} objects");
+        return Err(StoreError::new(StoreErrorKind::TooLarge, &store.describe(), Some(prefix), detail));
+    }
+    Ok(picked.found)
+}
+
+/// What [`list_some`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picked<T> {
+    /// At most as many as were asked for, in the order of their keys.
+    pub found: Vec<T>,
+    /// There is more of it.
+    pub more: bool,
+}
+
+/// What `pick` makes of the objects under `prefix`, as far as it makes anything of them, and at most `max` of it. Only that is held: what
+/// others put beside it costs requests and no memory.
+pub async fn list_some<T: Send>(
+    store: &dyn Store,
+    prefix: &str,
+    max: usize,
+    mut pick: impl FnMut(ObjectMeta) -> Option<T> + Send,
+) -> Result<Picked<T>, StoreError> {
+    let mut found = Vec::new();
+    let mut after: Option<String> = None;
     loop {
-        let after = all.last().map(|o| o.key.clone());
         let page = store.list(prefix, after.as_deref(), LIST_PAGE_MAX).await?;
-        let (truncated, is_empty) = (page.truncated, page.objects.is_empty());
-        all.extend(page.objects);
-        if !truncated {
-            return Ok(all);
+        let last = page.objects.last().map(|object| object.key.clone());
+        for object in page.objects {
+            let Some(picked) = pick(object) else { continue };
+            if found.len() == max {
+                return Ok(Picked { found, more: true });
+            }
+            found.push(picked);
+        }
+        if !page.truncated {
+            return Ok(Picked { found, more: false });
         }
         // It cannot be gone on from, and it is not the end: what it does not show may well be there.
-        if is_empty {
+        if last.is_none() {
             return Err(unfinished(store, prefix));
         }
+        after = last;
+    }
+}
+
+/// Of the large ones among objects that are read at the same time, see [`get_among_others`].
+pub type Turn = tokio::sync::Mutex<()>;
+
+/// Reads one of many objects that are read at the same time: up to `small` together with the others, larger ones up to `limit` one after
+/// the other, under `turn`. What is returned keeps the turn: whoever has it drops the object first.
+///
+/// # Errors
+/// As for [`Store::get`] with `limit`.
+pub async fn get_among_others<'a>(
+    store: &dyn Store,
+    key: &str,
+    (small, limit): (SizeLimit, SizeLimit),
+    turn: &'a Turn,
+) -> Result<(Bytes, Option<tokio::sync::MutexGuard<'a, ()>>), StoreError> {
+    match store.get(key, small).await {
+        Err(e) if e.kind == StoreErrorKind::TooLarge => {
+            let turn = turn.lock().await;
+            Ok((store.get(key, limit).await?, Some(turn)))
+        }
+        read => Ok((read?, None)),
     }
 }
 
@@ -349,6 +410,26 @@ impl StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::Env;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn of_strange_objects_nothing_is_held() {
+        let store = MemoryStore::new(&Env::host());
+        for n in 0..LIST_PAGE_MAX * 2 {
+            store.put(&format!("a/strange-{n:05}"), Bytes::new()).await.unwrap();
+        }
+        for name in ["a/0", "a/strange-00500-x", "a/z"] {
+            store.put(name, Bytes::new()).await.unwrap();
+        }
+        let ours = |object: ObjectMeta| {
+            (!object.key.starts_with("a/strange-") || object.key.ends_with('x')).then_some(object.key)
+        };
+        let picked = list_some(&store, "a/", 3, ours).await.unwrap();
+        assert_eq!((picked.found.len(), picked.more), (3, false));
+        let picked = list_some(&store, "a/", 2, ours).await.unwrap();
+        assert_eq!((picked.found, picked.more), (vec!["a/0".to_owned(), "a/strange-00500-x".to_owned()], true));
+    }
 
     #[test]
     fn what_a_server_says_is_one_line() {

@@ -19,10 +19,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("file", &[]),
     ("planted", &[]),
     ("process", &["env", "config", "text"]),
-    ("config", &["ids", "env"]),
+    ("config", &["file", "ids", "env"]),
     ("http", &["config"]),
-    ("etcd", &["config", "text"]),
-    ("store", &["ids", "text", "moment", "env", "config", "planted"]),
+    ("etcd", &["config", "file", "text"]),
+    ("store", &["ids", "text", "moment", "env", "file", "config", "planted"]),
     ("repo", &["ids", "text", "moment", "env", "config", "store"]),
     ("role", &["ids", "text", "moment", "env", "file", "process", "config", "store", "http", "etcd", "planted"]),
     (
@@ -63,8 +63,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "ids", "text", "moment", "env", "config", "store", "repo", "role", "journal", "tree", "job", "notice",
-            "daemon",
+            "ids", "text", "moment", "env", "file", "config", "store", "repo", "role", "journal", "tree", "job",
+            "notice", "daemon",
         ],
     ),
     ("main", &["cli", "daemon", "process::harden"]),
@@ -288,6 +288,49 @@ const PLACES: &[Place] = &[
     },
 ];
 
+/// Calls that read until the other side is done. A file is read by `file::read`, an object by a `get` with its limit.
+const READS_ALL: &[&str] = &["fs::read(", "fs::read_to_string(", "read_to_end(", "read_to_string("];
+
+/// Where they stand, and why that has an end.
+const READS_ALL_ALLOWED: &[(&str, &str)] = &[
+    ("daemon/limits.rs", "/proc and /sys"),
+    ("file.rs", "cut off by `take`: the one place"),
+    ("http.rs", "cut off by `take`"),
+    ("process/cgroup.rs", "/proc and the control groups"),
+    ("process/harden.rs", "/proc"),
+    ("process/members.rs", "/proc"),
+    ("role/identity.rs", "/etc/machine-id and /sys"),
+    ("role/probe/mounted.rs", "/proc"),
+    ("role/probe/vip.rs", "/proc"),
+    ("store/dir.rs", "cut off by `take` at the object's limit"),
+];
+
+/// Calls that take memory by a number.
+const TAKES_MEMORY: &[&str] = &["with_capacity(", "vec![0; "];
+
+/// Where they stand in the rooms that are given what others wrote, and what the number is bounded by.
+const TAKES_MEMORY_ALLOWED: &[(&str, &str)] = &[
+    ("job/repository.rs", "key slots, of which there are at most `SLOTS_MAX`"),
+    ("repo/crypto.rs", "a constant"),
+    ("repo/entry.rs", "what is there"),
+    ("repo/index.rs", "`Reader::count`: no more than the bytes that are left can hold"),
+    ("repo/manifest.rs", "`Reader::count`"),
+    ("repo/pack.rs", "`Reader::count`, and `FRAME_BYTES_MAX`"),
+    ("repo/reader.rs", "what was asked for"),
+    ("repo/segment.rs", "`Reader::count`, and the entries of a segment"),
+    ("store/dir.rs", "the object's limit, or the range's"),
+    ("store/proof.rs", "a constant"),
+    ("store/s3.rs", "`BODY_RESERVE_MAX`"),
+];
+
+/// Rooms and files that are given what others wrote.
+const OF_OTHERS: &[&str] =
+    &["repo/", "store/", "store.rs", "journal/", "daemon/", "http.rs", "etcd.rs", "job/repository.rs"];
+
+/// What a directory store may not name: it reaches what is below its root by `store/dir/beneath.rs` alone, which follows no link.
+const BY_PATH: &[&str] =
+    &["std::fs::metadata", "std::fs::read_dir", "std::fs::OpenOptions", "std::fs::File::open", "File::open(", "CWD"];
+
 /// Everything that may stand at the top.
 const TOP: &[&str] = &[
     ".cargo",
@@ -495,6 +538,49 @@ fn trees_of_others_are_touched_through_descriptors_alone() {
 }
 
 #[test]
+fn no_size_of_others_is_believed() {
+    let (mut wrong, mut used) = (Vec::new(), BTreeSet::new());
+    for (file, text) in sources() {
+        let text = without_tests(&file, &text);
+        let mut look = |calls: &[&str], allowed: &[(&'static str, &str)], why: &str| {
+            for (line, call) in calls_in(text, calls) {
+                match allowed.iter().find(|(name, _)| *name == file) {
+                    Some((name, _)) => drop(used.insert((calls[0].to_owned(), *name))),
+                    None => wrong.push(format!("{file}:{line}: {call}: {why}")),
+                }
+            }
+        };
+        look(READS_ALL, READS_ALL_ALLOWED, "reads whatever is there; use file::read, or a get with its limit");
+        if OF_OTHERS.iter().any(|room| file.starts_with(room)) {
+            look(TAKES_MEMORY, TAKES_MEMORY_ALLOWED, "by which number? If it is bounded, say in this file by what");
+        }
+        if file.starts_with("store/dir") && file != "store/dir/beneath.rs" {
+            look(BY_PATH, &[], "follows the links of whoever may write into the store; use dir/beneath.rs");
+        }
+    }
+    let listed = |calls: &[&str], allowed: &[(&'static str, &str)]| {
+        allowed.iter().map(|(name, _)| (calls[0].to_owned(), *name)).collect::<BTreeSet<_>>()
+    };
+    let listed = &listed(READS_ALL, READS_ALL_ALLOWED) | &listed(TAKES_MEMORY, TAKES_MEMORY_ALLOWED);
+    wrong
+        .extend(listed.difference(&used).map(|(call, name)| format!("{name}: listed for {call}, and does not use it")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A source up to its tests; nothing of a file of tests.
+fn without_tests<'a>(file: &str, text: &'a str) -> &'a str {
+    let is_test = file.ends_with("tests.rs") || file.contains("/tests/") || file.ends_with("testing.rs");
+    if is_test { "" } else { text.split("#[cfg(test)]\nmod tests").next().expect("a first part") }
+}
+
+/// The lines with one of these calls, comments left out.
+fn calls_in<'a>(text: &str, calls: &[&'a str]) -> Vec<(usize, &'a str)> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+    let found = |(number, line): (usize, &str)| Some((number + 1, *calls.iter().find(|call| line.contains(**call))?));
+    lines.filter_map(found).collect()
+}
+
+#[test]
 fn the_top_level_is_what_it_should_be() {
     let found: BTreeSet<String> = files().iter().filter_map(|f| Some(f.split('/').next()?.to_owned())).collect();
     let strange: Vec<&String> = found.iter().filter(|name| !TOP.contains(&name.as_str())).collect();
@@ -583,6 +669,17 @@ fn the_rules_see_what_they_forbid() {
     assert_eq!(
         named("OFlags::RDONLY | OFlags::DIRECTORY; OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY)"),
         [""; 0]
+    );
+
+    // Reads and memory.
+    assert_eq!(
+        calls_in("// fs::read(x)\nlet a = std::fs::read(x);\nfile.read_to_end(&mut a)", READS_ALL),
+        [(2, "fs::read("), (3, "read_to_end(")]
+    );
+    assert_eq!(without_tests("a/tests.rs", "x"), "");
+    assert_eq!(
+        without_tests("a.rs", "x\n#[cfg(test)]\nfn y() {}\n#[cfg(test)]\nmod tests {}"),
+        "x\n#[cfg(test)]\nfn y() {}\n"
     );
 
     // What is simulated.

@@ -175,12 +175,13 @@ fn init_role(role: &InitRole) -> Value {
     })
 }
 
-/// `key export|add|remove`.
+/// `key list|export|add|remove`.
 pub fn keys(report: &KeyReport) -> String {
     let (change, id, file) = match &report.change {
-        KeyChange::Exported(file) => ("exported", None, Some(file.display().to_string())),
-        KeyChange::Added(id) => ("added", Some(id), None),
-        KeyChange::Removed(id) => ("removed", Some(id), None),
+        KeyChange::None => (Value::Null, None, None),
+        KeyChange::Exported(file) => ("exported".into(), None, Some(file.display().to_string())),
+        KeyChange::Added(id) => ("added".into(), Some(id), None),
+        KeyChange::Removed(id) => ("removed".into(), Some(id), None),
     };
     let slots: Vec<Value> = report
         .slots
@@ -191,10 +192,14 @@ pub fn keys(report: &KeyReport) -> String {
                 KeySlotKind::Passphrase => "passphrase",
                 KeySlotKind::Unreadable => "unreadable",
             };
-            json!({ "id": slot.id, "kind": kind })
+            json!({
+                "id": slot.id, "kind": kind, "created": slot.written, "opened": slot.opened, "problem": slot.problem,
+            })
         })
         .collect();
-    document(json!({ "role": report.role, "change": change, "id": id, "file": file, "slots": slots }))
+    document(json!({ "role": report.role, "change": change, "id": id, "file": file, "slots": slots,
+        "passed_over": report.passed_over,
+    }))
 }
 
 /// `journal show`: the records' own fields, and what `journal show` adds for people.

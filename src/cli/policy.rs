@@ -265,6 +265,10 @@ fn open(error: &OpenError) -> Policy {
         OpenError::Secret { error: SecretFileError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => {
             failed("copy the file from the node on which 'runner init' made it.")
         }
+        OpenError::Secret { error: SecretFileError::Exposed(_), .. } => failed(
+            "take the right away (chmod o-w, of the file and of the directories that it is in), and make sure that it is still the right file: \
+             'runner key list ROLE' tells which key opens the repository.",
+        ),
         OpenError::Secret { error: SecretFileError::Io(_), .. } => failed("check the file's owner and mode."),
         OpenError::Secret { error: SecretFileError::Content(_), .. } => {
             failed("copy the file again from the node on which 'runner init' made it.")

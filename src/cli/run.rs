@@ -218,8 +218,16 @@ pub async fn until_cancelled<T>(cancel: &Cancel, work: impl Future<Output = Resu
     }
 }
 
+/// Says what others on this host may do with the files of these settings, which only somebody with a hand in them can mend.
+fn warn_of_exposures(settings: &Settings) {
+    for exposure in settings.exposures() {
+        tracing::warn!("{exposure}. To do: {}", exposure.remedy());
+    }
+}
+
 async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
+    warn_of_exposures(&context.settings);
     let mut report = InitReport { roles: Vec::new(), new_identity: None };
     if args.new_identity {
         report.new_identity = Some(wire::new_identity(&context)?);
@@ -566,6 +574,7 @@ async fn exec(session: &mut Session, args: &verbs::Exec) -> Result<Exit, Error> 
 
 async fn daemon(session: &mut Session, args: &verbs::Daemon) -> Result<Exit, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
+    warn_of_exposures(&context.settings);
     wire::daemon(&context, session.globals.clone(), args.observe).await?;
     Ok(Exit::Done)
 }
@@ -581,6 +590,7 @@ async fn operate(session: &mut Session, role: &RoleName, act: &wire::Act) -> Res
 
 async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
     let (role, direct) = match args {
+        verbs::Key::List(a) => (&a.role, &a.direct),
         verbs::Key::Export(a) => (&a.role, &a.direct),
         verbs::Key::Add(a) => (&a.role, &a.direct),
         verbs::Key::Remove(a) => (&a.role, &a.direct),

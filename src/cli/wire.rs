@@ -20,6 +20,7 @@ use crate::config::{KeySource, NotifySettings, RoleSettings, StoreUrl};
 use crate::daemon::client::{Client, ClientError};
 use crate::daemon::watcher::Watch;
 use crate::daemon::{self, Start, TELL_PATIENCE};
+use crate::file::access::{self, Exposure};
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::adopt::adopt;
@@ -532,7 +533,10 @@ pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> 
 pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
-    let asker = asker(context, state_dir.as_deref(), told);
+    let mut exposures = context.settings.exposures();
+    exposures.extend(state_dir.iter().flat_map(|dir| access::exposures(dir, false)));
+    exposures.dedup();
+    let asker = asker(context, state_dir.as_deref(), told, &exposures);
     Ok(Box::pin(job::whoami::whoami(&asker, roles, connecting(context), the_daemon(context))).await)
 }
 
@@ -540,7 +544,7 @@ pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<Whoami
 pub async fn is_active(context: &Context, role: &RoleSettings) -> State {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
-    let asker = asker(context, state_dir.as_deref(), told);
+    let asker = asker(context, state_dir.as_deref(), told, &[]);
     Box::pin(job::whoami::is_active(&asker, role, connecting(context), the_daemon(context))).await
 }
 
@@ -555,12 +559,18 @@ async fn the_daemon(context: &Context) -> Daemon {
     }
 }
 
-fn asker<'a>(context: &'a Context, state_dir: Option<&'a Path>, told: Option<NodeId>) -> Asker<'a> {
+fn asker<'a>(
+    context: &'a Context,
+    state_dir: Option<&'a Path>,
+    told: Option<NodeId>,
+    exposures: &'a [Exposure],
+) -> Asker<'a> {
     Asker {
         settings: &context.settings,
         name: context.node.as_deref(),
         told,
         state_dir,
+        exposures,
         env: &context.env,
         patience: job::whoami::PATIENCE,
     }
@@ -580,6 +590,7 @@ pub async fn key(
 ) -> Result<Option<KeyReport>, Error> {
     let repository = open::repository(context, role).await?;
     Ok(Some(match args {
+        verbs::Key::List(_) => keys::list(&repository).await?,
         verbs::Key::Export(args) if args.output.as_os_str() == "-" => {
             if let Some(text) = keys::export(&repository)?.to_text() {
                 out.write_all(text.as_bytes())?;

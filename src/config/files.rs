@@ -9,6 +9,7 @@ use super::document::{self, Table};
 use super::error::{ConfigError, Place, Problem};
 use super::{Host, Settings, check, raw};
 use crate::env;
+use crate::file::access;
 
 /// Where the config is when nothing else is said.
 const DEFAULT: &str = "/etc/runner/runner.toml";
@@ -46,7 +47,9 @@ pub(super) fn load(flag: Option<&Path>, host: &Host) -> Result<Settings, ConfigE
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
-    parse(&texts, host)
+    let mut settings = parse(&texts, host)?;
+    settings.warnings.extend(exposed(&settings));
+    Ok(settings)
 }
 
 pub(super) fn parse(texts: &[(PathBuf, String)], host: &Host) -> Result<Settings, ConfigError> {
@@ -85,14 +88,26 @@ fn fragments(main: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     names.into_iter().map(|name| directory.join(name)).collect()
 }
 
+/// What others may read or change that this config is made of.
+fn exposed(settings: &Settings) -> Vec<Problem> {
+    let told = settings.exposures().into_iter();
+    told.map(|exposure| {
+        let problem = Problem::new(&Place::file(exposure.path.clone()), "", exposure.to_string());
+        problem.hint(exposure.remedy())
+    })
+    .collect()
+}
+
 fn read(file: &Path) -> Result<String, Problem> {
     let problem = |what: String| Problem::new(&Place::file(file), "", what);
-    let too_big = || problem(format!("is larger than {} MiB: not a config", FILE_MAX >> 20));
-    let size = std::fs::metadata(file).map_err(|e| problem(format!("cannot be read ({e})")))?.len();
-    if size > FILE_MAX {
-        return Err(too_big());
+    // What it names is run, as this user.
+    if let Some(exposure) = access::refusal(file) {
+        return Err(problem(exposure.to_string()).hint(exposure.remedy()));
     }
-    let bytes = std::fs::read(file).map_err(|e| problem(format!("cannot be read ({e})")))?;
+    let bytes = crate::file::read(file, FILE_MAX).map_err(|e| match e.kind() {
+        ErrorKind::FileTooLarge => problem(format!("is larger than {} MiB: not a config", FILE_MAX >> 20)),
+        _ => problem(format!("cannot be read ({e})")),
+    })?;
     String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes()[..e.utf8_error().valid_up_to()].split(|b| *b == b'\n').count();
         let mut problem = problem("is not UTF-8".to_owned()).hint("save it in that encoding");

@@ -752,3 +752,24 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_config_that_everybody_can_change_is_refused_and_a_readable_key_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, key) = (dir.path().join("runner.toml"), dir.path().join("key"));
+    std::fs::write(&file, SMALLEST.replace("/k", key.to_str().unwrap())).unwrap();
+    std::fs::write(&key, "x").unwrap();
+    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let load = || Settings::load(Some(&file), &Host::default());
+    (set(&file, 0o644), set(&key, 0o600));
+    assert_eq!(load().unwrap().warnings, []);
+    set(&key, 0o644);
+    let warnings = load().unwrap().warnings;
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.what.contains("everybody on this host can read it"), "{warning}");
+    assert!(warning.hints[0].starts_with("chmod go-r "), "{warning}");
+    set(&file, 0o666);
+    let refused = load().unwrap_err().to_string();
+    assert!(refused.contains("mode 0666") && refused.contains("chmod o-w "), "{refused}");
+}

@@ -124,6 +124,7 @@ impl Post {
             prune_interval,
             pruned,
             verified,
+            beat: Arc::default(),
             repository,
         };
         let mut this = Loop {

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::callers::{Command, Ended, Wanted};
 use super::message::{Answer, Ask, LINE_MAX, Question, VERSION};
+use crate::file::access;
 use crate::file::{self, Lock};
 use crate::ids::{NodeId, RoleName};
 use crate::job::cancel::Cancel;
@@ -178,6 +179,10 @@ fn bind(dir: &Path) -> Result<(Lock, UnixListener, (u64, u64)), SocketError> {
         move |error| SocketError::Io { path, error }
     };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at(dir))?;
+    // Who may write there may have a socket of its own in its place, and is told what this node's processes ask.
+    if let Some(exposure) = access::refusal(dir) {
+        return Err(at(dir)(io::Error::new(io::ErrorKind::PermissionDenied, exposure.to_string())));
+    }
     let lock_file = dir.join(LOCK);
     let lock = Lock::try_take(&lock_file).map_err(at(&lock_file))?;
     let Some(lock) = lock else { return Err(SocketError::Busy { pid: file::signature(&lock_file) }) };

@@ -66,6 +66,8 @@ pub(super) struct Work {
     pub(super) pruned: Arc<Mutex<Option<Duration>>>,
     /// When the newest known record was last seen to be in the store, as boot time.
     pub(super) verified: Arc<Mutex<Option<Duration>>>,
+    /// The holder's beat as it was last.
+    pub(super) beat: Arc<beat::Last>,
     /// Opened once; dropped when something goes wrong with it.
     pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
 }
@@ -149,7 +151,7 @@ impl Work {
         let (history, view) = match Opening::follow(&self.runner, &repository, verify).await {
             Ok(mut opening) => {
                 if opening.announce(self.role.lease).await? {
-                    self.runner.env.spawn(self.clone().compare(Arc::clone(&repository.store)));
+                    self.runner.env.spawn(self.clone().compare(repository.clone()));
                 }
                 opening.keep().await?
             }
@@ -161,7 +163,11 @@ impl Work {
             let now = self.runner.env.clock.boottime();
             *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         }
-        let beat = if beat { Some(beat::look(repository.store.as_ref(), &self.role).await?) } else { None };
+        let beat = if beat {
+            Some(beat::look(&repository, &self.role, &self.beat, self.runner.env.clock.now()).await?)
+        } else {
+            None
+        };
         let clock_offset = repository.store.clock_offset();
         if !clock_offset.is_some_and(election::is_off) {
             self.watch.saw(&view);
@@ -182,9 +188,9 @@ impl Work {
     }
 
     /// Looks whether the other nodes are set up like this one.
-    async fn compare(self, store: Arc<dyn Store>) {
+    async fn compare(self, repository: Repository) {
         let (node, now) = (self.runner.node.id, self.runner.env.clock.now());
-        match presence::peers(store.as_ref(), &self.role.name, node, now).await {
+        match presence::peers(&repository, node, now).await {
             Ok((peers, _)) => {
                 let fresh = peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
                 let differs = |peer: &PeerSeen| {

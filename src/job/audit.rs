@@ -97,7 +97,7 @@ async fn failures(repository: &Repository, looker: &Looker<'_>, now: Timestamp) 
     let role = repository.role();
     let own = looker.state_dir.and_then(|dir| Kept::at(looker.env, dir, role).load());
     let me = looker.node.unwrap_or(NodeId([0; NodeId::LEN]));
-    let (peers, _) = presence::peers(repository.store.as_ref(), role, me, now).await.unwrap_or_else(|error| {
+    let (peers, _) = presence::peers(repository, me, now).await.unwrap_or_else(|error| {
         tracing::warn!("role {role}: whether runs of other nodes failed cannot be told: {error}");
         (Vec::new(), false)
     });

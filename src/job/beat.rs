@@ -1,23 +1,41 @@
 //! The beat of whoever works without a lease: one small object below `live/` that changes while a run goes on, however long the run
 //! takes and however little it commits. A node that would take the role from a silent holder looks whether it is.
 //!
-//! It proves nothing: the journal fences. It only keeps a healthy long upload from being taken for a dead node.
+//! It proves nothing: the journal fences. It only keeps a healthy long upload from being taken for a dead node. And nobody else keeps a
+//! role for a dead one: what counts is sealed with the repository's key, and a beat that is played back later counts no more.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Lease, RoleSettings};
 use crate::env::Task;
-use crate::ids::Digest;
+use crate::ids::{Digest, InstanceId, NodeId};
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
-use crate::repo::names;
-use crate::store::{SizeLimit, Store, StoreError};
+use crate::repo::{line, names};
+use crate::store::{SizeLimit, StoreError};
 
 /// How often it changes: four times within the silence that others wait for, between these.
 const PART: u32 = 4;
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_mins(1));
+
+/// How far apart the clocks of two nodes may be that work at all: each is at most five minutes away from the store's.
+const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_mins(10);
+
+/// The first line of the object.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    node: NodeId,
+    name: String,
+    instance: InstanceId,
+    time: Timestamp,
+    /// So that no two are equal.
+    n: String,
+}
 
 /// Beats until it is dropped.
 #[derive(Debug)]
@@ -29,18 +47,14 @@ impl Beat {
         if role.lease != Lease::None {
             return Self(None);
         }
-        let (runner, store, key) = (runner.clone(), repository.store.clone(), names::beat(&role.name));
+        let (runner, repository, key) = (runner.clone(), repository.clone(), names::beat(&role.name));
         let interval = (role.takeover_after / PART).clamp(INTERVAL.0, INTERVAL.1);
         let env = runner.env.clone();
         Self(Some(env.spawn(async move {
             loop {
                 // A run that is shorter than that needs no beat.
                 runner.env.sleep(interval).await;
-                let value = serde_json::json!({
-                    "node": runner.node.id, "name": runner.node.name, "instance": runner.instance,
-                    "time": runner.env.clock.now(), "n": hex::encode(runner.env.random_bytes::<8>()),
-                });
-                if let Err(error) = store.put(&key, Bytes::from(format!("{value}\n"))).await {
+                if let Err(error) = repository.store.put(&key, object(&runner, &repository)).await {
                     tracing::debug!("the beat: {error}");
                 }
             }
@@ -56,14 +70,78 @@ impl Drop for Beat {
     }
 }
 
-/// The beat as it is now, to be compared with what it was; the same for none and for one that was never there.
+fn object(runner: &Runner, repository: &Repository) -> Bytes {
+    let (node, instance, time) = (runner.node.clone(), runner.instance, runner.env.clock.now());
+    let n = hex::encode(runner.env.random_bytes::<8>());
+    let beat = Line { node: node.id, name: node.name, instance, time, n };
+    line::seal(&serde_json::to_vec(&beat).unwrap_or_default(), &repository.keys).into()
+}
+
+/// What a process last saw of a role's beat.
+#[derive(Debug, Default)]
+pub struct Last(Mutex<Option<Digest>>);
+
+/// The beat as it is now, to be compared with what it was. Where there is none, or none that counts, it has not changed since `last`.
 ///
 /// # Errors
 /// The store.
-pub async fn look(store: &dyn Store, role: &RoleSettings) -> Result<Digest, StoreError> {
-    match store.get(&names::beat(&role.name), SizeLimit::LIVE).await {
-        Ok(bytes) => Ok(Digest(*blake3::hash(&bytes).as_bytes())),
-        Err(error) if error.is_not_found() => Ok(Digest([0; 32])),
-        Err(error) => Err(error),
+pub async fn look(
+    repository: &Repository,
+    role: &RoleSettings,
+    last: &Last,
+    now: Timestamp,
+) -> Result<Digest, StoreError> {
+    let object = match repository.store.get(&names::beat(&role.name), SizeLimit::LIVE).await {
+        Ok(object) => Some(object),
+        Err(error) if error.is_not_found() || error.is_no_object() => None,
+        Err(error) => return Err(error),
+    };
+    let fresh =
+        SignedDuration::try_from(role.takeover_after).unwrap_or(SignedDuration::MAX).saturating_add(CLOCKS_APART_MAX);
+    let counts = |object: &Bytes| {
+        let line = line::open(object, &repository.keys).ok()?;
+        let beat: Line = serde_json::from_slice(line).ok()?;
+        (now.duration_since(beat.time).abs() <= fresh).then(|| Digest(*blake3::hash(object).as_bytes()))
+    };
+    let mut last = last.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(beat) = object.as_ref().and_then(counts) {
+        *last = Some(beat);
+    }
+    Ok(last.unwrap_or(Digest([0; 32])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::testing::Rig;
+
+    #[tokio::test]
+    async fn only_a_fresh_beat_with_the_key_counts() {
+        let rig = Rig::new().await;
+        let (runner, key, last) = (rig.runner(), names::beat(&rig.role.name), Last::default());
+        let now = rig.env.clock.now();
+        let look = async |now| look(&rig.repository, &rig.role, &last, now).await.unwrap();
+        let none = look(now).await;
+        assert_eq!(none, Digest([0; 32]));
+        let first = object(&runner, &rig.repository);
+        rig.store.put(&key, first.clone()).await.unwrap();
+        let seen = look(now).await;
+        assert_ne!(seen, none);
+        // Words of somebody who has no key, nothing at all, and what no version writes.
+        let forged = String::from_utf8(first.to_vec()).unwrap().replace("\"n\":\"", "\"n\":\"00");
+        for object in [Some(Bytes::from(forged)), Some(Bytes::from(vec![b' '; 1 << 20])), None] {
+            match object {
+                Some(object) => rig.store.put(&key, object).await.unwrap(),
+                None => rig.store.delete(std::slice::from_ref(&key)).await.unwrap(),
+            }
+            assert_eq!(look(now).await, seen, "it has not changed");
+        }
+        rig.store.put(&key, object(&runner, &rig.repository)).await.unwrap();
+        let second = look(now).await;
+        assert_ne!(second, seen);
+        // Played back when its node is long gone.
+        rig.store.put(&key, first).await.unwrap();
+        let later = now + SignedDuration::try_from(rig.role.takeover_after).unwrap() + CLOCKS_APART_MAX * 2;
+        assert_eq!(look(later).await, second);
     }
 }

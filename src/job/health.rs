@@ -218,6 +218,7 @@ pub fn severity(warning: &Warning) -> Severity {
         | Warning::LeaseUnread { .. }
         | Warning::DaemonSilent
         | Warning::StateUnwritable { stands_by: true, .. }
+        | Warning::Exposed(_)
         | Warning::FutureDates(_)
         | Warning::RecordsLost { .. }
         | Warning::JournalHead { lost: false, .. } => Severity::Warning,

@@ -30,7 +30,7 @@ use crate::repo::format::{self, ChunkerParams, Format, JournalHome};
 use crate::repo::keyslot::{KeySlot, Secret};
 use crate::repo::names;
 use crate::store::proof::{self, ProofFailure};
-use crate::store::{PutOutcome, SizeLimit, Store, StoreError, put_once};
+use crate::store::{ObjectMeta, PutOutcome, SizeLimit, Store, StoreError, list_some, put_once};
 
 /// Formats and key slots are put by [`put_new`].
 const PUT_NEW_MAX: SizeLimit = SizeLimit::FORMAT;
@@ -246,10 +246,9 @@ async fn settle(store: &dyn Store, role: &RoleName, seats: &Seats, env: &Env) ->
 async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitError> {
     let own = [names::keys_prefix(role), names::live_prefix(role)];
     let not_empty = |key| InitError::NotEmpty { store: store.describe(), key };
-    for object in crate::store::list_all(store, &names::role_prefix(role)).await? {
-        if !own.iter().any(|prefix| object.key.starts_with(prefix)) {
-            return Err(not_empty(object.key));
-        }
+    let foreign = |object: ObjectMeta| (!own.iter().any(|prefix| object.key.starts_with(prefix))).then_some(object.key);
+    if let Some(key) = list_some(store, &names::role_prefix(role), 1, foreign).await?.found.pop() {
+        return Err(not_empty(key));
     }
     // A listing may lack what is there. A journal begins with this record, and keeps it.
     let first = names::record(role, Seq(1));

@@ -11,8 +11,8 @@ use crate::env::Env;
 use crate::ids::KeyId;
 use crate::job::init::{InitError, put_new, write_key_file};
 use crate::job::report::setup::{KeyChange, KeyReport, KeySlot as SlotReport, KeySlotKind};
-use crate::job::repository::{OpenError, Repository, SecretFileError, read_secret, slots};
-use crate::repo::keyslot::{KeySlot, Secret, SlotError, SlotKind};
+use crate::job::repository::{FoundSlot, OpenError, Repository, SecretFileError, SlotTrial, Slots, read_secret, slots};
+use crate::repo::keyslot::{KeySlot, Secret, SlotKind};
 use crate::repo::names;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -97,9 +97,10 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
         return Err(KeysError::NotEncrypted);
     }
     let (secret, path) = secret_or_new(new, env)?;
-    for (id, slot) in slots(repository.store.as_ref(), repository.role()).await? {
-        if opens(slot, &secret, repository) {
-            return Err(KeysError::AlreadyThere { path, id });
+    let mut trial = SlotTrial::default();
+    for found in slots(repository.store.as_ref(), repository.role()).await?.found {
+        if opens(&found, &secret, repository, &mut trial).await {
+            return Err(KeysError::AlreadyThere { path, id: found.id });
         }
     }
     let slot = KeySlot::wrap(&secret, repository.keys.master(), repository.format.repo, env);
@@ -113,16 +114,20 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
 /// Removes a slot. `given` is what opened the repository for this command; it must open another one.
 pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Result<KeyReport, KeysError> {
     let Some((secret, _)) = read_secret(given)? else { return Err(KeysError::NotEncrypted) };
-    let all = slots(repository.store.as_ref(), repository.role()).await?;
-    if !all.iter().any(|(slot, _)| *slot == id) {
-        return Err(KeysError::NoSuchKey { id, known: all.into_iter().map(|(id, _)| id).collect() });
+    let Slots { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
+    // Among those that were not looked at it may be, too.
+    if passed_over == 0 && !found.iter().any(|found| found.id == id) {
+        return Err(KeysError::NoSuchKey { id, known: found.into_iter().map(|found| found.id).collect() });
     }
-    let mut others = all.into_iter().filter(|(slot, _)| *slot != id).peekable();
-    if others.peek().is_none() {
+    let others: Vec<FoundSlot> = found.into_iter().filter(|found| found.id != id).collect();
+    if others.is_empty() {
         return Err(KeysError::Last(id));
     }
-    let is_exported = matches!(secret, Secret::Exported(..));
-    if !is_exported && !others.any(|(_, slot)| opens(slot, &secret, repository)) {
+    let (mut trial, mut shown) = (SlotTrial::default(), matches!(secret, Secret::Exported(..)));
+    for other in &others {
+        shown = shown || opens(other, &secret, repository, &mut trial).await;
+    }
+    if !shown {
         return Err(KeysError::Own(id));
     }
     match repository.store.delete(&[names::key(repository.role(), id)]).await {
@@ -133,9 +138,10 @@ pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Re
 }
 
 /// Whether the secret gets the key of this very repository out of the slot.
-fn opens(slot: Result<KeySlot, SlotError>, secret: &Secret, repository: &Repository) -> bool {
-    let master = slot.and_then(|slot| slot.unwrap(secret, repository.format.repo));
-    master.is_ok_and(|master| master.0 == repository.keys.master().0)
+async fn opens(found: &FoundSlot, secret: &Secret, repository: &Repository, trial: &mut SlotTrial) -> bool {
+    let Ok(slot) = &found.slot else { return false };
+    let master = trial.unwrap(slot, secret, repository.format.repo).await;
+    master.is_some_and(|master| master.is_ok_and(|master| master.0 == repository.keys.master().0))
 }
 
 fn secret_or_new(new: &KeySource, env: &Env) -> Result<(Secret, PathBuf), KeysError> {
@@ -153,15 +159,26 @@ fn secret_or_new(new: &KeySource, env: &Env) -> Result<(Secret, PathBuf), KeysEr
     }
 }
 
+/// The slots that there are, and which one opened the repository for this command.
+pub async fn list(repository: &Repository) -> Result<KeyReport, KeysError> {
+    if !repository.is_encrypted() {
+        return Err(KeysError::NotEncrypted);
+    }
+    report(repository, KeyChange::None).await
+}
+
 async fn report(repository: &Repository, change: KeyChange) -> Result<KeyReport, KeysError> {
-    let kind = |slot: Result<KeySlot, SlotError>| match slot.map(|slot| slot.kind) {
-        Ok(SlotKind::KeyFile) => KeySlotKind::KeyFile,
-        Ok(SlotKind::Passphrase { .. }) => KeySlotKind::Passphrase,
-        Err(_) => KeySlotKind::Unreadable,
+    let read = |FoundSlot { id, written, slot }: FoundSlot| {
+        let (kind, problem) = match slot.map(|slot| slot.kind) {
+            Ok(SlotKind::KeyFile) => (KeySlotKind::KeyFile, None),
+            Ok(SlotKind::Passphrase { .. }) => (KeySlotKind::Passphrase, None),
+            Err(error) => (KeySlotKind::Unreadable, Some(error.to_string())),
+        };
+        SlotReport { id, kind, written, opened: repository.slot == Some(id), problem }
     };
-    let slots = slots(repository.store.as_ref(), repository.role()).await?;
-    let slots = slots.into_iter().map(|(id, slot)| SlotReport { id, kind: kind(slot) }).collect();
-    Ok(KeyReport { role: repository.role().clone(), change, slots })
+    let Slots { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
+    let slots = found.into_iter().map(read).collect();
+    Ok(KeyReport { role: repository.role().clone(), change, slots, passed_over })
 }
 
 #[cfg(test)]
@@ -231,7 +248,7 @@ mod tests {
     async fn nobody_locks_himself_out() {
         let rig = Rig::new().await;
         let first = rig.role.key.clone();
-        let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap()[0].0;
+        let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
         assert!(matches!(remove(&rig.repository, own, &first).await, Err(KeysError::Last(id)) if id == own));
         let unknown = KeyId([9; 8]);
         let refused = remove(&rig.repository, unknown, &first).await;
@@ -255,7 +272,7 @@ mod tests {
         assert!(matches!(added, Err(KeysError::ExportedKey(p)) if p == path));
         let again = export_to(&rig.repository, &path).await;
         assert!(matches!(again, Err(KeysError::File { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists));
-        for (id, _) in slots(rig.store.as_ref(), &rig.role.name).await.unwrap() {
+        for FoundSlot { id, .. } in slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found {
             rig.memory.tamper(&names::key(&rig.role.name, id), None);
         }
         assert!(opened(&rig, &rig.role.key).await.is_err());
@@ -267,15 +284,61 @@ mod tests {
         let rig = Rig::new().await;
         let second = KeySource::KeyFile(rig.dir.path().join("second"));
         add(&rig.repository, &second, &rig.env).await.unwrap();
-        let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap();
+        let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found;
         let protected = Repository { store: Arc::new(Protected(rig.memory.clone())), ..rig.repository.clone() };
-        for (id, _) in own {
+        for FoundSlot { id, .. } in own {
             for key in [&rig.role.key, &second] {
                 let refused = remove(&protected, id, key).await;
                 assert!(matches!(refused, Err(KeysError::Denied { .. } | KeysError::Own(_))), "{refused:?}");
             }
         }
-        assert_eq!(slots(rig.store.as_ref(), &rig.role.name).await.unwrap().len(), 2);
+        assert_eq!(slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found.len(), 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn foreign_slots_neither_keep_out_nor_cost_without_end() {
+        let rig = Rig::new().await;
+        let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
+        for n in 0..100 {
+            let slot = KeySlot::wrap(
+                &Secret::generate(&rig.env),
+                rig.repository.keys.master(),
+                rig.repository.format.repo,
+                &rig.env,
+            );
+            let slot = slot.unwrap().encode();
+            let id = KeyId(blake3::hash(&slot).as_bytes()[..KeyId::LEN].try_into().unwrap());
+            rig.memory.tamper(&names::key(&rig.role.name, id), Some(slot.into()));
+            rig.memory.tamper(&format!("{}strange-{n}", names::keys_prefix(&rig.role.name)), Some(Vec::new().into()));
+        }
+        let Slots { found, passed_over } = slots(rig.store.as_ref(), &rig.role.name).await.unwrap();
+        assert_eq!((found.len(), passed_over, found[0].id), (64, 37, own), "the oldest first");
+        let listed = list(&opened(&rig, &rig.role.key).await.unwrap()).await.unwrap();
+        assert_eq!(listed.slots.iter().filter(|slot| slot.opened).map(|slot| slot.id).collect::<Vec<_>>(), [own]);
+
+        // What is left of the work that one command does is not exceeded.
+        let secret = Secret::parse_passphrase(b"correct horse").unwrap();
+        let slot = KeySlot::wrap(&secret, rig.repository.keys.master(), rig.repository.format.repo, &rig.env).unwrap();
+        let (mut trial, mut tried) = (SlotTrial::with_work_kib(slot.kind.work_kib() * 2), 0);
+        for _ in 0..4 {
+            tried += usize::from(trial.unwrap(&slot, &secret, rig.repository.format.repo).await.is_some());
+        }
+        assert_eq!((tried, trial.untried), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_everybody_can_change_opens_nothing() {
+        let rig = Rig::new().await;
+        let KeySource::KeyFile(path) = &rig.role.key else { panic!("a key file") };
+        let set = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        set(0o606);
+        let refused = opened(&rig, &rig.role.key).await;
+        assert!(
+            matches!(&refused, Err(OpenError::Secret { error: SecretFileError::Exposed(found), .. }) if found.is_refused()),
+            "{refused:?}"
+        );
+        set(0o604);
+        opened(&rig, &rig.role.key).await.unwrap();
     }
 
     /// A bucket whose policy denies deletes.

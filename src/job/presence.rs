@@ -18,9 +18,10 @@ use crate::job::last_run::{Failure, Kept};
 use crate::job::report::whoami::{PeerInfo, PeerSeen, Warning};
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
+use crate::repo::crypto::Keys;
 use crate::repo::{line, names};
 use crate::role::twin;
-use crate::store::{SizeLimit, Store, StoreError};
+use crate::store::{SizeLimit, StoreError};
 use crate::text;
 
 /// For so long a node that is there says nothing new.
@@ -115,10 +116,10 @@ pub(crate) async fn announce(
     // What is not sealed with the repository's key was written by an earlier version, or by who has none: it is no evidence.
     let found = match store.get(&key, SizeLimit::LIVE).await {
         Ok(object) => {
-            let found = line::open(&object, &repository.keys).ok().and_then(read);
+            let found = read(&object, &repository.keys, &key, role);
             found.filter(|found| !found.unremembered).map(|found| found.instance)
         }
-        Err(error) if error.is_not_found() => None,
+        Err(error) if error.is_not_found() || error.is_no_object() => None,
         Err(error) => {
             failed(&error);
             return None;
@@ -206,21 +207,24 @@ impl Word {
     }
 }
 
-/// What stands in the first line of such an object. What another version writes there is that version's.
-fn read(object: &[u8]) -> Option<Presence> {
-    serde_json::from_slice(object.split(|&byte| byte == b'\n').next()?).ok()
+/// What stands in such an object, if it is sealed with the repository's key and stands under its own node's name. What another version
+/// writes there is that version's; what somebody wrote who has no key is nothing.
+fn read(object: &[u8], keys: &Keys, key: &str, role: &RoleName) -> Option<Presence> {
+    let presence: Presence = serde_json::from_slice(line::open(object, keys).ok()?).ok()?;
+    (names::node(role, presence.node.id) == key).then_some(presence)
 }
 
-/// The nodes but `me` that told of themselves within the last days, by label; and whether somebody told of losses.
+/// The nodes but `me` that told of themselves within the last days, by label, where who has no key tells nothing; and whether somebody told of
+/// losses.
 ///
 /// # Errors
 /// The store.
 pub(crate) async fn peers(
-    store: &dyn Store,
-    role: &RoleName,
+    repository: &Repository,
     me: NodeId,
     now: Timestamp,
 ) -> Result<(Vec<PeerSeen>, bool), StoreError> {
+    let (store, keys, role) = (repository.store.as_ref(), &repository.keys, repository.role());
     let page = store.list(&names::live_prefix(role), None, NODES_MAX + LIVE_OTHERS_MAX).await?;
     let (own, nodes, loss) = (names::node(role, me), names::nodes_prefix(role), names::loss(role));
     let is_told = page.objects.iter().any(|object| object.key == loss);
@@ -228,13 +232,13 @@ pub(crate) async fn peers(
     let alive = others.filter(|object| now.duration_since(object.modified) < GONE);
     let read = |object: crate::store::ObjectMeta| async move {
         match store.get(&object.key, SizeLimit::LIVE).await {
-            Ok(bytes) => Ok(read(&bytes).map(|presence| PeerSeen {
+            Ok(bytes) => Ok(read(&bytes, keys, &object.key, role).map(|presence| PeerSeen {
                 node: shown(presence.node),
                 seen: object.modified,
                 lease: presence.lease.as_deref().and_then(lease_of),
                 failure: presence.failure,
             })),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_not_found() || error.is_no_object() => Ok(None),
             Err(error) => Err(error),
         }
     };
@@ -296,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn nodes_see_each_other_and_how_they_are_set_up() {
         let rig = Rig::new().await;
-        let (store, role) = (rig.store.as_ref(), &rig.role.name);
+        let role = &rig.role.name;
         let east = rig.runner();
         let mut west = rig.runner();
         (west.node.id, west.node.name, west.config_hash) = (NodeId([2; 16]), "west".to_owned(), "other".to_owned());
@@ -304,15 +308,23 @@ mod tests {
         assert_eq!(tell(&east, &rig, Some(&told)).await, None, "it is not due");
         let before = tell(&west, &rig, None).await.unwrap();
         rig.store.put(&format!("{}x", names::nodes_prefix(role)), Bytes::from("{}")).await.unwrap();
+        // Nobody without the key is a node: neither by words of its own, nor by another node's.
+        let theirs = rig.store.get(&names::node(role, west.node.id), SizeLimit::LIVE).await.unwrap();
+        rig.store.put(&names::node(role, NodeId([3; 16])), theirs.clone()).await.unwrap();
+        let unsealed = theirs.slice(..theirs.iter().position(|&byte| byte == b'\n').unwrap() + 1);
+        let forged = String::from_utf8(unsealed.to_vec())
+            .unwrap()
+            .replace(&NodeId([2; 16]).to_string(), &NodeId([4; 16]).to_string());
+        rig.store.put(&names::node(role, NodeId([4; 16])), Bytes::from(forged)).await.unwrap();
         let now = rig.env.clock.now();
-        let (seen, _) = peers(store, role, east.node.id, now).await.unwrap();
+        let (seen, _) = peers(&rig.repository, east.node.id, now).await.unwrap();
         assert_eq!(
             seen.iter().map(|p| (p.node.name.as_str(), p.node.config_hash.as_str())).collect::<Vec<_>>(),
             [("west", "other")]
         );
         assert_eq!(lease_drift(&seen[0], Lease::None), None);
         assert!(matches!(lease_drift(&seen[0], Lease::Bucket), Some(Warning::LeaseDrift { theirs: Lease::None, .. })));
-        assert_eq!(peers(store, role, east.node.id, now + GONE * 2).await.unwrap(), (vec![], false));
+        assert_eq!(peers(&rig.repository, east.node.id, now + GONE * 2).await.unwrap(), (vec![], false));
         let failed = Failure {
             outcome: Outcome::Failed,
             step: Step::Run,
@@ -325,16 +337,16 @@ mod tests {
         let kept = Kept::of(&west, role);
         kept.add(failed.clone());
         let failing = tell(&west, &rig, Some(&before)).await;
-        let sealed = peers(store, role, east.node.id, now).await.unwrap().0[0].failure.clone().unwrap();
+        let sealed = peers(&rig.repository, east.node.id, now).await.unwrap().0[0].failure.clone().unwrap();
         let opened = Failure::open(&sealed, &rig.repository.keys, west.node.id.0).unwrap();
         assert_eq!(opened.error, failed.error);
         kept.add(failed);
         assert_eq!(tell(&west, &rig, failing.as_ref()).await, None, "the same failure once more is no news");
         kept.clear();
         assert!(tell(&west, &rig, failing.as_ref()).await.is_some());
-        assert_eq!(peers(store, role, east.node.id, now).await.unwrap().0[0].failure, None);
+        assert_eq!(peers(&rig.repository, east.node.id, now).await.unwrap().0[0].failure, None);
         rig.store.put(&names::loss(role), Bytes::from("{}")).await.unwrap();
-        assert!(peers(store, role, east.node.id, now).await.unwrap().1);
+        assert!(peers(&rig.repository, east.node.id, now).await.unwrap().1);
         let changed = Runner { config_hash: "new".to_owned(), ..east };
         assert!(tell(&changed, &rig, Some(&told)).await.is_some(), "at once");
     }

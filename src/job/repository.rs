@@ -3,14 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::config::KeySource;
+use crate::file;
+use crate::file::access::{self, Exposure};
 use crate::ids::{KeyId, RepoId, RoleName};
 use crate::job::local::Local;
 use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
 use crate::repo::format::{Format, FormatError};
-use crate::repo::keyslot::{KeySlot, Secret, SecretError, SlotError};
+use crate::repo::keyslot::{KeySlot, Secret, SecretError, SlotError, SlotKind};
 use crate::repo::names;
-use crate::store::{SizeLimit, Store, StoreError, list_all};
+use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, list_some};
 
 /// A role's repository, unlocked.
 #[derive(Debug, Clone)]
@@ -80,7 +84,12 @@ pub enum OpenError {
         error: SecretFileError,
     },
     /// No slot opens with it.
-    #[error("the key or passphrase in {} does not open the repository of role {role} ({} key slots tried)", path.display(), slots.len())]
+    #[error(
+        "the key or passphrase in {} does not open the repository of role {role} ({} key slots tried{})",
+        path.display(),
+        slots.len(),
+        if *untried > 0 { format!(", {untried} more not: there are too many") } else { String::new() }
+    )]
     WrongSecret {
         /// Which role.
         role: RoleName,
@@ -88,6 +97,8 @@ pub enum OpenError {
         path: PathBuf,
         /// What each slot said.
         slots: Vec<(KeyId, SlotError)>,
+        /// Slots that were not tried, since there are too many, or trying them all would take too long.
+        untried: usize,
     },
     /// The store shows no slot at all.
     #[error("the repository of role {role} is encrypted, and {store} shows none of its key slots")]
@@ -120,19 +131,33 @@ pub enum SecretFileError {
     /// It holds something else.
     #[error("{0}")]
     Content(#[from] SecretError),
+    /// Everybody can put another one in its place.
+    #[error("it is not used, since whoever has an account here decides what is in it: {0}")]
+    Exposed(Exposure),
 }
+
+/// A file with a key or a passphrase, unless others can change it.
+fn read_secret_file(path: &Path) -> Result<Vec<u8>, SecretFileError> {
+    match access::refusal(path) {
+        Some(exposure) => Err(SecretFileError::Exposed(exposure)),
+        None => Ok(file::read(path, SECRET_FILE_MAX)?),
+    }
+}
+
+/// The longest key or passphrase file that is read.
+const SECRET_FILE_MAX: u64 = 64 << 10;
 
 /// The secret that a key source names; `None` for no encryption.
 pub fn read_secret(source: &KeySource) -> Result<Option<(Secret, &Path)>, OpenError> {
     let (path, secret) = match source {
         KeySource::None => return Ok(None),
         KeySource::KeyFile(path) => {
-            let text = std::fs::read(path).map_err(SecretFileError::from);
+            let text = read_secret_file(path);
             let secret = text.and_then(|t| Ok(Secret::parse_key_file(&String::from_utf8_lossy(&t))?));
             (path, secret)
         }
         KeySource::PassphraseFile(path) => {
-            let bytes = std::fs::read(path).map_err(SecretFileError::from);
+            let bytes = read_secret_file(path);
             (path, bytes.and_then(|b| Ok(Secret::parse_passphrase(&b)?)))
         }
     };
@@ -208,15 +233,91 @@ impl Repository {
     }
 }
 
-/// The key slots of a role, readable or not.
-pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<Vec<(KeyId, Result<KeySlot, SlotError>)>, StoreError> {
+/// One key slot of a role as it stands in the store.
+#[derive(Debug, Clone)]
+pub struct FoundSlot {
+    /// Its name.
+    pub id: KeyId,
+    /// When it was written, by the store's clock.
+    pub written: Timestamp,
+    /// What it holds, or why that cannot be told.
+    pub slot: Result<KeySlot, SlotError>,
+}
+
+/// The key slots of a role.
+#[derive(Debug, Clone, Default)]
+pub struct Slots {
+    /// The oldest first: whoever fills a store with slots comes after those who made the repository.
+    pub found: Vec<FoundSlot>,
+    /// So many more were not looked at.
+    pub passed_over: usize,
+}
+
+/// The most key slots that are read.
+const SLOTS_MAX: usize = 64;
+
+/// The most names below `keys/` that are looked at to find the oldest.
+const SLOT_NAMES_MAX: usize = 10_000;
+
+/// The key slots of a role, readable or not, the oldest [`SLOTS_MAX`] of them.
+pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<Slots, StoreError> {
     let prefix = names::keys_prefix(role);
-    let mut slots = Vec::new();
-    for object in list_all(store, &prefix).await? {
-        let Some(id) = object.key.strip_prefix(&prefix).and_then(|id| id.parse().ok()) else { continue };
-        slots.extend(slot(store, role, id).await?.map(|slot| (id, slot)));
+    let named = |object: ObjectMeta| Some((object.modified, object.key.strip_prefix(&prefix)?.parse::<KeyId>().ok()?));
+    let mut named = list_some(store, &prefix, SLOT_NAMES_MAX, named).await?.found;
+    named.sort();
+    let passed_over = named.len().saturating_sub(SLOTS_MAX);
+    named.truncate(SLOTS_MAX);
+    let mut found = Vec::with_capacity(named.len());
+    for (written, id) in named {
+        found.extend(slot(store, role, id).await?.map(|slot| FoundSlot { id, written, slot }));
     }
-    Ok(slots)
+    Ok(Slots { found, passed_over })
+}
+
+/// What trying slots may cost one command: memory times passes, in KiB. Twenty of this program's own passphrase slots, a few seconds.
+const SLOT_WORK_KIB_MAX: u64 = 4 << 20;
+
+/// Tries slots, and does no more than so much work in all.
+#[derive(Debug)]
+pub struct SlotTrial {
+    left_kib: u64,
+    /// Slots that were not tried any more.
+    pub untried: usize,
+}
+
+impl Default for SlotTrial {
+    fn default() -> Self {
+        Self { left_kib: SLOT_WORK_KIB_MAX, untried: 0 }
+    }
+}
+
+impl SlotTrial {
+    /// With less work, or more.
+    #[cfg(test)]
+    pub(crate) fn with_work_kib(left_kib: u64) -> Self {
+        Self { left_kib, untried: 0 }
+    }
+
+    /// What the slot gives out for `secret`; `None`: it was not tried. What takes its time does so on a thread that may block.
+    pub async fn unwrap(
+        &mut self,
+        slot: &KeySlot,
+        secret: &Secret,
+        repo: RepoId,
+    ) -> Option<Result<RepositoryKey, SlotError>> {
+        let is_phrase = matches!((secret, &slot.kind), (Secret::Passphrase(_), SlotKind::Passphrase { .. }));
+        if !is_phrase {
+            return Some(slot.unwrap(secret, repo));
+        }
+        let Some(left) = self.left_kib.checked_sub(slot.kind.work_kib()) else {
+            self.untried += 1;
+            return None;
+        };
+        self.left_kib = left;
+        let (slot, secret) = (slot.clone(), secret.clone());
+        let tried = tokio::task::spawn_blocking(move || slot.unwrap(&secret, repo)).await;
+        Some(tried.unwrap_or(Err(SlotError::WrongSecret)))
+    }
 }
 
 /// One of them, if it is there.
@@ -242,35 +343,45 @@ async fn unlock(
         let keys = format.keys(master);
         Format::verify(object, &keys).is_ok().then_some(keys)
     };
-    let wrong = |slots| OpenError::WrongSecret { role: format.role.clone(), path: path.to_owned(), slots };
+    let wrong = |slots, untried| {
+        let (role, path) = (format.role.clone(), path.to_owned());
+        OpenError::WrongSecret { role, path, slots, untried }
+    };
     if let Secret::Exported(repo, master) = secret {
         let keys = (*repo == format.repo).then(|| verified(master.clone())).flatten();
-        return keys.map(|keys| (keys, None)).ok_or_else(|| wrong(Vec::new()));
+        return keys.map(|keys| (keys, None)).ok_or_else(|| wrong(Vec::new(), 0));
     }
+    let mut trial = SlotTrial::default();
     if let Some(id) = remembered
         && let Some(Ok(slot)) = slot(store, &format.role, id).await?
-        && let Some(keys) = slot.unwrap(secret, format.repo).ok().and_then(verified)
+        && let Some(Ok(master)) = trial.unwrap(&slot, secret, format.repo).await
+        && let Some(keys) = verified(master)
     {
         return Ok((keys, Some(slot)));
     }
     let mut refused = Vec::new();
     let mut opened = false;
-    let all = slots(store, &format.role).await?;
+    let Slots { found, passed_over } = slots(store, &format.role).await?;
     // There is one from the first moment on: the listing lacks them, or they were removed. The given secret was not even tried.
-    if all.is_empty() {
+    if found.is_empty() {
         return Err(OpenError::NoKeySlots { role: format.role.clone(), store: store.describe() });
     }
-    for (id, slot) in all {
-        match slot.and_then(|slot| Ok((slot.unwrap(secret, format.repo)?, slot))) {
-            Ok((master, slot)) => match verified(master) {
+    for FoundSlot { id, slot, .. } in found {
+        let tried = match slot {
+            Ok(slot) => trial.unwrap(&slot, secret, format.repo).await.map(|tried| tried.map(|master| (master, slot))),
+            Err(error) => Some(Err(error)),
+        };
+        match tried {
+            Some(Ok((master, slot))) => match verified(master) {
                 Some(keys) => return Ok((keys, Some(slot))),
                 None => opened = true,
             },
-            Err(error) => refused.push((id, error)),
+            Some(Err(error)) => refused.push((id, error)),
+            None => {}
         }
     }
     if opened {
         return Err(OpenError::Format { role: format.role.clone(), error: FormatError::Forged });
     }
-    Err(wrong(refused))
+    Err(wrong(refused, passed_over + trial.untried))
 }

@@ -23,7 +23,7 @@ use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, RepoId, RoleName, Seq};
 use crate::job::progress::{Phase, Progress};
 use crate::job::report::verified::{Affected, DamageKind, VerifyCounts, VerifyReport};
-use crate::job::repository::{self, OpenError, Repository};
+use crate::job::repository::{self, FoundSlot, OpenError, Repository};
 use crate::journal::record::RecordError;
 use crate::journal::state::{Snapshot, View};
 use crate::repo::format::FormatError;
@@ -156,8 +156,8 @@ pub(crate) async fn without(
 
 /// Slots that another secret opens are checked by their names; whoever holds that secret must not be the first to notice.
 async fn check_slots(store: &dyn Store, role: &RoleName, found: &mut Found) -> Result<(), VerifyError> {
-    for (id, slot) in repository::slots(store, role).await? {
-        if let Err(error @ SlotError::Damaged(_)) = slot {
+    for FoundSlot { id, slot, .. } in repository::slots(store, role).await?.found {
+        if let Err(error @ (SlotError::Damaged(_) | SlotError::Excessive { .. })) = slot {
             found.damage(DamageKind::Key, names::key(role, id), &error.to_string());
         }
     }

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Lease, Probe, RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
 use crate::file;
+use crate::file::access::Exposure;
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::audit::ledger::recent;
@@ -68,6 +69,8 @@ pub struct Asker<'a> {
     pub told: Option<NodeId>,
     /// Where this node keeps its state, if it has a place for it.
     pub state_dir: Option<&'a Path>,
+    /// What others on this host may do with the files that it works with.
+    pub exposures: &'a [Exposure],
     /// The clocks.
     pub env: &'a Env,
     /// How long stores and probes are waited for.
@@ -340,8 +343,8 @@ async fn read(
         }
     };
     // What cannot be seen of them in time is left out: nothing rests on it.
-    let peers = async {
-        let asked = presence::peers(store.as_ref(), &role.name, node, env.clock.now());
+    let peers = async |repository: Repository| {
+        let asked = presence::peers(&repository, node, env.clock.now());
         tokio::time::timeout(PEERS_PATIENCE, asked).await.ok().and_then(Result::ok).unwrap_or_default()
     };
     let archive = async {
@@ -350,22 +353,25 @@ async fn read(
             Err(OpenError::NoRepository { .. }) => {
                 let gone = place.recall(&env, state_dir.as_deref()).is_some();
                 let status = if gone { StoreStatus::Gone } else { StoreStatus::NotInitialised };
-                return (status, None, Memory::default(), None);
+                return (status, None, Memory::default(), None, (Vec::new(), false));
             }
-            Err(error) => return (StoreStatus::Failed(error.to_string()), None, Memory::default(), None),
+            Err(error) => {
+                return (StoreStatus::Failed(error.to_string()), None, Memory::default(), None, (Vec::new(), false));
+            }
             Ok(repository) => repository,
         };
         let journal = Some(repository.format.journal);
         let local = state_dir.as_ref().map(|dir| Local::peek(&env, dir, repository.keys.repo()));
         let memory = local.map(|local| local.load(node)).unwrap_or_default();
-        match Archive::read(repository, &env, state_dir.as_deref(), Reading::Listed).await {
-            Err(error) | Ok(Archive { damaged: Some(error), .. }) => {
-                (StoreStatus::Failed(error.to_string()), journal, memory, None)
+        let read = Archive::read(repository.clone(), &env, state_dir.as_deref(), Reading::Listed);
+        match tokio::join!(read, peers(repository)) {
+            (Err(error) | Ok(Archive { damaged: Some(error), .. }), peers) => {
+                (StoreStatus::Failed(error.to_string()), journal, memory, None, peers)
             }
-            Ok(archive) => (StoreStatus::Ok, journal, memory, Some(archive)),
+            (Ok(archive), peers) => (StoreStatus::Ok, journal, memory, Some(archive), peers),
         }
     };
-    let (lease, (peers, is_told), (status, journal, memory, archive)) = tokio::join!(lease, peers, archive);
+    let (lease, (status, journal, memory, archive, (peers, is_told))) = tokio::join!(lease, archive);
     let loss = async {
         let keys = &archive.as_ref()?.repository.keys;
         let local = state_dir.as_ref().map(|dir| Local::peek(&env, dir, keys.repo()));
@@ -429,6 +435,7 @@ fn status(
     let past = view.map(Past::of);
     let mut seen: Vec<Warning> = looked.head.iter().chain(&looked.gap).cloned().collect();
     seen.extend(lease_unread(looked, etcd.as_ref()));
+    seen.extend(asker.exposures.iter().cloned().map(Warning::Exposed));
     let twin = looked.memory.announced.as_ref().and_then(Announced::twin);
     seen.extend(twin.map(|other| Warning::Twin { other }));
     seen.extend(looked.loss.as_ref().map(lost));

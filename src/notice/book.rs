@@ -1,7 +1,6 @@
 //! The ledger's file in the state directory. Several processes of a node may write it: each reads, changes and replaces it under a
 //! lock that the kernel drops with the process. Where it cannot be kept, this process goes on with what it knows.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +10,9 @@ use crate::file::{self, Lock};
 
 /// The ledger's file.
 const FILE: &str = "notices.json";
+
+/// The largest ledger that is read.
+const BOOK_MAX: u64 = 16 << 20;
 
 /// Held while it is changed.
 const LOCK: &str = "notices.lock";
@@ -67,7 +69,7 @@ impl Book {
 
     /// `None`: there is none, or none that can be read. Then everything that lasts is told once more.
     fn read(&self) -> io::Result<Option<Ledger>> {
-        match fs::read(self.dir.join(FILE)) {
+        match file::read(&self.dir.join(FILE), BOOK_MAX) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -77,6 +79,8 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

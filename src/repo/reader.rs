@@ -19,7 +19,7 @@ use crate::repo::loss::LossLog;
 use crate::repo::manifest::{ManifestWalk, NodeRef};
 use crate::repo::names;
 use crate::repo::pack::{PackError, PackTable, open_frame};
-use crate::store::{SizeLimit, Store, StoreError};
+use crate::store::{SizeLimit, Store, StoreError, Turn, get_among_others};
 
 /// Index objects fetched at once.
 const INDEX_FETCHES: usize = 8;
@@ -131,19 +131,24 @@ pub fn tables<'a>(
     ids: &[IndexId],
     cache: Option<&'a Shelf>,
 ) -> impl Stream<Item = Result<Vec<PackTable>, RepoError>> + Send + use<'a> {
-    let load = move |id: IndexId| async move {
-        if let Some(shelf) = cache
-            && let Some(object) = shelf.take(id).await
-            && let Ok(tables) = decode_index(keys, id, &object)
-        {
-            return Ok(tables);
+    let turn = Arc::new(Turn::default());
+    let load = move |id: IndexId| {
+        let turn = Arc::clone(&turn);
+        async move {
+            if let Some(shelf) = cache
+                && let Some(object) = shelf.take(id).await
+                && let Ok(tables) = decode_index(keys, id, &object)
+            {
+                return Ok(tables);
+            }
+            let limits = (SizeLimit::INDEX_AHEAD, SizeLimit::INDEX);
+            let (object, _turn) = get_among_others(store, &names::index(keys.role(), id), limits, &turn).await?;
+            let tables = decode_index(keys, id, &object).map_err(|error| RepoError::Index { index: id, error })?;
+            if let Some(shelf) = cache {
+                shelf.put(id, object).await;
+            }
+            Ok(tables)
         }
-        let object = store.get(&names::index(keys.role(), id), SizeLimit::INDEX).await?;
-        let tables = decode_index(keys, id, &object).map_err(|error| RepoError::Index { index: id, error })?;
-        if let Some(shelf) = cache {
-            shelf.put(id, object).await;
-        }
-        Ok(tables)
     };
     stream::iter(ids.to_vec()).map(load).buffered(INDEX_FETCHES)
 }

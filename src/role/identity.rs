@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::env::{self, Env};
+use crate::file::access::{self, Exposure};
 use crate::file::{self, Lock};
 use crate::ids::{InstanceId, NodeId};
 
@@ -95,6 +96,19 @@ pub enum IdentityError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Everybody may write there.
+    #[error(
+        "the state directory {} is not used, since whoever has an account here decides what this node remembers: {exposure} (take the right \
+         away: {})",
+        path.display(),
+        exposure.remedy()
+    )]
+    Exposed {
+        /// Which.
+        path: PathBuf,
+        /// Where and how.
+        exposure: Exposure,
     },
     /// The file cannot be read or written.
     #[error("this node's identity {} cannot be read or written ({source})", path.display())]
@@ -185,7 +199,10 @@ pub fn find_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError>
 pub fn open_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError> {
     let path = find_state_dir(explicit)?;
     match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
-        Ok(()) => Ok(path),
+        Ok(()) => match access::refusal(&path) {
+            Some(exposure) => Err(IdentityError::Exposed { path, exposure }),
+            None => Ok(path),
+        },
         Err(source) => Err(IdentityError::Directory { path, source }),
     }
 }
@@ -284,10 +301,14 @@ fn identity(state_dir: &Path, machine: &Machine, env: &Env) -> io::Result<(NodeI
     }
 }
 
+/// The longest identity that is read.
+const STORED_MAX: u64 = 64 << 10;
+
 fn read(path: &Path) -> io::Result<Found> {
-    match std::fs::read(path) {
+    match file::read(path, STORED_MAX) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).map_or(Found::Damaged, Found::Identity)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+        Err(e) if e.kind() == io::ErrorKind::FileTooLarge => Ok(Found::Damaged),
         Err(e) => Err(e),
     }
 }

@@ -252,6 +252,9 @@ pub struct IsActive {
 /// `runner key`
 #[derive(Debug, Subcommand)]
 pub enum Key {
+    /// List the keys that unlock the repository
+    #[command(after_help = "Example: runner key list app")]
+    List(KeyList),
     /// Write the repository key to a new key file
     #[command(after_help = "Example: runner key export app --output /root/app.key")]
     Export(KeyExport),
@@ -259,8 +262,22 @@ pub enum Key {
     #[command(after_help = "Example: runner key add app --new-passphrase-file /root/phrase")]
     Add(KeyAdd),
     /// Stop a key file or passphrase from unlocking the repository
+    ///
+    /// The key opens nothing from now on. It shuts nobody out who had it before: the repository key that it gave out stays the
+    /// same, and whoever kept that, or a copy of the slot, can still read the backups. Against such a person only a new
+    /// repository helps, under a new key.
     #[command(after_help = "Example: runner key remove app 3f2a91c04be07d15")]
     Remove(KeyRemove),
+}
+
+/// `runner key list`
+#[derive(Debug, Args)]
+pub struct KeyList {
+    /// The role
+    pub role: RoleName,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
 }
 
 /// `runner key export`

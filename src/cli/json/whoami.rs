@@ -113,6 +113,9 @@ fn warning(warning: &Warning) -> Value {
             "kind": if *too_long { "paused_too_long" } else { "paused" }, "node": by, "since": utc(*since),
             "until": until.map(utc), "detail": why,
         }),
+        Warning::Exposed(exposure) => {
+            json!({ "kind": "exposed", "path": exposure.path.display().to_string(), "detail": exposure.to_string() })
+        }
         Warning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
         Warning::StoreUnreadable { why } => json!({ "kind": "store_unreadable", "detail": why }),
         Warning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use jiff::tz::TimeZone;
+
 use super::wrap;
+use crate::cli::units::{counted, time};
 use crate::config::{JournalPlace, KeySource};
 use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
 
@@ -77,14 +80,15 @@ fn key_duty(key: &KeySource, made: bool, created: bool) -> String {
 pub fn keys(report: &KeyReport) -> String {
     let role = &report.role;
     let mut out = match &report.change {
+        KeyChange::None => format!("{role}: {}\n", counted(report.slots.len() as u64, "key", "keys")),
         KeyChange::Exported(file) => exported(role.as_str(), file),
         KeyChange::Added(id) => format!("{role}: key {id} added\n"),
         KeyChange::Removed(id) => wrap(
             &format!("{role}: "),
             2,
             &format!(
-                "key {id} removed. It opens nothing from now on, but whoever used it may have kept the \
-                     repository key itself."
+                "key {id} removed. It opens nothing from now on. Whoever had it before is not shut out: the repository key that it gave out \
+                 stays the same."
             ),
         ),
     };
@@ -94,7 +98,17 @@ pub fn keys(report: &KeyReport) -> String {
             KeySlotKind::Passphrase => "passphrase",
             KeySlotKind::Unreadable => "cannot be read",
         };
-        out += &format!("  {}  {kind}\n", slot.id);
+        let mut words = vec![time(slot.written, &TimeZone::UTC)];
+        words.extend(slot.opened.then(|| " opened the repository for this command".to_owned()));
+        words.extend(slot.problem.as_ref().map(|problem| format!(" {problem}")));
+        out += &wrap(&format!("  {}  {kind:<14}  ", slot.id), 20, &words.join(" "));
+    }
+    if report.passed_over > 0 {
+        let many = format!(
+            "{} more were not looked at: nobody needs so many. Find out who writes to the store.",
+            report.passed_over
+        );
+        out += &wrap("  ", 2, &many);
     }
     out
 }
@@ -159,14 +173,21 @@ mod tests {
         assert!(!said(false).contains("NFS"), "it was said when it was made");
     }
 
+    fn slot(id: u8, kind: KeySlotKind, problem: Option<&str>) -> KeySlot {
+        let (id, written, problem) = (KeyId([id; 8]), samples::at("2026-11-21T10:00:00Z"), problem.map(str::to_owned));
+        KeySlot { id, kind, written, opened: false, problem }
+    }
+
     #[test]
     fn keys_are_listed_after_every_change() {
         let slots = vec![
-            KeySlot { id: KeyId([0x3f; 8]), kind: KeySlotKind::KeyFile },
-            KeySlot { id: KeyId([0x40; 8]), kind: KeySlotKind::Passphrase },
+            slot(0x3f, KeySlotKind::KeyFile, None),
+            KeySlot { opened: true, ..slot(0x40, KeySlotKind::Passphrase, None) },
+            slot(0x42, KeySlotKind::Unreadable, Some("the key slot is damaged (it is not what its name says)")),
         ];
-        let report = |change| KeyReport { role: samples::app(), change, slots: slots.clone() };
+        let report = |change| KeyReport { role: samples::app(), change, slots: slots.clone(), passed_over: 3 };
         let texts = [
+            KeyChange::None,
             KeyChange::Exported("/root/app.key".into()),
             KeyChange::Added(KeyId([0x40; 8])),
             KeyChange::Removed(KeyId([0x41; 8])),

@@ -47,6 +47,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::LeaseUnread { .. } => "lease",
         Warning::DaemonSilent => "daemon",
         Warning::StateUnwritable { .. } => "state",
+        Warning::Exposed(_) => "exposed",
         Warning::ClockOff(_) => "clock",
         Warning::StoreUnreadable { .. } => "store",
         Warning::StoreRolledBack => "rollback",

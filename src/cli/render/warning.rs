@@ -54,6 +54,7 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
         Warning::DaemonSilent => {
             "the daemon of this node does not answer: it hangs, or has no processor time".to_owned()
         }
+        Warning::Exposed(exposure) => format!("{exposure} ({})", exposure.remedy()),
         Warning::ClockOff(seconds) => {
             let way = if *seconds < 0 { "ahead of" } else { "behind" };
             format!("this node's clock is {} s {way} the store's; set it right", seconds.unsigned_abs())

@@ -15,6 +15,9 @@ use crate::store::{Store, StoreError};
 /// Trailers of packs that a broken run left, fetched at once.
 const ORPHAN_FETCHES: usize = 8;
 
+/// The most orphans that are looked at: half a terabyte of a run that broke off. What is in others is stored again.
+const ORPHANS_MAX: usize = 32_768;
+
 /// How much of a pack's end is fetched to find its trailer; a longer one takes a second request.
 const TRAILER_GUESS: u64 = 64 << 10;
 
@@ -38,6 +41,7 @@ pub(crate) async fn find(
         .filter(|(id, _)| !known.contains(id) && !condemned.contains(id))
         .collect();
     orphans.sort_unstable();
+    orphans.truncate(ORPHANS_MAX);
     let tables: Vec<Option<PackTable>> = stream::iter(orphans)
         .map(|(id, size)| async move { table(store, keys, id, size).await })
         .buffered(ORPHAN_FETCHES)

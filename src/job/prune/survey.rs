@@ -17,7 +17,10 @@ use crate::repo::manifest::ManifestWalk;
 use crate::repo::names;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::{self, Reader};
-use crate::store::{ObjectMeta, list_all};
+use crate::store::{ObjectMeta, list_all, list_some};
+
+/// The most packs, and index objects, that nothing names of which one prune frees the store. The next one goes on.
+const UNNAMED_MAX: usize = 65_536;
 
 /// Everything that a prune decides on.
 pub(super) struct Survey {
@@ -84,13 +87,15 @@ impl Survey {
         survey.lost = survey.tables.iter().filter(|table| !is_whole(table)).map(|table| table.id).collect();
         survey.unnamed_packs =
             packs.into_iter().filter(|(id, _)| !seen.contains(id) && !condemned_packs.contains(id)).collect();
+        survey.unnamed_packs.truncate(UNNAMED_MAX);
         let named: HashSet<IndexId> =
             state.indexes.iter().chain(state.condemned.iter().flat_map(|c| &c.indexes)).copied().collect();
-        let indexes = list_all(store.as_ref(), &names::index_prefix(role)).await?.into_iter();
-        survey.unnamed_indexes = indexes
-            .filter_map(|object| Some((names::parse_index(role, &object.key)?, object)))
-            .filter(|(id, _)| !named.contains(id))
-            .collect();
+        let unnamed = |object: ObjectMeta| {
+            let id = names::parse_index(role, &object.key)?;
+            (!named.contains(&id)).then_some((id, object))
+        };
+        survey.unnamed_indexes =
+            list_some(store.as_ref(), &names::index_prefix(role), UNNAMED_MAX, unnamed).await?.found;
         Ok(survey)
     }
 

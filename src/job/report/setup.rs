@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use crate::config::{JournalPlace, KeySource};
 use crate::ids::{KeyId, NodeId, RepoId, RoleName};
 
@@ -46,11 +48,15 @@ pub struct KeyReport {
     pub change: KeyChange,
     /// The slots that unlock the repository now.
     pub slots: Vec<KeySlot>,
+    /// So many more were not looked at.
+    pub passed_over: usize,
 }
 
 /// What was done about a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyChange {
+    /// Nothing: they are listed.
+    None,
     /// The repository key was written to this file.
     Exported(PathBuf),
     /// A slot was added.
@@ -60,12 +66,18 @@ pub enum KeyChange {
 }
 
 /// One way to unlock a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySlot {
     /// Its name in the store.
     pub id: KeyId,
     /// What it takes.
     pub kind: KeySlotKind,
+    /// When it was written, by the store's clock.
+    pub written: Timestamp,
+    /// This one opened the repository for this command.
+    pub opened: bool,
+    /// Why nobody can use it.
+    pub problem: Option<String>,
 }
 
 /// What a key slot takes.

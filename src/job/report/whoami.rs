@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::audited::SlotCounts;
 use super::snapshot::SnapshotInfo;
 use crate::config::Lease;
+use crate::file::access::Exposure;
 use crate::ids::{InstanceId, NodeId, RepoId, RoleName, Seq, Term};
 use crate::job::report::Outcome;
 use crate::journal::future::FutureDates;
@@ -406,6 +407,8 @@ pub enum Warning {
         /// The role is another node's.
         stands_by: bool,
     },
+    /// Others on this host may change, or read although it is secret, a file that this node works with.
+    Exposed(Exposure),
     /// A daemon of this node has its socket open and does not answer.
     DaemonSilent,
     /// This node's clock and the store's are this many seconds apart (positive: the store is ahead).

@@ -21,7 +21,7 @@ use crate::repo::crypto::Keys;
 use crate::repo::index::Index;
 use crate::repo::names;
 use crate::repo::pack::{self, ChunkEntry, FOOTER_LEN, FrameEntry, PackError, PackTable, open_frame};
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError, StoreErrorKind, Turn};
 
 /// Packs fetched or checked at once: about 20 MiB each.
 const PACKS_AT_ONCE: usize = 4;
@@ -53,8 +53,9 @@ pub(super) async fn check(
     let total = chosen.iter().filter_map(|id| packs.get(id)).sum();
     progress.total_bytes.store(total, std::sync::atomic::Ordering::Relaxed);
     let mut left = chosen;
+    let turn = Turn::default();
     let tables = stream::iter(indexes.to_vec())
-        .then(|id| inventory::load(repository, id))
+        .then(|id| inventory::load(repository, id, &turn))
         // What is wrong with an index object was noted when it was read first.
         .map_ok(|tables| stream::iter(tables.unwrap_or_default()).map(Ok::<_, VerifyError>))
         .try_flatten()

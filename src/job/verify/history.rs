@@ -18,7 +18,7 @@ use crate::journal::repaired::Repaired;
 use crate::journal::state::{FoldError, Head, Holder, State, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
-use crate::store::SizeLimit;
+use crate::store::{SizeLimit, StoreErrorKind};
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 16;
@@ -83,6 +83,15 @@ async fn get(repository: &Repository, seq: Seq) -> Result<Result<Bytes, String>,
     }
 }
 
+/// The same while others are read as well; `None` for a large one.
+async fn get_ahead(repository: &Repository, seq: Seq) -> Result<Option<Result<Bytes, String>>, VerifyError> {
+    match repository.store.get(&names::record(repository.role(), seq), SizeLimit::RECORD_AHEAD).await {
+        Ok(object) => Ok(Some(Ok(object))),
+        Err(error) if error.kind == StoreErrorKind::TooLarge => Ok(None),
+        Err(error) => object_trouble(error).map(|what| Some(Err(what))),
+    }
+}
+
 /// Reads it all, or on from the view `from`. `each` sees the records that can be used, in their order.
 pub(crate) async fn read(
     repository: &Repository,
@@ -95,9 +104,13 @@ pub(crate) async fn read(
     let first = from.as_ref().map_or(Seq::FIRST, View::next_seq);
     let mut fold = Fold::new(&repository.keys, known, from, found, each);
     let mut objects = stream::iter((first.0..=extent.last).map(Seq))
-        .map(|seq| async move { Ok::<_, VerifyError>((seq, get(repository, seq).await?)) })
+        .map(|seq| async move { Ok::<_, VerifyError>((seq, get_ahead(repository, seq).await?)) })
         .buffered(READ_AHEAD);
     while let Some((seq, object)) = objects.try_next().await? {
+        let object = match object {
+            Some(object) => object,
+            None => get(repository, seq).await?,
+        };
         fold.take(seq, object)?;
     }
     drop(objects);

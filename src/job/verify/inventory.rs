@@ -13,7 +13,7 @@ use crate::job::repository::Repository;
 use crate::repo::index::{Index, decode_index};
 use crate::repo::names;
 use crate::repo::pack::PackTable;
-use crate::store::SizeLimit;
+use crate::store::{SizeLimit, Turn, get_among_others};
 
 /// Index objects fetched at once; each has about 9 MiB at the most.
 const INDEX_FETCHES: usize = 4;
@@ -39,8 +39,10 @@ pub(super) async fn take(
     let mut index = Index::default();
     let mut packs = HashMap::new();
     let ids = &history.state.indexes;
+    let turn = Turn::default();
+    let turn = &turn;
     let mut tables = stream::iter(ids.clone())
-        .map(|id| async move { Ok::<_, VerifyError>((id, load(repository, id).await?)) })
+        .map(|id| async move { Ok::<_, VerifyError>((id, load(repository, id, turn).await?)) })
         .buffered(INDEX_FETCHES);
     while let Some((id, tables)) = tables.try_next().await? {
         match tables {
@@ -73,9 +75,14 @@ pub(super) async fn take(
 }
 
 /// The tables of one index object, or what is wrong with it.
-pub(super) async fn load(repository: &Repository, id: IndexId) -> Result<Result<Vec<PackTable>, String>, VerifyError> {
-    match repository.store.get(&names::index(repository.role(), id), SizeLimit::INDEX).await {
-        Ok(object) => Ok(decode_index(&repository.keys, id, &object).map_err(|error| error.to_string())),
+pub(super) async fn load(
+    repository: &Repository,
+    id: IndexId,
+    turn: &Turn,
+) -> Result<Result<Vec<PackTable>, String>, VerifyError> {
+    let (key, limits) = (names::index(repository.role(), id), (SizeLimit::INDEX_AHEAD, SizeLimit::INDEX));
+    match get_among_others(repository.store.as_ref(), &key, limits, turn).await {
+        Ok((object, _turn)) => Ok(decode_index(&repository.keys, id, &object).map_err(|error| error.to_string())),
         Err(error) => object_trouble(error).map(Err),
     }
 }

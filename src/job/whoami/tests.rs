@@ -40,6 +40,7 @@ async fn ask_beside(
         name: Some("east"),
         told: None,
         state_dir: Some(&state_dir),
+        exposures: &[],
         env: &rig.env,
         patience,
     };
@@ -273,6 +274,7 @@ async fn is_active_asks_probes_alone() {
             name: Some("east"),
             told: None,
             state_dir: None,
+            exposures: &[],
             env: &rig.env,
             patience: SHORT,
         };

@@ -316,3 +316,38 @@ async fn what_the_store_answers_after_the_end_of_the_lease_is_not_written_upon()
     let (permit, view) = quick.take_over(&view, &lease(), TakeoverWhy::Restart).await.unwrap();
     quick.append(&permit, &view, Body::Resume, None).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_too_large_to_be_a_record_is_a_damaged_one() {
+    let (store, journal) = in_memory();
+    let view = filled(&journal, 3).await;
+    let (key, size) = (names::record(journal.keys.role(), Seq(4)), SizeLimit::RECORD.bytes() as usize + 1);
+    store.tamper(&key, Some(Bytes::from(vec![b' '; size])));
+    let is_damaged =
+        |error: &JournalError| matches!(error, JournalError::Record { seq: Seq(4), error: RecordError::Damaged(_) });
+    let read = journal.read(None).await;
+    assert!(read.as_ref().is_err_and(is_damaged), "{read:?}");
+    assert!(read.unwrap_err().to_string().contains(&size.to_string()), "it tells the size");
+    // The number is taken all the same.
+    let appended = journal.note(&view, Act::Resume).await;
+    assert!(matches!(&appended, Err(AppendError::Journal(error)) if is_damaged(error)), "{appended:?}");
+    // In the place of one that was seen it is another one.
+    store.tamper(&key, None);
+    store.tamper(&names::record(journal.keys.role(), Seq(3)), Some(Bytes::from(vec![b' '; size])));
+    let read = journal.read(Some(&view)).await;
+    assert!(matches!(read, Err(JournalError::RolledBack { seq: Seq(3), .. })), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_large_record_is_read_like_any_other_and_one_beyond_the_limit_is_not_made() {
+    let (_, journal) = in_memory();
+    let mut view = filled(&journal, 1).await;
+    let pause = |len: u64| Act::Pause(PauseBody { until: None, why: Some("x".repeat(len as usize)) });
+    for _ in 0..2 {
+        view = journal.note(&view, pause(SizeLimit::RECORD_AHEAD.bytes() + 1)).await.unwrap();
+    }
+    assert_eq!(journal.read(None).await.unwrap().head, view.head);
+    let refused = journal.note(&view, pause(SizeLimit::RECORD.bytes())).await;
+    assert!(matches!(refused, Err(AppendError::TooLarge { seq: Seq(4), .. })), "{refused:?}");
+    assert_eq!(journal.read(None).await.unwrap().head, view.head);
+}

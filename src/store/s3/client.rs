@@ -1,6 +1,5 @@
 //! Making the client: endpoint, region, credentials, trust, timeouts, retries.
 
-use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +36,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::config::StoreSettings;
 use crate::env::Env;
+use crate::file;
 use crate::store::s3::bounded::{BoundedDocuments, is_too_long};
 use crate::store::s3::error::{is_bad_certificate, is_error_document};
 use crate::store::{StoreError, StoreErrorKind};
@@ -144,6 +144,9 @@ fn with_final_slash(endpoint: &str) -> String {
     if has_path { format!("{endpoint}/") } else { endpoint.to_owned() }
 }
 
+/// How much of a file with certificates is read.
+const CA_FILE_MAX: u64 = 4 << 20;
+
 /// One HTTP client for the store and one for the providers of credentials, which need TLS even when the store does not.
 fn http_clients(
     settings: &StoreSettings,
@@ -156,7 +159,7 @@ fn http_clients(
             let detail = format!("ca_file {}: {why}", path.display());
             StoreError::new(StoreErrorKind::Invalid, name, None, detail)
         };
-        let pem = fs::read(path).map_err(|e| bad(e.to_string()))?;
+        let pem = file::read(path, CA_FILE_MAX).map_err(|e| bad(e.to_string()))?;
         // The client would panic on what it cannot parse.
         check_certificates(&pem).map_err(bad)?;
         trust.add_pem_certificate(pem);

@@ -1,0 +1,207 @@
+//! Who beside this process's user and root may change, or read, a file that decides what happens or is secret.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What others may do, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposure {
+    /// The file, or a directory on the way to it.
+    pub path: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+    /// What that means.
+    pub kind: ExposureKind,
+}
+
+/// The kinds of [`Exposure`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExposureKind {
+    /// Everybody on this host can change it, or put another one in its place.
+    WritableByAll,
+    /// A group can.
+    WritableByGroup(u32),
+    /// It is another user's, who can change it.
+    Foreign(u32),
+    /// Everybody on this host can read it, and it is secret.
+    ReadableByAll,
+    /// A group can.
+    ReadableByGroup(u32),
+}
+
+impl Exposure {
+    /// Nobody goes on with such a file: whoever has an account here decides what it says.
+    pub fn is_refused(&self) -> bool {
+        self.kind == ExposureKind::WritableByAll
+    }
+
+    /// The command that ends it.
+    pub fn remedy(&self) -> String {
+        let change = match self.kind {
+            ExposureKind::WritableByAll => "chmod o-w",
+            ExposureKind::WritableByGroup(_) => "chmod g-w",
+            ExposureKind::Foreign(_) => "chown root",
+            ExposureKind::ReadableByAll | ExposureKind::ReadableByGroup(_) => "chmod go-r",
+        };
+        format!("{change} {}", self.path.display())
+    }
+}
+
+impl fmt::Display for Exposure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, mode) = (self.path.display(), self.mode);
+        match self.kind {
+            ExposureKind::WritableByAll => {
+                write!(f, "{path} has mode {mode:04o}: everybody on this host can change it")
+            }
+            ExposureKind::WritableByGroup(group) => {
+                write!(f, "{path} has mode {mode:04o}: others can change it, those of group {group}")
+            }
+            ExposureKind::Foreign(owner) => write!(f, "{path} belongs to user {owner}, who can change it"),
+            ExposureKind::ReadableByAll => {
+                write!(f, "{path} has mode {mode:04o}: everybody on this host can read it, and it is secret")
+            }
+            ExposureKind::ReadableByGroup(group) => {
+                write!(f, "{path} has mode {mode:04o}: others can read it, those of group {group}, and it is secret")
+            }
+        }
+    }
+}
+
+/// What others may do with the file or directory at `path`, and with the directories that it is in; nothing of one that is not there, and of
+/// what is no file. `secret`: nobody else should read it.
+pub fn exposures(path: &Path, secret: bool) -> Vec<Exposure> {
+    // By way of links it is another file that counts.
+    let Ok(path) = path.canonicalize() else { return Vec::new() };
+    let Ok(meta) = fs::metadata(&path) else { return Vec::new() };
+    if !meta.is_file() && !meta.is_dir() {
+        return Vec::new();
+    }
+    let us = Us { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let mut found = of_file(&path, &meta, secret, us);
+    for dir in path.ancestors().skip(1) {
+        let Ok(meta) = fs::metadata(dir) else { continue };
+        found.extend(of_dir(dir, &meta, us));
+    }
+    found
+}
+
+/// The first of these that is refused.
+pub fn refusal(path: &Path) -> Option<Exposure> {
+    exposures(path, false).into_iter().find(Exposure::is_refused)
+}
+
+#[derive(Clone, Copy)]
+struct Us {
+    uid: u32,
+    gid: u32,
+}
+
+impl Us {
+    fn is_own(self, uid: u32) -> bool {
+        uid == 0 || uid == self.uid
+    }
+
+    fn is_own_group(self, gid: u32) -> bool {
+        gid == 0 || gid == self.gid
+    }
+}
+
+fn of_file(path: &Path, meta: &Metadata, secret: bool, us: Us) -> Vec<Exposure> {
+    let mode = meta.mode() & 0o7777;
+    let at = |kind| Exposure { path: path.to_owned(), mode, kind };
+    let mut found = Vec::new();
+    if mode & 0o002 != 0 {
+        found.push(at(ExposureKind::WritableByAll));
+    } else if !us.is_own(meta.uid()) {
+        found.push(at(ExposureKind::Foreign(meta.uid())));
+    } else if mode & 0o020 != 0 && !us.is_own_group(meta.gid()) {
+        found.push(at(ExposureKind::WritableByGroup(meta.gid())));
+    }
+    if secret && mode & 0o004 != 0 {
+        found.push(at(ExposureKind::ReadableByAll));
+    } else if secret && mode & 0o040 != 0 && !us.is_own_group(meta.gid()) {
+        found.push(at(ExposureKind::ReadableByGroup(meta.gid())));
+    }
+    found
+}
+
+/// With the sticky bit nobody removes or renames what is another's.
+fn of_dir(path: &Path, meta: &Metadata, us: Us) -> Option<Exposure> {
+    let mode = meta.mode() & 0o7777;
+    let at = |kind| Some(Exposure { path: path.to_owned(), mode, kind });
+    let is_sticky = mode & 0o1000 != 0;
+    if mode & 0o002 != 0 && !is_sticky {
+        return at(ExposureKind::WritableByAll);
+    }
+    if !us.is_own(meta.uid()) {
+        return at(ExposureKind::Foreign(meta.uid()));
+    }
+    let by_group = mode & 0o020 != 0 && !is_sticky && !us.is_own_group(meta.gid());
+    if by_group { at(ExposureKind::WritableByGroup(meta.gid())) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn kinds(path: &Path, secret: bool) -> Vec<ExposureKind> {
+        exposures(path, secret).into_iter().map(|exposure| exposure.kind).collect()
+    }
+
+    #[test]
+    fn what_others_may_do_is_told_of_the_file_and_of_the_way_to_it() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("dir");
+        let file = dir.join("key");
+        fs::create_dir(&dir).unwrap();
+        fs::write(&file, "secret").unwrap();
+        let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        let mut before = Vec::new();
+        for (mode, secret, expected) in [
+            (0o600, true, &[][..]),
+            (0o640, true, &[]),
+            (0o644, false, &[]),
+            (0o644, true, &[ExposureKind::ReadableByAll]),
+            (0o666, true, &[ExposureKind::WritableByAll, ExposureKind::ReadableByAll]),
+            (0o602, false, &[ExposureKind::WritableByAll]),
+        ] {
+            set(&file, mode);
+            assert_eq!(kinds(&file, secret), expected, "{mode:o} {secret}");
+            before = exposures(&file, secret);
+        }
+        let [exposure] = &before[..] else { panic!("{before:?}") };
+        assert!(exposure.is_refused() && exposure.to_string().contains("mode 0602"), "{exposure}");
+        assert_eq!(exposure.remedy(), format!("chmod o-w {}", file.canonicalize().unwrap().display()));
+
+        // Another one may be put into its place.
+        set(&file, 0o600);
+        set(&dir, 0o777);
+        assert_eq!(kinds(&file, true), [ExposureKind::WritableByAll]);
+        assert_eq!(refusal(&file).unwrap().path, dir.canonicalize().unwrap());
+        set(&dir, 0o1777);
+        assert_eq!(kinds(&file, true), []);
+        // Through a link the file itself counts.
+        set(&file, 0o606);
+        std::os::unix::fs::symlink(&file, base.path().join("link")).unwrap();
+        assert!(refusal(&base.path().join("link")).is_some());
+        assert_eq!(kinds(&base.path().join("none"), true), []);
+        assert_eq!(kinds(Path::new("/dev/null"), true), [], "no file");
+        // A directory where everybody may put something is no place for what a node remembers, sticky or not.
+        assert_eq!(kinds(&dir, false), [ExposureKind::WritableByAll]);
+    }
+
+    #[test]
+    fn another_users_file_is_no_own_one() {
+        let us = Us { uid: 1000, gid: 1000 };
+        let meta = fs::metadata("/").unwrap();
+        assert!(us.is_own(0) && us.is_own(1000) && !us.is_own(1001));
+        assert!(us.is_own_group(0) && us.is_own_group(1000) && !us.is_own_group(4));
+        assert_eq!(of_dir(Path::new("/"), &meta, us), None);
+    }
+}
