@@ -151,8 +151,8 @@ impl Plan {
         findings.extend(mended.lost.map(|lost| Finding::End { from: lost.from, to: lost.to }));
         findings.extend(mended.brought.iter().copied().map(Finding::Snapshot));
         findings.extend(index.findings.iter().cloned());
-        let keys = slots(repository.store.as_ref(), step.role).await?.into_iter();
-        let keys = keys.map(|(id, slot)| (id, slot.err().map(|error| error.to_string()))).collect();
+        let keys = slots(repository.store.as_ref(), step.role).await?.found.into_iter();
+        let keys = keys.map(|found| (found.id, found.slot.err().map(|error| error.to_string()))).collect();
         let report = RepairReport {
             role: step.role.clone(),
             dry_run: true,

@@ -210,7 +210,7 @@ impl Repository {
             }
             (None, Some((secret, path))) => {
                 let remembered = remembered(format.repo);
-                unlock(store.as_ref(), object, &format, (&secret, path), remembered).await?
+                Box::pin(unlock(store.as_ref(), object, &format, (&secret, path), remembered)).await?
             }
         };
         let (slot, slot_object) = slot.map(|slot| (slot.id(), slot.encode())).unzip();

@@ -16,7 +16,7 @@ use crate::ids::{KeyId, RepoId, RoleName, Seq};
 use crate::job::known::Place;
 use crate::job::local::Local;
 use crate::job::report::repaired::FormatSource;
-use crate::job::repository::{OpenError, Repository, read_secret, slots};
+use crate::job::repository::{OpenError, Repository, SlotTrial, read_secret, slots};
 use crate::job::seat::Seats;
 use crate::journal::record::Record;
 use crate::journal::register;
@@ -209,9 +209,10 @@ impl Doorstep<'_> {
         if let Secret::Exported(of, master) = secret {
             return Ok(if *of == repo { vec![master.clone()] } else { Vec::new() });
         }
-        let stored =
-            slots(store, self.role).await?.into_iter().filter_map(|(_, slot)| slot.ok()?.unwrap(secret, repo).ok());
-        let mut masters: Vec<RepositoryKey> = stored.collect();
+        let (mut trial, mut masters) = (SlotTrial::default(), Vec::new());
+        for slot in slots(store, self.role).await?.found.into_iter().filter_map(|found| found.slot.ok()) {
+            masters.extend(trial.unwrap(&slot, secret, repo).await.and_then(Result::ok));
+        }
         masters.extend(self.remembered(repo)?.map(|(.., master)| master));
         Ok(masters)
     }
