@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -240,12 +240,12 @@ impl Pool {
 /// The longest file of certificates, or with a key or password.
 const CREDENTIAL_MAX: u64 = 4 << 20;
 
-async fn read(path: &PathBuf) -> Result<Zeroizing<Vec<u8>>, EtcdError> {
-    let from = path.clone();
+async fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, EtcdError> {
+    let from = path.to_owned();
     let read = tokio::task::spawn_blocking(move || file::read(&from, CREDENTIAL_MAX)).await;
     match read.map_err(io::Error::other).flatten() {
         Ok(bytes) => Ok(Zeroizing::new(bytes)),
-        Err(e) => Err(EtcdError::File { path: path.clone(), why: e.to_string() }),
+        Err(e) => Err(EtcdError::File { path: path.to_owned(), why: e.to_string() }),
     }
 }
 

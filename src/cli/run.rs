@@ -139,7 +139,7 @@ pub async fn run(cli: Cli) -> Exit {
     // A guarded command gets the signals itself.
     let watched = if matches!(cli.command, Command::Exec(_)) { Ok(()) } else { signal::watch(cancel.clone(), end_max) };
     let result = match watched {
-        Ok(()) => dispatch(&mut session, cli.command).await,
+        Ok(()) => Box::pin(dispatch(&mut session, cli.command)).await,
         Err(e) => Err(e.into()),
     };
     let exit = finish(&mut session, result);
@@ -168,11 +168,11 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::Init(args) => init(session, &args).await,
         Command::Backup(args) => backup(session, &args).await,
         Command::Snapshots(args) => snapshots(session, &args).await,
-        Command::Ls(args) => ls(session, &args).await,
-        Command::Cat(args) => cat(session, &args).await,
-        Command::Find(args) => find(session, &args).await,
-        Command::Diff(args) => diff(session, &args).await,
-        Command::Restore(args) => restore(session, &args).await,
+        Command::Ls(args) => Box::pin(ls(session, &args)).await,
+        Command::Cat(args) => Box::pin(cat(session, &args)).await,
+        Command::Find(args) => Box::pin(find(session, &args)).await,
+        Command::Diff(args) => Box::pin(diff(session, &args)).await,
+        Command::Restore(args) => Box::pin(restore(session, &args)).await,
         Command::Verify(args) => verify(session, &args).await,
         Command::Whoami(args) => whoami(session, &args).await,
         Command::Status => status(session).await,
@@ -424,16 +424,16 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     // No half file ever stands under its own name, so it may end anywhere.
-    let (report, doubt) = until_cancelled(&context.cancel, async {
+    let (report, doubt) = Box::pin(until_cancelled(&context.cancel, async {
         if args.salvage {
-            return Ok((wire::salvage(&context, role, args).await?, Value::Null));
+            return Ok((Box::pin(wire::salvage(&context, role, args)).await?, Value::Null));
         }
         let archive = open::archive(&context, role).await?;
         let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
-        let restored = wire::restore(&context, &archive, snapshot, args).await;
+        let restored = Box::pin(wire::restore(&context, &archive, snapshot, args)).await;
         open::tell(&context, &archive).await;
         Ok((restored?, json::doubt(archive.doubt())))
-    })
+    }))
     .await?;
     session.report(|| render::restored::report(&report, &context.view()), || json::restore(&report, &doubt))?;
     Ok(exit::of_restore(&report))

@@ -762,7 +762,8 @@ fn a_config_that_everybody_can_change_is_refused_and_a_readable_key_is_told() {
     std::fs::write(&key, "x").unwrap();
     let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     let load = || Settings::load(Some(&file), &Host::default());
-    (set(&file, 0o644), set(&key, 0o600));
+    set(&file, 0o644);
+    set(&key, 0o600);
     assert_eq!(load().unwrap().warnings, []);
     set(&key, 0o644);
     let warnings = load().unwrap().warnings;

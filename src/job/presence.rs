@@ -233,7 +233,7 @@ pub(crate) async fn peers(
     let read = |object: crate::store::ObjectMeta| async move {
         match store.get(&object.key, SizeLimit::LIVE).await {
             Ok(bytes) => Ok(read(&bytes, keys, &object.key, role).map(|presence| PeerSeen {
-                node: shown(presence.node),
+                node: shown(&presence.node),
                 seen: object.modified,
                 lease: presence.lease.as_deref().and_then(lease_of),
                 failure: presence.failure,
@@ -249,9 +249,14 @@ pub(crate) async fn peers(
 }
 
 /// What a node says of itself, in lines that it cannot end.
-fn shown(node: PeerInfo) -> PeerInfo {
+fn shown(node: &PeerInfo) -> PeerInfo {
     let line = |text: &str| text::line(text).into_owned();
-    PeerInfo { name: line(&node.name), version: line(&node.version), config_hash: line(&node.config_hash), ..node }
+    PeerInfo {
+        name: line(&node.name),
+        version: line(&node.version),
+        config_hash: line(&node.config_hash),
+        ..node.clone()
+    }
 }
 
 /// A lease in the config's word.
@@ -311,7 +316,7 @@ mod tests {
         // Nobody without the key is a node: neither by words of its own, nor by another node's.
         let theirs = rig.store.get(&names::node(role, west.node.id), SizeLimit::LIVE).await.unwrap();
         rig.store.put(&names::node(role, NodeId([3; 16])), theirs.clone()).await.unwrap();
-        let unsealed = theirs.slice(..theirs.iter().position(|&byte| byte == b'\n').unwrap() + 1);
+        let unsealed = theirs.slice(..=theirs.iter().position(|&byte| byte == b'\n').unwrap());
         let forged = String::from_utf8(unsealed.to_vec())
             .unwrap()
             .replace(&NodeId([2; 16]).to_string(), &NodeId([4; 16]).to_string());

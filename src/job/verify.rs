@@ -148,7 +148,9 @@ pub(crate) async fn without(
     let reader = Reader::new(store.clone(), keys.clone(), Arc::new(index));
     let mut found = Found::default();
     let number = found.damage(DamageKind::Pack, names::packs_prefix(repository.role()), MISSING);
-    chunks.iter().for_each(|chunk| found.lose_chunk(*chunk, number));
+    for chunk in chunks {
+        found.lose_chunk(*chunk, number);
+    }
     affected::find(&reader, snapshots, &mut found).await?;
     let (damages, _) = found.into_damages();
     Ok(damages.into_iter().next().map(|damage| (damage.affected, damage.affected_count)).unwrap_or_default())

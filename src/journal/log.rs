@@ -330,7 +330,7 @@ impl Journal {
 
     /// [`Journal::fold`] up to what was listed.
     async fn read_to(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
-        let read = self.fold(start, head, behind_max).await;
+        let read = Box::pin(self.fold(start, head, behind_max)).await;
         if let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable) {
             // What was listed may be far beyond the journal's end: whoever wants what is left must hear where that is.
             let end = self.find_head(seq_of(start)).await?;
@@ -343,7 +343,7 @@ impl Journal {
 
     /// Reads up to record `until`, whatever comes after it: for a journal whose newest records are damaged.
     pub async fn read_until(&self, until: Seq) -> Result<View, JournalError> {
-        self.fold(None, until, 0).await
+        Box::pin(self.fold(None, until, 0)).await
     }
 
     /// What this node knew, if it is still there; nothing if a repair says that it is lost.
@@ -353,7 +353,7 @@ impl Journal {
             Ok(_) => Ok(Some(view)),
             Err(gone @ JournalError::RolledBack { .. }) => {
                 let head_now = self.find_listed(Seq(0)).await?;
-                let Ok(now) = self.fold(None, head_now, 0).await else { return Err(gone) };
+                let Ok(now) = Box::pin(self.fold(None, head_now, 0)).await else { return Err(gone) };
                 let covers = |repaired: &Repaired| repaired.covers(head.seq, head.digest, view.term());
                 if now.state.repaired.iter().any(covers) { Ok(None) } else { Err(gone) }
             }

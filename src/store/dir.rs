@@ -259,7 +259,7 @@ impl Inner {
     }
 
     /// Where `key` is or would be: `None` if there is not even its directory.
-    fn find(&self, root: &OpenDir, key: &str) -> io::Result<Option<FileAt>> {
+    fn find(root: &OpenDir, key: &str) -> io::Result<Option<FileAt>> {
         let (parent, name) = split(key);
         match root.dir(parent) {
             Ok(dir) => Ok(Some(FileAt::new(Arc::new(dir), name))),
@@ -505,7 +505,7 @@ impl Inner {
 
     /// Whether it was there.
     fn delete_one(&self, root: &OpenDir, key: &str) -> Result<bool, StoreError> {
-        let Some(at) = self.find(root, key).map_err(|e| self.error(key, &e))? else { return Ok(false) };
+        let Some(at) = Self::find(root, key).map_err(|e| self.error(key, &e))? else { return Ok(false) };
         let lock = self.lock_if_replaced(key, &at)?;
         let removed = self.disk.remove(&at);
         drop(lock);

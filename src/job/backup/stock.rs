@@ -98,9 +98,10 @@ impl Stocktaking {
                 return Err(BackupError::Pruned);
             }
         }
-        let orphans = match survey.unfinished {
-            true => orphans::find(store.as_ref(), keys, &index, &listed, condemned).await?,
-            false => Vec::new(),
+        let orphans = if survey.unfinished {
+            orphans::find(store.as_ref(), keys, &index, &listed, condemned).await?
+        } else {
+            Vec::new()
         };
         Ok(Stock { index: Arc::new(index), orphans: Orphans::new(orphans), lost: Some(lost) })
     }

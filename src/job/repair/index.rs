@@ -21,11 +21,14 @@ use crate::store::{SizeLimit, StoreError, list_all};
 /// What is said of an object that is not there.
 pub(super) const MISSING: &str = "is missing";
 
+/// This node's copy of an object that is lost, and why that one cannot be read.
+type LostCopy = (Bytes, String);
+
 /// What the objects say that the journal names.
 #[derive(Debug, Default)]
 struct Named {
     /// Each with the tables of its packs; `Some`: it is this node's copy of a lost one.
-    objects: Vec<(IndexId, Vec<PackTable>, Option<(Bytes, String)>)>,
+    objects: Vec<(IndexId, Vec<PackTable>, Option<LostCopy>)>,
     /// Objects that are lost, and why.
     lost: Vec<(IndexId, String)>,
 }
@@ -161,7 +164,9 @@ async fn look(
 
 fn index_of(tables: &[PackTable]) -> Index {
     let mut index = Index::default();
-    tables.iter().for_each(|table| index.add(table));
+    for table in tables {
+        index.add(table);
+    }
     index.sort();
     index
 }

@@ -117,7 +117,7 @@ impl Walk<'_> {
                     !first_names.contains(target)
                 }
                 // Each is looked at: the others are needed all the same.
-                kind => kind.chunks().iter().fold(true, |whole, chunk| self.need(chunk) && whole),
+                kind => kind.chunks().iter().filter(|chunk| !self.need(chunk)).count() == 0,
             };
             if !whole {
                 clean = false;

@@ -172,7 +172,8 @@ async fn what_is_cut_off_or_damaged_comes_back_as_well() {
             bytes
         }
     };
-    let ways: [(&str, Box<dyn Fn(&[u8]) -> Vec<u8>>); 5] = [
+    type Harm = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+    let ways: [(&str, Harm); 5] = [
         ("cut by a byte", Box::new((|whole| whole[..whole.len() - 1].to_vec()) as Change)),
         ("cut to its head", Box::new((|whole| whole[..50].to_vec()) as Change)),
         ("longer", Box::new((|whole| [whole, b"!"].concat()) as Change)),

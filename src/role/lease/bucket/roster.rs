@@ -188,7 +188,7 @@ mod tests {
         for there in [found(listing(&["app", "db"])), damaged] {
             assert_eq!(of(Some(&there), None, TTL * 100), Standing::Has { alive: false }, "nobody has watched it");
             let watched = watch(None, Some(&there), Duration::from_secs(7));
-            let just_before = Duration::from_secs(7) + TTL - Duration::from_millis(1);
+            let just_before = (Duration::from_secs(7) + TTL).saturating_sub(Duration::from_millis(1));
             assert_eq!(of(Some(&there), watched.as_ref(), just_before), Standing::Has { alive: false });
             let Standing::Silent(3, end) = of(Some(&there), watched.as_ref(), Duration::from_secs(7) + TTL) else {
                 panic!("it has shown nothing for its whole length")
@@ -197,7 +197,7 @@ mod tests {
                 end.ended && end.roles.is_empty() && end.count > there.paper.as_ref().map_or(0, |there| there.count)
             );
             let newer = Found { version: 4, ..there.clone() };
-            let watched = watch(watched, Some(&newer), Duration::from_secs(60));
+            let watched = watch(watched, Some(&newer), Duration::from_mins(1));
             let alive = newer.paper.is_some();
             assert_eq!(of(Some(&newer), watched.as_ref(), TTL + Duration::from_secs(7)), Standing::Has { alive });
         }

@@ -309,10 +309,10 @@ async fn a_dead_process_is_waited_out_once_for_all_its_roles() {
     one.advance(TTL * 100);
     all_say(&mut there, "node1").await;
     // The wait begins when it is first seen, and a change begins it anew.
-    two.advance(TTL - Duration::from_millis(1));
+    two.advance(TTL.saturating_sub(Duration::from_millis(1)));
     all_say(&mut here, "held").await;
     all_say(&mut there, "node1, alive").await;
-    two.advance(TTL - Duration::from_millis(1));
+    two.advance(TTL.saturating_sub(Duration::from_millis(1)));
     all_say(&mut there, "node1, alive").await;
     // By then it has not been looked for a while, as it would be.
     two.advance(keeper_pause());
@@ -418,12 +418,12 @@ async fn a_run_and_a_daemon_exclude_each_other() {
     let mut daemon = two.lease("app");
     assert_eq!(says(&run.ask().await), "held");
     assert_eq!(says(&daemon.ask().await), "node3");
-    two.advance(TTL - Duration::from_millis(1));
+    two.advance(TTL.saturating_sub(Duration::from_millis(1)));
     assert_eq!(says(&daemon.ask().await), "node3");
     two.advance(Duration::from_millis(1));
     assert_eq!(says(&daemon.ask().await), "held");
     assert_eq!(says(&run.ask().await), "node2");
-    one.advance(TTL - keeper_pause());
+    one.advance(TTL.saturating_sub(keeper_pause()));
     assert_eq!(says(&run.ask().await), "node2");
     one.advance(keeper_pause());
     assert_eq!(says(&run.ask().await), "held");
