@@ -426,12 +426,16 @@ mod tests {
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
         let full = |_: &Announced| Err(io::ErrorKind::StorageFull.into());
         let told = || async {
-            let (found, _) = peers(rig.store.as_ref(), role, NodeId([2; 16]), rig.env.clock.now()).await.unwrap();
+            let (found, _) = peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap();
             Failure::open(found[0].failure.as_deref()?, &rig.repository.keys, mine.node.id.0)
                 .map(|failure| failure.error)
         };
         for instance in [5, 6, 7] {
-            let run = Runner { instance: InstanceId([instance; 8]), memories: Default::default(), ..rig.runner() };
+            let run = Runner {
+                instance: InstanceId([instance; 8]),
+                memories: crate::job::local::Memories::default(),
+                ..rig.runner()
+            };
             Kept::of(&run, role).add(Failure {
                 outcome: Outcome::Failed,
                 step: Step::Run,
@@ -452,6 +456,6 @@ mod tests {
         assert!(told().await.is_some());
         rig.store.delete(&[key]).await.unwrap();
         announce_failure(&mine, &rig.repository, Lease::None).await;
-        assert_eq!(peers(rig.store.as_ref(), role, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().0, []);
+        assert_eq!(peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().0, []);
     }
 }

@@ -29,8 +29,12 @@ pub(super) struct Book {
 struct Last {
     ledger: Ledger,
     /// What the file had when it could not be written: as long as it has the same, this process knows better.
-    stale: Option<Option<Ledger>>,
+    stale: Option<LedgerRead>,
 }
+
+/// What the file had; `None`: nothing that can be read.
+#[derive(Debug, PartialEq)]
+struct LedgerRead(Option<Ledger>);
 
 impl Book {
     pub(super) fn new(state_dir: &Path) -> Self {
@@ -44,10 +48,11 @@ impl Book {
         let _lock =
             Lock::take(&self.dir.join(LOCK)).inspect_err(|error| tracing::debug!("{}: {error}", self.dir.display()));
         let read = self.read().inspect_err(|error| tracing::debug!("{}: {error}", self.dir.display())).ok().flatten();
+        let read = LedgerRead(read);
         if last.stale.as_ref() != Some(&read) {
             last.stale = None;
-            if let Some(read) = &read {
-                last.ledger = read.clone();
+            if let LedgerRead(Some(ledger)) = &read {
+                last.ledger = ledger.clone();
             }
         }
         let before = last.ledger.clone();

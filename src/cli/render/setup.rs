@@ -87,7 +87,7 @@ pub fn keys(report: &KeyReport) -> String {
             &format!("{role}: "),
             2,
             &format!(
-                "key {id} removed. It opens nothing from now on. Whoever had it before is not shut out: the repository key that it gave out \
+                "key {id} removed. It opens nothing from now on. A person who had it before is not shut out: the repository key that it gave out \
                  stays the same."
             ),
         ),
