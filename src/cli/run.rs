@@ -344,7 +344,7 @@ fn heading(role: &RoleSettings, snapshot: Option<&Snapshot>, archive: &Archive) 
 async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
-    until_cancelled(&context.cancel, async {
+    Box::pin(until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
         let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
         let head = heading(role, Some(snapshot), &archive);
@@ -354,7 +354,7 @@ async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
         open::tell(&context, &archive).await;
         read?;
         Ok(list.finish("", &json!({}))?)
-    })
+    }))
     .await?;
     Ok(Exit::Done)
 }
@@ -362,14 +362,14 @@ async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
 async fn cat(session: &mut Session, args: &verbs::Cat) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    until_cancelled(&context.cancel, async {
+    Box::pin(until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
         let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
         let read = wire::cat(&archive, snapshot, args, &mut session.out).await;
         open::tell(&context, &archive).await;
         read?;
         Ok(session.out.print("")?)
-    })
+    }))
     .await?;
     Ok(Exit::Done)
 }
@@ -377,7 +377,7 @@ async fn cat(session: &mut Session, args: &verbs::Cat) -> Result<Exit, Error> {
 async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
-    until_cancelled(&context.cancel, async {
+    Box::pin(until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
         let snapshot =
             if args.snapshot == ALL { None } else { Some(open::chosen(&context, &archive, &args.snapshot)?) };
@@ -390,7 +390,7 @@ async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> 
         list.finish("", &json!({}))?;
         // Of all that is left; what it lacks may have been there.
         if snapshot.is_none() { open::sound(&archive) } else { Ok(()) }
-    })
+    }))
     .await?;
     Ok(Exit::Done)
 }
@@ -398,7 +398,7 @@ async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> 
 async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    until_cancelled(&context.cancel, async {
+    Box::pin(until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
         let before = open::chosen(&context, &archive, &args.before)?;
         let after = open::chosen(&context, &archive, &args.after)?;
@@ -415,7 +415,7 @@ async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> 
         open::tell(&context, &archive).await;
         read?;
         Ok(list.finish(&render::inside::diff_total(&counts), &json::diff_total(&counts))?)
-    })
+    }))
     .await?;
     Ok(Exit::Done)
 }

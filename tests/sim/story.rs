@@ -606,10 +606,9 @@ impl Story {
             Some(Ok(audit)) => {
                 let future = judge.names_the_future();
                 let is_right = |finding: &Finding| match finding {
-                    Finding::Flapping { .. } => true,
+                    Finding::Flapping { .. } | Finding::Backdated { .. } => true,
                     Finding::Future { .. } => future,
                     // By a clock that was ahead before, or behind then.
-                    Finding::Backdated { .. } => true,
                     // By a clock that was ahead, before it began.
                     Finding::Late { slot, .. } => {
                         committed.get(slot).is_some_and(|at| signed(*at) < self.starts(*slot))
