@@ -608,7 +608,6 @@ impl Story {
                 let is_right = |finding: &Finding| match finding {
                     Finding::Flapping { .. } | Finding::Backdated { .. } => true,
                     Finding::Future { .. } => future,
-                    // By a clock that was ahead before, or behind then.
                     // By a clock that was ahead, before it began.
                     Finding::Late { slot, .. } => {
                         committed.get(slot).is_some_and(|at| signed(*at) < self.starts(*slot))
