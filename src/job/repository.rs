@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::config::KeySource;
 use crate::file;
@@ -190,6 +191,17 @@ impl Repository {
         Self::open_object(store, &object, role, key, remembered).await
     }
 
+    /// The same, and `deriving` says while a key is derived from a passphrase: that is work of this machine, not of the store.
+    pub(crate) async fn open_watched(
+        store: Arc<dyn Store>,
+        role: &RoleName,
+        key: &KeySource,
+        remembered: impl FnOnce(RepoId) -> Option<KeyId>,
+        deriving: &Deriving,
+    ) -> Result<Self, OpenError> {
+        DERIVING.scope(Arc::clone(deriving), Self::open_by(store, role, key, remembered)).await
+    }
+
     /// The same by this `format`.
     pub(crate) async fn open_object(
         store: Arc<dyn Store>,
@@ -277,6 +289,14 @@ pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<Slots, StoreErr
 /// What trying slots may cost one command: memory times passes, in KiB. Twenty of this program's own passphrase slots, a few seconds.
 const SLOT_WORK_KIB_MAX: u64 = 4 << 20;
 
+/// Whether a key is derived from a passphrase at the moment.
+pub(crate) type Deriving = Arc<watch::Sender<bool>>;
+
+tokio::task_local! {
+    /// Who is told of it, if anybody.
+    static DERIVING: Deriving;
+}
+
 /// Tries slots, and does no more than so much work in all.
 #[derive(Debug)]
 pub struct SlotTrial {
@@ -315,7 +335,10 @@ impl SlotTrial {
         };
         self.left_kib = left;
         let (slot, secret) = (slot.clone(), secret.clone());
+        let tell = |begun: bool| DERIVING.try_with(|deriving| deriving.send_replace(begun));
+        let _ = tell(true);
         let tried = tokio::task::spawn_blocking(move || slot.unwrap(&secret, repo)).await;
+        let _ = tell(false);
         Some(tried.unwrap_or(Err(SlotError::WrongSecret)))
     }
 }

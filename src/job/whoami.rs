@@ -10,6 +10,8 @@
 //!
 //! The answer comes soon also where the store or a probe hangs: whoever asks is often somebody whose night is spoiled already.
 
+mod patience;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -42,7 +44,8 @@ use crate::job::report::whoami::{
     Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, PeerSeen, Reason, RoleStatus, RunSeen, State, Step, StoreState,
     StoreStatus, TermInfo, Warning, WhoamiReport,
 };
-use crate::job::repository::{OpenError, Repository};
+use crate::job::repository::{Deriving, OpenError, Repository};
+use crate::job::whoami::patience::{KEY_PATIENCE, Patience, Silent};
 use crate::journal::future::future_dates;
 use crate::journal::record::NodeRef;
 use crate::journal::state::View;
@@ -257,10 +260,10 @@ async fn look(
     connecting: Connecting,
     sessions: &Sessions,
 ) -> Looked {
-    let began = asker.env.clock.boottime();
     let (env, state_dir) = (asker.env.clone(), asker.state_dir.map(Path::to_owned));
     let place = Place::new(&asker.settings.store, &role.name);
-    let task = tokio::spawn(read(connecting, role.clone(), place, env, state_dir, node));
+    let deriving = Deriving::default();
+    let task = tokio::spawn(read(connecting, role.clone(), place, (env, state_dir), node, Arc::clone(&deriving)));
     let abort = task.abort_handle();
     let failed = |why: String| Looked {
         state: StoreState {
@@ -277,17 +280,23 @@ async fn look(
         head: None,
         gap: None,
     };
-    let mut looked = match tokio::time::timeout(asker.patience, task).await {
+    let mut patience = Patience { store: asker.patience, key: KEY_PATIENCE };
+    let mut looked = match patience.wait(asker.env, &deriving, task).await {
         Ok(Ok(looked)) => looked.unwrap_or_else(|e| failed(e.to_string())),
         Ok(Err(broken)) => failed(broken.to_string()),
-        Err(_) => {
+        Err(silent) => {
             abort.abort();
-            failed(format!("no answer within {}", humantime::format_duration(asker.patience)))
+            failed(match silent {
+                Silent::Store => format!("no answer within {}", humantime::format_duration(asker.patience)),
+                Silent::Key => {
+                    let most = humantime::format_duration(KEY_PATIENCE);
+                    format!("the key is not derived from the passphrase after {most}; the store answers")
+                }
+            })
         }
     };
     // The key in etcd is named after the repository, so the store has to be read first. A store that took its time leaves little.
-    let spent = asker.env.clock.boottime().saturating_sub(began);
-    let left = (asker.patience + asker.patience / ETCD_AFTER_PART).saturating_sub(spent);
+    let left = patience.store + asker.patience / ETCD_AFTER_PART;
     let Some(archive) = &looked.archive else {
         if role.lease == Lease::Etcd && looked.state.status == StoreStatus::NotInitialised {
             looked.lease = Some(Reply::Free);
@@ -329,9 +338,9 @@ async fn read(
     connecting: Connecting,
     role: RoleSettings,
     place: Place,
-    env: Env,
-    state_dir: Option<PathBuf>,
+    (env, state_dir): (Env, Option<PathBuf>),
     node: NodeId,
+    deriving: Deriving,
 ) -> Result<Looked, StoreError> {
     let store = connecting.await?;
     let lease = async {
@@ -349,7 +358,8 @@ async fn read(
     };
     let archive = async {
         let slot = Local::slot_of(&env, state_dir.as_deref());
-        let repository = match Repository::open_by(store.clone(), &role.name, &role.key, slot).await {
+        let opened = Repository::open_watched(store.clone(), &role.name, &role.key, slot, &deriving).await;
+        let repository = match opened {
             Err(OpenError::NoRepository { .. }) => {
                 let gone = place.recall(&env, state_dir.as_deref()).is_some();
                 let status = if gone { StoreStatus::Gone } else { StoreStatus::NotInitialised };

@@ -1,0 +1,91 @@
+//! How long a look at a role's store may take, where the store's part and this machine's are counted apart.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::env::Env;
+use crate::job::repository::Deriving;
+
+/// How long the derivation of a role's key from a passphrase is waited for. It is this machine's work and says nothing of the store, so
+/// it does not count against [`PATIENCE`](super::PATIENCE).
+pub(super) const KEY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whose time was up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silent {
+    /// The store's.
+    Store,
+    /// The derivation's.
+    Key,
+}
+
+/// How much longer a look may take, for what the store does and for the derivation of the key.
+#[derive(Debug)]
+pub(super) struct Patience {
+    pub(super) store: Duration,
+    pub(super) key: Duration,
+}
+
+impl Patience {
+    /// The `task`'s end, unless one of the two takes too long.
+    pub(super) async fn wait<T>(
+        &mut self,
+        env: &Env,
+        deriving: &Deriving,
+        mut task: impl Future<Output = T> + Unpin,
+    ) -> Result<T, Silent> {
+        let mut turns = deriving.subscribe();
+        loop {
+            let derives = *turns.borrow_and_update();
+            let (left, silent) = if derives { (&mut self.key, Silent::Key) } else { (&mut self.store, Silent::Store) };
+            let began = env.clock.boottime();
+            let ended = tokio::select! {
+                ended = &mut task => Some(Ok(ended)),
+                // The sender is here, so that it says nothing of an end.
+                _ = turns.changed() => None,
+                () = tokio::time::sleep(*left) => Some(Err(silent)),
+            };
+            *left = left.saturating_sub(env.clock.boottime().saturating_sub(began));
+            if let Some(ended) = ended {
+                return ended;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_mins(10);
+
+    /// What comes of a task that never ends, while the key is `derived` or not.
+    async fn hangs(mut patience: Patience, derived: bool) -> Result<(), Silent> {
+        let deriving = Deriving::default();
+        deriving.send_replace(derived);
+        patience.wait(&Env::host(), &deriving, std::future::pending()).await
+    }
+
+    #[tokio::test]
+    async fn whose_time_is_up_is_said() {
+        assert_eq!(hangs(Patience { store: SHORT, key: LONG }, false).await, Err(Silent::Store));
+        assert_eq!(hangs(Patience { store: LONG, key: SHORT }, true).await, Err(Silent::Key));
+    }
+
+    #[tokio::test]
+    async fn the_derivation_takes_nothing_of_the_stores_time() {
+        let mut patience = Patience { store: LONG, key: LONG };
+        let deriving = Deriving::default();
+        let teller = Deriving::clone(&deriving);
+        let task = Box::pin(async move {
+            teller.send_replace(true);
+            tokio::time::sleep(SHORT).await;
+            teller.send_replace(false);
+            7
+        });
+        assert_eq!(patience.wait(&Env::host(), &deriving, task).await, Ok(7));
+        assert!(patience.key <= LONG - SHORT, "{patience:?}");
+        assert!(patience.store > LONG - SHORT / 2, "{patience:?}");
+    }
+}
