@@ -192,7 +192,7 @@ mod tests {
         all.created = Some(at(50));
         assert_eq!(clock(&all, same), WrongClock::Writer, "when it was made this clock has passed");
 
-        let two = journal(&[(1, 10, Some(9)), (1, YEAR, None), (2, YEAR + 60, Some(YEAR + 59))]);
+        let two = journal(&[(1, 10, None), (1, YEAR, None), (2, YEAR + 60, Some(YEAR + 59))]);
         assert_eq!(clock(&two, same), WrongClock::LikelyReader, "two nodes agree against it");
 
         let made = View { created: Some(at(YEAR)), ..journal(&[]) };

@@ -159,7 +159,9 @@ impl Session<'_> {
         let before = memory.compared.as_ref();
         let is_elsewhere = base.is_some_and(|base| base.node.id != self.runner.node.id);
         let now = self.runner.env.clock.now();
-        let asked = unfinished || ask.rehash || is_elsewhere || heard.has_more();
+        // It may have taken packs out of the index: what was in them is known to the cache, and stored nowhere.
+        let is_repaired = base.is_some_and(|base| state.repaired.iter().any(|repaired| repaired.seq > base.seq));
+        let asked = unfinished || ask.rehash || is_elsewhere || is_repaired || heard.has_more();
         let due = asked || lost::is_due(before, state.pruned, now);
         let known = heard.known();
         let news = heard.news(before.and_then(|before| before.note)).into_iter().chain(met);

@@ -248,10 +248,12 @@ async fn a_day_of_unchanged_runs_costs_one_listing() {
             listings.push((after.list - before.list, after.get + after.get_range - before.get - before.get_range));
         }
     }
-    let [usual, ..] = listings[..] else { unreachable!() };
-    // The index object is fetched once, and kept.
-    let first = (usual.0 + 1, usual.1 + 1);
-    assert_eq!(listings, [usual, usual, usual, first, usual, usual]);
+    let lists: Vec<u64> = listings.iter().map(|(list, _)| *list).collect();
+    let usual = lists[0];
+    assert_eq!(lists, [usual, usual, usual, usual + 1, usual, usual]);
+    // The index object is fetched once, and kept. A word to the other nodes may be due in one run or another.
+    let most = listings[0].1 + 1;
+    assert!(listings.iter().all(|(_, gets)| *gets <= most), "{listings:?}");
 }
 
 /// The packs that the newest index names, compared with a listing that shows these.
