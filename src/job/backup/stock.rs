@@ -207,13 +207,11 @@ impl<'a> Ledger<'a> {
         stock: Option<Stock>,
         load: impl Fn() -> Result<Stock, BackupError> + Send + Sync + 'a,
     ) -> Self {
-        // What of the manifest itself is lost is stored again.
-        let lost = stock.as_ref().and_then(|stock| Some((&stock.index, stock.lost.as_ref()?)));
-        let nodes = match lost {
-            Some((index, lost)) if !lost.packs.is_empty() => {
-                nodes.into_iter().filter(|id| index.is_sound(id)).collect()
-            }
-            _ => nodes,
+        // What of the manifest itself is lost is stored again, also where a repair took its pack out of the index.
+        let compared = stock.as_ref().filter(|stock| stock.lost.is_some()).map(|stock| Arc::clone(&stock.index));
+        let nodes = match compared {
+            Some(index) => nodes.into_iter().filter(|id| index.is_sound(id)).collect(),
+            None => nodes,
         };
         let stock = stock.map_or_else(OnceLock::new, OnceLock::from);
         let (loading, fresh) = (Mutex::new(()), Mutex::default());
