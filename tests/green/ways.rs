@@ -441,7 +441,7 @@ fn a_pause_that_was_forgotten_is_seen_and_one_with_an_end_is_a_warning() {
         PAUSED.is_seen(&site.node(name));
     }
     PAUSED.is_told(&site);
-    site.node("east").run(["resume", "app"]).expect(0);
+    // One pause follows the other: no slot comes between them.
     site.node("east").run(["pause", "app", "--for", "2h"]).expect(0);
     let check = site.node("east").run(["whoami", "--check"]).expect(1).stdout;
     assert!(check.contains("paused until"), "{check}");

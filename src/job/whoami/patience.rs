@@ -86,6 +86,6 @@ mod tests {
         });
         assert_eq!(patience.wait(&Env::host(), &deriving, task).await, Ok(7));
         assert!(patience.key <= LONG.saturating_sub(SHORT), "{patience:?}");
-        assert!(patience.store > LONG.saturating_sub(SHORT / 2), "{patience:?}");
+        assert!(patience.store > LONG.saturating_sub(Duration::from_mins(1)), "{patience:?}");
     }
 }
