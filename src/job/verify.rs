@@ -31,7 +31,7 @@ use crate::repo::keyslot::SlotError;
 use crate::repo::names;
 use crate::repo::reader::{Reader, RepoError, Shelf, load_index};
 use crate::store::counting::Counting;
-use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind};
+use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_some};
 use found::Found;
 use inventory::Inventory;
 
@@ -216,15 +216,14 @@ fn object_trouble(error: StoreError) -> Result<String, VerifyError> {
 }
 
 /// Looks at all objects under a prefix without holding more than a page of them.
-async fn each_listed(store: &dyn Store, prefix: &str, mut look: impl FnMut(&ObjectMeta)) -> Result<(), StoreError> {
-    let mut after = None;
-    loop {
-        let page = store.list(prefix, after.as_deref(), crate::store::LIST_PAGE_MAX).await?;
-        page.objects.iter().for_each(&mut look);
-        if !page.truncated {
-            return Ok(());
-        }
-        let Some(last) = page.objects.last() else { return Err(crate::store::unfinished(store, prefix)) };
-        after = Some(last.key.clone());
-    }
+async fn each_listed(
+    store: &dyn Store,
+    prefix: &str,
+    mut look: impl FnMut(&ObjectMeta) + Send,
+) -> Result<(), StoreError> {
+    let pick = |object: ObjectMeta| -> Option<()> {
+        look(&object);
+        None
+    };
+    list_some(store, prefix, 0, pick).await.map(|_| ())
 }

@@ -17,7 +17,7 @@ use crate::journal::record::{self, Record, RecordError, Takeover, TakeoverWhy};
 use crate::journal::state::{State, View};
 use crate::repo::{line, names};
 use crate::role::permit::{Candidacy, Permit};
-use crate::store::{LIST_PAGE_MAX, PutOutcome, SizeLimit, StoreError, StoreErrorKind, put_once, unfinished};
+use crate::store::{LIST_PAGE_MAX, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind, list_some, put_once};
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 16;
@@ -108,17 +108,10 @@ impl Journal {
     }
 
     async fn listed(&self) -> Result<BTreeSet<Seq>, StoreError> {
-        let (role, prefix) = (self.keys.role(), names::journal_prefix(self.keys.role()));
-        let (mut listed, mut after) = (BTreeSet::new(), None);
-        loop {
-            let page = self.store.list(&prefix, after.as_deref(), LIST_PAGE_MAX).await?;
-            listed.extend(page.objects.iter().filter_map(|object| names::parse_record(role, &object.key)));
-            if !page.truncated {
-                return Ok(listed);
-            }
-            let Some(object) = page.objects.last() else { return Err(unfinished(self.store.as_ref(), &prefix)) };
-            after = Some(object.key.clone());
-        }
+        let role = self.keys.role();
+        let record = |object: ObjectMeta| names::parse_record(role, &object.key);
+        let listed = list_some(self.store.as_ref(), &names::journal_prefix(role), usize::MAX, record).await?;
+        Ok(listed.found.into_iter().collect())
     }
 
     /// The record, or why there is none; `None`: it has more than `limit`.

@@ -14,7 +14,7 @@ use crate::repo::loss::Losses;
 use crate::repo::names;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::RepoError;
-use crate::store::{LIST_PAGE_MAX, Store, StoreError, StoreErrorKind, unfinished};
+use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_some};
 
 /// Packs looked at one by one.
 const LOOKS: usize = 8;
@@ -27,19 +27,9 @@ const READS: usize = 2;
 /// # Errors
 /// The store, or a listing that did not come to its end.
 pub(super) async fn list(store: &dyn Store, keys: &Keys) -> Result<HashMap<PackId, u64>, StoreError> {
-    let (role, mut packs, mut after) = (keys.role(), HashMap::new(), None);
-    let prefix = names::packs_prefix(role);
-    loop {
-        let page = store.list(&prefix, after.as_deref(), LIST_PAGE_MAX).await?;
-        packs.extend(
-            page.objects.iter().filter_map(|object| Some((names::parse_pack(role, &object.key)?, object.size))),
-        );
-        if !page.truncated {
-            return Ok(packs);
-        }
-        let Some(last) = page.objects.last() else { return Err(unfinished(store, &prefix)) };
-        after = Some(last.key.clone());
-    }
+    let role = keys.role();
+    let pack = |object: ObjectMeta| Some((names::parse_pack(role, &object.key)?, object.size));
+    Ok(list_some(store, &names::packs_prefix(role), usize::MAX, pack).await?.found.into_iter().collect())
 }
 
 /// The index of what `tables` give and the store has, and what it has not. Packs that a note calls damaged are read.
