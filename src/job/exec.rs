@@ -16,7 +16,7 @@ use jiff::Timestamp;
 pub use self::child::Ended;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
-use crate::job::backup::{BackupError, Opening, Session};
+use crate::job::backup::{BackupError, Session};
 use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded, Reason};
 use crate::job::local::{Local, LocalLock, LockError};
 use crate::job::report::{Outcome, RoleReport};
@@ -122,12 +122,11 @@ pub async fn exec(
     let scheduled = request.scheduled;
     // Where only a lease decides, and nobody holds it between runs, each node could have it in turn and run the same command: it goes
     // where `is-active` says yes. A slot is committed once, so the role moves with that.
-    if !scheduled && role.eligible.is_none() {
-        let (history, _) = Opening::look(runner, &repository).await?;
-        if let Some(holder) = history.holder.filter(|holder| holder.node != runner.node.id) {
-            let report = RoleReport::nothing(role.name.clone(), Outcome::Standby);
-            return Ok(Executed::Refused(Box::new((report, Some(Reason::HeldBy { holder: holder.label })))));
-        }
+    if !scheduled
+        && role.eligible.is_none()
+        && let Some(refused) = guard::held_elsewhere(runner, role, &repository).await?
+    {
+        return Ok(Executed::Refused(Box::new(refused)));
     }
     let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion: None };
     match Box::pin(guard.admit(assessment)).await? {

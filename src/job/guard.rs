@@ -690,6 +690,17 @@ pub(crate) fn ineligible(runner: &Runner, role: &RoleSettings, assessment: Optio
     }
 }
 
+/// That another node had the role last, for work that is no reason to move it; `None`: this one had it, or none.
+pub(crate) async fn held_elsewhere(
+    runner: &Runner,
+    role: &RoleSettings,
+    repository: &Repository,
+) -> Result<Option<Guarded>, BackupError> {
+    let (history, _) = Opening::look(runner, repository).await?;
+    let holder = history.holder.filter(|holder| holder.node != runner.node.id);
+    Ok(holder.map(|holder| (nothing(role, Outcome::Standby), Some(Reason::HeldBy { holder: holder.label }))))
+}
+
 /// The role's schedule; one that is to be kept to must be there.
 pub(crate) fn plan(
     runner: &Runner,

@@ -309,10 +309,8 @@ async fn admitted(
         return Ok(Pruned::Refused(Box::new((report, Some(Reason::ClockOff { offset })))));
     }
     // A prune is no reason to move a role: whoever has it reads it anew.
-    let (history, _) = Opening::look(runner, &repository).await?;
-    if let Some(holder) = history.holder.filter(|holder| holder.node != runner.node.id) {
-        let report = RoleReport::nothing(role.name.clone(), Outcome::Standby);
-        return Ok(Pruned::Refused(Box::new((report, Some(Reason::HeldBy { holder: holder.label })))));
+    if let Some(refused) = guard::held_elsewhere(runner, role, &repository).await? {
+        return Ok(Pruned::Refused(Box::new(refused)));
     }
     // The lease is written, too.
     let is_tight = reserve::make_room(repository.store.as_ref(), &role.name, &runner.env).await?;
