@@ -17,7 +17,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use runner::config::{Environment, Probe};
+use runner::config::Probe;
 use runner::env::Env;
 use runner::role::probe::Answer::{self, No, Unknown, Yes};
 use runner::role::probe::{Context, HostSenses, assess};
@@ -178,13 +178,7 @@ async fn ask_within(url: &str, wanted: Wanted<'_>, timeout: Duration) -> (Answer
         timeout,
         ca_file: wanted.ca_file,
     };
-    let context = Context {
-        node: "east".into(),
-        role: "app".parse().unwrap(),
-        term: None,
-        slot: None,
-        environment: Environment::default(),
-    };
+    let context = Context::new("east", "app".parse().unwrap());
     let assessment = assess(&probe, None, &context, &HostSenses, &Env::host()).await;
     let [evidence] = &assessment.evidence[..] else { panic!("{assessment:?}") };
     assert_eq!(evidence.answer, assessment.answer);

@@ -179,8 +179,8 @@ async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Du
     if let Some(patience) = patience {
         [Some(&mut probe), fallback.as_mut()].into_iter().flatten().for_each(|probe| shorten(probe, patience));
     }
-    let (name, environment) = (role.name.clone(), role.environment.clone());
-    let context = probe::Context { node: label.to_owned(), role: name, term: None, slot: None, environment };
+    let environment = role.environment.clone();
+    let context = probe::Context { environment, ..probe::Context::new(label, role.name.clone()) };
     let asked = probe::assess(&probe, fallback.as_ref(), &context, &HostSenses, env);
     let Some(patience) = patience else { return Some(asked.await) };
     // Only so many commands run at once: with more of them the last may start when the time is up.
@@ -388,14 +388,12 @@ async fn read(
         let asked = loss::glance(store.as_ref(), keys, local.as_ref(), is_told);
         tokio::time::timeout(PEERS_PATIENCE, asked).await.ok().flatten()
     };
-    let loss = loss.await;
-    let gap = match &archive {
-        Some(archive) => {
-            let gaps = archive.journal.gaps(&archive.view).await.unwrap_or_default();
-            gaps.first().map(|first| Warning::RecordsLost { first: *first, count: gaps.len() as u64 })
-        }
-        None => None,
+    let gap = async {
+        let archive = archive.as_ref()?;
+        let gaps = archive.journal.gaps(&archive.view).await.unwrap_or_default();
+        gaps.first().map(|first| Warning::RecordsLost { first: *first, count: gaps.len() as u64 })
     };
+    let (loss, gap) = tokio::join!(loss, gap);
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
     let state = StoreState { url: store.describe(), status, journal, clock_offset_seconds };
     Ok(Looked { state, archive, memory, lease, peers, loss, head: None, gap })

@@ -273,6 +273,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// Of a role on a node, with no term, slot or variables of the config.
+    pub fn new(node: impl Into<String>, role: RoleName) -> Self {
+        Self { node: node.into(), role, term: None, slot: None, environment: Environment::default() }
+    }
+
     /// The variables, without those that are not known.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = vec![("RUNNER_NODE", self.node.clone()), ("RUNNER_ROLE", self.role.to_string())];
@@ -467,13 +472,7 @@ mod tests {
             timeout: Duration::from_secs(30),
         };
         let probe = Probe::Any(vec![run("exit 0"), run("echo broken >&2; exit 7"), leaf()]);
-        let context = Context {
-            node: "east".into(),
-            role: "app".parse().unwrap(),
-            term: None,
-            slot: None,
-            environment: Environment::default(),
-        };
+        let context = Context::new("east", "app".parse().unwrap());
         let before = env.clock.boottime();
         let assessment = assess(&probe, Some(&Probe::Not(Box::new(leaf()))), &context, &HostSenses, &env).await;
         assert_eq!(assessment.answer, Yes);

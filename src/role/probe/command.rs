@@ -117,15 +117,12 @@ pub(super) fn first_line(output: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Environment;
 
     async fn sh(script: &str, timeout: Duration) -> (Answer, String) {
         let context = Context {
-            node: "east".into(),
-            role: "app".parse().unwrap(),
             term: Some(crate::ids::Term(7)),
             slot: Some("2026-11-20T01:00:00Z".parse().unwrap()),
-            environment: Environment::default(),
+            ..Context::new("east", "app".parse().unwrap())
         };
         let command = ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
         let (answer, detail) = ask(&command, timeout, &context).await;
@@ -141,13 +138,7 @@ mod tests {
         assert_eq!(sh("echo standby; exit 1", LONG).await, (Answer::No, "exit 1: standby".into()));
         assert_eq!(sh("echo out; echo; echo ' err ' >&2; exit 2", LONG).await, (Answer::Unknown, "exit 2: err".into()));
         assert_eq!(sh("kill -TERM $$", LONG).await, (Answer::Unknown, "killed by signal 15".into()));
-        let context = Context {
-            node: "n".into(),
-            role: "r".parse().unwrap(),
-            term: None,
-            slot: None,
-            environment: Environment::default(),
-        };
+        let context = Context::new("n", "r".parse().unwrap());
         let (answer, detail) = ask(&["/no/such/program".into()], LONG, &context).await;
         assert_eq!(answer, Answer::Unknown);
         assert!(detail.to_string().contains("/no/such/program"), "{detail}");
@@ -157,13 +148,7 @@ mod tests {
     async fn it_knows_node_role_term_and_slot() {
         let said = sh("echo $RUNNER_NODE $RUNNER_ROLE $RUNNER_TERM $RUNNER_SLOT", LONG).await.1;
         assert_eq!(said, "exit 0: east app 7 2026-11-20T01:00:00Z");
-        let context = Context {
-            node: "n".into(),
-            role: "r".parse().unwrap(),
-            term: None,
-            slot: None,
-            environment: Environment::default(),
-        };
+        let context = Context::new("n", "r".parse().unwrap());
         assert_eq!(
             context.variables().iter().map(|(name, _)| *name).collect::<Vec<_>>(),
             ["RUNNER_NODE", "RUNNER_ROLE"]

@@ -48,7 +48,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::config::Environment;
 
     #[test]
     fn states_are_answers() {
@@ -84,13 +83,7 @@ mod tests {
         let path = dir.path().join("systemctl");
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let context = Context {
-            node: "east".into(),
-            role: "app".parse().unwrap(),
-            term: None,
-            slot: None,
-            environment: Environment::default(),
-        };
+        let context = Context::new("east", "app".parse().unwrap());
         let (answer, detail) = ask_of(path.to_str().unwrap(), "app.service", timeout, &context).await;
         (answer, detail.to_string())
     }
@@ -112,13 +105,7 @@ mod tests {
         assert_eq!(killed, (Answer::Unknown, "killed by signal 15".into()));
         let hanging = with("#!/bin/sh\necho ActiveState=active\nsleep 1000\n", Duration::from_millis(500)).await;
         assert_eq!(hanging, (Answer::Unknown, "no answer within 500ms: ActiveState=active".into()));
-        let context = Context {
-            node: "east".into(),
-            role: "app".parse().unwrap(),
-            term: None,
-            slot: None,
-            environment: Environment::default(),
-        };
+        let context = Context::new("east", "app".parse().unwrap());
         let (answer, detail) = ask_of("/no/such/systemctl", "app.service", LONG, &context).await;
         assert_eq!(answer, Answer::Unknown);
         assert!(detail.to_string().starts_with("cannot be run: /no/such/systemctl"), "{detail}");
