@@ -410,17 +410,8 @@ pub async fn restore(
     if paths.is_empty() {
         progress.total_bytes.store(snapshot.bytes, Ordering::Relaxed);
     }
-    let options = RestoreOptions {
-        target: args.target.clone().unwrap_or_else(|| PathBuf::from("/")),
-        in_place: args.in_place,
-        roots,
-        paths,
-        exclude: args.exclude.clone(),
-        delete: args.delete,
-        overwrite: if args.trust_mtime { restore::Overwrite::IfChanged } else { args.overwrite.into() },
-        dry_run: args.dry_run,
-        numeric_ids: args.numeric_ids,
-    };
+    let overwrite = if args.trust_mtime { restore::Overwrite::IfChanged } else { args.overwrite.into() };
+    let options = restore_options(args, roots, paths, overwrite);
     let entries = Box::new(source.entries(&options.paths));
     let report = restore::restore(Arc::new(source), entries, options, progress, &context.env).await?;
     let snapshot = inside::info(archive.role(), snapshot);
@@ -439,22 +430,31 @@ pub async fn salvage(context: &Context, role: &RoleSettings, args: &verbs::Resto
     // Of a list that is lost as a whole nothing is written.
     let roots = source.roots().await.unwrap_or_else(|_| vec![TreePath::default()]);
     let paths = inside::expand(&args.paths, &roots);
-    let options = RestoreOptions {
-        target: args.target.clone().unwrap_or_else(|| PathBuf::from("/")),
-        in_place: args.in_place,
-        roots,
-        paths,
-        exclude: args.exclude.clone(),
-        delete: false,
-        overwrite: args.overwrite.into(),
-        dry_run: args.dry_run,
-        numeric_ids: args.numeric_ids,
-    };
+    let options = restore_options(args, roots, paths, args.overwrite.into());
     let entries = Box::new(source.entries(&options.paths));
     let mut report = restore::restore(Arc::new(source.clone()), entries, options, progress, &context.env).await?;
     report.add_lost(source.lost());
     let snapshot = inside::info(archive.role(), snapshot);
     Ok(Restored { snapshot, target: args.target.clone(), salvage: true, report })
+}
+
+fn restore_options(
+    args: &verbs::Restore,
+    roots: Vec<TreePath>,
+    paths: Vec<TreePath>,
+    overwrite: restore::Overwrite,
+) -> RestoreOptions {
+    RestoreOptions {
+        target: args.target.clone().unwrap_or_else(|| PathBuf::from("/")),
+        in_place: args.in_place,
+        roots,
+        paths,
+        exclude: args.exclude.clone(),
+        delete: args.delete,
+        overwrite,
+        dry_run: args.dry_run,
+        numeric_ids: args.numeric_ids,
+    }
 }
 
 fn doorstep<'a>(

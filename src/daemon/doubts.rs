@@ -17,8 +17,8 @@ pub(super) struct Doubts {
     count: u32,
     /// The words that were logged last, and when.
     logged: Option<(String, Duration)>,
-    /// The words that were kept.
-    kept: Option<String>,
+    /// Some were kept.
+    is_kept: bool,
     /// An earlier process may have kept some; the first answer takes them back.
     was_answered: bool,
 }
@@ -42,16 +42,14 @@ impl Doubts {
         if is_logged {
             self.logged = Some((why.to_owned(), now));
         }
-        let is_kept = self.count >= KEPT_FROM && self.kept.as_ref().is_none_or(|_| is_logged);
-        if is_kept {
-            self.kept = Some(why.to_owned());
-        }
+        let is_kept = self.count >= KEPT_FROM && (is_logged || !self.is_kept);
+        self.is_kept |= is_kept;
         Doubt { is_logged, is_kept }
     }
 
     /// There was an answer. True: what was kept is over.
     pub(super) fn end(&mut self) -> bool {
-        let is_over = self.kept.take().is_some() || !self.was_answered;
+        let is_over = self.is_kept || !self.was_answered;
         *self = Self { logged: self.logged.take(), was_answered: true, ..Self::default() };
         is_over
     }

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::env::Env;
-use crate::ids::{ChunkId, IndexId, InstanceId, NodeId};
-use crate::journal::record::{Body, Changes, Cost, NodeRef, SnapshotBody};
+use crate::ids::{InstanceId, NodeId};
+use crate::journal::record::NodeRef;
+use crate::journal::state::tests::snapshot;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 use crate::role::permit::{Grant, testing};
@@ -29,19 +30,6 @@ fn key(seq: u64) -> String {
 
 fn at(n: u8) -> Timestamp {
     Timestamp::from_second(i64::from(n) * 3600).unwrap()
-}
-
-fn snapshot(n: u8) -> Body {
-    Body::Snapshot(SnapshotBody {
-        root: ChunkId([n; 32]),
-        indexes: vec![IndexId([n; 16])],
-        entries: 3,
-        files: 2,
-        bytes: 10,
-        changes: Changes::default(),
-        changed_set: ChunkId([0; 32]),
-        cost: Cost::default(),
-    })
 }
 
 /// A journal of a takeover and so many snapshots with slots, and every view that it had.

@@ -41,7 +41,7 @@ pub(crate) fn takeover() -> Body {
     Body::Takeover(Takeover::new(TakeoverWhy::Moved))
 }
 
-fn snapshot(n: u8) -> Body {
+pub(crate) fn snapshot(n: u8) -> Body {
     Body::Snapshot(SnapshotBody {
         root: ChunkId([n; 32]),
         indexes: vec![IndexId([n; 16])],
