@@ -213,11 +213,15 @@ pub fn of_is_active(state: State) -> Exit {
     }
 }
 
+/// What `timeout` of coreutils exits with as well.
+const TIMED_OUT: u8 = 124;
+
 /// The code of `exec`: the command's own; `skip` where this node is not active.
 pub fn of_exec(executed: &Executed, skip: u8) -> Exit {
     match executed {
         Executed::Ran { ended, .. } => Exit::Command(ended.code()),
         Executed::Stopped { cause: Cause::Fenced(_), .. } => Exit::Fenced,
+        Executed::Stopped { cause: Cause::TimedOut(_), .. } => Exit::Command(TIMED_OUT),
         // Somebody else may be active by now, or not.
         Executed::Stopped { .. } => Exit::Unknown,
         Executed::Refused(refused) if refused.0.outcome == Outcome::Unknown => Exit::Unknown,

@@ -256,7 +256,7 @@ pub async fn exec(context: &Context, role: &RoleSettings, args: &verbs::Exec) ->
         runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
     }
     let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let request = exec::Request { command: args.command.clone(), scheduled: args.scheduled };
+    let request = exec::Request { command: args.command.clone(), scheduled: args.scheduled, timeout: args.timeout };
     let executed = Box::pin(exec::exec(&runner, &context.settings, role, connect, &request)).await;
     runner.sessions.close().await;
     match executed {

@@ -60,12 +60,18 @@ impl Glimpse {
         }
     }
 
-    /// How `node` stands to the role; `vouched`: it sees that the process of the holder lives.
+    /// How `node` stands to the role; `vouched`: it sees that the process of the holder lives. One that has begun a command tells nobody.
     pub(super) fn watcher(&self, node: NodeId, vouched: bool) -> Watcher {
         match self.holder {
             Some((holder, ..)) if holder == node => Watcher::Holder,
-            _ => Watcher::Standby { sign: self.sign, vouched },
+            _ => Watcher::Standby { sign: self.sign, vouched: vouched && !self.runs_command() },
         }
+    }
+
+    /// Whether the holder has begun a command, and the journal shows no end of it.
+    fn runs_command(&self) -> bool {
+        let running = self.past.as_ref().and_then(|past| past.running.as_ref());
+        self.holder.zip(running).is_some_and(|((holder, ..), running)| running.node.id == holder)
     }
 
     /// The number of the newest snapshot's record; 0: there is none. `None`: the journal was never read.

@@ -46,6 +46,8 @@ pub struct Request {
     pub command: Vec<String>,
     /// Only if a slot is due and not committed; begin, end and outcome are recorded.
     pub scheduled: bool,
+    /// How long the command may take; then it is ended, and the role's lease is free.
+    pub timeout: Option<Duration>,
 }
 
 /// What became of it.
@@ -60,7 +62,7 @@ pub enum Executed {
         /// For which slot.
         slot: Option<Timestamp>,
     },
-    /// It was ended, because this node was no longer active.
+    /// It was ended, because this node was no longer active, or its time was over.
     Stopped {
         /// How it ended.
         ended: Ended,
@@ -82,6 +84,8 @@ pub enum Cause {
     NotEligible(Vec<Evidence>),
     /// Another node took the role over.
     Fenced(Box<Holder>),
+    /// It took longer than this.
+    TimedOut(Duration),
 }
 
 /// Why a command could not be run at all.
@@ -185,6 +189,7 @@ async fn run(
             to = guard::lost(keeper) => Cause::LeaseLost(to),
             () = passed(runner, &deadline) => Cause::Expired,
             cause = watch(runner, role, &session) => cause,
+            cause = timed_out(runner, request.timeout) => cause,
         }
     };
     let (ended, cause) = child::run(&request.command, &role.environment, &variables, grace, stop).await?;
@@ -218,6 +223,17 @@ fn variables(
     // As it stands at the start; it moves on while the lease is renewed.
     variables.extend(until.map(|until| ("RUNNER_DEADLINE", until.to_string())));
     variables
+}
+
+/// Resolves when the command's time is over.
+async fn timed_out(runner: &Runner, timeout: Option<Duration>) -> Cause {
+    match timeout {
+        Some(timeout) => {
+            runner.env.sleep(timeout).await;
+            Cause::TimedOut(timeout)
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// Resolves when work must have stopped.

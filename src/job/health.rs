@@ -12,7 +12,7 @@ use crate::job::audit::ledger::start_by;
 use crate::job::audit::pauses::Pauses;
 use crate::job::report::Outcome;
 use crate::job::report::whoami::{MissedCause, Reason, RunSeen, State, Step, StoreStatus, Warning};
-use crate::journal::state::{Paused, View};
+use crate::journal::state::{Paused, Running, View};
 use crate::role::commits::SlotCommits;
 use crate::role::present;
 use crate::role::slot::{Plan, Slot};
@@ -47,6 +47,8 @@ pub(crate) struct Past {
     pub(crate) paused: Option<Paused>,
     /// When no node was to run.
     pub(crate) pauses: Pauses,
+    /// The guarded command of whose end the journal shows nothing.
+    pub(crate) running: Option<Running>,
 }
 
 impl Past {
@@ -65,6 +67,7 @@ impl Past {
             unreadable: view.state.snapshots.last().map_or(0, |snapshot| snapshot.changes.unreadable),
             paused: view.state.paused.clone(),
             pauses,
+            running: view.running.clone(),
         }
     }
 
@@ -168,6 +171,9 @@ fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
     let missed = past.missed(facts.plan?, None, present(facts));
     let (first, last, count) = (missed.first()?.at, missed.last()?.at, missed.len());
     let cause = match (facts.state, facts.reason) {
+        _ if let Some(Running { node, time, .. }) = holds_up(facts, past, &missed) => {
+            MissedCause::Running { node: node.name.clone(), since: *time }
+        }
         (_, Reason::ProbesNo | Reason::Fallback { .. }) => MissedCause::NotEligible,
         (_, Reason::NotListed) => MissedCause::NotListed,
         (_, Reason::ClockOff) => MissedCause::ClockOff,
@@ -178,6 +184,15 @@ fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
         _ => MissedCause::NotSeen,
     };
     Some(Warning::SlotsMissed { first, last, count, cause })
+}
+
+/// The command that was begun for one of these slots or one before them, unless a run failed after that.
+fn holds_up<'a>(facts: &Facts<'_>, past: &'a Past, missed: &[Slot]) -> Option<&'a Running> {
+    let running = past.running.as_ref()?;
+    let slot = running.slot?;
+    let is_open = !past.commits.is_closed(slot, present(facts)) && missed.iter().any(|missed| missed.at >= slot);
+    let failed_since = failed(facts).is_some_and(|run| run.time > running.time);
+    Some(running).filter(|_| is_open && !failed_since)
 }
 
 fn is_state(warning: &Warning) -> bool {

@@ -208,7 +208,7 @@ pub struct BeginBody {}
 pub struct EndBody {
     /// Its exit code; 128 and the number for a signal.
     pub exit: u8,
-    /// It was ended because its node was no longer active.
+    /// It was ended because its node was no longer active, or its time was over.
     pub stopped: bool,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,

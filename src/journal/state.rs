@@ -93,6 +93,20 @@ pub struct Paused {
     pub why: Option<String>,
 }
 
+/// A guarded command that was begun, and of whose end the journal shows nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// On which node.
+    pub node: NodeRef,
+    /// By which process.
+    pub instance: InstanceId,
+    /// When it was begun, by the store's clock if that node saw it, else by the node's.
+    pub time: Timestamp,
+    /// For which slot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slot: Option<Timestamp>,
+}
+
 /// What a prune condemned: nothing refers to it any more, and after a grace for those who still read it is deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condemned {
@@ -295,6 +309,9 @@ pub struct View {
     /// between them are one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub past_pause: Option<Paused>,
+    /// The guarded command that was begun last, until its end or a takeover, as far as records were read one by one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub running: Option<Running>,
 }
 
 /// A record that does not follow the one before.
@@ -337,8 +354,8 @@ impl View {
     /// A journal without records.
     pub fn empty(role: RoleName, repo: RepoId) -> Self {
         let (state, authors) = (State::default(), BTreeMap::new());
-        let (created, past_pause) = (None, None);
-        Self { role, repo, head: None, state, unknown_kinds: Vec::new(), authors, created, past_pause }
+        let (created, past_pause, running) = (None, None, None);
+        Self { role, repo, head: None, state, unknown_kinds: Vec::new(), authors, created, past_pause, running }
     }
 
     /// The number that the next record gets.
@@ -416,6 +433,7 @@ impl View {
             self.state.clone_from(state);
         }
         self.apply_term(record)?;
+        self.follow_command(record);
         match &record.body {
             Body::Takeover(takeover) => {
                 self.state.cluster = takeover.cluster.or(self.state.cluster);
@@ -485,6 +503,20 @@ impl View {
         }
         self.head = Some(Head { seq: record.seq, digest, node: record.node.clone(), time: record.time });
         Ok(())
+    }
+
+    /// Whose permit a takeover ended records no end any more, and neither does what is no more when its successor begins.
+    fn follow_command(&mut self, record: &Record) {
+        match &record.body {
+            Body::Begin(_) => {
+                let time = record.store_time.unwrap_or(record.time);
+                let (node, instance, slot) = (record.node.clone(), record.instance, record.slot);
+                self.running = Some(Running { node, instance, time, slot });
+            }
+            Body::End(_) => self.running = self.running.take().filter(|running| running.instance != record.instance),
+            Body::Takeover(_) => self.running = None,
+            _ => {}
+        }
     }
 
     /// A pause, if there is one, is over at `time`, if it was not before.

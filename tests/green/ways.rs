@@ -167,7 +167,16 @@ const LEASE_REFUSED: Way = Way {
     alert: "missed",
 };
 
-const ALL: [&Way; 18] = [
+const COMMAND_HANGS: Way = Way {
+    what: "a command of `exec --scheduled` neither ends nor prints, and keeps the lease",
+    says: "the journal shows no end of it",
+    risk: "missed",
+    check: 2,
+    audit: 7,
+    alert: "missed",
+};
+
+const ALL: [&Way; 19] = [
     &PROBES_NO,
     &NEVER_RUN,
     &RUN_FAILS,
@@ -176,6 +185,7 @@ const ALL: [&Way; 18] = [
     &STATE_FULL,
     &STATE_READ_ONLY,
     &LEASE_REFUSED,
+    &COMMAND_HANGS,
     &STORE_GONE,
     &SOURCE_GONE,
     &SOURCE_UNMOUNTED,
@@ -353,6 +363,35 @@ fn a_store_that_takes_no_lease_is_seen() {
     cause.is_seen(&site.node("east"));
     kill_process(Pid::from_child(&daemon), Signal::KILL).unwrap();
     daemon.wait().unwrap();
+}
+
+#[test]
+fn a_command_that_neither_ends_nor_prints_is_seen_from_both_nodes() {
+    let site = Site::leased("");
+    site.config(&format!("{EVERY_SECOND}bucket_lease_ttl = \"4s\"\ntakeover_delay = \"0s\"\n{}", site.telling()));
+    site.write("file", "content");
+    site.init();
+    assert_eq!(run_slot(&site.node("east")), 0);
+    // The next slot.
+    std::thread::sleep(Duration::from_millis(1100));
+    let mut hangs = site.node("east").start(["exec", "--scheduled", "app", "--", "sleep", "1000"]);
+    wait_for(|| site.records().last().unwrap()["kind"] == "begin");
+    std::thread::sleep(LATER);
+    for name in ["east", "west"] {
+        COMMAND_HANGS.is_seen(&site.node(name));
+        let role = crate::site::role(&site.node(name).run(["whoami", "--json"]).expect(0));
+        let warning = &role["warnings"][0];
+        assert_eq!((&warning["cause"], &warning["running"]["node"]), (&"running".into(), &"east".into()), "{warning}");
+    }
+    assert_eq!((run_slot(&site.node("west")), run_slot(&later(&site, "west"))), (0, 0), "it stands by");
+    COMMAND_HANGS.is_told(&site);
+    // Its end is not the cause of anything any more.
+    kill_process(Pid::from_child(&hangs), Signal::TERM).unwrap();
+    assert_eq!(hangs.wait().unwrap().code(), Some(143));
+    let check = site.node("west").run(["whoami", "--check"]).expect(2).stdout;
+    assert!(!check.contains(COMMAND_HANGS.says), "{check}");
+    site.node("west").run(["exec", "--scheduled", "app", "--", "true"]).expect(0);
+    assert!(!site.node("west").run(["whoami"]).expect(0).stdout.contains("CRITICAL"));
 }
 
 #[test]

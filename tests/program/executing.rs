@@ -103,6 +103,22 @@ fn without_a_slot_it_runs_on_the_node_that_had_the_role_last_alone() {
 }
 
 #[test]
+fn a_command_that_takes_longer_than_its_timeout_is_ended_commits_nothing_and_frees_the_lease() {
+    let site = leased("every = \"36500d\"\n");
+    let job = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
+    let exec = ["exec", "--scheduled", "--timeout", "300ms", "app", "--", "sh", "-c"];
+    let run = site.node("east").run(exec.into_iter().chain([job])).expect(124);
+    assert!(words(&run).contains("it took longer than --timeout 300ms"), "{}", run.stderr);
+    let end = site.records().last().unwrap().clone();
+    assert_eq!((&end["kind"], &end["body"]["exit"], &end["body"]["stopped"]), (&"end".into(), &0.into(), &true.into()));
+    // The slot is not committed, and the other node need not wait for the lease.
+    site.node("west").run(exec.into_iter().chain(["exit 0"])).expect(0);
+    let records = site.records();
+    let kinds: Vec<&str> = records.iter().map(|record| record["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["takeover", "begin", "end", "takeover", "begin", "end"]);
+}
+
+#[test]
 fn signals_go_to_the_command() {
     let site = leased("");
     let begun = site.path("begun");

@@ -396,6 +396,9 @@ pub struct Exec {
     /// Exit with this instead of 3 where the command is not run: 0 for cron, 75 for mail systems
     #[arg(long, value_name = "CODE", default_value_t = 3)]
     pub skip_exit: u8,
+    /// End the command when it takes longer (exit code 124); without this it keeps the role's lease for as long as it runs
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub timeout: Option<std::time::Duration>,
     /// The role
     pub role: RoleName,
     /// The command and its arguments

@@ -87,8 +87,8 @@ pub(super) fn last_run(run: &RunSeen) -> Value {
 
 fn warning(warning: &Warning) -> Value {
     let mut value = match warning {
-        Warning::SlotsMissed { first, last, count, cause } => {
-            let (cause, by) = match cause {
+        Warning::SlotsMissed { first, last, count, cause: missed } => {
+            let (cause, by) = match missed {
                 MissedCause::NotEligible => ("not_eligible", None),
                 MissedCause::NotListed => ("not_listed", None),
                 MissedCause::ClockOff => ("clock_off", None),
@@ -96,12 +96,17 @@ fn warning(warning: &Warning) -> Value {
                 MissedCause::ActiveHere => ("active_here", None),
                 MissedCause::Failing => ("failing", None),
                 MissedCause::Daemon(_) => ("daemon", None),
+                MissedCause::Running { .. } => ("running", None),
                 MissedCause::NotSeen => ("not_seen", None),
             };
             let (first, last) = (utc(*first), utc(*last));
-            json!({
+            let mut value = json!({
                 "kind": "slots_missed", "first": first, "last": last, "count": count, "cause": cause, "held_by": by,
-            })
+            });
+            if let MissedCause::Running { node, since } = missed {
+                value["running"] = json!({ "node": node, "since": utc(*since) });
+            }
+            value
         }
         Warning::RunFailed(run) => {
             let kind = if run.step == Step::Run { "run_failed" } else { "takeover_failed" };

@@ -161,7 +161,7 @@ fn missed(first: Timestamp, last: Timestamp, n: u64, attempts: &[Attempt], view:
         .map(|attempt| {
             let end = match attempt.end {
                 None => "no end recorded".to_owned(),
-                Some(end) if end.stopped => "stopped, no longer active".to_owned(),
+                Some(end) if end.stopped => "stopped before its end".to_owned(),
                 Some(end) => format!("exit code {}", end.exit),
             };
             format!("{} (term {}) at {}, {end}", attempt.node, attempt.term, time(attempt.began, &view.zone))

@@ -33,5 +33,6 @@ fn cause(cause: &Cause) -> String {
         Cause::Fenced(holder) => {
             format!("node {} took the role over with term {}", holder.node.name, holder.term)
         }
+        Cause::TimedOut(timeout) => format!("it took longer than --timeout {}", humantime::format_duration(*timeout)),
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
                 &MISSED_MAX => format!("{MISSED_MAX} slots or more were missed, the last {last}"),
                 n => format!("{n} slots were missed, the last {last}"),
             };
-            format!("{missed}{}", missed_cause(cause))
+            format!("{missed}{}", missed_cause(cause, view))
         }
         Warning::RunFailed(run) => failed(run, view),
         Warning::NoRepository => "there is no repository in the store, so nothing is backed up. If there should be one, check [store] url and \
@@ -148,7 +148,7 @@ fn future_dates(role: &RoleName, future: &FutureDates, view: &View) -> String {
     format!("{dates} beyond the present, the latest{by} at {latest}: {todo}")
 }
 
-fn missed_cause(cause: &MissedCause) -> String {
+fn missed_cause(cause: &MissedCause, view: &View) -> String {
     match cause {
         MissedCause::NotEligible => ": the probes say no here, and no node is seen to be active".to_owned(),
         MissedCause::NotListed => ": 'nodes' does not list this node, and no node is seen to be active".to_owned(),
@@ -157,6 +157,12 @@ fn missed_cause(cause: &MissedCause) -> String {
         MissedCause::ActiveHere => ": this node is active; does its daemon or timer run?".to_owned(),
         MissedCause::Failing => ": what was tried failed".to_owned(),
         MissedCause::Daemon(says) => format!(": the daemon of this node runs, and says: {}", escaped(says.as_bytes())),
+        MissedCause::Running { node, since } => format!(
+            ": {} began its command for 'runner exec' {}, and the journal shows no end of it. Look there whether it hangs: it keeps \
+             the lease until it ends, and only 'runner exec --timeout' ends it",
+            escaped(node.as_bytes()),
+            relative(*since, view.now)
+        ),
         MissedCause::NotSeen => String::new(),
     }
 }

@@ -9,7 +9,7 @@ async fn call(rig: &Rig, script: &str, scheduled: bool) -> Executed {
     let url = StoreUrl::Dir("/srv/backups".into());
     let settings = Settings::for_flags(&rig.role.sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap();
     let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-    let request = Request { command, scheduled };
+    let request = Request { command, scheduled, timeout: None };
     let runner = rig.runner();
     Box::pin(exec(&runner, &settings, &rig.role, async || Ok(rig.store.clone()), &request)).await.unwrap()
 }

@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::config::{KeySource, Lease, RoleSettings, Schedule};
-use crate::ids::{NodeId, RepoId};
+use crate::ids::{InstanceId, NodeId, RepoId};
 use crate::job::report::Outcome;
 use crate::job::report::whoami::Step;
 use crate::journal::record::NodeRef;
@@ -197,6 +197,35 @@ fn a_daemon_is_asked_after_only_where_none_answers_and_nothing_else_explains_it(
         cause(|s| s.seen = vec![Warning::StateUnwritable { why: "full".to_owned(), stands_by: false }]),
         Some(MissedCause::Failing)
     );
+}
+
+#[test]
+fn a_command_without_an_end_is_the_cause_from_its_slot_on_until_that_is_committed_or_a_run_failed() {
+    let cause = |slot: i64, change: &dyn Fn(&mut Scene)| {
+        let scene = Scene::new(|s| {
+            s.now = 730;
+            let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
+            let running = Running { node, instance: InstanceId([1; 8]), time: at(661), slot: Some(at(slot)) };
+            s.past.running = Some(running);
+            change(s);
+        });
+        let found = scene.judged();
+        found.into_iter().find_map(|found| match found {
+            Warning::SlotsMissed { cause, .. } => Some(cause),
+            _ => None,
+        })
+    };
+    let running = Some(MissedCause::Running { node: "east".to_owned(), since: at(661) });
+    assert_eq!(cause(660, &|_| ()), running, "from a node whose probes say no");
+    let held = Reason::LeaseTaken { by: Some("east".to_owned()) };
+    assert_eq!(cause(660, &|s| s.reason = held.clone()), running);
+    assert_eq!(cause(660, &|s| (s.state, s.daemon) = (State::Active, Some("words"))), running);
+    assert_eq!(cause(600, &|_| ()), Some(MissedCause::NotEligible), "a later run committed its slot");
+    assert_eq!(cause(780, &|_| ()), Some(MissedCause::NotEligible), "what was missed was missed before it");
+    let after = failure(700, Some(7));
+    assert_eq!(cause(660, &|s| s.failures = vec![after.clone()]), Some(MissedCause::NotEligible));
+    let before = failure(650, Some(7));
+    assert_eq!(cause(660, &|s| s.failures = vec![before.clone()]), running);
 }
 
 #[test]

@@ -324,6 +324,13 @@ pub enum MissedCause {
     Failing,
     /// The daemon of this node answers; these are its words.
     Daemon(String),
+    /// A guarded command was begun, and the journal shows no end of it.
+    Running {
+        /// The label of the node that began it.
+        node: String,
+        /// When.
+        since: Timestamp,
+    },
     /// Nothing that this node sees.
     NotSeen,
 }

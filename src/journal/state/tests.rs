@@ -2,7 +2,7 @@ mod story;
 
 use super::*;
 use crate::ids::{NodeId, ScheduleId};
-use crate::journal::record::{self, CloneBody, EndBody, PauseBody, RecordError, SnapshotBody, Takeover};
+use crate::journal::record::{self, BeginBody, CloneBody, EndBody, PauseBody, RecordError, SnapshotBody, Takeover};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 
@@ -87,6 +87,43 @@ fn a_stale_writer_is_refused_by_everybody_who_reads() {
     assert!(matches!(push(&mut view, &jump), Err(FoldError::Term { .. })));
     add(&mut view, 2, snapshot(1));
     assert_eq!(view.state.snapshots.len(), 1);
+}
+
+#[test]
+fn a_command_runs_until_its_own_end_or_a_takeover() {
+    let mut view = empty();
+    add(&mut view, 1, takeover());
+    let begin = |view: &View, instance| {
+        let record = next(view, 1, Body::Begin(BeginBody {}));
+        Record { slot: Some(slot(5)), instance: InstanceId([instance; 8]), store_time: Some(slot(6)), ..record }
+    };
+    let end = |view: &View, instance| {
+        let body = Body::End(EndBody { exit: 1, stopped: false, duration_ms: 1 });
+        Record { slot: Some(slot(5)), instance: InstanceId([instance; 8]), ..next(view, 1, body) }
+    };
+    let record = begin(&view, 1);
+    push(&mut view, &record).unwrap();
+    let running = Running { node: node(1), instance: InstanceId([1; 8]), time: slot(6), slot: Some(slot(5)) };
+    assert_eq!(view.running, Some(running.clone()));
+    add(&mut view, 1, snapshot(1));
+    let record = end(&view, 2);
+    push(&mut view, &record).unwrap();
+    assert_eq!(view.running, Some(running), "what another process ended is another command");
+    let memory = serde_json::to_value(&view).unwrap();
+    assert_eq!(serde_json::from_value::<View>(memory.clone()).unwrap(), view);
+    let mut older = memory;
+    older.as_object_mut().unwrap().remove("running").unwrap();
+    assert_eq!(serde_json::from_value::<View>(older).unwrap(), View { running: None, ..view.clone() });
+    let record = end(&view, 1);
+    push(&mut view, &record).unwrap();
+    assert_eq!(view.running, None);
+    for instance in [1, 2] {
+        let record = begin(&view, instance);
+        push(&mut view, &record).unwrap();
+        assert_eq!(view.running.as_ref().unwrap().instance, InstanceId([instance; 8]), "the newest");
+    }
+    add(&mut view, 2, takeover());
+    assert_eq!(view.running, None, "it could not record its end any more");
 }
 
 #[test]
