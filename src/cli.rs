@@ -5,6 +5,7 @@
 #![allow(clippy::format_push_string, reason = "short texts for people: they should read like what they print")]
 
 pub mod args;
+mod configure;
 pub mod error;
 pub mod exit;
 pub mod generate;
@@ -12,6 +13,7 @@ pub mod json;
 pub mod log;
 pub mod open;
 pub mod output;
+mod paint;
 pub mod policy;
 pub mod progress;
 pub mod render;

@@ -9,7 +9,7 @@
 mod check;
 mod document;
 mod error;
-mod files;
+pub(crate) mod files;
 mod raw;
 mod render;
 mod section;

@@ -14,7 +14,11 @@ fn main() -> ExitCode {
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         // Help and versions come this way, too, and go to standard output with code 0.
-        Err(e) => e.exit(),
+        Err(e) if !e.use_stderr() => e.exit(),
+        Err(e) => {
+            terminal::say(&terminal::error_page().wrap_lines(&e.render().to_string()));
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
     };
     // A guarded command is its caller's own, and is given what its caller had open.
     if !matches!(cli.command, Command::Exec(_)) {

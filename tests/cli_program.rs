@@ -66,7 +66,7 @@ fn a_config_is_started_checked_and_shown() {
     let shown = runner(&["config", "show"]).env("RUNNER_CONFIG", file).assert().code(0).get_output().stdout.clone();
     assert!(String::from_utf8(shown).unwrap().contains("s3://backups/prod"));
     runner(&["config", "init"]).assert().code(0).stdout(predicate::str::contains("[role.app]"));
-    runner(&["config", "init", "--store", "ftp://x"]).assert().code(2).stderr(predicate::str::contains("To do: "));
+    runner(&["config", "init", "--store", "ftp://x"]).assert().code(2).stderr(predicate::str::contains("hint: "));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_role_that_the_config_does_not_have_is_wrong_usage() {
     let file = file.to_str().unwrap();
     runner(&["config", "init", file]).assert().code(0);
     let run = |args: &[&str]| runner(args).env("RUNNER_CONFIG", file).assert();
-    run(&["backup", "ap"]).code(2).stderr("error: the config has no role ap\nTo do: did you mean app?\n");
+    run(&["backup", "ap"]).code(2).stderr("error: the config has no role ap\nhint: did you mean app?\n");
     run(&["is-active", "other"]).code(2).stdout("").stderr(predicate::str::contains("these roles: app."));
 }
 

@@ -75,6 +75,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const DECISIONS: &[&str] = &[
     "ids.rs",
     "moment.rs",
+    "cli/paint.rs",
     "cli/render.rs",
     "cli/render/audited.rs",
     "cli/render/backup.rs",
@@ -84,6 +85,7 @@ const DECISIONS: &[&str] = &[
     "cli/render/inside.rs",
     "cli/render/journal.rs",
     "cli/render/notice.rs",
+    "cli/render/page.rs",
     "cli/render/pruned.rs",
     "cli/render/reason.rs",
     "cli/render/repaired.rs",
@@ -264,6 +266,21 @@ const PLACES: &[Place] = &[
         names: &["println!", "eprintln!", "print!", "eprint!", "io::stdout", "io::stderr", "io::Stdout", "io::Stderr"],
         only: &["cli/terminal.rs"],
         instead: "cli::terminal or cli::output, which escape what others wrote",
+    },
+    Place {
+        names: &["comfy_table::Table", "unicode_width::UnicodeWidthStr", "UnicodeWidthStr::width"],
+        only: &["cli/render/page.rs"],
+        instead: "cli::render::page, which breaks lines and tables",
+    },
+    Place {
+        names: &["anstyle::Style", "anstyle::AnsiColor"],
+        only: &["cli/paint.rs"],
+        instead: "cli::paint, which gives verdicts their colours",
+    },
+    Place {
+        names: &["anstream::AutoStream", "termios::isatty", "termios::tcgetwinsize"],
+        only: &["cli/terminal.rs"],
+        instead: "cli::terminal, which knows what shows a text",
     },
     Place { names: &["ProgressDrawTarget::stderr"], only: &["cli/progress.rs"], instead: "cli::terminal" },
     Place {

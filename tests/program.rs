@@ -24,6 +24,8 @@ mod hooks;
 mod leases;
 #[path = "program/pruning.rs"]
 mod pruning;
+#[path = "program/reading.rs"]
+mod reading;
 #[path = "program/refusals.rs"]
 mod refusals;
 #[path = "program/restoring.rs"]

@@ -129,7 +129,7 @@ fn a_store_that_vanishes_midway_fails_the_run_and_nothing_else() {
         (words(&run.expect(1)), before)
     });
     assert!(said.contains("503") || said.contains("s3://"), "{said}");
-    assert!(said.contains("To do: "), "{said}");
+    assert!(said.contains("hint: "), "{said}");
     assert_eq!(site.snapshots().len(), before);
 
     server.calm();
@@ -158,7 +158,7 @@ fn a_store_that_is_not_there_at_all_is_said_and_nothing_is_lost() {
     let text = std::fs::read_to_string(site.path("runner.toml")).unwrap();
     std::fs::write(site.path("runner.toml"), text.replace(&format!("s3://{BUCKET}/"), "s3://no-such-bucket/")).unwrap();
     let run = site.node("east").run(["backup", "app"]).expect(1);
-    assert!(words(&run).contains("no-such-bucket") && words(&run).contains("To do: "), "{run:?}");
+    assert!(words(&run).contains("no-such-bucket") && words(&run).contains("hint: "), "{run:?}");
     std::fs::write(site.path("runner.toml"), text).unwrap();
 
     let wrong = site.node("east").with_env("AWS_SECRET_ACCESS_KEY", "wrong");
@@ -280,7 +280,7 @@ fn credentials_that_may_not_delete_forget_and_free_nothing() {
     let packs = site.packs();
     server.trouble("POST", "delete", Trouble::Status(403), 99);
     let run = site.node("east").run(["prune", "app"]).expect(1);
-    assert!(words(&run).contains("may not delete") && words(&run).contains("To do: "), "{}", run.stderr);
+    assert!(words(&run).contains("may not delete") && words(&run).contains("hint: "), "{}", run.stderr);
     assert!(packs.is_subset(&site.packs()), "nothing is gone");
     assert_eq!(site.backup("east")["outcome"], "unchanged", "backups go on");
     server.calm();

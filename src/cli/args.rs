@@ -209,7 +209,7 @@ fn not_in_this_version(command: &clap::Command, error: clap::Error) -> clap::Err
     match error.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(word)) if LATER.contains(&word.as_str()) => {
             let text = format!(
-                "there is no '{word}' in this version ({})\n\nTo do: 'runner help' lists what there is.\n",
+                "there is no '{word}' in this version ({})\n\nhint: 'runner help' lists what there is.\n",
                 env!("CARGO_PKG_VERSION")
             );
             clap::Error::raw(ErrorKind::InvalidSubcommand, text).with_cmd(command)

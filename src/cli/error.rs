@@ -4,7 +4,9 @@ use std::error::Error as StdError;
 
 use super::exit::Exit;
 pub use super::policy::judge;
+use super::render::page::Page;
 use crate::ids::RoleName;
+pub use crate::job::report::ADVICE;
 use crate::job::report::{Outcome, RoleReport};
 
 /// Any room's error on its way out.
@@ -60,21 +62,25 @@ pub fn explained(error: &(dyn StdError + 'static)) -> String {
         text += &format!(": {cause}");
     }
     if let (_, Some(hint)) = judge(error) {
-        text += &format!(". To do: {hint}");
+        text += &format!(". {ADVICE}{hint}");
     }
     text
 }
 
 /// The text for standard error.
-pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>) -> String {
+pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>, page: Page) -> String {
     let text = error.to_string();
     // Several problems stand below each other.
-    let mut out = if text.contains('\n') { format!("error:\n{text}\n") } else { format!("error: {text}\n") };
+    let mut out = if text.contains('\n') {
+        format!("error:\n{}", page.wrap_lines(&text))
+    } else {
+        page.wrap("error: ", 2, &text)
+    };
     for cause in causes(error) {
-        out += &format!("  because: {cause}\n");
+        out += &page.wrap("  because: ", 4, &cause);
     }
     if let Some(hint) = hint {
-        out += &format!("To do: {hint}\n");
+        out += &page.wrap(ADVICE, 2, hint);
     }
     out
 }
@@ -103,7 +109,8 @@ mod tests {
         let error = outer(StoreErrorKind::Unreachable);
         let (exit, hint) = judge(&error);
         assert_eq!(exit, Exit::Failed);
-        insta::assert_snapshot!(render(&error, hint.as_deref()));
+        insta::assert_snapshot!(render(&error, hint.as_deref(), Page::LOG));
+        insta::assert_snapshot!("on_40_columns", render(&error, hint.as_deref(), Page::terminal(40)));
     }
 
     #[test]

@@ -6,11 +6,16 @@ use std::os::unix::fs::MetadataExt as _;
 
 use indicatif::MultiProgress;
 use tracing::field::Field;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
 
+use super::paint::paint;
+use super::render::page::Page;
 use super::terminal;
 use crate::env;
 use crate::text;
@@ -36,25 +41,72 @@ pub fn under_journald(variable: Option<&str>, device: u64, inode: u64) -> bool {
     variable.is_some_and(|v| v == format!("{device}:{inode}"))
 }
 
+/// How lines look.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    /// Dated, to the second: nobody compares a command's two warnings, and the journal dates its lines itself.
+    is_dated: bool,
+    /// With the module that says it.
+    has_target: bool,
+    is_painted: bool,
+    page: Page,
+}
+
 /// Starts logging. Lines and progress share the terminal, so lines are written while `bars` are hidden.
 pub fn start(verbose: u8, quiet: bool, long_running: bool, bars: MultiProgress) {
     let asked = env::variable(LOG_VARIABLE).and_then(|filter| EnvFilter::try_new(filter.to_str()?).ok());
+    let is_dated = long_running || verbose > 0 || asked.is_some();
     let filter = asked.unwrap_or_else(|| EnvFilter::new(level(verbose, quiet, long_running)));
     let variable = env::variable("JOURNAL_STREAM").and_then(|stream| stream.into_string().ok());
     let stream = std::fs::metadata("/proc/self/fd/2").map(|m| (m.dev(), m.ino())).unwrap_or_default();
-    let color = terminal::errors_are_seen() && env::variable("NO_COLOR").is_none();
+    let look = Look {
+        is_dated: is_dated && !under_journald(variable.as_deref(), stream.0, stream.1),
+        has_target: verbose > 1,
+        is_painted: terminal::errors_have_colours(),
+        page: terminal::error_page(),
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .fmt_fields(debug_fn(field).delimited(" "))
         .with_writer(Lines(bars))
-        .with_ansi(color)
-        .with_target(verbose > 1);
+        .with_ansi(false)
+        .event_format(look);
     // A second subscriber is refused; the first one keeps working.
-    let _ = if under_journald(variable.as_deref(), stream.0, stream.1) {
-        builder.without_time().try_init()
-    } else {
-        builder.try_init()
-    };
+    let _ = builder.try_init();
+}
+
+impl<S, N> FormatEvent<S, N> for Look
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut message = String::new();
+        ctx.format_fields(Writer::new(&mut message), event)?;
+        let level = match *event.metadata().level() {
+            // The words of errors, for a command that says nothing else.
+            Level::ERROR if !self.is_dated => "error: ",
+            Level::WARN if !self.is_dated => "warning: ",
+            Level::ERROR => "ERROR ",
+            Level::WARN => " WARN ",
+            Level::INFO => " INFO ",
+            Level::DEBUG => "DEBUG ",
+            Level::TRACE => "TRACE ",
+        };
+        let mut first = String::new();
+        if self.is_dated {
+            let mut date = String::new();
+            SystemTime.format_time(&mut Writer::new(&mut date))?;
+            // To the second: `2026-11-20T01:00:00.123456Z`.
+            first = format!("{}Z ", date.split(['.', 'Z']).next().unwrap_or_default());
+        }
+        first += level;
+        if self.has_target {
+            first += &format!("{}: ", event.metadata().target());
+        }
+        let line = self.page.wrap(&first, 2, &message);
+        out.write_str(&if self.is_painted { paint(&line) } else { line })
+    }
 }
 
 /// What happened is one line, whatever stands in a name or in somebody else's words.
@@ -99,21 +151,35 @@ mod tests {
         assert!(!under_journald(None, 0, 0));
     }
 
-    #[test]
-    fn a_message_is_one_line_and_steers_nothing() {
+    /// What is logged by `what` with this look.
+    fn logged(look: Look, what: impl FnOnce()) -> String {
         let (reader, writer) = io::pipe().unwrap();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(std::sync::Mutex::new(writer))
             .with_ansi(false)
-            .without_time()
-            .with_target(false)
             .fmt_fields(debug_fn(field).delimited(" "))
+            .event_format(look)
             .finish();
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(name = "a\u{202e}b", "west\u{1b}[2J\nrole app: all is well");
-        });
-        let said = io::read_to_string(reader).unwrap();
-        assert_eq!(said.trim_start(), "WARN west\\u{1b}[2J\\nrole app: all is well name=\"a\\u{202e}b\"\n");
+        tracing::subscriber::with_default(subscriber, what);
+        io::read_to_string(reader).unwrap()
+    }
+
+    const PLAIN: Look = Look { is_dated: false, has_target: false, is_painted: false, page: Page::LOG };
+
+    #[test]
+    fn a_message_is_one_line_and_steers_nothing() {
+        let said = logged(PLAIN, || tracing::warn!(name = "a\u{202e}b", "west\u{1b}[2J\nrole app: all is well"));
+        assert_eq!(said, "warning: west\\u{1b}[2J\\nrole app: all is well name=\"a\\u{202e}b\"\n");
+    }
+
+    #[test]
+    fn a_line_has_a_date_to_the_second_and_the_width_of_the_terminal() {
+        let dated = logged(Look { is_dated: true, ..PLAIN }, || tracing::info!("app: active, term 3"));
+        assert_eq!(dated.split_once("Z  INFO ").unwrap().1, "app: active, term 3\n");
+        assert_eq!(dated.split_once("Z ").unwrap().0.len(), "2026-11-20T01:00:00".len());
+        let narrow = Look { page: Page::terminal(40), ..PLAIN };
+        let said = logged(narrow, || tracing::error!("{}", "word ".repeat(30)));
+        assert!(said.starts_with("error: word") && said.lines().all(|line| line.len() <= 40), "{said}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::io::{self, BufWriter, Write};
 use serde_json::Value;
 
 use super::json::ListWriter;
+use super::paint::paint;
+use super::render::page::screen;
 use crate::text;
 
 /// A buffered output that remembers whether its reader left: `runner ls app | head` is no error.
@@ -13,12 +15,13 @@ pub struct Output {
     out: Box<dyn Write + Send>,
     left: bool,
     used: bool,
+    is_painted: bool,
 }
 
 impl Output {
     /// Writes to `out`.
     pub fn new(out: impl Write + Send + 'static) -> Self {
-        Self { out: Box::new(BufWriter::new(out)), left: false, used: false }
+        Self { out: Box::new(BufWriter::new(out)), left: false, used: false, is_painted: false }
     }
 
     /// Whether the reader left. Then a failed write, or a command that failed because of it, is a good end.
@@ -31,9 +34,35 @@ impl Output {
         self.used
     }
 
+    /// The same for a terminal that shows colours.
+    pub fn in_colour(self, is_painted: bool) -> Self {
+        Self { is_painted, ..self }
+    }
+
     /// Writes the end of what there is to say, safe to show. That nobody reads it changes nothing about what was done.
     pub fn print(&mut self, text: &str) -> io::Result<()> {
-        match self.write_all(text::lines(text).as_bytes()).and_then(|()| self.flush()) {
+        let shown = self.shown(text);
+        self.end(&shown)
+    }
+
+    /// Writes a document that programs read: it means what it says, and has no colours.
+    pub fn document(&mut self, text: &str) -> io::Result<()> {
+        self.end(&text::lines(text))
+    }
+
+    /// Writes `text` over what a terminal of so many rows shows.
+    pub fn draw(&mut self, text: &str, rows: usize) -> io::Result<()> {
+        let shown = self.shown(text);
+        self.end(&screen(&shown, rows))
+    }
+
+    fn shown(&self, text: &str) -> String {
+        let shown = text::lines(text);
+        if self.is_painted { paint(&shown) } else { shown.into_owned() }
+    }
+
+    fn end(&mut self, text: &str) -> io::Result<()> {
+        match self.write_all(text.as_bytes()).and_then(|()| self.flush()) {
             Err(_) if self.left => Ok(()),
             result => result,
         }

@@ -1,8 +1,6 @@
 //! From a command line to an exit code: settings, the job, its report as text or JSON.
 
 use std::future::Future;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +10,19 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::args::{Cli, Command, Globals, verbs};
-use super::error::{self, Error, Interrupted, UsageError};
+use super::error::{self, ADVICE, Error, Interrupted, UsageError};
 use super::exit::{self, Exit};
 use super::output::{Listing, Output};
 use super::progress::{self, Display, Style};
 use super::render::audited::Audited;
+use super::render::page::Page;
 use super::render::{self, View};
-use super::{generate, json, log, open, settings, signal, terminal, wire};
-use crate::config::{RoleSettings, Settings, starter};
+use super::{configure, generate, json, log, open, settings, signal, terminal, wire};
+use crate::config::{RoleSettings, Settings};
 use crate::env::{self, Env};
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
+use crate::job::exec::Executed;
 use crate::job::inside::Archive;
 use crate::job::operate::Change;
 use crate::job::progress::Progress;
@@ -75,8 +75,13 @@ impl Context {
         runtime_dir(self.state_dir.as_deref(), root, variable("XDG_RUNTIME_DIR"))
     }
 
+    /// For what goes to standard output.
     fn view(&self) -> View {
-        View { zone: self.settings.timezone.clone(), now: self.env.clock.now() }
+        self.view_on(terminal::output_page())
+    }
+
+    fn view_on(&self, page: Page) -> View {
+        View { zone: self.settings.timezone.clone(), now: self.env.clock.now(), page }
     }
 }
 
@@ -90,13 +95,13 @@ fn runtime_dir(state_dir: Option<&Path>, root: bool, of_user: Option<PathBuf>) -
 }
 
 /// Everything that is there before the settings are.
-struct Session {
-    globals: Globals,
+pub(super) struct Session {
+    pub(super) globals: Globals,
     env: Env,
     cancel: Cancel,
     style: Style,
     bars: MultiProgress,
-    out: Output,
+    pub(super) out: Output,
 }
 
 impl Session {
@@ -113,9 +118,26 @@ impl Session {
     }
 
     /// Prints a report in the form that is asked for.
-    fn report(&mut self, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> Result<(), Error> {
-        let text = if self.globals.json { json() } else { text() };
-        Ok(self.out.print(&text)?)
+    pub(super) fn report(&mut self, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> Result<(), Error> {
+        Ok(if self.globals.json { self.out.document(&json())? } else { self.out.print(&text())? })
+    }
+
+    /// The same of what a command did: with `-q` only where it is no good end.
+    fn tell(
+        &mut self,
+        exit: Exit,
+        text: impl FnOnce() -> String,
+        json: impl FnOnce() -> String,
+    ) -> Result<Exit, Error> {
+        if self.globals.json || !self.is_unsaid(exit) {
+            self.report(text, json)?;
+        }
+        Ok(exit)
+    }
+
+    /// Whether `-q` keeps an end to itself: everything but an error, which a skip is not.
+    fn is_unsaid(&self, exit: Exit) -> bool {
+        self.globals.quiet && matches!(exit, Exit::Done | Exit::NotActive)
     }
 }
 
@@ -133,7 +155,7 @@ pub async fn run(cli: Cli) -> Exit {
         cancel: cancel.clone(),
         style,
         bars,
-        out: Output::new(terminal::output()),
+        out: Output::new(terminal::output()).in_colour(terminal::output_has_colours()),
     };
     let end_max = if long_running { signal::DAEMON_END_MAX } else { signal::END_MAX };
     // A guarded command gets the signals itself.
@@ -156,9 +178,9 @@ fn finish(session: &mut Session, result: Result<Exit, Error>) -> Exit {
         Err(error) => error,
     };
     let (exit, hint) = error::judge(error.as_ref());
-    terminal::say(&error::render(error.as_ref(), hint.as_deref()));
+    terminal::say(&error::render(error.as_ref(), hint.as_deref(), terminal::error_page()));
     if session.globals.json && !session.out.is_used() {
-        let _ = session.out.print(&json::error(error.as_ref(), exit, hint.as_deref()));
+        let _ = session.out.document(&json::error(error.as_ref(), exit, hint.as_deref()));
     }
     exit
 }
@@ -193,7 +215,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::Journal(verbs::Journal::Amend(args)) => {
             operate(session, &args.role, &wire::Act::Amend { force: args.force }).await
         }
-        Command::Config(args) => config(session, &args),
+        Command::Config(args) => configure::config(session, &args),
         Command::Completions(args) => {
             generate::completions(args.shell, &mut session.out)?;
             session.out.print("")?;
@@ -221,7 +243,7 @@ pub async fn until_cancelled<T>(cancel: &Cancel, work: impl Future<Output = Resu
 /// Says what others on this host may do with the files of these settings, which only somebody with a hand in them can mend.
 fn warn_of_exposures(settings: &Settings) {
     for exposure in settings.exposures() {
-        tracing::warn!("{exposure}. To do: {}", exposure.remedy());
+        tracing::warn!("{exposure}. {ADVICE}{}", exposure.remedy());
     }
 }
 
@@ -238,14 +260,13 @@ async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> 
             Err(error) => {
                 // What was created so far has a key that must be copied: say so before the error.
                 if !session.globals.json && !report.roles.is_empty() {
-                    session.out.print(&render::setup::init(&report))?;
+                    session.out.print(&render::setup::init(&report, terminal::output_page()))?;
                 }
                 return Err(error);
             }
         }
     }
-    session.report(|| render::setup::init(&report), || json::init(&report))?;
-    Ok(Exit::Done)
+    session.tell(Exit::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report))
 }
 
 async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Error> {
@@ -272,7 +293,6 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
         None => settings::from_file(&session.globals)?,
     };
     let context = session.context(settings);
-    let view = context.view();
     let roles = settings::roles(&context.settings, &args.roles)?;
 
     let mut created = Vec::new();
@@ -282,11 +302,9 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
             created.push(wire::init(&context, role, args.new).await?);
         }
         created.retain(|role| role.created);
-        if !created.is_empty() && !session.globals.json {
-            session.out.print(&format!(
-                "{}\n",
-                render::setup::init(&InitReport { roles: created.clone(), new_identity: None })
-            ))?;
+        if !created.is_empty() && !session.globals.json && !session.globals.quiet {
+            let report = InitReport { roles: created.clone(), new_identity: None };
+            session.out.print(&format!("{}\n", render::setup::init(&report, terminal::output_page())))?;
         }
     }
     let mut reports = Vec::new();
@@ -305,19 +323,18 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
         };
         worst = worst.or_worse(exit);
         // Each role at once: an operator who stops the run later still knows about the first.
-        let text = || render::backup::role(&report, &view);
         match report.outcome {
-            _ if session.globals.json => {}
+            _ if session.globals.json || session.is_unsaid(exit) => {}
             // `runner backup > /dev/null` in a crontab must still say so.
             Outcome::Failed | Outcome::Fenced | Outcome::Unknown => {
-                terminal::say(&text());
+                terminal::say(&render::backup::role(&report, &context.view_on(terminal::report_page())));
             }
-            _ => session.out.print(&text())?,
+            _ => session.out.print(&render::backup::role(&report, &context.view()))?,
         }
         reports.push(report);
     }
     if session.globals.json {
-        session.out.print(&json::backup(&created, &reports))?;
+        session.out.document(&json::backup(&created, &reports))?;
     }
     Ok(worst)
 }
@@ -435,24 +452,24 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
         Ok((restored?, json::doubt(archive.doubt())))
     }))
     .await?;
-    session.report(|| render::restored::report(&report, &context.view()), || json::restore(&report, &doubt))?;
-    Ok(exit::of_restore(&report))
+    let exit = exit::of_restore(&report);
+    session.tell(exit, || render::restored::report(&report, &context.view()), || json::restore(&report, &doubt))
 }
 
 async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let report = until_cancelled(&context.cancel, wire::verify(&context, role, args)).await?;
-    session.report(|| render::verified::report(&report), || json::verify(&report))?;
-    Ok(exit::of_verify(&report))
+    let exit = exit::of_verify(&report);
+    session.tell(exit, || render::verified::report(&report, terminal::output_page()), || json::verify(&report))
 }
 
 async fn repair(session: &mut Session, args: &verbs::Repair) -> Result<Exit, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let report = wire::repair(&context, role, args).await?;
-    session.report(|| render::repaired::report(&report, &context.view()), || json::repaired::report(&report))?;
-    Ok(exit::of_repair(&report))
+    let exit = exit::of_repair(&report);
+    session.tell(exit, || render::repaired::report(&report, &context.view()), || json::repaired::report(&report))
 }
 
 async fn prune(session: &mut Session, args: &verbs::Prune) -> Result<Exit, Error> {
@@ -460,19 +477,26 @@ async fn prune(session: &mut Session, args: &verbs::Prune) -> Result<Exit, Error
     let role = settings::role(&context.settings, &args.role)?;
     let view = context.view();
     match wire::prune(&context, role, args.dry_run).await? {
-        Pruned::Done(report) => {
-            session.report(
-                || render::pruned::report(&report, args.dry_run, &view),
-                || json::pruned::report(&report, args.dry_run),
-            )?;
+        // A dry run is asked for what it says.
+        Pruned::Done(report) if args.dry_run => {
+            session.report(|| render::pruned::report(&report, true, &view), || json::pruned::report(&report, true))?;
             Ok(Exit::Done)
         }
+        Pruned::Done(report) => session.tell(
+            Exit::Done,
+            || render::pruned::report(&report, false, &view),
+            || json::pruned::report(&report, false),
+        ),
         Pruned::Refused(refused) => {
             let (report, reason) = *refused;
             let why =
                 reason.map(|reason| render::reason::text(&reason, &context.settings.timezone)).unwrap_or_default();
-            session.report(|| render::pruned::refused(&role.name, &why), || json::pruned::refused(&report, &why))?;
-            Ok(exit::of_backup_role(&report, false))
+            let exit = exit::of_backup_role(&report, false);
+            session.tell(
+                exit,
+                || render::pruned::refused(&role.name, &why, &view),
+                || json::pruned::refused(&report, &why),
+            )
         }
     }
 }
@@ -502,11 +526,14 @@ async fn watch(session: &mut Session, context: &Context, roles: &[&RoleSettings]
         }
         .into());
     }
-    let home = if terminal::output_is_seen() { "\x1b[H\x1b[2J" } else { "\n" };
     loop {
         let report = until_cancelled(&context.cancel, wire::whoami(context, roles)).await?;
-        session.out.write_all(home.as_bytes())?;
-        session.out.print(&render::whoami::report(&report, &context.view()))?;
+        let text = render::whoami::report(&report, &context.view());
+        if terminal::output_is_seen() {
+            session.out.draw(&text, terminal::output_rows())?;
+        } else {
+            session.out.print(&format!("\n{text}"))?;
+        }
         until_cancelled(&context.cancel, async {
             tokio::time::sleep(WATCH_INTERVAL).await;
             Ok(())
@@ -538,8 +565,8 @@ async fn audit(session: &mut Session, args: &verbs::Audit) -> Result<Exit, Error
         };
         all.push(Audited { role: role.name.clone(), since, result });
     }
-    session.report(|| render::audited::report(&all, &context.view()), || json::audit::report(&all))?;
-    Ok(all.iter().map(exit::of_audit).fold(Exit::Done, Exit::or_worse))
+    let exit = all.iter().map(exit::of_audit).fold(Exit::Done, Exit::or_worse);
+    session.tell(exit, || render::audited::report(&all, &context.view()), || json::audit::report(&all))
 }
 
 /// Prints nothing but errors. A script must never take "cannot tell" for an answer, so every failure but wrong usage is that.
@@ -554,7 +581,7 @@ async fn is_active(session: &mut Session, args: &verbs::IsActive) -> Exit {
         Ok(state) => exit::of_is_active(state),
         Err(error) => {
             let (exit, hint) = error::judge(error.as_ref());
-            terminal::say(&error::render(error.as_ref(), hint.as_deref()));
+            terminal::say(&error::render(error.as_ref(), hint.as_deref(), terminal::error_page()));
             if matches!(exit, Exit::Usage | Exit::Interrupted) { exit } else { Exit::Unknown }
         }
     }
@@ -565,11 +592,16 @@ async fn exec(session: &mut Session, args: &verbs::Exec) -> Result<Exit, Error> 
     let context = session.context(settings::from_file(&session.globals)?);
     let role = settings::role(&context.settings, &args.role)?;
     let executed = wire::exec(&context, role, args).await?;
-    if let Some(text) = render::executed::text(&args.role, &executed, &context.view()) {
+    let exit = exit::of_exec(&executed, args.skip_exit);
+    // Not to be active is no error, whatever the exit code is to be.
+    let skipped = matches!(&executed, Executed::Refused(_)) && matches!(exit, Exit::Command(_));
+    if !(session.globals.quiet && skipped)
+        && let Some(text) = render::executed::text(&args.role, &executed, &context.view_on(terminal::report_page()))
+    {
         // Standard output is the command's.
         terminal::say(&text);
     }
-    Ok(exit::of_exec(&executed, args.skip_exit))
+    Ok(exit)
 }
 
 async fn daemon(session: &mut Session, args: &verbs::Daemon) -> Result<Exit, Error> {
@@ -584,8 +616,9 @@ async fn operate(session: &mut Session, role: &RoleName, act: &wire::Act) -> Res
     let settings = settings::role(&context.settings, role)?;
     // Not stopped in the middle: what an act came to must be told.
     let acted = wire::operate(&context, settings, act).await?;
-    session.report(|| render::operated::acted(&acted, &context.view()), || json::acted(&acted))?;
-    Ok(if matches!(acted.change, Change::ClockOff { .. } | Change::OddClock(_)) { Exit::Unknown } else { Exit::Done })
+    let undone = matches!(acted.change, Change::ClockOff { .. } | Change::OddClock(_));
+    let exit = if undone { Exit::Unknown } else { Exit::Done };
+    session.tell(exit, || render::operated::acted(&acted, &context.view()), || json::acted(&acted))
 }
 
 async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
@@ -606,7 +639,16 @@ async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
         .into());
     }
     match wire::key(&context, role, args, &mut session.out).await? {
-        Some(report) => session.report(|| render::setup::keys(&report), || json::keys(&report))?,
+        Some(report) if matches!(args, verbs::Key::List(_)) => {
+            session.report(|| render::setup::keys(&report, terminal::output_page()), || json::keys(&report))?;
+        }
+        Some(report) => {
+            session.tell(
+                Exit::Done,
+                || render::setup::keys(&report, terminal::output_page()),
+                || json::keys(&report),
+            )?;
+        }
         None => session.out.print("")?,
     }
     Ok(Exit::Done)
@@ -627,54 +669,4 @@ async fn journal(session: &mut Session, args: &verbs::JournalShow) -> Result<Exi
     )?;
     open::sound(&archive)?;
     Ok(Exit::Done)
-}
-
-fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit, Error> {
-    match args {
-        verbs::Config::Init(args) => {
-            let sources = args.source.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
-            for (source, target) in sources.iter().filter_map(|source| Some((source, source.read_link().ok()?))) {
-                tracing::warn!(
-                    "{} is a symbolic link to {}: no run takes it. Name what it leads to as the source",
-                    source.display(),
-                    target.display()
-                );
-            }
-            let text = starter(&sources, &settings::store_url(&args.store)?);
-            match &args.file {
-                None => session.out.print(&text)?,
-                Some(file) => {
-                    create(file, &text)?;
-                    session.out.print(&render::config::written(file))?;
-                }
-            }
-        }
-        verbs::Config::Check => {
-            let settings = settings::from_file(&session.globals)?;
-            let links = settings::links(&settings);
-            session.report(|| render::config::checked(&settings, &links), || json::config(&settings, &links, false))?;
-        }
-        verbs::Config::Show => {
-            let settings = settings::from_file(&session.globals)?;
-            session.report(|| settings.render(), || json::config(&settings, &[], true))?;
-        }
-    }
-    Ok(Exit::Done)
-}
-
-/// Writes a new file. It holds no secrets, so it may be read by everyone.
-fn create(file: &Path, text: &str) -> Result<(), Error> {
-    if let Some(parent) = file.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let mut opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(file).map_err(|e| {
-        match e.kind() {
-            io::ErrorKind::AlreadyExists => Error::from(UsageError {
-                what: format!("{} exists already", file.display()),
-                todo: "name another file, or move that one away.".to_owned(),
-            }),
-            _ => Error::from(format!("{}: {e}", file.display())),
-        }
-    })?;
-    Ok(opened.write_all(text.as_bytes())?)
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 
 use super::args::Globals;
+use super::error::ADVICE;
+use super::render::page::Page;
 use super::render::{self, View};
 use super::{error, settings};
 use crate::config::Settings;
@@ -60,7 +62,7 @@ impl Voice for Speaker {
     }
 
     fn ran(&self, report: &RoleReport) {
-        let view = View { zone: self.zone.clone(), now: self.env.clock.now() };
+        let view = View { zone: self.zone.clone(), now: self.env.clock.now(), page: Page::LOG };
         // A report is made for a terminal's width; a log has lines.
         let text = render::backup::role(report, &view).split_whitespace().collect::<Vec<_>>().join(" ");
         match report.outcome {
@@ -93,12 +95,16 @@ impl Voice for Speaker {
     }
 
     fn pruned(&self, report: &PruneReport) {
-        let text = render::pruned::report(report, false, &View { zone: self.zone.clone(), now: self.env.clock.now() });
+        let text = render::pruned::report(
+            report,
+            false,
+            &View { zone: self.zone.clone(), now: self.env.clock.now(), page: Page::LOG },
+        );
         tracing::info!("{}", text.split_whitespace().collect::<Vec<_>>().join(" "));
     }
 
     fn not_pruned(&self, role: &RoleName, failure: &PruneError) {
-        let advice = error::judge(failure).1.map(|advice| format!(". To do: {advice}")).unwrap_or_default();
+        let advice = error::judge(failure).1.map(|advice| format!(". {ADVICE}{advice}")).unwrap_or_default();
         tracing::warn!("{role}: {failure}{advice}");
     }
 

@@ -1,23 +1,80 @@
 //! The streams that a person reads: the only file that names standard output and standard error. What others wrote (names of files and nodes,
-//! words of stores and dumps) is made safe to show here, once, and not where each text is made.
+//! words of stores and dumps) is made safe to show here, once, and not where each text is made; so are colours given.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use rustix::termios::{isatty, tcgetwinsize};
+
+use super::paint::paint;
+use super::render::page::Page;
 use crate::text;
+
+/// Columns and rows of a terminal that does not say how many it has.
+const USUAL: (usize, usize) = (80, 24);
 
 /// Says something on standard error. Where even that is closed, the exit code remains.
 pub fn say(words: &str) {
-    let _ = io::stderr().write_all(text::lines(words).as_bytes());
+    let shown = text::lines(words);
+    let shown = if errors_have_colours() { paint(&shown) } else { shown.into_owned() };
+    let _ = io::stderr().write_all(shown.as_bytes());
 }
 
 /// Whether a person sees standard error.
 pub fn errors_are_seen() -> bool {
-    rustix::termios::isatty(io::stderr())
+    isatty(io::stderr())
 }
 
 /// Whether a person sees standard output.
 pub fn output_is_seen() -> bool {
-    rustix::termios::isatty(io::stdout())
+    isatty(io::stdout())
+}
+
+/// How wide reports on standard output are.
+pub fn output_page() -> Page {
+    size(io::stdout()).map_or(Page::FILE, |(columns, _)| Page::terminal(columns))
+}
+
+/// How many rows standard output has.
+pub fn output_rows() -> usize {
+    size(io::stdout()).map_or(USUAL.1, |(_, rows)| rows)
+}
+
+/// How wide reports on standard error are.
+pub fn report_page() -> Page {
+    size(io::stderr()).map_or(Page::FILE, |(columns, _)| Page::terminal(columns))
+}
+
+/// How wide messages on standard error are: without a terminal each is a line.
+pub fn error_page() -> Page {
+    size(io::stderr()).map_or(Page::LOG, |(columns, _)| Page::terminal(columns))
+}
+
+/// Whether what is said on standard error is in colour.
+pub fn errors_have_colours() -> bool {
+    has_colours(&io::stderr())
+}
+
+/// Whether what is printed on standard output is in colour.
+pub fn output_has_colours() -> bool {
+    has_colours(&io::stdout())
+}
+
+/// By the conventions: `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM=dumb`; without any of them where a terminal is.
+fn has_colours(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
+}
+
+/// Columns and rows, where it is a terminal.
+fn size(stream: impl AsFd) -> Option<(usize, usize)> {
+    if !isatty(&stream) {
+        return None;
+    }
+    let said = tcgetwinsize(&stream).map(|size| (size.ws_col.into(), size.ws_row.into())).unwrap_or_default();
+    let or_usual = |n: usize, usual| if n == 0 { usual } else { n };
+    Some((or_usual(said.0, USUAL.0), or_usual(said.1, USUAL.1)))
 }
 
 /// Standard output as it is, for [`super::output::Output`].
@@ -25,7 +82,7 @@ pub fn output() -> impl Write + Send + 'static {
     io::stdout()
 }
 
-/// Standard error as it is, for the log, whose messages and values are safe when they come here and whose colours are its own.
+/// Standard error as it is, for the log, whose messages and values are safe when they come here.
 pub fn log() -> impl Write {
     io::stderr()
 }

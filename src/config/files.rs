@@ -12,7 +12,7 @@ use crate::env;
 use crate::file::access;
 
 /// Where the config is when nothing else is said.
-const DEFAULT: &str = "/etc/runner/runner.toml";
+pub(crate) const DEFAULT: &str = "/etc/runner/runner.toml";
 
 /// The most that one file may hold. A config of a thousand roles has some 500 KB; more is the wrong file.
 const FILE_MAX: u64 = 16 << 20;

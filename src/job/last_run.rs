@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 use crate::ids::RoleName;
-use crate::job::report::Outcome;
 use crate::job::report::whoami::{PeerSeen, RunSeen, Step};
+use crate::job::report::{ADVICE, Outcome};
 use crate::job::runner::Runner;
 use crate::repo::crypto::{Keys, Part, SALT_LEN};
 use crate::text;
@@ -89,7 +89,7 @@ impl Failure {
 /// An error's text in one line of bounded length, without anything that a terminal would take for a command, and without the
 /// advice: that is for whoever started the run.
 fn bounded(error: &str) -> String {
-    let error = error.split(". To do: ").next().unwrap_or_default();
+    let error = error.split(&format!(". {ADVICE}")).next().unwrap_or_default();
     let words = error.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown = text::line(&words);
     let mut out: String = shown.chars().take(ERROR_MAX).collect();
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn an_error_is_one_short_line_without_advice_and_without_control_characters() {
-        let kept = failure("dump app.sql:\n exit\u{1b}[2J code 1. To do: run it by hand.").after(None);
+        let kept = failure("dump app.sql:\n exit\u{1b}[2J code 1. hint: run it by hand.").after(None);
         assert_eq!(kept.error, "dump app.sql: exit\\u{1b}[2J code 1");
         assert_eq!(failure(&"x".repeat(1000)).after(None).error.chars().count(), ERROR_MAX + 1);
     }

@@ -23,7 +23,7 @@ fn backed_up() -> Site {
 
 /// It ends with what to do.
 fn has_advice(said: &str) -> bool {
-    said.rsplit_once("To do: ").is_some_and(|(_, advice)| advice.len() > 20)
+    said.rsplit_once("hint: ").is_some_and(|(_, advice)| advice.len() > 20)
 }
 
 #[test]

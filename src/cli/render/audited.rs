@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::inside::escaped;
-use super::{NAMED_MAX, View, more, short, wrap};
+use super::{NAMED_MAX, View, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute, time};
 use crate::ids::RoleName;
 use crate::job::report::audited::{Attempt, Commit, Finding, Incomplete, Note, RoleAudit, SlotCounts, Streak};
@@ -28,16 +28,19 @@ fn role(audited: &Audited, view: &View) -> String {
     let (role, since) = (&audited.role, minute(audited.since, &view.zone));
     let audit = match &audited.result {
         Ok(audit) => audit,
-        Err(why) => return wrap(&format!("{role}: "), 2, &format!("CANNOT TELL: {why}")),
+        Err(why) => return view.page.wrap(&format!("{role}: "), 2, &format!("CANNOT TELL: {why}")),
     };
     let verdict = match audit.finding_count {
         0 => "no findings".to_owned(),
         n => counted(n, "finding", "findings").to_uppercase(),
     };
     let read = counted(audit.records, "record", "records");
-    let mut out = wrap(&format!("{role}: "), 2, &format!("{verdict} since {since} ({read} read)"));
-    out +=
-        &wrap("  slots      ", 13, &audit.slots.map_or_else(|| "no schedule".to_owned(), |slots| self::slots(&slots)));
+    let mut out = view.page.wrap(&format!("{role}: "), 2, &format!("{verdict} since {since} ({read} read)"));
+    out += &view.page.wrap(
+        "  slots      ",
+        13,
+        &audit.slots.map_or_else(|| "no schedule".to_owned(), |slots| self::slots(&slots)),
+    );
     if !audit.nodes.is_empty() {
         let nodes: Vec<String> = audit
             .nodes
@@ -52,15 +55,15 @@ fn role(audited: &Audited, view: &View) -> String {
                 ),
             })
             .collect();
-        out += &wrap("  nodes      ", 13, &nodes.join(", "));
+        out += &view.page.wrap("  nodes      ", 13, &nodes.join(", "));
     }
     for finding in audit.findings.iter().take(NAMED_MAX) {
         let (word, text) = self::finding(finding, view);
-        out += &wrap(&format!("  {word:<10} "), 13, &text);
+        out += &view.page.wrap(&format!("  {word:<10} "), 13, &text);
     }
     out += &more(audit.findings.len().min(NAMED_MAX), audit.finding_count);
     for note in audit.notes.iter().take(NAMED_MAX) {
-        out += &wrap("  note       ", 13, &self::note(note, view));
+        out += &view.page.wrap("  note       ", 13, &self::note(note, view));
     }
     out += &more(audit.notes.len().min(NAMED_MAX), audit.notes.len() as u64);
     out
@@ -251,14 +254,13 @@ mod tests {
             ..samples::audit()
         };
         let since = clean.since;
-        let failed = "s3://backups/prod: cannot be reached: orders-db/format (connection refused). To do: check the network and [store] endpoint, then try again: it is safe.";
+        let failed = "s3://backups/prod: cannot be reached: orders-db/format (connection refused). hint: check the network and [store] endpoint, then try again: it is safe.";
         let all = [
             Audited { role: samples::app(), since, result: Ok(samples::audit()) },
             Audited { role: clean.role.clone(), since, result: Ok(clean) },
             Audited { role: "orders-db".parse().unwrap(), since, result: Err(failed.to_owned()) },
         ];
-        let text = report(&all, &samples::view());
-        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
-        insta::assert_snapshot!(text);
+        samples::assert_fits(|view| report(&all, view));
+        insta::assert_snapshot!(report(&all, &samples::view()));
     }
 }

@@ -1,8 +1,8 @@
 //! `backup`, one paragraph a role.
 
-use super::{NAMED_MAX, View, more, short, wrap};
+use super::{NAMED_MAX, View, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute};
-use crate::job::report::{FileCounts, LossReport, Outcome, Problem, ProblemKind, RoleReport};
+use crate::job::report::{ADVICE, FileCounts, LossReport, Outcome, Problem, ProblemKind, RoleReport};
 use crate::repo::entry::TreePath;
 
 /// The report on one role.
@@ -14,11 +14,11 @@ pub fn role(report: &RoleReport, view: &View) -> String {
         out += &format!("  took the role over: term {term}\n");
     }
     if let Some(todo) = todo(report) {
-        out += &wrap("  ", 2, &todo);
+        out += &view.page.wrap("  ", 2, &todo);
     }
-    out += &empty_sources(report);
-    out += &report.loss.as_ref().map(loss).unwrap_or_default();
-    out + &problems(report)
+    out += &empty_sources(report, view);
+    out += &report.loss.as_ref().map(|lost| loss(lost, view)).unwrap_or_default();
+    out + &problems(report, view)
 }
 
 /// The first line, or as many as it takes.
@@ -43,7 +43,7 @@ fn verdict(report: &RoleReport, view: &View) -> String {
         }
         Outcome::Failed => format!("FAILED — nothing committed: {}", reason.unwrap_or("no reason given")),
     };
-    wrap(&format!("{name}: "), 2, &text)
+    view.page.wrap(&format!("{name}: "), 2, &text)
 }
 
 fn none_is_zero(n: u64) -> String {
@@ -73,10 +73,10 @@ fn todo(report: &RoleReport) -> Option<String> {
     match report.outcome {
         Outcome::Committed | Outcome::Unchanged if report.files.unreadable > 0 => Some(incomplete(&report.files)),
         Outcome::Unknown => Some(format!(
-            "To do: 'runner whoami {role}' shows what cannot be told. Running the backup again is safe: what was \
+            "{ADVICE}'runner whoami {role}' shows what cannot be told. Running the backup again is safe: what was \
              committed is found and not repeated."
         )),
-        Outcome::Fenced => Some(format!("To do: 'runner whoami {role}' shows which node has the role now.")),
+        Outcome::Fenced => Some(format!("{ADVICE}'runner whoami {role}' shows which node has the role now.")),
         _ => None,
     }
 }
@@ -101,13 +101,13 @@ fn incomplete(files: &FileCounts) -> String {
 }
 
 /// Sources without a file: told also where the rest made a snapshot.
-fn empty_sources(report: &RoleReport) -> String {
-    let line = |path: &TreePath| wrap("  ", 2, &format!("WARNING: source {} holds no file.", path.display()));
+fn empty_sources(report: &RoleReport, view: &View) -> String {
+    let line = |path: &TreePath| view.page.wrap("  ", 2, &format!("WARNING: source {} holds no file.", path.display()));
     report.empty_sources.iter().map(line).collect()
 }
 
 /// What the store had lost, what of it is there again, and what is not.
-fn loss(loss: &LossReport) -> String {
+fn loss(loss: &LossReport, view: &View) -> String {
     let packs = counted(loss.packs, "pack", "packs");
     let healed = match loss.healed_bytes {
         0 => String::new(),
@@ -122,9 +122,10 @@ fn loss(loss: &LossReport) -> String {
         ),
         None => ". WARNING: which files of earlier snapshots lack it could not be told.".to_owned(),
     };
-    let mut out = wrap("  ", 2, &format!("the store had lost {packs}, in whole or in part{healed}{missing}"));
+    let mut out = view.page.wrap("  ", 2, &format!("the store had lost {packs}, in whole or in part{healed}{missing}"));
     for file in loss.missing.iter().take(NAMED_MAX) {
-        out += &format!("    lost: {} in {}\n", file.path.display(), short(file.snapshot));
+        out +=
+            &view.page.row(&format!("    lost: {}", file.path.display()), 6, &format!("in {}", short(file.snapshot)));
     }
     let named = loss.missing.len().min(NAMED_MAX) as u64;
     if let Some(rest) = loss.missing_files.and_then(|n| n.checked_sub(named)).filter(|n| *n > 0) {
@@ -134,7 +135,7 @@ fn loss(loss: &LossReport) -> String {
 }
 
 /// The paths that went wrong, the worst first.
-fn problems(report: &RoleReport) -> String {
+fn problems(report: &RoleReport, view: &View) -> String {
     // Sockets are everywhere and nobody misses them: a number is enough.
     let (sockets, mut sorted): (Vec<&Problem>, Vec<&Problem>) =
         report.problems.iter().partition(|p| p.kind == ProblemKind::Socket);
@@ -148,7 +149,7 @@ fn problems(report: &RoleReport) -> String {
             ProblemKind::Attribute(why) => format!("saved, but not all of its attributes: {why}"),
             ProblemKind::Socket => "a socket, left out".to_owned(),
         };
-        out += &format!("  {}: {what}\n", problem.path.display());
+        out += &view.page.row(&format!("  {}:", problem.path.display()), 4, &what);
     }
     if !sockets.is_empty() {
         out += &format!("  {} left out\n", counted(sockets.len() as u64, "socket", "sockets"));

@@ -35,36 +35,46 @@ pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
         Health::Critical => "CRITICAL",
         Health::Unknown => "UNKNOWN",
     };
-    let short: Vec<String> = roles.iter().map(|(health, role)| verdict(*health, role, view)).collect();
-    let mut out = shortened(&format!("RUNNER {outcome} - {}", short.join("; ")), CHECK_MAX);
+    let short: Vec<(String, Option<&Warning>)> =
+        roles.iter().map(|(health, role)| verdict(*health, role, view)).collect();
+    let texts: Vec<&str> = short.iter().map(|(text, _)| text.as_str()).collect();
+    let headline = format!("RUNNER {outcome} - {}", texts.join("; "));
+    let mut out = shortened(&headline, CHECK_MAX);
+    // What the first line says in full is not said again.
+    let is_cut = out != headline;
     out.push('\n');
     for role in &report.roles {
-        for found in alarming(role) {
-            let severity = warning::severity(health::severity(found));
-            out += &format!("{} {severity}: {}\n", role.role, warning::text(&role.role, found, view));
+        let said = short.iter().filter_map(|(_, said)| *said);
+        let is_said = |found: &Warning| !is_cut && said.clone().any(|said| std::ptr::eq(said, found));
+        for found in alarming(role).filter(|found| !is_said(found)) {
+            let severity = warning::severity(health::severity(found)).trim_end();
+            let text = format!("{severity}: {}", warning::text(&role.role, found, view));
+            out += &view.page.wrap(&format!("{} ", role.role), 2, &text);
         }
-        if health::of_state(role.state).is_some() {
-            out += &format!("{} {}: {}\n", role.role, word(role.state).to_uppercase(), why(role, view));
+        let explained = alarming(role).any(|found| explains(found, &role.reason));
+        if health::of_state(role.state).is_some() && (is_cut || explained) {
+            let text = format!("{}: {}", word(role.state).to_uppercase(), why(role, view));
+            out += &view.page.wrap(&format!("{} ", role.role), 2, &text);
         }
     }
     // A bar begins the figures of a plugin.
     (out.replace('|', "/"), worst)
 }
 
-/// One role in monitoring's first line: its worst, else that it is well.
-fn verdict(health: Health, role: &RoleStatus, view: &View) -> String {
+/// One role in monitoring's first line: its worst, else that it is well; and which warning that is.
+fn verdict<'a>(health: Health, role: &'a RoleStatus, view: &View) -> (String, Option<&'a Warning>) {
     let state = word(role.state);
     let by_state = health::of_state(role.state).map(Health::from);
     let explains = |found: &&Warning| by_state != Some(health) || explains(found, &role.reason);
     match alarming(role).find(explains) {
         Some(worst) if by_state == Some(health) => {
-            format!("{} {state}: {}", role.role, warning::text(&role.role, worst, view))
+            (format!("{} {state}: {}", role.role, warning::text(&role.role, worst, view)), Some(worst))
         }
-        Some(worst) => format!("{}: {}", role.role, warning::text(&role.role, worst, view)),
-        None if by_state.is_some() => format!("{} {state}: {}", role.role, why(role, view)),
+        Some(worst) => (format!("{}: {}", role.role, warning::text(&role.role, worst, view)), Some(worst)),
+        None if by_state.is_some() => (format!("{} {state}: {}", role.role, why(role, view)), None),
         None => {
             let last = role.last_backup.as_ref().map(|last| format!(", last backup {}", relative(last.time, view.now)));
-            format!("{} {state}{}", role.role, last.unwrap_or_default())
+            (format!("{} {state}{}", role.role, last.unwrap_or_default()), None)
         }
     }
 }
@@ -102,6 +112,9 @@ mod tests {
         let (line, worst) = check(&all(vec![active(), blind()]), &view);
         assert_eq!(worst, Health::Unknown);
         insta::assert_snapshot!(line);
+        let odd = RoleStatus { warnings: vec![Warning::ClockOff(400)], ..standby.clone() };
+        let (line, _) = check(&all(vec![active(), odd]), &view);
+        insta::assert_snapshot!("what_is_said_is_not_said_again", line);
         let conflict = RoleStatus { state: State::Conflict, ..active() };
         assert_eq!(check(&all(vec![conflict, blind()]), &view).1, Health::Critical);
         let late = RoleStatus { warnings: vec![missed("2026-11-20T01:00:00Z", 3)], ..standby.clone() };

@@ -2,21 +2,27 @@
 
 use std::path::Path;
 
-use super::{table, wrap};
+use super::page::Page;
 use crate::cli::settings::SourceLink;
 use crate::cli::units::counted;
+use crate::config::files::DEFAULT as CONFIG_FILE;
 use crate::config::{Lease, Probe, Schedule, Settings};
+use crate::job::report::ADVICE;
 
 /// `config init FILE`.
-pub fn written(file: &Path) -> String {
-    let file = file.display();
-    format!("wrote {file}\nTo do: edit it, then 'runner config check --config {file}' and 'runner init'.\n")
+pub fn written(file: &Path, page: Page) -> String {
+    let config = match file == Path::new(CONFIG_FILE) {
+        true => String::new(),
+        false => format!("--config {} ", file.display()),
+    };
+    let next = format!("edit it, then 'runner {config}config check' and 'runner {config}init'.");
+    format!("wrote {}\n{}", file.display(), page.wrap(ADVICE, 2, &next))
 }
 
 /// What a valid config comes to.
-pub fn checked(settings: &Settings, links: &[SourceLink]) -> String {
+pub fn checked(settings: &Settings, links: &[SourceLink], page: Page) -> String {
     let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
-    let mut out = wrap(
+    let mut out = page.wrap(
         "ok: ",
         2,
         &format!(
@@ -41,12 +47,12 @@ pub fn checked(settings: &Settings, links: &[SourceLink]) -> String {
         };
         [role.name.to_string(), eligible, lease.to_owned(), schedule]
     });
-    out += &table(["ROLE", "ACTIVE WHERE", "LEASE", "SCHEDULE"], [false; 4], rows);
+    out += &page.table(["ROLE", "ACTIVE WHERE", "LEASE", "SCHEDULE"], [false; 4], rows);
     for warning in &settings.warnings {
-        out += &format!("WARNING {warning}\n");
+        out += &page.wrap_lines(&format!("WARNING {warning}"));
     }
     for link in links {
-        out += &wrap("WARNING ", 4, &self::link(link));
+        out += &page.wrap("WARNING ", 4, &self::link(link));
     }
     out
 }
@@ -108,7 +114,7 @@ mod tests {
             Settings::parse(&[("/etc/runner/runner.toml".into(), text.to_owned())], &Host::default()).unwrap();
         let links =
             [SourceLink { role: "app".parse().unwrap(), source: "/srv/app".into(), target: "/data/app".into() }];
-        let text = checked(&settings, &links).replace(&settings.hash, "[hash]");
+        let text = checked(&settings, &links, Page::FILE).replace(&settings.hash, "[hash]");
         insta::assert_snapshot!(text);
     }
 }

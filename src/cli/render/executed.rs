@@ -1,6 +1,6 @@
 //! `exec`: what is to be said beside the command's own output.
 
-use super::{View, reason, wrap};
+use super::{View, reason};
 use crate::ids::RoleName;
 use crate::job::exec::{Cause, Ended, Executed};
 
@@ -21,7 +21,7 @@ pub fn text(role: &RoleName, executed: &Executed, view: &View) -> Option<String>
             format!("not run: {why}")
         }
     };
-    Some(wrap(&format!("{role}: "), 2, &text))
+    Some(view.page.wrap(&format!("{role}: "), 2, &text))
 }
 
 fn cause(cause: &Cause) -> String {

@@ -1,7 +1,7 @@
 //! `journal show`: the table.
 
 use super::inside::escaped;
-use super::{View, short, table};
+use super::{View, short};
 use crate::cli::units::{counted, minute, time};
 use crate::ids::Digest;
 use crate::journal::record::{Body, Record, TakeoverWhy};
@@ -24,7 +24,7 @@ pub fn lines(lines: &[JournalLine], view: &View) -> String {
             what(record, view),
         ]
     });
-    table(["SEQ", "TIME", "NODE", "TERM", "DIGEST", "WHAT"], [true, false, false, true, false, false], rows)
+    view.page.table(["SEQ", "TIME", "NODE", "TERM", "DIGEST", "WHAT"], [true, false, false, true, false, false], rows)
 }
 
 fn what(record: &Record, view: &View) -> String {
@@ -119,6 +119,7 @@ mod tests {
             line(12, None, Body::Resume),
             line(13, None, Body::Unknown { kind: "freeze".to_owned(), body: serde_json::Value::Null }),
         ];
+        samples::assert_fits(|view| lines(&all, view));
         insta::assert_snapshot!(lines(&all, &samples::view()));
         insta::assert_snapshot!(lines(&[], &samples::view()), @"the journal is empty");
     }

@@ -1,7 +1,7 @@
 //! `takeover`, `pause`, `resume`, `journal adopt` and `journal amend`.
 
+use super::View;
 use super::inside::escaped;
-use super::{View, wrap};
 use crate::cli::units::{counted, duration, minute, relative};
 use crate::job::operate::{Acted, Change};
 use crate::journal::future::WrongClock;
@@ -58,7 +58,7 @@ pub fn acted(acted: &Acted, view: &View) -> String {
             duration(offset.unsigned_abs())
         ),
     };
-    wrap(&format!("{role}: "), 2, &text)
+    view.page.wrap(&format!("{role}: "), 2, &text)
 }
 
 /// As a sentence begins.

@@ -1,6 +1,6 @@
 //! `prune`.
 
-use super::{View, short, table, wrap};
+use super::{View, short};
 use crate::cli::units::{bytes, counted, minute};
 use crate::ids::RoleName;
 use crate::job::prune::retention::{Reason, Rule};
@@ -12,7 +12,7 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
     let kept = report.snapshots.len() as u64 - gone;
     let (verb, freed) = if dry_run { ("would be ", "would be freed") } else { ("", "are freed") };
     let snapshots = format!("{} {verb}kept, {gone} {verb}forgotten", counted(kept, "snapshot", "snapshots"));
-    let mut out = wrap(&format!("{}: ", report.role), 2, &snapshots);
+    let mut out = view.page.wrap(&format!("{}: ", report.role), 2, &snapshots);
     if dry_run {
         out += &verdicts(&report.snapshots, view);
     }
@@ -30,14 +30,14 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
         0 => String::new(),
         n => format!("; {} that nothing needs stay, which is less than 'max_unused'", bytes(n)),
     };
-    out += &wrap("  ", 2, &format!("{packs}{unused}"));
+    out += &view.page.wrap("  ", 2, &format!("{packs}{unused}"));
     if report.packs_lost > 0 {
         let lost = counted(report.packs_lost, "pack is", "packs are");
         let text = format!(
             "WARNING: {lost} missing in the store, or not as long as written, and snapshots need what was there: nothing is moved out \
              of them. The next backup stores again what its sources have."
         );
-        out += &wrap("  ", 2, &text);
+        out += &view.page.wrap("  ", 2, &text);
     }
     let swept = &report.swept;
     if !dry_run && swept.packs + swept.indexes + swept.waiting > 0 {
@@ -50,14 +50,14 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
             0 => String::new(),
             n => format!("; {} until 'prune_grace' is over", counted(n, "pack waits", "packs wait")),
         };
-        out += &wrap("  ", 2, &format!("{deleted}{waiting}"));
+        out += &view.page.wrap("  ", 2, &format!("{deleted}{waiting}"));
     }
     out
 }
 
 /// That nothing was done here.
-pub fn refused(role: &RoleName, why: &str) -> String {
-    wrap(&format!("{role}: "), 2, &format!("not pruned — {why}"))
+pub fn refused(role: &RoleName, why: &str, view: &View) -> String {
+    view.page.wrap(&format!("{role}: "), 2, &format!("not pruned — {why}"))
 }
 
 fn verdicts(verdicts: &[Verdict], view: &View) -> String {
@@ -70,7 +70,7 @@ fn verdicts(verdicts: &[Verdict], view: &View) -> String {
             reasons(verdict),
         ]
     });
-    let text = table(["", "ID", "TIME", "NODE", "WHY"], [false; 5], rows);
+    let text = view.page.table(["", "ID", "TIME", "NODE", "WHY"], [false; 5], rows);
     let lines: Vec<String> = text.lines().map(|line| format!("  {line}\n")).collect();
     lines.concat()
 }
@@ -137,7 +137,8 @@ mod tests {
             swept: Swept { packs: 7, indexes: 1, waiting: 4 },
         };
         let text = [report(&pruned, true, &samples::view()), report(&pruned, false, &samples::view())].concat();
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        samples::assert_fits(|view| report(&pruned, true, view));
+        samples::assert_fits(|view| report(&pruned, false, view));
         insta::assert_snapshot!(text);
     }
 }

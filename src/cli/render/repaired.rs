@@ -1,7 +1,8 @@
 //! `repair`.
 
-use super::{NAMED_MAX, View, more, short, wrap};
+use super::{NAMED_MAX, View, more, short};
 use crate::cli::units::{count, counted, minute};
+use crate::job::report::ADVICE;
 use crate::job::report::repaired::{Finding, FormatSource, RepairReport, SnapshotLoss};
 
 /// The most entries that a text names below one snapshot.
@@ -20,20 +21,20 @@ pub fn report(report: &RepairReport, view: &View) -> String {
     };
     let record = report.record.map(|(seq, term)| format!("; record {seq} says so, with term {term} of this node"));
     let whole = format!("{verdict}{} — {snapshots} can be restored whole", record.unwrap_or_default());
-    let mut out = wrap(&format!("{}: ", report.role), 2, &whole);
+    let mut out = view.page.wrap(&format!("{}: ", report.role), 2, &whole);
     for finding in report.findings.iter().take(NAMED_MAX) {
-        out += &wrap("  ", 4, &text(report, finding));
+        out += &view.page.wrap("  ", 4, &text(report, finding));
     }
     out += &more(report.findings.len().min(NAMED_MAX), report.findings.len() as u64);
     if report.findings.iter().any(|finding| matches!(finding, Finding::KeySlot { .. })) {
-        out += &wrap("  ", 4, &keys(report));
+        out += &view.page.wrap("  ", 4, &keys(report));
     }
     for snapshot in report.snapshots.iter().filter(|snapshot| snapshot.lost_count > 0).take(NAMED_MAX) {
         out += &loss(snapshot, view);
     }
     let todo = advice(report);
     if !todo.is_empty() {
-        out += &wrap("  ", 2, &format!("To do: {todo}"));
+        out += &view.page.wrap("  ", 2, &format!("{ADVICE}{todo}"));
     }
     out
 }
@@ -124,7 +125,7 @@ fn loss(loss: &SnapshotLoss, view: &View) -> String {
     let info = &loss.info;
     let lost = counted(loss.lost_count, "entry", "entries");
     let text = format!("{} of {}: {lost} cannot be restored", short(info.id), minute(info.time, &view.zone));
-    let mut out = wrap("  ", 4, &text);
+    let mut out = view.page.wrap("  ", 4, &text);
     for entry in loss.lost.iter().take(LOST_NAMED_MAX) {
         let path = entry.path.display();
         out += &match entry.entries {
@@ -200,6 +201,7 @@ mod tests {
         let done = RepairReport { dry_run: false, record: Some((Seq(12), Term(4))), ..found.clone() };
         let sound = RepairReport { findings: Vec::new(), snapshots: vec![loss(0x3f, 0)], ..found.clone() };
         let text = [&found, &done, &sound].map(|found| report(found, &samples::view())).concat();
+        samples::assert_fits(|view| report(&done, view));
         insta::assert_snapshot!(text);
     }
 }

@@ -1,6 +1,6 @@
 //! `restore`.
 
-use super::{NAMED_MAX, View, more, short, wrap};
+use super::{NAMED_MAX, View, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute};
 use crate::job::report::restored::RestoreReport;
 use crate::job::report::restored::Restored;
@@ -15,7 +15,7 @@ pub fn report(restored: &Restored, view: &View) -> String {
         (false, true) => "restored",
         (false, false) => "INCOMPLETE: restored",
     };
-    let mut out = wrap(
+    let mut out = view.page.wrap(
         &format!("{}: ", snapshot.role),
         2,
         &format!(
@@ -28,28 +28,34 @@ pub fn report(restored: &Restored, view: &View) -> String {
         ),
     );
     if snapshot.unreadable > 0 {
-        out +=
-            &wrap("  ", 2, &format!("THE SNAPSHOT IS INCOMPLETE: {}.", super::snapshots::unread(snapshot.unreadable)));
+        out += &view.page.wrap(
+            "  ",
+            2,
+            &format!("THE SNAPSHOT IS INCOMPLETE: {}.", super::snapshots::unread(snapshot.unreadable)),
+        );
     }
     for path in &report.unmatched {
-        out += &format!("  {}: not in this snapshot\n", path.display());
+        out += &view.page.row(&format!("  {}:", path.display()), 4, "not in this snapshot");
     }
     for problem in report.problems.iter().take(NAMED_MAX) {
-        out += &format!("  {}: {}\n", problem.path.display(), problem.kind);
+        out += &view.page.row(&format!("  {}:", problem.path.display()), 4, &problem.kind.to_string());
     }
     out += &more(report.problems.len().min(NAMED_MAX), report.counts.failed);
     let n = &report.counts;
     if n.trusted > 0 {
         let files = counted(n.trusted, "file", "files");
-        out +=
-            &wrap("  ", 2, &format!("{files} with equal size and time not read: the content is believed to be right."));
+        out += &view.page.wrap(
+            "  ",
+            2,
+            &format!("{files} with equal size and time not read: the content is believed to be right."),
+        );
     }
     if n.leftovers > 0 {
         let files = counted(n.leftovers, "file", "files");
-        out += &wrap("  ", 2, &format!("{files} of an interrupted restore removed."));
+        out += &view.page.wrap("  ", 2, &format!("{files} of an interrupted restore removed."));
     }
     for trouble in &report.metadata {
-        out += &wrap("  ", 2, &self::trouble(trouble));
+        out += &view.page.wrap("  ", 2, &self::trouble(trouble));
     }
     out
 }
@@ -152,6 +158,7 @@ mod tests {
             vec![RestoreProblem { path, kind: RestoreProblemKind::Missing(ChunkId([0x3f; 32])) }];
         incomplete.report.unmatched = vec![TreePath::new("srv/nowhere").unwrap()];
         let view = samples::view();
+        samples::assert_fits(|view| report(&incomplete, view));
         insta::assert_snapshot!([sample(), existing, dry, incomplete].map(|r| report(&r, &view)).join("\n"));
     }
 }

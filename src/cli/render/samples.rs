@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::View;
+use super::page::Page;
 use crate::ids::{Digest, InstanceId, NodeId, RoleName, Seq, Term};
 use crate::job::report::audited::{
     Attempt, AttemptEnd, Commit, Finding, Incomplete, NodeShare, Note, RoleAudit, SlotCounts, Streak,
@@ -20,7 +21,23 @@ use crate::journal::record::NodeRef;
 use crate::repo::format::JournalHome;
 
 pub(crate) fn view() -> View {
-    View { zone: TimeZone::get("Europe/Berlin").unwrap(), now: at("2026-11-20T01:05:00Z") }
+    View { zone: TimeZone::get("Europe/Berlin").unwrap(), now: at("2026-11-20T01:05:00Z"), page: Page::FILE }
+}
+
+/// On a terminal of so many columns.
+pub(crate) fn view_of(columns: usize) -> View {
+    View { page: Page::terminal(columns), ..view() }
+}
+
+/// What `render` makes of 80 and of 40 columns stays in them, but for a word that is longer by itself.
+pub(crate) fn assert_fits(render: impl Fn(&View) -> String) {
+    for columns in [80, 40] {
+        let text = render(&view_of(columns));
+        for line in text.lines().filter(|line| line.chars().count() > columns) {
+            let longest = line.split_whitespace().map(str::len).max().unwrap_or_default();
+            assert!(longest + 14 > columns, "{columns} columns: {line}\n{text}");
+        }
+    }
 }
 
 pub(crate) fn at(text: &str) -> Timestamp {

@@ -4,21 +4,21 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 
-use super::wrap;
+use super::page::Page;
 use crate::cli::units::{counted, time};
 use crate::config::{JournalPlace, KeySource};
 use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
 
 /// One line a role, then what a person must do with each key, once.
-pub fn init(report: &InitReport) -> String {
+pub fn init(report: &InitReport, page: Page) -> String {
     let mut out = match &report.new_identity {
-        Some(id) => format!("this node is a new one now: {id}\n"),
+        Some(id) => page.wrap("", 2, &format!("this node is a new one now: {id}")),
         None => String::new(),
     };
-    out += &report.roles.iter().map(role).collect::<String>();
+    out += &report.roles.iter().map(|one| role(one, page)).collect::<String>();
     if report.roles.iter().any(|role| role.created && !role.shared) {
         out += "\n";
-        out += &wrap("", 0, ONE_DIRECTORY);
+        out += &page.wrap("", 0, ONE_DIRECTORY);
     }
     let mut seen: Vec<&KeySource> = Vec::new();
     for role in &report.roles {
@@ -27,7 +27,7 @@ pub fn init(report: &InitReport) -> String {
             let made = report.roles.iter().any(|r| r.key == role.key && r.key_file_created);
             out += "\n";
             let created = report.roles.iter().any(|r| r.key == role.key && r.created);
-            out += &wrap("", 0, &key_duty(&role.key, made, created));
+            out += &page.wrap("", 0, &key_duty(&role.key, made, created));
         }
     }
     out
@@ -37,15 +37,19 @@ pub fn init(report: &InitReport) -> String {
 const ONE_DIRECTORY: &str = "The store is a directory: every node of a role must reach this same one, by NFS or the like. With a directory of \
                              its own each node makes a history of its own, and each takes itself for the active one.";
 
-fn role(role: &InitRole) -> String {
+fn role(role: &InitRole, page: Page) -> String {
     if !role.created {
-        return wrap(&format!("{}: ", role.role), 2, &format!("the repository is there already, in {}", role.store));
+        return page.wrap(
+            &format!("{}: ", role.role),
+            2,
+            &format!("the repository is there already, in {}", role.store),
+        );
     }
     let proof = match (role.journal, role.proof_rounds) {
         (JournalPlace::Etcd, _) => "journal in etcd".to_owned(),
         (_, rounds) => format!("journal in the store, which passed {rounds} rounds of racing writers"),
     };
-    wrap(&format!("{}: ", role.role), 2, &format!("repository created in {}; {proof}", role.store))
+    page.wrap(&format!("{}: ", role.role), 2, &format!("repository created in {}; {proof}", role.store))
 }
 
 fn key_duty(key: &KeySource, made: bool, created: bool) -> String {
@@ -77,13 +81,13 @@ fn key_duty(key: &KeySource, made: bool, created: bool) -> String {
 }
 
 /// What became of the keys, and which there are.
-pub fn keys(report: &KeyReport) -> String {
+pub fn keys(report: &KeyReport, page: Page) -> String {
     let role = &report.role;
     let mut out = match &report.change {
-        KeyChange::None => format!("{role}: {}\n", counted(report.slots.len() as u64, "key", "keys")),
-        KeyChange::Exported(file) => exported(role.as_str(), file),
-        KeyChange::Added(id) => format!("{role}: key {id} added\n"),
-        KeyChange::Removed(id) => wrap(
+        KeyChange::None => page.wrap("", 2, &format!("{role}: {}", counted(report.slots.len() as u64, "key", "keys"))),
+        KeyChange::Exported(file) => exported(role.as_str(), file, page),
+        KeyChange::Added(id) => page.wrap("", 2, &format!("{role}: key {id} added")),
+        KeyChange::Removed(id) => page.wrap(
             &format!("{role}: "),
             2,
             &format!(
@@ -101,20 +105,20 @@ pub fn keys(report: &KeyReport) -> String {
         let mut words = vec![time(slot.written, &TimeZone::UTC)];
         words.extend(slot.opened.then(|| " opened the repository for this command".to_owned()));
         words.extend(slot.problem.as_ref().map(|problem| format!(" {problem}")));
-        out += &wrap(&format!("  {}  {kind:<14}  ", slot.id), 20, &words.join(" "));
+        out += &page.wrap(&format!("  {}  {kind:<14}  ", slot.id), 20, &words.join(" "));
     }
     if report.passed_over > 0 {
         let many = format!(
             "{} more were not looked at: nobody needs so many. Find out who writes to the store.",
             report.passed_over
         );
-        out += &wrap("  ", 2, &many);
+        out += &page.wrap("  ", 2, &many);
     }
     out
 }
 
-fn exported(role: &str, file: &Path) -> String {
-    wrap(
+fn exported(role: &str, file: &Path, page: Page) -> String {
+    page.wrap(
         &format!("{role}: "),
         2,
         &format!("key written to {}. Whoever has this file can read the backups: keep it safe.", file.display()),
@@ -157,7 +161,8 @@ mod tests {
                 created("public", KeySource::None, false),
             ],
         };
-        insta::assert_snapshot!(init(&report));
+        samples::assert_fits(|view| init(&report, view.page));
+        insta::assert_snapshot!(init(&report, Page::FILE));
     }
 
     #[test]
@@ -168,7 +173,7 @@ mod tests {
             store: "file:///var/backups/runner".to_owned(),
             ..self::created("app", KeySource::KeyFile("/etc/runner/repository.key".into()), false)
         };
-        let said = |created| init(&InitReport { new_identity: None, roles: vec![role(created)] });
+        let said = |created| init(&InitReport { new_identity: None, roles: vec![role(created)] }, Page::FILE);
         insta::assert_snapshot!(said(true));
         assert!(!said(false).contains("NFS"), "it was said when it was made");
     }
@@ -192,7 +197,7 @@ mod tests {
             KeyChange::Added(KeyId([0x40; 8])),
             KeyChange::Removed(KeyId([0x41; 8])),
         ]
-        .map(|change| keys(&report(change)));
+        .map(|change| keys(&report(change), Page::FILE));
         insta::assert_snapshot!(texts.join("\n"));
     }
 }

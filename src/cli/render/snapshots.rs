@@ -1,6 +1,6 @@
 //! `snapshots`: the table.
 
-use super::{View, short, table, wrap};
+use super::{View, short};
 use crate::cli::units::{bytes, count, counted, minute};
 use crate::job::report::snapshot::SnapshotInfo;
 
@@ -20,13 +20,13 @@ pub fn list(snapshots: &[SnapshotInfo], view: &View) -> String {
             count(s.changed),
         ]
     });
-    let mut out = table(
+    let mut out = view.page.table(
         ["ID", "TIME", "NODE", "TERM", "FILES", "SIZE", "CHANGED"],
         [false, false, false, true, true, true, true],
         rows,
     );
     for s in snapshots.iter().filter(|s| s.unreadable > 0) {
-        out += &wrap("INCOMPLETE ", 11, &format!("{}: {}", short(s.id), unread(s.unreadable)));
+        out += &view.page.wrap("INCOMPLETE ", 11, &format!("{}: {}", short(s.id), unread(s.unreadable)));
     }
     out
 }
@@ -55,7 +55,7 @@ mod tests {
         list[1].bytes = 312;
         (list[0].unreadable, list[1].unreadable) = (1, 5200);
         let text = super::list(&list, &samples::view());
-        assert!(text.lines().all(|l| l.chars().count() <= 80));
+        samples::assert_fits(|view| super::list(&list, view));
         insta::assert_snapshot!(text);
         insta::assert_snapshot!(super::list(&[], &samples::view()), @"no snapshots yet");
     }

@@ -1,7 +1,7 @@
 //! `status`: every role in one table, and below it what needs a person.
 
 use super::whoami::word;
-use super::{View, warning, wrap};
+use super::{View, warning};
 use crate::cli::units::relative;
 use crate::job::health::{self, Severity};
 use crate::job::report::Outcome;
@@ -26,10 +26,10 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
         ]
     });
     let header = ["ROLE", "HERE", "HOLDER", "TERM", "LAST", "SLOTS", "NEXT", "RISKS"];
-    let mut out = super::table(header, [false, false, false, true, false, true, false, false], rows);
+    let mut out = view.page.table(header, [false, false, false, true, false, true, false, false], rows);
     for role in &report.roles {
         for found in role.warnings.iter().filter(|found| health::severity(found) > Severity::Note) {
-            out += &wrap(&format!("{}: ", role.role), 2, &warning::text(&role.role, found, view));
+            out += &view.page.wrap(&format!("{}: ", role.role), 2, &warning::text(&role.role, found, view));
         }
     }
     out
@@ -94,8 +94,9 @@ mod tests {
         if let Some(slots) = &mut late.slots {
             (slots.counts.committed, slots.counts.missed) = (8, 2);
         }
-        let shown = text(&all(vec![active(), standby, late, blind()]), &samples::view());
-        assert!(shown.lines().all(|l| l.chars().count() <= 80), "{shown}");
-        insta::assert_snapshot!(shown);
+        let status = all(vec![active(), standby, late, blind()]);
+        samples::assert_fits(|view| text(&status, view));
+        insta::assert_snapshot!(text(&status, &samples::view()));
+        insta::assert_snapshot!("on_40_columns", text(&status, &samples::view_of(40)));
     }
 }

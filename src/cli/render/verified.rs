@@ -1,14 +1,16 @@
 //! `verify`.
 
-use super::{NAMED_MAX, more, short, wrap};
+use super::page::Page;
+use super::{NAMED_MAX, more, short};
 use crate::cli::units::{bytes, count, counted, duration};
+use crate::job::report::ADVICE;
 use crate::job::report::verified::{Damage, DamageKind, VerifyReport};
 
 /// The most files that a text names below one damage.
 const LOST_NAMED_MAX: usize = 10;
 
 /// The verdict, what was looked at, then each damage with the files it costs.
-pub fn report(report: &VerifyReport) -> String {
+pub fn report(report: &VerifyReport, page: Page) -> String {
     let verdict = match report.damage_count {
         0 => "no damage found".to_owned(),
         n => {
@@ -21,7 +23,7 @@ pub fn report(report: &VerifyReport) -> String {
         100 => format!("all content read, {}", bytes(n.bytes_read)),
         percent => format!("{percent} % of them read, {}", bytes(n.bytes_read)),
     };
-    let mut out = wrap(
+    let mut out = page.wrap(
         &format!("{}: ", report.role),
         2,
         &format!(
@@ -36,17 +38,17 @@ pub fn report(report: &VerifyReport) -> String {
     // With an index gone, what it names is not referred to either.
     if n.unreferenced > 0 && report.damage_count == 0 {
         let garbage = counted(n.unreferenced, "object that nothing refers to", "objects that nothing refers to");
-        out += &wrap("  ", 2, &format!("{garbage}: left by broken runs, no damage."));
+        out += &page.wrap("  ", 2, &format!("{garbage}: left by broken runs, no damage."));
     }
     for damage in report.damages.iter().take(NAMED_MAX) {
-        out += &self::damage(damage);
+        out += &self::damage(damage, page);
     }
     out += &more(report.damages.len().min(NAMED_MAX), report.damage_count);
     if report.damage_count > 0 {
-        out += &wrap(
-            "  ",
+        out += &page.wrap(
+            &format!("  {ADVICE}"),
             2,
-            "To do: keep the store as it is, and look at the disk or the bucket. The next backup stores again what is lost and \
+            "keep the store as it is, and look at the disk or the bucket. The next backup stores again what is lost and \
              still in the sources; restore the rest from another snapshot or from another copy. \
              'runner repair ROLE --dry-run' says what comes back.",
         );
@@ -54,17 +56,25 @@ pub fn report(report: &VerifyReport) -> String {
     out
 }
 
-fn damage(damage: &Damage) -> String {
-    let mut out = format!("  {}: {}\n", damage.object, damage.what);
+fn damage(damage: &Damage, page: Page) -> String {
+    let mut out = page.row(&format!("  {}:", damage.object), 4, &damage.what);
     match (damage.kind, damage.affected_count) {
-        (DamageKind::Format, _) => out += "    nothing else can be checked or read without it\n",
-        (DamageKind::Key, _) => out += "    whoever holds its secret needs another key to open the repository\n",
-        (DamageKind::Record, _) => out += "    what the journal says from here on cannot be relied on\n",
-        (DamageKind::Index | DamageKind::Pack, 0) => out += "    no file of a snapshot needs it\n",
+        (DamageKind::Format, _) => out += &page.wrap("    ", 6, "nothing else can be checked or read without it"),
+        (DamageKind::Key, _) => {
+            out += &page.wrap("    ", 6, "a node that has its secret needs another key to open the repository")
+        }
+        (DamageKind::Record, _) => {
+            out += &page.wrap("    ", 6, "what the journal says from here on cannot be relied on")
+        }
+        (DamageKind::Index | DamageKind::Pack, 0) => out += &page.wrap("    ", 6, "no file of a snapshot needs it"),
         (DamageKind::Index | DamageKind::Pack, _) => {}
     }
     for affected in damage.affected.iter().take(LOST_NAMED_MAX) {
-        out += &format!("    lost: {} in {}\n", affected.path.display(), short(affected.snapshot));
+        out += &page.row(
+            &format!("    lost: {}", affected.path.display()),
+            6,
+            &format!("in {}", short(affected.snapshot)),
+        );
     }
     let rest = damage.affected_count.saturating_sub(damage.affected.len().min(LOST_NAMED_MAX) as u64);
     if rest > 0 {
@@ -136,6 +146,7 @@ mod tests {
             damage_count: 3,
             ..clean.clone()
         };
-        insta::assert_snapshot!([clean, part, damaged].map(|r| report(&r)).join("\n"));
+        samples::assert_fits(|view| report(&damaged, view.page));
+        insta::assert_snapshot!([clean, part, damaged].map(|r| report(&r, Page::FILE)).join("\n"));
     }
 }

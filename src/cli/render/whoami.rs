@@ -1,7 +1,7 @@
 //! `whoami`, for people and for monitoring.
 
 use super::inside::escaped;
-use super::{View, short, warning, wrap};
+use super::{View, short, warning};
 use crate::cli::units::{count, counted, duration, minute, relative};
 use crate::job::health;
 use crate::job::report::audited::SlotCounts;
@@ -17,7 +17,8 @@ pub fn report(report: &WhoamiReport, view: &View) -> String {
         || "no ID yet".to_owned(),
         |id| format!("ID {}", id.to_string().chars().take(8).collect::<String>()),
     );
-    let mut out = format!("node {} ({id}), runner {}, config {}\n", node.hostname, node.version, node.config_hash);
+    let text = format!("node {} ({id}), runner {}, config {}", node.hostname, node.version, node.config_hash);
+    let mut out = view.page.wrap("", 2, &text);
     for role in &report.roles {
         out += "\n";
         out += &self::role(role, view);
@@ -27,7 +28,7 @@ pub fn report(report: &WhoamiReport, view: &View) -> String {
 
 fn role(role: &RoleStatus, view: &View) -> String {
     let mut out = format!("{}: {}\n", role.role, word(role.state).to_uppercase());
-    out += &wrap("  ", 2, &why(role, view));
+    out += &view.page.wrap("  ", 2, &why(role, view));
     for evidence in &role.evidence {
         let answer = match evidence.answer {
             Answer::Yes => "yes",
@@ -41,17 +42,17 @@ fn role(role: &RoleStatus, view: &View) -> String {
         };
         let fallback = if evidence.fallback { "fallback " } else { "" };
         let text = format!("{fallback}{}{detail} (took {}, {age})", evidence.probe, duration(evidence.latency));
-        out += &wrap(&format!("  {answer:<7} "), 10, &text);
+        out += &view.page.wrap(&format!("  {answer:<7} "), 10, &text);
     }
-    out += &wrap("  fence   ", 10, &fence(role));
-    out += &wrap("  last    ", 10, &last(role, view));
+    out += &view.page.wrap("  fence   ", 10, &fence(role));
+    out += &view.page.wrap("  last    ", 10, &last(role, view));
     if let Some(slots) = &role.slots {
-        out += &wrap("  slots   ", 10, &self::slots(&slots.counts));
+        out += &view.page.wrap("  slots   ", 10, &self::slots(&slots.counts));
     }
-    out += &wrap("  next    ", 10, &next(role, view));
-    out += &wrap("  store   ", 10, &store(role));
+    out += &view.page.wrap("  next    ", 10, &next(role, view));
+    out += &view.page.wrap("  store   ", 10, &store(role));
     if let Some(etcd) = &role.etcd {
-        out += &wrap("  etcd    ", 10, &self::etcd(etcd));
+        out += &view.page.wrap("  etcd    ", 10, &self::etcd(etcd));
     }
     for PeerSeen { node, seen, .. } in &role.peers {
         let text = format!(
@@ -61,11 +62,11 @@ fn role(role: &RoleStatus, view: &View) -> String {
             node.version,
             node.config_hash
         );
-        out += &wrap("  peer    ", 10, &text);
+        out += &view.page.wrap("  peer    ", 10, &text);
     }
     for found in &role.warnings {
         let severity = warning::severity(health::severity(found));
-        out += &wrap(&format!("  {severity} "), 10, &warning::text(&role.role, found, view));
+        out += &view.page.wrap(&format!("  {severity} "), 10, &warning::text(&role.role, found, view));
     }
     out
 }
@@ -292,8 +293,9 @@ mod tests {
             ..active()
         };
         let roles = vec![active(), standby, unlisted, fresh, conflict, blind(), unread, skewed];
-        let text = report(&all(roles), &samples::view());
-        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+        let whoami = all(roles);
+        samples::assert_fits(|view| report(&whoami, view));
+        let text = report(&whoami, &samples::view());
         insta::assert_snapshot!(text);
     }
 

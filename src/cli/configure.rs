@@ -1,0 +1,65 @@
+//! `config init`, `config check` and `config show`.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use super::args::verbs;
+use super::error::{Error, UsageError};
+use super::exit::Exit;
+use super::run::Session;
+use super::{json, render, settings, terminal};
+use crate::config::starter;
+
+pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit, Error> {
+    match args {
+        verbs::Config::Init(args) => {
+            let sources = args.source.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
+            for (source, target) in sources.iter().filter_map(|source| Some((source, source.read_link().ok()?))) {
+                tracing::warn!(
+                    "{} is a symbolic link to {}: no run takes it. Name what it leads to as the source",
+                    source.display(),
+                    target.display()
+                );
+            }
+            let text = starter(&sources, &settings::store_url(&args.store)?);
+            match &args.file {
+                None => session.out.print(&text)?,
+                Some(file) => {
+                    create(file, &text)?;
+                    session.out.print(&render::config::written(file, terminal::output_page()))?;
+                }
+            }
+        }
+        verbs::Config::Check => {
+            let settings = settings::from_file(&session.globals)?;
+            let links = settings::links(&settings);
+            session.report(
+                || render::config::checked(&settings, &links, terminal::output_page()),
+                || json::config(&settings, &links, false),
+            )?;
+        }
+        verbs::Config::Show => {
+            let settings = settings::from_file(&session.globals)?;
+            session.report(|| settings.render(), || json::config(&settings, &[], true))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes a new file. It holds no secrets, so it may be read by everyone.
+fn create(file: &Path, text: &str) -> Result<(), Error> {
+    if let Some(parent) = file.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mut opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(file).map_err(|e| {
+        match e.kind() {
+            io::ErrorKind::AlreadyExists => Error::from(UsageError {
+                what: format!("{} exists already", file.display()),
+                todo: "name another file, or move that one away.".to_owned(),
+            }),
+            _ => Error::from(format!("{}: {e}", file.display())),
+        }
+    })?;
+    Ok(opened.write_all(text.as_bytes())?)
+}
