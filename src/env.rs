@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::file;
@@ -125,6 +126,18 @@ impl Env {
             random: Arc::new(HostRandom),
             tasks: Arc::new(HostTasks),
             files: Arc::new(HostFiles),
+        }
+    }
+
+    /// What a small file of JSON holds; `None`: there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not what was written there.
+    pub fn read_json<T: DeserializeOwned>(&self, path: &Path) -> io::Result<Option<T>> {
+        match self.files.read(path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "house/unknown.rs"]
+mod unknown;
+
 /// Which rooms a room may name. `main → cli, daemon → job → role, journal, repo, tree → store`, and nothing points back.
 ///
 /// Beyond those arrows: `ids`, `moment` and `env` are leaves that every room may use, and `planted` is one that only the simulator's builds have; `process`, `http` and `etcd` are what several

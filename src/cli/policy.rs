@@ -299,6 +299,7 @@ fn init(error: &InitError) -> Policy {
         InitError::Open(error) => open(error),
         InitError::Store(error) => store(error),
         InitError::Gone { .. } => failed(GONE),
+        InitError::Unread { .. } => failed("make that file readable. 'runner init --new ROLE' goes on without it."),
         InitError::NotEmpty { .. } => failed(
             "choose another prefix in [store] url. If there was a repository here, keep what is left of it and find out what became \
              of its format: 'runner verify ROLE' tells what is there.",

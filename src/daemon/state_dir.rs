@@ -10,7 +10,7 @@ use super::DaemonError;
 use super::socket::{Reception, Socket, SocketError};
 use crate::env::Env;
 use crate::ids::NodeId;
-use crate::job::local::{Local, Memories, REPOSITORIES};
+use crate::job::local::{Local, LockError, Memories, REPOSITORIES};
 use crate::role::identity::{self, IdentityError, Kept};
 
 /// How often it is looked at: a small file is read. Meanwhile other processes ask the daemon who this node is.
@@ -99,11 +99,15 @@ impl StateDir {
             let restored = Local::open(&self.env, &self.dir, repo).map(|local| {
                 let local = local.recalling(&self.memories);
                 // A process that has the lock is about to remember more.
-                local.lock().is_ok().then(|| local.restore(self.node))
+                match local.lock() {
+                    Ok(_lock) => local.restore(self.node).map(|_| ()),
+                    Err(LockError::Busy { .. }) => Ok(()),
+                    Err(LockError::Io { error, .. }) => Err(error),
+                }
             });
             let failed = match restored {
-                Ok(Some(Err(error))) => error.to_string(),
-                Ok(_) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Ok(Ok(())) => continue,
                 Err(error) => error.to_string(),
             };
             tracing::warn!("what was remembered of repository {repo} is not written again: {failed}");

@@ -219,8 +219,9 @@ impl Work {
 
     /// Tells the other nodes of a failure of which nothing can be written down here.
     async fn tell_failure(self) {
-        if let Ok(repository) = self.repository().await {
-            presence::announce_failure(&self.runner, &repository, self.role.lease).await;
+        match self.repository().await {
+            Ok(repository) => presence::announce_failure(&self.runner, &repository, self.role.lease).await,
+            Err(error) => tracing::debug!("the other nodes are not told of the failure: {error}"),
         }
     }
 

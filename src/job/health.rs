@@ -221,7 +221,7 @@ pub fn severity(warning: &Warning) -> Severity {
         | Warning::StateUnwritable { stands_by: false, .. }
         | Warning::Paused { too_long: true, .. }
         | Warning::JournalHead { lost: true, .. } => Severity::Critical,
-        Warning::OnlyNode => Severity::Note,
+        Warning::OnlyNode | Warning::Unread { harmless: true, .. } => Severity::Note,
         Warning::ClockOff(_)
         | Warning::Incomplete { .. }
         | Warning::Lost { .. }
@@ -234,6 +234,7 @@ pub fn severity(warning: &Warning) -> Severity {
         | Warning::DaemonSilent
         | Warning::StateUnwritable { stands_by: true, .. }
         | Warning::Exposed(_)
+        | Warning::Unread { harmless: false, .. }
         | Warning::FutureDates(_)
         | Warning::RecordsLost { .. }
         | Warning::JournalHead { lost: false, .. } => Severity::Warning,

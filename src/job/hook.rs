@@ -288,9 +288,17 @@ impl<'a> Hooks<'a> {
         files.lock(&path).map_err(io)
     }
 
-    /// `None`: there is none, or none that can be read.
+    /// `None`: there is none, or none that can be read, which is said.
     fn read<T: DeserializeOwned>(self, what: &str) -> Option<T> {
-        serde_json::from_slice(&self.runner.env.files.read(&self.file(what, "json")).ok()?).ok()
+        let path = self.file(what, "json");
+        self.runner.env.read_json(&path).unwrap_or_else(|error| {
+            let role = &self.role.name;
+            tracing::error!(
+                "role {role}: which hooks are due cannot be read, none is run: {}: {error}",
+                path.display()
+            );
+            None
+        })
     }
 
     fn write(self, what: &str, value: &impl Serialize) -> io::Result<()> {

@@ -57,6 +57,16 @@ pub enum InitError {
         /// The repository's ID.
         repository: RepoId,
     },
+    /// Whether this node knows a repository there is not known.
+    #[error(
+        "which repository this node knows in {store} cannot be read, so whether one is missing there cannot be told: {error}"
+    )]
+    Unread {
+        /// Where.
+        store: String,
+        /// Why.
+        error: std::io::Error,
+    },
     /// Something else is there.
     #[error("{store} holds {key}, but no repository: refusing to make one over it")]
     NotEmpty {
@@ -119,7 +129,9 @@ pub async fn refuse_gone(
     state_dir: Option<&Path>,
     env: &Env,
 ) -> Result<(), InitError> {
-    let Some(repository) = place.recall(env, state_dir) else { return Ok(()) };
+    let known = place.recall(env, state_dir);
+    let known = known.map_err(|error| InitError::Unread { store: place.store().to_owned(), error })?;
+    let Some(repository) = known else { return Ok(()) };
     if let Some(store) = store {
         match store.get(&names::format(place.role()), SizeLimit::FORMAT).await {
             Ok(_) => return Ok(()),

@@ -161,10 +161,23 @@ impl Place {
     }
 
     /// The repository that this node knows there; `None`: it knows none, or remembers nothing.
-    pub fn recall(&self, env: &Env, state_dir: Option<&Path>) -> Option<RepoId> {
-        let bytes = env.files.read(&self.file(state_dir?)).ok()?;
-        let known: Known = serde_json::from_slice(&bytes).ok()?;
-        (known.place == *self).then_some(known.repository)
+    ///
+    /// # Errors
+    /// What it remembers cannot be read, or is damaged.
+    pub fn recall(&self, env: &Env, state_dir: Option<&Path>) -> io::Result<Option<RepoId>> {
+        let Some(state_dir) = state_dir else { return Ok(None) };
+        let known: Option<Known> = env
+            .read_json(&self.file(state_dir))
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.file(state_dir).display())))?;
+        Ok(known.filter(|known| known.place == *self).map(|known| known.repository))
+    }
+
+    /// The same for whoever works on where it cannot be read: that is said, and what is there is remembered anew.
+    pub fn recalled(&self, env: &Env, state_dir: Option<&Path>) -> Option<RepoId> {
+        self.recall(env, state_dir).unwrap_or_else(|error| {
+            tracing::warn!("which repository this node knows in {} cannot be read: {error}", self.store);
+            None
+        })
     }
 
     /// Remembers the repository that is there, where this node knows none.
@@ -182,14 +195,14 @@ impl Place {
 
     /// The repository that this node knows there, if it is another one.
     pub fn another(&self, env: &Env, state_dir: Option<&Path>, repository: &Repository) -> Option<RepoId> {
-        self.recall(env, state_dir).filter(|known| *known != repository.keys.repo())
+        self.recalled(env, state_dir).filter(|known| *known != repository.keys.repo())
     }
 
     /// Remembers the repository that is there, whatever was there before. Makes no state directory: whose it is to be is settled by
     /// the first that needs one.
     pub fn accept(&self, env: &Env, state_dir: &Path, repository: &Repository) {
         let id = repository.keys.repo();
-        if self.recall(env, Some(state_dir)) == Some(id) {
+        if self.recall(env, Some(state_dir)).is_ok_and(|known| known == Some(id)) {
             return;
         }
         if let Err(error) = self.write(env, state_dir, id) {
@@ -206,7 +219,7 @@ impl Place {
 
     /// That the repository is gone, where this node knows one.
     pub fn explain(&self, env: &Env, state_dir: Option<&Path>, error: OpenError) -> OpenError {
-        match (error, self.recall(env, state_dir)) {
+        match (error, self.recalled(env, state_dir)) {
             (OpenError::NoRepository { role, store }, Some(repository)) => OpenError::Gone { role, store, repository },
             (error, _) => error,
         }
@@ -230,12 +243,12 @@ mod tests {
         let rig = Rig::new().await;
         let (env, state_dir) = (&rig.env, rig.state_dir());
         let here = place("/b", None, "app");
-        assert_eq!(here.recall(env, Some(&state_dir)), None);
+        assert_eq!(here.recall(env, Some(&state_dir)).unwrap(), None);
         here.remember(env, &state_dir, &rig.repository).unwrap();
         let id = rig.repository.keys.repo();
-        assert_eq!(here.recall(env, Some(&state_dir)), Some(id));
+        assert_eq!(here.recall(env, Some(&state_dir)).unwrap(), Some(id));
         for other in [place("/c", None, "app"), place("/b", Some("https://s3"), "app"), place("/b", None, "db")] {
-            assert_eq!(other.recall(env, Some(&state_dir)), None);
+            assert_eq!(other.recall(env, Some(&state_dir)).unwrap(), None);
         }
         let none = || OpenError::NoRepository { role: rig.role.name.clone(), store: "file:///b".to_owned() };
         assert!(
@@ -246,12 +259,12 @@ mod tests {
         let again = Rig::new().await;
         let refused = here.remember(env, &state_dir, &again.repository);
         assert!(matches!(refused, Err(OpenError::Another { known, .. }) if known == id), "{refused:?}");
-        assert_eq!(here.recall(env, Some(&state_dir)), Some(id), "until an operator accepts it");
+        assert_eq!(here.recall(env, Some(&state_dir)).unwrap(), Some(id), "until an operator accepts it");
         here.accept(env, &state_dir, &again.repository);
         here.remember(env, &state_dir, &again.repository).unwrap();
-        assert_eq!(here.recall(env, Some(&state_dir)), Some(again.repository.keys.repo()));
+        assert_eq!(here.recall(env, Some(&state_dir)).unwrap(), Some(again.repository.keys.repo()));
         std::fs::write(here.file(&state_dir), "{").unwrap();
-        assert_eq!(here.recall(env, Some(&state_dir)), None, "a damaged memory is none");
+        assert!(here.recall(env, Some(&state_dir)).is_err(), "a damaged memory is not taken for none");
     }
 
     #[test]

@@ -140,10 +140,18 @@ impl Kept {
         Self { env: env.clone(), role: role.clone(), path, unwritten: Unwritten::default() }
     }
 
-    /// The failure after which nothing was committed here; also none where it cannot be read: it is a hint for people.
+    /// The failure after which nothing was committed here; also none where it cannot be read, which is said.
     pub fn load(&self) -> Option<Failure> {
+        self.try_load().unwrap_or_else(|error| {
+            tracing::warn!("whether the last run failed cannot be read: {}: {error}", self.path.display());
+            None
+        })
+    }
+
+    /// The same for whoever tells that it cannot be read.
+    pub fn try_load(&self) -> std::io::Result<Option<Failure>> {
         let unwritten = self.unwritten.all().get(&self.role).cloned();
-        unwritten.unwrap_or_else(|| serde_json::from_slice(&self.env.files.read(&self.path).ok()?).ok())
+        unwritten.map_or_else(|| self.env.read_json(&self.path), Ok)
     }
 
     /// Keeps one more.

@@ -163,6 +163,7 @@ impl Sessions {
         let (status, peers) = tokio::join!(etcd.status(), etcd.peers());
         match status {
             Ok(status) => Some(EtcdStatus::Ok {
+                unread: peers.as_ref().err().map(ToString::to_string),
                 nodes: nodes(peers.unwrap_or_default()),
                 endpoint: status.endpoint,
                 member: status.member,

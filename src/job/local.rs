@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::env::{Env, Held};
@@ -226,9 +227,12 @@ impl Local {
         self.env.files.replace(&self.slot_file(), format!("{slot}\n").as_bytes())
     }
 
-    /// What was noted of losses.
-    pub fn loss(&self) -> Option<Vec<u8>> {
-        self.env.files.read(&self.loss_file()).ok()
+    /// What was noted of losses; `None`: nothing was.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn loss<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+        self.env.read_json(&self.loss_file())
     }
 
     /// Notes it; `None`: there is nothing to note any more. A hint: what is not noted is found within a day.
@@ -345,8 +349,19 @@ impl Local {
     }
 
     fn read(&self) -> Memory {
-        let bytes = self.env.files.read(&self.memory_file()).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+        self.try_read().unwrap_or_else(|error| {
+            tracing::warn!("what this node remembers of the journal cannot be read, so it goes on without: {error}");
+            Memory::default()
+        })
+    }
+
+    fn try_read(&self) -> io::Result<Memory> {
+        Ok(self.env.read_json(&self.memory_file())?.unwrap_or_default())
+    }
+
+    /// Why what is remembered cannot be read; `None`: it can, or there is none.
+    pub fn unread(&self) -> Option<io::Error> {
+        self.try_read().err()
     }
 
     /// Remembers. The old memory stays whole if this is cut short.

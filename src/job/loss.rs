@@ -5,6 +5,7 @@
 //! that this node may not write over, costs nothing more.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -70,8 +71,11 @@ impl Note {
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        let note: Self = serde_json::from_slice(text).ok()?;
-        (note.loss == VERSION && note.is_bounded()).then_some(note)
+        serde_json::from_slice(text).ok().filter(Self::is_understood)
+    }
+
+    fn is_understood(&self) -> bool {
+        self.loss == VERSION && self.is_bounded()
     }
 }
 
@@ -129,13 +133,36 @@ impl Heard {
     }
 }
 
+/// What of that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// This node's own note.
+    #[error("{0}")]
+    File(#[from] io::Error),
+}
+
 /// The newest note here and, where there `is_told` one, in the store, for somebody who only looks.
-pub async fn glance(store: &dyn Store, keys: &Keys, local: Option<&Local>, is_told: bool) -> Option<Note> {
-    if is_told {
-        return hear(store, keys, local).await.newest();
-    }
-    let own = local.and_then(Local::loss).and_then(|text| Note::parse(&text));
-    Heard { own, ..Heard::default() }.newest()
+///
+/// # Errors
+/// One of them cannot be read.
+pub async fn glance(
+    store: &dyn Store,
+    keys: &Keys,
+    local: Option<&Local>,
+    is_told: bool,
+) -> Result<Option<Note>, NoteError> {
+    let told = if is_told { fetch(store, keys).await? } else { None };
+    let own = own(local)?;
+    Ok(Heard { own, told: told.and_then(|(note, _)| note), object: None }.newest())
+}
+
+/// This node's own note, where it says something that this version understands.
+fn own(local: Option<&Local>) -> io::Result<Option<Note>> {
+    let Some(local) = local else { return Ok(None) };
+    Ok(local.loss()?.filter(Note::is_understood))
 }
 
 /// The note in the store, and the digest of its object.
@@ -156,7 +183,11 @@ pub async fn hear(store: &dyn Store, keys: &Keys, local: Option<&Local>) -> Hear
         None
     });
     let (told, object) = told.map_or((None, None), |(note, digest)| (note, Some(digest)));
-    Heard { own: local.and_then(Local::loss).and_then(|text| Note::parse(&text)), told, object }
+    let own = own(local).unwrap_or_else(|error| {
+        tracing::warn!("what this node met of losses cannot be read; the next comparison finds it again: {error}");
+        None
+    });
+    Heard { own, told, object }
 }
 
 /// Tells the next run, here and on other nodes, what was `met`. What cannot be told costs a day: the next comparison finds it.
@@ -262,7 +293,7 @@ mod tests {
         assert_eq!(left.newest().and_then(|note| note.remains), remains);
         settle(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, None).await;
         assert_eq!(heard(&rig, Some(&here)).await.newest(), None);
-        assert!(here.loss().is_none());
+        assert!(own(Some(&here)).unwrap().is_none());
     }
 
     #[tokio::test]

@@ -11,6 +11,8 @@
 //! The answer comes soon also where the store or a probe hangs: whoever asks is often somebody whose night is spoiled already.
 
 mod patience;
+mod unread;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -41,15 +43,15 @@ use crate::job::loss::{self, Note};
 use crate::job::presence::{self, Announced};
 use crate::job::report::Outcome;
 use crate::job::report::whoami::{
-    Answer, EtcdState, EtcdStatus, Evidence, NodeInfo, PeerSeen, Reason, RoleStatus, RunSeen, State, Step, StoreState,
-    StoreStatus, TermInfo, Warning, WhoamiReport,
+    EtcdState, EtcdStatus, NodeInfo, PeerSeen, RoleStatus, RunSeen, State, Step, StoreState, StoreStatus, TermInfo,
+    Unseen, Warning, WhoamiReport,
 };
 use crate::job::repository::{Deriving, OpenError, Repository};
 use crate::job::whoami::patience::{KEY_PATIENCE, Patience, Silent};
 use crate::journal::future::future_dates;
 use crate::journal::record::NodeRef;
 use crate::journal::state::View;
-use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion, StandbyReason, UnknownReason};
+use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion};
 use crate::role::identity;
 use crate::role::lease::{LeaseService as _, Reply};
 use crate::role::probe::{self, Assessment, HostSenses};
@@ -215,7 +217,7 @@ async fn try_state_dir(asker: &Asker<'_>) -> Option<String> {
     let why = match tried {
         Ok(Some(Err(error))) => error.to_string(),
         Ok(_) => return None,
-        Err(_) => format!("no answer within {}", humantime::format_duration(asker.patience)),
+        Err(_) => unread::silent(asker.patience),
     };
     Some(format!("{shown}: {why}"))
 }
@@ -235,6 +237,8 @@ struct Looked {
     head: Option<Warning>,
     /// That records of the journal are lost which this node has read.
     gap: Option<Warning>,
+    /// What of all this could not be read.
+    unread: Vec<Warning>,
 }
 
 /// What another node told of itself longer ago may not be so any more: a daily cron job tells it once a day.
@@ -246,7 +250,7 @@ const PEERS_PATIENCE: Duration = Duration::from_millis(500);
 /// How etcd itself is, within the patience.
 async fn etcd_status(asker: &Asker<'_>, sessions: Sessions) -> Option<EtcdStatus> {
     let asked = tokio::time::timeout(asker.patience, sessions.etcd_status()).await;
-    let silent = || EtcdStatus::Failed(format!("no answer within {}", humantime::format_duration(asker.patience)));
+    let silent = || EtcdStatus::Failed(unread::silent(asker.patience));
     asked.unwrap_or_else(|_| Some(silent()))
 }
 
@@ -279,6 +283,7 @@ async fn look(
         loss: None,
         head: None,
         gap: None,
+        unread: Vec::new(),
     };
     let mut patience = Patience { store: asker.patience, key: KEY_PATIENCE };
     let mut looked = match patience.wait(asker.env, &deriving, task).await {
@@ -287,7 +292,7 @@ async fn look(
         Err(silent) => {
             abort.abort();
             failed(match silent {
-                Silent::Store => format!("no answer within {}", humantime::format_duration(asker.patience)),
+                Silent::Store => unread::silent(asker.patience),
                 Silent::Key => {
                     let most = humantime::format_duration(KEY_PATIENCE);
                     format!("the key is not derived from the passphrase after {most}; the store answers")
@@ -305,11 +310,15 @@ async fn look(
     };
     let lease = async {
         let asked = Box::pin(sessions.look_in_etcd(archive.repository.keys.repo()));
-        if role.lease == Lease::Etcd { tokio::time::timeout(left, asked).await.ok().flatten() } else { None }
+        if role.lease != Lease::Etcd {
+            return None;
+        }
+        let silent = |_| Some(Reply::Unknown { why: format!("etcd: {}", unread::silent(left)) });
+        tokio::time::timeout(left, asked).await.unwrap_or_else(silent)
     };
     let head = async {
         let looked = tokio::time::timeout(left, Box::pin(look_at_head(asker.env, archive, sessions))).await;
-        let silent = || format!("etcd: no answer within {}", humantime::format_duration(left));
+        let silent = || format!("etcd: {}", unread::silent(left));
         looked.unwrap_or_else(|_| Some(Warning::JournalHead { lost: false, why: silent() }))
     };
     let (lease, head) = tokio::join!(lease, head);
@@ -351,22 +360,21 @@ async fn read(
             Lease::Etcd | Lease::None => None,
         }
     };
-    // What cannot be seen of them in time is left out: nothing rests on it.
+    // What cannot be seen of them in time is told as that: nothing of this node rests on it.
     let peers = async |repository: Repository| {
-        let asked = presence::peers(&repository, node, env.clock.now());
-        tokio::time::timeout(PEERS_PATIENCE, asked).await.ok().and_then(Result::ok).unwrap_or_default()
+        unread::in_time(Unseen::Peers, presence::peers(&repository, node, env.clock.now())).await
     };
     let archive = async {
         let slot = Local::slot_of(&env, state_dir.as_deref());
         let opened = Repository::open_watched(store.clone(), &role.name, &role.key, slot, &deriving).await;
         let repository = match opened {
             Err(OpenError::NoRepository { .. }) => {
-                let gone = place.recall(&env, state_dir.as_deref()).is_some();
+                let gone = place.recall(&env, state_dir.as_deref()).is_ok_and(|known| known.is_some());
                 let status = if gone { StoreStatus::Gone } else { StoreStatus::NotInitialised };
-                return (status, None, Memory::default(), None, (Vec::new(), false));
+                return (status, None, Memory::default(), None, (None, None));
             }
             Err(error) => {
-                return (StoreStatus::Failed(error.to_string()), None, Memory::default(), None, (Vec::new(), false));
+                return (StoreStatus::Failed(error.to_string()), None, Memory::default(), None, (None, None));
             }
             Ok(repository) => repository,
         };
@@ -381,22 +389,23 @@ async fn read(
             (Ok(archive), peers) => (StoreStatus::Ok, journal, memory, Some(archive), peers),
         }
     };
-    let (lease, (status, journal, memory, archive, (peers, is_told))) = tokio::join!(lease, archive);
-    let loss = async {
-        let keys = &archive.as_ref()?.repository.keys;
+    let (lease, (status, journal, memory, archive, (peers, peers_unread))) = tokio::join!(lease, archive);
+    let (mut unread, mut loss, mut gaps) = (Vec::from_iter(peers_unread), None, Vec::new());
+    let (peers, is_told) = peers.unwrap_or_default();
+    if let Some(archive) = &archive {
+        let keys = &archive.repository.keys;
         let local = state_dir.as_ref().map(|dir| Local::peek(&env, dir, keys.repo()));
-        let asked = loss::glance(store.as_ref(), keys, local.as_ref(), is_told);
-        tokio::time::timeout(PEERS_PATIENCE, asked).await.ok().flatten()
-    };
-    let gap = async {
-        let archive = archive.as_ref()?;
-        let gaps = archive.journal.gaps(&archive.view).await.unwrap_or_default();
-        gaps.first().map(|first| Warning::RecordsLost { first: *first, count: gaps.len() as u64 })
-    };
-    let (loss, gap) = tokio::join!(loss, gap);
+        unread.extend(local.as_ref().and_then(Local::unread).map(|error| unread::file(Unseen::Memory, &error)));
+        let noted = unread::in_time(Unseen::Losses, loss::glance(store.as_ref(), keys, local.as_ref(), is_told));
+        let listed = unread::in_time(Unseen::Records, archive.journal.gaps(&archive.view));
+        let ((noted, losses_unread), (listed, records_unread)) = tokio::join!(noted, listed);
+        unread.extend(losses_unread.into_iter().chain(records_unread));
+        (loss, gaps) = (noted.flatten(), listed.unwrap_or_default());
+    }
+    let gap = gaps.first().map(|first| Warning::RecordsLost { first: *first, count: gaps.len() as u64 });
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
     let state = StoreState { url: store.describe(), status, journal, clock_offset_seconds };
-    Ok(Looked { state, archive, memory, lease, peers, loss, head: None, gap })
+    Ok(Looked { state, archive, memory, lease, peers, loss, head: None, gap, unread })
 }
 
 fn status(
@@ -430,13 +439,13 @@ fn status(
         occasion: Occasion::None,
     };
     let decided = election::decide(inputs);
-    let evidence = decided.evidence.iter().map(|e| describe(e, asker.env)).collect();
+    let evidence = decided.evidence.iter().map(|e| verdict::describe(e, asker.env)).collect();
     let (state, reason) = match decided.state {
-        election::State::Candidate => by_lease(node, looked.lease.as_ref(), history.as_ref()),
-        decided => verdict(role, decided),
+        election::State::Candidate => verdict::by_lease(node, looked.lease.as_ref(), history.as_ref()),
+        decided => verdict::of_election(role, decided),
     };
     let word = here.daemon.of(&role.name);
-    let (state, reason) = by_daemon(state, reason, word);
+    let (state, reason) = verdict::by_daemon(state, reason, word);
 
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
@@ -451,8 +460,10 @@ fn status(
     let future = view.and_then(|view| future_dates(view, node, now, clock_offset));
     seen.extend(future.map(Warning::FutureDates));
     let place = Place::new(&asker.settings.store, &role.name);
+    seen.extend(looked.unread.iter().cloned());
+    seen.extend(asker.state_dir.map(|dir| unread::here(asker.env, dir, &place)).unwrap_or_default());
     if looked.state.status == StoreStatus::Gone
-        && let Some(repository) = place.recall(asker.env, asker.state_dir)
+        && let Ok(Some(repository)) = place.recall(asker.env, asker.state_dir)
     {
         seen.push(Warning::RepositoryGone { repository });
     }
@@ -462,10 +473,13 @@ fn status(
         seen.push(Warning::AnotherRepository { known, found: archive.repository.keys.repo() });
     }
     // Who lives by etcd's word is taken at that.
-    let registered = match &etcd {
-        Some(EtcdStatus::Ok { nodes, .. }) => nodes.as_slice(),
-        _ => &[],
+    let (registered, unlisted) = match &etcd {
+        Some(EtcdStatus::Ok { nodes, unread, .. }) => (nodes.as_slice(), unread.clone()),
+        _ => (&[][..], None),
     };
+    let unlisted =
+        unlisted.map(|why| Warning::Unread { what: Unseen::Peers, why: format!("etcd: {why}"), harmless: false });
+    seen.extend(unlisted);
     let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX).map(|peer| &peer.node);
     let told = lately.filter(|peer| registered.iter().all(|other| other.id != peer.id));
     let others = registered.iter().filter(|peer| peer.id != node).chain(told);
@@ -474,7 +488,8 @@ fn status(
     seen.extend(lately.filter_map(|peer| presence::lease_drift(peer, role.lease)));
     let is_dir = matches!(asker.settings.store.url, StoreUrl::Dir(_));
     let others_meant = role.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|name| name != label));
-    if is_dir && others_meant && looked.peers.is_empty() && view.is_some_and(|view| is_only(node, view)) {
+    let nobody = looked.peers.is_empty() && looked.unread.iter().all(|found| !is_of(found, Unseen::Peers));
+    if is_dir && others_meant && nobody && view.is_some_and(|view| is_only(node, view)) {
         seen.push(Warning::OnlyNode);
     }
     if here.daemon == Daemon::Silent {
@@ -545,6 +560,10 @@ fn is_only(node: NodeId, view: &View) -> bool {
     snapshots.chain([holder]).chain(view.authors.keys().copied()).all(|id| id == node)
 }
 
+fn is_of(found: &Warning, part: Unseen) -> bool {
+    matches!(found, Warning::Unread { what, .. } if *what == part)
+}
+
 /// That who has the lease cannot be read, and why.
 fn lease_unread(looked: &Looked, etcd: Option<&EtcdStatus>) -> Option<Warning> {
     let why = match (etcd, &looked.lease) {
@@ -563,21 +582,11 @@ fn failures(
     looked: &Looked,
     word: Option<&DaemonWord>,
 ) -> Vec<RunSeen> {
-    let written = asker.state_dir.and_then(|dir| Kept::at(asker.env, dir, &role.name).load());
+    let written = asker.state_dir.and_then(|dir| Kept::at(asker.env, dir, &role.name).try_load().ok().flatten());
     let told = word.and_then(|word| word.failure.clone());
     let own = written.into_iter().chain(told).max_by_key(|failure| failure.time);
     let keys = looked.archive.as_ref().map(|archive| &archive.repository.keys);
     last_run::known(own, label, &looked.peers, keys)
-}
-
-/// A node whose daemon is not active does no work, whatever a look shows.
-fn by_daemon(state: State, reason: Reason, word: Option<&DaemonWord>) -> (State, Reason) {
-    match word {
-        Some(DaemonWord { state: Some(says), why, .. }) if state == State::Active && *says != State::Active => {
-            (*says, Reason::Daemon { why: why.clone() })
-        }
-        _ => (state, reason),
-    }
 }
 
 /// The newest snapshot, as the run that it was.
@@ -595,65 +604,6 @@ fn last_commit(view: &View) -> Option<RunSeen> {
         failures: 0,
         after: None,
     })
-}
-
-/// Who has a role whose lease decides. Nobody asks for it here, so that whoever holds it or had the role last has it.
-fn by_lease(node: NodeId, lease: Option<&Reply>, history: Option<&History>) -> (State, Reason) {
-    let last = history.and_then(|history| history.holder.as_ref());
-    match (lease, last) {
-        (Some(Reply::Taken { by: Some(by), .. }), _) if by.node == node => (State::Active, Reason::LeaseHeld),
-        (Some(Reply::Taken { by, .. }), _) => {
-            (State::Standby, Reason::LeaseTaken { by: by.as_ref().map(|by| by.label.clone()) })
-        }
-        (Some(Reply::Free), Some(last)) if last.node == node => (State::Active, Reason::LeaseFreeMine),
-        (Some(Reply::Free), Some(last)) => (State::Standby, Reason::LeaseFree { last: Some(last.label.clone()) }),
-        (Some(Reply::Free), None) => (State::Standby, Reason::LeaseFree { last: None }),
-        (Some(Reply::Unknown { .. } | Reply::Held(_)) | None, _) => (State::Unknown, Reason::LeaseUnread),
-    }
-}
-
-fn verdict(role: &RoleSettings, state: election::State) -> (State, Reason) {
-    match state {
-        election::State::Active { .. } if role.eligible.is_none() => (State::Active, Reason::AlwaysActive),
-        election::State::Active { candidacy, .. } if candidacy.stands_in() => (State::Active, Reason::StandsIn),
-        election::State::Active { .. } => (State::Active, Reason::ProbesYes),
-        election::State::Unknown(UnknownReason::Journal) => (State::Unknown, Reason::JournalUnread),
-        election::State::Unknown(UnknownReason::Probes) => (State::Unknown, Reason::ProbesUnknown),
-        election::State::Unknown(UnknownReason::Lease(_)) => (State::Unknown, Reason::LeaseUnread),
-        election::State::Unknown(UnknownReason::Clock { .. }) => (State::Unknown, Reason::ClockOff),
-        election::State::Standby(StandbyReason::NotListed) => (State::Standby, Reason::NotListed),
-        election::State::Standby(StandbyReason::NotEligible) => (State::Standby, Reason::ProbesNo),
-        election::State::Standby(StandbyReason::Fallback { from }) => (State::Standby, Reason::Fallback { from }),
-        election::State::Standby(StandbyReason::LeaseTaken(by)) => {
-            (State::Standby, Reason::LeaseTaken { by: by.map(|by| by.label) })
-        }
-        election::State::Standby(StandbyReason::HandedOver { to, until }) => {
-            (State::Standby, Reason::HandedOver { to: to.label, until })
-        }
-        election::State::Candidate => (State::Standby, Reason::LeaseFree { last: None }),
-        election::State::Conflict { holder } => {
-            (State::Conflict, Reason::TakenOver { by: holder.label, term: holder.term })
-        }
-        election::State::Cloned => (State::Conflict, Reason::Cloned),
-        election::State::Paused(pause) => {
-            (State::Paused, Reason::Paused { by: pause.by, since: pause.since, until: pause.until, why: pause.why })
-        }
-    }
-}
-
-fn describe(evidence: &probe::Evidence, env: &Env) -> Evidence {
-    Evidence {
-        probe: evidence.subject.to_string(),
-        answer: match evidence.answer {
-            probe::Answer::Yes => Answer::Yes,
-            probe::Answer::No => Answer::No,
-            probe::Answer::Unknown => Answer::Unknown,
-        },
-        detail: evidence.detail.to_string(),
-        latency: evidence.latency,
-        age: evidence.age(env.clock.boottime()),
-        fallback: evidence.fallback,
-    }
 }
 
 #[cfg(test)]

@@ -353,7 +353,12 @@ impl Journal {
             Ok(_) => Ok(Some(view)),
             Err(gone @ JournalError::RolledBack { .. }) => {
                 let head_now = self.find_listed(Seq(0)).await?;
-                let Ok(now) = Box::pin(self.fold(None, head_now, 0)).await else { return Err(gone) };
+                let now = match Box::pin(self.fold(None, head_now, 0)).await {
+                    Ok(now) => now,
+                    // Whether a repair tells of it is not known.
+                    Err(error @ JournalError::Store(_)) => return Err(error),
+                    Err(_) => return Err(gone),
+                };
                 let covers = |repaired: &Repaired| repaired.covers(head.seq, head.digest, view.term());
                 if now.state.repaired.iter().any(covers) { Ok(None) } else { Err(gone) }
             }

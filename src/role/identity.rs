@@ -276,6 +276,11 @@ pub fn peek(state_dir: Option<&Path>, name: Option<&str>) -> (Option<NodeId>, St
     (id, label)
 }
 
+/// Why the identity cannot be read, for somebody who only looks; `None`: it can, or there is none.
+pub fn unread(state_dir: &Path) -> Option<io::Error> {
+    read(&state_dir.join(FILE)).err()
+}
+
 fn hostname() -> String {
     nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned())
 }

@@ -124,6 +124,7 @@ fn warning(warning: &Warning) -> Value {
         Warning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
         Warning::StoreUnreadable { why } => json!({ "kind": "store_unreadable", "detail": why }),
         Warning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),
+        Warning::Unread { what, why, .. } => json!({ "kind": "unread", "what": what, "detail": why }),
         Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
         Warning::RecordsLost { first, count } => json!({ "kind": "records_lost", "first": first, "count": count }),
         Warning::Drift { node, version, config } => {
@@ -180,7 +181,7 @@ fn etcd(etcd: &EtcdState) -> Value {
     let mut state = json!({ "endpoints": etcd.endpoints, "holder": etcd.holder });
     // IDs of etcd are hexadecimal wherever else it shows them, and too large for numbers in JSON.
     let more = match &etcd.status {
-        EtcdStatus::Ok { endpoint, member, leader, raft_term, version, nodes } => json!({
+        EtcdStatus::Ok { endpoint, member, leader, raft_term, version, nodes, .. } => json!({
             "status": "ok", "error": null, "endpoint": endpoint, "member": format!("{member:x}"),
             "leader": (*leader != 0).then(|| format!("{leader:x}")), "raft_term": raft_term, "version": version,
             "nodes": nodes,

@@ -60,6 +60,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::Drift { .. } | Warning::LeaseDrift { .. } => "drift",
         Warning::FutureDates(_) => "future",
         Warning::Twin { .. } => "twin",
+        Warning::Unread { .. } => "unread",
     };
     let alarming = role.warnings.iter().filter(|found| health::severity(found) > Severity::Note);
     let all: Vec<&str> = alarming.map(word).collect();

@@ -7,7 +7,7 @@ use crate::config::Lease;
 use crate::ids::{RepoId, RoleName};
 use crate::job::health::Severity;
 use crate::job::report::Outcome;
-use crate::job::report::whoami::{MissedCause, RunSeen, Step, Warning};
+use crate::job::report::whoami::{MissedCause, RunSeen, Step, Unseen, Warning};
 use crate::journal::future::{FutureDates, WrongClock};
 use crate::role::slot::MISSED_MAX;
 
@@ -114,6 +114,20 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
             "the store shows less than this node has seen already: it was rolled back. Stop backups and find out by \
              whom"
                 .to_owned()
+        }
+        Warning::Unread { what, why, .. } => {
+            let what = match what {
+                Unseen::Peers => "what the other nodes tell of themselves cannot be read",
+                Unseen::Records => "whether the store still has all records of the journal cannot be seen",
+                Unseen::Losses => "whether content is known to be lost in the store cannot be read",
+                Unseen::Memory => {
+                    "what this node remembers of the journal cannot be read, so that the store was rolled back is not noticed"
+                }
+                Unseen::LastRun => "whether this node's last run failed cannot be read",
+                Unseen::Repository => "which repository this node knows in the store cannot be read",
+                Unseen::Identity => "who this node is cannot be read, so the role counts as another node's here",
+            };
+            format!("{what}: {}", escaped(why.as_bytes()))
         }
         Warning::RecordsLost { first, count } => format!(
             "the store has lost {} of the journal, from record {first} on, which this node has read: a host that knows nothing cannot \

@@ -217,7 +217,7 @@ fn slots(counts: &SlotCounts) -> String {
 
 fn etcd(etcd: &EtcdState) -> String {
     match &etcd.status {
-        EtcdStatus::Ok { endpoint, member, leader, raft_term, version, nodes } => {
+        EtcdStatus::Ok { endpoint, member, leader, raft_term, version, nodes, .. } => {
             let leader = match leader {
                 0 => "NO LEADER".to_owned(),
                 leader if leader == member => "the leader".to_owned(),
@@ -315,6 +315,7 @@ mod tests {
             raft_term: 12,
             version: "3.4.23".to_owned(),
             nodes: Vec::new(),
+            unread: None,
         };
         let with = |status: EtcdStatus, holder: Option<&str>| {
             let endpoints = vec!["https://etcd1:2379".to_owned(), "https://etcd2:2379".to_owned()];

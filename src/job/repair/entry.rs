@@ -145,7 +145,7 @@ impl Doorstep<'_> {
     async fn rebuild(&self, store: &Arc<dyn Store>) -> Result<Option<(Bytes, FormatSource)>, RepairError> {
         let secret = read_secret(self.key)?.map(|(secret, _)| secret);
         let samples = self.samples(store.as_ref()).await?;
-        let mut repos: Vec<RepoId> = self.place.recall(self.env, self.state_dir).into_iter().collect();
+        let mut repos: Vec<RepoId> = self.place.recalled(self.env, self.state_dir).into_iter().collect();
         for object in &samples {
             let own = Record::decode(object, None).ok().filter(|record| record.role == *self.role);
             repos.extend(own.map(|record| record.repo));

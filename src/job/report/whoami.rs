@@ -352,9 +352,31 @@ pub enum EtcdStatus {
         version: String,
         /// The processes that have a lease there, one for each node, by label.
         nodes: Vec<PeerInfo>,
+        /// Why these cannot be read; the error's own words.
+        unread: Option<String>,
     },
     /// It does not; the error's own words.
     Failed(String),
+}
+
+/// A part of what a look goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unseen {
+    /// What the other nodes tell of themselves.
+    Peers,
+    /// Whether the store still has the records that this node has read.
+    Records,
+    /// What was noted of losses.
+    Losses,
+    /// What this node remembers of the journal.
+    Memory,
+    /// Whether this node's last run failed.
+    LastRun,
+    /// Which repository this node knows in the store.
+    Repository,
+    /// Who this node is.
+    Identity,
 }
 
 /// Something that works, but not as it should.
@@ -429,6 +451,15 @@ pub enum Warning {
     },
     /// The store shows less than this node has already seen: it was rolled back.
     StoreRolledBack,
+    /// A part of what a look goes by cannot be read, so what it would tell is not known.
+    Unread {
+        /// Which part.
+        what: Unseen,
+        /// The error's own words.
+        why: String,
+        /// It may well be so for whoever asks: the answer did not come in the short time of a look, or the file is another user's.
+        harmless: bool,
+    },
     /// The store has lost records that this node has read: who knows nothing cannot read on beyond them.
     RecordsLost {
         /// The first of them.

@@ -9,21 +9,26 @@ use jiff::SignedDuration;
 use super::*;
 use crate::config::{Schedule, StoreUrl};
 use crate::job::backup::Ask;
+use crate::job::report::whoami::Reason;
 use crate::job::testing::Rig;
 use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, StoreErrorKind, Version};
 
 /// Short where something hangs on purpose, long where nothing should.
 const SHORT: Duration = Duration::from_millis(400);
-const LONG: Duration = Duration::from_mins(1);
+pub(super) const LONG: Duration = Duration::from_mins(1);
 
-fn settings(rig: &Rig) -> Settings {
+pub(super) fn settings(rig: &Rig) -> Settings {
     let url = StoreUrl::Dir("/srv/backups".into());
     let sources = [rig.src().to_owned()];
     Settings::for_flags(&sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap()
 }
 
 /// What `whoami` says of the rig's role.
-async fn ask(rig: &Rig, store: Result<Arc<dyn Store>, StoreError>, patience: Duration) -> (NodeInfo, RoleStatus) {
+pub(super) async fn ask(
+    rig: &Rig,
+    store: Result<Arc<dyn Store>, StoreError>,
+    patience: Duration,
+) -> (NodeInfo, RoleStatus) {
     ask_beside(rig, store, patience, Daemon::None).await
 }
 
@@ -54,7 +59,7 @@ fn command(script: &str) -> Probe {
 }
 
 /// Gives the rig the identity of its state directory, as a backup would.
-fn identify(rig: &mut Rig) {
+pub(super) fn identify(rig: &mut Rig) {
     std::fs::create_dir_all(rig.state_dir()).unwrap();
     rig.node = identity::Node::open(&rig.state_dir(), Some("east"), &rig.env).unwrap().id;
 }
@@ -300,7 +305,7 @@ fn evidence_has_an_age() {
         taken: env.clock.boottime().saturating_sub(ago),
         fallback: false,
     };
-    let described = describe(&evidence, &env);
+    let described = verdict::describe(&evidence, &env);
     assert_eq!(
         (described.probe.as_str(), described.detail.as_str()),
         ("unit app.service", "systemd knows no such unit")

@@ -1,0 +1,48 @@
+//! What a look could not read. It is told as not known, and never taken for nothing.
+
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::PEERS_PATIENCE;
+use crate::env::Env;
+use crate::job::known::Place;
+use crate::job::last_run::Kept;
+use crate::job::report::whoami::{Unseen, Warning};
+use crate::role::identity;
+
+/// A part of a look, as far as it came in time; `None`, and a warning, where it is not known.
+pub(super) async fn in_time<T, E: Display>(
+    what: Unseen,
+    asked: impl Future<Output = Result<T, E>>,
+) -> (Option<T>, Option<Warning>) {
+    let unread = |why, harmless| Some(Warning::Unread { what, why, harmless });
+    match tokio::time::timeout(PEERS_PATIENCE, asked).await {
+        Ok(Ok(found)) => (Some(found), None),
+        Ok(Err(error)) => (None, unread(error.to_string(), false)),
+        Err(_) => (None, unread(silent(PEERS_PATIENCE), true)),
+    }
+}
+
+/// That nothing came in time.
+pub(super) fn silent(patience: Duration) -> String {
+    format!("no answer within {}", humantime::format_duration(patience))
+}
+
+/// That a file of this node's cannot be read. That it is another user's says nothing of the node.
+pub(super) fn file(what: Unseen, error: &io::Error) -> Warning {
+    Warning::Unread { what, why: error.to_string(), harmless: error.kind() == io::ErrorKind::PermissionDenied }
+}
+
+/// What cannot be read in the state directory, beside the memory of the journal.
+pub(super) fn here(env: &Env, state_dir: &Path, place: &Place) -> Vec<Warning> {
+    let identity = identity::unread(state_dir).map(|error| file(Unseen::Identity, &error));
+    let last_run = Kept::at(env, state_dir, place.role()).try_load().err();
+    let last_run = last_run.map(|error| file(Unseen::LastRun, &error));
+    let repository = place.recall(env, Some(state_dir)).err().map(|error| file(Unseen::Repository, &error));
+    [identity, last_run, repository].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests;
