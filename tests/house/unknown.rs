@@ -9,7 +9,7 @@ use super::{sources, without_tests};
 const MAKES_NOTHING: &[&str] = &[".ok()", ".unwrap_or_default()", ".unwrap_or("];
 
 /// What comes from a store, a lease, a file or another process: an answer that was awaited, or a small file that was read.
-const ASKS: &[&str] = &[".await.", "files.read(", "env.read_json("];
+const ASKS: &[&str] = &[".await", "files.read(", "env.read_json("];
 
 /// The file, a part of the line, and why nothing is right there.
 const ALLOWED: &[(&str, &str, &str)] = &[
@@ -57,7 +57,7 @@ fn made_nothing(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
     let is_one = |line: &str| {
         ASKS.iter().filter_map(|asks| line.split_once(asks)).any(|(_, rest)| {
-            let at = MAKES_NOTHING.iter().filter_map(|nothing| rest.find(&nothing[1..])).min();
+            let at = MAKES_NOTHING.iter().filter_map(|nothing| rest.find(nothing)).min();
             at.is_some_and(|at| !rest[..at].contains('?'))
         })
     };
