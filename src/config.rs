@@ -109,6 +109,7 @@ impl Settings {
                 .extend([&etcd.key_file, &etcd.password_file].into_iter().flatten().map(|path| (path.as_path(), true)));
             files.extend([&etcd.ca_file, &etcd.cert_file].into_iter().flatten().map(|path| (path.as_path(), false)));
         }
+        files.extend(self.store.credentials_file.iter().map(|path| (path.as_path(), true)));
         files.extend(self.store.ca_file.iter().map(|path| (path.as_path(), false)));
         files.sort_unstable();
         files.dedup();
@@ -142,8 +143,10 @@ pub struct StoreSettings {
     pub endpoint: Option<String>,
     /// S3 only: the region; default from the AWS environment, else `us-east-1`.
     pub region: Option<String>,
-    /// S3 only: a profile of the AWS config files.
+    /// S3 only: a profile of the AWS config files, or of `credentials_file`.
     pub profile: Option<String>,
+    /// S3 only: a file with credentials in the form of AWS's own; default: where AWS tools look.
+    pub credentials_file: Option<PathBuf>,
     /// S3 only: `true` puts the bucket into the path, `false` into the host name; default: path when there is an `endpoint`.
     pub path_style: Option<bool>,
     /// S3 only: storage class of packs (everything else is small and read often).
@@ -170,6 +173,7 @@ impl StoreSettings {
             endpoint: None,
             region: None,
             profile: None,
+            credentials_file: None,
             path_style: None,
             storage_class: None,
             sse: None,

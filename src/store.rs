@@ -355,6 +355,9 @@ pub enum StoreErrorKind {
     /// The credentials or file permissions do not allow it.
     #[error("access denied")]
     Denied,
+    /// None were found, so nothing was asked.
+    #[error("no credentials")]
+    NoCredentials,
     /// The file system is mounted read-only.
     #[error("the store is read-only")]
     ReadOnly,

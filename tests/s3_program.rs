@@ -167,6 +167,49 @@ fn a_store_that_is_not_there_at_all_is_said_and_nothing_is_lost() {
     assert_eq!(site.backup("east")["outcome"], "unchanged");
 }
 
+/// As systemd starts a service: without HOME and without what a shell exports.
+#[test]
+fn credentials_come_from_the_file_that_the_config_names_and_their_lack_is_told_by_place() {
+    let server = S3Server::start();
+    let objects = server.root.join(BUCKET).join("prod");
+    let alone = vec![("AWS_EC2_METADATA_DISABLED", "true".to_owned()), ("HOME", String::new())];
+    let site = Site::on_s3(&format!("s3://{BUCKET}/prod"), &server.endpoint, objects, alone, "");
+    site.write("a", "one");
+    let run = site.node("east").run(["init"]).expect(1);
+    let said = words(&run);
+    for place in [
+        "no credentials",
+        "AWS_ACCESS_KEY_ID",
+        "profile \"default\"",
+        "HOME is not set",
+        "web identity",
+        "container",
+        "metadata",
+        "hint: ",
+        "credentials_file",
+        "/etc/runner/environment",
+    ] {
+        assert!(said.contains(place), "{place}: {said}");
+    }
+    let dumps = ["SdkBody", "ProviderError", "WARN", "{ "].into_iter().filter(|dump| said.contains(dump));
+    assert_eq!(dumps.count(), 0, "{said}");
+    assert!(server.requests().is_empty(), "nothing is asked without credentials");
+
+    let file = site.path("s3-credentials");
+    let named = format!("[store]\ncredentials_file = \"{}\"\nprofile = \"backup\"\n", file.display());
+    let text = std::fs::read_to_string(site.path("runner.toml")).unwrap();
+    std::fs::write(site.path("runner.toml"), text.replace("[store]\n", &named)).unwrap();
+    let said = words(&site.node("east").run(["init"]).expect(1));
+    assert!(said.contains(&format!("credentials_file {}: cannot be read", file.display())), "{said}");
+    let variables = environment();
+    let value = |name| &variables.iter().find(|(variable, _)| *variable == name).unwrap().1;
+    let (id, secret) = (value("AWS_ACCESS_KEY_ID"), value("AWS_SECRET_ACCESS_KEY"));
+    std::fs::write(&file, format!("[backup]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    site.init();
+    assert_eq!(site.backup("east")["outcome"], "committed");
+}
+
 #[test]
 fn a_commit_whose_answer_is_lost_is_committed_once() {
     for trouble in [

@@ -23,13 +23,14 @@ use crate::text;
 /// Overrides `-v` and `-q`: the filter syntax of `tracing_subscriber`, `runner::journal=trace`.
 pub const LOG_VARIABLE: &str = "RUNNER_LOG";
 
-/// What is logged with this many `-v`, or with `-q`. Whoever runs for long says what it does without being asked.
+/// What is logged with this many `-v`, or with `-q`. What runs for long says what it does without being asked. Warnings of `aws_config` are
+/// dumps of what the error of the request says in a sentence.
 pub fn level(verbose: u8, quiet: bool, long_running: bool) -> &'static str {
     match (quiet, verbose) {
         (true, _) => "error",
-        (false, 0) if long_running => "warn,runner=info",
-        (false, 0) => "warn",
-        (false, 1) => "info",
+        (false, 0) if long_running => "warn,runner=info,aws_config=error",
+        (false, 0) => "warn,aws_config=error",
+        (false, 1) => "info,aws_config=error",
         (false, 2) => "runner=debug,info",
         (false, _) => "runner=trace,debug",
     }

@@ -150,6 +150,10 @@ fn store(error: &StoreError) -> Policy {
              of it; make the bucket or the directory only for a new one.",
         ),
         StoreErrorKind::Denied => failed("check the credentials, the bucket policy or the directory's owner and mode."),
+        StoreErrorKind::NoCredentials => failed(
+            "name a file that has them with [store] credentials_file, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: in the shell, \
+             or for the systemd units in /etc/runner/environment (mode 0600).",
+        ),
         StoreErrorKind::ReadOnly => failed(
             "find out why the store's file system is read-only (a disk that fails, a mount option) and make it writable; what is there \
              can be restored meanwhile.",

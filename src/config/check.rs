@@ -134,7 +134,10 @@ impl Check<'_> {
         let storage_class = s3_text("storage_class");
         let sse = s3_text("sse");
         let sse_kms_key_id = s3_text("sse_kms_key_id");
+        let has_credentials = s3_text("credentials_file").is_some();
         let ca_file = s3_text("ca_file").and_then(|_| section.path("ca_file", &mut self.problems));
+        let credentials = section.text("credentials_file").filter(|_| has_credentials);
+        let credentials_file = credentials.and_then(|at| self.secret_path(&at));
         if let Some(at) = section.text("endpoint")
             && !(at.value.starts_with("https://") || at.value.starts_with("http://"))
         {
@@ -174,6 +177,7 @@ impl Check<'_> {
             endpoint,
             region,
             profile,
+            credentials_file,
             path_style: section.flag("path_style"),
             storage_class,
             sse,

@@ -81,6 +81,7 @@ static STORE: &[Key] = &[
     key("endpoint", Form::Text, Ready),
     key("region", Form::Text, Ready),
     key("profile", Form::Text, Ready),
+    key("credentials_file", Form::Text, Ready),
     key("path_style", Form::Flag, Ready),
     key("storage_class", Form::Text, Ready),
     key("sse", Form::Word(&["AES256", "aws:kms"]), Ready),

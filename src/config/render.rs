@@ -93,6 +93,7 @@ fn store(out: &mut Lines, store: &StoreSettings) {
     out.text("endpoint", store.endpoint.as_deref());
     out.text("region", store.region.as_deref());
     out.text("profile", store.profile.as_deref());
+    out.text("credentials_file", store.credentials_file.as_deref().map(Path::to_string_lossy).as_deref());
     if let Some(path_style) = store.path_style {
         out.set("path_style", &path_style.to_string());
     }

@@ -67,6 +67,7 @@ fn a_full_config_reads_as_it_says_and_renders_to_itself() {
         endpoint = "http://localhost:9000"
         region = "eu-central-1"
         profile = "p"
+        credentials_file = "/etc/runner/s3-credentials"
         path_style = false
         storage_class = "GLACIER_IR"
         sse = "aws:kms"

@@ -108,6 +108,7 @@ impl Health {
             Ok(_) => self.note(true),
             Err(error) => match error.kind {
                 StoreErrorKind::Unreachable
+                | StoreErrorKind::NoCredentials
                 | StoreErrorKind::NoSuchStore
                 | StoreErrorKind::DiskFault
                 | StoreErrorKind::Other => self.note(false),

@@ -24,6 +24,7 @@ use jiff::{SignedDuration, Timestamp};
 
 mod bounded;
 mod client;
+mod credentials;
 mod error;
 mod held;
 mod multipart;

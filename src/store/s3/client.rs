@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
@@ -38,6 +37,7 @@ use crate::config::StoreSettings;
 use crate::env::Env;
 use crate::file;
 use crate::store::s3::bounded::{BoundedDocuments, is_too_long};
+use crate::store::s3::credentials::CredentialPlaces;
 use crate::store::s3::error::{is_bad_certificate, is_error_document};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -110,7 +110,11 @@ pub(super) async fn connect(
     let region = region(settings).await;
     let credentials = match given {
         Some(given) => SharedCredentialsProvider::new(given),
-        None => credentials(settings, https_client, region.clone()).await,
+        None => {
+            let config =
+                ProviderConfig::without_region().with_region(Some(region.clone())).with_http_client(https_client);
+            SharedCredentialsProvider::new(CredentialPlaces::of(settings, &config))
+        }
     };
     let retries = RetryConfig::standard()
         .with_max_attempts(ATTEMPTS_MAX)
@@ -197,21 +201,6 @@ async fn region(settings: &StoreSettings) -> Region {
         .or_else(EnvironmentVariableRegionProvider::new())
         .or_else(profile.build());
     chain.region().await.unwrap_or(Region::from_static(REGION_DEFAULT))
-}
-
-async fn credentials(
-    settings: &StoreSettings,
-    http_client: SharedHttpClient,
-    region: Region,
-) -> SharedCredentialsProvider {
-    let config = ProviderConfig::without_region().with_region(Some(region.clone())).with_http_client(http_client);
-    // Named in the config, so it goes before the environment.
-    if let Some(profile) = &settings.profile {
-        let provider = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&config).build();
-        return SharedCredentialsProvider::new(provider);
-    }
-    let chain = DefaultCredentialsChain::builder().region(region).configure(config).build().await;
-    SharedCredentialsProvider::new(chain)
 }
 
 /// The server's clock minus the host's, as of the newest answer.

@@ -8,6 +8,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use super::credentials::NotFound;
 use crate::store::answer::{Answer, WriteAnswer};
 use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind};
 
@@ -41,6 +42,9 @@ where
         // The SDK gives an empty 404 a code that the server never said.
         let code = e.as_service_error().and_then(|e| e.code()).filter(|_| !is_bare).map(str::to_owned);
         let answer = Answer { status, code: code.as_deref(), is_bare };
+        if let Some(error) = credentials_error(&e) {
+            return Self::without_credentials(error);
+        }
         let unsent = unsent(&e);
         let kind = unsent.unwrap_or_else(|| answer.kind());
         let detail = match e.as_service_error().and_then(|e| e.message()) {
@@ -68,17 +72,18 @@ fn unsent<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -
             if is_bad_certificate(connector) {
                 return Some(StoreErrorKind::Invalid);
             }
-            // Without credentials the SDK does not even try. A provider of them that does not answer is something else.
-            let credentials = causes(connector).find_map(|e| e.downcast_ref::<CredentialsError>())?;
-            Some(match credentials {
-                CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
-                    StoreErrorKind::Denied
-                }
-                _ => StoreErrorKind::Unreachable,
-            })
+            None
         }
         _ => None,
     }
+}
+
+/// Why there are no credentials: without them the SDK does not even try.
+fn credentials_error<'a, E: Error + Send + Sync + 'static>(
+    error: &'a SdkError<E, HttpResponse>,
+) -> Option<&'a CredentialsError> {
+    let SdkError::DispatchFailure(failure) = error else { return None };
+    causes(failure.as_connector_error()?).find_map(|e| e.downcast_ref())
 }
 
 /// What is told of an answer that has no S3 error document.
@@ -131,6 +136,22 @@ fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stat
 }
 
 impl Failure {
+    /// Nothing was sent: there are no credentials, or what gives them does not answer.
+    fn without_credentials(error: &CredentialsError) -> Self {
+        let kind = match error {
+            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
+                StoreErrorKind::NoCredentials
+            }
+            _ => StoreErrorKind::Unreachable,
+        };
+        let detail = match causes(error).find_map(|e| e.downcast_ref::<NotFound>()) {
+            Some(found) if kind == StoreErrorKind::Unreachable => format!("no credentials: {found}"),
+            Some(found) => found.to_string(),
+            None => words(error),
+        };
+        Self { kind, status: None, code: None, is_bare: false, is_unsent: true, detail }
+    }
+
     /// A download that broke off in its body, each time.
     pub(super) fn broken_off(detail: String) -> Self {
         let kind = StoreErrorKind::Unreachable;
@@ -144,6 +165,8 @@ impl Failure {
     }
 
     pub(super) fn about(self, store: &str, key: Option<&str>) -> StoreError {
+        // Nothing was asked, of whatever object.
+        let key = key.filter(|_| self.kind != StoreErrorKind::NoCredentials);
         StoreError::new(self.kind, store, key, self.detail)
     }
 
@@ -159,7 +182,7 @@ impl Failure {
     pub(super) fn into_outcome(self, store: &str, key: &str) -> Result<PutOutcome, StoreError> {
         match self.of_write() {
             WriteAnswer::ConditionFailed => Ok(PutOutcome::Exists),
-            WriteAnswer::Refused(kind) => Err(StoreError::new(kind, store, Some(key), self.detail)),
+            WriteAnswer::Refused(kind) => Err(Self { kind, ..self }.about(store, Some(key))),
             // A put makes what is not there: then it is not the answer to this one.
             WriteAnswer::NoSuchKey | WriteAnswer::Doubt => Ok(PutOutcome::Unknown { why: self.detail }),
         }
@@ -169,7 +192,7 @@ impl Failure {
     pub(super) fn into_replace_outcome(self, store: &str, key: &str) -> Result<ReplaceOutcome, StoreError> {
         match self.of_write() {
             WriteAnswer::ConditionFailed | WriteAnswer::NoSuchKey => Ok(ReplaceOutcome::Changed),
-            WriteAnswer::Refused(kind) => Err(StoreError::new(kind, store, Some(key), self.detail)),
+            WriteAnswer::Refused(kind) => Err(Self { kind, ..self }.about(store, Some(key))),
             WriteAnswer::Doubt => Ok(ReplaceOutcome::Unknown { why: self.detail }),
         }
     }
