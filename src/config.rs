@@ -10,6 +10,7 @@ mod check;
 mod document;
 mod error;
 pub(crate) mod files;
+pub mod pattern;
 mod raw;
 mod render;
 mod section;

@@ -105,6 +105,7 @@ const DECISIONS: &[&str] = &[
     "config/check/notify.rs",
     "config/check/probe.rs",
     "config/document.rs",
+    "config/pattern.rs",
     "config/raw.rs",
     "config/render.rs",
     "config/section.rs",

@@ -100,15 +100,19 @@ fn tick(stopped: &mpsc::Receiver<()>, interval: Duration) -> bool {
 fn draw(label: String, progress: &Progress, bars: &MultiProgress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
     let template = |text| ProgressStyle::with_template(text).expect("the template is a constant and a test draws it");
     let (spinner, with_total) = (template(SPINNER), template(BAR));
-    let bar = bars.add(ProgressBar::new(0).with_prefix(label));
+    let bar = bars.add(ProgressBar::new(0).with_prefix(label.clone()));
     let mut meter = Meter::default();
     while tick(stopped, DRAW_INTERVAL) {
         let now = look(progress);
-        let rate = meter.rate(clock.boottime(), now.bytes_done);
-        bar.set_style(if now.bytes_total > 0 { with_total.clone() } else { spinner.clone() });
+        let rate = meter.rate(clock.boottime(), &now);
+        let columns = terminal::error_columns();
+        let room = columns.saturating_sub(label.chars().count() + SPINNER_COLUMNS);
+        let has_bar = now.has_end() && columns >= BAR_COLUMNS_MIN;
+        let room = if has_bar { room.saturating_sub(BAR_COLUMNS) } else { room };
+        bar.set_style(if has_bar { with_total.clone() } else { spinner.clone() });
         bar.set_length(now.bytes_total);
         bar.set_position(now.bytes_done.min(now.bytes_total));
-        bar.set_message(line(&now, rate));
+        bar.set_message(line(&now, rate, room));
         bar.tick();
     }
     bar.finish_and_clear();
@@ -118,13 +122,22 @@ fn draw(label: String, progress: &Progress, bars: &MultiProgress, clock: &dyn Cl
 const SPINNER: &str = "{spinner} {prefix}: {wide_msg}";
 const BAR: &str = "{spinner} {prefix}: [{bar:16}] {wide_msg}";
 
+/// The columns of a spinner's line beside label and message, and the last one, which some terminals do not write to without a new line.
+const SPINNER_COLUMNS: usize = 5;
+
+/// What a bar takes more.
+const BAR_COLUMNS: usize = 19;
+
+/// The narrowest terminal with a bar: on others the numbers tell more.
+const BAR_COLUMNS_MIN: usize = 60;
+
 fn write(label: &str, progress: &Progress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
     let mut meter = Meter::default();
-    meter.rate(clock.boottime(), look(progress).bytes_done);
+    meter.rate(clock.boottime(), &look(progress));
     while tick(stopped, LINE_INTERVAL) {
         let now = look(progress);
-        let rate = meter.rate(clock.boottime(), now.bytes_done);
-        terminal::say(&format!("{label}: {}\n", line(&now, rate)));
+        let rate = meter.rate(clock.boottime(), &now);
+        terminal::say(&format!("{label}: {}\n", line(&now, rate, usize::MAX)));
     }
 }
 
@@ -135,7 +148,17 @@ struct Numbers {
     files: u64,
     bytes_done: u64,
     bytes_total: u64,
+    /// Whether the total grows still.
+    is_counting: bool,
     bytes_uploaded: u64,
+}
+
+impl Numbers {
+    /// Whether it is known how much there is to do.
+    fn has_end(&self) -> bool {
+        let counts = matches!(self.phase, Phase::Backup | Phase::Restore | Phase::Verify);
+        counts && self.bytes_total > 0 && !self.is_counting
+    }
 }
 
 fn look(progress: &Progress) -> Numbers {
@@ -144,56 +167,78 @@ fn look(progress: &Progress) -> Numbers {
         files: progress.files.load(Relaxed),
         bytes_done: progress.bytes_read.load(Relaxed),
         bytes_total: progress.total_bytes.load(Relaxed),
+        is_counting: progress.total_grows.load(Relaxed),
         bytes_uploaded: progress.bytes_uploaded.load(Relaxed),
     }
 }
 
-/// The rate over the last looks.
+/// The rate over the last looks of one phase: what was waited for before is not counted.
 #[derive(Debug, Default)]
-struct Meter(VecDeque<(Duration, u64)>);
+struct Meter {
+    phase: Phase,
+    looks: VecDeque<(Duration, u64)>,
+}
 
 impl Meter {
     /// Notes one more look; bytes per second since the oldest that is remembered.
-    fn rate(&mut self, now: Duration, done: u64) -> u64 {
-        if self.0.len() == RATE_LOOKS {
-            self.0.pop_front();
+    fn rate(&mut self, at: Duration, now: &Numbers) -> u64 {
+        if self.phase != now.phase {
+            self.phase = now.phase;
+            self.looks.clear();
         }
-        self.0.push_back((now, done));
-        let (then, before) = self.0[0];
-        let span = now.saturating_sub(then).as_secs_f64();
-        if span > 0.0 { (done.saturating_sub(before) as f64 / span) as u64 } else { 0 }
+        if self.looks.len() == RATE_LOOKS {
+            self.looks.pop_front();
+        }
+        self.looks.push_back((at, now.bytes_done));
+        let (then, before) = self.looks[0];
+        let span = at.saturating_sub(then).as_secs_f64();
+        if span > 0.0 { (now.bytes_done.saturating_sub(before) as f64 / span) as u64 } else { 0 }
     }
 }
 
-/// The numbers in words.
-fn line(now: &Numbers, rate: u64) -> String {
-    let mut parts = Vec::new();
-    match now.phase {
-        Phase::Opening => return "opening the repository".to_owned(),
-        Phase::Commit => return "committing".to_owned(),
-        Phase::Done => return "done".to_owned(),
-        Phase::Backup | Phase::Restore => parts.push(counted(now.files, "file", "files")),
-        Phase::Verify => {}
-        Phase::Prune => return "pruning".to_owned(),
+/// The numbers in words, in so many columns: what matters least goes first, and nothing is cut.
+fn line(now: &Numbers, rate: u64, columns: usize) -> String {
+    let waits = match now.phase {
+        Phase::Opening => Some(["opening the repository", "opening"]),
+        Phase::Lease => Some(["waiting for the lease", "waiting for the lease"]),
+        Phase::Turn => Some(["leaving the slot to the node that had the role last", "waiting for its turn"]),
+        Phase::Commit => Some(["committing", "committing"]),
+        Phase::Done => Some(["done", "done"]),
+        Phase::Prune => Some(["pruning", "pruning"]),
+        Phase::Backup | Phase::Restore | Phase::Verify => None,
+    };
+    if let Some([long, short]) = waits {
+        return if long.len() <= columns { long } else { short }.to_owned();
     }
-    parts.push(match now.bytes_total {
-        0 => bytes(now.bytes_done),
-        total => format!("{} of {}", bytes(now.bytes_done), bytes(total)),
-    });
-    if now.phase == Phase::Backup {
-        parts.push(format!("{} uploaded", bytes(now.bytes_uploaded)));
-    }
-    parts.push(format!("{}/s", bytes(rate)));
+    let files = counted(now.files, "file", "files");
+    let content = match (now.bytes_total, now.is_counting) {
+        (0, _) => bytes(now.bytes_done),
+        (total, true) => format!("{} of {} so far", bytes(now.bytes_done), bytes(total)),
+        (total, false) => format!("{} of {}", bytes(now.bytes_done), bytes(total)),
+    };
+    let uploaded = format!("{} uploaded", bytes(now.bytes_uploaded));
+    let rate_text = format!("{}/s", bytes(rate));
     let rest = now.bytes_total.saturating_sub(now.bytes_done);
-    if rest > 0 && rate > 0 {
+    let left = (rest > 0 && rate > 0 && !now.is_counting).then(|| {
         // Whole seconds: tenths would only flicker.
         let left = Duration::from_secs((rest / rate).max(1));
-        parts.push(format!(
-            "{} left",
-            if left.as_secs() < 10 { format!("{} s", left.as_secs()) } else { duration(left) }
-        ));
-    }
-    parts.join(", ")
+        let left = if left.as_secs() < 10 { format!("{} s", left.as_secs()) } else { duration(left) };
+        format!("{left} left")
+    });
+    let (files, uploaded) =
+        ((now.phase != Phase::Verify).then_some(files), (now.phase == Phase::Backup).then_some(uploaded));
+    let done = bytes(now.bytes_done);
+    let [files, uploaded, left] = [&files, &uploaded, &left].map(Option::as_deref);
+    let (content, rate) = (Some(content.as_str()), Some(rate_text.as_str()));
+    let forms = [
+        [files, content, uploaded, rate, left],
+        [None, content, uploaded, rate, left],
+        [None, content, None, rate, left],
+        [None, content, None, None, left],
+        [None, content, None, None, None],
+    ];
+    let texts = forms.iter().map(|form| form.iter().flatten().copied().collect::<Vec<_>>().join(", "));
+    texts.into_iter().find(|text| text.len() <= columns).unwrap_or(done)
 }
 
 #[cfg(test)]
@@ -217,25 +262,51 @@ mod tests {
             files: 12_345,
             bytes_done: 1 << 30,
             bytes_total: 0,
+            is_counting: false,
             bytes_uploaded: 300 << 20,
         };
-        assert_eq!(line(&now, 45 << 20), "12,345 files, 1.0 GiB, 300 MiB uploaded, 45.0 MiB/s");
+        let wide = |now: &Numbers, rate| line(now, rate, usize::MAX);
+        assert_eq!(wide(&now, 45 << 20), "12,345 files, 1.0 GiB, 300 MiB uploaded, 45.0 MiB/s");
         let restore = Numbers { phase: Phase::Restore, bytes_total: 4 << 30, ..now };
-        assert_eq!(line(&restore, 45 << 20), "12,345 files, 1.0 GiB of 4.0 GiB, 45.0 MiB/s, 1 min 08 s left");
-        assert_eq!(line(&Numbers { phase: Phase::Verify, ..restore }, 0), "1.0 GiB of 4.0 GiB, 0 B/s");
-        assert_eq!(line(&Numbers::default(), 0), "opening the repository");
+        assert_eq!(wide(&restore, 45 << 20), "12,345 files, 1.0 GiB of 4.0 GiB, 45.0 MiB/s, 1 min 08 s left");
+        assert_eq!(wide(&Numbers { phase: Phase::Verify, ..restore }, 0), "1.0 GiB of 4.0 GiB, 0 B/s");
+        assert_eq!(wide(&Numbers::default(), 0), "opening the repository");
+        assert_eq!(wide(&Numbers { phase: Phase::Lease, ..now }, 0), "waiting for the lease");
+        let counting = Numbers { bytes_total: 2 << 30, is_counting: true, ..now };
+        assert!(wide(&counting, 45 << 20).contains("1.0 GiB of 2.0 GiB so far"), "nothing is left of what grows");
+        assert!(!wide(&counting, 45 << 20).contains("left") && !counting.has_end());
     }
 
     #[test]
-    fn the_rate_forgets_how_it_began() {
-        let mut meter = Meter::default();
-        assert_eq!(meter.rate(Duration::ZERO, 0), 0);
-        assert_eq!(meter.rate(Duration::from_secs(2), 200), 100);
-        for second in 3..=200 {
-            meter.rate(Duration::from_secs(second), 200);
+    fn a_narrow_line_says_less_and_is_not_cut() {
+        let now = Numbers {
+            phase: Phase::Backup,
+            files: 12_345_678,
+            bytes_done: 1000 << 30,
+            bytes_total: 4000 << 30,
+            is_counting: false,
+            bytes_uploaded: 300 << 30,
+        };
+        let shown: Vec<String> = [80, 56, 40, 33, 22, 12].map(|columns| line(&now, 45 << 20, columns)).into();
+        insta::assert_snapshot!(shown.join("\n"));
+        for columns in 12..100 {
+            assert!(line(&now, 45 << 20, columns).len() <= columns.max(20), "{columns}");
         }
-        assert_eq!(meter.rate(Duration::from_secs(201), 200), 0, "it stands still");
-        assert_eq!(meter.0.len(), RATE_LOOKS);
+    }
+
+    #[test]
+    fn the_rate_forgets_how_it_began_and_what_was_waited_for() {
+        let mut meter = Meter::default();
+        let at = |phase, bytes_done| Numbers { phase, bytes_done, ..Numbers::default() };
+        assert_eq!(meter.rate(Duration::ZERO, &at(Phase::Lease, 0)), 0);
+        assert_eq!(meter.rate(Duration::from_secs(60), &at(Phase::Lease, 0)), 0);
+        assert_eq!(meter.rate(Duration::from_secs(61), &at(Phase::Backup, 0)), 0);
+        assert_eq!(meter.rate(Duration::from_secs(63), &at(Phase::Backup, 200)), 100);
+        for second in 64..=300 {
+            meter.rate(Duration::from_secs(second), &at(Phase::Backup, 200));
+        }
+        assert_eq!(meter.rate(Duration::from_secs(301), &at(Phase::Backup, 200)), 0, "it stands still");
+        assert_eq!(meter.looks.len(), RATE_LOOKS);
     }
 
     /// A terminal that remembers the last text it was given.

@@ -52,6 +52,11 @@ pub fn error_page() -> Page {
     size(io::stderr()).map_or(Page::LOG, |(columns, _)| Page::terminal(columns))
 }
 
+/// How many columns standard error has.
+pub fn error_columns() -> usize {
+    size(io::stderr()).map_or(USUAL.0, |(columns, _)| columns)
+}
+
 /// Whether what is said on standard error is in colour.
 pub fn errors_have_colours() -> bool {
     has_colours(&io::stderr())

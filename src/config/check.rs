@@ -14,7 +14,7 @@ use super::error::{ConfigError, Place, Problem};
 use super::section::{At, Section, accept};
 use super::{
     Dump, Environment, Fallback, Hooks, Host, HttpUrl, JournalPlace, Keep, KeySource, Lease, LeaseUnreachable,
-    NotifySettings, RoleSettings, Schedule, Settings, StoreSettings, StoreUrl, TakeoverTrust, raw, value,
+    NotifySettings, RoleSettings, Schedule, Settings, StoreSettings, StoreUrl, TakeoverTrust, pattern, raw, value,
 };
 use crate::ids::RoleName;
 
@@ -454,10 +454,9 @@ impl Check<'_> {
     fn exclude(&mut self, section: &Section<'_>) -> Vec<String> {
         let list = section.texts("exclude").map(|list| list.value).unwrap_or_default();
         for at in &list {
-            let mut builder = ignore::gitignore::GitignoreBuilder::new("/");
-            if let Err(e) = builder.add_line(None, at.value) {
+            if let Err(why) = pattern::add(&mut pattern::builder(), at.value) {
                 self.problems.push(
-                    at.problem(format!("{:?} is not a pattern ({e})", at.value))
+                    at.problem(format!("{:?} is not a pattern ({why})", at.value))
                         .hint("write it as in a .gitignore: \"*.tmp\", \"/srv/app/cache/**\""),
                 );
             }

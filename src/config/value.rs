@@ -82,6 +82,15 @@ pub fn format_size(bytes: u64) -> String {
     }
 }
 
+/// What the fields of a cron line are, and what may stand there.
+const CRON_FIELDS: [(&str, &str); 5] = [
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day of the month", "1 to 31, or L for the last"),
+    ("month", "1 to 12, or JAN to DEC"),
+    ("weekday", "0 to 7, or SUN to SAT"),
+];
+
 /// A cron line with exactly five fields (minute, hour, day of month, month, day of week) that comes round at all.
 pub fn cron(line: &str) -> Result<croner::Cron, ValueError> {
     use croner::parser::{CronParser, Seconds, Year};
@@ -91,11 +100,16 @@ pub fn cron(line: &str) -> Result<croner::Cron, ValueError> {
         return refuse(format!("a cron line has five fields, {line:?} has {fields}"), HINT);
     }
     let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-    let cron = match parser.parse(line) {
-        Ok(cron) => cron,
-        Err(why) => {
-            return refuse(format!("{line:?} is not a cron line ({})", why.to_string().trim_end_matches('.')), HINT);
-        }
+    let Ok(cron) = parser.parse(line) else {
+        // The library says what is wrong in its own words, and not where: each field is tried by itself.
+        let alone = |at: usize, field: &str| {
+            let mut fields = ["*"; 5];
+            fields[at] = field;
+            fields.join(" ")
+        };
+        let odd = line.split_whitespace().enumerate().find(|(at, field)| parser.parse(&alone(*at, field)).is_err());
+        let why = odd.map(|(at, field)| format!(": {field:?} is no {} ({})", CRON_FIELDS[at].0, CRON_FIELDS[at].1));
+        return refuse(format!("{line:?} is not a cron line{}", why.unwrap_or_default()), HINT);
     };
     // The start does not matter: what occurs at all occurs within the leap years' cycle after it.
     if cron.find_next_occurrence(&jiff::civil::date(2000, 1, 1).at(0, 0, 0, 0), true).is_err() {
@@ -378,6 +392,20 @@ mod tests {
         assert_eq!(absolute("/").unwrap(), Path::new("/"));
         for bad in ["", "srv", "./srv", "~/x", "/srv/../etc", "/a\0b"] {
             assert!(absolute(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_cron_line_says_which_field_is_none() {
+        for (line, why) in [
+            ("61 * * * *", r#": "61" is no minute (0 to 59)"#),
+            ("* 24 * * *", r#": "24" is no hour (0 to 23)"#),
+            ("0 1 32 * *", r#": "32" is no day of the month"#),
+            ("0 1 * FOO *", r#": "FOO" is no month"#),
+            ("0 1 * * mondy", r#": "mondy" is no weekday"#),
+        ] {
+            let said = cron(line).unwrap_err().what;
+            assert!(said.contains(why) && !said.to_lowercase().contains("component"), "{said}");
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::job::lease;
 use crate::job::local::{Local, LockError};
 use crate::job::pace::{Watched, watched};
 use crate::job::presence;
+use crate::job::progress::Phase;
 use crate::job::report::{ByteCounts, Outcome, RoleReport};
 use crate::job::repository::{OpenError, Repository};
 use crate::job::runner::Runner;
@@ -432,23 +433,22 @@ impl<'a> Guard<'a> {
         let State::Candidate = verdict.state else { return Ok(self.conclude(opening, slot, verdict)) };
         if let Some(wait) = self.turn(&opening, slot) {
             // The node that had the role last goes first: a role that moves without need is read anew for nothing.
-            until_cancelled(self.runner, async {
+            let waited = until_cancelled(self.runner, async {
                 let until = self.runner.env.clock.boottime() + wait;
-                loop {
-                    let left = until.saturating_sub(self.runner.env.clock.boottime());
-                    if left.is_zero() {
-                        return Ok(());
-                    }
+                while let Some(left) =
+                    until.checked_sub(self.runner.env.clock.boottime()).filter(|left| !left.is_zero())
+                {
                     // It waits on purpose.
                     self.runner.progress.step();
                     self.runner.env.sleep(left.min(stall::look_interval(self.role.stall_timeout))).await;
                 }
-            })
-            .await?;
+                Ok(())
+            });
+            self.runner.progress.during(Phase::Turn, waited).await?;
             let due = slot.map(|slot| slot.at);
             assessment = until_cancelled(self.runner, async { Ok(assess(self.runner, self.role, due).await) }).await?;
         }
-        let asked = until_cancelled(self.runner, self.acquire()).await?;
+        let asked = until_cancelled(self.runner, self.runner.progress.during(Phase::Lease, self.acquire())).await?;
         match self.admit_with(opening, assessment.as_ref(), &asked).await {
             Ok(Admission::Active(admitted)) => {
                 Ok(Admission::Active(Box::new(Admitted { keeper: asked.ok(), ..*admitted })))

@@ -1,6 +1,7 @@
 //! How far a job is: counters that the job moves and a terminal reads, without waiting for each other.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -27,11 +28,24 @@ pub enum Phase {
     Prune = 5,
     /// Over.
     Done = 6,
+    /// Waiting until another node's lease is given back or runs out.
+    Lease = 7,
+    /// Leaving the slot to the node that had the role last, for a while.
+    Turn = 8,
 }
 
 impl Phase {
-    const ALL: [Phase; 7] =
-        [Phase::Opening, Phase::Backup, Phase::Commit, Phase::Restore, Phase::Verify, Phase::Prune, Phase::Done];
+    const ALL: [Phase; 9] = [
+        Phase::Opening,
+        Phase::Backup,
+        Phase::Commit,
+        Phase::Restore,
+        Phase::Verify,
+        Phase::Prune,
+        Phase::Done,
+        Phase::Lease,
+        Phase::Turn,
+    ];
 }
 
 /// The counters of one job. Each is exact when the job is over and a moment old while it runs.
@@ -50,6 +64,8 @@ pub struct Progress {
     pub bytes_fetched: AtomicU64,
     /// What [`Progress::bytes_read`] is expected to become; 0 is unknown.
     pub total_bytes: AtomicU64,
+    /// Whether that grows still, because the walk that counts it goes on.
+    pub total_grows: AtomicBool,
     /// Moves with everything else that shows that the job goes on: answers of the store, output of commands, processor time
     /// that they burn.
     pub steps: Arc<AtomicU64>,
@@ -79,6 +95,9 @@ pub struct Counts {
     pub bytes_fetched: u64,
     /// [`Progress::total_bytes`].
     pub total_bytes: u64,
+    /// [`Progress::total_grows`].
+    #[serde(default)]
+    pub total_grows: bool,
 }
 
 impl Progress {
@@ -93,6 +112,7 @@ impl Progress {
             bytes_uploaded: read(&self.bytes_uploaded),
             bytes_fetched: read(&self.bytes_fetched),
             total_bytes: read(&self.total_bytes),
+            total_grows: self.total_grows.load(Ordering::Relaxed),
         }
     }
 
@@ -110,6 +130,7 @@ impl Progress {
         for (counter, n) in numbers {
             counter.store(n, Ordering::Relaxed);
         }
+        self.total_grows.store(counts.total_grows, Ordering::Relaxed);
     }
 
     /// The current phase.
@@ -120,6 +141,15 @@ impl Progress {
     /// Enters a phase.
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Does `work` in a phase of its own, and goes back to the one before.
+    pub async fn during<T>(&self, phase: Phase, work: impl Future<Output = T>) -> T {
+        let before = self.phase();
+        self.enter(phase);
+        let done = work.await;
+        self.enter(before);
+        done
     }
 
     /// A number that is another one whenever something has moved.
@@ -176,7 +206,7 @@ mod tests {
         Progress::add(&progress.files, 3);
         let copy = Progress::default();
         copy.set(&progress.counts());
-        assert_eq!((copy.phase(), copy.counts().files), (Phase::Done, 3));
+        assert_eq!((copy.phase(), copy.counts().files), (Phase::Turn, 3));
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use ignore::gitignore::Gitignore;
 
+use crate::config::pattern;
 use crate::repo::entry::TreePath;
 
 /// Compiled patterns.
@@ -32,23 +33,10 @@ impl Exclude {
     /// # Errors
     /// The first pattern that cannot match anything: it is no glob, empty, or a comment.
     pub fn new<P: AsRef<str>>(patterns: &[P]) -> Result<Self, BadPattern> {
-        let mut builder = GitignoreBuilder::new("/");
-        // git reads `a[b` as a class that never ends and matches nothing; whoever wrote it meant something else.
-        builder.allow_unclosed_class(false);
-        for pattern in patterns {
-            let pattern = pattern.as_ref();
-            let bad = |why: &str| BadPattern { pattern: pattern.to_owned(), why: why.to_owned() };
-            // A gitignore file may hold these; in a list of patterns they are mistakes that would exclude nothing.
-            if pattern.starts_with('#') {
-                return Err(bad("it is a comment; write \\# for a name that starts with #"));
-            }
-            if pattern.trim().trim_start_matches('!').trim_matches('/').is_empty() {
-                return Err(bad("it names nothing"));
-            }
-            builder.add_line(None, pattern).map_err(|e| match e {
-                ignore::Error::Glob { err, .. } => bad(&err),
-                other => bad(&other.to_string()),
-            })?;
+        let mut builder = pattern::builder();
+        for written in patterns {
+            let written = written.as_ref();
+            pattern::add(&mut builder, written).map_err(|why| BadPattern { pattern: written.to_owned(), why })?;
         }
         let all = || patterns.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
         builder.build().map(Self).map_err(|e| BadPattern { pattern: all(), why: e.to_string() })

@@ -16,6 +16,7 @@ use crate::job::backup::unread::{Fate, Unread};
 use crate::job::backup::worker::{Content, Done, Segment, SegmentDone, Task, Todo};
 use crate::job::backup::{BackupError, Shared};
 use crate::job::cache::Cached;
+use crate::job::progress::Progress;
 use crate::job::stall::Activity;
 use crate::repo::entry::{Entry, Kind, TreePath};
 use crate::repo::pack::FRAME_TARGET_BYTES;
@@ -91,6 +92,8 @@ pub(crate) struct Feed<'a> {
 impl Feed<'_> {
     /// Walks to the end.
     pub(crate) fn run(mut self, scan: Scan) -> Result<(Fed, Vec<SourceCount>), BackupError> {
+        let progress = Arc::clone(&self.shared.progress);
+        progress.total_grows.store(true, Ordering::Relaxed);
         for found in scan.flatten() {
             self.shared.check()?;
             self.extras_before(Some(found.path()))?;
@@ -113,6 +116,7 @@ impl Feed<'_> {
         self.extras_before(None)?;
         self.skip_base(None)?;
         self.end_batch()?;
+        progress.total_grows.store(false, Ordering::Relaxed);
         Ok((self.fed, self.sources))
     }
 
@@ -260,6 +264,12 @@ impl Feed<'_> {
         if many_names && !matches!(decision, Decision::Link(_)) {
             self.first_names.entry(object).or_insert_with(|| scanned.path.clone());
         }
+        let size = match &decision {
+            Decision::Read if scanned.stat.kind == FileType::File => scanned.stat.size,
+            Decision::Keep(entry) => entry.kind.size(),
+            _ => 0,
+        };
+        Progress::add(&self.shared.progress.total_bytes, size);
         match &decision {
             Decision::Read if scanned.stat.size >= u64::from(self.shared.chunker.average) => {
                 return self.large(scanned, base);

@@ -189,7 +189,6 @@ impl Session<'_> {
         self.remember(&Memory { clean: None, ..self.memory.clone() })?;
         let progress = &self.runner.progress;
         progress.enter(Phase::Backup);
-        progress.total_bytes.store(base.map_or(0, |b| b.bytes), Ordering::Relaxed);
 
         let gathered = match &self.runner.surroundings.content {
             Some(content) => Box::pin(brought::gather(self, content.as_ref(), base, survey)).await?,
