@@ -105,6 +105,7 @@ pub fn backup(created: &[InitRole], roles: &[RoleReport]) -> String {
                 .empty_sources
                 .iter()
                 .map(|path| json!({ "kind": "empty_source", "path": path.display() }))
+                .chain(r.has_no_content().then(|| json!({ "kind": "no_content" })))
                 .collect(),
             loss: r.loss.as_ref().map(loss),
         })

@@ -348,7 +348,7 @@ fn backup(error: &BackupError) -> Policy {
         BackupError::EmptySource { .. } => {
             failed("is the volume mounted? If it is meant to be empty, set allow_empty = true for this role.")
         }
-        BackupError::Nothing { .. } => failed(
+        BackupError::Nothing { .. } | BackupError::NoContent { .. } => failed(
             "is the volume mounted, and does exclude leave anything? If it is meant to be empty, set allow_empty = true \
              for this role.",
         ),

@@ -67,7 +67,9 @@ impl Voice for Speaker {
         let text = render::backup::role(report, &view).split_whitespace().collect::<Vec<_>>().join(" ");
         match report.outcome {
             Outcome::Fenced | Outcome::Failed | Outcome::Unknown => tracing::error!("{text}"),
-            _ if report.problem_count > 0 || !report.empty_sources.is_empty() => tracing::warn!("{text}"),
+            _ if report.problem_count > 0 || !report.empty_sources.is_empty() || report.has_no_content() => {
+                tracing::warn!("{text}")
+            }
             _ => tracing::info!("{text}"),
         }
     }

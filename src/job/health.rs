@@ -224,6 +224,7 @@ pub fn severity(warning: &Warning) -> Severity {
         Warning::OnlyNode | Warning::Unread { harmless: true, .. } => Severity::Note,
         Warning::ClockOff(_)
         | Warning::Incomplete { .. }
+        | Warning::NoContent
         | Warning::Lost { .. }
         | Warning::Twin { .. }
         | Warning::StoreUnreadable { .. }

@@ -136,6 +136,11 @@ pub struct RoleReport {
 }
 
 impl RoleReport {
+    /// Whether there is a snapshot, and not a byte of content in it.
+    pub fn has_no_content(&self) -> bool {
+        self.snapshot.is_some() && self.bytes.source == 0
+    }
+
     /// A report on a run that committed nothing.
     pub fn nothing(role: RoleName, outcome: Outcome) -> Self {
         Self {

@@ -456,6 +456,8 @@ fn status(
     let twin = looked.memory.announced.as_ref().and_then(Announced::twin);
     seen.extend(twin.map(|other| Warning::Twin { other }));
     seen.extend(looked.loss.as_ref().map(lost));
+    let newest = view.and_then(|view| view.state.snapshots.last());
+    seen.extend(newest.filter(|newest| newest.bytes == 0 && !role.allow_empty).map(|_| Warning::NoContent));
     let clock_offset = looked.state.clock_offset_seconds.map(SignedDuration::from_secs);
     let future = view.and_then(|view| future_dates(view, node, now, clock_offset));
     seen.extend(future.map(Warning::FutureDates));
@@ -524,7 +526,7 @@ fn status(
             current: holder.map(|holder| holder.term),
             holder: holder.map(|holder| holder.node.name.clone()),
         },
-        last_backup: view.and_then(|view| view.state.snapshots.last()).map(|snapshot| info(&role.name, snapshot)),
+        last_backup: newest.map(|snapshot| info(&role.name, snapshot)),
         last_run,
         next_slot: plan.as_ref().and_then(|plan| plan.next(now)).map(|slot| slot.at),
         slots: plan.as_ref().zip(view).and_then(|(plan, view)| recent(plan, view, now)),

@@ -114,6 +114,37 @@ fn a_first_backup_that_would_hold_nothing_is_refused_unless_allowed() {
 }
 
 #[test]
+fn a_first_backup_of_names_alone_is_refused_and_one_of_links_alone_is_told() {
+    let site = Site::new("");
+    site.init();
+    site.write("data/.keep", "");
+    rustix::fs::mknodat(rustix::fs::CWD, site.src().join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let said = site.refused("east", 1);
+    assert!(has_advice(&said) && said.contains("2 empty files, pipes or devices"), "{said}");
+    // What has no size and content all the same is content.
+    let config = fs::read_to_string(site.path("runner.toml")).unwrap();
+    let of_proc = config.replace(site.src().to_str().unwrap(), "/proc/sys/kernel/random/boot_id");
+    fs::write(site.path("runner.toml"), of_proc).unwrap();
+    assert_eq!(site.backup("east")["warnings"], serde_json::json!([]));
+
+    let site = Site::new("");
+    site.init();
+    site.write("data/.keep", "");
+    std::os::unix::fs::symlink(site.path("elsewhere"), site.src().join("link")).unwrap();
+    let run = site.backup("east");
+    assert_eq!((&run["outcome"], &run["warnings"][0]["kind"]), (&"committed".into(), &"no_content".into()), "{run}");
+    let check = site.node("west").run(["whoami", "--check"]).expect(1).stdout;
+    assert!(check.contains("nothing in the newest snapshot has any content"), "{check}");
+    site.config("allow_empty = true");
+    let check = site.node("east").run(["whoami", "--check"]);
+    assert!(!check.stdout.contains("has any content"), "{}", check.stdout);
+    site.config("");
+    site.write("data/file", "content");
+    assert_eq!(site.backup("east")["warnings"], serde_json::json!([]));
+    site.node("west").run(["whoami", "--check"]).expect(0);
+}
+
+#[test]
 fn a_source_that_is_a_link_is_refused_with_what_it_leads_to() {
     let site = Site::new("");
     site.write("file", "content");

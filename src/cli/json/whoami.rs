@@ -142,6 +142,7 @@ fn warning(warning: &Warning) -> Value {
             let node = future.node.as_ref().map(|node| &node.name);
             json!({ "kind": "future", "count": future.count, "latest": utc(future.latest), "node": node, "clock": clock })
         }
+        Warning::NoContent => json!({ "kind": "no_content" }),
         Warning::Incomplete { unreadable } => json!({ "kind": "incomplete", "unreadable": unreadable }),
         Warning::Lost { packs, files, by, time } => {
             json!({ "kind": "lost", "packs": packs, "files": files, "node": by, "time": utc(*time) })

@@ -100,10 +100,13 @@ fn incomplete(files: &FileCounts) -> String {
     format!("INCOMPLETE: {} could not be read{joint}{what}.", counted(unreadable, "file", "files"))
 }
 
-/// Sources without a file: told also where the rest made a snapshot.
+/// Sources without a file, and a snapshot without content: told also where the rest made a snapshot.
 fn empty_sources(report: &RoleReport, view: &View) -> String {
     let line = |path: &TreePath| view.page.wrap("  ", 2, &format!("WARNING: source {} holds no file.", path.display()));
-    report.empty_sources.iter().map(line).collect()
+    let sources: String = report.empty_sources.iter().map(line).collect();
+    let whole =
+        "WARNING: nothing in the snapshot has any content: empty files, links and special files are all that there is.";
+    if report.has_no_content() { sources + &view.page.wrap("  ", 2, whole) } else { sources }
 }
 
 /// What the store had lost, what of it is there again, and what is not.
@@ -191,7 +194,7 @@ mod tests {
         let first = RoleReport {
             previous: None,
             files: FileCounts { new: 118_015, ..FileCounts::default() },
-            bytes: ByteCounts { read: 9_000_000_000, uploaded: 3_100_000_000, ..ByteCounts::default() },
+            bytes: ByteCounts { source: 9_000_000_000, read: 9_000_000_000, new: 0, uploaded: 3_100_000_000 },
             duration: Duration::from_secs(200),
             ..samples::backup()
         };

@@ -74,6 +74,9 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
         Warning::Incomplete { unreadable } => {
             format!("the newest snapshot is incomplete: {} could not be read", counted(*unreadable, "file", "files"))
         }
+        Warning::NoContent => "nothing in the newest snapshot has any content: empty files, links and special files are all that there \
+                               is. If that is meant, set allow_empty = true for this role"
+            .to_owned(),
         Warning::Lost { packs, files: None, by, time } => format!(
             "content is lost in the store: {} missing or damaged, seen by {} {}. The next run stores again what its sources have",
             counted(*packs, "pack is", "packs are"),

@@ -40,6 +40,12 @@ impl SourceCount {
 pub(crate) struct Found {
     /// Entries that are no directories.
     pub(crate) content: u64,
+    /// Symbolic links among them.
+    pub(crate) links: u64,
+    /// Bytes of the files among them, as they were read.
+    pub(crate) bytes: u64,
+    /// There is no snapshot yet.
+    pub(crate) first: bool,
     pub(crate) unreadable: u64,
     /// One of those.
     pub(crate) problem: Option<Problem>,
@@ -48,7 +54,8 @@ pub(crate) struct Found {
 /// Refuses what cannot be meant; returns the sources in which there is no file.
 ///
 /// # Errors
-/// A source lost all its files, or there is nothing to store at all.
+/// A source lost all its files, or there is nothing to store at all: no entry, or in a first snapshot nothing but empty files, pipes and
+/// devices. Links may be what is meant.
 pub(crate) fn judge(allow_empty: bool, sources: &[SourceCount], found: &Found) -> Result<Vec<TreePath>, BackupError> {
     let empty = || sources.iter().filter(|source| source.is_empty()).map(|source| source.path.clone()).collect();
     if allow_empty {
@@ -59,6 +66,9 @@ pub(crate) fn judge(allow_empty: bool, sources: &[SourceCount], found: &Found) -
         return Err(BackupError::EmptySource { source_path: source.path.clone(), before });
     }
     match found {
+        Found { content: count @ 1.., bytes: 0, links: 0, first: true, unreadable: 0, .. } => {
+            Err(BackupError::NoContent { count: *count })
+        }
         Found { content: 1.., .. } => Ok(empty()),
         Found { unreadable: count @ 1.., problem, .. } => {
             Err(BackupError::NothingRead { count: *count, problem: problem.clone() })
@@ -84,7 +94,24 @@ mod tests {
     }
 
     fn content(content: u64) -> Found {
-        Found { content, ..Found::default() }
+        Found { content, bytes: content, ..Found::default() }
+    }
+
+    #[test]
+    fn a_first_snapshot_of_names_alone_is_refused_unless_there_are_links() {
+        let one = [source("a", (3, 2), (0, 0))];
+        let names = Found { content: 2, first: true, ..Found::default() };
+        let refused = "there is nothing to store: all that was found is 2 empty files, pipes or devices";
+        assert_eq!(said(&one, &names).0, refused);
+        for found in [
+            Found { bytes: 1, ..names.clone() },
+            Found { links: 1, ..names.clone() },
+            Found { first: false, ..names.clone() },
+            Found { unreadable: 1, ..names.clone() },
+        ] {
+            assert_eq!(said(&one, &found), ("[]".to_owned(), 0), "{found:?}");
+        }
+        assert!(judge(true, &one, &names).is_ok());
     }
 
     #[test]
@@ -124,7 +151,7 @@ mod tests {
         assert_eq!(said(&[blind.clone(), other], &Found { unreadable: 1, ..content(1) }), ("[]".to_owned(), 0));
         let kind = ProblemKind::Unreadable("Permission denied".to_owned());
         let problem = Problem { path: TreePath::new("a").unwrap(), kind };
-        let found = Found { content: 0, unreadable: 2, problem: Some(problem) };
+        let found = Found { unreadable: 2, problem: Some(problem), ..Found::default() };
         let refused = "nothing could be read, and 2 paths could not: /a: Permission denied";
         assert_eq!(said(&[blind], &found).0, refused);
     }

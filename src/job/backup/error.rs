@@ -80,6 +80,15 @@ pub enum BackupError {
         /// The sources.
         sources: Vec<TreePath>,
     },
+    /// There are entries, and none of them holds anything.
+    #[error(
+        "there is nothing to store: all that was found is {count} {}",
+        if *count == 1 { "empty file, pipe or device" } else { "empty files, pipes or devices" }
+    )]
+    NoContent {
+        /// How many.
+        count: u64,
+    },
     /// Not one file could be read: the snapshot would hold nothing.
     #[error("nothing could be read, and {} could not: {}", paths(*count), first(problem.as_ref()))]
     NothingRead {

@@ -31,6 +31,8 @@ pub(crate) struct Tally {
     pub(crate) source_bytes: u64,
     /// Entries that are no directories: without any the snapshot holds nothing.
     pub(crate) content: u64,
+    /// Symbolic links among them.
+    pub(crate) links: u64,
     /// BLAKE3 over paths and kinds of what is new or changed, or went away before it was read.
     pub(crate) changed_set: blake3::Hasher,
     pub(crate) problems: Vec<Problem>,
@@ -210,6 +212,7 @@ impl<'a> Finisher<'a> {
         }
         if !matches!(entry.kind, Kind::Dir) {
             self.tally.content += 1;
+            self.tally.links += u64::from(matches!(entry.kind, Kind::Symlink { .. }));
         }
         if !done.kept && !same && done.base.as_deref() != Some(&entry) {
             let mark: &[u8] = if done.base.is_some() { b"\0M" } else { b"\0A" };

@@ -194,7 +194,7 @@ impl Session<'_> {
             Some(content) => Box::pin(brought::gather(self, content.as_ref(), base, survey)).await?,
             None => Box::pin(tree::gather(self, role, base, survey, ask)).await?,
         };
-        let empty_sources = emptiness::judge(role.allow_empty, &gathered.sources, &found(&gathered))?;
+        let empty_sources = emptiness::judge(role.allow_empty, &gathered.sources, &found(&gathered, base.is_none()))?;
         progress.enter(Phase::Commit);
         let mut indexes = gathered.indexes.clone();
         indexes.extend(put_indexes(self.runner, self.repository, &gathered.packs).await?);
@@ -422,10 +422,10 @@ pub(crate) async fn put_indexes(
 }
 
 /// What a run has to store.
-fn found(gathered: &Gathered) -> emptiness::Found {
+fn found(gathered: &Gathered, first: bool) -> emptiness::Found {
     let tally = &gathered.tally;
-    let (content, unreadable) = (tally.content, tally.files.unreadable);
-    emptiness::Found { content, unreadable, problem: tally.first_unread.clone() }
+    let (content, links, bytes, unreadable) = (tally.content, tally.links, tally.source_bytes, tally.files.unreadable);
+    emptiness::Found { content, links, bytes, first, unreadable, problem: tally.first_unread.clone() }
 }
 
 /// How many bytes the index objects of these packs have.

@@ -472,6 +472,8 @@ pub enum Warning {
         /// How many.
         unreadable: u64,
     },
+    /// The newest snapshot has entries and not a byte of content, and nothing says that this is meant.
+    NoContent,
     /// Content is lost in the store.
     Lost {
         /// Packs that are missing or damaged, or have a part that is; at least so many.
