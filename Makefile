@@ -16,7 +16,7 @@ SEED ?= 0
 # The cases that `make check-cases` runs, of all: by name (ha/*) or file name (fail-lease*).
 CASE ?=
 
-.PHONY: help build debug demo test check-large check-pair check-slots check-cases check-cases-slow soak replay planted mutants fmt lint deny advisories bench fuzz install clean
+.PHONY: help build debug demo test check-large check-pair check-slots check-hostile check-cases check-cases-slow soak replay planted mutants fmt lint deny advisories bench fuzz install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-16s %s\n' "$$t" "$$d"; done
@@ -41,6 +41,9 @@ check-pair: ## how fast a killed holder is followed, 20 times over: prints the d
 
 check-slots: ## 200 slots with random failovers, as daemons and as crons; a quarter of an hour
 	@scripts/campaign campaign_of_daemons campaign_of_crons
+
+check-hostile: ## ten minutes of a pair beside a user who harms the source and a writer who harms the bucket: make check-hostile [SEED=n]
+	@scripts/campaign campaign_of_harm
 
 check-cases: $(if $(RUNNER),,debug) ## situations of users as scripts, as root; minutes: make check-cases [CASE=GLOB] [RUNNER=path/of/binary]
 	@scripts/setup-tests

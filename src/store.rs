@@ -203,7 +203,8 @@ pub trait Store: Debug + Send + Sync {
     /// Reads a whole object with its version.
     ///
     /// # Errors
-    /// As for [`Store::get`], and [`StoreErrorKind::Unsupported`] if the store names no versions.
+    /// As for [`Store::get`], and [`StoreErrorKind::Unsupported`] if the store names no versions. What is no object has a version as
+    /// well, where the store can replace it: [`StoreError::version`].
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError>;
 
     /// Reads `range` of an object; shorter than asked only where the object ends. A range that starts at or after the
@@ -341,6 +342,9 @@ pub struct StoreError {
     pub key: Option<String>,
     /// The backend's own words.
     pub detail: String,
+    /// What names the thing that stands there and [is no object](Self::is_no_object), for a [`Store::replace`] of exactly it;
+    /// told by [`Store::get_versioned`].
+    pub version: Option<Version>,
 }
 
 /// The kinds of [`StoreError`]; they carry the policy.
@@ -391,7 +395,12 @@ impl StoreError {
     /// An error of `store` about `key`. What it says may be a server's words, and stays one line of the report that it will stand in.
     pub fn new(kind: StoreErrorKind, store: &str, key: Option<&str>, detail: impl Into<String>) -> Self {
         let detail = text::line(&detail.into()).into_owned();
-        Self { kind, store: store.to_owned(), key: key.map(str::to_owned), detail }
+        Self { kind, store: store.to_owned(), key: key.map(str::to_owned), detail, version: None }
+    }
+
+    /// The same about a version of the object.
+    pub(in crate::store) fn of_version(self, version: Option<Version>) -> Self {
+        Self { version, ..self }
     }
 
     /// The object does not exist (while the store does).

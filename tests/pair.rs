@@ -22,6 +22,8 @@ mod daemon;
 mod etcd;
 #[path = "pair/following.rs"]
 mod following;
+#[path = "pair/hostile.rs"]
+mod hostile;
 #[path = "pair/rig.rs"]
 mod rig;
 #[path = "support/s3_server.rs"]

@@ -101,6 +101,7 @@ mod tests {
             store: "s3://backups/prod".to_owned(),
             key: Some("app/journal/00000001".to_owned()),
             detail: "connection refused".to_owned(),
+            version: None,
         })
     }
 

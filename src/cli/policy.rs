@@ -527,6 +527,7 @@ mod tests {
             store: "s3://backups/prod".to_owned(),
             key: None,
             detail: String::new(),
+            version: None,
         }
     }
 

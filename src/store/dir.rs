@@ -194,9 +194,14 @@ impl Store for DirStore {
     }
 
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
-        let body = self.get(key, limit).await?;
-        let version = Version::of(&body);
-        Ok((body, version))
+        match self.get(key, limit).await {
+            Ok(body) => {
+                let version = Version::of(&body);
+                Ok((body, version))
+            }
+            Err(error) if error.is_no_object() => Err(error.of_version(Some(Version::of_nothing()))),
+            Err(error) => Err(error),
+        }
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {

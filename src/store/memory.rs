@@ -123,9 +123,12 @@ impl Store for MemoryStore {
     }
 
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
-        let body = self.get(key, limit).await?;
+        let body = self.find(key)?;
         let version = Version::of(&body);
-        Ok((body, version))
+        match limit.check(NAME, key, body.len() as u64) {
+            Ok(()) => Ok((body, version)),
+            Err(error) => Err(error.of_version(Some(version))),
+        }
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {

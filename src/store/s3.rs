@@ -168,14 +168,14 @@ impl S3Store {
         let mut answer = request.send().await.map_err(|e| ReadFailure::Answer(e.into()))?;
         let expected = answer.content_length.and_then(|len| u64::try_from(len).ok()).unwrap_or(0);
         if expected > limit.bytes() {
-            return Err(ReadFailure::Answer(Failure::too_large(limit, Some(expected))));
+            return Err(ReadFailure::Answer(Failure::too_large(limit, Some(expected), answer.e_tag)));
         }
         let mut whole = BytesMut::with_capacity(expected.min(BODY_RESERVE_MAX) as usize);
         let collect = async {
             while let Some(part) = answer.body.next().await {
                 let part = part.map_err(|e| ReadFailure::Body(e.to_string()))?;
                 if (whole.len() + part.len()) as u64 > limit.bytes() {
-                    return Err(ReadFailure::Answer(Failure::too_large(limit, None)));
+                    return Err(ReadFailure::Answer(Failure::too_large(limit, None, answer.e_tag.clone())));
                 }
                 whole.extend_from_slice(&part);
             }
@@ -362,7 +362,10 @@ impl Store for S3Store {
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
         key::check(&self.name, key)?;
         let read = self.read_with_attempts(key, None, limit).await;
-        let (body, etag) = read.map_err(|f| f.about(&self.name, Some(key)))?;
+        let (body, etag) = read.map_err(|mut f| {
+            let there = f.etag.take().and_then(|etag| version(Some(etag)).ok());
+            f.about(&self.name, Some(key)).of_version(there)
+        })?;
         match version(etag) {
             Ok(version) => Ok((body, version)),
             Err(why) => Err(StoreError::new(StoreErrorKind::Unsupported, &self.name, Some(key), why)),

@@ -103,6 +103,12 @@ async fn what_is_too_large_is_not_read(store: &dyn Store) {
         assert_eq!((error.kind, error.key.as_deref()), (StoreErrorKind::TooLarge, Some("large/not")), "{error}");
         assert!(error.is_no_object() && error.detail.contains("at most 10 bytes"), "{error}");
     }
+    if let Some(version) = store.get_versioned("large/not", limit).await.unwrap_err().version {
+        let replaced = store.replace("large/not", bytes("again"), &version).await.unwrap();
+        assert!(matches!(replaced, ReplaceOutcome::Replaced(_)), "{replaced:?}");
+        let again = store.replace("large/not", bytes("not this one"), &version).await.unwrap();
+        assert_eq!(again, ReplaceOutcome::Changed);
+    }
     assert_eq!(store.get_range("large/not", 0..3).await.unwrap(), bytes("012"), "a part of it is no more than that");
     clear(store).await;
 }

@@ -275,7 +275,9 @@ async fn what_stands_in_the_place_of_an_object_is_named_and_left_alone() {
     };
     for key in ["a/link", "a/dangling", "a/fifo", "a/dir/victim"] {
         no_object(store.get(key, SizeLimit::LIVE).await.err(), key);
-        no_object(store.get_versioned(key, SizeLimit::LIVE).await.err(), key);
+        let versioned = store.get_versioned(key, SizeLimit::LIVE).await.err();
+        assert!(versioned.as_ref().is_some_and(|error| error.version.is_some()), "{key}: it can be replaced");
+        no_object(versioned, key);
         no_object(store.get_range(key, 0..9).await.err(), key);
     }
     // A link to a folder is no folder.
@@ -291,6 +293,10 @@ async fn what_stands_in_the_place_of_an_object_is_named_and_left_alone() {
         store.put(key, BODY).await.unwrap();
         assert_eq!(store.get(key, SizeLimit::LIVE).await.unwrap(), BODY);
     }
+    std::os::unix::fs::symlink(&victim, at("a/replaced")).unwrap();
+    let version = store.get_versioned("a/replaced", SizeLimit::LIVE).await.unwrap_err().version.unwrap();
+    let replaced = store.replace("a/replaced", BODY, &version).await.unwrap();
+    assert!(matches!(replaced, runner::store::ReplaceOutcome::Replaced(_)), "{replaced:?}");
     store.delete(&["a/link".to_owned()]).await.unwrap();
     assert_eq!(fs::read(&victim).unwrap(), b"theirs");
     assert_eq!(files_in(outside.path()), 1, "nothing was made outside");

@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use self::paper::{Asker, Found, Paper, Step, Watched, is_rewrite_due, parse, step, watch};
+use self::paper::{Asker, Found, Paper, Step, Watched, find, is_rewrite_due, parse, step, watch};
 use self::peers::{Answer, Peer, Peers, Question};
 pub use self::process::Processes;
 use self::process::{Listed, Process};
@@ -119,11 +119,7 @@ impl BucketLease {
         {
             return Ok((Some(found.clone()), asked));
         }
-        let found = match self.store.get_versioned(&self.key, SizeLimit::LIVE).await {
-            Ok((bytes, version)) => Some(Found { version, paper: parse(&bytes) }),
-            Err(e) if e.is_not_found() => None,
-            Err(e) => return Err(e),
-        };
+        let found = find(self.store.as_ref(), &self.key, parse).await?;
         let seen = self.env.clock.boottime();
         self.watched = watch(self.watched.take(), found.as_ref(), seen);
         let names = |found: &Found<Version>| found.paper.as_ref().is_some_and(|there| there.process.is_some());

@@ -94,7 +94,7 @@ impl Inner {
             Ok(body) => Ok(Some(Version::of(&body))),
             Err(e) if e.is_not_found() => Ok(None),
             // Nobody who replaces put it there.
-            Err(e) if e.kind == StoreErrorKind::TooLarge => Ok(Some(Version::of_nothing())),
+            Err(e) if e.is_no_object() => Ok(Some(Version::of_nothing())),
             Err(e) => Err(e),
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Failure {
     /// The request was certainly not sent.
     pub(super) is_unsent: bool,
     pub(super) detail: String,
+    /// Of the object that is too large.
+    pub(super) etag: Option<String>,
 }
 
 /// The most that is told of an answer that is not the store's.
@@ -59,7 +61,7 @@ where
                 _ => words(&e),
             },
         };
-        Self { kind, status, code, is_bare, is_unsent: unsent.is_some(), detail }
+        Self { kind, status, code, is_bare, is_unsent: unsent.is_some(), detail, etag: None }
     }
 }
 
@@ -155,13 +157,13 @@ impl Failure {
     /// A download that broke off in its body, each time.
     pub(super) fn broken_off(detail: String) -> Self {
         let kind = StoreErrorKind::Unreachable;
-        Self { kind, status: None, code: None, is_bare: false, is_unsent: false, detail }
+        Self { kind, status: None, code: None, is_bare: false, is_unsent: false, detail, etag: None }
     }
 
     /// An object that is larger than it may be; nobody asks for it again.
-    pub(super) fn too_large(limit: SizeLimit, size: Option<u64>) -> Self {
-        let error = limit.exceeded("", "", size);
-        Self { kind: error.kind, status: None, code: None, is_bare: false, is_unsent: false, detail: error.detail }
+    pub(super) fn too_large(limit: SizeLimit, size: Option<u64>, etag: Option<String>) -> Self {
+        let StoreError { kind, detail, .. } = limit.exceeded("", "", size);
+        Self { kind, status: None, code: None, is_bare: false, is_unsent: false, detail, etag }
     }
 
     pub(super) fn about(self, store: &str, key: Option<&str>) -> StoreError {
@@ -218,6 +220,7 @@ mod tests {
             is_bare: answer.is_bare,
             is_unsent: false,
             detail: String::new(),
+            etag: None,
         }
     }
 

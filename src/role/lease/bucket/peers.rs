@@ -10,12 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::paper::{Asker, Found, Watched, watch};
+use super::paper::{Asker, Found, Watched, find, watch};
 use super::roster::{ProcessKey, Roster, Standing, parse, standing};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::role::lease::keeper;
-use crate::store::{ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+use crate::store::{ReplaceOutcome, Store, StoreError, Version};
 
 /// All of them that somebody waits for, and who waits.
 #[derive(Debug, Default)]
@@ -140,11 +140,7 @@ impl Sight {
     /// Looks. Whether a role is not listed any more.
     async fn look(&mut self, env: &Env, store: &dyn Store, key: &str) -> Result<bool, StoreError> {
         let asked = env.clock.boottime();
-        let found = match store.get_versioned(key, SizeLimit::LIVE).await {
-            Ok((bytes, version)) => Some(Found { version, paper: parse(&bytes) }),
-            Err(e) if e.is_not_found() => None,
-            Err(e) => return Err(e),
-        };
+        let found = find(store, key, parse).await?;
         self.watched = watch(self.watched.take(), found.as_ref(), env.clock.boottime());
         let roster = |found: &Option<Found<Version, Roster>>| found.as_ref().and_then(|found| found.paper.clone());
         let (before, after) = (roster(&self.found), roster(&found));

@@ -288,6 +288,8 @@ impl Process {
             }
             // It was never there, as far as is known: it may be made yet.
             Err(e) if e.is_not_found() => Ok(!own.seen),
+            // Others put it there: no write of this process makes such.
+            Err(e) if e.is_no_object() => Ok(false),
             Err(e) => Err(e),
         }
     }

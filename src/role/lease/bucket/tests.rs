@@ -162,9 +162,12 @@ async fn a_put_that_worked_without_an_answer_holds() {
     assert_eq!(says(&one.ask().await), "held");
 }
 
+/// More than a lease object may have.
+static TOO_LARGE: [u8; (64 << 10) + 1] = [b' '; (64 << 10) + 1];
+
 #[tokio::test]
 async fn damage_locks_nobody_out_for_ever() {
-    for damage in [&b"{"[..], b"{\"v\":2}", b""] {
+    for damage in [&b"{"[..], b"{\"v\":2}", b"", &TOO_LARGE] {
         let Pair { leases: [mut one, mut two], clocks, store } = pair();
         one.ask().await;
         store.tamper("app/live/lease", Some(Bytes::copy_from_slice(damage)));
@@ -459,7 +462,7 @@ async fn the_roles_object_is_read_after_a_gap_and_rewritten_within_an_hour() {
 
 #[tokio::test]
 async fn damage_to_a_process_object_locks_nobody_out_for_ever() {
-    for damage in [Some(&b"{"[..]), Some(b"{\"v\":2}"), None] {
+    for damage in [Some(&b"{"[..]), Some(b"{\"v\":2}"), Some(&TOO_LARGE), None] {
         let (store, one, two) = two_hosts();
         let (mut here, mut there) = (one.leases(ROLES), two.leases(ROLES));
         all_say(&mut here, "held").await;
@@ -474,6 +477,12 @@ async fn damage_to_a_process_object_locks_nobody_out_for_ever() {
         all_say(&mut there, "held").await;
         one.advance(TTL / 3);
         all_say(&mut here, "node2").await;
+        // Who comes back has an object that can be read.
+        for lease in &mut there {
+            lease.release().await;
+        }
+        one.advance(TTL);
+        all_say(&mut here, "held").await;
     }
 }
 
