@@ -190,7 +190,8 @@ fn journal(error: &JournalError) -> Policy {
                  --dry-run' tells what is left.",
         ),
         JournalError::RolledBack { .. } => failed(
-            "keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
+            "if this is a copy of the store, or a mount of an older one, mount the other or name it in the config: the url below [store]. \
+             Else keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
              again. What is left can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). Only if what is lost is lost \
              for good, 'runner repair ROLE' lets the journal go on: first with --dry-run.",
         ),

@@ -10,6 +10,7 @@ pub(crate) mod emptiness;
 mod error;
 mod feed;
 mod finish;
+mod indexes;
 mod inventory;
 mod known;
 mod lost;

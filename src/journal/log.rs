@@ -65,7 +65,7 @@ pub enum JournalError {
     Hole(Seq),
     /// The store no longer holds what this node has seen in it.
     #[error(
-        "this node has seen journal record {seq} as {seen}, and the store no longer has it: it was rolled back, or its newest records were removed"
+        "this node has seen journal record {seq} as {seen}, and the store does not have it: it is an older copy of the store, or was rolled back, or its newest records were removed"
     )]
     RolledBack {
         /// Which.

@@ -117,3 +117,15 @@ fn what_has_no_source_any_more_is_named_until_nothing_needs_it() {
     assert!(!check.stdout.contains("lost"), "{}", check.stdout);
     assert!(words(&check).is_empty(), "{}", check.stderr);
 }
+
+#[test]
+fn an_index_object_that_was_lost_comes_back_from_the_nodes_copy() {
+    let site = site();
+    let index = site.objects().into_iter().find(|name| name.contains("/index/")).unwrap();
+    std::fs::remove_file(site.path("store").join(&index)).unwrap();
+    site.write("f9", "another");
+    let run = site.node("east").run(["backup", "app", "--rehash"]).expect(0);
+    assert!(words(&run).contains(&format!("the store had lost {index}: it is put back")), "{}", run.stderr);
+    site.node("north").run(["verify", "app", "--read-data"]).expect(0);
+    assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
+}

@@ -113,11 +113,11 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
             "process {other} tells of itself as this node, again and again, and is none of its own. If a machine was copied \
              with its state directory, stop the copy or make it a node of its own there: runner init --new-identity"
         ),
-        Warning::StoreRolledBack => {
-            "the store shows less than this node has seen already: it was rolled back. Stop backups and find out by \
-             whom"
-                .to_owned()
-        }
+        Warning::StoreRolledBack => format!(
+            "the store shows less than this node has seen already: it is an older copy, or was rolled back. Nothing is backed up to it \
+             before it is known which: is the right store mounted, and named in the config? If what is missing is lost for good, \
+             'runner repair {role} --dry-run' tells what is left"
+        ),
         Warning::Unread { what, why, .. } => {
             let what = match what {
                 Unseen::Peers => "what the other nodes tell of themselves cannot be read",

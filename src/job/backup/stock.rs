@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::ids::{ChunkId, IndexId, PackId};
 use crate::job::backup::lost::{Healing, Lost};
-use crate::job::backup::{BackupError, Session, inventory, orphans, session};
+use crate::job::backup::{BackupError, Session, indexes, inventory, orphans, session};
 use crate::journal::log::Journal;
 use crate::journal::state::View;
 use crate::repo::crypto::Keys;
@@ -77,26 +77,27 @@ impl Stocktaking {
     }
 
     pub(crate) async fn take(&self) -> Result<Stock, BackupError> {
-        let Self { store, keys, indexes, shelf, condemned, survey, .. } = self;
+        let Self { store, keys, indexes: named, shelf, condemned, survey, .. } = self;
         #[cfg(feature = "planted")]
-        let (indexes, condemned) = (&self.trusted(indexes).await?, &feared(condemned));
+        let (named, condemned) = (&self.trusted(named).await?, &feared(condemned));
         let Some(noted) = &survey.compare else {
             let known = |id: &PackId| survey.known.missing.contains(id) || survey.known.damaged.contains(id);
-            let index = load_index_beside(store.as_ref(), keys, indexes, Some(shelf), known).await?;
+            let index = load_index_beside(store.as_ref(), keys, named, Some(shelf), known).await?;
             return Ok(Stock { index: Arc::new(index), orphans: Orphans::default(), lost: None });
         };
-        if indexes.is_empty() && !survey.unfinished {
+        if named.is_empty() && !survey.unfinished {
             return Ok(Stock { lost: Some(Lost::default()), ..Stock::default() });
         }
         let listed = inventory::list(store.as_ref(), keys).await?;
-        let tables = reader::tables(store.as_ref(), keys, indexes, Some(shelf));
+        let missing = indexes::missing(store.as_ref(), keys, named).await?;
+        if !missing.is_empty() {
+            self.check_prunes().await?;
+            indexes::put_back(store.as_ref(), keys, &missing, shelf).await?;
+        }
+        let tables = reader::tables(store.as_ref(), keys, named, Some(shelf));
         let (index, lost) = inventory::compare(store.as_ref(), keys, tables, &listed, noted).await?;
         if !lost.packs.is_empty() {
-            // A prune that ran meanwhile deletes as well.
-            let now = self.journal.refresh(self.view.clone()).await?;
-            if session::is_pruned(&self.view.state, &now.state) {
-                return Err(BackupError::Pruned);
-            }
+            self.check_prunes().await?;
         }
         let orphans = if survey.unfinished {
             orphans::find(store.as_ref(), keys, &index, &listed, condemned).await?
@@ -104,6 +105,12 @@ impl Stocktaking {
             Vec::new()
         };
         Ok(Stock { index: Arc::new(index), orphans: Orphans::new(orphans), lost: Some(lost) })
+    }
+
+    /// A prune that ran meanwhile deletes as well.
+    async fn check_prunes(&self) -> Result<(), BackupError> {
+        let now = self.journal.refresh(self.view.clone()).await?;
+        if session::is_pruned(&self.view.state, &now.state) { Err(BackupError::Pruned) } else { Ok(()) }
     }
 
     #[cfg(feature = "planted")]

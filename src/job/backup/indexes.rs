@@ -1,0 +1,49 @@
+//! Index objects that the store lost while this node has a copy of them: they are put back, unchanged.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use crate::ids::IndexId;
+use crate::repo::crypto::Keys;
+use crate::repo::index::decode_index;
+use crate::repo::names;
+use crate::repo::reader::Shelf;
+use crate::store::{SizeLimit, Store, StoreError, list_some, put_once};
+
+/// Those of `named` that a listing to its end does not show, and that are not there when they are asked for one by one.
+pub(super) async fn missing(store: &dyn Store, keys: &Keys, named: &[IndexId]) -> Result<Vec<IndexId>, StoreError> {
+    let role = keys.role();
+    let named: HashSet<IndexId> = named.iter().copied().collect();
+    let is_named = |id: &IndexId| named.contains(id);
+    let pick = |key: &str| names::parse_index(role, key).filter(is_named);
+    let shown = list_some(store, &names::index_prefix(role), usize::MAX, |object| pick(&object.key)).await?.found;
+    let shown: HashSet<IndexId> = shown.into_iter().collect();
+    let mut missing = Vec::new();
+    for id in named.difference(&shown) {
+        match store.get(&names::index(role, *id), SizeLimit::INDEX).await {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => missing.push(*id),
+            // It is there, as something else: a repair replaces it.
+            Err(error) if error.is_no_object() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(missing)
+}
+
+/// Puts back what this node has a sound copy of. What it has none of the index cannot be loaded without: that says so.
+pub(super) async fn put_back(
+    store: &dyn Store,
+    keys: &Keys,
+    missing: &[IndexId],
+    shelf: &Shelf,
+) -> Result<(), StoreError> {
+    for id in missing {
+        let Some(copy) = shelf.take(*id).await.filter(|copy| decode_index(keys, *id, copy).is_ok()) else { continue };
+        put_once(store, &names::index(keys.role(), *id), Bytes::from(copy)).await?;
+        let key = names::index(keys.role(), *id);
+        tracing::warn!("the store had lost {key}: it is put back from this node's copy; find out what became of it");
+    }
+    Ok(())
+}
