@@ -199,7 +199,11 @@ impl Store for DirStore {
                 let version = Version::of(&body);
                 Ok((body, version))
             }
-            Err(error) if error.is_no_object() => Err(error.of_version(Some(Version::of_nothing()))),
+            Err(error) if error.is_no_object() => {
+                let key = key.to_owned();
+                let there = self.blocking(move |inner| inner.version(&key)).await?;
+                Err(error.of_version(there))
+            }
             Err(error) => Err(error),
         }
     }

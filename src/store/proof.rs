@@ -424,6 +424,8 @@ pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result
         Ok(_) => {}
         // `live/` may have been emptied. Whoever makes it, there is something to be kept.
         Err(e) if e.is_not_found() => drop(store.put_if_absent(prefix, body(env)).await?),
+        // Others put it there, and it is nothing that could be kept.
+        Err(StoreError { version: Some(version), .. }) => drop(store.replace(prefix, body(env), &version).await?),
         Err(e) => return Err(e.into()),
     }
     for _ in 0..CHECK_ATTEMPTS {

@@ -394,7 +394,7 @@ fn campaign(time: Duration, seed: u64) {
         if let Some(snapshot) = list.iter().find(fresh) {
             break snapshot["id"].as_str().unwrap().to_owned();
         }
-        assert!(since(stopped) < RECOVERY * 2, "no slot is committed: {}\n{}", daemons[0].log(), daemons[1].log());
+        assert!(since(stopped) < RECOVERY * 2, "no slot is committed");
         thread::sleep(Duration::from_millis(500));
     };
     println!("the first snapshot after it came {:?} after the end", since(stopped));

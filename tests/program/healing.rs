@@ -122,6 +122,9 @@ fn what_has_no_source_any_more_is_named_until_nothing_needs_it() {
 fn an_index_object_that_was_lost_comes_back_from_the_nodes_copy() {
     let site = site();
     let index = site.objects().into_iter().find(|name| name.contains("/index/")).unwrap();
+    // A run that needs it keeps a copy.
+    site.write("f8", "more");
+    site.backup("east");
     std::fs::remove_file(site.path("store").join(&index)).unwrap();
     site.write("f9", "another");
     let run = site.node("east").run(["backup", "app", "--rehash"]).expect(0);

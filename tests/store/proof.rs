@@ -38,6 +38,9 @@ async fn passes(store: &dyn Store) {
     }
     store.delete(&[PROBE.to_owned()]).await.unwrap();
     check_replace(store, PROBE, &env).await.unwrap();
+    // What others put in its place is no reason to work no more.
+    store.put(PROBE, Bytes::from(vec![0; (SizeLimit::LIVE.bytes() + 1) as usize])).await.unwrap();
+    check_replace(store, PROBE, &env).await.unwrap();
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ impl Inner {
     }
 
     /// The version of what is there now.
-    fn version(&self, key: &str) -> Result<Option<Version>, StoreError> {
+    pub(super) fn version(&self, key: &str) -> Result<Option<Version>, StoreError> {
         match self.read(key, SizeLimit::REPLACED) {
             Ok(body) => Ok(Some(Version::of(&body))),
             Err(e) if e.is_not_found() => Ok(None),

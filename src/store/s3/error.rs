@@ -151,7 +151,7 @@ impl Failure {
             Some(found) => found.to_string(),
             None => words(error),
         };
-        Self { kind, status: None, code: None, is_bare: false, is_unsent: true, detail }
+        Self { kind, status: None, code: None, is_bare: false, is_unsent: true, detail, etag: None }
     }
 
     /// A download that broke off in its body, each time.
