@@ -541,7 +541,7 @@ async fn credentials_come_from_the_environment_or_the_profile() {
     assert!(sent("authorization").contains("/eu-west-3/s3/"), "{}", sent("authorization"));
 
     let none = run(&[]);
-    assert!(none.starts_with("Denied") && none.contains("credentials"), "{none}");
+    assert!(none.starts_with("NoCredentials") && none.contains("profile \"default\""), "{none}");
     assert_eq!(server.requests().len(), 0);
 }
 
