@@ -38,7 +38,10 @@ struct User(Child);
 
 impl User {
     fn start(site: &Site, outside: &Path, seed: u64) -> Self {
-        assert!(geteuid().is_root(), "another user needs root: run these tests as root, as CI does (`sudo -E make test`)");
+        assert!(
+            geteuid().is_root(),
+            "another user needs root: run these tests as root, as CI does (`sudo -E make test`)"
+        );
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pair/hostile_user.c");
         let program = site.path("hostile-user");
         let made = Command::new("cc").arg("-O1").arg("-o").args([&program, &source]).status();
@@ -224,7 +227,11 @@ impl Writer {
         let (what, path, content) = match self.dice.below(8) {
             0 => {
                 let text = json!({"v": 1, "node": id, "name": "\u{1b}[2Jwest", "time": "2099-01-01T00:00:00Z", "instance": "0".repeat(16)});
-                ("a node", app.join("live/nodes").join(&id), format!("{text}\n{}\n", hex(&mut self.dice, 64)).into_bytes())
+                (
+                    "a node",
+                    app.join("live/nodes").join(&id),
+                    format!("{text}\n{}\n", hex(&mut self.dice, 64)).into_bytes(),
+                )
             }
             1 => {
                 // The nodes that there are, as others would have them.
@@ -282,7 +289,14 @@ fn committed(site: &Site) -> Option<Vec<Value>> {
 fn judge(site: &Site, id: &str, wanted: &BTreeMap<String, Vec<u8>>, numbers: u64, into: &str) -> bool {
     let target = site.path(into);
     let run = site.node("looker").run([
-        "restore", "app", "--salvage", "--json", "--snapshot", id, "--target", target.to_str().unwrap(),
+        "restore",
+        "app",
+        "--salvage",
+        "--json",
+        "--snapshot",
+        id,
+        "--target",
+        target.to_str().unwrap(),
     ]);
     assert!(matches!(run.code, Some(0 | 6)), "{id}: {:?} {} {}", run.code, run.stdout, run.stderr);
     let written = below(&target, &site.src()).join("stable");
@@ -307,7 +321,8 @@ fn judge(site: &Site, id: &str, wanted: &BTreeMap<String, Vec<u8>>, numbers: u64
         for name in &missing {
             let path = site.src().join("stable").join(name);
             let tells = |problem: &Value| {
-                problem["path"] == path.to_str().unwrap() || problem["detail"].as_str().unwrap().contains("from here on")
+                problem["path"] == path.to_str().unwrap()
+                    || problem["detail"].as_str().unwrap().contains("from here on")
             };
             assert!(problems.iter().any(tells), "{id}: {name} is not named: {problems:?}");
         }

@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use self::paper::{Asker, Found, Paper, Step, Watched, find, is_rewrite_due, parse, step, watch};
+use self::paper::{Asker, Found, Paper, Step, Watched, is_rewrite_due, parse, step, watch};
 use self::peers::{Answer, Peer, Peers, Question};
 pub use self::process::Processes;
 use self::process::{Listed, Process};
@@ -319,6 +319,21 @@ impl BucketLease {
                 }
             }
         }
+    }
+}
+
+/// Looks at an object. What is no object of the format, by its size for example, is one that cannot be read, where the store can
+/// replace it: it keeps others out for no longer than a lease that nobody renews.
+async fn find<P>(
+    store: &dyn Store,
+    key: &str,
+    parse: impl FnOnce(&[u8]) -> Option<P>,
+) -> Result<Option<Found<Version, P>>, StoreError> {
+    match store.get_versioned(key, SizeLimit::LIVE).await {
+        Ok((bytes, version)) => Ok(Some(Found { version, paper: parse(&bytes) })),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(StoreError { version: Some(version), .. }) => Ok(Some(Found { version, paper: None })),
+        Err(e) => Err(e),
     }
 }
 

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::roster::ProcessKey;
 use crate::ids::{InstanceId, NodeId};
 use crate::role::lease::LeaseHolder;
-use crate::store::{SizeLimit, Store, StoreError, Version};
 use crate::text;
 
 /// The longest lease that is respected: a longer one in the object is damage, and would lock everybody out.
@@ -178,21 +177,6 @@ pub(super) fn watch<V: Clone + Eq, P: Signed>(
             let renewed = before.is_some_and(|before| instance.is_some() && before.instance == instance);
             Some(Watched { version: found.version.clone(), since: seen, renewed, instance })
         }
-    }
-}
-
-/// Looks at an object. What is no object of the format, by its size for example, is one that cannot be read, where the store can
-/// replace it: it keeps others out for no longer than a lease that nobody renews.
-pub(super) async fn find<P>(
-    store: &dyn Store,
-    key: &str,
-    parse: impl FnOnce(&[u8]) -> Option<P>,
-) -> Result<Option<Found<Version, P>>, StoreError> {
-    match store.get_versioned(key, SizeLimit::LIVE).await {
-        Ok((bytes, version)) => Ok(Some(Found { version, paper: parse(&bytes) })),
-        Err(e) if e.is_not_found() => Ok(None),
-        Err(StoreError { version: Some(version), .. }) => Ok(Some(Found { version, paper: None })),
-        Err(e) => Err(e),
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::paper::{Asker, Found, Watched, find, watch};
+use super::find;
+use super::paper::{Asker, Found, Watched, watch};
 use super::roster::{ProcessKey, Roster, Standing, parse, standing};
 use crate::env::Env;
 use crate::ids::RoleName;
