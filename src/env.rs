@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::file;
+pub use crate::file::boot::BootDir;
 use crate::moment::Moment;
 
 /// What this process was given in its environment under this name. Nothing else in the program asks for it.
@@ -97,6 +98,9 @@ pub trait Files: Debug + Send + Sync {
 
     /// Takes the lock of this name without waiting; `None`: somebody has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Held>>>;
+
+    /// A directory in memory for what concerns the state directory at `state_dir` and is of this boot of the machine alone.
+    fn boot_dir(&self, state_dir: &Path) -> io::Result<BootDir>;
 }
 
 /// A lock, until it is dropped.
@@ -302,6 +306,10 @@ impl Files for HostFiles {
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Held>>> {
         Ok(file::Lock::try_take(path)?.map(|lock| -> Box<dyn Held> { Box::new(lock) }))
+    }
+
+    fn boot_dir(&self, state_dir: &Path) -> io::Result<BootDir> {
+        file::boot::open(state_dir)
     }
 }
 

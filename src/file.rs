@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::process::geteuid;
 
 pub mod access;
+pub mod boot;
 
 /// The bytes that are written to try a directory: a block, which a full disk does not have.
 const PROBE_LEN: usize = 4096;

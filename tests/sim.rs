@@ -5,6 +5,8 @@
 //! `make soak` runs seeds until it is stopped; `make replay SEED=n` tells the story of one.
 #![allow(unreachable_pub, reason = "one binary of many files")]
 
+#[path = "sim/action.rs"]
+mod action;
 #[path = "sim/clock.rs"]
 mod clock;
 #[path = "sim/costs.rs"]

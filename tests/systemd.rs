@@ -69,6 +69,10 @@ fn the_services_are_shut_in_alike() {
         }
         assert!(!settings(unit).iter().any(|line| line.starts_with("ProtectControlGroups")), "{}", unit.display());
     }
+    // What is noted in memory is in one place, for services and shells, and outlives both.
+    for unit in [&daemon, &run] {
+        assert!(settings(unit).contains(&"ReadWritePaths=-/run/runner-boot".to_owned()), "{}", unit.display());
+    }
     let open = analyze(
         &["security", "--offline=yes", "--threshold=100", "--no-pager"],
         &[&dir.path().join("runner-hook@.service")],
@@ -118,6 +122,8 @@ fn members_of_the_group_may_read_the_config_and_nobody_but_root_the_key() {
     }
     make(&["systemd-sysusers"], root, "runner.sysusers");
     make(&["systemd-tmpfiles", "--create"], root, "runner.tmpfiles");
+    let memory = fs::metadata(root.join("run/runner-boot")).unwrap();
+    assert_eq!((memory.uid(), memory.mode() & 0o7777), (0, 0o700));
 
     let groups = fs::read_to_string(root.join("etc/group")).unwrap();
     let group: u32 =

@@ -3,12 +3,16 @@
 //!
 //! A process that only looks notes nothing. What is noted about records that were judged is not needed any more, and only that is
 //! forgotten. A file that was lost, damaged or replaced is no evidence of anything: its mark is not the one that was remembered.
+//!
+//! A state directory may be set back, so each process notes itself in memory of this boot as well (`boot`), and says here under which mark.
+
+pub(crate) mod boot;
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::env::Env;
+use crate::env::{Env, Held};
 use crate::ids::{InstanceId, Seq};
 
 /// From so many notes on those that are not needed any more are dropped.
@@ -25,6 +29,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// What the first line begins with; the file's mark follows.
 const MARK: &str = "authors ";
 
+/// What the third word of a note begins with; the mark of the notes in memory follows.
+const BOOT_MARK: &str = "boot:";
+
 /// The notes of one repository.
 #[derive(Debug, Clone)]
 pub struct AuthorNotes {
@@ -37,8 +44,51 @@ pub struct AuthorNotes {
 pub struct Noted {
     /// The file's mark; `None`: the file is missing or damaged, and what is here may not be all.
     pub mark: Option<u64>,
-    /// The processes, each with the number that it was about to append.
-    pub notes: Vec<(InstanceId, Seq)>,
+    /// The processes.
+    pub notes: Vec<Note>,
+}
+
+/// One process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// The process.
+    pub instance: InstanceId,
+    /// The number that it was about to append.
+    pub seq: Seq,
+    /// The mark of the notes in memory in which it is as well; `None`: it is in none.
+    pub boot: Option<u64>,
+}
+
+impl Note {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let (instance, seq) = (words.next()?.parse().ok()?, Seq(words.next()?.parse().ok()?));
+        // A line that was cut short and the next one are none together: with this in it there are too many words, without it too few.
+        let boot = match words.next() {
+            Some(word) => Some(word.strip_prefix(BOOT_MARK)?.parse().ok()?),
+            None => None,
+        };
+        words.next().is_none().then_some(Self { instance, seq, boot })
+    }
+
+    fn line(&self) -> String {
+        let Self { instance, seq, boot } = self;
+        boot.map_or_else(|| format!("{instance} {seq}\n"), |mark| format!("{instance} {seq} {BOOT_MARK}{mark}\n"))
+    }
+}
+
+impl Noted {
+    /// The processes.
+    pub fn instances(&self) -> impl Iterator<Item = InstanceId> {
+        self.notes.iter().map(|note| note.instance)
+    }
+
+    /// Whether each process that was noted here since the notes in memory got `mark` is noted there as well. Another user's process, or one that
+    /// may not write there, is not.
+    pub fn are_all_in(&self, mark: u64) -> bool {
+        let mut since = self.notes.iter().skip_while(|note| note.boot != Some(mark));
+        since.all(|note| note.boot == Some(mark))
+    }
 }
 
 impl AuthorNotes {
@@ -55,16 +105,33 @@ impl AuthorNotes {
         self.dir.join("authors.lock")
     }
 
-    /// Notes that this process is about to append record `seq`. It must not append without.
+    /// Notes that a process is about to append a record. It must not append without.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub async fn note(&self, instance: InstanceId, seq: Seq) -> io::Result<()> {
+    pub async fn note(&self, note: Note) -> io::Result<()> {
+        let held = self.hold().await?;
+        let noted = self.env.files.append(&self.file(), note.line().as_bytes());
+        drop(held);
+        noted
+    }
+
+    /// The same without waiting for the lock.
+    ///
+    /// # Errors
+    /// The file cannot be written, or a process is noting itself.
+    pub fn try_note(&self, note: Note) -> io::Result<()> {
+        let _held = self.env.files.lock(&self.lock())?.ok_or(io::ErrorKind::WouldBlock)?;
+        self.env.files.append(&self.file(), note.line().as_bytes())
+    }
+
+    /// The lock; `None`: a process that was stopped has it.
+    async fn hold(&self) -> io::Result<Option<Box<dyn Held>>> {
         let mut tries = LOCK_TRIES;
-        let held = loop {
+        loop {
             match self.env.files.lock(&self.lock()) {
-                Ok(Some(held)) => break Some(held),
-                Ok(None) if tries == 0 => break None,
+                Ok(Some(held)) => return Ok(Some(held)),
+                Ok(None) if tries == 0 => return Ok(None),
                 Ok(None) => self.env.sleep(LOCK_PAUSE).await,
                 // The state directory was deleted under this process.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
@@ -73,10 +140,7 @@ impl AuthorNotes {
                 Err(error) => return Err(error),
             }
             tries = tries.saturating_sub(1);
-        };
-        let noted = self.env.files.append(&self.file(), format!("{instance} {seq}\n").as_bytes());
-        drop(held);
-        noted
+        }
     }
 
     /// What is noted now. What was appended to the journal by now is among it.
@@ -89,7 +153,7 @@ impl AuthorNotes {
                 mark = text.parse().ok();
                 continue;
             }
-            match line.split_once(' ').and_then(|(id, seq)| Some((id.parse().ok()?, Seq(seq.parse().ok()?)))) {
+            match Note::parse(line) {
                 Some(note) => notes.push(note),
                 None => whole = false,
             }
@@ -118,9 +182,9 @@ impl AuthorNotes {
         let Noted { mark: Some(mark), mut notes } = self.read() else { return };
         let newest = notes.len().saturating_sub(NOTES_KEPT);
         let mut at = 0;
-        notes.retain(|(_, seq)| {
+        notes.retain(|note| {
             at += 1;
-            at > newest || *seq > judged
+            at > newest || note.seq > judged
         });
         if let Err(error) = self.write(mark, &notes) {
             tracing::debug!("{}: {error}", self.file().display());
@@ -132,16 +196,17 @@ impl AuthorNotes {
     pub async fn note_look(&self, instance: InstanceId) -> io::Result<()> {
         const LOOKS_KEPT: usize = 16;
         let Noted { mark, mut notes } = self.read();
-        if !notes.iter().any(|(noted, _)| *noted == instance) {
-            self.note(instance, Seq(0)).await?;
-            notes.push((instance, Seq(0)));
+        if !notes.iter().any(|note| note.instance == instance) {
+            let look = Note { instance, seq: Seq(0), boot: None };
+            self.note(look).await?;
+            notes.push(look);
         }
         let surplus = notes.len().saturating_sub(LOOKS_KEPT);
         self.write(mark.unwrap_or(1), &notes[surplus..])
     }
 
-    fn write(&self, mark: u64, notes: &[(InstanceId, Seq)]) -> io::Result<()> {
-        let lines = notes.iter().map(|(instance, seq)| format!("{instance} {seq}\n"));
+    fn write(&self, mark: u64, notes: &[Note]) -> io::Result<()> {
+        let lines = notes.iter().map(Note::line);
         let text: String = std::iter::once(format!("{MARK}{mark}\n")).chain(lines).collect();
         self.env.files.replace(&self.file(), text.as_bytes())
     }
@@ -159,21 +224,25 @@ mod tests {
         InstanceId(n.to_le_bytes())
     }
 
+    fn by(n: u64, seq: u64) -> Note {
+        Note { instance: process(n), seq: Seq(seq), boot: None }
+    }
+
     #[tokio::test]
     async fn only_what_was_judged_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let notes = notes(&dir);
         let mark = notes.renew().unwrap();
         for n in 1..=NOTES_MAX as u64 + 1 {
-            notes.note(process(n), Seq(n)).await.unwrap();
+            notes.note(by(n, n)).await.unwrap();
         }
         notes.trim(Seq(0));
         assert_eq!(notes.read().notes.len(), NOTES_MAX + 1, "nothing of it was judged");
         notes.trim(Seq(100));
         let Noted { mark: left, notes: kept } = notes.read();
-        assert_eq!((left, kept.len(), kept[0]), (Some(mark), NOTES_MAX + 1 - 100, (process(101), Seq(101))));
+        assert_eq!((left, kept.len(), kept[0]), (Some(mark), NOTES_MAX + 1 - 100, by(101, 101)));
         for n in 1..=100 {
-            notes.note(process(n), Seq(n)).await.unwrap();
+            notes.note(by(n, n)).await.unwrap();
         }
         notes.trim(Seq(1000));
         assert_eq!(notes.read().notes.len(), NOTES_KEPT, "some stay in any case");
@@ -184,23 +253,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let notes = notes(&dir);
         assert_eq!(notes.read(), Noted::default());
-        notes.note(process(1), Seq(1)).await.unwrap();
+        notes.note(by(1, 1)).await.unwrap();
         assert_eq!(notes.read().mark, None, "it was lost, and there is more");
         let mark = notes.renew().unwrap();
         let whole = notes.read();
-        assert_eq!(whole, Noted { mark: Some(mark), notes: vec![(process(1), Seq(1))] }, "what is left of it stays");
-        notes.note(process(2), Seq(2)).await.unwrap();
-        assert_eq!(notes.read().notes.last(), Some(&(process(2), Seq(2))));
+        assert_eq!(whole, Noted { mark: Some(mark), notes: vec![by(1, 1)] }, "what is left of it stays");
+        notes.note(by(2, 2)).await.unwrap();
+        assert_eq!(notes.read().notes.last(), Some(&by(2, 2)));
         // A crash cut a note short, or a full disk did.
         let file = dir.path().join("authors");
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, &text[..text.len() - 1]).unwrap();
         assert_eq!(notes.read().mark, None);
-        notes.note(process(3), Seq(3)).await.unwrap();
+        notes.note(by(3, 3)).await.unwrap();
         assert_eq!(notes.read().mark, None);
         let renewed = notes.renew().unwrap();
         assert_ne!(renewed, mark);
         assert_eq!(notes.read().mark, Some(renewed));
+        // Wherever it is cut, the two halves of two notes make none.
+        let whole = Note { boot: Some(12), ..by(4, 34) }.line();
+        for cut in 1..whole.len() - 1 {
+            for next in [by(5, 6), Note { boot: Some(7), ..by(5, 6) }] {
+                let glued = format!("{}{}", &whole[..cut], next.line());
+                assert_eq!(Note::parse(glued.trim_end()), None, "{glued}");
+            }
+        }
     }
 
     #[tokio::test]
@@ -219,8 +296,31 @@ mod tests {
         assert_eq!(notes.read().notes.len(), NOTES_KEPT);
         // A process that was stopped while it had the lock keeps nobody from writing.
         let _held = Env::host().files.lock(&notes.lock()).unwrap().unwrap();
-        notes.note(process(7), Seq(10)).await.unwrap();
-        assert_eq!(notes.read().notes.last(), Some(&(process(7), Seq(10))));
+        notes.note(by(7, 10)).await.unwrap();
+        assert_eq!(notes.read().notes.last(), Some(&by(7, 10)));
+    }
+
+    #[tokio::test]
+    async fn it_is_seen_whether_all_are_noted_in_memory_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let notes = notes(&dir);
+        notes.renew().unwrap();
+        let in_memory = async |n, boot| {
+            notes.note(Note { boot, ..by(n, n) }).await.unwrap();
+            [4, 5].map(|mark| notes.read().are_all_in(mark))
+        };
+        assert_eq!(in_memory(1, None).await, [true, true], "it was before");
+        assert_eq!(in_memory(2, Some(4)).await, [true, true]);
+        assert_eq!(in_memory(3, Some(4)).await, [true, true]);
+        assert_eq!(in_memory(4, Some(5)).await, [false, true], "another user's, or they were lost");
+        assert_eq!(in_memory(5, None).await, [false, false], "it could not");
+        assert_eq!(in_memory(6, Some(5)).await, [false, false]);
+        assert!(notes.read().are_all_in(6), "the next boot's");
+        assert_eq!(notes.read().notes[1], Note { boot: Some(4), ..by(2, 2) });
+        notes.try_note(by(7, 7)).unwrap();
+        let _held = Env::host().files.lock(&notes.lock()).unwrap().unwrap();
+        assert_eq!(notes.try_note(by(8, 8)).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(notes.read().notes.last(), Some(&by(7, 7)));
     }
 
     #[tokio::test]
@@ -228,12 +328,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
         let notes = AuthorNotes::new(dir.path().join("file/below"), Env::host());
-        notes.note(process(1), Seq(1)).await.unwrap_err();
+        notes.note(by(1, 1)).await.unwrap_err();
         notes.renew().unwrap_err();
         notes.trim(Seq(1));
         assert_eq!(notes.read(), Noted::default());
         let notes = AuthorNotes::new(dir.path().join("deleted"), Env::host());
-        notes.note(process(1), Seq(1)).await.unwrap();
-        assert_eq!(notes.read().notes, [(process(1), Seq(1))], "a directory that was deleted is made again");
+        notes.note(by(1, 1)).await.unwrap();
+        assert_eq!(notes.read().notes, [by(1, 1)], "a directory that was deleted is made again");
     }
 }

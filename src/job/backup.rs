@@ -33,6 +33,7 @@ use jiff::Timestamp;
 
 use crate::config::{Lease, RoleSettings};
 use crate::ids::{Digest, InstanceId, NodeId, ScheduleId};
+use crate::job::authors::boot::{self, Witness};
 pub use crate::job::backup::brought::Content;
 pub use crate::job::backup::dump::DumpError;
 pub use crate::job::backup::error::BackupError;
@@ -378,7 +379,7 @@ impl<'a> Opening<'a> {
 
 /// Notes that this process is about to append to `view`. Who cannot be noted must not append: it would be taken for a twin.
 pub(crate) async fn note(runner: &Runner, local: &Local, view: &View) -> Result<(), BackupError> {
-    let noted = local.authors().note(runner.instance, view.next_seq()).await;
+    let noted = boot::note_author(local, runner.instance, view.next_seq()).await;
     noted.map_err(|error| BackupError::State { path: local.memory_file(), error })
 }
 
@@ -397,22 +398,35 @@ fn judge_authors(runner: &Runner, local: &Local, memory: &mut Memory, view: &Vie
     #[cfg(feature = "planted")]
     let is_whole = is_whole || crate::planted::is(crate::planted::Bug::OldRecordsAreJudged);
     if let Some(judged) = memory.settled().filter(|_| is_whole) {
-        let own: Vec<InstanceId> = noted.notes.iter().map(|(id, _)| *id).chain([runner.instance]).collect();
+        let own: Vec<InstanceId> = noted.instances().chain([runner.instance]).collect();
+        let witness = Witness::ask(local, runner.instance);
         let evidence = Evidence {
             authors: view.authors.get(&runner.node.id).map_or(&[], Vec::as_slice),
             own: &own,
+            boot: &witness.own,
+            mark: witness.mark.as_ref().ok().copied(),
+            head: head.unwrap_or(judged),
             judged,
             before: memory.sighting,
-            boot: runner.env.clock.boot_id().map(Digest),
             now: runner.env.clock.now(),
         };
         match twin::judge(evidence) {
             Suspicion::None | Suspicion::Known => {}
+            Suspicion::SetBack(seq) => tracing::warn!(
+                "record {seq} of the journal is by a process of this machine that its state directory does not know: the state \
+                 directory was set back to an earlier state"
+            ),
             Suspicion::First(sighting) => {
+                let undecided = witness.mark.err().map(|why| {
+                    format!(
+                        "; which of the two it is cannot be told, because who writes here is not noted in memory: {why}"
+                    )
+                });
                 tracing::warn!(
                     "record {} of the journal has this node's ID, and no process of this node wrote it: either this \
-                     machine was set back to an earlier state, or it was cloned with its state directory",
-                    sighting.seq
+                     machine was set back to an earlier state, or it was cloned with its state directory{}",
+                    sighting.seq,
+                    undecided.unwrap_or_default()
                 );
                 memory.sighting = Some(sighting);
             }

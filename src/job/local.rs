@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::env::{Env, Held};
 use crate::ids::{Digest, InstanceId, KeyId, NodeId, RepoId, Seq, Term};
 use crate::job::authors::AuthorNotes;
+use crate::job::authors::boot::BootNotes;
 use crate::job::last_run::Unwritten;
 use crate::job::presence::{Announced, INTERVAL};
 use crate::journal::state::View;
@@ -30,6 +31,7 @@ const SLOT_OBJECT_FILE: &str = "key-slot";
 /// The local directory of one repository.
 #[derive(Debug, Clone)]
 pub struct Local {
+    state_dir: PathBuf,
     dir: PathBuf,
     env: Env,
     repo: RepoId,
@@ -185,7 +187,7 @@ impl Local {
     /// The same for somebody who only looks: makes nothing, and it may well not be there.
     pub fn peek(env: &Env, state_dir: &Path, repo: RepoId) -> Self {
         let dir = state_dir.join(REPOSITORIES).join(repo.to_string());
-        Self { dir, env: env.clone(), repo, memories: Memories::default() }
+        Self { state_dir: state_dir.to_owned(), dir, env: env.clone(), repo, memories: Memories::default() }
     }
 
     /// With what this process remembered, which goes before a file that remembers less.
@@ -283,6 +285,14 @@ impl Local {
     /// Which processes of this node append.
     pub fn authors(&self) -> AuthorNotes {
         AuthorNotes::new(self.dir.clone(), self.env.clone())
+    }
+
+    /// The same, in memory of this boot.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn boot_notes(&self) -> io::Result<BootNotes> {
+        BootNotes::open(&self.env, &self.state_dir, self.repo)
     }
 
     /// Takes the lock, without waiting.

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Lease;
 use crate::ids::{Digest, InstanceId, NodeId, RoleName};
+use crate::job::authors::boot::{self, Witness};
 use crate::job::last_run::{Failure, Kept};
+use crate::job::local::Local;
 use crate::job::report::whoami::{PeerInfo, PeerSeen, Warning};
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
@@ -62,6 +64,9 @@ struct Presence {
     /// The node could not remember that this process wrote it, so it says nothing about who lives.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     unremembered: bool,
+    /// This process is in the notes in memory of its machine's boot: where it is not in those of this one, it is on another machine.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    noted: bool,
 }
 
 /// What this node remembers of having told it.
@@ -75,6 +80,9 @@ pub struct Announced {
     /// The same happened the time before that.
     #[serde(default)]
     again: bool,
+    /// The mark of the notes in memory by which that was found; `None`: they were not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<u64>,
     /// This node's processes whose words may be there now; `None`: it is not known.
     #[serde(default)]
     by: Option<Vec<InstanceId>>,
@@ -117,7 +125,7 @@ pub(crate) async fn announce(
     let found = match store.get(&key, SizeLimit::LIVE).await {
         Ok(object) => {
             let found = read(&object, &repository.keys, &key, role);
-            found.filter(|found| !found.unremembered).map(|found| found.instance)
+            found.filter(|found| !found.unremembered)
         }
         Err(error) if error.is_not_found() || error.is_no_object() => None,
         Err(error) => {
@@ -126,14 +134,20 @@ pub(crate) async fn announce(
         }
     };
     let own = before.and_then(|before| before.by.as_deref());
-    let stranger = found.filter(|found| twin::is_stranger(Some(*found), own));
+    let local = Local::peek(&runner.env, &runner.state_dir, repository.keys.repo());
+    let Witness { own: noted, mark } = Witness::ask(&local, runner.instance);
+    let mark = mark.ok();
+    let instance = found.as_ref().map(|found| found.instance);
+    let stranger = instance.filter(|_| twin::is_stranger(instance, own) && twin::is_stranger(instance, Some(&noted)));
     if let Some(stranger) = stranger {
         tracing::warn!(
             "role {role}: process {stranger} told of itself as this node, and is none of its own: either this machine was set \
              back to an earlier state, or it exists twice"
         );
     }
-    let again = stranger.is_some() && before.is_some_and(|before| before.stranger.is_some());
+    let is_noted = found.as_ref().is_some_and(|found| found.noted);
+    let is_second = |before: &Announced| before.stranger.is_some() && twin::is_same_boot(before.mark, mark);
+    let again = stranger.is_some() && is_noted && before.is_some_and(is_second);
     // It stays due until it is told.
     let (was, at) = before.map_or((Digest([0; 32]), now), |before| (before.what, before.at));
     let by = own.filter(|own| own.len() < AUTHORS_MAX || own.contains(&runner.instance)).map(|own| {
@@ -142,14 +156,16 @@ pub(crate) async fn announce(
     });
     // Where there is nothing yet there is nothing that may be another's.
     let by = by.or_else(|| (before.is_none() && found.is_none()).then(|| vec![runner.instance]));
-    let (last, met) = before.map_or((None, false), |before| (before.stranger, before.again));
-    if let Err(error) = intend(&Announced { what: was, at, stranger: last, again: met, by }) {
+    let last = before.map(|before| (before.stranger, before.again, before.mark));
+    let (last, met, by_mark) = last.unwrap_or_default();
+    if let Err(error) = intend(&Announced { what: was, at, stranger: last, again: met, mark: by_mark, by }) {
         failed(&error);
         tell_failure(runner, repository, word).await;
         return None;
     }
-    match word.put(runner, repository, false).await {
-        Ok(()) => Some(Announced { what, at: now, stranger, again, by: Some(vec![runner.instance]) }),
+    let noted = boot::note_in_memory(&local, runner.instance).await.is_some();
+    match word.put(runner, repository, if noted { Trace::Memory } else { Trace::Disk }).await {
+        Ok(()) => Some(Announced { what, at: now, stranger, again, mark, by: Some(vec![runner.instance]) }),
         Err(error) => {
             failed(&error);
             None
@@ -168,9 +184,19 @@ async fn tell_failure(runner: &Runner, repository: &Repository, word: Word) {
     if word.failure.is_none() || !runner.memories.tells(repository.keys.repo(), what, now) {
         return;
     }
-    if let Err(error) = word.put(runner, repository, true).await {
+    if let Err(error) = word.put(runner, repository, Trace::None).await {
         tracing::debug!("role {role}: the other nodes are not told of the failure: {error}");
     }
+}
+
+/// Where it stands that this process told of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trace {
+    None,
+    /// In the state directory.
+    Disk,
+    /// In memory of this boot as well.
+    Memory,
 }
 
 /// What a node tells of itself.
@@ -197,11 +223,12 @@ impl Word {
         Digest(*blake3::hash(&serde_json::to_vec(&news).unwrap_or_default()).as_bytes())
     }
 
-    async fn put(self, runner: &Runner, repository: &Repository, unremembered: bool) -> Result<(), StoreError> {
+    async fn put(self, runner: &Runner, repository: &Repository, trace: Trace) -> Result<(), StoreError> {
         let Self { node, lease, failure } = self;
         let failure = failure.map(|failure| failure.seal(&repository.keys, runner.node.id.0, &runner.env));
         let (instance, time, lease) = (runner.instance, runner.env.clock.now(), Some(lease.to_owned()));
-        let presence = Presence { v: VERSION, node, instance, time, lease, failure, unremembered };
+        let (unremembered, noted) = (trace == Trace::None, trace == Trace::Memory);
+        let presence = Presence { v: VERSION, node, instance, time, lease, failure, unremembered, noted };
         let object = line::seal(&serde_json::to_vec(&presence).unwrap_or_default(), &repository.keys);
         repository.store.put(&names::node(repository.role(), runner.node.id), Bytes::from(object)).await
     }
@@ -360,8 +387,12 @@ mod tests {
     async fn a_twin_that_only_stands_by_is_found() {
         let rig = Rig::new().await;
         let mine = rig.runner();
-        let clone = Runner { instance: InstanceId([9; 8]), ..rig.runner() };
-        // The clone has this node's past, and not its future.
+        // The clone has this node's past, and not its future, nor what is in memory.
+        let elsewhere = rig.dir.path().join("elsewhere");
+        let clone = Runner { instance: InstanceId([9; 8]), state_dir: elsewhere, ..rig.runner() };
+        for runner in [&mine, &clone] {
+            Local::open(&rig.env, &runner.state_dir, rig.repository.keys.repo()).unwrap();
+        }
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
         let mut theirs = before.clone();
         let mut found = Vec::new();
@@ -375,6 +406,29 @@ mod tests {
         assert_eq!(found, [None, twin, twin], "once may be a machine that was set back");
         let after = tell(&mine, &rig, Some(&before)).await.unwrap();
         assert_eq!((after.twin(), after.stranger), (None, None), "it is gone");
+    }
+
+    #[tokio::test]
+    async fn a_state_directory_that_is_set_back_again_and_again_warns_of_no_twin() {
+        let rig = Rig::new().await;
+        let process = |instance| Runner { instance: InstanceId([instance; 8]), ..rig.runner() };
+        let local = Local::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
+        let kept = long_ago(tell(&process(1), &rig, None).await.unwrap());
+        for instance in 2..6 {
+            // Each finds what the one before told, and remembers what was there before that.
+            let told = tell(&process(instance), &rig, Some(&kept)).await.unwrap();
+            assert_eq!((told.stranger, told.twin()), (None, None), "it is noted in memory");
+        }
+        // Where that is lost again and again it is a warning, and no more.
+        let mut before = kept;
+        for instance in 6..9 {
+            let dir = rig.env.files.boot_dir(&rig.state_dir()).unwrap();
+            std::fs::remove_dir_all(dir.path()).unwrap();
+            drop(local.boot_notes().unwrap());
+            before = long_ago(tell(&process(instance), &rig, Some(&before)).await.unwrap());
+            before.by = Some(vec![InstanceId([1; 8])]);
+            assert_eq!((before.stranger.is_some(), before.twin()), (true, None));
+        }
     }
 
     #[tokio::test]
@@ -392,6 +446,7 @@ mod tests {
             lease: None,
             failure: None,
             unremembered: false,
+            noted: true,
         };
         for _ in 0..3 {
             rig.store.put(&key, Bytes::from(serde_json::to_vec(&forged).unwrap())).await.unwrap();

@@ -3,13 +3,15 @@
 //!
 //! Each process has a random ID of its own, and notes it in its node's state directory before it appends a record. A record with
 //! this node's ID by a process that is not noted there was written with a copy of that directory, or the directory was set back
-//! and its node meets its own past. What tells the two apart is that a past ends. Records are judged once, when they are first
-//! seen: what was noted about older ones may be gone, and says nothing.
+//! and its node meets its own past. What tells the two apart are the same notes in memory of this boot, which are not set back with
+//! it: who wrote since they began, and is not in them, is on another machine. Where they are missing or not complete nothing
+//! does, and nothing is concluded. Records are judged once, when they are first seen: what was noted about older ones may be
+//! gone, and says nothing.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, InstanceId, Seq};
+use crate::ids::{InstanceId, Seq};
 
 /// How many of one node's processes a view keeps, those that wrote last.
 const AUTHORS_MAX: usize = 16;
@@ -17,10 +19,6 @@ const AUTHORS_MAX: usize = 16;
 /// A second record by an unknown process counts only if it is at most so many records after the first, and so long.
 const SIGHTING_RECORDS_MAX: u64 = 64;
 const SIGHTING_AGE_MAX: SignedDuration = SignedDuration::from_hours(24 * 30);
-
-/// For so long further records of one unknown process may be its past as well: an append that was under way when the state
-/// directory was set back arrives late. It is far longer than an append is pursued.
-const SIGHTING_SETTLES: SignedDuration = SignedDuration::from_mins(10);
 
 /// The newest record that one process wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +44,13 @@ pub struct Sighting {
     pub seq: Seq,
     /// The process that wrote it.
     pub instance: InstanceId,
-    /// The boot in which this node saw it. A machine that is set back boots.
-    pub boot: Option<Digest>,
-    /// When it did.
+    /// The newest record there was then.
+    #[serde(default)]
+    pub head: Seq,
+    /// The mark of the notes in memory by which it was judged; `None`: they were not complete, or an earlier version remembered this.
+    #[serde(default)]
+    pub mark: Option<u64>,
+    /// When this node saw it.
     pub at: Timestamp,
 }
 
@@ -57,14 +59,18 @@ pub struct Sighting {
 pub struct Evidence<'a> {
     /// The processes that wrote with this node's ID.
     pub authors: &'a [Authorship],
-    /// The processes of this node that wrote since record `judged`, complete.
+    /// The processes of this node that wrote since record `judged`, complete but for what was lost when the state directory was set back.
     pub own: &'a [InstanceId],
+    /// Those of this machine in this boot.
+    pub boot: &'a [InstanceId],
+    /// Since the notes in memory have this mark `boot` is complete; `None`: it is not.
+    pub mark: Option<u64>,
+    /// The newest record.
+    pub head: Seq,
     /// Records up to this one were judged before.
     pub judged: Seq,
     /// What was seen last.
     pub before: Option<Sighting>,
-    /// This boot.
-    pub boot: Option<Digest>,
     /// This moment.
     pub now: Timestamp,
 }
@@ -74,6 +80,8 @@ pub struct Evidence<'a> {
 pub enum Suspicion {
     /// They are this node's own.
     None,
+    /// They are this machine's own, and its state directory was set back since this one was written.
+    SetBack(Seq),
     /// One was written by a process that this node does not know: to be remembered.
     First(Sighting),
     /// As was to be expected after what was seen before.
@@ -84,21 +92,35 @@ pub enum Suspicion {
 
 /// Judges the newest record that no process of this node wrote.
 pub fn judge(evidence: Evidence<'_>) -> Suspicion {
-    let Evidence { authors, own, judged, before, boot, now } = evidence;
+    let Evidence { authors, own, boot, mark, head, judged, before, now } = evidence;
     #[cfg(feature = "planted")]
     let judged = if crate::planted::is(crate::planted::Bug::OldRecordsAreJudged) { Seq(0) } else { judged };
-    let foreign = |author: &&Authorship| author.seq > judged && !own.contains(&author.instance);
-    let Some(&Authorship { seq, instance }) = authors.iter().rfind(foreign) else { return Suspicion::None };
-    let first = Suspicion::First(Sighting { seq, instance, boot, at: now });
+    let is_unknown = |author: &&Authorship| author.seq > judged && !own.contains(&author.instance);
+    let is_foreign = |author: &&Authorship| is_unknown(author) && !boot.contains(&author.instance);
+    let Some(&Authorship { seq, instance }) = authors.iter().rfind(is_foreign) else {
+        return authors.iter().rfind(is_unknown).map_or(Suspicion::None, |author| Suspicion::SetBack(author.seq));
+    };
+    let first = Suspicion::First(Sighting { seq, instance, head, mark, at: now });
     let Some(before) = before else { return first };
-    let age = now.duration_since(before.at).abs();
-    if seq <= before.seq || instance == before.instance && age < SIGHTING_SETTLES {
+    if seq <= before.seq {
         return Suspicion::Known;
     }
-    // A process of the past does not write again.
-    let lives_on = instance == before.instance;
+    if !is_same_boot(before.mark, mark) {
+        return first;
+    }
+    // Who wrote it had seen the one before. So it began to write when that was there: this number may have been under way since before a
+    // reboot, and any later one began under the eyes of these notes.
+    if seq.0 <= before.head.0.saturating_add(1) {
+        return Suspicion::Known;
+    }
+    let age = now.duration_since(before.at).abs();
     let is_near = seq.0.saturating_sub(before.seq.0) <= SIGHTING_RECORDS_MAX && age <= SIGHTING_AGE_MAX;
-    if lives_on || boot == before.boot && is_near { Suspicion::Twin(instance) } else { first }
+    if instance == before.instance || is_near { Suspicion::Twin(instance) } else { first }
+}
+
+/// Whether two things were seen by the same complete notes of one boot. What is not known is not the same.
+pub fn is_same_boot(before: Option<u64>, now: Option<u64>) -> bool {
+    before.is_some() && before == now
 }
 
 /// Whether `found`, the process that wrote last where only this node writes, is none of this node's. `own`: those that may have written;
@@ -111,8 +133,9 @@ pub fn is_stranger(found: Option<InstanceId>, own: Option<&[InstanceId]>) -> boo
 mod tests {
     use super::*;
 
-    const BOOT: Option<Digest> = Some(Digest([1; 32]));
-    const NEXT_BOOT: Option<Digest> = Some(Digest([2; 32]));
+    /// The marks of two boots' notes in memory.
+    const BOOT: Option<u64> = Some(1);
+    const NEXT_BOOT: Option<u64> = Some(2);
 
     fn by(seq: u64, instance: u8) -> Authorship {
         Authorship { seq: Seq(seq), instance: InstanceId([instance; 8]) }
@@ -122,24 +145,37 @@ mod tests {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    /// A node whose processes are 1 and 2.
+    fn twin(instance: u8) -> Suspicion {
+        Suspicion::Twin(InstanceId([instance; 8]))
+    }
+
+    /// A node whose state directory knows the processes 1 and 2, and whose memory of this boot knows 2 and 3.
+    #[derive(Clone)]
     struct Judge {
         judged: u64,
         before: Option<Sighting>,
-        boot: Option<Digest>,
+        mark: Option<u64>,
         now: i64,
     }
 
     impl Judge {
         fn new() -> Self {
-            Self { judged: 4, before: None, boot: BOOT, now: 0 }
+            Self { judged: 4, before: None, mark: BOOT, now: 0 }
         }
 
-        /// Sees these records, and remembers them.
+        /// Sees these records, the newest last, and remembers them.
         fn see(&mut self, authors: &[Authorship]) -> Suspicion {
-            let own = [InstanceId([1; 8]), InstanceId([2; 8])];
-            let (judged, before, boot, now) = (Seq(self.judged), self.before, self.boot, at(self.now));
-            let suspicion = judge(Evidence { authors, own: &own, judged, before, boot, now });
+            let [one, two, three] = [1, 2, 3].map(|n| InstanceId([n; 8]));
+            let suspicion = judge(Evidence {
+                authors,
+                own: &[one, two],
+                boot: &[two, three],
+                mark: self.mark,
+                head: authors.last().map_or(Seq(self.judged), |newest| newest.seq),
+                judged: Seq(self.judged),
+                before: self.before,
+                now: at(self.now),
+            });
             self.judged = authors.last().map_or(self.judged, |newest| newest.seq.0.max(self.judged));
             if let Suspicion::First(sighting) = suspicion {
                 self.before = Some(sighting);
@@ -161,7 +197,6 @@ mod tests {
         judge.sees_first(&[by(5, 2), by(6, 9)], 6);
         assert_eq!(judge.see(&[by(5, 2), by(6, 9)]), Suspicion::None, "it was judged");
         assert_eq!(judge.see(&[by(6, 9), by(7, 1)]), Suspicion::None, "a machine that was set back goes on by itself");
-        let twin = |instance| Suspicion::Twin(InstanceId([instance; 8]));
         assert_eq!(
             judge.see(&[by(6, 9), by(7, 1), by(8, 7), by(9, 1)]),
             twin(7),
@@ -178,12 +213,37 @@ mod tests {
     }
 
     #[test]
+    fn a_state_directory_that_is_set_back_within_one_boot_again_and_again_is_no_twin() {
+        let mut judge = Judge::new();
+        judge.sees_first(&[by(5, 9)], 5);
+        let kept = judge.clone();
+        for seq in [7, 9, 20] {
+            assert_eq!(judge.see(&[by(5, 9), by(seq, 3)]), Suspicion::SetBack(Seq(seq)), "process 3 is this machine's");
+            judge = kept.clone();
+        }
+        assert_eq!(judge.see(&[by(5, 9), by(7, 8), by(9, 3)]), twin(8), "and one of a twin is none among its records");
+    }
+
+    #[test]
+    fn without_complete_notes_in_memory_nothing_is_concluded() {
+        for (first, second) in [(None, None), (BOOT, None), (None, BOOT), (BOOT, NEXT_BOOT)] {
+            let mut judge = Judge { mark: first, ..Judge::new() };
+            judge.sees_first(&[by(5, 9)], 5);
+            judge.mark = second;
+            judge.sees_first(&[by(7, 8)], 7);
+            if second.is_none() {
+                judge.sees_first(&[by(9, 8)], 9);
+            }
+        }
+    }
+
+    #[test]
     fn a_machine_that_is_set_back_again_and_again_is_no_twin() {
         let mut judge = Judge::new();
         for n in 1..9 {
             // It comes back with what it remembered a day ago, its suspicion among that.
             let seq = 10 * n;
-            judge.boot = Some(Digest([n as u8; 32]));
+            judge.mark = Some(n);
             judge.sees_first(&[by(seq, 100 + n as u8)], seq);
             judge.now += 86_400;
         }
@@ -191,17 +251,20 @@ mod tests {
         far.sees_first(&[by(5, 9)], 5);
         far.sees_first(&[by(6 + SIGHTING_RECORDS_MAX, 8)], 6 + SIGHTING_RECORDS_MAX);
         far.now += SIGHTING_AGE_MAX.as_secs() + 1;
-        far.sees_first(&[by(7 + SIGHTING_RECORDS_MAX, 7)], 7 + SIGHTING_RECORDS_MAX);
+        far.sees_first(&[by(9 + SIGHTING_RECORDS_MAX, 7)], 9 + SIGHTING_RECORDS_MAX);
     }
 
     #[test]
-    fn a_process_of_the_past_ends_and_one_of_a_twin_does_not() {
+    fn an_append_that_was_under_way_is_no_twin_and_the_next_one_is() {
+        for instance in [9, 8] {
+            let mut judge = Judge::new();
+            judge.sees_first(&[by(5, 9), by(6, 1)], 5);
+            assert_eq!(judge.see(&[by(7, instance)]), Suspicion::Known, "it follows what there was");
+            assert_eq!(judge.see(&[by(8, instance)]), twin(instance), "it follows what came since");
+        }
         let mut judge = Judge::new();
         judge.sees_first(&[by(5, 9)], 5);
-        assert_eq!(judge.see(&[by(6, 9)]), Suspicion::Known, "its append was under way");
-        judge.now += SIGHTING_SETTLES.as_secs();
-        judge.boot = NEXT_BOOT;
-        assert_eq!(judge.see(&[by(900, 9)]), Suspicion::Twin(InstanceId([9; 8])));
+        assert_eq!(judge.see(&[by(900, 9)]), twin(9), "one process is near, however far it is");
     }
 
     #[test]

@@ -139,3 +139,46 @@ fn a_machine_that_was_set_back_is_warned_once_and_goes_on() {
     site.node("east").run(["resume", "app"]).expect(0);
     assert_eq!(words(&site.node("east").run(["backup", "app"]).expect(0)), "");
 }
+
+/// What is noted in memory about this node's processes is lost.
+fn forget_memory(site: &Site, node: &str) {
+    let dir = runner::file::boot::open(&site.path(&format!("state-{node}"))).unwrap();
+    std::fs::remove_dir_all(dir.path()).unwrap();
+}
+
+#[test]
+fn a_state_directory_that_is_set_back_again_and_again_in_one_boot_is_no_clone() {
+    for is_lost in [false, true] {
+        let site = Site::leased("takeover_delay = \"0s\"\n");
+        site.write("file", "content");
+        site.init();
+        site.backup("east");
+        let (east, state) = (site.node("east"), site.path("state-east"));
+        let keep = || drop(std::fs::remove_dir_all(site.path("state-before")).map(|()| clone_of(&site, "before")));
+        clone_of(&site, "before");
+        for round in 0..5 {
+            for _ in 0..2 {
+                assert_eq!(words(&east.run(["backup", "app"]).expect(0)), "");
+            }
+            std::fs::remove_dir_all(&state).unwrap();
+            assert!(
+                Command::new("cp").arg("-a").args([&site.path("state-before"), &state]).status().unwrap().success()
+            );
+            if is_lost {
+                forget_memory(&site, "east");
+            }
+            // Its memory knows that the records are its own. Without that it may be a clone, and never is said to be one.
+            let said = words(&east.run(["backup", "app"]).expect(0));
+            let expected = if is_lost { "cloned with its state directory" } else { "does not know" };
+            assert!(said.contains(expected), "round {round}: {said}");
+            // What it found is kept and set back as well, now and then.
+            if round % 2 == 0 {
+                keep();
+            }
+        }
+        assert!(!kinds(&site).contains(&"clone".to_owned()));
+        let whoami = role(&east.run(["whoami", "--json"]).expect(0));
+        assert_eq!(whoami["state"], "active", "{whoami}");
+        forget_memory(&site, "east");
+    }
+}

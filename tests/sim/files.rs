@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::tasks::Process;
-use runner::env::{Files, Held};
+use runner::env::{BootDir, Files, Held};
 
-/// A host's disk. Clones are the same one.
+/// Below this the files are in memory.
+const MEMORY: &str = "/memory";
+
+/// A host's disk, and its file system in memory. Clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Disk(Arc<Mutex<Content>>);
 
@@ -20,12 +23,27 @@ struct Content {
     locks: BTreeMap<PathBuf, u64>,
     handles: u64,
     is_full: bool,
+    is_memory_full: bool,
+}
+
+fn is_memory(path: &Path) -> bool {
+    path.starts_with(MEMORY)
 }
 
 impl Content {
+    fn is_full(&self, path: &Path) -> bool {
+        if is_memory(path) { self.is_memory_full } else { self.is_full }
+    }
+
+    /// What is in memory, or on the disk, goes.
+    fn drop_all(&mut self, memory: bool) {
+        self.files.retain(|path, _| is_memory(path) != memory);
+        self.dirs.retain(|path| is_memory(path) != memory);
+    }
+
     /// A file can be made there.
     fn check_room(&self, path: &Path) -> io::Result<()> {
-        if self.is_full {
+        if self.is_full(path) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.check_dir(path.parent().unwrap_or(Path::new("")))
@@ -38,26 +56,38 @@ impl Content {
 }
 
 impl Disk {
-    /// Everything is lost.
+    /// Everything on it is lost.
     pub fn wipe(&self) {
-        let mut content = self.content();
-        content.files.clear();
-        content.dirs.clear();
+        self.content().drop_all(false);
     }
 
-    /// Becomes what `other` is now, as a cloned machine's disk does. A backup of a disk is a copy, too.
+    /// Everything in memory is lost.
+    pub fn forget(&self) {
+        self.content().drop_all(true);
+    }
+
+    /// Becomes what `other` is now, as a cloned machine's disk does. A backup of a disk is a copy, too. What is in memory is not copied.
     pub fn copy(&self, other: &Disk) {
-        let (files, dirs) = {
+        let (mut files, mut dirs) = {
             let there = other.content();
             (there.files.clone(), there.dirs.clone())
         };
+        files.retain(|path, _| !is_memory(path));
+        dirs.retain(|path| !is_memory(path));
         let mut content = self.content();
-        (content.files, content.dirs) = (files, dirs);
+        content.drop_all(false);
+        content.files.extend(files);
+        content.dirs.extend(dirs);
     }
 
-    /// From now on nothing can be written, or it can again.
+    /// From now on nothing can be written on it, or it can again.
     pub fn fill_up(&self, is_full: bool) {
         self.content().is_full = is_full;
+    }
+
+    /// The same in memory.
+    pub fn fill_memory(&self, is_full: bool) {
+        self.content().is_memory_full = is_full;
     }
 
     /// The kernel lets go what a dead process had locked.
@@ -131,7 +161,7 @@ impl Files for HostFiles {
 
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
         let mut content = self.content()?;
-        if content.is_full && !content.dirs.contains(dir) {
+        if content.is_full(dir) && !content.dirs.contains(dir) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         content.dirs.extend(dir.ancestors().filter(|dir| dir.parent().is_some()).map(Path::to_owned));
@@ -150,6 +180,12 @@ impl Files for HostFiles {
         content.files.entry(path.to_owned()).or_default();
         let (disk, process) = (self.disk.clone(), self.process.clone());
         Ok(Some(Box::new(Lock { disk, process, path: path.to_owned(), handle })))
+    }
+
+    fn boot_dir(&self, state_dir: &Path) -> io::Result<BootDir> {
+        let dir = Path::new(MEMORY).join(state_dir.strip_prefix("/").unwrap_or(state_dir));
+        self.make_dir(&dir)?;
+        Ok(BootDir::at(dir))
     }
 }
 

@@ -107,6 +107,7 @@ impl WorldRef {
         self.hold(host, |host, now| {
             host.boots += 1;
             host.frozen = false;
+            host.disk.forget();
             host.clocks.booted(now, up);
         });
     }

@@ -76,6 +76,25 @@ fn a_state_directory_that_is_deleted_or_set_back_makes_no_clone() {
 }
 
 #[test]
+fn a_state_directory_that_is_set_back_again_and_again_in_one_boot_makes_no_clone() {
+    in_every_setup(setups(), |plain| {
+        plain.act(Action::Keep(1));
+        for round in 0..8 {
+            plain.run(MINUTE);
+            // What it remembers of having been set back is set back, and sometimes it is not.
+            if round % 2 == 0 {
+                plain.act(Action::Keep(1));
+            }
+            plain.run(MINUTE);
+            plain.act(Action::SetBack(1));
+        }
+        plain.act(Action::ForgetMemory(1));
+        plain.act(Action::SetBack(1));
+        plain.run(5 * MINUTE);
+    });
+}
+
+#[test]
 fn what_the_holder_hangs_on_is_committed_by_the_standby() {
     // A job that is started anew by cron has the lease only while it runs: who gets it in between is a matter of luck.
     let may_both = setups().into_iter().filter(|setup| setup.lease != Lease::None && setup.mode == Mode::Daemon);

@@ -14,6 +14,7 @@ use runner::role::duty::Stand;
 use runner::role::probe::Answer;
 use runner::role::slot::Plan;
 
+pub use crate::action::Action;
 use crate::files::Disk;
 use crate::hosts::Thaw;
 use crate::judge::{AHEAD, Count};
@@ -32,6 +33,9 @@ const SETTLES: Duration = Duration::from_mins(8);
 /// And then stays so.
 const PEACE: Duration = Duration::from_mins(4);
 
+/// Of how many backups of a state directory it may be set back to one.
+const KEPT_MAX: usize = 3;
+
 /// How often a timer looks between two records: a weekly slot, looked for every five minutes, is looked for 2016 times.
 pub const LOOKS: u32 = 1100;
 
@@ -49,56 +53,6 @@ pub struct Told {
     pub story: Vec<String>,
 }
 
-/// What happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// The role belongs to this host alone.
-    Move(usize),
-    /// What this host's probes see.
-    See(usize, Answer),
-    Kill {
-        host: usize,
-        wipe: bool,
-        reboot: bool,
-    },
-    Start(usize),
-    Stop(usize),
-    GoOn(usize),
-    Freeze(usize),
-    Thaw(usize, Thaw),
-    Step(usize, i64),
-    Drift(usize, i32),
-    Bucket(Faults),
-    Leases(Faults),
-    Registers(Faults),
-    Cut(usize, bool),
-    CutEtcd(usize, bool),
-    SilenceBucket(bool),
-    SilenceEtcd(bool),
-    EtcdForgets,
-    EtcdLeader,
-    EtcdLate(Duration),
-    DiskFull(usize, bool),
-    /// The state directory is deleted, whatever runs.
-    Forget(usize),
-    /// It is backed up.
-    Keep(usize),
-    /// It is what it was when it was backed up, whatever runs.
-    SetBack(usize),
-    /// Reading the files does not end, or it does again.
-    Hang(usize, bool),
-    /// A timer looks so many times between two records.
-    Look(usize, u32),
-    Operate(usize, Act),
-    Prune(usize),
-    Write,
-    Clone {
-        of: usize,
-    },
-    /// Everything is off for so long.
-    Outage(Duration),
-}
-
 pub struct Story {
     pub cluster: Cluster,
     rng: Rng,
@@ -106,10 +60,8 @@ pub struct Story {
     serial: u64,
     clone: Option<usize>,
     files: u64,
-    /// The state directories that were backed up.
-    kept: BTreeMap<usize, Disk>,
-    /// In which boot of each host that was last done.
-    set_back: BTreeMap<usize, [u8; 32]>,
+    /// The newest backups of state directories.
+    kept: BTreeMap<usize, Vec<Disk>>,
     /// By how much it takes longer.
     off: Duration,
 }
@@ -145,7 +97,6 @@ impl Story {
             clone: None,
             files: 0,
             kept: BTreeMap::new(),
-            set_back: BTreeMap::new(),
             off: Duration::ZERO,
         }
     }
@@ -279,10 +230,17 @@ impl Story {
                 self.act(Action::SilenceBucket(true));
                 self.later(Duration::from_secs(90), Action::SilenceBucket(false));
             }
-            25 => {
-                self.act(Action::DiskFull(host, true));
-                self.later(short, Action::DiskFull(host, false));
-            }
+            25 => match self.rng.below(4) {
+                0 => self.act(Action::ForgetMemory(host)),
+                1 => {
+                    self.act(Action::MemoryFull(host, true));
+                    self.later(short, Action::MemoryFull(host, false));
+                }
+                _ => {
+                    self.act(Action::DiskFull(host, true));
+                    self.later(short, Action::DiskFull(host, false));
+                }
+            },
             26 if self.rng.chance(333) => self.act(Action::Operate(host, Act::TakeOver)),
             26 => {
                 self.act(Action::Operate(host, Act::Pause));
@@ -318,7 +276,9 @@ impl Story {
             32 if self.rng.below(3) == 0 => self.act(Action::Forget(host)),
             32 => {
                 self.act(Action::Keep(host));
-                self.later(Duration::from_mins(5), Action::SetBack(host));
+                for _ in 0..self.rng.between(1, 4) {
+                    self.later(Duration::from_mins(5), Action::SetBack(host));
+                }
             }
             33 => {
                 self.act(Action::Hang(host, true));
@@ -417,23 +377,19 @@ impl Story {
             Action::EtcdLate(by) => cluster.leases.expire_late(by),
             Action::DiskFull(host, full) => world.disk(host).fill_up(full),
             Action::Forget(host) => world.disk(host).wipe(),
+            Action::ForgetMemory(host) => world.disk(host).forget(),
+            Action::MemoryFull(host, full) => world.disk(host).fill_memory(full),
             Action::Keep(host) => {
                 let kept = Disk::default();
                 kept.copy(&world.disk(host));
-                self.kept.insert(host, kept);
+                let all = self.kept.entry(host).or_default();
+                all.push(kept);
+                let surplus = all.len().saturating_sub(KEPT_MAX);
+                all.drain(..surplus);
             }
             Action::SetBack(host) => {
-                let Some(kept) = self.kept.remove(&host) else { return };
-                // Once in a boot: a machine that is set back boots, and what a node thinks of itself rests on that.
-                let again = self.set_back.get(&host) == Some(&world.boot_id(host));
-                if again {
-                    self.act(Action::Kill { host, wipe: false, reboot: true });
-                }
-                self.set_back.insert(host, world.boot_id(host));
-                world.disk(host).copy(&kept);
-                if again {
-                    self.act(Action::Start(host));
-                }
+                let Some(all) = self.kept.get(&host) else { return };
+                world.disk(host).copy(self.rng.pick(all));
             }
             Action::Hang(host, hangs) => cluster.truth.hang(host, hangs),
             Action::Look(host, looks) => cluster.look_often(host, looks),
@@ -510,6 +466,7 @@ impl Story {
                 Action::Cut(host, false),
                 Action::CutEtcd(host, false),
                 Action::DiskFull(host, false),
+                Action::MemoryFull(host, false),
                 Action::Hang(host, false),
             ] {
                 self.act(action);
