@@ -94,7 +94,8 @@ pub enum Suspicion {
 pub fn judge(evidence: Evidence<'_>) -> Suspicion {
     let Evidence { authors, own, boot, mark, head, judged, before, now } = evidence;
     #[cfg(feature = "planted")]
-    let judged = if crate::planted::is(crate::planted::Bug::OldRecordsAreJudged) { Seq(0) } else { judged };
+    let (judged, head) =
+        if crate::planted::is(crate::planted::Bug::OldRecordsAreJudged) { (Seq(0), Seq(0)) } else { (judged, head) };
     let is_unknown = |author: &&Authorship| author.seq > judged && !own.contains(&author.instance);
     let is_foreign = |author: &&Authorship| is_unknown(author) && !boot.contains(&author.instance);
     let Some(&Authorship { seq, instance }) = authors.iter().rfind(is_foreign) else {
