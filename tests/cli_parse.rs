@@ -84,6 +84,10 @@ fn a_restore_says_where_to() {
     refused("runner restore app --in-place --overwrite sometimes");
     assert!(refused("runner restore app --in-place --path srv/app").contains("absolute"));
     assert!(refused("runner restore app --in-place --path /srv/../etc").contains("'..'"));
+    for other in ["--delete", "--trust-mtime"] {
+        let refused = refused(&format!("runner restore app --target /out --salvage {other}"));
+        assert!(refused.contains("cannot be used with") && refused.contains(other), "{refused}");
+    }
 }
 
 #[test]

@@ -120,6 +120,7 @@ const DECISIONS: &[&str] = &[
     "job/audit/takeovers.rs",
     "job/backup/emptiness.rs",
     "job/backup/lost.rs",
+    "job/backup/mounts.rs",
     "job/backup/plan.rs",
     "job/backup/unread.rs",
     "job/health.rs",

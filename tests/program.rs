@@ -38,3 +38,5 @@ mod sources;
 mod telling;
 #[path = "program/turns.rs"]
 mod turns;
+#[path = "program/volumes.rs"]
+mod volumes;

@@ -14,6 +14,7 @@ mod indexes;
 mod inventory;
 mod known;
 mod lost;
+pub(crate) mod mounts;
 pub(crate) mod orphans;
 mod packer;
 mod pipeline;

@@ -18,6 +18,7 @@ use crate::job::authors::boot::BootNotes;
 use crate::job::last_run::Unwritten;
 use crate::job::presence::{Announced, INTERVAL};
 use crate::journal::state::View;
+use crate::repo::entry::TreePath;
 use crate::repo::reader::Shelf;
 use crate::role::twin::Sighting;
 
@@ -113,6 +114,9 @@ pub struct Memory {
     /// When the index was compared with the store.
     #[serde(default)]
     pub compared: Option<Compared>,
+    /// Where file systems are mounted below the sources, as the last snapshot saw them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub mounts: Vec<TreePath>,
 }
 
 impl Memory {

@@ -188,7 +188,7 @@ pub struct Restore {
     #[arg(long)]
     pub dry_run: bool,
     /// Write what is whole, whatever the store lost, and name what is not (exit code 6)
-    #[arg(long, conflicts_with = "delete")]
+    #[arg(long, conflicts_with_all = ["delete", "trust_mtime"])]
     pub salvage: bool,
     /// Owners by number, not by name
     #[arg(long)]

@@ -156,6 +156,7 @@ pub(super) async fn gather(
         packs,
         cache: None,
         healing,
+        mounts: Vec::new(),
         read_bytes,
         new_bytes,
     })

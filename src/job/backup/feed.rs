@@ -1,6 +1,7 @@
 //! The walk, merged with what is known: each entry meets itself in this node's cache and in the newest snapshot, gets its
 //! decision, and goes to the workers if there is something to read. One thread, in path order.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::job::backup::dump::keep_time;
 use crate::job::backup::emptiness::SourceCount;
 use crate::job::backup::known::Stream;
+use crate::job::backup::mounts::Mounts;
 use crate::job::backup::plan::{Decision, Known, decide};
 use crate::job::backup::stock::Ledger;
 use crate::job::backup::unread::{Fate, Unread};
@@ -30,6 +32,10 @@ const BATCH_ENTRIES: usize = 1024;
 
 /// Segments of one large file that are read, or wait to be taken. A file may claim any number of them.
 const SEGMENTS_AHEAD: usize = 64;
+
+/// What is said of a directory in which a volume was.
+const NOT_MOUNTED: &str = "not mounted: another file system was here at the last backup, and the directory is empty. Mount it; if it is gone for \
+                           good, remove the directory, or set allow_empty = true for one run";
 
 /// What the finisher gets, in path order.
 pub(crate) enum Slot {
@@ -61,6 +67,8 @@ pub(crate) struct Fed {
     pub(crate) removed_set: blake3::Hasher,
     /// Entries of the newest snapshot below directories that could not be listed, as far as no problem stands for them.
     pub(crate) unreadable: u64,
+    /// Where volumes are, or should be.
+    pub(crate) mounts: Vec<TreePath>,
 }
 
 /// Where the feed sends things.
@@ -87,6 +95,7 @@ pub(crate) struct Feed<'a> {
     pub(crate) batch_bytes: u64,
     pub(crate) first_names: HashMap<ObjectId, TreePath>,
     pub(crate) unread: Unread,
+    pub(crate) mounts: Mounts,
 }
 
 impl Feed<'_> {
@@ -96,12 +105,14 @@ impl Feed<'_> {
         progress.total_grows.store(true, Ordering::Relaxed);
         for found in scan.flatten() {
             self.shared.check()?;
+            self.unmounted(Some(found.path()))?;
             self.extras_before(Some(found.path()))?;
             self.shared.progress.step();
             match found {
                 Found::Entry(scanned) => {
                     if scanned.stat.kind == FileType::Dir {
                         self.shared.progress.begin(Activity::Walking(scanned.path.clone()));
+                        self.mounts.dir(&scanned.path, scanned.stat.dev);
                     }
                     self.entry(scanned)?;
                 }
@@ -113,11 +124,13 @@ impl Feed<'_> {
                 Found::Problem(problem) => self.problem(problem)?,
             }
         }
+        self.unmounted(None)?;
         self.extras_before(None)?;
         self.skip_base(None)?;
         self.end_batch()?;
         progress.total_grows.store(false, Ordering::Relaxed);
-        Ok((self.fed, self.sources))
+        let mounts = self.mounts.finish();
+        Ok((Fed { mounts, ..self.fed }, self.sources))
     }
 
     fn extras_before(&mut self, path: Option<&TreePath>) -> Result<(), BackupError> {
@@ -235,6 +248,22 @@ impl Feed<'_> {
             self.unread.problem(&path, kept.is_some());
         }
         self.send(Slot::Ready(vec![done]))
+    }
+
+    /// The walk goes on to `next`: what a volume had that is not mounted any more could not be read.
+    fn unmounted(&mut self, next: Option<&TreePath>) -> Result<(), BackupError> {
+        let Some(path) = self.mounts.left(next) else { return Ok(()) };
+        let stream = self.base.as_mut().unwrap_or(&mut self.cache);
+        let had = Cell::new(false);
+        stream.next_if(|known| {
+            had.set(known.entry.path.starts_with(&path));
+            false
+        })?;
+        if !had.get() {
+            return Ok(());
+        }
+        self.mounts.keep(path.clone());
+        self.problem(Problem { path, kind: ProblemKind::Unreadable(NOT_MOUNTED.to_owned()) })
     }
 
     fn entry(&mut self, scanned: Scanned) -> Result<(), BackupError> {

@@ -21,6 +21,7 @@ use crate::job::backup::feed::{Fed, Feed, Outlets};
 use crate::job::backup::finish::{Finished, Finisher, Tally};
 use crate::job::backup::known::{Blocks, Stream};
 use crate::job::backup::lost::Healing;
+use crate::job::backup::mounts::Mounts;
 use crate::job::backup::packer::{self, Built, PackerInput};
 use crate::job::backup::stock::Ledger;
 use crate::job::backup::unread::Unread;
@@ -60,6 +61,7 @@ pub(crate) struct Input<'a> {
     pub(crate) allow_empty: bool,
     /// What is left out of what is kept unread.
     pub(crate) exclude: Exclude,
+    pub(crate) mounts: Mounts,
     pub(crate) cache_writer: Option<CacheWriter>,
     pub(crate) handle: Handle,
 }
@@ -81,6 +83,8 @@ pub(crate) struct Gathered {
     pub(crate) cache: Option<CacheWriter>,
     /// What became of what the store had lost; `None`: nobody looked.
     pub(crate) healing: Option<Healing>,
+    /// Where volumes are below the sources, or should be.
+    pub(crate) mounts: Vec<TreePath>,
     /// Bytes read from files.
     pub(crate) read_bytes: u64,
     /// Bytes of new content, before compression.
@@ -128,6 +132,7 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
                 batch_bytes: 0,
                 first_names: HashMap::new(),
                 unread: Unread::new(input.exclude),
+                mounts: input.mounts,
             };
             feed.run(input.scan)
         }));
@@ -165,6 +170,7 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
                 packs,
                 cache,
                 healing: ledger.healing(),
+                mounts: fed.mounts,
                 read_bytes,
                 new_bytes,
             })

@@ -258,7 +258,7 @@ impl Session<'_> {
         slot: Option<Timestamp>,
         heard: &Heard,
     ) -> Result<(Committed, View), BackupError> {
-        let Gathered { root, nodes, tally, removed, changed_set, cache, healing, .. } = gathered;
+        let Gathered { root, nodes, tally, removed, changed_set, cache, healing, mounts, .. } = gathered;
         let files = FileCounts { removed, ..tally.files };
         let shared = &self.runner.progress;
         let bytes = ByteCounts {
@@ -312,7 +312,7 @@ impl Session<'_> {
         self.keep_cache(cache, &snapshot, &nodes);
         let now = Compared { at: self.runner.env.clock.now(), pruned: view.state.pruned, note: heard.object() };
         let compared = healing.map(|_| now).or(self.memory.compared);
-        let mut memory = Memory { clean: Some(snapshot.id), compared, ..self.memory.clone() };
+        let mut memory = Memory { clean: Some(snapshot.id), compared, mounts, ..self.memory.clone() };
         advance(self.runner, &self.local, &mut memory, &view);
         self.remember(&memory)
             // It is committed; a memory that cannot be written costs the next run time.

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use crate::config::{Dump, RoleSettings, TakeoverTrust};
 use crate::ids::ChunkId;
 use crate::job::backup::known::Blocks;
+use crate::job::backup::mounts::Mounts;
 use crate::job::backup::pipeline::{self, Gathered, Input};
 use crate::job::backup::shared::Spare;
 use crate::job::backup::stock::{Ledger, Stocktaking, Survey};
@@ -81,6 +82,9 @@ pub(super) async fn gather(
     let environment = runner.context(role, Some(session.permit.term()), ask.slot).variables();
     let root = base.map(|b| b.root);
     let allow_empty = role.allow_empty;
+    // Where nothing below a volume is wanted, or an empty place is, there is none to miss.
+    let missed = !allow_empty && !role.one_file_system;
+    let mounts = Mounts::new(session.memory.mounts.iter().filter(|_| missed).cloned());
     let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
     let handle = Handle::current();
     // The pipeline blocks; a blocking thread may, and a runtime's may not.
@@ -106,6 +110,7 @@ pub(super) async fn gather(
             environment,
             allow_empty,
             exclude,
+            mounts,
             cache_writer,
             handle: handle.clone(),
         })

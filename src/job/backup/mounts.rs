@@ -1,0 +1,111 @@
+//! Volumes below the sources. Where one was mounted and an empty directory of the file system above is now, what it holds is not gone: it
+//! could not be looked at. Pure.
+//!
+//! A manifest knows no file systems, so each node remembers where it saw one. A node that never did takes the empty directory for what
+//! it is.
+
+use std::collections::BTreeSet;
+
+use crate::repo::entry::TreePath;
+
+/// How many volumes are remembered.
+const MOUNTS_MAX: usize = 1024;
+
+/// What is known of them, while a walk goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts {
+    /// Where this node saw one, as far as the walk has not been there.
+    known: BTreeSet<TreePath>,
+    /// Where there is one now, or should be.
+    found: BTreeSet<TreePath>,
+    /// The directories from a source down to where the walk is, and on which file system each is.
+    way: Vec<(TreePath, u64)>,
+    /// The newest of them, where a volume was and none is, until something is found in it.
+    bare: Option<TreePath>,
+}
+
+impl Mounts {
+    /// Those that this node saw.
+    pub(crate) fn new(known: impl IntoIterator<Item = TreePath>) -> Self {
+        Self { known: known.into_iter().collect(), ..Self::default() }
+    }
+
+    /// The walk found this directory, on the file system `dev`.
+    pub(crate) fn dir(&mut self, path: &TreePath, dev: u64) {
+        while self.way.pop_if(|(dir, _)| !path.starts_with(dir)).is_some() {}
+        let was_mounted = self.known.remove(path);
+        match self.way.last() {
+            Some((_, above)) if *above != dev => drop(self.found.insert(path.clone())),
+            Some(_) if was_mounted => self.bare = Some(path.clone()),
+            // How a source itself is mounted is no business of this: it is never empty without a word.
+            _ => {}
+        }
+        self.way.push((path.clone(), dev));
+    }
+
+    /// The walk goes on to `next`, or is at its end. Returns the directory in which a volume was, and nothing is now.
+    pub(crate) fn left(&mut self, next: Option<&TreePath>) -> Option<TreePath> {
+        let bare = self.bare.take()?;
+        next.is_none_or(|next| !next.starts_with(&bare)).then_some(bare)
+    }
+
+    /// A volume belongs there, and is looked for the next time as well.
+    pub(crate) fn keep(&mut self, path: TreePath) {
+        self.found.insert(path);
+    }
+
+    /// Where there are volumes, or should be: those also that the walk did not get to.
+    pub(crate) fn finish(self) -> Vec<TreePath> {
+        self.found.into_iter().chain(self.known).take(MOUNTS_MAX).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text).unwrap()
+    }
+
+    /// What a walk over these tells, in the end as well; a directory has the number of its file system.
+    fn walk(known: &[&str], found: &[(&str, Option<u64>)]) -> (Vec<TreePath>, Vec<TreePath>) {
+        let mut mounts = Mounts::new(known.iter().map(|p| path(p)));
+        let mut bare = Vec::new();
+        for (at, dev) in found {
+            bare.extend(mounts.left(Some(&path(at))));
+            if let Some(dev) = dev {
+                mounts.dir(&path(at), *dev);
+            }
+        }
+        bare.extend(mounts.left(None));
+        bare.iter().for_each(|dir| mounts.keep(dir.clone()));
+        (bare, mounts.finish())
+    }
+
+    #[test]
+    fn a_volume_that_left_an_empty_directory_is_told_and_looked_for_again() {
+        let mounted = [("s", Some(1)), ("s/a", Some(1)), ("s/v", Some(2)), ("s/v/d", Some(2)), ("s/v/f", None)];
+        assert_eq!(walk(&[], &mounted), (vec![], vec![path("s/v")]));
+        let gone = [("s", Some(1)), ("s/a", Some(1)), ("s/v", Some(1)), ("s/w", None)];
+        assert_eq!(walk(&["s/v"], &gone), (vec![path("s/v")], vec![path("s/v")]));
+        assert_eq!(walk(&["s/v"], &gone[..3]), (vec![path("s/v")], vec![path("s/v")]), "the last of all");
+        assert_eq!(walk(&[], &gone), (vec![], vec![]), "a node that never saw it");
+    }
+
+    #[test]
+    fn a_directory_with_something_in_it_is_what_it_is() {
+        let used = [("s", Some(1)), ("s/v", Some(1)), ("s/v/f", None), ("s/w", Some(1))];
+        assert_eq!(walk(&["s/v"], &used), (vec![], vec![]));
+        let other = [("s", Some(1)), ("s/v", Some(3)), ("s/v-", None)];
+        assert_eq!(walk(&["s/v"], &other), (vec![], vec![path("s/v")]), "an empty volume is one");
+    }
+
+    #[test]
+    fn what_the_walk_did_not_get_to_is_not_forgotten_and_a_source_is_no_volume() {
+        let cut = [("s", Some(1)), ("t", Some(2)), ("t/x", Some(2))];
+        assert_eq!(walk(&["s/v", "t"], &cut), (vec![], vec![path("s/v")]));
+        let nested = [("s", Some(1)), ("s/v", Some(2)), ("s/v/w", Some(2)), ("s/x", Some(1))];
+        assert_eq!(walk(&["s/v", "s/v/w"], &nested), (vec![path("s/v/w")], vec![path("s/v"), path("s/v/w")]));
+    }
+}
