@@ -21,6 +21,7 @@ pub mod run;
 pub mod settings;
 pub mod signal;
 mod speaker;
+mod surroundings;
 pub mod terminal;
 pub mod units;
 pub mod wire;

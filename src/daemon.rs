@@ -149,6 +149,14 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
         Some(StateDir { dir, node: node.id, env, memories, reception, socket, seen: Vec::new(), trouble: None })
     };
     office.settle();
+    tracing::info!(
+        "runner {} has started as node {}, config {}, {} roles{}",
+        env!("CARGO_PKG_VERSION"),
+        office.node.label,
+        office.settings.hash,
+        office.settings.roles.len(),
+        if office.observe { ": it only observes" } else { "" }
+    );
     let notifier = Notifier::new();
     notifier.ready(&office.summary());
     let mut reload = tokio::time::interval(RELOAD_INTERVAL);
@@ -186,6 +194,7 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
             }
         }
     };
+    tracing::info!("the daemon stops");
     notifier.stopping();
     office.close(&notifier).await;
     // Guests hung up; whoever calls now finds nobody.
@@ -302,9 +311,12 @@ impl Office {
         };
         self.refused = None;
         if settings.hash == self.settings.hash {
+            if asked {
+                tracing::info!("the config was read again as asked for, and has not changed");
+            }
             return;
         }
-        tracing::info!("the config has changed");
+        tracing::info!("the config has changed: {} is in force now", settings.hash);
         let was = Arc::clone(&self.settings);
         let all = settings.store != was.store || settings.etcd != was.etcd || settings.timezone != was.timezone;
         let kept = |name: &RoleName, manned: &Manned| !all && settings.roles.get(name) == Some(&manned.role);

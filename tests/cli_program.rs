@@ -130,7 +130,7 @@ fn an_interrupt_ends_a_backup_with_130_and_the_next_run_is_free() {
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(130), "{}{errors}", String::from_utf8_lossy(&output.stdout));
-    assert!(errors.contains("stopping; once more"), "{errors}");
+    assert!(errors.contains("stopping: what runs"), "{errors}");
 
     std::fs::write(&file, config("echo 1")).unwrap();
     runner(&options).args(["backup", "app"]).env("PATH", "/usr/bin:/bin").assert().code(0);

@@ -118,8 +118,9 @@ pub enum Command {
         Examples:\n  runner audit\n  runner audit app --since 7d")]
     Audit(verbs::Audit),
     /// Guard for scripts: exit 0 active, 3 not active, 4 cannot tell
-    #[command(after_help = "It asks the config and the probes alone, so it answers without the store too.\n\
-        'runner whoami' also reads the journal, and says unknown if it cannot.\n\n\
+    #[command(after_help = "It asks the config and the probes, and the lease where the role has one: in the\n\
+        store or in etcd, within 2 seconds. With lease = \"none\" and no fallback it\n\
+        answers without the store. 'runner whoami' says why.\n\n\
         Example: runner is-active app && /usr/local/bin/nightly-report")]
     IsActive(verbs::IsActive),
     /// Run a command only while this node is active for a role
@@ -198,7 +199,24 @@ where
 {
     let mut command = command();
     let parsed = command.try_get_matches_from_mut(args).and_then(|matches| Cli::from_arg_matches(&matches));
-    parsed.map_err(|error| not_in_this_version(&command, error))
+    parsed.map_err(|error| only_with_a_config(&command, not_in_this_version(&command, error)))
+}
+
+/// Says that a command takes its store from the config, instead of how to pass the option as a value.
+fn only_with_a_config(command: &clap::Command, error: clap::Error) -> clap::Error {
+    const DIRECT: [&str; 4] = ["--store", "--key-file", "--passphrase-file", "--no-encryption"];
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word))
+            if error.kind() == ErrorKind::UnknownArgument && DIRECT.contains(&word.as_str()) =>
+        {
+            let text = format!(
+                "this command needs a config file, and takes no {word}\n\nhint: write one with 'runner config init FILE', and name it \
+                 with --config FILE\n"
+            );
+            clap::Error::raw(ErrorKind::UnknownArgument, text).with_cmd(command)
+        }
+        _ => error,
+    }
 }
 
 /// Replaces clap's guess at a typing mistake where the word is a command of a later version.

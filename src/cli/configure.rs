@@ -8,8 +8,9 @@ use super::args::verbs;
 use super::error::{Error, UsageError};
 use super::exit::Exit;
 use super::run::Session;
-use super::{json, render, settings, terminal};
+use super::{json, render, settings, surroundings, terminal};
 use crate::config::starter;
+use crate::role::identity;
 
 pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit, Error> {
     match args {
@@ -34,14 +35,16 @@ pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit
         verbs::Config::Check => {
             let settings = settings::from_file(&session.globals)?;
             let links = settings::links(&settings);
+            let node = identity::peek(session.globals.state_dir.as_deref(), session.globals.node.as_deref()).1;
+            let missing = surroundings::missing(&settings, &node);
             session.report(
-                || render::config::checked(&settings, &links, terminal::output_page()),
-                || json::config(&settings, &links, false),
+                || render::config::checked(&settings, &links, &missing, terminal::output_page()),
+                || json::config(&settings, &links, &missing, false),
             )?;
         }
         verbs::Config::Show => {
             let settings = settings::from_file(&session.globals)?;
-            session.report(|| settings.render(), || json::config(&settings, &[], true))?;
+            session.report(|| settings.render(), || json::config(&settings, &[], &[], true))?;
         }
     }
     Ok(Exit::Done)
@@ -50,7 +53,7 @@ pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit
 /// Writes a new file. It holds no secrets, so it may be read by everyone.
 fn create(file: &Path, text: &str) -> Result<(), Error> {
     if let Some(parent) = file.parent() {
-        std::fs::create_dir_all(parent)?;
+        std::fs::create_dir_all(parent).map_err(|error| unwritable(parent, &error))?;
     }
     let mut opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(file).map_err(|e| {
         match e.kind() {
@@ -58,8 +61,16 @@ fn create(file: &Path, text: &str) -> Result<(), Error> {
                 what: format!("{} exists already", file.display()),
                 todo: "name another file, or move that one away.".to_owned(),
             }),
-            _ => Error::from(format!("{}: {e}", file.display())),
+            _ => unwritable(file, &e),
         }
     })?;
     Ok(opened.write_all(text.as_bytes())?)
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Error {
+    UsageError {
+        what: format!("{} cannot be made ({error})", path.display()),
+        todo: "name a file where this user may write, or run it as root (sudo).".to_owned(),
+    }
+    .into()
 }

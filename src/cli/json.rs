@@ -298,11 +298,22 @@ pub fn verify(report: &VerifyReport) -> String {
 }
 
 /// `config check`, and `config show` with the effective text.
-pub fn config(settings: &Settings, links: &[SourceLink], with_text: bool) -> String {
+pub fn config(
+    settings: &Settings,
+    links: &[SourceLink],
+    missing: &[crate::config::Problem],
+    with_text: bool,
+) -> String {
     let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
     let roles: Vec<&RoleName> = settings.roles.keys().collect();
     let links = links.iter().map(link);
-    let warnings: Vec<String> = settings.warnings.iter().map(ToString::to_string).chain(links).collect();
+    let warnings: Vec<String> = settings
+        .warnings
+        .iter()
+        .map(ToString::to_string)
+        .chain(links)
+        .chain(missing.iter().map(ToString::to_string))
+        .collect();
     document(json!({
         "files": files, "config_hash": settings.hash, "store": settings.store.url.to_string(), "roles": roles,
         "warnings": warnings, "config": with_text.then(|| settings.render()),

@@ -30,8 +30,7 @@ pub fn level(verbose: u8, quiet: bool, long_running: bool) -> &'static str {
         (true, _) => "error",
         (false, 0) if long_running => "warn,runner=info,aws_config=error",
         (false, 0) => "warn,aws_config=error",
-        (false, 1) => "info,aws_config=error",
-        (false, 2) => "runner=debug,info",
+        (false, 1) => "runner=debug,info,aws_config=error",
         (false, _) => "runner=trace,debug",
     }
 }

@@ -70,7 +70,10 @@ impl Output {
 
     fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         self.left |= result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
-        result
+        result.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => error,
+            kind => io::Error::new(kind, format!("standard output cannot be written: {error}")),
+        })
     }
 }
 
@@ -163,7 +166,7 @@ mod tests {
         assert!(out.print("x").is_ok() && out.reader_left());
         assert!(out.write_all(&vec![0; 1 << 20]).is_err(), "a long listing must end");
         let mut out = Output::new(Full);
-        assert!(out.print("x").is_err() && !out.reader_left());
+        assert!(out.print("x").unwrap_err().to_string().starts_with("standard output") && !out.reader_left());
     }
 
     #[test]

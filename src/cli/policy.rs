@@ -79,6 +79,9 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
             Some("write lease = \"etcd\" in the role: its store ignores the conditions of a lease."),
         ));
     }
+    if let Some(ClientError::Denied(_)) = error.downcast_ref::<ClientError>() {
+        return Some(failed("run it as the user that the daemon runs as, which is root for the units: sudo runner …"));
+    }
     if let Some(ClientError::HungUp) = error.downcast_ref::<ClientError>() {
         return Some((Exit::Unknown, Some("run it again: what was committed is found, not repeated.")));
     }
@@ -167,7 +170,7 @@ fn store(error: &StoreError) -> Policy {
         ),
         StoreErrorKind::Unreachable => failed("check the network and [store] endpoint, then try again: it is safe."),
         StoreErrorKind::TooLarge => failed(
-            "this program writes none of that size: somebody else did, or the disk is damaged. Find out who can write to the store, and keep \
+            "this program writes none of that size: another program did, or the disk is damaged. Find out who can write to the store, and keep \
              what is there; 'runner verify ROLE' tells what it costs.",
         ),
         StoreErrorKind::NotAnObject => failed(
@@ -274,6 +277,9 @@ fn open(error: &OpenError) -> Policy {
             "take the right away (chmod o-w, of the file and of the directories that it is in), and make sure that it is still the right file: \
              'runner key list ROLE' tells which key opens the repository.",
         ),
+        OpenError::Secret { error: SecretFileError::Io(error), .. } if error.kind() == io::ErrorKind::IsADirectory => {
+            failed("name the file in it: key_file = \"/etc/runner/repository.key\", for example.")
+        }
         OpenError::Secret { error: SecretFileError::Io(_), .. } => failed("check the file's owner and mode."),
         OpenError::Secret { error: SecretFileError::Content(_), .. } => {
             failed("copy the file again from the node on which 'runner init' made it.")

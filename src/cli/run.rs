@@ -363,7 +363,7 @@ async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     Box::pin(until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
-        let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
+        let snapshot = open::chosen(&context, &archive, args.selector())?;
         let head = heading(role, Some(snapshot), &archive);
         let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |e: &_| list.item(|| render::inside::entry(e, args.long, &view), || json::entry(e));

@@ -11,7 +11,10 @@ use crate::ids::RoleName;
 
 /// The settings of a config file.
 pub fn from_file(globals: &Globals) -> Result<Settings, Error> {
-    Ok(Settings::load(globals.config.as_deref(), &Host::of_process())?)
+    let settings = Settings::load(globals.config.as_deref(), &Host::of_process())?;
+    let (files, hash, roles) = (&settings.files, &settings.hash, settings.roles.len());
+    tracing::debug!(?files, hash, roles, store = %settings.store.url, "the config is read");
+    Ok(settings)
 }
 
 /// The settings for a command on one role: without a config file if `--store` is given.

@@ -34,7 +34,7 @@ pub fn watch(cancel: Cancel, end_max: Duration) -> io::Result<()> {
                 std::process::exit(Exit::Interrupted.code().into());
             }
             cancel.cancel();
-            terminal::say("stopping; once more to stop at once\n");
+            terminal::say("stopping: what runs comes to its end first; a second signal ends it at once\n");
             // A thread of its own: whatever hangs, it does not.
             std::thread::spawn(move || end_at_last(end_max));
         }

@@ -48,6 +48,18 @@ impl Words for Sentences {
     }
 }
 
+/// A report's sentences as one line of a log.
+fn one_line(report: &str) -> String {
+    let mut out = String::new();
+    for line in report.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if !out.is_empty() {
+            out += if out.ends_with(['.', ':']) { " " } else { "; " };
+        }
+        out += line;
+    }
+    out
+}
+
 impl Voice for Speaker {
     fn load(&self) -> Result<Settings, Failure> {
         settings::from_file(&self.globals)
@@ -63,8 +75,7 @@ impl Voice for Speaker {
 
     fn ran(&self, report: &RoleReport) {
         let view = View { zone: self.zone.clone(), now: self.env.clock.now(), page: Page::LOG };
-        // A report is made for a terminal's width; a log has lines.
-        let text = render::backup::role(report, &view).split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = one_line(&render::backup::role(report, &view));
         match report.outcome {
             Outcome::Fenced | Outcome::Failed | Outcome::Unknown => tracing::error!("{text}"),
             _ if report.problem_count > 0 || !report.empty_sources.is_empty() || report.has_no_content() => {
@@ -102,7 +113,7 @@ impl Voice for Speaker {
             false,
             &View { zone: self.zone.clone(), now: self.env.clock.now(), page: Page::LOG },
         );
-        tracing::info!("{}", text.split_whitespace().collect::<Vec<_>>().join(" "));
+        tracing::info!("{}", one_line(&text));
     }
 
     fn not_pruned(&self, role: &RoleName, failure: &PruneError) {

@@ -10,6 +10,7 @@ use rustix::termios::{isatty, tcgetwinsize};
 
 use super::paint::paint;
 use super::render::page::Page;
+use crate::env;
 use crate::text;
 
 /// Columns and rows of a terminal that does not say how many it has.
@@ -34,7 +35,13 @@ pub fn output_is_seen() -> bool {
 
 /// How wide reports on standard output are.
 pub fn output_page() -> Page {
-    size(io::stdout()).map_or(Page::FILE, |(columns, _)| Page::terminal(columns))
+    size(io::stdout()).map_or_else(file_page, |(columns, _)| Page::terminal(columns))
+}
+
+/// A file's or a pipe's: what reads it may say by `COLUMNS` how wide it is.
+fn file_page() -> Page {
+    let columns = env::variable("COLUMNS").and_then(|text| text.to_str()?.parse().ok());
+    columns.map_or(Page::FILE, Page::file)
 }
 
 /// How many rows standard output has.
@@ -44,7 +51,7 @@ pub fn output_rows() -> usize {
 
 /// How wide reports on standard error are.
 pub fn report_page() -> Page {
-    size(io::stderr()).map_or(Page::FILE, |(columns, _)| Page::terminal(columns))
+    size(io::stderr()).map_or_else(file_page, |(columns, _)| Page::terminal(columns))
 }
 
 /// How wide messages on standard error are: without a terminal each is a line.

@@ -74,14 +74,17 @@ pub fn file_time(t: Nanos, zone: &TimeZone) -> String {
 
 /// `5 min ago`, `in 2 h`: how far `t` is from `now`, in its largest unit.
 pub fn relative(t: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(t).as_secs();
-    let span = match seconds.unsigned_abs() {
-        n @ 0..60 => format!("{n} s"),
-        n @ 60..7200 => format!("{} min", n / 60),
-        n @ 7200..172_800 => format!("{} h", n / 3600),
-        n => format!("{} d", n / 86400),
+    let apart = now.duration_since(t);
+    // What is to come is rounded: a pause for 2 h that was asked for a moment ago lasts 2 h, not 119 min.
+    let half = |unit: u64| if apart.is_negative() { unit / 2 } else { 0 };
+    let seconds = (apart.unsigned_abs() + Duration::from_millis(if apart.is_negative() { 500 } else { 0 })).as_secs();
+    let span = match seconds {
+        n if n < 60 => format!("{n} s"),
+        n if n + half(60) < 7200 => format!("{} min", (n + half(60)) / 60),
+        n if n + half(3600) < 172_800 => format!("{} h", (n + half(3600)) / 3600),
+        n => format!("{} d", (n + half(86400)) / 86400),
     };
-    if seconds < 0 { format!("in {span}") } else { format!("{span} ago") }
+    if apart.is_negative() { format!("in {span}") } else { format!("{span} ago") }
 }
 
 #[cfg(test)]
@@ -143,7 +146,10 @@ mod tests {
         let now: Timestamp = "2026-11-20T01:00:00Z".parse().unwrap();
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         assert_eq!(relative(at("2026-11-20T00:55:00Z"), now), "5 min ago");
-        assert_eq!(relative(at("2026-11-20T03:30:00Z"), now), "in 2 h");
+        assert_eq!(relative(at("2026-11-20T03:29:00Z"), now), "in 2 h");
+        assert_eq!(relative(at("2026-11-20T02:59:59.9Z"), now), "in 2 h");
+        assert_eq!(relative(at("2026-11-20T01:00:10Z"), now), "in 10 s");
+        assert_eq!(relative(at("2026-11-19T23:01:00Z"), now), "119 min ago");
         assert_eq!(relative(at("2026-11-10T01:00:00Z"), now), "10 d ago");
     }
 }

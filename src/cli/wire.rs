@@ -360,7 +360,7 @@ pub fn snapshots(archive: &Archive) -> Vec<SnapshotInfo> {
 /// The entries of a snapshot.
 pub async fn ls(archive: &Archive, snapshot: &Snapshot, args: &verbs::Ls, each: Each<'_, Entry>) -> Result<(), Error> {
     let reader = archive.reader().await?;
-    let path = args.path.clone().unwrap_or_default();
+    let path = args.below()?;
     Ok(inside::ls(&reader, snapshot.root, &path, args.recursive, each).await?)
 }
 

@@ -194,11 +194,8 @@ impl Check<'_> {
         let Ok(url) = url.parse::<HttpUrl>() else { return };
         if !url.secure && !url.is_loopback() {
             self.warnings.push(
-                at.problem(format!(
-                    "{} is asked without encryption: whoever stands on the way {danger}",
-                    url.authority()
-                ))
-                .hint("write https://"),
+                at.problem(format!("{} is asked without encryption: a host on the way {danger}", url.authority()))
+                    .hint("write https://"),
             );
         }
     }
@@ -377,7 +374,7 @@ impl Check<'_> {
             ),
             (
                 role.has("schedule") || role.has("every"),
-                "waits for slots that nobody commits, and the role has none",
+                "waits for slots that no node commits, and the role has none",
                 "give the role a schedule, or remove fallback",
             ),
         ] {
@@ -427,7 +424,7 @@ impl Check<'_> {
         }
         if list.value.is_empty() {
             self.problems
-                .push(list.problem("is empty: nobody could ever hold the role").hint("name them, or remove the key"));
+                .push(list.problem("is empty: no node could ever hold the role").hint("name them, or remove the key"));
         }
         Some(seen.into_iter().map(str::to_owned).collect())
     }

@@ -216,7 +216,7 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
         stands in for eligible nodes, and the role has no eligible
         rename it to eligible
     runner.toml:10: role.b.fallback:
-        waits for slots that nobody commits, and the role has none
+        waits for slots that no node commits, and the role has none
         give the role a schedule, or remove fallback
     "#);
     let plain = parse("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]").unwrap();
@@ -464,7 +464,7 @@ fn values_that_make_no_sense_say_why() {
         "a{b" is not a pattern (unclosed alternate group; missing '}' (maybe escape
         '{' with '[{]'?))
         write it as in a .gitignore: "*.tmp", "/srv/app/cache/**"
-    runner.toml:15: role.b.nodes: is empty: nobody could ever hold the role
+    runner.toml:15: role.b.nodes: is empty: no node could ever hold the role
         name them, or remove the key
     runner.toml:17: role.c.eligible.vip: "10.0.0.50/24" is not an address
         write it without the mask: "10.0.0.50"

@@ -44,6 +44,9 @@ pub enum ClientError {
     /// It hung up. A run that it was doing for us may have been committed.
     #[error("the daemon on this node stopped before it said how the run ended")]
     HungUp,
+    /// This user may not.
+    #[error("the socket of this node's daemon is in {}, and this user may not go there (permission denied)", .0.display())]
+    Denied(PathBuf),
     /// The socket.
     #[error("the daemon's socket: {0}")]
     Io(#[from] io::Error),
@@ -62,7 +65,10 @@ impl Client {
     /// # Errors
     /// There is a socket, and it cannot be connected to.
     pub async fn find(runtime_dir: &Path) -> Result<Option<Self>, ClientError> {
-        let found = socket::connect(runtime_dir).await?;
+        let found = socket::connect(runtime_dir).await.map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::Denied(runtime_dir.to_owned()),
+            _ => error.into(),
+        })?;
         Ok(found.map(|_| Self::of(runtime_dir.to_owned())))
     }
 

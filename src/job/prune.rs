@@ -95,7 +95,7 @@ pub enum PruneError {
     },
     /// The store's credentials are append-only.
     #[error(
-        "the snapshots are forgotten, but these credentials may not delete: no space is freed until somebody who may runs prune ({0})"
+        "the snapshots are forgotten, but these credentials may not delete: no space is freed until prune is run with credentials that may ({0})"
     )]
     MayNotDelete(StoreError),
 }

@@ -86,9 +86,9 @@ pub enum OpenError {
     },
     /// No slot opens with it.
     #[error(
-        "the key or passphrase in {} does not open the repository of role {role} ({} key slots tried{})",
+        "the key or passphrase in {} does not open the repository of role {role} ({} tried{})",
         path.display(),
-        slots.len(),
+        if slots.len() == 1 { "1 key slot".to_owned() } else { format!("{} key slots", slots.len()) },
         if *untried > 0 { format!(", {untried} more not: there are too many") } else { String::new() }
     )]
     WrongSecret {
@@ -133,7 +133,7 @@ pub enum SecretFileError {
     #[error("{0}")]
     Content(#[from] SecretError),
     /// Everybody can put another one in its place.
-    #[error("it is not used, since whoever has an account here decides what is in it: {0}")]
+    #[error("it is not used, since other users of this host can change what is in it: {0}")]
     Exposed(Exposure),
 }
 

@@ -47,7 +47,7 @@ pub enum SelectError {
         count: usize,
     },
     /// None is so old.
-    #[error("no snapshot is from {selector} or before; the oldest is {oldest} from {time}")]
+    #[error("no snapshot is from {selector} or before; the oldest is {} from {time:.0}", Start(oldest))]
     NoneBefore {
         /// What was given.
         selector: String,
@@ -64,12 +64,22 @@ pub fn is_id(selector: &str) -> bool {
     text.len() >= ID_CHARS_MIN && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// As much of an ID as tells it from others, and can be given again.
+struct Start<'a>(&'a Digest);
+
+impl fmt::Display for Start<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        f.write_str(text.get(..12).unwrap_or(&text))
+    }
+}
+
 struct Candidates<'a>(&'a [(Digest, Timestamp)]);
 
 impl fmt::Display for Candidates<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, (id, time)) in self.0.iter().take(CANDIDATES_MAX).enumerate() {
-            write!(f, "{}{id} from {time}", if n == 0 { "" } else { ", " })?;
+            write!(f, "{}{} from {time:.0}", if n == 0 { "" } else { ", " }, Start(id))?;
         }
         match self.0.len().saturating_sub(CANDIDATES_MAX) {
             0 => Ok(()),
@@ -210,7 +220,7 @@ mod tests {
         let Err(SelectError::Ambiguous { candidates, .. }) = number("abcd") else { panic!("two fit") };
         assert_eq!(candidates.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [some()[0].id, some()[1].id]);
         let text = number("abcd").unwrap_err().to_string();
-        assert!(text.contains(&some()[1].id.to_string()) && text.contains("2026-11-19T01:00:00Z"), "{text}");
+        assert!(text.contains(&some()[1].id.to_string()[..12]) && text.contains("2026-11-19T01:00:00Z"), "{text}");
     }
 
     #[test]

@@ -540,6 +540,7 @@ fn status(
             },
         }),
         warnings,
+        has_daemon: word.is_some(),
         peers: looked.peers.clone(),
     }
 }

@@ -99,7 +99,7 @@ pub enum IdentityError {
     },
     /// Everybody may write there.
     #[error(
-        "the state directory {} is not used, since whoever has an account here decides what this node remembers: {exposure} (take the right \
+        "the state directory {} is not used, since other users of this host can change what this node remembers: {exposure} (take the right \
          away: {})",
         path.display(),
         exposure.remedy()

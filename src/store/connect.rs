@@ -33,6 +33,7 @@ async fn open(settings: &StoreSettings, env: &Env, make: bool) -> Result<Arc<dyn
         StoreUrl::Dir(root) => Arc::new(directory(root.clone(), env, make).await?),
         StoreUrl::S3 { bucket, prefix } => s3(settings, bucket, prefix, env).await?,
     };
+    tracing::debug!("the store {} is opened", store.describe());
     Ok(match settings.limit_upload {
         Some(bytes_per_second) => Arc::new(Throttled::new(store, Limiter::new(bytes_per_second, env))),
         None => store,

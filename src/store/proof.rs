@@ -105,7 +105,7 @@ pub enum ProofFailure {
         key: String,
     },
     /// All writers were refused although the condition held.
-    #[error("nobody was allowed to {} {key}, although {}", condition.verb(), condition.kept())]
+    #[error("no writer was allowed to {} {key}, although {}", condition.verb(), condition.kept())]
     NobodyWon {
         /// What was tried.
         condition: Condition,

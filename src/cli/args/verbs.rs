@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::direct::Direct;
-use super::values::{Overwrite, tree_path};
+use super::values::{Overwrite, duration, path_of, tree_path};
 use crate::ids::{KeyId, RoleName};
 use crate::repo::entry::TreePath;
 
 /// What selects a snapshot.
-const SNAPSHOT_HELP: &str = "Snapshot: latest, latest~2, start of an ID, 2026-11-20, \"2h ago\"";
+const SNAPSHOT_HELP: &str = "Snapshot: latest, latest~2, 4 or more characters of an ID, 2026-11-20, \"2h ago\"";
 
 /// The same where every snapshot may be meant.
-const SNAPSHOT_OR_ALL_HELP: &str = "Snapshot: all, latest, latest~2, start of an ID, 2026-11-20";
+const SNAPSHOT_OR_ALL_HELP: &str = "Snapshot: all, latest, latest~2, 4 or more characters of an ID, 2026-11-20";
 
 /// `runner init`
 #[derive(Debug, Args)]
@@ -99,6 +99,29 @@ pub struct Ls {
     /// Store and key.
     #[command(flatten)]
     pub direct: Direct,
+}
+
+impl Ls {
+    /// The snapshot: where a path stands in its place, the newest.
+    pub fn selector(&self) -> &str {
+        if self.names_no_snapshot() { "latest" } else { &self.snapshot }
+    }
+
+    /// What is listed.
+    ///
+    /// # Errors
+    /// It is no path.
+    pub fn below(&self) -> Result<TreePath, &'static str> {
+        match &self.path {
+            Some(path) => Ok(path.clone()),
+            None if self.names_no_snapshot() => path_of(self.snapshot.as_bytes()),
+            None => Ok(TreePath::default()),
+        }
+    }
+
+    fn names_no_snapshot(&self) -> bool {
+        self.path.is_none() && self.snapshot.starts_with('/')
+    }
 }
 
 /// `runner cat`
@@ -238,7 +261,7 @@ pub struct Audit {
     #[arg(value_name = "ROLE")]
     pub roles: Vec<RoleName>,
     /// How far back, like 7d or 12h
-    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = duration)]
     pub since: std::time::Duration,
 }
 
@@ -353,7 +376,7 @@ pub struct JournalShow {
     /// The role
     pub role: RoleName,
     /// How many records
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub last: u64,
     /// Store and key.
     #[command(flatten)]
@@ -470,9 +493,9 @@ pub struct Pause {
     /// The role
     pub role: RoleName,
     /// Resume by itself after so long, like 2h or 30m [default: never]
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     pub lasts: Option<std::time::Duration>,
-    /// Why, for everybody who asks
+    /// Why, for everyone who asks
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
 }

@@ -53,7 +53,8 @@ fn none_is_zero(n: u64) -> String {
 /// What a commit came to, in one sentence.
 fn changes(report: &RoleReport) -> String {
     let files = &report.files;
-    let mut parts = vec![format!("{} new", count(files.new)), format!("{} changed", count(files.changed))];
+    let mut parts =
+        vec![format!("{} new", counted(files.new, "entry", "entries")), format!("{} changed", count(files.changed))];
     if files.removed > 0 {
         parts.push(format!("{} removed", count(files.removed)));
     }

@@ -6,7 +6,7 @@ use super::page::Page;
 use crate::cli::settings::SourceLink;
 use crate::cli::units::counted;
 use crate::config::files::DEFAULT as CONFIG_FILE;
-use crate::config::{Lease, Probe, Schedule, Settings};
+use crate::config::{Lease, Probe, Problem, Schedule, Settings};
 use crate::job::report::ADVICE;
 
 /// `config init FILE`.
@@ -20,7 +20,7 @@ pub fn written(file: &Path, page: Page) -> String {
 }
 
 /// What a valid config comes to.
-pub fn checked(settings: &Settings, links: &[SourceLink], page: Page) -> String {
+pub fn checked(settings: &Settings, links: &[SourceLink], missing: &[Problem], page: Page) -> String {
     let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
     let mut out = page.wrap(
         "ok: ",
@@ -48,7 +48,7 @@ pub fn checked(settings: &Settings, links: &[SourceLink], page: Page) -> String 
         [role.name.to_string(), eligible, lease.to_owned(), schedule]
     });
     out += &page.table(["ROLE", "ACTIVE WHERE", "LEASE", "SCHEDULE"], [false; 4], rows);
-    for warning in &settings.warnings {
+    for warning in settings.warnings.iter().chain(missing) {
         out += &page.wrap_lines(&format!("WARNING {warning}"));
     }
     for link in links {
@@ -114,7 +114,7 @@ mod tests {
             Settings::parse(&[("/etc/runner/runner.toml".into(), text.to_owned())], &Host::default()).unwrap();
         let links =
             [SourceLink { role: "app".parse().unwrap(), source: "/srv/app".into(), target: "/data/app".into() }];
-        let text = checked(&settings, &links, Page::FILE).replace(&settings.hash, "[hash]");
+        let text = checked(&settings, &links, &[], Page::FILE).replace(&settings.hash, "[hash]");
         insta::assert_snapshot!(text);
     }
 }

@@ -27,8 +27,8 @@ pub fn stand(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
 pub fn why(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
     let why = match stand {
         Stand::Active { term: Some(term) } => return format!("active, term {term}"),
-        Stand::Active { term: None } => return "would be active: it only observes".to_owned(),
-        Stand::Candidate => return "nobody holds the lease, would take it: it only observes".to_owned(),
+        Stand::Active { term: None } => return "this node would be active, but only observes".to_owned(),
+        Stand::Candidate => return "no node holds the lease; this one would take it, but only observes".to_owned(),
         Stand::Away(Yield::Stalled { blocked: true }) => {
             return "left to other nodes: the last run made no progress, and something of it cannot be ended"
                 .to_owned();
@@ -51,7 +51,7 @@ pub fn why(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
 
 /// A slot that somebody who only observes leaves alone.
 pub fn would_run(slot: Slot, zone: &TimeZone) -> String {
-    format!("would back up for the slot {}: it only observes", units::minute(slot.at, zone))
+    format!("this node would back up for the slot {} now, but only observes", units::minute(slot.at, zone))
 }
 
 /// How all roles stand, in one line: what is not as it should be first.

@@ -32,7 +32,7 @@ fn what(record: &Record, view: &View) -> String {
     match &record.body {
         Body::Takeover(takeover) => {
             let why = match takeover.why {
-                TakeoverWhy::First => "nobody had it before",
+                TakeoverWhy::First => "no node had it before",
                 TakeoverWhy::Moved => "another node had it",
                 TakeoverWhy::Restart => "same node, new run",
                 TakeoverWhy::Operator => "by an operator",

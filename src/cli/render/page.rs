@@ -29,6 +29,11 @@ impl Page {
     /// A log, or standard error where no terminal is: a message is a line.
     pub const LOG: Self = Self { text: usize::MAX, line: usize::MAX };
 
+    /// [`Page::FILE`] for what shows so many columns.
+    pub fn file(columns: usize) -> Self {
+        Self { text: columns.clamp(WIDTH_MIN, TEXT_WIDTH_MAX), ..Self::FILE }
+    }
+
     /// A terminal of so many columns.
     pub fn terminal(columns: usize) -> Self {
         let columns = columns.max(WIDTH_MIN);

@@ -10,27 +10,33 @@ use crate::job::report::pruned::{PruneReport, Verdict};
 pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
     let gone = report.snapshots.iter().filter(|verdict| !verdict.kept).count() as u64;
     let kept = report.snapshots.len() as u64 - gone;
-    let (verb, freed) = if dry_run { ("would be ", "would be freed") } else { ("", "are freed") };
+    let verb = if dry_run { "would be " } else { "" };
     let snapshots = format!("{} {verb}kept, {gone} {verb}forgotten", counted(kept, "snapshot", "snapshots"));
     let mut out = view.page.wrap(&format!("{}: ", report.role), 2, &snapshots);
     if dry_run {
         out += &verdicts(&report.snapshots, view);
     }
+    let swept = &report.swept;
     let packs = match report.packs_condemned {
+        0 if swept.packs + swept.indexes + swept.waiting > 0 => String::new(),
         0 => "nothing to free".to_owned(),
         n => {
             let anew = match report.packs_repacked {
                 0 => String::new(),
                 n => format!(", {n} of them after what is needed was written anew"),
             };
-            format!("{} {freed}: {}{anew}", bytes(report.bytes_freed), counted(n, "pack", "packs"))
+            let (packs, of_them) = (counted(n, "pack", "packs"), if n == 1 { "is" } else { "are" });
+            format!("{packs} of {} {of_them} needed no more{anew}", bytes(report.bytes_freed))
         }
     };
     let unused = match report.bytes_unused {
         0 => String::new(),
-        n => format!("; {} that nothing needs stay, which is less than 'max_unused'", bytes(n)),
+        n => format!("{} that nothing needs stay, which is less than 'max_unused'", bytes(n)),
     };
-    out += &view.page.wrap("  ", 2, &format!("{packs}{unused}"));
+    let said: Vec<&str> = [packs.as_str(), unused.as_str()].into_iter().filter(|text| !text.is_empty()).collect();
+    if !said.is_empty() {
+        out += &view.page.wrap("  ", 2, &said.join("; "));
+    }
     if report.packs_lost > 0 {
         let lost = counted(report.packs_lost, "pack is", "packs are");
         let text = format!(
@@ -39,18 +45,18 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
         );
         out += &view.page.wrap("  ", 2, &text);
     }
-    let swept = &report.swept;
-    if !dry_run && swept.packs + swept.indexes + swept.waiting > 0 {
-        let deleted = format!(
-            "{} and {} deleted",
-            counted(swept.packs, "pack", "packs"),
-            counted(swept.indexes, "index object", "index objects")
-        );
-        let waiting = match swept.waiting {
-            0 => String::new(),
-            n => format!("; {} until 'prune_grace' is over", counted(n, "pack waits", "packs wait")),
-        };
-        out += &view.page.wrap("  ", 2, &format!("{deleted}{waiting}"));
+    let deleted: Vec<String> = [(swept.packs, "pack", "packs"), (swept.indexes, "index object", "index objects")]
+        .into_iter()
+        .filter(|(n, ..)| !dry_run && *n > 0)
+        .map(|(n, one, many)| counted(n, one, many))
+        .collect();
+    if !deleted.is_empty() {
+        out += &view.page.wrap("  ", 2, &format!("deleted: {}", deleted.join(" and ")));
+    }
+    if !dry_run && swept.waiting > 0 {
+        let waiting = counted(swept.waiting, "pack waits", "packs wait");
+        let text = format!("{waiting} until 'prune_grace' is over: the next prune after that deletes what waits");
+        out += &view.page.wrap("  ", 2, &text);
     }
     out
 }

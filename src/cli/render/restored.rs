@@ -2,6 +2,7 @@
 
 use super::{NAMED_MAX, View, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute};
+use crate::job::report::ADVICE;
 use crate::job::report::restored::RestoreReport;
 use crate::job::report::restored::Restored;
 use crate::tree::write::{MetaKind, MetaTrouble};
@@ -9,6 +10,15 @@ use crate::tree::write::{MetaKind, MetaTrouble};
 /// The verdict, what it took, what could not be done.
 pub fn report(restored: &Restored, view: &View) -> String {
     let (snapshot, report) = (&restored.snapshot, &restored.report);
+    let n = &report.counts;
+    let done = n.restored + n.touched + n.unchanged + n.skipped + n.deleted + n.failed + n.directories;
+    if done == 0 && !report.unmatched.is_empty() {
+        let paths: Vec<String> = report.unmatched.iter().map(|path| path.display().to_string()).collect();
+        let (of, role) = (short(snapshot.id), &snapshot.role);
+        let what = format!("nothing restored: snapshot {of} does not hold {}", paths.join(", "));
+        let hint = format!("{ADVICE}'runner find {role} NAME --snapshot all' looks for it in every snapshot.");
+        return view.page.wrap(&format!("{role}: "), 2, &what) + &view.page.wrap("  ", 2, &hint);
+    }
     let target = restored.target.as_ref().map_or_else(|| "in place".to_owned(), |t| format!("to {}", t.display()));
     let verb = match (report.dry_run, report.is_success()) {
         (true, _) => "would restore",
@@ -41,7 +51,6 @@ pub fn report(restored: &Restored, view: &View) -> String {
         out += &view.page.row(&format!("  {}:", problem.path.display()), 4, &problem.kind.to_string());
     }
     out += &more(report.problems.len().min(NAMED_MAX), report.counts.failed);
-    let n = &report.counts;
     if n.trusted > 0 {
         let files = counted(n.trusted, "file", "files");
         out += &view.page.wrap(

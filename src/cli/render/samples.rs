@@ -136,6 +136,7 @@ pub(crate) fn active() -> RoleStatus {
             clock_offset_seconds: Some(0),
         },
         etcd: None,
+        has_daemon: true,
         peers: vec![PeerSeen {
             node: PeerInfo {
                 id: NodeId([0x22; 16]),

@@ -75,7 +75,7 @@ fn key_duty(key: &KeySource, made: bool, created: bool) -> String {
             file.display()
         ),
         KeySource::None => {
-            "NOT ENCRYPTED (encryption = \"none\"): whoever can read the store can read the backups.".to_owned()
+            "NOT ENCRYPTED (encryption = \"none\"): who can read the store can read the backups.".to_owned()
         }
     }
 }
@@ -109,7 +109,7 @@ pub fn keys(report: &KeyReport, page: Page) -> String {
     }
     if report.passed_over > 0 {
         let many = format!(
-            "{} more were not looked at: nobody needs so many. Find out who writes to the store.",
+            "{} more were not looked at: no repository needs so many. Find out who writes to the store.",
             report.passed_over
         );
         out += &page.wrap("  ", 2, &many);
@@ -121,7 +121,7 @@ fn exported(role: &str, file: &Path, page: Page) -> String {
     page.wrap(
         &format!("{role}: "),
         2,
-        &format!("key written to {}. Whoever has this file can read the backups: keep it safe.", file.display()),
+        &format!("key written to {}. This file opens the backups: keep it safe.", file.display()),
     )
 }
 

@@ -5,7 +5,7 @@ use super::{View, warning};
 use crate::cli::units::relative;
 use crate::job::health::{self, Severity};
 use crate::job::report::Outcome;
-use crate::job::report::whoami::{RoleStatus, Step, Warning, WhoamiReport};
+use crate::job::report::whoami::{RoleStatus, State, Step, Warning, WhoamiReport};
 
 /// What stands where there is nothing to say.
 const NONE: &str = "-";
@@ -16,7 +16,7 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
         let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
         [
             role.role.to_string(),
-            word(role.state).to_owned(),
+            here(role.state),
             or_none(role.term.holder.clone()),
             or_none(role.term.current.map(|term| term.to_string())),
             or_none(role.last_backup.as_ref().map(|last| relative(last.time, view.now))),
@@ -33,6 +33,14 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
         }
     }
     out
+}
+
+/// A state; in capitals where it needs a person.
+fn here(state: State) -> String {
+    match health::of_state(state) {
+        Some(_) => word(state).to_uppercase(),
+        None => word(state).to_owned(),
+    }
 }
 
 /// In a word each; the lines below the table tell more.
@@ -72,7 +80,7 @@ fn risks(role: &RoleStatus) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples::{self, active, all, blind};
-    use crate::job::report::whoami::{MissedCause, Reason, State, TermInfo};
+    use crate::job::report::whoami::{MissedCause, Reason, TermInfo};
 
     #[test]
     fn one_line_a_role_and_what_needs_a_person() {

@@ -44,7 +44,7 @@ fn role(role: &RoleStatus, view: &View) -> String {
         let text = format!("{fallback}{}{detail} (took {}, {age})", evidence.probe, duration(evidence.latency));
         out += &view.page.wrap(&format!("  {answer:<7} "), 10, &text);
     }
-    out += &view.page.wrap("  fence   ", 10, &fence(role));
+    out += &view.page.wrap("  term    ", 10, &fence(role));
     out += &view.page.wrap("  last    ", 10, &last(role, view));
     if let Some(slots) = &role.slots {
         out += &view.page.wrap("  slots   ", 10, &self::slots(&slots.counts));
@@ -75,7 +75,8 @@ fn role(role: &RoleStatus, view: &View) -> String {
 fn next(role: &RoleStatus, view: &View) -> String {
     let Some(slot) = role.next_slot else { return "no schedule".to_owned() };
     let by = match (role.state, &role.reason) {
-        (State::Active, _) => ", here".to_owned(),
+        (State::Active, _) if role.has_daemon => ", here, by the daemon".to_owned(),
+        (State::Active, _) => ", here, if a timer or cron runs it: no daemon answers on this node".to_owned(),
         (State::Paused, _) => ", unless the pause lasts until then".to_owned(),
         (_, Reason::LeaseTaken { by: Some(by) } | Reason::LeaseFree { last: Some(by) }) => format!(", on {by}"),
         (State::Standby, _) => ", on the node that is active then, if one is".to_owned(),
@@ -128,21 +129,21 @@ pub(super) fn why(role: &RoleStatus, view: &View) -> String {
         }
         Reason::LeaseHeld => "Backups run here: a process on this node holds the lease.".to_owned(),
         Reason::LeaseFreeMine => {
-            "Backups run here: nobody holds the lease between runs, and this node had the role last.".to_owned()
+            "Backups run here: no node holds the lease between runs, and this one had the role last.".to_owned()
         }
         Reason::LeaseFree { last: Some(last) } => format!(
-            "No backups here for now: nobody holds the lease between runs, and {last} had the role last. If it does not \
+            "No backups here for now: no node holds the lease between runs, and {last} had the role last. If it does not \
              run the next slot, this node takes over."
         ),
         Reason::LeaseFree { last: None } if role.store.status == StoreStatus::NotInitialised => {
             "No backups here: the store has no repository of this role.".to_owned()
         }
         Reason::LeaseFree { last: None } => {
-            "Nobody has had the role yet: the first node that runs a backup takes it.".to_owned()
+            "No node has had the role yet: the first node that runs a backup takes it.".to_owned()
         }
         Reason::LeaseTaken { by: Some(by) } => format!("No backups here: {by} holds the lease."),
         Reason::LeaseTaken { by: None } => {
-            "No backups here: somebody holds the lease; who it is cannot be read.".to_owned()
+            "No backups here: another node holds the lease; which one cannot be read.".to_owned()
         }
         Reason::LeaseUnread => {
             "No backups here: who holds the lease cannot be read. Unknown is not yes, so nothing starts until it can."
@@ -159,7 +160,7 @@ pub(super) fn why(role: &RoleStatus, view: &View) -> String {
             minute(*until, &view.zone)
         ),
         Reason::Paused { by, since, until, why } => {
-            let until = until.map_or("until somebody says 'runner resume'".to_owned(), |until| {
+            let until = until.map_or("until 'runner resume'".to_owned(), |until| {
                 format!("until {} ({})", minute(until, &view.zone), relative(until, view.now))
             });
             let why = why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
@@ -175,7 +176,7 @@ pub(super) fn why(role: &RoleStatus, view: &View) -> String {
 
 fn fence(role: &RoleStatus) -> String {
     let term = &role.term;
-    let mine = term.mine.map_or_else(|| "no term of its own".to_owned(), |t| format!("own term {t}"));
+    let mine = term.mine.map_or_else(|| "none of this node's".to_owned(), |t| format!("this node's is {t}"));
     let current = match (term.current, &term.holder) {
         (None, _) if matches!(role.store.status, StoreStatus::Ok | StoreStatus::NotInitialised) => {
             "the journal has none yet".to_owned()
@@ -204,6 +205,9 @@ fn last(role: &RoleStatus, view: &View) -> String {
 
 /// `9 of the last 10 committed, 1 missed`.
 fn slots(counts: &SlotCounts) -> String {
+    if counts.expected == 0 {
+        return "none has been due yet".to_owned();
+    }
     let mut text = format!("{} of the last {} committed", count(counts.committed), count(counts.expected));
     for (n, word) in
         [(counts.missed, "missed"), (counts.late, "late"), (counts.paused, "in a pause"), (counts.open, "open")]

@@ -19,7 +19,7 @@ impl Check<'_> {
         for key in ["webhook", "healthchecks"] {
             if let Some(at) = section.text(key) {
                 let url = at.value.replace(ROLE, STAND_IN);
-                self.warn_of_plain(&at, &url, "reads what is told, and the URL by which anybody can tell it");
+                self.warn_of_plain(&at, &url, "reads what is told, and the URL by which others can send it");
             }
         }
         NotifySettings {

@@ -189,6 +189,8 @@ impl Session<'_> {
         self.remember(&Memory { clean: None, ..self.memory.clone() })?;
         let progress = &self.runner.progress;
         progress.enter(Phase::Backup);
+        let (since, rehash) = (base.map(|base| base.id.to_string()), ask.rehash);
+        tracing::debug!(role = %role.name, since, rehash, slot = ?ask.slot, compares_store = survey.compare.is_some(), "the run begins");
 
         let gathered = match &self.runner.surroundings.content {
             Some(content) => Box::pin(brought::gather(self, content.as_ref(), base, survey)).await?,
@@ -196,6 +198,10 @@ impl Session<'_> {
         };
         let empty_sources = emptiness::judge(role.allow_empty, &gathered.sources, &found(&gathered, base.is_none()))?;
         progress.enter(Phase::Commit);
+        tracing::debug!(
+            packs = gathered.packs.len(),
+            "the sources are read: the index, the manifest and the record follow"
+        );
         let mut indexes = gathered.indexes.clone();
         indexes.extend(put_indexes(self.runner, self.repository, &gathered.packs).await?);
         let healing = gathered.healing.clone();

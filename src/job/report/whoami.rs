@@ -65,6 +65,8 @@ pub struct RoleStatus {
     pub etcd: Option<EtcdState>,
     /// What a person should look after, the worst first.
     pub warnings: Vec<Warning>,
+    /// Whether a daemon on this node has the role's schedule.
+    pub has_daemon: bool,
     /// The other nodes of the role, as far as they told of themselves in the store lately.
     pub peers: Vec<PeerSeen>,
 }

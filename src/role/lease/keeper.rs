@@ -37,7 +37,10 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
                 tracing::debug!(by = by.as_ref().map(|by| &by.label), "waiting whether the lease's holder is alive");
                 env.sleep(pause(ttl)).await;
             }
-            reply => return reply,
+            reply => {
+                tracing::debug!(?reply, "the lease was asked for");
+                return reply;
+            }
         }
     }
 }
