@@ -3,8 +3,10 @@
 CARGO  ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
-# What `make demo` runs and backs up. RUNNER=… takes a binary that is there; otherwise it is built.
+# What `make demo` runs and backs up, and `make install` installs. RUNNER=… takes a binary that is there; otherwise it is built.
 RUNNER ?=
+BUILT = $(or $(RUNNER),target/release/runner)
+SHARE = $(DESTDIR)$(PREFIX)/share
 SOURCE ?=
 # More for `make bench`: --quick, --only ROW,…, --repeat N, --work DIR; `python3 benches --help` has them all.
 BENCH_ARGS ?=
@@ -95,19 +97,23 @@ bench: build ## side by side with restic, rustic and borg: writes docs/BENCHMARK
 fuzz: ## each decoder's fuzz target for FUZZ_SECONDS (says which toolchain it uses)
 	@scripts/fuzz $(FUZZ_SECONDS)
 
-install: ## what `make build` built, into PREFIX (default /usr/local): program, units, sysusers, tmpfiles, man pages, completions
-	@test -x target/release/runner || { echo "run \"make build\" first, as a normal user" >&2; exit 1; }
-	install -D -m 0755 target/release/runner "$(DESTDIR)$(PREFIX)/bin/runner"
-	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system" "$(DESTDIR)$(PREFIX)/share/man/man1" \
-	    "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
+install: ## what `make build` built (or RUNNER=path/of/binary), into PREFIX (default /usr/local): program, units, sysusers, tmpfiles, man pages, completions, docs
+	@test -x "$(BUILT)" || { echo "run \"make build\" first, as a normal user" >&2; exit 1; }
+	install -D -m 0755 "$(BUILT)" "$(DESTDIR)$(PREFIX)/bin/runner"
+	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system" "$(SHARE)/man/man1" "$(SHARE)/doc/runner/docs" "$(SHARE)/bash-completion/completions" \
+	    "$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
 	for unit in systemd/*.service systemd/*.timer; do \
 	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' "$$unit" > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}" || exit 1; \
 	done
 	for kind in sysusers tmpfiles; do \
 	    install -D -m 0644 "systemd/runner.$$kind" "$(DESTDIR)$(PREFIX)/lib/$$kind.d/runner.conf" || exit 1; \
 	done
-	target/release/runner man --dir "$(DESTDIR)$(PREFIX)/share/man/man1"
-	target/release/runner completions bash > "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/runner"
+	"$(BUILT)" man --dir "$(SHARE)/man/man1"
+	"$(BUILT)" completions bash > "$(SHARE)/bash-completion/completions/runner"
+	"$(BUILT)" completions zsh > "$(SHARE)/zsh/site-functions/_runner"
+	"$(BUILT)" completions fish > "$(SHARE)/fish/vendor_completions.d/runner.fish"
+	install -m 0644 config/runner.toml README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(SHARE)/doc/runner"
+	install -m 0644 docs/* "$(SHARE)/doc/runner/docs"
 
 clean: ## what was built; .tools (peers and test servers) stays
 	$(CARGO) clean

@@ -22,6 +22,7 @@ pub mod settings;
 pub mod signal;
 mod speaker;
 mod surroundings;
+mod systemd;
 pub mod terminal;
 pub mod units;
 pub mod wire;

@@ -15,6 +15,7 @@ mod raw;
 mod render;
 mod section;
 mod starter;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 mod url;

@@ -10,7 +10,7 @@ fn commands() -> Vec<(String, clap::Command)> {
             walk(&format!("{name}-{}", sub.get_name()), sub, all);
         }
     }
-    let mut root = args::command().term_width(80);
+    let mut root = args::shown_command().term_width(80);
     root.build();
     let mut all = Vec::new();
     walk("runner", &root, &mut all);

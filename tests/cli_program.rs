@@ -18,7 +18,7 @@ fn version_and_help_are_answers_and_mistakes_are_errors() {
     runner(&["--version"]).assert().code(0).stdout(predicate::str::starts_with("runner 0.")).stderr("");
     runner(&["backup", "--help"]).assert().code(0).stdout(predicate::str::contains("Usage: runner backup"));
     runner(&["bakcup"]).assert().code(2).stdout("").stderr(predicate::str::contains("'backup'"));
-    runner(&[]).assert().code(2).stdout("").stderr(predicate::str::contains("Commands:"));
+    runner(&[]).assert().code(2).stdout("").stderr(predicate::str::contains("Back up:\n  backup "));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a person types. The verbs' own arguments stand in [`verbs`], the forms without a config file in [`direct`].
 
 pub mod direct;
+mod groups;
 pub mod values;
 pub mod verbs;
 
@@ -188,6 +189,11 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The same with the verbs in groups, as a person sees it.
+pub fn shown_command() -> clap::Command {
+    groups::grouped(command())
+}
+
 /// Reads the command line.
 ///
 /// # Errors
@@ -197,7 +203,7 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let mut command = command();
+    let mut command = shown_command();
     let parsed = command.try_get_matches_from_mut(args).and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.map_err(|error| only_with_a_config(&command, not_in_this_version(&command, error)))
 }

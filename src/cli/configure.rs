@@ -8,8 +8,8 @@ use super::args::verbs;
 use super::error::{Error, UsageError};
 use super::exit::Exit;
 use super::run::Session;
-use super::{json, render, settings, surroundings, terminal};
-use crate::config::starter;
+use super::{json, render, settings, surroundings, systemd as units, terminal};
+use crate::config::{starter, systemd};
 use crate::role::identity;
 
 pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit, Error> {
@@ -33,7 +33,8 @@ pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit
             }
         }
         verbs::Config::Check => {
-            let settings = settings::from_file(&session.globals)?;
+            let mut settings = settings::from_file(&session.globals)?;
+            settings.warnings.extend(units::closed(&settings, Path::new("/")));
             let links = settings::links(&settings);
             let node = identity::peek(session.globals.state_dir.as_deref(), session.globals.node.as_deref()).1;
             let missing = surroundings::missing(&settings, &node);
@@ -42,7 +43,18 @@ pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit
                 || json::config(&settings, &links, &missing, false),
             )?;
         }
-        verbs::Config::Show => {
+        verbs::Config::Show(verbs::ConfigShow { systemd: Some(dir) }) => {
+            let settings = settings::from_file(&session.globals)?;
+            let text = systemd::drop_in(&settings, &units::environment(&session.globals)?);
+            match dir {
+                None => session.out.print(&text)?,
+                Some(dir) => {
+                    let files = units::write(dir, &text)?;
+                    session.out.print(&render::config::drop_ins(&files, terminal::output_page()))?;
+                }
+            }
+        }
+        verbs::Config::Show(_) => {
             let settings = settings::from_file(&session.globals)?;
             session.report(|| settings.render(), || json::config(&settings, &[], &[], true))?;
         }

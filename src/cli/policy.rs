@@ -158,8 +158,9 @@ fn store(error: &StoreError) -> Policy {
              or for the systemd units in /etc/runner/environment (mode 0600).",
         ),
         StoreErrorKind::ReadOnly => failed(
-            "find out why the store's file system is read-only (a disk that fails, a mount option) and make it writable; what is there \
-             can be restored meanwhile.",
+            "where only a systemd unit's sandbox keeps it from being written, 'runner config show --systemd=/etc/systemd/system' opens it. Else \
+             find out why the store's file system is read-only (a disk that fails, a mount option) and make it writable. What is there can be \
+             restored meanwhile.",
         ),
         StoreErrorKind::NoSpace => failed(
             "make room on the store's disk or raise the quota; 'runner prune ROLE' frees what retention no longer keeps. Earlier \

@@ -30,6 +30,7 @@ mod clock;
 pub mod disk;
 mod list;
 mod replace;
+mod sandbox;
 
 use self::beneath::{FileAt, OpenDir};
 use self::clock::DirClock;
@@ -133,8 +134,14 @@ impl DirStore {
     }
 }
 
+/// What a directory's name as a store begins with.
+const SCHEME: &str = "file://";
+
+/// The most that is read of the list of mounts; a host with thousands has a megabyte.
+const MOUNTINFO_MAX: u64 = 16 << 20;
+
 fn name_of(root: &Path) -> String {
-    format!("file://{}", root.display())
+    format!("{SCHEME}{}", root.display())
 }
 
 /// The root, and what it is.
@@ -588,5 +595,17 @@ fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
         ) => StoreErrorKind::Unreachable,
         _ => StoreErrorKind::Other,
     };
+    if kind == StoreErrorKind::ReadOnly && is_read_only_here_alone(store) {
+        return StoreError::new(kind, store, key, format!("{e}, {}", sandbox::TOLD));
+    }
     StoreError::new(kind, store, key, e.to_string())
+}
+
+/// Where it cannot be told it is not said.
+fn is_read_only_here_alone(store: &str) -> bool {
+    let Some(root) = store.strip_prefix(SCHEME).and_then(|root| Path::new(root).canonicalize().ok()) else {
+        return false;
+    };
+    crate::file::read(Path::new("/proc/self/mountinfo"), MOUNTINFO_MAX)
+        .is_ok_and(|mountinfo| sandbox::is_read_only_here_alone(&mountinfo, &root))
 }

@@ -393,8 +393,18 @@ pub enum Config {
     #[command(after_help = "Example: runner config check --config ./runner.toml")]
     Check,
     /// Print the config with every default filled in
-    #[command(after_help = "Example: runner config show")]
-    Show,
+    #[command(after_help = "The systemd units may write to their own state alone. --systemd prints what a\n\
+        store in a directory needs beside that, or writes it for each unit below DIR.\n\n\
+        Examples:\n  runner config show\n  runner config show --systemd=/etc/systemd/system")]
+    Show(ConfigShow),
+}
+
+/// `runner config show`
+#[derive(Debug, Args)]
+pub struct ConfigShow {
+    /// Print the drop-in that the systemd units need instead, or write it below DIR
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with = "json")]
+    pub systemd: Option<Option<PathBuf>>,
 }
 
 /// `runner config init`

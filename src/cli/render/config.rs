@@ -1,6 +1,6 @@
 //! `config check` and `config init`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::page::Page;
 use crate::cli::settings::SourceLink;
@@ -17,6 +17,12 @@ pub fn written(file: &Path, page: Page) -> String {
     };
     let next = format!("edit it, then 'runner {config}config check' and 'runner {config}init'.");
     format!("wrote {}\n{}", file.display(), page.wrap(ADVICE, 2, &next))
+}
+
+/// `config show --systemd=DIR`.
+pub fn drop_ins(files: &[PathBuf], page: Page) -> String {
+    let wrote: String = files.iter().map(|file| format!("wrote {}\n", file.display())).collect();
+    wrote + &page.wrap(ADVICE, 2, "'systemctl daemon-reload', and restart what runs.")
 }
 
 /// What a valid config comes to.

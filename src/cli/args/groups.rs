@@ -1,0 +1,64 @@
+//! The verbs in groups, as the program's own help lists them: by what a person is about to do.
+
+use clap::Command;
+
+use super::HELP_WIDTH_MAX;
+
+/// Each verb stands in one of these.
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("Set up", &["config", "init", "key"]),
+    ("Back up", &["backup", "daemon", "exec", "is-active", "prune"]),
+    ("See how it stands", &["whoami", "status", "audit", "verify"]),
+    ("Look inside and restore", &["snapshots", "ls", "cat", "find", "diff", "restore"]),
+    ("Operate and repair", &["takeover", "pause", "resume", "journal", "repair"]),
+    ("Other", &["completions", "man", "help"]),
+];
+
+/// Where the texts about verbs begin.
+const COLUMN: usize = 15;
+
+/// `command` with a help that lists its verbs in groups. Completions and manual pages are made of the command without it.
+pub(super) fn grouped(command: Command) -> Command {
+    let list: String = GROUPS.iter().map(|(title, verbs)| group(&command, title, verbs)).collect();
+    let template = format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}{{all-args}}{{after-help}}");
+    command.override_usage("runner [OPTIONS] <COMMAND>").mut_subcommands(|verb| verb.hide(true)).help_template(template)
+}
+
+fn group(command: &Command, title: &str, verbs: &[&str]) -> String {
+    let mut out = format!("{title}:\n");
+    for verb in verbs {
+        let about = command.find_subcommand(verb).and_then(Command::get_about).map(ToString::to_string);
+        let about = about.unwrap_or_else(|| "Print this message, or the help of a command".to_owned());
+        let mut line = format!("  {verb:<width$}", width = COLUMN - 2);
+        for word in about.split(' ') {
+            if line.len() > COLUMN && line.len() + 1 + word.len() > HELP_WIDTH_MAX {
+                out += line.trim_end();
+                out.push('\n');
+                line = " ".repeat(COLUMN);
+            }
+            if line.len() > COLUMN {
+                line.push(' ');
+            }
+            line += word;
+        }
+        out += &line;
+        out.push('\n');
+    }
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_verb_stands_in_one_group() {
+        let command = super::super::command();
+        let mut all: Vec<&str> = command.get_subcommands().map(Command::get_name).chain(["help"]).collect();
+        let mut listed: Vec<&str> = GROUPS.iter().flat_map(|(_, verbs)| verbs.iter().copied()).collect();
+        all.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(listed, all);
+    }
+}

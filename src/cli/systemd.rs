@@ -1,0 +1,105 @@
+//! The systemd units on this host, as far as the config concerns them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::args::{Globals, STATE_DIR};
+use super::error::Error;
+use crate::config::files::DEFAULT as CONFIG_FILE;
+use crate::config::systemd::{self, DROP_IN, UNITS, UnitEnvironment};
+use crate::config::{Place, Problem, Settings};
+
+/// Where systemd finds units and drop-ins; the first that has a unit decides.
+const PLACES: [&str; 5] = [
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+];
+
+/// What the units must be told of this command line.
+pub(super) fn environment(globals: &Globals) -> Result<UnitEnvironment, Error> {
+    let other = |given: &Option<PathBuf>, usual: &str| {
+        given.as_ref().filter(|path| *path != Path::new(usual)).map(std::path::absolute).transpose()
+    };
+    Ok(UnitEnvironment {
+        config: other(&globals.config, CONFIG_FILE)?,
+        state_dir: other(&globals.state_dir, STATE_DIR)?,
+    })
+}
+
+/// Writes the drop-in for each unit below `dir`, and returns which files these are.
+pub(super) fn write(dir: &Path, text: &str) -> Result<Vec<PathBuf>, Error> {
+    let write = |unit: &&str| {
+        let dir = dir.join(format!("{unit}.d"));
+        let file = dir.join(DROP_IN);
+        let written = fs::create_dir_all(&dir).and_then(|()| {
+            let mut options = fs::OpenOptions::new();
+            let mut opened = options.write(true).create(true).truncate(true).mode(0o644).open(&file)?;
+            io::Write::write_all(&mut opened, text.as_bytes())
+        });
+        written.map(|()| file.clone()).map_err(|e| Error::from(format!("{}: {e}", file.display())))
+    };
+    UNITS.iter().map(write).collect()
+}
+
+/// Warns of the installed units that may not write to a store in a directory. Nothing is said of units that are not there.
+pub(super) fn closed(settings: &Settings, root: &Path) -> Vec<Problem> {
+    let paths = systemd::written(settings);
+    let closed = UNITS.iter().filter_map(|unit| {
+        let texts = unit_texts(unit, root)?;
+        let path = *systemd::closed(&texts, &paths).first()?;
+        Some((unit, path))
+    });
+    closed
+        .map(|(unit, path)| {
+            let what = format!("{unit} may not write to {}: its sandbox makes that read-only", path.display());
+            Problem::new(&Place::file(settings.files.first().cloned().unwrap_or_default()), "store.url", what)
+                .hint("`runner config show --systemd=/etc/systemd/system` writes the drop-ins that open it;")
+                .hint("then `systemctl daemon-reload`, and restart what runs")
+        })
+        .collect()
+}
+
+/// The unit's file and its drop-ins, in the order of their names.
+fn unit_texts(unit: &str, root: &Path) -> Option<Vec<String>> {
+    let places = PLACES.map(|place| root.join(place));
+    let main = places.iter().find_map(|place| fs::read_to_string(place.join(unit)).ok())?;
+    let listed = places.iter().filter_map(|place| fs::read_dir(place.join(format!("{unit}.d"))).ok());
+    let mut files: Vec<PathBuf> = listed.flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
+    files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
+    Some(std::iter::once(main).chain(files.iter().filter_map(|file| fs::read_to_string(file).ok())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Host;
+
+    #[test]
+    fn the_units_that_are_installed_are_looked_at() {
+        let root = tempfile::tempdir().unwrap();
+        let text =
+            "[store]\nurl = \"/mnt/backup\"\nkey_file = \"/k\"\n[role.app]\nsources = [\"/srv\"]\nlease = \"none\"\n";
+        let settings = Settings::parse(&[("r.toml".into(), text.to_owned())], &Host::default()).unwrap();
+        let told = || closed(&settings, root.path()).iter().map(|problem| problem.what.clone()).collect::<Vec<_>>();
+        assert!(told().is_empty(), "nothing is installed");
+        let system = root.path().join("usr/local/lib/systemd/system");
+        fs::create_dir_all(&system).unwrap();
+        for unit in UNITS {
+            let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit);
+            fs::copy(shipped, system.join(unit)).unwrap();
+        }
+        let said = told();
+        assert_eq!(said.len(), UNITS.len(), "{said:?}");
+        assert!(said[0].starts_with("runner.service may not write to /mnt/backup: "), "{said:?}");
+        let written =
+            write(&root.path().join("etc/systemd/system"), &systemd::drop_in(&settings, &UnitEnvironment::default()));
+        assert_eq!(written.unwrap().len(), UNITS.len());
+        assert_eq!(told(), [] as [&str; 0]);
+    }
+}
