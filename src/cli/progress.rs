@@ -75,7 +75,7 @@ impl Display {
         let (stop, stopped) = mpsc::channel();
         let bars = bars.clone();
         let thread = std::thread::spawn(move || match style {
-            Style::Bar => draw(label, &progress, &bars, &*clock, &stopped),
+            Style::Bar => draw(&label, &progress, &bars, &*clock, &stopped),
             Style::Lines | Style::Silent => write(&label, &progress, &*clock, &stopped),
         });
         Self { stop: Some(stop), thread: Some(thread) }
@@ -97,10 +97,10 @@ fn tick(stopped: &mpsc::Receiver<()>, interval: Duration) -> bool {
     stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout)
 }
 
-fn draw(label: String, progress: &Progress, bars: &MultiProgress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
+fn draw(label: &str, progress: &Progress, bars: &MultiProgress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
     let template = |text| ProgressStyle::with_template(text).expect("the template is a constant and a test draws it");
     let (spinner, with_total) = (template(SPINNER), template(BAR));
-    let bar = bars.add(ProgressBar::new(0).with_prefix(label.clone()));
+    let bar = bars.add(ProgressBar::new(0).with_prefix(label.to_owned()));
     let mut meter = Meter::default();
     while tick(stopped, DRAW_INTERVAL) {
         let now = look(progress);
@@ -109,10 +109,11 @@ fn draw(label: String, progress: &Progress, bars: &MultiProgress, clock: &dyn Cl
         let room = columns.saturating_sub(label.chars().count() + SPINNER_COLUMNS);
         let has_bar = now.has_end() && columns >= BAR_COLUMNS_MIN;
         let room = if has_bar { room.saturating_sub(BAR_COLUMNS) } else { room };
-        bar.set_style(if has_bar { with_total.clone() } else { spinner.clone() });
+        // Each of these may draw: the message first, since it is made for what leaves the least room.
+        bar.set_message(line(&now, rate, room));
         bar.set_length(now.bytes_total);
         bar.set_position(now.bytes_done.min(now.bytes_total));
-        bar.set_message(line(&now, rate, room));
+        bar.set_style(if has_bar { with_total.clone() } else { spinner.clone() });
         bar.tick();
     }
     bar.finish_and_clear();
@@ -299,9 +300,9 @@ mod tests {
         let mut meter = Meter::default();
         let at = |phase, bytes_done| Numbers { phase, bytes_done, ..Numbers::default() };
         assert_eq!(meter.rate(Duration::ZERO, &at(Phase::Lease, 0)), 0);
-        assert_eq!(meter.rate(Duration::from_secs(60), &at(Phase::Lease, 0)), 0);
-        assert_eq!(meter.rate(Duration::from_secs(61), &at(Phase::Backup, 0)), 0);
-        assert_eq!(meter.rate(Duration::from_secs(63), &at(Phase::Backup, 200)), 100);
+        assert_eq!(meter.rate(Duration::from_secs(50), &at(Phase::Lease, 0)), 0);
+        assert_eq!(meter.rate(Duration::from_secs(51), &at(Phase::Backup, 0)), 0);
+        assert_eq!(meter.rate(Duration::from_secs(53), &at(Phase::Backup, 200)), 100);
         for second in 64..=300 {
             meter.rate(Duration::from_secs(second), &at(Phase::Backup, 200));
         }

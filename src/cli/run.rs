@@ -119,7 +119,8 @@ impl Session {
 
     /// Prints a report in the form that is asked for.
     pub(super) fn report(&mut self, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> Result<(), Error> {
-        Ok(if self.globals.json { self.out.document(&json())? } else { self.out.print(&text())? })
+        let said = if self.globals.json { self.out.document(&json()) } else { self.out.print(&text()) };
+        Ok(said?)
     }
 
     /// The same of what a command did: with `-q` only where it is no good end.

@@ -167,9 +167,10 @@ impl Look {
             split_paths::<OsStr>(&self.path).any(|directory| runs(&directory.join(named)))
         };
         if !is_found {
-            let what = match named.exists() {
-                true => format!("{program} cannot be run on this node: it is no program, or not executable"),
-                false => format!("there is no program {program} on this node"),
+            let what = if named.exists() {
+                format!("{program} cannot be run on this node: it is no program, or not executable")
+            } else {
+                format!("there is no program {program} on this node")
             };
             self.add(key, what, &["install it, or correct the path"]);
         }

@@ -444,11 +444,12 @@ impl<'a> Guard<'a> {
                 }
                 Ok(())
             });
-            self.runner.progress.during(Phase::Turn, waited).await?;
+            self.runner.progress.during(Phase::Turn, Box::pin(waited)).await?;
             let due = slot.map(|slot| slot.at);
             assessment = until_cancelled(self.runner, async { Ok(assess(self.runner, self.role, due).await) }).await?;
         }
-        let asked = until_cancelled(self.runner, self.runner.progress.during(Phase::Lease, self.acquire())).await?;
+        let asked =
+            until_cancelled(self.runner, self.runner.progress.during(Phase::Lease, Box::pin(self.acquire()))).await?;
         match self.admit_with(opening, assessment.as_ref(), &asked).await {
             Ok(Admission::Active(admitted)) => {
                 Ok(Admission::Active(Box::new(Admitted { keeper: asked.ok(), ..*admitted })))

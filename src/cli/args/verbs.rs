@@ -376,7 +376,7 @@ pub struct JournalShow {
     /// The role
     pub role: RoleName,
     /// How many records
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub last: u64,
     /// Store and key.
     #[command(flatten)]

@@ -11,10 +11,8 @@ use crate::job::report::ADVICE;
 
 /// `config init FILE`.
 pub fn written(file: &Path, page: Page) -> String {
-    let config = match file == Path::new(CONFIG_FILE) {
-        true => String::new(),
-        false => format!("--config {} ", file.display()),
-    };
+    let is_default = file == Path::new(CONFIG_FILE);
+    let config = if is_default { String::new() } else { format!("--config {} ", file.display()) };
     let next = format!("edit it, then 'runner {config}config check' and 'runner {config}init'.");
     format!("wrote {}\n{}", file.display(), page.wrap(ADVICE, 2, &next))
 }

@@ -83,7 +83,9 @@ impl Page {
             return table;
         }
         let mut fixed = rows.clone();
-        fixed.iter_mut().for_each(|row| row[N - 1].clear());
+        for row in &mut fixed {
+            row[N - 1].clear();
+        }
         let mut heading = header;
         heading[N - 1] = "";
         let fixed = lines(heading, right, &fixed);

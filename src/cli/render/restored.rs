@@ -5,6 +5,7 @@ use crate::cli::units::{bytes, count, counted, duration, minute};
 use crate::job::report::ADVICE;
 use crate::job::report::restored::RestoreReport;
 use crate::job::report::restored::Restored;
+use crate::repo::entry::TreePath;
 use crate::tree::write::{MetaKind, MetaTrouble};
 
 /// The verdict, what it took, what could not be done.
@@ -13,7 +14,7 @@ pub fn report(restored: &Restored, view: &View) -> String {
     let n = &report.counts;
     let done = n.restored + n.touched + n.unchanged + n.skipped + n.deleted + n.failed + n.directories;
     if done == 0 && !report.unmatched.is_empty() {
-        let paths: Vec<String> = report.unmatched.iter().map(|path| path.display().to_string()).collect();
+        let paths: Vec<String> = report.unmatched.iter().map(TreePath::display).collect();
         let (of, role) = (short(snapshot.id), &snapshot.role);
         let what = format!("nothing restored: snapshot {of} does not hold {}", paths.join(", "));
         let hint = format!("{ADVICE}'runner find {role} NAME --snapshot all' looks for it in every snapshot.");
@@ -126,7 +127,6 @@ mod tests {
     use crate::cli::render::samples;
     use crate::ids::ChunkId;
     use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreProblemKind};
-    use crate::repo::entry::TreePath;
 
     fn sample() -> Restored {
         Restored {

@@ -61,10 +61,10 @@ fn damage(damage: &Damage, page: Page) -> String {
     match (damage.kind, damage.affected_count) {
         (DamageKind::Format, _) => out += &page.wrap("    ", 6, "nothing else can be checked or read without it"),
         (DamageKind::Key, _) => {
-            out += &page.wrap("    ", 6, "a node that has its secret needs another key to open the repository")
+            out += &page.wrap("    ", 6, "a node that has its secret needs another key to open the repository");
         }
         (DamageKind::Record, _) => {
-            out += &page.wrap("    ", 6, "what the journal says from here on cannot be relied on")
+            out += &page.wrap("    ", 6, "what the journal says from here on cannot be relied on");
         }
         (DamageKind::Index | DamageKind::Pack, 0) => out += &page.wrap("    ", 6, "no file of a snapshot needs it"),
         (DamageKind::Index | DamageKind::Pack, _) => {}
