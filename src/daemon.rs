@@ -181,6 +181,7 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
             }
             _ = hangup.recv() => {
                 notifier.reloading();
+                office.renew().await;
                 office.reload(true, &notifier).await;
                 notifier.ready(&office.summary());
             }
@@ -293,6 +294,12 @@ impl Office {
             let task = tokio::spawn(post.hold(stopped, commands, tell, count));
             self.posts.insert(name.clone(), Manned { role: role.clone(), stop, stand, turns, seen: 0, task });
         }
+    }
+
+    /// What was read of credentials and certificates is read again before the next request. What a run sends goes on.
+    async fn renew(&self) {
+        self.runner.sessions.renew();
+        self.stores.renew().await;
     }
 
     /// Reads the config again, and changes what has changed. One that is not valid changes nothing.

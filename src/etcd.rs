@@ -12,10 +12,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::config::EtcdSettings;
 use crate::file;
+use crate::renewal::{Renew, Renewal};
 use crate::text;
 
 /// The longest that one member is waited for.
@@ -62,6 +64,31 @@ pub enum EtcdError {
     Unsettled(&'static str),
 }
 
+impl EtcdError {
+    /// Etcd refuses the token or the password, whatever was asked: who logs in anew, with what is on disk, may have another answer.
+    fn is_of_login(&self) -> bool {
+        matches!(self, Self::Refused { code, message, .. } if is_login_refused(*code, message))
+    }
+}
+
+/// gRPC's code for a wrong argument; etcd says it also of a password, and of a token from before its users changed.
+const INVALID_ARGUMENT: i32 = 3;
+
+/// gRPC's code for a token that etcd does not know.
+const UNAUTHENTICATED: i32 = 16;
+
+/// Whether a refusal of etcd's is about who asks, and not about what that user may do.
+fn is_login_refused(code: i32, message: &str) -> bool {
+    match code {
+        UNAUTHENTICATED => true,
+        // The last: users were turned on since the client connected.
+        INVALID_ARGUMENT => ["revision of auth store is old", "authentication failed", "user name is empty"]
+            .iter()
+            .any(|words| message.contains(words)),
+        _ => false,
+    }
+}
+
 /// gRPC's code for what does not exist; etcd says it of leases.
 pub(crate) const NOT_FOUND: i32 = 5;
 
@@ -77,24 +104,41 @@ pub(crate) struct Answer<T> {
 #[derive(Debug)]
 pub struct Pool {
     settings: EtcdSettings,
-    slots: Mutex<Vec<Option<Slot>>>,
+    members: Mutex<Vec<Member>>,
     /// Who answered last.
     preferred: AtomicUsize,
+    started: Instant,
 }
 
-struct Slot(Client);
+/// One endpoint.
+#[derive(Default)]
+struct Member {
+    /// Connected, and with the certificates and the token of then.
+    client: Option<Client>,
+    renewal: Renewal,
+    /// What a client that was built from what is on disk was told when it logged in.
+    refused: Option<EtcdError>,
+}
 
-impl std::fmt::Debug for Slot {
+impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Slot")
+        f.debug_struct("Member").field("renewal", &self.renewal).finish_non_exhaustive()
     }
 }
 
 impl Pool {
     /// Those that `settings` name. Nothing is connected before somebody asks.
     pub fn new(settings: EtcdSettings) -> Self {
-        let slots = Mutex::new(settings.endpoints.iter().map(|_| None).collect());
-        Self { settings, slots, preferred: AtomicUsize::new(0) }
+        let members = Mutex::new(settings.endpoints.iter().map(|_| Member::default()).collect());
+        Self { settings, members, preferred: AtomicUsize::new(0), started: Instant::now() }
+    }
+
+    /// Every request from now on goes through clients that are built from the password and certificates that are on disk then.
+    pub fn renew(&self) {
+        for member in self.members().iter_mut() {
+            member.renewal.asked();
+            (member.client, member.refused) = (None, None);
+        }
     }
 
     pub(crate) fn settings(&self) -> &EtcdSettings {
@@ -150,8 +194,57 @@ impl Pool {
         }))
     }
 
-    /// Asks one member. The outer error is an answer, the inner one is none.
+    /// Asks one member; once more, by a client that is built anew, if it refuses the token or the password. The outer error is an answer,
+    /// the inner one is none.
     pub(crate) async fn on<T, F>(&self, index: usize, op: impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let used = {
+            let members = self.members();
+            let Member { renewal, refused, .. } = &members[index];
+            let used = renewal.generation();
+            // To log in is work for etcd: hashing the password takes it longer than most requests.
+            if let Some(refused) = refused
+                && renewal.refused(used, self.now()) == Renew::Stands
+            {
+                return Err(refused.clone());
+            }
+            used
+        };
+        let refused = match self.ask(index, &op).await {
+            Err(error) if error.is_of_login() => error,
+            asked => return asked,
+        };
+        // Etcd looks at who asks before it does anything, so that a request which it refused this way was not done.
+        let decided = self.members()[index].renewal.refused(used, self.now());
+        match decided {
+            Renew::Stands => return Err(refused),
+            Renew::UseNewer => {}
+            Renew::Build => {
+                tracing::debug!("{refused}; logging in anew with what is on disk");
+                let mut members = self.members();
+                members[index].client = None;
+                members[index].renewal.built(self.now());
+            }
+        }
+        let asked = self.ask(index, &op).await;
+        let mut members = self.members();
+        let Member { client, renewal, refused } = &mut members[index];
+        match &asked {
+            Err(error) if error.is_of_login() => *refused = client.is_none().then(|| error.clone()),
+            Ok(Ok(_)) | Err(EtcdError::Refused { .. }) => {
+                *refused = None;
+                renewal.accepted();
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+        drop(members);
+        asked
+    }
+
+    /// Asks one member, once.
+    async fn ask<T, F>(&self, index: usize, op: &impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
@@ -186,13 +279,13 @@ impl Pool {
 
     /// The client of an endpoint, connected if it is not there yet. The outer error is a file that cannot be read.
     pub(crate) async fn client(&self, index: usize) -> Result<Result<Client, Error>, EtcdError> {
-        if let Some(Slot(client)) = &self.slots()[index] {
+        if let Some(client) = &self.members()[index].client {
             return Ok(Ok(client.clone()));
         }
         let options = self.options().await?;
         match Client::connect([&self.settings.endpoints[index]], Some(options)).await {
             Ok(client) => {
-                self.slots()[index] = Some(Slot(client.clone()));
+                self.members()[index].client = Some(client.clone());
                 Ok(Ok(client))
             }
             Err(error) => Ok(Err(error)),
@@ -201,12 +294,16 @@ impl Pool {
 
     /// Forgets a client that did not answer: the next one connects anew, with the certificates and passwords of then.
     pub(crate) fn forget(&self, index: usize) {
-        self.slots()[index] = None;
+        self.members()[index].client = None;
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, Vec<Option<Slot>>> {
-        // Each slot is replaced as a whole.
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn members(&self) -> std::sync::MutexGuard<'_, Vec<Member>> {
+        // Nothing that holds it can fail in between.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn options(&self) -> Result<ConnectOptions, EtcdError> {
@@ -256,11 +353,9 @@ pub(crate) const RESOURCE_EXHAUSTED: i32 = 8;
 /// allowed. Everything else may be one member's trouble: gone, too slow, without a leader. Or it is not etcd's at all: the client makes
 /// statuses of a stream that was reset and of what a proxy answers in plain HTTP, and there etcd may have done what it was asked.
 fn is_answer(code: i32, message: &str) -> bool {
-    const INVALID_ARGUMENT: i32 = 3;
     const ALREADY_EXISTS: i32 = 6;
     const PERMISSION_DENIED: i32 = 7;
     const FAILED_PRECONDITION: i32 = 9;
-    const UNAUTHENTICATED: i32 = 16;
     match code {
         INVALID_ARGUMENT | NOT_FOUND | ALREADY_EXISTS | PERMISSION_DENIED | FAILED_PRECONDITION | UNAUTHENTICATED => {
             message.starts_with(OWN_WORDS)
@@ -294,12 +389,27 @@ fn said(error: &Error) -> String {
         }
         cause = source.source();
     }
-    text::line(&words).into_owned()
+    text::line(&text::of_certificate(&words)).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_answer;
+    use super::{is_answer, is_login_refused};
+
+    #[test]
+    fn who_asks_is_told_from_what_is_asked() {
+        for (code, message, login) in [
+            (16, "etcdserver: invalid auth token", true),
+            (3, "etcdserver: revision of auth store is old", true),
+            (3, "etcdserver: authentication failed, invalid user ID or password", true),
+            (3, "etcdserver: user name is empty", true),
+            (3, "etcdserver: key is not provided", false),
+            (7, "etcdserver: permission denied", false),
+            (9, "etcdserver: authentication is not enabled", false),
+        ] {
+            assert_eq!(is_login_refused(code, message), login, "{code} {message}");
+        }
+    }
 
     #[test]
     fn only_etcds_own_words_are_an_answer() {

@@ -3,6 +3,9 @@
 //! One connection, one request: no redirect is followed, because where it leads is somebody else's answer, and no proxy of
 //! the environment is used, because what is asked and told is about this node.
 
+mod connect;
+mod trust;
+
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,17 +16,11 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use crate::config::HttpUrl;
-
-/// How much of a file with certificates is read: more than any bundle of them, less than what somebody may name by mistake.
-const CA_FILE_MAX: u64 = 4 * 1024 * 1024;
 
 /// What is sent, and to whom.
 #[derive(Debug, Clone, Copy)]
@@ -46,41 +43,13 @@ where
 {
     let url = question.url;
     // First, so that a mistake in it is seen whether the server runs or not.
-    let tls = if url.secure { Some(trust(question.ca_file).await?) } else { None };
-    let stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(|e| chain(&e))?;
+    let tls = if url.secure { Some(trust::client_config(question.ca_file).await?) } else { None };
+    let stream = connect::connect(&url.host, url.port).await.map_err(|e| chain(&e))?;
     let Some(tls) = tls else { return exchange(question, stream, judge).await };
     let name = ServerName::try_from(url.host.clone()).map_err(|e| chain(&e))?;
     let stream =
         TlsConnector::from(Arc::new(tls)).connect(name, stream).await.map_err(|e| format!("TLS: {}", chain(&e)))?;
     exchange(question, stream, judge).await
-}
-
-/// The roots of trust: those in the file and no others, else the system's.
-async fn trust(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = ca_file {
-        let bad = |why: String| format!("ca_file {}: {why}", path.display());
-        let file = tokio::fs::File::open(path).await.map_err(|e| bad(e.to_string()))?;
-        let mut pem = Vec::new();
-        file.take(CA_FILE_MAX).read_to_end(&mut pem).await.map_err(|e| bad(e.to_string()))?;
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|e| bad(format!("not PEM: {e}")))?;
-            roots.add(certificate).map_err(|e| bad(format!("not a certificate: {e}")))?;
-        }
-        if roots.is_empty() {
-            return Err(bad("there is no certificate in it".to_owned()));
-        }
-    } else {
-        // Files of the system, read each time: they are exchanged while a long-running node goes on.
-        let found = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await.map_err(|e| chain(&e))?;
-        // Of hundreds a few may be odd; without any of them nothing is trusted, and that says enough.
-        roots.add_parsable_certificates(found.certs);
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = builder.map_err(|e| chain(&e))?.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
 }
 
 /// One request over the connection, and what its answer means.

@@ -28,6 +28,8 @@ mod limit;
 pub mod memory;
 pub mod proof;
 #[cfg(feature = "s3")]
+mod renewing;
+#[cfg(feature = "s3")]
 pub mod s3;
 pub mod throttled;
 
@@ -124,6 +126,45 @@ pub struct Capabilities {
     pub replace: bool,
     /// What it holds is bounded by a disk that may be full.
     pub is_bounded: bool,
+}
+
+/// What a store keeps of objects that are overwritten or deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Versioning {
+    /// Nothing: what is deleted is gone.
+    None,
+    /// A version of each, until a rule of the bucket's removes it.
+    Kept {
+        /// Whether rules may.
+        lock: Lock,
+    },
+    /// These credentials may not ask.
+    Denied {
+        /// The store's words.
+        why: String,
+    },
+    /// The store does not say; most that do not know the question keep nothing.
+    Untold {
+        /// What came instead.
+        why: String,
+    },
+}
+
+/// Whether versions are locked against everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lock {
+    /// Not unless a put asks for it.
+    None,
+    /// Each one, for so long.
+    ByDefault {
+        /// `30 days`.
+        time: String,
+    },
+    /// These credentials may not ask.
+    Denied {
+        /// The store's words.
+        why: String,
+    },
 }
 
 /// Catches a conditional put in the middle, see [`Store::put_if_absent_held`].
@@ -227,6 +268,14 @@ pub trait Store: Debug + Send + Sync {
     /// Learns the store's time where none of its answers tells it by itself; [`Store::clock_offset`] says it then. For those who may write:
     /// it may take a write.
     async fn ask_time(&self) {}
+
+    /// What it keeps of objects that are overwritten or deleted.
+    async fn versioning(&self) -> Versioning {
+        Versioning::None
+    }
+
+    /// Reads credentials and certificates from disk again before the next call, where there are any.
+    fn renew(&self) {}
 
     /// Store clock minus own clock, as of the last answer that carried the store's time; `None` before the first.
     fn clock_offset(&self) -> Option<SignedDuration>;

@@ -98,11 +98,32 @@ pub fn exact(bytes: &[u8]) -> String {
     out
 }
 
+/// An error's words, with what a verifier of certificates says of an authority's own one put into words.
+pub fn of_certificate(said: &str) -> Cow<'_, str> {
+    let names = ["Other(OtherError(CaUsedAsEndEntity))", "OtherError(CaUsedAsEndEntity)", "CaUsedAsEndEntity"];
+    match names.into_iter().find(|name| said.contains(name)) {
+        None => Cow::Borrowed(said),
+        Some(name) => Cow::Owned(said.replace(
+            name,
+            "the server shows an authority's own certificate (CA:TRUE), as openssl req -x509 makes it; make it with -addext \
+             basicConstraints=critical,CA:FALSE",
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_certificate_of_an_authority_is_refused_in_words() {
+        let said = of_certificate("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))").into_owned();
+        assert!(said.contains("openssl req -x509") && !said.contains("Other"), "{said}");
+        let plain = "invalid peer certificate: UnknownIssuer";
+        assert_eq!(of_certificate(plain), plain);
+    }
 
     #[test]
     fn what_steers_or_deceives_is_written_out() {

@@ -270,6 +270,69 @@ async fn a_user_who_may_only_do_this() {
     assert!(keys(&mut root, "/other").await.is_empty());
 }
 
+/// An etcd with the user `runner`, who may use the prefix, and its password in a file.
+async fn with_password(etcd: &Etcd, dir: &std::path::Path) -> (EtcdSettings, Client) {
+    let mut root = raw(etcd).await;
+    root.user_add("root", "root", None).await.unwrap();
+    root.role_add("root").await.unwrap();
+    root.user_grant_role("root", "root").await.unwrap();
+    root.user_add("runner", "first", None).await.unwrap();
+    root.role_add("runner").await.unwrap();
+    let may = Permission::new(PermissionType::Readwrite, "/runner/").with_prefix();
+    root.role_grant_permission("runner", may).await.unwrap();
+    root.user_grant_role("runner", "runner").await.unwrap();
+    root.auth_enable().await.unwrap();
+    let file = dir.join("password");
+    std::fs::write(&file, "first\n").unwrap();
+    let settings =
+        EtcdSettings { user: Some("runner".into()), password_file: Some(file), ..settings(etcd.endpoints(), TTL * 5) };
+    let options = ConnectOptions::new().with_user("root", "root");
+    (settings, Client::connect(etcd.endpoints(), Some(options)).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_was_changed_is_read_again_and_a_wrong_one_is_tried_rarely() {
+    let (etcd, dir) = (Etcd::single(), tempfile::tempdir().unwrap());
+    let (settings, mut root) = with_password(&etcd, dir.path()).await;
+    let file = settings.password_file.clone().unwrap();
+    let session = EtcdSession::of(settings, Env::host(), peer(1));
+    let mut lease = EtcdLease::new(session.clone(), APP);
+    held(&lease.ask().await);
+
+    // On disk first: the first answer after the change is right already.
+    std::fs::write(&file, "second\n").unwrap();
+    root.user_change_password("runner", "second").await.unwrap();
+    assert_eq!(says(&lease.look().await), "node1 has it");
+
+    // In etcd alone: the refusal stands, and etcd is not asked to hash a password with each question.
+    root.user_change_password("runner", "third").await.unwrap();
+    let before = etcd.received("Authenticate");
+    for _ in 0..50 {
+        let said = says(&lease.look().await);
+        assert!(said.contains("authentication failed") || said.contains("invalid auth token"), "{said}");
+    }
+    let tried = etcd.received("Authenticate") - before;
+    assert!((1..10).contains(&tried), "{tried}");
+
+    // An operator who says so is not kept waiting.
+    std::fs::write(&file, "third\n").unwrap();
+    session.pool().renew();
+    assert_eq!(says(&lease.look().await), "node1 has it");
+    held(&lease.ask().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_etcd_has_forgotten_are_replaced() {
+    let (mut etcd, dir) = (Etcd::single(), tempfile::tempdir().unwrap());
+    let (settings, _root) = with_password(&etcd, dir.path()).await;
+    let mut lease = EtcdLease::new(EtcdSession::of(settings, Env::host(), peer(1)), APP);
+    held(&lease.ask().await);
+    // Its tokens are in memory only.
+    etcd.kill(0);
+    etcd.restart(0);
+    until_held(&mut lease, TTL * 5, "unknown: ").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_held_up_by_an_etcd_that_is_not_there() {
     let nowhere = || {

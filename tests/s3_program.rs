@@ -311,6 +311,47 @@ fn a_bucket_that_ignores_conditions_gets_no_journal() {
 }
 
 #[test]
+fn a_bucket_that_keeps_versions_is_said_and_one_that_locks_them_takes_no_lease() {
+    let server = S3Server::start();
+    let site = site(&server);
+    site.config(&site.probed("keep = { last = 1 }\nmax_unused = 0\nprune_grace = \"0s\"\n"));
+    let config = std::fs::read_to_string(site.path("runner.toml")).unwrap();
+    std::fs::write(site.path("runner.toml"), config.replace("lease = \"none\"\n", "")).unwrap();
+    server.bucket_says("versioning", "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>");
+    let lock = |rule: &str| {
+        format!(
+            "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled>{rule}</ObjectLockConfiguration>"
+        )
+    };
+    let retention = "<Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule>";
+    server.bucket_says("object-lock", &lock(retention));
+    let run = site.node("east").run(["init"]).expect(2);
+    assert!(run.stderr.contains("30 days") && run.stderr.contains("lease = \"etcd\""), "{run:?}");
+
+    server.bucket_says("object-lock", &lock(""));
+    let run = site.node("east").run(["init"]).expect(0);
+    assert!(run.stderr.contains("129,600 versions a month"), "{run:?}");
+    assert!(run.stderr.contains("\"Filter\":{\"Prefix\":\"prod/\"}"), "{run:?}");
+    let run = site.node("east").run(["verify", "app"]).expect(0);
+    assert!(run.stderr.contains("the bucket keeps versions"), "{run:?}");
+    for n in 0..2 {
+        site.write("file", tree::Dice::new(n).noise(300_000));
+        site.backup("east");
+    }
+    let run = site.node("east").run(["prune", "app"]).expect(0);
+    assert!(run.stdout.split_whitespace().collect::<Vec<_>>().join(" ").contains("only marks them"), "{run:?}");
+
+    // Rights that are missing are said; a server that does not know the question is not accused of anything.
+    server.trouble("GET", "?versioning", Trouble::Status(403), 1);
+    let run = site.node("east").run(["verify", "app"]).expect(0);
+    assert!(run.stderr.contains("cannot be told") && run.stderr.contains("s3:GetBucketVersioning"), "{run:?}");
+    let plain = S3Server::start();
+    let site = self::site(&plain);
+    let run = site.node("east").run(["init"]).expect(0);
+    assert!(!run.stderr.contains("version"), "{run:?}");
+}
+
+#[test]
 fn credentials_that_may_not_delete_forget_and_free_nothing() {
     let server = S3Server::start();
     let site = site(&server);

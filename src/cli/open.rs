@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::Error;
+use super::render;
 use super::run::Context;
-use crate::config::RoleSettings;
+use crate::config::{RoleSettings, StoreUrl};
 use crate::job::inside::{Archive, Reading};
 use crate::job::known::Place;
 use crate::job::local::Local;
@@ -20,6 +21,18 @@ use crate::store::{self, Store};
 /// The store of the settings.
 pub async fn store(context: &Context) -> Result<Arc<dyn Store>, Error> {
     Ok(store::connect(&context.settings.store, &context.env).await?)
+}
+
+/// Says what follows for these roles where the store keeps versions of what is deleted.
+pub async fn tell_of_versions(context: &Context, store: &dyn Store, roles: &[&RoleSettings]) {
+    let StoreUrl::S3 { prefix, .. } = &context.settings.store.url else { return };
+    let prefix = match prefix.trim_matches('/') {
+        "" => String::new(),
+        prefix => format!("{prefix}/"),
+    };
+    if let Some(words) = render::versioning::words(&store.versioning().await, roles, &prefix) {
+        tracing::warn!("{words}");
+    }
 }
 
 /// A role's repository, unlocked with the role's key.

@@ -82,6 +82,14 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     if let Some(ClientError::Denied(_)) = error.downcast_ref::<ClientError>() {
         return Some(failed("run it as the user that the daemon runs as, which is root for the units: sudo runner …"));
     }
+    if let Some(GuardError::LeaseLocked { .. }) = error.downcast_ref::<GuardError>() {
+        return Some((
+            Exit::Usage,
+            Some(
+                "use a bucket without a default retention, or write lease = \"etcd\" in the role, with an [etcd] section.",
+            ),
+        ));
+    }
     if let Some(ClientError::HungUp) = error.downcast_ref::<ClientError>() {
         return Some((Exit::Unknown, Some("run it again: what was committed is found, not repeated.")));
     }

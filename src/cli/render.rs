@@ -19,6 +19,7 @@ pub mod setup;
 pub mod snapshots;
 pub mod status;
 pub mod verified;
+pub mod versioning;
 pub mod warning;
 pub mod whoami;
 

@@ -267,6 +267,8 @@ async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> 
             }
         }
     }
+    let asked = settings::roles(&context.settings, &args.roles)?;
+    open::tell_of_versions(&context, open::store(&context).await?.as_ref(), &asked).await;
     session.tell(Exit::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report))
 }
 

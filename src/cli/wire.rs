@@ -507,6 +507,7 @@ pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let remembered = move |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let percent = args.read_data.unwrap_or(0);
+    open::tell_of_versions(context, store.as_ref(), &[role]).await;
     let report = verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env).await?;
     if !report.losses.is_empty() {
         match open::repository(context, role).await {

@@ -14,6 +14,7 @@ use crate::config::StoreSettings;
 use crate::env::Env;
 use crate::store::{
     Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
+    Versioning,
 };
 
 /// A store that has answered nothing for less than this was not away: one request of many may fail, and what waits after it waits
@@ -52,6 +53,13 @@ impl Stores {
         let store: Arc<dyn Store> = Arc::new(Attended { inner, health: Arc::clone(&self.health) });
         *connected = Some(Arc::clone(&store));
         Ok(store)
+    }
+
+    /// Credentials and certificates are read again before its next request.
+    pub(super) async fn renew(&self) {
+        if let Some(store) = &*self.connected.lock().await {
+            store.renew();
+        }
     }
 
     /// Changes whenever the store answers again after it did not.
@@ -194,6 +202,18 @@ impl Store for Attended {
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         self.health.hear(self.inner.delete(keys).await)
+    }
+
+    async fn ask_time(&self) {
+        self.inner.ask_time().await;
+    }
+
+    async fn versioning(&self) -> Versioning {
+        self.inner.versioning().await
+    }
+
+    fn renew(&self) {
+        self.inner.renew();
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

@@ -141,6 +141,16 @@ pub enum GuardError {
         /// Which.
         role: RoleName,
     },
+    /// `lease = "bucket"` where the bucket locks every version.
+    #[error(
+        "the bucket locks each version of an object for {time} by default, and the lease of role {role} would leave one with each renewal"
+    )]
+    LeaseLocked {
+        /// Which.
+        role: RoleName,
+        /// For how long.
+        time: String,
+    },
     /// `lease = "etcd"` without an etcd.
     #[error("role {role} has its lease in etcd, and none is configured")]
     NoEtcd {

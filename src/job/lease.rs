@@ -29,7 +29,7 @@ use crate::role::lease::bucket::{BucketLease, Processes};
 #[cfg(feature = "etcd")]
 use crate::role::lease::etcd::{EtcdLease, EtcdSession, Peer};
 use crate::role::lease::{LeaseHolder, LeaseService, Reply};
-use crate::store::{Store, proof};
+use crate::store::{Lock, Store, Versioning, proof};
 
 /// Tries whether the store can hold the lease of `role`, if that is where it belongs. Once, at `init`.
 ///
@@ -40,6 +40,9 @@ pub async fn prove(role: &RoleSettings, repository: &Repository, env: &Env) -> R
         return Ok(());
     }
     refuse_in_bucket(repository)?;
+    if let Versioning::Kept { lock: Lock::ByDefault { time } } = repository.store.versioning().await {
+        return Err(GuardError::LeaseLocked { role: role.name.clone(), time });
+    }
     proof::prove_replace(repository.store.as_ref(), &names::lease_probe(&role.name), env)
         .await
         .map_err(|failure| GuardError::of_lease_proof(&role.name, failure))
@@ -87,6 +90,14 @@ impl Sessions {
     /// With journals written there.
     pub fn with_seats(self, seats: Seats) -> Self {
         Self { seats, ..self }
+    }
+
+    /// What was read of passwords and certificates is read again before the next request.
+    pub fn renew(&self) {
+        #[cfg(feature = "etcd")]
+        if let Some(etcd) = &self.etcd {
+            etcd.pool().renew();
+        }
     }
 
     /// Where journals are written.

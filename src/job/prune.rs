@@ -43,7 +43,7 @@ use crate::repo::reader::RepoError;
 use crate::role::election::{self, Occasion};
 use crate::role::lease::keeper::LostTo;
 use crate::role::permit::Candidacy;
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError, StoreErrorKind, Versioning};
 
 /// What no record ever named is condemned when it is this old by the store's time: a first upload may take days.
 const STRAY_AGE: SignedDuration = SignedDuration::from_hours(24 * 7);
@@ -143,6 +143,7 @@ impl Plan {
             bytes_unused: with(Fate::Keep).map(|pack| pack.unused()).sum(),
             packs_lost: survey.lost().packs(),
             swept: Swept::default(),
+            is_versioned: matches!(repository.store.versioning().await, Versioning::Kept { .. }),
             snapshots: verdicts,
         };
         let gone = snapshots.iter().zip(&report.snapshots).filter(|(_, verdict)| !verdict.kept);

@@ -1,7 +1,7 @@
 //! Sends what the ledger says, in a task for each way of telling. Whoever reports an event waits for nothing: a queue that is full
 //! leaves the letter in the outbox, from which it is taken later, by this process or the next one of this node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,9 @@ const QUEUE_MAX: usize = 64;
 
 /// How often a ping is tried. It is not kept: the next run pings again.
 const PING_ATTEMPTS_MAX: u32 = 3;
+
+/// How long a run's end waits for the run's start to be heard. A process that ends goes on telling for a few seconds in all.
+const START_GRACE: Duration = Duration::from_secs(1);
 
 /// The most of a failure that is told in a ping, in bytes.
 const PING_BODY_MAX: usize = 10_000;
@@ -214,34 +217,68 @@ impl Way {
     }
 }
 
-/// Sends one thing after the other, in their order, until nobody has more.
+/// Sends one thing after the other, in their order, until nobody has more. A run's start that is not heard by the time that its end is to
+/// be told is left out: whoever waits for runs needs the end.
 async fn deliver(way: Way, timeout: Duration, mut items: mpsc::Receiver<Item>, book: Arc<Book>, mine: Mine) {
-    while let Some(item) = items.recv().await {
-        let mut pings = 0;
-        loop {
-            let Err(why) = way.send(&item, timeout).await else {
-                if let Item::Letter(letter) = &item {
-                    book.change(|ledger| ledger.delivered(letter.id));
-                }
-                break;
-            };
-            let wait = match &item {
-                Item::Letter(letter) => book.change(|ledger| ledger.failed(letter.id)),
-                Item::Ping(..) => {
-                    pings += 1;
-                    (pings < PING_ATTEMPTS_MAX).then(|| pause(pings))
-                }
-            };
-            let Some(wait) = wait else {
-                tracing::error!("{}: {why}; given up", way.name());
-                break;
-            };
-            tracing::warn!("{}: {why}; again in {}", way.name(), humantime::format_duration(wait));
-            tokio::time::sleep(wait).await;
+    let (mut waiting, mut grace) = (VecDeque::new(), START_GRACE);
+    loop {
+        let next = match waiting.pop_front() {
+            Some(item) => Some(item),
+            None => items.recv().await,
+        };
+        let Some(item) = next else { return };
+        let sent = sent(&way, &item, timeout, &book);
+        tokio::select! {
+            biased;
+            () = sent => grace = START_GRACE,
+            () = superseded(&item, &mut items, &mut waiting, grace) => {
+                // Other roles' ends wait behind the same service.
+                grace = Duration::ZERO;
+                tracing::warn!("{}: the start of a run was not heard before its end, and is left out", way.name());
+            }
         }
         if let Item::Letter(letter) = &item {
             locked(&mine).remove(&letter.id);
         }
+    }
+}
+
+/// Resolves when a later ping of the same role has waited for this one for so long; what comes meanwhile waits. Only a start is left for it.
+async fn superseded(item: &Item, items: &mut mpsc::Receiver<Item>, waiting: &mut VecDeque<Item>, grace: Duration) {
+    let Item::Ping(role, Ping::Start) = item else { return std::future::pending().await };
+    let is_of_role = |later: &Item| matches!(later, Item::Ping(of, _) if of == role);
+    while !waiting.iter().any(is_of_role) {
+        // What does not fit waits in the queue.
+        let later = if waiting.len() < QUEUE_MAX { items.recv().await } else { None };
+        let Some(later) = later else { return std::future::pending().await };
+        waiting.push_back(later);
+    }
+    tokio::time::sleep(grace).await;
+}
+
+/// Sends one thing until it is heard or given up.
+async fn sent(way: &Way, item: &Item, timeout: Duration, book: &Book) {
+    let mut pings = 0;
+    loop {
+        let Err(why) = way.send(item, timeout).await else {
+            if let Item::Letter(letter) = item {
+                book.change(|ledger| ledger.delivered(letter.id));
+            }
+            return;
+        };
+        let wait = match item {
+            Item::Letter(letter) => book.change(|ledger| ledger.failed(letter.id)),
+            Item::Ping(..) => {
+                pings += 1;
+                (pings < PING_ATTEMPTS_MAX).then(|| pause(pings))
+            }
+        };
+        let Some(wait) = wait else {
+            tracing::error!("{}: {why}; given up", way.name());
+            return;
+        };
+        tracing::warn!("{}: {why}; again in {}", way.name(), humantime::format_duration(wait));
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version, Versioning};
 
 /// `inner` without its conditions.
 #[derive(Debug, Clone)]
@@ -63,6 +63,14 @@ impl Store for Careless {
 
     async fn ask_time(&self) {
         self.0.ask_time().await;
+    }
+
+    async fn versioning(&self) -> Versioning {
+        self.0.versioning().await
+    }
+
+    fn renew(&self) {
+        self.0.renew();
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

@@ -50,8 +50,19 @@ async fn directory(root: PathBuf, env: &Env, make: bool) -> Result<DirStore, Sto
 
 #[cfg(feature = "s3")]
 async fn s3(settings: &StoreSettings, bucket: &str, prefix: &str, env: &Env) -> Result<Arc<dyn Store>, StoreError> {
+    use super::renewing::{Connecting, Renewing};
     use super::s3::{Options, S3Store};
-    Ok(Arc::new(S3Store::connect(settings, bucket, prefix, env, Options::default()).await?))
+    let connect = {
+        let (settings, bucket, prefix, of) = (settings.clone(), bucket.to_owned(), prefix.to_owned(), env.clone());
+        move || -> Connecting {
+            let (settings, bucket, prefix, of) = (settings.clone(), bucket.clone(), prefix.clone(), of.clone());
+            Box::pin(async move {
+                let store = S3Store::connect(&settings, &bucket, &prefix, &of, Options::default()).await?;
+                Ok(Arc::new(store) as Arc<dyn Store>)
+            })
+        }
+    };
+    Ok(Arc::new(Renewing::connect(connect, env).await?))
 }
 
 #[cfg(not(feature = "s3"))]

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version, Versioning};
 
 /// A store whose calls are counted.
 #[derive(Debug)]
@@ -190,6 +190,14 @@ impl Store for Counting {
 
     async fn ask_time(&self) {
         self.inner.ask_time().await;
+    }
+
+    async fn versioning(&self) -> Versioning {
+        self.inner.versioning().await
+    }
+
+    fn renew(&self) {
+        self.inner.renew();
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 
 use super::{
     Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
+    Versioning,
 };
 
 /// What goes wrong with one call.
@@ -248,6 +249,14 @@ impl Store for Faulty {
 
     async fn ask_time(&self) {
         self.inner.ask_time().await;
+    }
+
+    async fn versioning(&self) -> Versioning {
+        self.inner.versioning().await
+    }
+
+    fn renew(&self) {
+        self.inner.renew();
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

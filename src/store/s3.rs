@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 pub use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::{Builder, RequestChecksumCalculation, StalledStreamProtectionConfig};
+use aws_sdk_s3::config::{Builder, StalledStreamProtectionConfig};
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
@@ -28,12 +28,13 @@ mod credentials;
 mod error;
 mod held;
 mod multipart;
+mod versioning;
 
 use self::client::ServerClock;
 use self::error::Failure;
 use super::{
     Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError,
-    StoreErrorKind, Version, key,
+    StoreErrorKind, Version, Versioning, key,
 };
 use crate::config::StoreSettings;
 use crate::env::Env;
@@ -262,14 +263,7 @@ enum ReadFailure {
 
 /// Whether somebody in between could change what is sent to `endpoint`.
 fn is_exposed(endpoint: &str) -> bool {
-    let Some(rest) = endpoint.strip_prefix("http://") else { return false };
-    let authority = rest.split('/').next().unwrap_or(rest);
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or(v6),
-        None => authority.split(':').next().unwrap_or(authority),
-    };
-    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    !loopback
+    endpoint.starts_with("http://") && !client::is_on_loopback(endpoint)
 }
 
 /// Said of a success without one: nothing shows that the store gave it.
@@ -331,10 +325,12 @@ impl Store for S3Store {
         key::check(&self.name, key)?;
         let config = no_retries()
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .timeout_config(client::timeouts(body.len() as u64));
-        // Unsigned and without checksum, or the SDK would wrap the stream into chunks of its own.
-        let request = self.put_request(key).if_none_match("*").body(held::body(body, hold));
+        // Unsigned and with a checksum that is made here, or the SDK would wrap the stream into chunks of its own. Buckets with a default
+        // retention refuse puts that have none.
+        let checksum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body);
+        let checksum = aws_smithy_types::base64::encode(checksum.as_ref());
+        let request = self.put_request(key).if_none_match("*").checksum_sha256(checksum).body(held::body(body, hold));
         match request.customize().disable_payload_signing().config_override(config).send().await {
             Ok(answer) => Ok(created(answer.e_tag.as_deref())),
             Err(e) => Failure::from(e).into_outcome(&self.name, key),
@@ -457,6 +453,10 @@ impl Store for S3Store {
             return Err(StoreError::new(kind, &self.name, key, detail));
         }
         Ok(())
+    }
+
+    async fn versioning(&self) -> Versioning {
+        self.ask_versioning().await
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version, Versioning};
 use crate::env::Env;
 
 /// How much unused bandwidth is carried over: small objects after a pause need not wait.
@@ -133,6 +133,14 @@ impl Store for Throttled {
 
     async fn ask_time(&self) {
         self.inner.ask_time().await;
+    }
+
+    async fn versioning(&self) -> Versioning {
+        self.inner.versioning().await
+    }
+
+    fn renew(&self) {
+        self.inner.renew();
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

@@ -475,6 +475,63 @@ async fn counting_connections(endpoint: &str) -> (String, Arc<AtomicUsize>) {
     (way, connections)
 }
 
+/// In the child: the key on disk is exchanged between requests.
+async fn ask_while_keys_change(file: &str) {
+    let settings = s3_server::settings(&std::env::var(ENDPOINT).unwrap(), "");
+    let store = runner::store::connect(&settings, &Env::host()).await.unwrap();
+    let ask = async || match store.list("", None, 1).await {
+        Ok(_) => println!("listed"),
+        Err(e) => println!("{:?}", e.kind),
+    };
+    let write = |id: &str| {
+        let secret = s3_server::SECRET_KEY;
+        std::fs::write(file, format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n"))
+            .unwrap();
+    };
+    write("OTHER");
+    ask().await;
+    ask().await;
+    write(s3_server::ACCESS_KEY);
+    store.renew();
+    ask().await;
+    // Nobody says so.
+    write("OTHER");
+    store.renew();
+    store.list("", None, 1).await.unwrap_err();
+    write(s3_server::ACCESS_KEY);
+    for _ in 0..200 {
+        if store.list("", None, 1).await.is_ok() {
+            println!("listed again");
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_are_exchanged_on_disk_are_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("credentials").display().to_string();
+    if std::env::var_os(CHILD).is_some() {
+        return ask_while_keys_change(&std::env::var("AWS_SHARED_CREDENTIALS_FILE").unwrap()).await;
+    }
+    let server = S3Server::start();
+    let environment = [
+        (ENDPOINT, server.endpoint.clone()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
+        ("AWS_SHARED_CREDENTIALS_FILE", file),
+    ];
+    let run = child("credentials_that_are_exchanged_on_disk_are_read_again", &environment);
+    let said = String::from_utf8(run.stdout).unwrap();
+    let lines: Vec<&str> = said.lines().filter(|l| l.starts_with("listed") || *l == "Denied").collect();
+    assert_eq!(lines, ["Denied", "Denied", "listed", "listed again"], "{said}");
+    // The first refusal is asked again once, the second stands: both keys' requests up to the first that is heard.
+    let keys: Vec<bool> =
+        server.requests().iter().map(|r| r.headers["authorization"].contains(s3_server::ACCESS_KEY)).collect();
+    assert_eq!(keys.iter().position(|right| *right), Some(3), "{keys:?}");
+}
+
 /// Runs one of the tests below in a process of its own, whose environment can be set.
 fn child(test: &str, environment: &[(&str, String)]) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());

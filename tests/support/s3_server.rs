@@ -90,6 +90,7 @@ pub enum Trouble {
 struct Front {
     requests: Arc<Mutex<Vec<Request>>>,
     troubles: Arc<Mutex<Vec<Planned>>>,
+    said: Arc<Mutex<HashMap<String, String>>>,
 }
 
 struct Planned {
@@ -184,6 +185,11 @@ impl S3Server {
         self.front.troubles.lock().unwrap().push(planned);
     }
 
+    /// Answers questions on the bucket with this query with this document.
+    pub fn bucket_says(&self, query: &str, document: &str) {
+        self.front.said.lock().unwrap().insert(query.to_owned(), document.to_owned());
+    }
+
     /// Behaves from now on.
     pub fn calm(&self) {
         self.front.troubles.lock().unwrap().clear();
@@ -230,6 +236,12 @@ impl Request {
 }
 
 impl Front {
+    fn says(&self, request: &hyper::Request<Incoming>) -> Option<String> {
+        let is_of_bucket = request.method() == "GET" && request.uri().path().trim_matches('/') == BUCKET;
+        let query = request.uri().query().filter(|_| is_of_bucket)?;
+        self.said.lock().unwrap().get(query.trim_end_matches('=')).cloned()
+    }
+
     fn note(&self, request: &hyper::Request<Incoming>) -> Option<Trouble> {
         let header = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let noted = Request {
@@ -278,6 +290,15 @@ async fn answer(
         Some(Trouble::Delay(time)) => tokio::time::sleep(time).await,
         _ => {}
     }
+    if let Some(document) = front.says(&request) {
+        let answer = hyper::Response::builder().header("content-type", "application/xml");
+        return Ok(answer.body(Body::from(document)).unwrap());
+    }
+    if request.method() == "PUT" && !carries_checksum(request.headers()) {
+        let mut body = request.into_body();
+        while std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.is_some() {}
+        return Ok(refuse_put());
+    }
     let answer = Service::call(&service, request).await.map_err(|e| format!("{e:?}"))?;
     match trouble {
         Some(trouble @ (Trouble::StatusAfter(_) | Trouble::PageAfter(_))) => Ok(instead(trouble)),
@@ -291,6 +312,21 @@ async fn answer(
         }
         _ => Ok(answer),
     }
+}
+
+/// What a bucket with a default retention asks of every put.
+fn carries_checksum(headers: &hyper::HeaderMap) -> bool {
+    let is_checksum =
+        |name: &str| name == "content-md5" || name.starts_with("x-amz-checksum-") && name.matches('-').count() == 3;
+    headers.keys().any(|name| is_checksum(name.as_str()))
+}
+
+fn refuse_put() -> hyper::Response<Body> {
+    let said =
+        "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters";
+    let document = format!("<Error><Code>InvalidRequest</Code><Message>{said}</Message></Error>");
+    let answer = hyper::Response::builder().status(400).header("content-type", "application/xml");
+    answer.body(Body::from(document)).unwrap()
 }
 
 /// The answer that is given instead of the server's own.

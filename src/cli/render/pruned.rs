@@ -33,7 +33,13 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
         0 => String::new(),
         n => format!("{} that nothing needs stay, which is less than 'max_unused'", bytes(n)),
     };
-    let said: Vec<&str> = [packs.as_str(), unused.as_str()].into_iter().filter(|text| !text.is_empty()).collect();
+    let versions = if report.is_versioned && report.packs_condemned + swept.packs > 0 {
+        "deleting only marks them, since the bucket keeps versions: its lifecycle rule frees them"
+    } else {
+        ""
+    };
+    let said: Vec<&str> =
+        [packs.as_str(), unused.as_str(), versions].into_iter().filter(|text| !text.is_empty()).collect();
     if !said.is_empty() {
         out += &view.page.wrap("  ", 2, &said.join("; "));
     }
@@ -141,7 +147,12 @@ mod tests {
             bytes_unused: 3 << 20,
             packs_lost: 1,
             swept: Swept { packs: 7, indexes: 1, waiting: 4 },
+            is_versioned: false,
         };
+        let versioned = PruneReport { is_versioned: true, ..pruned.clone() };
+        let said = report(&versioned, false, &samples::view());
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("only marks them"), "{said}");
         let text = [report(&pruned, true, &samples::view()), report(&pruned, false, &samples::view())].concat();
         samples::assert_fits(|view| report(&pruned, true, view));
         samples::assert_fits(|view| report(&pruned, false, view));

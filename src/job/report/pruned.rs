@@ -25,6 +25,8 @@ pub struct PruneReport {
     pub packs_lost: u64,
     /// What was deleted, of this and of earlier prunes.
     pub swept: Swept,
+    /// The store keeps versions of what is deleted: nothing is freed by it alone.
+    pub is_versioned: bool,
 }
 
 impl PruneReport {
@@ -46,6 +48,7 @@ impl PruneReport {
             bytes_unused: 0,
             packs_lost: 0,
             swept: Swept::default(),
+            is_versioned: false,
         }
     }
 }

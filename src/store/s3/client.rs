@@ -19,6 +19,8 @@ use aws_sdk_s3::config::{
     SharedCredentialsProvider, SharedHttpClient,
 };
 use aws_sdk_s3::error::BoxError;
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::{
@@ -168,17 +170,40 @@ fn http_clients(
         check_certificates(&pem).map_err(bad)?;
         trust.add_pem_certificate(pem);
     }
-    let https = |trust: TrustStore| -> Result<SharedHttpClient, StoreError> {
+    let proxies = proxies(settings.endpoint.as_deref());
+    let https = |trust: TrustStore, proxies: ProxyConfig| -> Result<SharedHttpClient, StoreError> {
         let context = TlsContext::builder().with_trust_store(trust).build();
         let context =
             context.map_err(|e| StoreError::new(StoreErrorKind::Invalid, name, None, format!("TLS settings: {e}")))?;
-        let builder = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
-        Ok(builder.tls_context(context).build_https())
+        // The SDK's shorter ways know no proxies.
+        Ok(aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
+            let mut builder = Connector::builder().proxy_config(proxies.clone());
+            builder.set_connector_settings(settings.cloned());
+            builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+            builder.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context.clone()).build()
+        }))
     };
-    let for_credentials = https(trust.clone())?;
+    let for_credentials = https(trust.clone(), ProxyConfig::from_env())?;
     // Without TLS the system's certificates are not needed, and need not be there.
-    let for_store = https(if plain { trust.with_native_roots(false) } else { trust })?;
+    let for_store = https(if plain { trust.with_native_roots(false) } else { trust }, proxies)?;
     Ok((BoundedDocuments::over(for_store), BoundedDocuments::over(for_credentials)))
+}
+
+/// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say; they are the operator's own way of setting a proxy. No proxy reaches this
+/// host's own loopback.
+fn proxies(endpoint: Option<&str>) -> ProxyConfig {
+    if endpoint.is_some_and(is_on_loopback) { ProxyConfig::disabled() } else { ProxyConfig::from_env() }
+}
+
+/// Whether an endpoint is on this host: what is sent to it passes nobody.
+pub(super) fn is_on_loopback(endpoint: &str) -> bool {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or(v6),
+        None => authority.split(':').next().unwrap_or(authority),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn check_certificates(pem: &[u8]) -> Result<(), String> {

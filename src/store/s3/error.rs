@@ -11,6 +11,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use super::credentials::NotFound;
 use crate::store::answer::{Answer, WriteAnswer};
 use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind};
+use crate::text;
 
 /// What is left of an SDK's error.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ pub(super) fn is_error_document(body: &[u8]) -> bool {
 fn words(error: &(dyn Error + 'static)) -> String {
     let mut words: Vec<String> = causes(error).map(ToString::to_string).collect();
     words.dedup();
-    words.join(": ")
+    text::of_certificate(&words.join(": ")).into_owned()
 }
 
 /// Whether the server's certificate was refused: by an unknown authority, for another host, out of date.

@@ -1,0 +1,101 @@
+//! A bucket that keeps versions: what follows, and what to do about it.
+
+use std::time::Duration;
+
+use crate::cli::units::count;
+use crate::config::{Lease, RoleSettings};
+use crate::store::{Lock, Versioning};
+
+/// In seconds.
+const MONTH: f64 = 30.0 * 86_400.0;
+
+/// A holder renews its lease three times in its length.
+const RENEWALS: f64 = 3.0;
+
+/// What a person should know of it; `None`: nothing. `prefix`: where the repositories are in the bucket.
+pub fn words(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> Option<String> {
+    match versioning {
+        // Servers that have no versions do not know the question.
+        Versioning::None | Versioning::Untold { .. } => None,
+        Versioning::Denied { why } => Some(format!(
+            "whether the bucket keeps versions cannot be told: these credentials may not ask ({why}). If it does, what is deleted stays \
+             and costs until a lifecycle rule removes it. hint: allow s3:GetBucketVersioning and \
+             s3:GetBucketObjectLockConfiguration."
+        )),
+        Versioning::Kept { lock } => {
+            let leases = match rewrites_per_month(roles) {
+                0 => String::new(),
+                n => format!(" The leases in the bucket leave about {} versions a month.", count(n)),
+            };
+            let locked = match lock {
+                Lock::None => String::new(),
+                Lock::ByDefault { time } => format!(" Each version is locked for {time}: no rule removes it before."),
+                Lock::Denied { why } => format!(
+                    " Whether it locks them cannot be told: these credentials may not ask ({why}). hint: allow \
+                     s3:GetBucketObjectLockConfiguration."
+                ),
+            };
+            Some(format!(
+                "the bucket keeps versions: what prune deletes is only marked as deleted, stays, and costs until a lifecycle rule removes \
+                 it.{leases}{locked} hint: aws s3api put-bucket-lifecycle-configuration, with this rule: {}",
+                rule(prefix)
+            ))
+        }
+    }
+}
+
+/// How often the objects of these roles' leases are written in a month, by one holder each.
+fn rewrites_per_month(roles: &[&RoleSettings]) -> u64 {
+    let ttls = roles.iter().filter(|role| role.lease == Lease::Bucket).map(|role| role.bucket_lease_ttl);
+    ttls.map(|ttl: Duration| (MONTH * RENEWALS / ttl.as_secs_f64().max(1.0)).round() as u64).sum()
+}
+
+/// What removes old versions below `prefix`, and the marks of what is gone.
+fn rule(prefix: &str) -> String {
+    serde_json::json!({ "Rules": [{
+        "ID": "runner-old-versions",
+        "Status": "Enabled",
+        "Filter": { "Prefix": prefix },
+        "NoncurrentVersionExpiration": { "NoncurrentDays": 30 },
+        "Expiration": { "ExpiredObjectDeleteMarker": true },
+        "AbortIncompleteMultipartUpload": { "DaysAfterInitiation": 7 },
+    }] })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KeySource;
+
+    fn role(lease: Lease, ttl: u64) -> RoleSettings {
+        let role = RoleSettings::new("app".parse().unwrap(), KeySource::None, Vec::new());
+        RoleSettings { lease, bucket_lease_ttl: Duration::from_secs(ttl), ..role }
+    }
+
+    #[test]
+    fn a_lease_leaves_versions_with_each_renewal() {
+        assert_eq!(rewrites_per_month(&[&role(Lease::Bucket, 60)]), 129_600);
+        assert_eq!(rewrites_per_month(&[&role(Lease::Bucket, 60), &role(Lease::Bucket, 600)]), 142_560);
+        assert_eq!(rewrites_per_month(&[&role(Lease::Etcd, 60)]), 0);
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_claimed() {
+        let role = role(Lease::Bucket, 60);
+        let roles = [&role];
+        assert_eq!(words(&Versioning::None, &roles, "prod/"), None);
+        assert_eq!(words(&Versioning::Untold { why: "501".to_owned() }, &roles, "prod/"), None);
+        let denied = words(&Versioning::Denied { why: "AccessDenied".to_owned() }, &roles, "prod/").unwrap();
+        assert!(denied.contains("cannot be told") && !denied.contains("Rules"), "{denied}");
+    }
+
+    #[test]
+    fn the_rule_is_one_to_copy() {
+        let kept = Versioning::Kept { lock: Lock::ByDefault { time: "30 days".to_owned() } };
+        let said = words(&kept, &[&role(Lease::Bucket, 60)], "prod/").unwrap();
+        let rule: serde_json::Value = serde_json::from_str(&said[said.find('{').unwrap()..]).unwrap();
+        assert_eq!(rule["Rules"][0]["Filter"]["Prefix"], "prod/");
+        assert!(said.contains("129,600") && said.contains("locked for 30 days"), "{said}");
+    }
+}

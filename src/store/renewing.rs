@@ -1,0 +1,223 @@
+//! A store whose client is built anew when it is refused: credentials, profiles and certificates are exchanged on disk while a node goes on.
+//!
+//! The invariant that lives here: a request is sent again only when it was definitely refused, and once; what the new client is told is the
+//! answer. When a new one is built is decided in [`crate::renewal`].
+
+use std::fmt;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+use tokio::sync::Mutex;
+
+use super::{
+    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
+    Versioning,
+};
+use crate::env::Env;
+use crate::renewal::{Renew, Renewal};
+
+/// A store that is being connected to.
+pub(super) type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Store>, StoreError>> + Send>>;
+
+/// The store of now, and how the next one is made.
+pub(super) struct Renewing {
+    connect: Box<dyn Fn() -> Connecting + Send + Sync>,
+    env: Env,
+    now: SyncMutex<Now>,
+    /// One at a time connects.
+    turn: Mutex<()>,
+}
+
+struct Now {
+    store: Arc<dyn Store>,
+    renewal: Renewal,
+    /// An operator has asked for a new one.
+    is_asked: bool,
+}
+
+impl fmt::Debug for Renewing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let now = self.now();
+        f.debug_struct("Renewing").field("store", &now.store).field("renewal", &now.renewal).finish_non_exhaustive()
+    }
+}
+
+impl Renewing {
+    /// The store that `connect` makes, now and whenever it is refused.
+    ///
+    /// # Errors
+    /// It cannot be connected to.
+    pub(super) async fn connect(
+        connect: impl Fn() -> Connecting + Send + Sync + 'static,
+        env: &Env,
+    ) -> Result<Self, StoreError> {
+        let store = connect().await?;
+        let now = SyncMutex::new(Now { store, renewal: Renewal::default(), is_asked: false });
+        Ok(Self { connect: Box::new(connect), env: env.clone(), now, turn: Mutex::default() })
+    }
+
+    /// The store of now, and which one it is.
+    async fn store(&self) -> (Arc<dyn Store>, u64) {
+        if self.now().is_asked {
+            let _turn = self.turn.lock().await;
+            if std::mem::take(&mut self.now().is_asked) {
+                self.build().await;
+            }
+        }
+        let now = self.now();
+        (Arc::clone(&now.store), now.renewal.generation())
+    }
+
+    /// The store to ask after the one of `used` has refused; `None`: the refusal stands.
+    async fn next(&self, used: u64, error: &StoreError) -> Option<Arc<dyn Store>> {
+        if !is_of_client(error.kind) {
+            return None;
+        }
+        let _turn = self.turn.lock().await;
+        let decided = self.now().renewal.refused(used, self.env.clock.boottime());
+        match decided {
+            Renew::Stands => return None,
+            Renew::UseNewer if std::mem::take(&mut self.now().is_asked) => {
+                self.build().await;
+            }
+            Renew::UseNewer => {}
+            Renew::Build => {
+                tracing::debug!("{error}; asking again with the credentials and certificates that are on disk");
+                self.now().renewal.built(self.env.clock.boottime());
+                if !self.build().await {
+                    return None;
+                }
+            }
+        }
+        Some(Arc::clone(&self.now().store))
+    }
+
+    /// One that cannot be built leaves the one before.
+    async fn build(&self) -> bool {
+        match (self.connect)().await {
+            Ok(store) => {
+                self.now().store = store;
+                true
+            }
+            Err(error) => {
+                tracing::warn!("the store is asked with the credentials and certificates of before: {error}");
+                false
+            }
+        }
+    }
+
+    /// Asks the store of now, and once more the next one if that is refused.
+    async fn ask<T, F>(&self, ask: impl Fn(Arc<dyn Store>) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let (store, used) = self.store().await;
+        let refused = match ask(store).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let Some(store) = self.next(used, &refused).await else { return Err(refused) };
+        let asked = ask(store).await;
+        if !asked.as_ref().is_err_and(|error| is_of_client(error.kind)) {
+            self.now().renewal.accepted();
+        }
+        asked
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        // Nothing that holds it can fail in between.
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an error may come of what the client has: its credentials are refused, or it refuses the server's certificate. Both are definite:
+/// nothing was done.
+fn is_of_client(kind: StoreErrorKind) -> bool {
+    matches!(kind, StoreErrorKind::Denied | StoreErrorKind::NoCredentials | StoreErrorKind::Invalid)
+}
+
+#[async_trait]
+impl Store for Renewing {
+    fn describe(&self) -> String {
+        self.now().store.describe()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.now().store.capabilities()
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.ask(|store| {
+            let body = body.clone();
+            async move { store.put(key, body).await }
+        })
+        .await
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        self.ask(|store| {
+            let body = body.clone();
+            async move { store.put_if_absent(key, body).await }
+        })
+        .await
+    }
+
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+        // It is held once: the proof, which has put others before, begins again by itself.
+        self.store().await.0.put_if_absent_held(key, body, hold).await
+    }
+
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+        self.ask(|store| {
+            let body = body.clone();
+            async move { store.replace(key, body, expected).await }
+        })
+        .await
+    }
+
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
+        self.ask(|store| async move { store.get(key, limit).await }).await
+    }
+
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+        self.ask(|store| async move { store.get_versioned(key, limit).await }).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.ask(|store| {
+            let range = range.clone();
+            async move { store.get_range(key, range).await }
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        self.ask(|store| async move { store.list(prefix, after, limit).await }).await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.ask(|store| async move { store.delete(keys).await }).await
+    }
+
+    async fn ask_time(&self) {
+        self.store().await.0.ask_time().await;
+    }
+
+    async fn versioning(&self) -> Versioning {
+        self.store().await.0.versioning().await
+    }
+
+    fn renew(&self) {
+        let mut now = self.now();
+        now.renewal.asked();
+        now.is_asked = true;
+    }
+
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        self.now().store.clock_offset()
+    }
+}
