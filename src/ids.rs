@@ -79,6 +79,32 @@ macro_rules! byte_id {
     };
 }
 
+/// A generation of a repository's key: 0 is made at `init`, each further one by `key rotate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u16);
+
+impl Generation {
+    /// The one that is made at `init`.
+    pub const FIRST: Self = Self(0);
+
+    /// The one after it.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Whether it is the one that is made at `init`.
+    pub fn is_first(&self) -> bool {
+        *self == Self::FIRST
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 byte_id!(
     /// A chunk of content: BLAKE3 of its bytes, keyed from the repository key.
     ChunkId, 32, "chunk ID"
@@ -86,6 +112,10 @@ byte_id!(
 byte_id!(
     /// Unkeyed BLAKE3 of a whole journal object: what the next record names as its predecessor.
     Digest, 32, "digest"
+);
+byte_id!(
+    /// A keyed BLAKE3.
+    Mac, 32, "MAC"
 );
 byte_id!(
     /// A pack in the store: random, never reused.

@@ -29,6 +29,7 @@ pub mod report;
 pub mod repository;
 pub(crate) mod reserve;
 pub mod restore;
+pub mod rotate;
 pub mod runner;
 pub mod seat;
 pub mod select;

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use runner::env::{Env, Random};
-use runner::ids::{ChunkId, IndexId, InstanceId, NodeId, PackId, RepoId, Seq, Term};
-use runner::journal::record::{Body, NodeRef, Record, Takeover, TakeoverWhy};
-use runner::repo::crypto::{Cipher, Keys, Part, RepositoryKey};
+use runner::ids::{ChunkId, Generation, IndexId, InstanceId, Mac, NodeId, PackId, RepoId, Seq, Term};
+use runner::journal::record::{Body, NodeRef, Record, Takeover, TakeoverWhy, digest};
+use runner::journal::rotation::RotateBody;
+use runner::repo::crypto::{Cipher, Keys, Part};
 use runner::repo::entry::{Entry, Extent, Kind, Nanos, Owner, TreePath, Xattr};
 use runner::repo::index::{decode_index, encode_index};
+use runner::repo::keyring::{Keyring, RepositoryKey};
 use runner::repo::keyslot::{KeySlot, Secret};
 use runner::repo::manifest::{ManifestWriter, Node, NodeSink, decode};
 use runner::repo::pack::{
     ChunkEntry, Compressor, FOOTER_LEN, PackBuilder, PackTable, open_frame, open_header, open_trailer, trailer_len,
 };
 
-fn master() -> RepositoryKey {
-    RepositoryKey::new([9; 32])
+fn master() -> Keyring {
+    Keyring::from(RepositoryKey::new([9; 32]))
 }
 
 fn keys() -> Keys {
@@ -154,9 +156,8 @@ fn a_key_slot() {
     assert_eq!(same.chunk_id(b"content"), keys().chunk_id(b"content"));
 }
 
-#[test]
-fn a_record() {
-    let record = Record {
+fn record() -> Record {
+    Record {
         role: "app".parse().unwrap(),
         repo: RepoId([7; 16]),
         seq: Seq(1),
@@ -172,8 +173,53 @@ fn a_record() {
         prev: None,
         body: Body::Takeover(Takeover::new(TakeoverWhy::First)),
         state: None,
-    };
+        generation: Generation::FIRST,
+    }
+}
+
+#[test]
+fn a_record() {
+    let record = record();
     let text = String::from_utf8(record.encode(&keys())).unwrap();
     assert_eq!(block("record"), text);
     assert_eq!(Record::decode(block("record").as_bytes(), Some(&keys())), Ok(record));
+}
+
+/// The same repository after a rotation: the second key is `0a…`.
+fn rotated_keys() -> Keys {
+    let keyring = Keyring::parse(&[[9; 32], [10; 32]].concat()).unwrap();
+    Keys::new(Cipher::Aes256GcmSiv, RepoId([7; 16]), "app".parse().unwrap(), keyring)
+}
+
+#[test]
+fn a_rotation_and_what_comes_after_it() {
+    let (env, keys) = (Env { random: Arc::new(Twos), ..Env::host() }, rotated_keys());
+    let secret = Secret::parse_key_file(&format!("runner-key-1:{}\n", "03".repeat(32))).unwrap();
+    let slot = KeySlot::wrap(&secret, keys.keyring(), RepoId([7; 16]), &env).unwrap();
+    assert_eq!(block("keyslot-1"), String::from_utf8(slot.encode()).unwrap());
+    let body = RotateBody { generation: Generation(1), slots: vec![slot.id()], proof: Mac([0; 32]) };
+    let first = record();
+    let mut rotate = Record {
+        seq: Seq(2),
+        takeover: Some(digest(&first.encode(&keys))),
+        prev: Some(digest(&first.encode(&keys))),
+        body: Body::Rotate(body),
+        ..first.clone()
+    };
+    rotate.prove(&keys);
+    let object = rotate.encode(&keys);
+    assert_eq!(block("rotate"), String::from_utf8(object.clone()).unwrap());
+    let after =
+        Record { seq: Seq(3), prev: Some(digest(&object)), body: Body::Resume, generation: Generation(1), ..rotate };
+    assert_eq!(block("record-1"), String::from_utf8(after.encode(&keys)).unwrap());
+    assert_eq!(Record::decode(block("record-1").as_bytes(), Some(&keys)), Ok(after));
+
+    let mut pack = PackBuilder::new(&keys, PackId([5; 16]), [6; 32]);
+    let chunks = vec![ChunkEntry { id: keys.chunk_id(b"raw"), len: 3 }];
+    pack.push(Compressor::default().pack(b"raw", chunks));
+    let (object, table) = pack.finish();
+    assert_example("pack-1", &object);
+    let object = encode_index(&keys, IndexId([4; 16]), [8; 32], std::slice::from_ref(&table));
+    assert_example("index-1", &object);
+    assert_eq!(decode_index(&keys, IndexId([4; 16]), &object), Ok(vec![table]));
 }

@@ -30,6 +30,8 @@ mod reading;
 mod refusals;
 #[path = "program/restoring.rs"]
 mod restoring;
+#[path = "program/rotating.rs"]
+mod rotating;
 #[path = "program/site.rs"]
 mod site;
 #[path = "program/sources.rs"]

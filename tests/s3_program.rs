@@ -372,3 +372,27 @@ fn credentials_that_may_not_delete_forget_and_free_nothing() {
     assert!(packs.difference(&site.packs()).count() >= 2, "somebody who may frees what was condemned");
     site.node("north").run(["verify", "app", "--read-data"]).expect(0);
 }
+
+#[test]
+fn a_rotation_leaves_what_was_before_and_shuts_the_old_key_out_of_what_comes_after() {
+    let server = S3Server::start();
+    let site = site(&server);
+    site.write("kept", tree::Dice::new(3).noise(2_000_000));
+    site.init();
+    site.backup("east");
+    let (new, old) = (site.path("new"), site.path("old"));
+    std::fs::copy(site.path("key"), &old).unwrap();
+    let rotated = site.node("east").run(["key", "rotate", "app", "--new-key-file", new.to_str().unwrap()]);
+    rotated.expect(0);
+    assert!(site.objects().iter().all(|key| !key.contains("/rotate/")), "nothing is left staged");
+    assert!(site.refused("east", 1).contains("does not open the repository"));
+    std::fs::copy(&new, site.path("key")).unwrap();
+    site.move_to("west");
+    site.write("added", tree::Dice::new(4).noise(100_000));
+    let moved = site.backup("west");
+    assert!(number(&moved["bytes"]["new"]) < 200_000, "what is stored is not stored again: {moved}");
+    site.node("north").run(["verify", "app", "--read-data"]).expect(0);
+    assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
+    std::fs::copy(&old, site.path("key")).unwrap();
+    assert!(words(&site.node("north").run(["snapshots", "app"]).expect(1).to_owned()).contains("does not open"));
+}

@@ -2,10 +2,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use runner::ids::Generation;
 use runner::repo::index::{Index, decode_tables};
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(tables) = decode_tables(data) else { return };
+    let Ok(tables) = decode_tables(data, Generation::FIRST) else { return };
     let mut index = Index::default();
     for table in &tables {
         index.add(table);

@@ -5,7 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use runner::ids::RepoId;
 use runner::journal::record::{Record, digest};
 use runner::journal::state::View;
-use runner::repo::crypto::{Cipher, Keys, RepositoryKey};
+use runner::repo::crypto::{Cipher, Keys};
+use runner::repo::keyring::RepositoryKey;
 
 fuzz_target!(|data: &[u8]| {
     let role = "app".parse().expect("a role's name");

@@ -3,7 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use runner::ids::{PackId, RepoId};
-use runner::repo::crypto::{Cipher, Keys, RepositoryKey};
+use runner::repo::crypto::{Cipher, Keys};
+use runner::repo::keyring::RepositoryKey;
 use runner::repo::pack::{decode_trailer, open_header, trailer_len};
 
 fuzz_target!(|data: &[u8]| {

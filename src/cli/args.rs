@@ -164,7 +164,7 @@ pub enum Command {
     /// End a pause
     #[command(after_help = "Example: runner resume app")]
     Resume(verbs::OneRole),
-    /// Export, add and remove repository keys
+    /// List, export, add, remove and rotate repository keys
     #[command(subcommand)]
     Key(verbs::Key),
     /// Look at a role's journal, or adopt it

@@ -176,13 +176,18 @@ fn init_role(role: &InitRole) -> Value {
     })
 }
 
-/// `key list|export|add|remove`.
+/// `key list|export|add|remove|rotate`.
 pub fn keys(report: &KeyReport) -> String {
     let (change, id, file) = match &report.change {
         KeyChange::None => (Value::Null, None, None),
         KeyChange::Exported(file) => ("exported".into(), None, Some(file.display().to_string())),
         KeyChange::Added(id) => ("added".into(), Some(id), None),
         KeyChange::Removed(id) => ("removed".into(), Some(id), None),
+        KeyChange::Rotated(rotation) => (
+            if rotation.dry_run { Value::Null } else { "rotated".into() },
+            None,
+            rotation.created_file.as_ref().map(|file| file.display().to_string()),
+        ),
     };
     let slots: Vec<Value> = report
         .slots
@@ -194,13 +199,21 @@ pub fn keys(report: &KeyReport) -> String {
                 KeySlotKind::Unreadable => "unreadable",
             };
             json!({
-                "id": slot.id, "kind": kind, "created": slot.written, "opened": slot.opened, "problem": slot.problem,
+                "id": slot.id, "generation": slot.generation, "kind": kind, "created": slot.written, "opened": slot.opened, "problem": slot.problem,
             })
         })
         .collect();
     document(json!({ "role": report.role, "change": change, "id": id, "file": file, "slots": slots,
-        "passed_over": report.passed_over,
+        "generation": report.generation, "passed_over": report.passed_over, "rotation": rotation(report),
     }))
+}
+
+fn rotation(report: &KeyReport) -> Value {
+    let KeyChange::Rotated(rotation) = &report.change else { return Value::Null };
+    json!({
+        "generation": rotation.generation, "dry_run": rotation.dry_run, "finished": rotation.finished, "written": rotation.written,
+        "removed": rotation.removed, "left": rotation.left,
+    })
 }
 
 /// `journal show`: the records' own fields, and what `journal show` adds for people.

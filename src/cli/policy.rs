@@ -4,9 +4,12 @@
 //! Errors wrap each other, some transparently, so that the wrapped one is not in the chain of sources: each enum that wraps
 //! is taken apart here.
 
+mod journal;
+
 use std::error::Error as StdError;
 use std::io;
 
+use self::journal::{append, journal, register, seat};
 use super::error::{Interrupted, UsageError};
 use super::exit::Exit;
 use super::render::inside::escaped;
@@ -23,15 +26,12 @@ use crate::job::prune::PruneError;
 use crate::job::repair::RepairError;
 use crate::job::repository::{OpenError, SecretFileError};
 use crate::job::restore::{RestoreError, SourceErrorKind};
+use crate::job::rotate::plan::RotatePlanError;
 use crate::job::select::SelectError;
 use crate::job::stall::Activity;
 use crate::job::verify::VerifyError;
 use crate::journal::log::{AppendError, JournalError};
-use crate::journal::record::RecordError;
-use crate::journal::register::RegisterError;
 use crate::journal::repair::MendError;
-use crate::journal::seat::SeatError;
-use crate::journal::standing::Rift;
 use crate::repo::entry::Kind;
 use crate::repo::format::FormatError;
 use crate::repo::reader::RepoError;
@@ -191,69 +191,6 @@ fn store(error: &StoreError) -> Policy {
     }
 }
 
-fn journal(error: &JournalError) -> Policy {
-    match error {
-        JournalError::Store(error) => store(error),
-        // Its own text says to update.
-        JournalError::Record { error: RecordError::Newer(_), .. } => PLAIN,
-        JournalError::Record { .. } | JournalError::Fold { .. } | JournalError::Hole(_) => failed(
-            "nothing is written to a damaged journal. Keep the store as it is and find out who changed it. What is \
-                 before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). 'runner repair ROLE \
-                 --dry-run' tells what is left.",
-        ),
-        JournalError::RolledBack { .. } => failed(
-            "if this is a copy of the store, or a mount of an older one, mount the other or name it in the config: the url below [store]. \
-             Else keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
-             again. What is left can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). Only if what is lost is lost \
-             for good, 'runner repair ROLE' lets the journal go on: first with --dry-run.",
-        ),
-        JournalError::Seat(error) => seat(error),
-        JournalError::Register(error) => register(error),
-        JournalError::Rift(Rift::Other(_) | Rift::Damaged(_)) => failed(
-            "keep both as they are, and find out who changed etcd or the store. The store has every backup that it shows, and restoring needs \
-             nothing else. Only when it is clear that the store is right, 'runner journal adopt ROLE' goes on from its last record.",
-        ),
-        JournalError::Rift(_) => failed(
-            "the store has every backup, and restoring needs nothing else. Bring the etcd back that has the newest head; if there \
-             is none, 'runner journal adopt ROLE' lets the journal go on from the store's last record.",
-        ),
-    }
-}
-
-/// Here an error may mean more than that the command failed.
-fn append(error: &AppendError) -> Policy {
-    match error {
-        AppendError::Fenced(_) => (Exit::Fenced, Some("'runner whoami' shows which node has the role now.")),
-        AppendError::Unknown { .. } => {
-            (Exit::Unknown, Some("run it again: what was committed is found, not repeated."))
-        }
-        AppendError::Expired => (Exit::Unknown, Some("run it again when this node is surely active.")),
-        AppendError::Moved(_) => failed("run it again."),
-        AppendError::NotUnderstood(_) | AppendError::TooLarge { .. } => PLAIN,
-        AppendError::Journal(error) => journal(error),
-        AppendError::Store { error, .. } => store(error),
-        AppendError::Register { error, .. } => register(error),
-    }
-}
-
-fn seat(error: &SeatError) -> Policy {
-    match error {
-        SeatError::NoEtcd { .. } => (Exit::Usage, Some("write [etcd] and its endpoints into the config.")),
-        SeatError::Disagrees { .. } => (Exit::Usage, Some("write journal = \"auto\", or remove the line.")),
-    }
-}
-
-fn register(error: &RegisterError) -> Policy {
-    match error {
-        RegisterError::Unreachable(_) => {
-            (Exit::Unknown, Some("check the network and [etcd] endpoints, then try again: it is safe."))
-        }
-        RegisterError::Refused(_) => failed(
-            "see what etcd says: who may write there, how much space it has (alarms), how large a request may be.",
-        ),
-    }
-}
-
 fn repo(error: &RepoError) -> Policy {
     match error {
         RepoError::Store(error) => store(error),
@@ -293,7 +230,9 @@ fn open(error: &OpenError) -> Policy {
         OpenError::Secret { error: SecretFileError::Content(_), .. } => {
             failed("copy the file again from the node on which 'runner init' made it.")
         }
-        OpenError::WrongSecret { .. } => failed("take the key file or passphrase of the node that makes the backups."),
+        OpenError::WrongSecret { .. } => failed(
+            "take the key file or passphrase of the node that makes the backups. 'runner key rotate' on another node may have replaced this one.",
+        ),
         OpenError::NoKeySlots { .. } => failed(
             "keep the store as it is. Run it again: the store may have listed too little. If it stays so, find out who removed the key \
              slots; a key from 'runner key export' opens the repository without them.",
@@ -426,12 +365,25 @@ fn keys(error: &KeysError) -> Policy {
         KeysError::Open(error) => open(error),
         KeysError::Store(error) => store(error),
         KeysError::Put(error) => init(error),
+        KeysError::Journal(error) => journal(error),
+        KeysError::Append(error) => append(error),
+        KeysError::Operate(error) => operate(error),
+        KeysError::Superseded { .. } => failed("put the new key where the config says, or name it with --key-file."),
+        KeysError::Plan(RotatePlanError::Unaccounted(_)) => failed(
+            "name the file of each key that is to stay with --keep-key-file or --keep-passphrase-file, and each other by --drop KEY.",
+        ),
+        KeysError::NotInPlace(_) => failed("find out who changed it, and run it again with the same files."),
+        KeysError::OpensNothing(_) => failed("name a file that opens the repository now; a new one is --new-key-file."),
         KeysError::Last(_) => failed("add another key first: runner key add ROLE --new-key-file FILE"),
         KeysError::Own(_) => failed("run it with the key that is to stay: in the config, or by --key-file."),
         KeysError::Denied { .. } => failed("use credentials that may delete there."),
         KeysError::ExportedKey(_) => failed("name a file that does not exist yet: a new key is made in it."),
         KeysError::File { .. } => failed("name a file that does not exist yet, where this user may write."),
-        KeysError::NotEncrypted | KeysError::AlreadyThere { .. } | KeysError::NoSuchKey { .. } => PLAIN,
+        KeysError::NotEncrypted
+        | KeysError::AlreadyThere { .. }
+        | KeysError::NoSuchKey { .. }
+        | KeysError::Plan(_)
+        | KeysError::TooManyGenerations => PLAIN,
     }
 }
 
@@ -527,8 +479,10 @@ fn restore(error: &RestoreError) -> Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Generation;
     use crate::ids::{Digest, InstanceId, NodeId, Seq, Term};
     use crate::journal::record::{NodeRef, TakeoverWhy};
+    use crate::journal::standing::Rift;
     use crate::journal::state::Holder;
     use jiff::Timestamp;
 
@@ -617,6 +571,7 @@ mod tests {
             }),
             Box::new(InitError::NotEmpty { store: store(), key: "app/journal/1".to_owned() }),
             Box::new(JournalError::RolledBack { seq, seen: Digest([1; 32]) }),
+            Box::new(JournalError::OlderThanKey { now: Generation(0), given: Generation(1) }),
             Box::new(JournalError::Hole(seq)),
             Box::new(JournalError::Rift(Rift::Other(seq))),
             Box::new(StoreError { kind: StoreErrorKind::NoSuchStore, ..denied() }),

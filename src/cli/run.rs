@@ -625,12 +625,7 @@ async fn operate(session: &mut Session, role: &RoleName, act: &wire::Act) -> Res
 }
 
 async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
-    let (role, direct) = match args {
-        verbs::Key::List(a) => (&a.role, &a.direct),
-        verbs::Key::Export(a) => (&a.role, &a.direct),
-        verbs::Key::Add(a) => (&a.role, &a.direct),
-        verbs::Key::Remove(a) => (&a.role, &a.direct),
-    };
+    let (role, direct) = args.place();
     let context = session.context(settings::for_role(&session.globals, direct, role)?);
     let role = settings::role(&context.settings, role)?;
     let to_stdout = matches!(args, verbs::Key::Export(export) if export.output.as_os_str() == "-");

@@ -1,5 +1,7 @@
 //! The seam to the jobs: one function a verb. Each turns arguments into the job's request and gives its report back.
 
+mod key;
+
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use self::key::key;
 use super::args::{Globals, verbs};
 use super::error::{Error, Interrupted, UsageError};
 use super::exit::Exit;
@@ -16,7 +19,7 @@ use super::render::journal::JournalLine;
 use super::run::{Context, until_cancelled};
 use super::speaker::{Sentences, Speaker};
 use super::{open, render};
-use crate::config::{KeySource, NotifySettings, RoleSettings, StoreUrl};
+use crate::config::{NotifySettings, RoleSettings, StoreUrl};
 use crate::daemon::client::{Client, ClientError};
 use crate::daemon::watcher::Watch;
 use crate::daemon::{self, Start, TELL_PATIENCE};
@@ -30,7 +33,6 @@ use crate::job::exec::{self, ExecError, Executed};
 use crate::job::guard::{self, GuardError, Reason};
 use crate::job::hook::Hooks;
 use crate::job::inside::{self, Archive, Each};
-use crate::job::keys;
 use crate::job::known::{self, Place};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memories};
@@ -43,7 +45,7 @@ use crate::job::report::audited::RoleAudit;
 use crate::job::report::inside::{DiffLine, Found};
 use crate::job::report::repaired::RepairReport;
 use crate::job::report::restored::Restored;
-use crate::job::report::setup::{InitRole, KeyReport};
+use crate::job::report::setup::InitRole;
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
@@ -580,35 +582,6 @@ fn asker<'a>(
 fn connecting(context: &Context) -> impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static + use<> {
     let (settings, env) = (context.settings.store.clone(), context.env.clone());
     async move { crate::store::connect(&settings, &env).await }
-}
-
-/// Changes the keys of a repository. `None`: the key was written to standard output, and nothing else belongs there.
-pub async fn key(
-    context: &Context,
-    role: &RoleSettings,
-    args: &verbs::Key,
-    out: &mut (dyn Write + Send),
-) -> Result<Option<KeyReport>, Error> {
-    let repository = open::repository(context, role).await?;
-    Ok(Some(match args {
-        verbs::Key::List(_) => keys::list(&repository).await?,
-        verbs::Key::Export(args) if args.output.as_os_str() == "-" => {
-            if let Some(text) = keys::export(&repository)?.to_text() {
-                out.write_all(text.as_bytes())?;
-            }
-            return Ok(None);
-        }
-        verbs::Key::Export(args) => keys::export_to(&repository, &args.output).await?,
-        verbs::Key::Add(args) => {
-            let new = match (&args.new_key_file, &args.new_passphrase_file) {
-                (Some(file), _) => KeySource::KeyFile(file.clone()),
-                (None, Some(file)) => KeySource::PassphraseFile(file.clone()),
-                (None, None) => unreachable!("the command line is refused without one of them"),
-            };
-            keys::add(&repository, &new, &context.env).await?
-        }
-        verbs::Key::Remove(args) => keys::remove(&repository, args.id, &role.key).await?,
-    }))
 }
 
 /// The newest `last` records, oldest first.

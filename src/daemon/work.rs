@@ -131,6 +131,10 @@ impl Work {
             Ok(journal) => journal,
             Err(error) => {
                 let clock_offset = self.clock_offset().await;
+                if matches!(&error, GuardError::Backup(error) if error.is_rotated()) {
+                    // The key file may open the new key's slot.
+                    *self.repository.lock().await = None;
+                }
                 if error.is_state() && self.watch.fails_by(&error) {
                     self.runner.env.spawn(self.clone().tell_failure());
                 }

@@ -47,6 +47,7 @@ use crate::job::report::{ByteCounts, FileCounts, LossReport};
 use crate::job::repository::Repository;
 use crate::job::reserve;
 use crate::job::runner::Runner;
+use crate::journal::error::JournalError;
 use crate::journal::log::{Act, Journal};
 use crate::journal::record::{CloneBody, TakeoverWhy};
 use crate::journal::state::{Holder, Snapshot, View};
@@ -173,10 +174,16 @@ impl<'a> Opening<'a> {
         repository.store.ask_time().await;
         let seats = runner.sessions.seats();
         let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
-        let view = match reading {
-            Reading::Whole => journal.read(memory.view.as_ref()).await?,
-            Reading::Next { verify } => journal.follow(memory.view.as_ref(), verify).await?,
+        let read = match reading {
+            Reading::Whole => journal.read(memory.view.as_ref()).await,
+            Reading::Next { verify } => journal.follow(memory.view.as_ref(), verify).await,
         };
+        if let Err(JournalError::Rotated { .. }) = &read
+            && let Err(error) = local.forget_slot()
+        {
+            tracing::warn!("the key slot of an old repository key is still remembered: {error}");
+        }
+        let view = read?;
         let mut opening = Self { runner, repository, journal, local, lock, memory, view, started };
         // Who has not the lock leaves it to who has.
         if opening.lock.is_some() {

@@ -25,8 +25,9 @@ use crate::job::reserve;
 use crate::job::seat::Seats;
 use crate::journal::register::RegisterError;
 use crate::journal::seat::SeatError;
-use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
+use crate::repo::crypto::{Cipher, Keys};
 use crate::repo::format::{self, ChunkerParams, Format, JournalHome};
+use crate::repo::keyring::{Keyring, RepositoryKey};
 use crate::repo::keyslot::{KeySlot, Secret};
 use crate::repo::names;
 use crate::store::proof::{self, ProofFailure};
@@ -180,12 +181,12 @@ pub async fn init(
 
     let (secret, created) = make_secret(key, env)?;
     report.key_file_created = created;
-    let master = RepositoryKey::new(env.random_bytes());
+    let keyring = Keyring::from(RepositoryKey::new(env.random_bytes()));
     let repo = RepoId(env.random_bytes());
     let cipher = if secret.is_some() { Cipher::Aes256GcmSiv } else { Cipher::None };
-    let keys = Keys::new(cipher, repo, role.clone(), master.clone());
+    let keys = Keys::new(cipher, repo, role.clone(), keyring.clone());
     if let Some(secret) = &secret {
-        let Some(slot) = KeySlot::wrap(secret, &master, repo, env) else {
+        let Some(slot) = KeySlot::wrap(secret, &keyring, repo, env) else {
             let (KeySource::KeyFile(path) | KeySource::PassphraseFile(path)) = key else {
                 unreachable!("a secret comes from a file")
             };
@@ -201,7 +202,7 @@ pub async fn init(
         cipher,
         journal,
         chunker: ChunkerParams::default(),
-        clear_key: secret.is_none().then(|| hex::encode(&master.0[..])),
+        clear_key: secret.is_none().then(|| hex::encode(&keyring.first().0[..])),
     };
     // Of two nodes that do this at once one wins; both end up with the winner's repository.
     let object = format.encode(&keys);

@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 
 use crate::config::KeySource;
 use crate::env::Env;
-use crate::ids::KeyId;
+use crate::ids::{Generation, KeyId};
 use crate::job::init::{InitError, put_new, write_key_file};
+use crate::job::operate::OperateError;
 use crate::job::report::setup::{KeyChange, KeyReport, KeySlot as SlotReport, KeySlotKind};
 use crate::job::repository::{FoundSlot, OpenError, Repository, SecretFileError, SlotTrial, Slots, read_secret, slots};
+use crate::job::rotate::plan::RotatePlanError;
+use crate::journal::error::{AppendError, JournalError};
+use crate::repo::keyring::GENERATIONS_MAX;
 use crate::repo::keyslot::{KeySlot, Secret, SlotKind};
 use crate::repo::names;
 use crate::store::{StoreError, StoreErrorKind};
@@ -68,6 +72,35 @@ pub enum KeysError {
         /// The store's answer.
         error: StoreError,
     },
+    /// Another key is the newest, and the given one does not give it.
+    #[error("the repository has generation {now} of its key, and the given key gives generation {given}")]
+    Superseded {
+        /// What a slot in the store says that it gives.
+        now: Generation,
+        /// What is at hand.
+        given: Generation,
+    },
+    /// Of a rotation: what is to happen to some slot was not said.
+    #[error("{0}")]
+    Plan(#[from] RotatePlanError),
+    /// Of a rotation: what is to be kept is of no use.
+    #[error("{} opens no key slot of the repository, so there is nothing to keep", .0.display())]
+    OpensNothing(PathBuf),
+    /// Of a rotation.
+    #[error("the repository key has had {GENERATIONS_MAX} generations, and no more fit into a key slot")]
+    TooManyGenerations,
+    /// Of a rotation: the new slot is not what it was when it was written.
+    #[error("the new key {0} does not stand in the store as it was written, so no old one is removed")]
+    NotInPlace(KeyId),
+    /// Of a rotation: this node is not to have the role.
+    #[error("{0}")]
+    Operate(#[from] Box<OperateError>),
+    /// Of a rotation: the journal cannot be read.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// Of a rotation: its record is not in the journal, or that is not known.
+    #[error("{0}")]
+    Append(#[from] AppendError),
     /// The store.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -81,7 +114,7 @@ pub fn export(repository: &Repository) -> Result<Secret, KeysError> {
     if !repository.is_encrypted() {
         return Err(KeysError::NotEncrypted);
     }
-    Ok(Secret::Exported(repository.format.repo, repository.keys.master().clone()))
+    Ok(Secret::Exported(repository.format.repo, repository.keys.keyring().clone()))
 }
 
 /// [`export`] to a new file that nobody else can read.
@@ -99,11 +132,16 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
     let (secret, path) = secret_or_new(new, env)?;
     let mut trial = SlotTrial::default();
     for found in slots(repository.store.as_ref(), repository.role()).await?.found {
+        // A slot made from an old key would not open what is written now.
+        let (now, given) = (found.generation(), repository.keys.generation());
+        if now > given {
+            return Err(KeysError::Superseded { now, given });
+        }
         if opens(&found, &secret, repository, &mut trial).await {
             return Err(KeysError::AlreadyThere { path, id: found.id });
         }
     }
-    let slot = KeySlot::wrap(&secret, repository.keys.master(), repository.format.repo, env);
+    let slot = KeySlot::wrap(&secret, repository.keys.keyring(), repository.format.repo, env);
     let slot = slot.ok_or(KeysError::ExportedKey(path))?;
     let id = slot.id();
     let key = names::key(repository.role(), id);
@@ -130,7 +168,9 @@ pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Re
     if !shown {
         return Err(KeysError::Own(id));
     }
-    match repository.store.delete(&[names::key(repository.role(), id)]).await {
+    // A rotation that was cut short may have left a copy.
+    let role = repository.role();
+    match repository.store.delete(&[names::key(role, id), names::staged_key(role, id)]).await {
         Err(error) if error.kind == StoreErrorKind::Denied => return Err(KeysError::Denied { id, error }),
         result => result?,
     }
@@ -138,13 +178,13 @@ pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Re
 }
 
 /// Whether the secret gets the key of this very repository out of the slot.
-async fn opens(found: &FoundSlot, secret: &Secret, repository: &Repository, trial: &mut SlotTrial) -> bool {
+pub(super) async fn opens(found: &FoundSlot, secret: &Secret, repository: &Repository, trial: &mut SlotTrial) -> bool {
     let Ok(slot) = &found.slot else { return false };
-    let master = trial.unwrap(slot, secret, repository.format.repo).await;
-    master.is_some_and(|master| master.is_ok_and(|master| master.0 == repository.keys.master().0))
+    let opened = trial.unwrap(slot, secret, repository.format.repo).await;
+    opened.is_some_and(|opened| opened.is_ok_and(|keyring| keyring == *repository.keys.keyring()))
 }
 
-fn secret_or_new(new: &KeySource, env: &Env) -> Result<(Secret, PathBuf), KeysError> {
+pub(super) fn secret_or_new(new: &KeySource, env: &Env) -> Result<(Secret, PathBuf), KeysError> {
     match (new, read_secret(new)) {
         (_, Ok(Some((secret, path)))) => Ok((secret, path.to_owned())),
         (_, Ok(None)) => Err(KeysError::NotEncrypted),
@@ -167,18 +207,20 @@ pub async fn list(repository: &Repository) -> Result<KeyReport, KeysError> {
     report(repository, KeyChange::None).await
 }
 
-async fn report(repository: &Repository, change: KeyChange) -> Result<KeyReport, KeysError> {
+pub(super) async fn report(repository: &Repository, change: KeyChange) -> Result<KeyReport, KeysError> {
     let read = |FoundSlot { id, written, slot }: FoundSlot| {
+        let generation = slot.as_ref().map_or(Generation::FIRST, |slot| slot.generation);
         let (kind, problem) = match slot.map(|slot| slot.kind) {
             Ok(SlotKind::KeyFile) => (KeySlotKind::KeyFile, None),
             Ok(SlotKind::Passphrase { .. }) => (KeySlotKind::Passphrase, None),
             Err(error) => (KeySlotKind::Unreadable, Some(error.to_string())),
         };
-        SlotReport { id, kind, written, opened: repository.slot == Some(id), problem }
+        SlotReport { id, generation, kind, written, opened: repository.slot == Some(id), problem }
     };
     let Slots { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
     let slots = found.into_iter().map(read).collect();
-    Ok(KeyReport { role: repository.role().clone(), change, slots, passed_over })
+    let generation = repository.keys.generation();
+    Ok(KeyReport { role: repository.role().clone(), change, generation, slots, passed_over })
 }
 
 #[cfg(test)]
@@ -302,7 +344,7 @@ mod tests {
         for n in 0..100 {
             let slot = KeySlot::wrap(
                 &Secret::generate(&rig.env),
-                rig.repository.keys.master(),
+                rig.repository.keys.keyring(),
                 rig.repository.format.repo,
                 &rig.env,
             );
@@ -318,7 +360,7 @@ mod tests {
 
         // What is left of the work that one command does is not exceeded.
         let secret = Secret::parse_passphrase(b"correct horse").unwrap();
-        let slot = KeySlot::wrap(&secret, rig.repository.keys.master(), rig.repository.format.repo, &rig.env).unwrap();
+        let slot = KeySlot::wrap(&secret, rig.repository.keys.keyring(), rig.repository.format.repo, &rig.env).unwrap();
         let (mut trial, mut tried) = (SlotTrial::with_work_kib(slot.kind.work_kib() * 2), 0);
         for _ in 0..4 {
             tried += usize::from(trial.unwrap(&slot, &secret, rig.repository.format.repo).await.is_some());

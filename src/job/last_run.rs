@@ -74,7 +74,7 @@ impl Failure {
         let salt: [u8; SALT_LEN] = env.random_bytes();
         let mut bytes = salt.to_vec();
         bytes.extend(serde_json::to_vec(self).unwrap_or_default());
-        keys.object(id, salt).seal(Part::Notice, &mut bytes, SALT_LEN);
+        keys.object(id, keys.salt(salt)).seal(Part::Notice, &mut bytes, SALT_LEN);
         hex::encode(bytes)
     }
 
@@ -82,7 +82,7 @@ impl Failure {
     pub(crate) fn open(sealed: &str, keys: &Keys, id: [u8; 16]) -> Option<Self> {
         let bytes = hex::decode(Some(sealed).filter(|sealed| sealed.len() <= SEALED_MAX)?).ok()?;
         let (salt, sealed) = bytes.split_first_chunk::<SALT_LEN>()?;
-        serde_json::from_slice(&keys.object(id, *salt).open(Part::Notice, sealed).ok()?).ok()
+        serde_json::from_slice(&keys.object(id, keys.salt(*salt)).open(Part::Notice, sealed).ok()?).ok()
     }
 }
 

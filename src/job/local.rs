@@ -233,6 +233,11 @@ impl Local {
         self.env.files.replace(&self.slot_file(), format!("{slot}\n").as_bytes())
     }
 
+    /// It gives a key that counts no more: the next one to open it looks for another.
+    pub fn forget_slot(&self) -> io::Result<()> {
+        self.env.files.replace(&self.slot_file(), b"\n")
+    }
+
     /// What was noted of losses; `None`: nothing was.
     ///
     /// # Errors

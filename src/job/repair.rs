@@ -24,7 +24,7 @@ use crate::job::inside::{Archive, reading_journal};
 use crate::job::local::Local;
 use crate::job::operate::{OperateError, fitness};
 use crate::job::report::repaired::{Finding, FormatSource, RepairReport};
-use crate::job::repository::{OpenError, Repository, slots};
+use crate::job::repository::{FoundSlot, OpenError, Repository, slots};
 use crate::journal::log::{self, AppendError, Journal, JournalError};
 use crate::journal::mend::Mended;
 use crate::journal::record::NodeRef;
@@ -151,7 +151,13 @@ impl Plan {
         findings.extend(mended.lost.map(|lost| Finding::End { from: lost.from, to: lost.to }));
         findings.extend(mended.brought.iter().copied().map(Finding::Snapshot));
         findings.extend(index.findings.iter().cloned());
-        let keys = slots(repository.store.as_ref(), step.role).await?.found.into_iter();
+        let found = slots(repository.store.as_ref(), step.role).await?.found;
+        // What an old key does not open is not lost.
+        let (newest, given) = (found.iter().map(FoundSlot::generation).max(), repository.keys.generation());
+        if let (Some(lost), Some(generation)) = (mended.void.first(), newest.filter(|newest| *newest > given)) {
+            return Err(JournalError::Rotated { seq: lost.seq, generation, given }.into());
+        }
+        let keys = found.into_iter();
         let keys = keys.map(|found| (found.id, found.slot.err().map(|error| error.to_string()))).collect();
         let report = RepairReport {
             role: step.role.clone(),

@@ -1,5 +1,6 @@
 //! Opening a role's repository: find `format`, unlock the key, check that both belong together.
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,10 +10,11 @@ use tokio::sync::watch;
 use crate::config::KeySource;
 use crate::file;
 use crate::file::access::{self, Exposure};
-use crate::ids::{KeyId, RepoId, RoleName};
+use crate::ids::{Generation, KeyId, RepoId, RoleName};
 use crate::job::local::Local;
-use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
+use crate::repo::crypto::{Cipher, Keys};
 use crate::repo::format::{Format, FormatError};
+use crate::repo::keyring::Keyring;
 use crate::repo::keyslot::{KeySlot, Secret, SecretError, SlotError, SlotKind};
 use crate::repo::names;
 use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, list_some};
@@ -256,6 +258,13 @@ pub struct FoundSlot {
     pub slot: Result<KeySlot, SlotError>,
 }
 
+impl FoundSlot {
+    /// The newest generation of the repository key that it gives, as it says.
+    pub fn generation(&self) -> Generation {
+        self.slot.as_ref().map_or(Generation::FIRST, |slot| slot.generation)
+    }
+}
+
 /// The key slots of a role.
 #[derive(Debug, Clone, Default)]
 pub struct Slots {
@@ -324,7 +333,7 @@ impl SlotTrial {
         slot: &KeySlot,
         secret: &Secret,
         repo: RepoId,
-    ) -> Option<Result<RepositoryKey, SlotError>> {
+    ) -> Option<Result<Keyring, SlotError>> {
         let is_phrase = matches!((secret, &slot.kind), (Secret::Passphrase(_), SlotKind::Passphrase { .. }));
         if !is_phrase {
             return Some(slot.unwrap(secret, repo));
@@ -362,8 +371,8 @@ async fn unlock(
     (secret, path): (&Secret, &Path),
     remembered: Option<KeyId>,
 ) -> Result<(Keys, Option<KeySlot>), OpenError> {
-    let verified = |master: RepositoryKey| {
-        let keys = format.keys(master);
+    let verified = |keyring: Keyring| {
+        let keys = format.keys(keyring);
         Format::verify(object, &keys).is_ok().then_some(keys)
     };
     let wrong = |slots, untried| {
@@ -384,7 +393,9 @@ async fn unlock(
     }
     let mut refused = Vec::new();
     let mut opened = false;
-    let Slots { found, passed_over } = slots(store, &format.role).await?;
+    let Slots { mut found, passed_over } = slots(store, &format.role).await?;
+    // The newest generation first: an older slot that could not be deleted gives less.
+    found.sort_by_key(|found| Reverse(found.generation()));
     // There is one from the first moment on: the listing lacks them, or they were removed. The given secret was not even tried.
     if found.is_empty() {
         return Err(OpenError::NoKeySlots { role: format.role.clone(), store: store.describe() });

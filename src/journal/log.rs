@@ -18,16 +18,17 @@ use crate::ids::{Digest, InstanceId, ScheduleId, Seq, Term};
 use crate::journal::record::{
     self, AmendBody, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy,
 };
-use crate::journal::register::RegisterError;
 use crate::journal::repaired::Repaired;
+use crate::journal::rotation::Rotated;
 use crate::journal::search::{Listed, Search};
-use crate::journal::seat::{self, Seat, SeatError};
-use crate::journal::standing::Rift;
-use crate::journal::state::{FoldError, Head, Holder, View};
+use crate::journal::seat::{self, Seat};
+use crate::journal::state::{FoldError, Head, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
 use crate::role::permit::{Candidacy, Deadline, Permit};
 use crate::store::{LIST_PAGE_MAX, PutOutcome, SizeLimit, Store, StoreError, StoreErrorKind, unfinished};
+
+pub use crate::journal::error::{AppendError, JournalError};
 
 /// Records fetched at once while a journal is read.
 const READ_AHEAD: usize = 16;
@@ -38,71 +39,6 @@ pub(super) const RESOLVE_LIMIT: Duration = Duration::from_mins(1);
 /// The pause before an append of unknown outcome is looked at again; doubled each time up to the second value.
 pub(super) const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// Why a journal cannot be read.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum JournalError {
-    /// The store.
-    #[error("the journal cannot be read: {0}")]
-    Store(#[from] StoreError),
-    /// One record.
-    #[error("journal record {seq} {error}")]
-    Record {
-        /// Which.
-        seq: Seq,
-        /// Why.
-        error: RecordError,
-    },
-    /// A record that does not follow.
-    #[error("journal record {seq} {error}")]
-    Fold {
-        /// Which.
-        seq: Seq,
-        /// Why.
-        error: FoldError,
-    },
-    /// A number below the head that is empty.
-    #[error("journal record {0} is missing, although later ones are there")]
-    Hole(Seq),
-    /// The store no longer holds what this node has seen in it.
-    #[error(
-        "this node has seen journal record {seq} as {seen}, and the store does not have it: it is an older copy of the store, or was rolled back, or its newest records were removed"
-    )]
-    RolledBack {
-        /// Which.
-        seq: Seq,
-        /// What it was.
-        seen: Digest,
-    },
-    /// This process cannot write to where the journal is.
-    #[error(transparent)]
-    Seat(#[from] SeatError),
-    /// The register that has the journal's head.
-    #[error("the head of the journal cannot be read: {0}")]
-    Register(#[from] RegisterError),
-    /// The head and the store do not fit together.
-    #[error("nothing is written to this journal: {0}")]
-    Rift(Rift),
-}
-
-impl JournalError {
-    /// Whether the store lost what this node has seen in it.
-    pub fn is_rolled_back(&self) -> bool {
-        matches!(self, JournalError::RolledBack { .. })
-    }
-
-    /// The record that cannot be used, if that is what it is about.
-    pub fn unusable(&self) -> Option<Seq> {
-        match self {
-            JournalError::Record { seq, .. } | JournalError::Fold { seq, .. } | JournalError::Hole(seq) => Some(*seq),
-            JournalError::Store(_)
-            | JournalError::RolledBack { .. }
-            | JournalError::Seat(_)
-            | JournalError::Register(_)
-            | JournalError::Rift(_) => None,
-        }
-    }
-}
-
 /// What its writer puts into a record; the rest follows from the journal.
 #[derive(Debug)]
 pub(super) struct Draft {
@@ -110,58 +46,6 @@ pub(super) struct Draft {
     pub(super) takeover: Option<Digest>,
     pub(super) body: Body,
     pub(super) slot: Option<Timestamp>,
-}
-
-/// Why a record was not appended.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendError {
-    /// A newer takeover exists. Nothing was committed, and nothing ever will be under this permit.
-    #[error("fenced: node {} took the role over with term {}", .0.node.name, .0.term)]
-    Fenced(Box<Holder>),
-    /// Something else was appended meanwhile, and the permit still holds: decide again on this view.
-    #[error("the journal moved on meanwhile")]
-    Moved(Box<View>),
-    /// It may be in the journal, or get there still. Nothing may be cleaned up.
-    #[error("whether journal record {seq} was written cannot be told: {why}")]
-    Unknown {
-        /// Which.
-        seq: Seq,
-        /// What came instead of an answer.
-        why: String,
-    },
-    /// The lease is over, or could not be renewed in time. Nothing was written.
-    #[error("the lease ran out before the record was written")]
-    Expired,
-    /// The journal has records of a newer version.
-    #[error("the journal has records of a kind that this version does not know ({0}). Update runner on this node")]
-    NotUnderstood(String),
-    /// The journal cannot be read.
-    #[error("{0}")]
-    Journal(#[from] JournalError),
-    /// The store refused.
-    #[error("journal record {seq} was not written: {error}")]
-    Store {
-        /// Which.
-        seq: Seq,
-        /// Why.
-        error: StoreError,
-    },
-    /// No reader would take it, or etcd would not, or nothing after it.
-    #[error("journal record {seq} was not written: with {bytes} bytes it is too large for this journal")]
-    TooLarge {
-        /// Which.
-        seq: Seq,
-        /// Its length.
-        bytes: usize,
-    },
-    /// The register refused.
-    #[error("journal record {seq} was not written: {error}")]
-    Register {
-        /// Which.
-        seq: Seq,
-        /// Why.
-        error: RegisterError,
-    },
 }
 
 /// What may be appended without a permit: what operators do, and what a node says of itself.
@@ -261,7 +145,7 @@ impl Journal {
     /// One record and its digest, if the number is occupied.
     pub async fn record(&self, seq: Seq) -> Result<Option<(Record, Digest)>, JournalError> {
         let Some(object) = self.readable(seq).await? else { return Ok(None) };
-        let record = Record::decode(&object, Some(&self.keys)).map_err(|error| JournalError::Record { seq, error })?;
+        let record = Record::decode(&object, Some(&self.keys)).map_err(|error| self.unusable(seq, error))?;
         Ok(Some((record, record::digest(&object))))
     }
 
@@ -270,9 +154,22 @@ impl Journal {
     /// # Errors
     /// [`JournalError::RolledBack`] if the store no longer has the record that was known.
     pub async fn read(&self, known: Option<&View>) -> Result<View, JournalError> {
-        match &self.seat {
+        let view = match &self.seat {
             Some(seat) => self.read_settled(seat, known).await,
             None => self.read_store(known).await,
+        }?;
+        self.check_generation(&view)?;
+        Ok(view)
+    }
+
+    /// Whether these keys are those that the journal is written under: neither is there more than they give, nor less than they
+    /// prove that there was.
+    fn check_generation(&self, view: &View) -> Result<(), JournalError> {
+        let (now, given) = (view.generation(), self.keys.generation());
+        match view.state.rotated {
+            Some(Rotated { seq, generation }) if now > given => Err(JournalError::Rotated { seq, generation, given }),
+            _ if now < given => Err(JournalError::OlderThanKey { now, given }),
+            _ => Ok(()),
         }
     }
 
@@ -284,7 +181,12 @@ impl Journal {
     pub async fn read_listed(&self, known: Option<&View>) -> Result<View, JournalError> {
         let start = self.check_known(known).await?;
         let head = self.find_listed(seq_of(start)).await?;
-        self.read_to(start, head, record::CHECKPOINT_STEP).await
+        let view = self.read_to(start, head, record::CHECKPOINT_STEP).await?;
+        match self.check_generation(&view) {
+            // What a listing lacks may be the rotation.
+            Err(JournalError::OlderThanKey { .. }) => self.read(known).await,
+            checked => checked.map(|()| view),
+        }
     }
 
     /// [`Journal::read`] for whoever looks again and again, in one request while nothing is new: it asks for the record after the newest
@@ -303,6 +205,7 @@ impl Journal {
         if self.is_occupied(view.next_seq()).await? || !self.is_even(view).await? {
             return self.read(known).await;
         }
+        self.check_generation(view)?;
         Ok(view.clone())
     }
 
@@ -360,7 +263,11 @@ impl Journal {
                     Err(_) => return Err(gone),
                 };
                 let covers = |repaired: &Repaired| repaired.covers(head.seq, head.digest, view.term());
-                if now.state.repaired.iter().any(covers) { Ok(None) } else { Err(gone) }
+                if now.generation() >= view.generation() && now.state.repaired.iter().any(covers) {
+                    Ok(None)
+                } else {
+                    Err(gone)
+                }
             }
             Err(error) => Err(error),
         }
@@ -489,17 +396,26 @@ impl Journal {
                 None => self.readable(seq).await?,
             };
             let object = object.ok_or(JournalError::Hole(seq))?;
-            let record =
-                Record::decode(&object, Some(&self.keys)).map_err(|error| JournalError::Record { seq, error })?;
+            let record = Record::decode(&object, Some(&self.keys)).map_err(|error| self.unusable(seq, error))?;
             view.apply(&record, record::digest(&object)).map_err(|error| JournalError::Fold { seq, error })?;
         }
         view.created = self.created.or(view.created);
         Ok(view)
     }
 
+    /// That record `seq` cannot be used.
+    fn unusable(&self, seq: Seq, error: RecordError) -> JournalError {
+        match error {
+            RecordError::Rotated(generation) => {
+                JournalError::Rotated { seq, generation, given: self.keys.generation() }
+            }
+            error => JournalError::Record { seq, error },
+        }
+    }
+
     /// The view before record `seq`, if that carries a state.
     fn before_checkpoint(&self, seq: Seq, object: &Bytes) -> Result<Option<View>, JournalError> {
-        let record = Record::decode(object, Some(&self.keys)).map_err(|error| JournalError::Record { seq, error })?;
+        let record = Record::decode(object, Some(&self.keys)).map_err(|error| self.unusable(seq, error))?;
         let view = View::before_checkpoint(&record);
         if let Some(view) = &view
             && (view.role != *self.keys.role() || view.repo != self.keys.repo() || record.seq != seq)
@@ -642,11 +558,14 @@ impl Journal {
             prev: view.head.as_ref().map(|head| head.digest),
             body,
             state: (is_repair || record::is_checkpoint(seq, &view.state)).then(|| view.state.clone()),
+            generation: self.keys.generation(),
         };
+        record.prove(&self.keys);
         let mut object = record.encode(&self.keys);
         if self.seat.is_some() && !seat::fits(before.len(), object.len()) && record.state.is_some() && !is_repair {
             // A checkpoint merely saves reading what comes before it.
             record.state = None;
+            record.prove(&self.keys);
             object = record.encode(&self.keys);
         }
         // What no reader would take.

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::ids::{Digest, NodeId, RepoId, RoleName, Seq, Term};
 use crate::journal::record::{Body, NodeRef, Record, TakeoverWhy};
 use crate::journal::repaired::{LostEnd, Repaired};
+use crate::journal::rotation::Rotated;
 use crate::journal::state::{Condemned, FoldError, Head, Holder, Snapshot, View};
 
 /// A record that cannot be used.
@@ -115,6 +116,7 @@ impl<'a> Mender<'a> {
         if record.seq != seq {
             return Err(FoldError::Number { found: record.seq });
         }
+        view.refuse_older(record)?;
         if self.gap {
             anchor(view, seq, record)?;
         } else if self.partial
@@ -202,6 +204,10 @@ fn anchor(view: &mut View, seq: Seq, record: &Record) -> Result<(), FoldError> {
             view.state.last_slot = Some(slot);
             view.state.add_past_slots([slot]);
         }
+    }
+    if record.generation > view.generation() {
+        // A lost record began it.
+        view.state.rotated = Some(Rotated { generation: record.generation, seq: Seq(seq.0.saturating_sub(1)) });
     }
     view.head = record.prev.filter(|_| seq > Seq::FIRST).map(|digest| Head {
         seq: Seq(seq.0 - 1),

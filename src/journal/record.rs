@@ -6,12 +6,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, ScheduleId, Seq, Term,
+    ChunkId, ClusterId, Digest, Generation, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, ScheduleId, Seq,
+    Term,
 };
 use crate::journal::repaired::LostEnd;
+use crate::journal::rotation::{self, RotateBody};
 use crate::journal::state::State;
 use crate::repo::crypto::Keys;
-use crate::repo::line;
+use crate::repo::line::{self, LineError};
 
 /// The record version that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -75,6 +77,8 @@ pub struct Record {
     pub body: Body,
     /// The state before this record, where [`is_checkpoint`].
     pub state: Option<State>,
+    /// The generation of the repository key that its MAC is made with.
+    pub generation: Generation,
 }
 
 /// What a record says happened.
@@ -100,6 +104,8 @@ pub enum Body {
     Prune(PruneBody),
     /// What some prunes condemned is deleted.
     Swept(SweptBody),
+    /// From here on everything is written under a new generation of the repository key.
+    Rotate(RotateBody),
     /// A kind that this version does not know: it reads on, and does not append.
     Unknown {
         /// Its name.
@@ -121,7 +127,7 @@ impl Body {
     /// Whether a person did it.
     pub fn is_operators(&self) -> bool {
         match self {
-            Body::Pause(_) | Body::Resume | Body::Amend(_) => true,
+            Body::Pause(_) | Body::Resume | Body::Amend(_) | Body::Rotate(_) => true,
             Body::Takeover(takeover) => takeover.why.is_operators(),
             _ => false,
         }
@@ -141,6 +147,7 @@ impl Body {
             Body::Amend(body) => ("amend", json(serde_json::to_value(body))),
             Body::Prune(body) => ("prune", json(serde_json::to_value(body))),
             Body::Swept(body) => ("swept", json(serde_json::to_value(body))),
+            Body::Rotate(body) => ("rotate", json(serde_json::to_value(body))),
             Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
         }
     }
@@ -316,6 +323,9 @@ pub enum RecordError {
     /// It is newer than this program.
     #[error("has format version {0}, and this program reads version {VERSION}. Update runner on this node")]
     Newer(u32),
+    /// Its MAC is made with a generation of the repository key that the reader has not.
+    #[error("belongs to generation {0} of the repository key, which the key at hand does not give")]
+    Rotated(Generation),
 }
 
 /// The JSON of a record. `kind` and `body` stay apart, so that an unknown kind can be read past.
@@ -353,8 +363,22 @@ pub fn digest(object: &[u8]) -> Digest {
 }
 
 impl Record {
-    /// The object, under these keys.
+    /// The object, under these keys; they know the record's generation.
     pub fn encode(&self, keys: &Keys) -> Vec<u8> {
+        let line = self.line();
+        let mac = keys.line_mac_by(self.generation, &line).expect("a record is written under a key that is known");
+        line::seal_with(&line, self.generation, mac)
+    }
+
+    /// Lets the generation that a rotation begins vouch for its record.
+    pub fn prove(&mut self, keys: &Keys) {
+        let line = self.line();
+        if let Body::Rotate(body) = &mut self.body {
+            body.proof = rotation::prove(&line, body, keys).unwrap_or(body.proof);
+        }
+    }
+
+    fn line(&self) -> Vec<u8> {
         let (kind, body) = self.body.parts();
         let raw = Raw {
             v: VERSION,
@@ -375,16 +399,20 @@ impl Record {
             body,
             state: self.state.clone(),
         };
-        line::seal(&serde_json::to_vec(&raw).expect("plain data becomes JSON"), keys)
+        serde_json::to_vec(&raw).expect("plain data becomes JSON")
     }
 
     /// From the object. With keys the MAC is checked; without, only the shape.
     pub fn decode(object: &[u8], keys: Option<&Keys>) -> Result<Self, RecordError> {
         let damaged = |e: &dyn std::fmt::Display| RecordError::Damaged(e.to_string());
-        let first = match keys {
-            Some(keys) => line::open(object, keys).map_err(|e| damaged(&e))?,
-            None => line::split(object).map_err(|e| damaged(&e))?.0,
-        };
+        let (first, generation) = match keys {
+            Some(keys) => line::open_any(object, keys),
+            None => line::split(object).map(|(first, _, generation)| (first, generation)),
+        }
+        .map_err(|error| match error {
+            LineError::Generation(generation) => RecordError::Rotated(generation),
+            error => damaged(&error),
+        })?;
         #[derive(Deserialize)]
         struct Version {
             v: u32,
@@ -408,9 +436,16 @@ impl Record {
             "amend" => Body::Amend(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "prune" => Body::Prune(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             "swept" => Body::Swept(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "rotate" => Body::Rotate(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
             _ => Body::Unknown { kind: raw.kind, body: raw.body },
         };
+        if let (Body::Rotate(body), Some(keys)) = (&body, keys)
+            && rotation::prove(first, body, keys).is_some_and(|proof| proof != body.proof)
+        {
+            return Err(damaged(&"the generation of the repository key that it begins does not vouch for it"));
+        }
         Ok(Record {
+            generation,
             role: raw.role,
             repo: raw.repo,
             seq: raw.seq,

@@ -14,6 +14,7 @@ use crate::ids::{Digest, RepoId, RoleName, Seq};
 use crate::journal::log::{self, AppendError, Journal, JournalError};
 use crate::journal::mend::{LostRecord, Mended, Mender};
 use crate::journal::record::{self, Record, RecordError, Takeover, TakeoverWhy};
+use crate::journal::rotation::Rotated;
 use crate::journal::state::{State, View};
 use crate::repo::{line, names};
 use crate::role::permit::{Candidacy, Permit};
@@ -101,6 +102,12 @@ impl Journal {
         }
         drop(records);
         let mended = mender.finish(|seq| record::digest(&self.filler(seq)));
+        // Nothing is void because an old key does not open it.
+        if let Some(Rotated { seq, generation }) =
+            mended.view.state.rotated.filter(|now| now.generation > self.keys.generation())
+        {
+            return Err(MendError::Newer { seq, error: RecordError::Rotated(generation) });
+        }
         if mended.void.len() > VOID_MAX {
             return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });
         }
@@ -147,7 +154,11 @@ impl Journal {
         candidacy: &Candidacy,
         forced: bool,
     ) -> Result<(Permit, View), AppendError> {
-        let view = View { state, ..mended.view.clone() };
+        let mut view = View { state, ..mended.view.clone() };
+        if view.generation() < self.keys.generation() {
+            // The key is the proof of a rotation whose record is lost.
+            view.state.rotated = Some(Rotated { generation: self.keys.generation(), seq: view.next_seq() });
+        }
         log::understand(&view)?;
         for lost in &mended.void {
             self.fill(&view, lost).await?;

@@ -76,6 +76,9 @@ fn stand(view: &View, head: Option<&[u8]>, keys: &Keys) -> Result<Standing, Jour
     let record = match Record::decode(head, Some(keys)) {
         Ok(record) => record,
         Err(error @ RecordError::Newer(_)) => return Err(JournalError::Record { seq: view.next_seq(), error }),
+        Err(RecordError::Rotated(generation)) => {
+            return Err(JournalError::Rotated { seq: view.next_seq(), generation, given: keys.generation() });
+        }
         Err(error) => return Ok(Standing::Torn(Rift::Damaged(error))),
     };
     let digest = record::digest(head);

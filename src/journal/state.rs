@@ -12,9 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term};
+use crate::ids::{
+    ChunkId, ClusterId, Digest, Generation, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term,
+};
 use crate::journal::record::{Body, Changes, Cost, NodeRef, PruneBody, Record, TakeoverWhy};
 use crate::journal::repaired::{self, Repaired};
+use crate::journal::rotation::Rotated;
 use crate::role::commits::{ScheduleInForce, SlotCommits};
 use crate::role::present;
 use crate::role::twin::{self, Authorship};
@@ -164,6 +167,9 @@ pub struct State {
     /// The slots of amended commits, in the order in which they were amended. Each stays committed, and closes no other.
     #[serde(skip_serializing_if = "VecDeque::is_empty", default)]
     pub amended_slots: VecDeque<Timestamp>,
+    /// The newest rotation of the repository key; `None`: everything is written under the first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rotated: Option<Rotated>,
     /// What a newer version keeps here. It is carried along, and keeps this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -345,6 +351,14 @@ pub enum FoldError {
     /// Written under a permit that a newer takeover had ended: the fence was broken.
     #[error("was written under a takeover that is not the newest")]
     Fence,
+    /// Of another generation of the repository key than everything is written under by then.
+    #[error("is of generation {found} of the repository key, after generation {now}")]
+    Generation {
+        /// What it is of, or begins.
+        found: Generation,
+        /// The one that counts.
+        now: Generation,
+    },
     /// Its checkpoint is not what the records before it add up to.
     #[error("carries a state that the records before it do not add up to")]
     Checkpoint,
@@ -366,6 +380,17 @@ impl View {
     /// The holder's term; 0 before the first takeover.
     pub fn term(&self) -> Term {
         self.state.holder.as_ref().map_or(Term(0), |holder| holder.term)
+    }
+
+    /// The generation of the repository key that the next record is written under.
+    pub fn generation(&self) -> Generation {
+        self.state.rotated.map_or(Generation::FIRST, |rotated| rotated.generation)
+    }
+
+    /// Refuses a record of an older generation, whatever state it brings along.
+    pub(crate) fn refuse_older(&self, record: &Record) -> Result<(), FoldError> {
+        let (found, now) = (record.generation, self.generation());
+        if found < now { Err(FoldError::Generation { found, now }) } else { Ok(()) }
     }
 
     /// Whether this program understands everything that the journal says; else it must not append.
@@ -418,6 +443,7 @@ impl View {
         if record.prev != self.head.as_ref().map(|head| head.digest) {
             return Err(FoldError::Chain);
         }
+        self.refuse_older(record)?;
         if record.body.repair().is_some() {
             // What is left was told by whoever read all of it.
             let state = record.state.as_ref().ok_or(FoldError::Checkpoint)?;
@@ -431,6 +457,10 @@ impl View {
             }
             // Whoever begins here knows no more than this.
             self.state.clone_from(state);
+        }
+        let (found, now) = (record.generation, self.generation());
+        if found != now {
+            return Err(FoldError::Generation { found, now });
         }
         self.apply_term(record)?;
         self.follow_command(record);
@@ -490,6 +520,12 @@ impl View {
             Body::Resume => self.end_pause(record.store_time.unwrap_or(record.time)),
             Body::Amend(_) => self.state.amend(record.store_time.unwrap_or(record.time)),
             Body::Prune(body) => self.prune(record, body),
+            Body::Rotate(body) if body.generation != now.next() => {
+                return Err(FoldError::Generation { found: body.generation, now });
+            }
+            Body::Rotate(body) => {
+                self.state.rotated = Some(Rotated { generation: body.generation, seq: record.seq });
+            }
             Body::Swept(body) => self.state.condemned.retain(|condemned| !body.prunes.contains(&condemned.seq)),
             Body::Unknown { kind, .. } => {
                 if !self.unknown_kinds.contains(kind) {

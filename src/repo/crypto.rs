@@ -9,7 +9,8 @@ use std::fmt;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
-use crate::ids::{ChunkId, RepoId, RoleName};
+use crate::ids::{ChunkId, Generation, RepoId, RoleName};
+use crate::repo::keyring::{Keyring, RepositoryKey};
 
 /// The salt of one sealed object, in bytes.
 pub const SALT_LEN: usize = 32;
@@ -67,20 +68,19 @@ impl Part {
 #[error("does not open: it is damaged, or belongs elsewhere")]
 pub struct OpenError;
 
-/// The secret that everything else of a repository is derived from: 32 random bytes, made at `init`.
-#[derive(Clone)]
-pub struct RepositoryKey(pub(crate) Zeroizing<[u8; 32]>);
-
-impl RepositoryKey {
-    /// The key with these bytes.
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
-    }
+/// What, with the object's ID, makes the key of one sealed object. It stands in the object's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Salt {
+    /// The generation of the repository key that the object is sealed under.
+    pub generation: Generation,
+    /// Random, one an object.
+    pub bytes: [u8; SALT_LEN],
 }
 
-impl fmt::Debug for RepositoryKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RepositoryKey(…)")
+impl From<[u8; SALT_LEN]> for Salt {
+    /// Under the key that was made at `init`.
+    fn from(bytes: [u8; SALT_LEN]) -> Self {
+        Self { generation: Generation::FIRST, bytes }
     }
 }
 
@@ -90,9 +90,12 @@ pub struct Keys {
     cipher: Cipher,
     repo: RepoId,
     role: RoleName,
-    master: RepositoryKey,
+    keyring: Keyring,
+    /// What is written is sealed under this one.
+    generation: Generation,
     chunk: Zeroizing<[u8; 32]>,
-    mac: Zeroizing<[u8; 32]>,
+    /// One a generation.
+    macs: Vec<Zeroizing<[u8; 32]>>,
 }
 
 impl fmt::Debug for Keys {
@@ -107,11 +110,19 @@ const CONTEXT_MAC: &str = "runner 2026-11-21 v1 journal mac";
 const CONTEXT_OBJECT: &str = "runner 2026-11-21 v1 object key";
 
 impl Keys {
-    /// Derives all keys of one repository.
-    pub fn new(cipher: Cipher, repo: RepoId, role: RoleName, master: RepositoryKey) -> Self {
-        let chunk = Zeroizing::new(blake3::derive_key(CONTEXT_CHUNK, &master.0[..]));
-        let mac = Zeroizing::new(blake3::derive_key(CONTEXT_MAC, &master.0[..]));
-        Self { cipher, repo, role, master, chunk, mac }
+    /// Derives all keys of one repository. It is written under the newest of them.
+    pub fn new(cipher: Cipher, repo: RepoId, role: RoleName, keys: impl Into<Keyring>) -> Self {
+        let keyring: Keyring = keys.into();
+        let chunk = Zeroizing::new(blake3::derive_key(CONTEXT_CHUNK, &keyring.first().0[..]));
+        let mac = |key: &RepositoryKey| Zeroizing::new(blake3::derive_key(CONTEXT_MAC, &key.0[..]));
+        let macs = keyring.iter().map(mac).collect();
+        Self { cipher, repo, role, generation: keyring.generation(), keyring, chunk, macs }
+    }
+
+    /// The same and one more, under which nothing is written yet: for the record that lets it be. `None`: there are too many.
+    pub(crate) fn with_next(&self, key: RepositoryKey) -> Option<Self> {
+        let keyring = self.keyring.with(key)?;
+        Some(Self { generation: self.generation, ..Self::new(self.cipher, self.repo, self.role.clone(), keyring) })
     }
 
     /// How this repository protects objects.
@@ -129,27 +140,53 @@ impl Keys {
         &self.role
     }
 
-    /// The secret itself, for `key add` and `key export`.
-    pub fn master(&self) -> &RepositoryKey {
-        &self.master
+    /// The repository keys themselves, for `key add` and `key export`.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
-    /// The name of this content: BLAKE3 keyed from the repository key, so that a name tells an outsider nothing.
+    /// The generation that is written under.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The salt of an object that is to be written.
+    pub fn salt(&self, bytes: [u8; SALT_LEN]) -> Salt {
+        Salt { generation: self.generation, bytes }
+    }
+
+    /// The name of this content: BLAKE3 keyed from the first repository key, so that a name tells an outsider nothing and content that an
+    /// older generation stored is not stored again.
     pub fn chunk_id(&self, content: &[u8]) -> ChunkId {
         ChunkId(*blake3::keyed_hash(&self.chunk, content).as_bytes())
     }
 
-    /// The MAC over the first line of a journal record or of `format`.
-    pub fn line_mac(&self, line: &[u8]) -> [u8; 32] {
-        *blake3::keyed_hash(&self.mac, line).as_bytes()
+    /// A digest on which guesses are tested only with the generation that is written under.
+    pub fn sealed_digest(&self, content: &[u8]) -> ChunkId {
+        let key = self.keyring.get(self.generation).unwrap_or(self.keyring.first());
+        ChunkId(*blake3::keyed_hash(&blake3::derive_key(CONTEXT_CHUNK, &key.0[..]), content).as_bytes())
     }
 
-    /// The key of the object with this salt.
-    pub fn object(&self, id: [u8; 16], salt: [u8; SALT_LEN]) -> ObjectKey {
-        let mut material = Zeroizing::new([0; 64]);
-        material[..32].copy_from_slice(&self.master.0[..]);
-        material[32..].copy_from_slice(&salt);
-        let key = Zeroizing::new(blake3::derive_key(CONTEXT_OBJECT, &material[..]));
+    /// The MAC over the first line of a journal record, or of another object that stands in the clear.
+    pub fn line_mac(&self, line: &[u8]) -> [u8; 32] {
+        self.line_mac_by(self.generation, line).expect("what is written under is in the keyring")
+    }
+
+    /// The same under this generation, if it is known.
+    pub fn line_mac_by(&self, generation: Generation, line: &[u8]) -> Option<[u8; 32]> {
+        let key = self.macs.get(usize::from(generation.0))?;
+        Some(*blake3::keyed_hash(key, line).as_bytes())
+    }
+
+    /// The key of the object with this salt. One of a generation that is not known opens nothing.
+    pub fn object(&self, id: [u8; 16], salt: impl Into<Salt>) -> ObjectKey {
+        let salt = salt.into();
+        let key = self.keyring.get(salt.generation).map(|key| {
+            let mut material = Zeroizing::new([0; 64]);
+            material[..32].copy_from_slice(&key.0[..]);
+            material[32..].copy_from_slice(&salt.bytes);
+            Zeroizing::new(blake3::derive_key(CONTEXT_OBJECT, &material[..]))
+        });
         let mut context = Vec::with_capacity(64);
         context.extend_from_slice(b"runner");
         context.extend_from_slice(&[1, self.cipher.code()]);
@@ -157,9 +194,10 @@ impl Keys {
         context.push(self.role.as_str().len() as u8);
         context.extend_from_slice(self.role.as_str().as_bytes());
         context.extend_from_slice(&id);
-        let sealer = match self.cipher {
-            Cipher::None => Sealer::Mac(key),
-            Cipher::Aes256GcmSiv => Sealer::Aead(Box::new(aead(&key))),
+        let sealer = match (self.cipher, key) {
+            (_, None) => Sealer::Unknown,
+            (Cipher::None, Some(key)) => Sealer::Mac(key),
+            (Cipher::Aes256GcmSiv, Some(key)) => Sealer::Aead(Box::new(aead(&key))),
         };
         ObjectKey { sealer, context }
     }
@@ -173,6 +211,8 @@ pub(crate) fn aead(key: &[u8; 32]) -> LessSafeKey {
 enum Sealer {
     Aead(Box<LessSafeKey>),
     Mac(Zeroizing<[u8; 32]>),
+    /// Of a generation of the repository key that is not known.
+    Unknown,
 }
 
 /// Seals and opens the parts of one object.
@@ -210,6 +250,7 @@ impl ObjectKey {
     pub fn seal(&self, part: Part, data: &mut Vec<u8>, from: usize) {
         let (associated, nonce) = self.associated(part);
         let tag = match &self.sealer {
+            Sealer::Unknown => unreachable!("what is written is sealed under a generation that is known"),
             Sealer::Mac(key) => Self::tag(key, &associated, &data[from..]),
             Sealer::Aead(key) => key
                 .seal_in_place_separate_tag(nonce, Aad::from(&associated), &mut data[from..])
@@ -226,6 +267,7 @@ impl ObjectKey {
         let (associated, nonce) = self.associated(part);
         let Some(len) = sealed.len().checked_sub(TAG_LEN) else { return Err(OpenError) };
         match &self.sealer {
+            Sealer::Unknown => Err(OpenError),
             Sealer::Mac(key) => {
                 let tag: [u8; TAG_LEN] = sealed[len..].try_into().expect("split at the tag's length");
                 // No secret is compared here: the key stands in the store.
@@ -272,6 +314,40 @@ pub(crate) mod tests {
             let other = Keys::new(cipher, RepoId([7; 16]), "db".parse().unwrap(), RepositoryKey::new([9; 32]));
             assert!(other.object([1; 16], [2; 32]).open(Part::Frame(3), &sealed[5..]).is_err(), "another role");
         }
+    }
+
+    /// The same after a rotation: knowing the next generation and still writing under the old one, and writing under the new one.
+    pub(crate) fn rotated(old: &Keys) -> (Keys, Keys) {
+        let between = old.with_next(RepositoryKey::new([10; 32])).unwrap();
+        let new = Keys::new(old.cipher(), old.repo(), old.role().clone(), between.keyring().clone());
+        (between, new)
+    }
+
+    #[test]
+    fn each_generation_opens_its_own_and_nobody_without_it_opens_or_vouches() {
+        let old = keys(Cipher::Aes256GcmSiv);
+        let (between, new) = rotated(&old);
+        assert_eq!((between.generation(), new.generation()), (Generation(0), Generation(1)));
+        let sealed = |keys: &Keys| {
+            let (salt, mut data) = (keys.salt([2; 32]), b"content".to_vec());
+            keys.object([1; 16], salt).seal(Part::Index, &mut data, 0);
+            (salt, data)
+        };
+        let opens =
+            |keys: &Keys, (salt, data): &(Salt, Vec<u8>)| keys.object([1; 16], *salt).open(Part::Index, data).is_ok();
+        let (before, after) = (sealed(&old), sealed(&new));
+        assert_eq!(sealed(&between), before, "nothing is written under it yet");
+        assert!(opens(&old, &before) && opens(&new, &before) && opens(&new, &after) && opens(&between, &after));
+        assert!(!opens(&old, &after), "the old key");
+        let claimed = (Salt { generation: Generation(0), ..after.0 }, after.1.clone());
+        assert!(!opens(&old, &claimed) && !opens(&new, &claimed), "a generation that is changed");
+
+        assert_ne!(old.line_mac(b"line"), new.line_mac(b"line"));
+        assert_eq!(old.line_mac_by(Generation(1), b"line"), None);
+        assert_eq!(new.line_mac_by(Generation(0), b"line"), Some(old.line_mac(b"line")));
+        assert_eq!(old.chunk_id(b"content"), new.chunk_id(b"content"), "what is stored is not stored again");
+        assert_eq!(old.sealed_digest(b"content"), old.chunk_id(b"content"));
+        assert_ne!(old.sealed_digest(b"content"), new.sealed_digest(b"content"));
     }
 
     /// The derivations are part of the format: these values must never change.

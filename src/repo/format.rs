@@ -5,8 +5,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClusterId, RepoId, RoleName};
-use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
+use crate::ids::{ClusterId, Generation, RepoId, RoleName};
+use crate::repo::crypto::{Cipher, Keys};
+use crate::repo::keyring::{Keyring, RepositoryKey};
 use crate::repo::line::{self, LineError};
 
 /// The format version that this program writes, and the newest that it reads.
@@ -108,7 +109,7 @@ impl Format {
     /// Reads the object without checking its MAC, which takes the keys that it leads to.
     pub fn parse(bytes: &[u8], wanted: &RoleName) -> Result<Self, FormatError> {
         let damaged = |e: String| FormatError::Damaged(e);
-        let (first, _) = line::split(bytes).map_err(|e| damaged(e.to_string()))?;
+        let (first, ..) = line::split(bytes).map_err(|e| damaged(e.to_string()))?;
         #[derive(Deserialize)]
         struct Version {
             v: u32,
@@ -129,27 +130,29 @@ impl Format {
 
     /// Checks the MAC of the object that this was parsed from.
     pub fn verify(bytes: &[u8], keys: &Keys) -> Result<(), FormatError> {
-        line::open(bytes, keys).map(|_| ()).map_err(|e| match e {
-            LineError::Forged => FormatError::Forged,
+        line::open_by(bytes, keys, Generation::FIRST).map(|_| ()).map_err(|e| match e {
+            LineError::Forged | LineError::Generation(_) => FormatError::Forged,
             LineError::Shape => FormatError::Damaged(e.to_string()),
         })
     }
 
-    /// The keys of this repository under this master key.
-    pub fn keys(&self, master: RepositoryKey) -> Keys {
-        Keys::new(self.cipher, self.repo, self.role.clone(), master)
+    /// The keys of this repository under these repository keys.
+    pub fn keys(&self, keys: impl Into<Keyring>) -> Keys {
+        Keys::new(self.cipher, self.repo, self.role.clone(), keys)
     }
 
-    /// The master key, where it stands in the clear.
+    /// The repository key, where it stands in the clear.
     pub fn clear_master(&self) -> Option<RepositoryKey> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(self.clear_key.as_deref()?, &mut bytes).ok()?;
         Some(RepositoryKey::new(bytes))
     }
 
-    /// The object.
+    /// The object: always the one that `init` made, by the first generation of the repository key.
     pub fn encode(&self, keys: &Keys) -> Vec<u8> {
-        line::seal(&serde_json::to_vec(self).expect("plain data becomes JSON"), keys)
+        let line = serde_json::to_vec(self).expect("plain data becomes JSON");
+        let mac = keys.line_mac_by(Generation::FIRST, &line).expect("no keyring lacks the first key");
+        line::seal_with(&line, Generation::FIRST, mac)
     }
 }
 

@@ -9,9 +9,10 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use crate::ids::{ChunkId, IndexId, PackId};
+use crate::ids::{ChunkId, Generation, IndexId, PackId};
 use crate::repo::codec::{DecodeError, Reader, bad, put_varint};
-use crate::repo::crypto::{Keys, Part, SALT_LEN};
+use crate::repo::crypto::{Keys, Part, SALT_LEN, Salt};
+use crate::repo::header::{self, HeaderError};
 use crate::repo::pack::PackTable;
 
 /// An index object is closed when its packs list this many chunks: about 9 MiB, so that it can be held and retried.
@@ -29,51 +30,56 @@ pub fn fitting(packs: &[PackTable]) -> usize {
 }
 
 const MAGIC: &[u8; 4] = b"RUNI";
-const VERSION: u8 = 1;
-const HEADER_LEN: usize = 8 + SALT_LEN;
 
 /// Seals the tables of some packs as one object.
 pub fn encode_index(keys: &Keys, id: IndexId, salt: [u8; SALT_LEN], packs: &[PackTable]) -> Bytes {
     // As a rule enough: it may be large, and grows by doubling.
     let mut data = Vec::with_capacity(packs.iter().map(|pack| 1024 + pack.chunks() * (ChunkId::LEN + 4)).sum());
-    data.extend_from_slice(MAGIC);
-    data.extend_from_slice(&[VERSION, keys.cipher().code(), 0, 0]);
-    data.extend_from_slice(&salt);
+    let salt = keys.salt(salt);
+    header::put(&mut data, MAGIC, keys.cipher(), salt);
     put_varint(&mut data, packs.len() as u64);
     for pack in packs {
         data.extend_from_slice(&pack.id.0);
-        data.extend_from_slice(&pack.salt);
+        if !salt.generation.is_first() {
+            put_varint(&mut data, u64::from(pack.salt.generation.0));
+        }
+        data.extend_from_slice(&pack.salt.bytes);
         pack.encode(&mut data);
     }
-    keys.object(id.0, salt).seal(Part::Index, &mut data, HEADER_LEN);
+    keys.object(id.0, salt).seal(Part::Index, &mut data, header::LEN);
     Bytes::from(data)
 }
 
 /// The tables from an index object.
 pub fn decode_index(keys: &Keys, id: IndexId, object: &[u8]) -> Result<Vec<PackTable>, DecodeError> {
-    let Some((header, sealed)) = object.split_at_checked(HEADER_LEN) else { return bad("shorter than a header") };
-    let (head, salt) = header.split_at(8);
-    if head[..4] != *MAGIC {
-        return bad("does not start like an index");
-    }
-    if head[4..] != [VERSION, keys.cipher().code(), 0, 0] {
-        return bad("another format version or cipher");
-    }
-    let salt = salt.try_into().expect("the header was split at its length");
+    let (salt, sealed) = match header::take(object, MAGIC, keys) {
+        Ok(taken) => taken,
+        Err(HeaderError::Short) => return bad("shorter than a header"),
+        Err(HeaderError::Magic) => return bad("does not start like an index"),
+        Err(HeaderError::Version) => return bad("another format version or cipher"),
+        Err(HeaderError::Generation) => return bad("a later generation of the repository key sealed it"),
+    };
     let Ok(plain) = keys.object(id.0, salt).open(Part::Index, sealed) else {
         return bad("does not open: it is damaged, or belongs elsewhere");
     };
-    decode_tables(&plain)
+    decode_tables(&plain, salt.generation)
 }
 
-/// The tables from the plain content of an index object. For fuzzing, which does not get past the seal.
-pub fn decode_tables(plain: &[u8]) -> Result<Vec<PackTable>, DecodeError> {
+/// The tables from the plain content of an index object that this generation sealed. For fuzzing, which does not get past the seal.
+pub fn decode_tables(plain: &[u8], sealed_by: Generation) -> Result<Vec<PackTable>, DecodeError> {
     let mut reader = Reader::new(plain);
     let count = reader.count(PackId::LEN + SALT_LEN + 1)?;
     let mut packs = Vec::with_capacity(count);
     for _ in 0..count {
         let id = PackId(reader.array()?);
-        let salt = reader.array()?;
+        let generation = match sealed_by {
+            Generation::FIRST => Generation::FIRST,
+            _ => Generation(u16::try_from(reader.varint()?).unwrap_or(u16::MAX)),
+        };
+        if generation > sealed_by {
+            return bad("a pack of a later generation of the repository key than its own");
+        }
+        let salt = Salt { generation, bytes: reader.array()? };
         packs.push(PackTable::decode(id, salt, &mut reader)?);
     }
     reader.finish()?;
@@ -112,7 +118,7 @@ pub struct PackPlace {
     /// Which.
     pub id: PackId,
     /// The salt of its key.
-    pub salt: [u8; SALT_LEN],
+    pub salt: Salt,
     /// Its frames in order.
     pub frames: Vec<FramePlace>,
     /// It was added as what is left of it.
@@ -242,7 +248,7 @@ mod tests {
             .chunks(2)
             .map(|c| FrameEntry { stored_len: 100, compressed: true, chunks: c.iter().map(chunk).collect() })
             .collect();
-        PackTable { id: PackId([pack; 16]), salt: [pack; 32], frames }
+        PackTable { id: PackId([pack; 16]), salt: [pack; 32].into(), frames }
     }
 
     #[test]
@@ -261,6 +267,24 @@ mod tests {
                 assert!(decode_index(&keys, id, &object[..at]).is_err());
             }
         }
+    }
+
+    #[test]
+    fn an_index_of_a_later_generation_lists_packs_of_all_before_it() {
+        let old = keys(Cipher::Aes256GcmSiv);
+        let ring = old.keyring().with(crate::repo::keyring::RepositoryKey::new([10; 32])).unwrap();
+        let new = Keys::new(old.cipher(), old.repo(), old.role().clone(), ring);
+        let (id, mut packs) = (IndexId([4; 16]), [table(1, &[(1, 10), (2, 20)]), table(2, &[(3, 30)])]);
+        packs[1].salt = new.salt([2; 32]);
+        let object = encode_index(&new, id, [8; 32], &packs);
+        assert_eq!(decode_index(&new, id, &object), Ok(packs.to_vec()));
+        assert!(decode_index(&old, id, &object).is_err(), "the old key");
+        assert_eq!(object[4..8], [2, 1, 1, 0], "to older versions it is a newer one");
+        let first = encode_index(&old, id, [8; 32], &packs[..1]);
+        assert_eq!(decode_index(&new, id, &first), Ok(packs[..1].to_vec()));
+        packs[0].salt.generation = Generation(2);
+        let object = encode_index(&new, id, [8; 32], &packs);
+        assert!(decode_index(&new, id, &object).is_err(), "a generation that is not there yet");
     }
 
     #[test]
@@ -301,7 +325,7 @@ mod tests {
     /// The plain content of an index object.
     fn plain(packs: &[PackTable]) -> Vec<u8> {
         let object = encode_index(&keys(Cipher::None), IndexId([4; 16]), [8; 32], packs);
-        object[HEADER_LEN..object.len() - TAG_LEN].to_vec()
+        object[header::LEN..object.len() - TAG_LEN].to_vec()
     }
 
     proptest! {
@@ -310,8 +334,8 @@ mod tests {
         #[test]
         fn an_index_has_one_encoding_and_no_lie_passes(packs in prop::collection::vec(tables(), 0..3)) {
             let bytes = plain(&packs);
-            prop_assert_eq!(&decode_tables(&bytes), &Ok(packs));
-            assert_strict(&bytes, |bytes| decode_tables(bytes).map(|packs| plain(&packs)));
+            prop_assert_eq!(&decode_tables(&bytes, Generation::FIRST), &Ok(packs));
+            assert_strict(&bytes, |bytes| decode_tables(bytes, Generation::FIRST).map(|packs| plain(&packs)));
         }
 
         /// Whatever packs there are, in whatever order they were added: each chunk is found, where a pack says that it is.
@@ -320,7 +344,7 @@ mod tests {
             // Chunks that several packs have, at different places.
             let shared: Vec<ChunkEntry> = packs.iter().flat_map(|p| &p.frames).flat_map(|f| &f.chunks).step_by(3).copied().collect();
             let frame = FrameEntry { stored_len: 9, compressed: false, chunks: shared.iter().take(4).copied().collect() };
-            packs.push(PackTable { id: PackId([again; 16]), salt: [0; 32], frames: vec![frame] });
+            packs.push(PackTable { id: PackId([again; 16]), salt: [0; 32].into(), frames: vec![frame] });
             let mut index = Index::default();
             for pack in &packs {
                 index.add(pack);

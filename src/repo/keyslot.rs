@@ -1,20 +1,22 @@
 //! Key slots: the repository key, wrapped under a passphrase or a key file, one object each under `keys/`.
 //!
 //! Whoever opens one slot can open the repository; adding or removing a slot touches no data. The key file is the same on
-//! every node and for every role; each repository has a key of its own.
+//! every node and for every role; each repository has a key of its own. After a rotation a slot gives all generations up to its own.
 
 use std::ops::RangeInclusive;
 
 use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::env::Env;
-use crate::ids::{KeyId, RepoId};
-use crate::repo::crypto::{RepositoryKey, aead};
+use crate::ids::{Generation, KeyId, RepoId};
+use crate::repo::crypto::aead;
+use crate::repo::keyring::{Keyring, RepositoryKey};
 
-/// The version of the slot's layout.
-const VERSION: u32 = 1;
+/// The version of the layout of a slot that gives the first generation alone, and of one that gives later ones.
+const VERSION_FIRST: u32 = 1;
+const VERSION: u32 = 2;
 
 const CONTEXT_WRAP: &str = "runner 2026-11-21 v1 key slot";
 
@@ -35,7 +37,7 @@ pub enum Secret {
     /// What a person typed.
     Passphrase(Zeroizing<Vec<u8>>),
     /// The repository key itself, from `key export`: needs no slot.
-    Exported(RepoId, RepositoryKey),
+    Exported(RepoId, Keyring),
 }
 
 impl std::fmt::Debug for Secret {
@@ -53,6 +55,9 @@ const KEY_FILE_TAG: &str = "runner-key-1:";
 
 /// An exported repository key's text is this, the repository's ID, a colon and 64 hex characters.
 const EXPORT_TAG: &str = "runner-repository-key-1:";
+
+/// That of one with later generations is this, the ID, and all of them, each after a colon and the first one first.
+const EXPORT_ALL_TAG: &str = "runner-repository-key-2:";
 
 /// A text that is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -87,9 +92,22 @@ impl Secret {
         if let Some(rest) = line.strip_prefix(KEY_FILE_TAG) {
             return Ok(Secret::KeyFile(key(rest)?));
         }
-        let (repo, rest) = line.strip_prefix(EXPORT_TAG).and_then(|r| r.split_once(':')).ok_or(SecretError::NoKey)?;
+        let (is_all, rest) = match (line.strip_prefix(EXPORT_TAG), line.strip_prefix(EXPORT_ALL_TAG)) {
+            (Some(rest), _) => (false, rest),
+            (None, Some(rest)) => (true, rest),
+            (None, None) => return Err(SecretError::NoKey),
+        };
+        let (repo, rest) = rest.split_once(':').ok_or(SecretError::NoKey)?;
         let repo = repo.parse().map_err(|_| SecretError::Mistyped)?;
-        Ok(Secret::Exported(repo, RepositoryKey(key(rest)?)))
+        let mut texts = rest.split(':');
+        let first = RepositoryKey(key(texts.next().unwrap_or_default())?);
+        let keyring = texts.try_fold(Keyring::from(first), |keyring, text| {
+            keyring.with(RepositoryKey(key(text)?)).ok_or(SecretError::Mistyped)
+        })?;
+        if is_all == keyring.generation().is_first() {
+            return Err(SecretError::Mistyped);
+        }
+        Ok(Secret::Exported(repo, keyring))
     }
 
     /// From the bytes of a passphrase file; one line end at its end is not part of it.
@@ -103,8 +121,12 @@ impl Secret {
     pub fn to_text(&self) -> Option<Zeroizing<String>> {
         match self {
             Secret::KeyFile(key) => Some(Zeroizing::new(format!("{KEY_FILE_TAG}{}\n", hex::encode(&key[..])))),
-            Secret::Exported(repo, key) => {
-                Some(Zeroizing::new(format!("{EXPORT_TAG}{repo}:{}\n", hex::encode(&key.0[..]))))
+            Secret::Exported(repo, keyring) => {
+                let tag = if keyring.generation().is_first() { EXPORT_TAG } else { EXPORT_ALL_TAG };
+                let mut text = Zeroizing::new(format!("{tag}{repo}"));
+                keyring.iter().for_each(|key| text.extend([":", &Zeroizing::new(hex::encode(&key.0[..]))]));
+                text.push('\n');
+                Some(text)
             }
             Secret::Passphrase(_) => None,
         }
@@ -118,6 +140,9 @@ pub struct KeySlot {
     v: u32,
     /// The kind of secret that opens it, and how the wrapping key comes from it.
     pub kind: SlotKind,
+    /// The newest generation of the repository key that it gives.
+    #[serde(default, skip_serializing_if = "Generation::is_first")]
+    pub generation: Generation,
     salt: String,
     wrapped: String,
 }
@@ -188,8 +213,8 @@ pub enum SlotError {
 }
 
 impl KeySlot {
-    /// Wraps `master` under `secret`. `None` for an exported key, which needs no slot.
-    pub fn wrap(secret: &Secret, master: &RepositoryKey, repo: RepoId, env: &Env) -> Option<Self> {
+    /// Wraps the repository key under `secret`. `None` for an exported key, which needs no slot.
+    pub fn wrap(secret: &Secret, keyring: &Keyring, repo: RepoId, env: &Env) -> Option<Self> {
         let kind = match secret {
             Secret::KeyFile(_) => SlotKind::KeyFile,
             Secret::Passphrase(_) => SlotKind::PASSPHRASE,
@@ -197,27 +222,30 @@ impl KeySlot {
         };
         let salt: [u8; 32] = env.random_bytes();
         let key = wrapping_key(&kind, secret, &salt).expect("the parameters are this program's own");
-        let mut wrapped = Zeroizing::new(master.0.to_vec());
-        let (nonce, data) = associated(&kind, repo);
+        let mut wrapped = keyring.to_bytes();
+        let generation = keyring.generation();
+        let (nonce, data) = associated(&kind, repo, generation);
         let tag = aead(&key)
             .seal_in_place_separate_tag(nonce, Aad::from(data), &mut wrapped)
             .expect("a key is far below the cipher's limit");
         let wrapped = format!("{}{}", hex::encode(&wrapped[..]), hex::encode(tag.as_ref()));
-        Some(Self { v: VERSION, kind, salt: hex::encode(salt), wrapped })
+        let v = if generation.is_first() { VERSION_FIRST } else { VERSION };
+        Some(Self { v, kind, generation, salt: hex::encode(salt), wrapped })
     }
 
     /// The repository key, if this secret opens the slot.
-    pub fn unwrap(&self, secret: &Secret, repo: RepoId) -> Result<RepositoryKey, SlotError> {
+    pub fn unwrap(&self, secret: &Secret, repo: RepoId) -> Result<Keyring, SlotError> {
         let damaged = |what: &str| SlotError::Damaged(what.to_owned());
         let mut salt = [0; 32];
         hex::decode_to_slice(&self.salt, &mut salt).map_err(|_| damaged("its salt is no hex of 32 bytes"))?;
         let mut wrapped = hex::decode(&self.wrapped).map_err(|_| damaged("its content is no hex"))?;
         let Some(key) = wrapping_key(&self.kind, secret, &salt) else { return Err(SlotError::WrongSecret) };
-        let (nonce, data) = associated(&self.kind, repo);
+        let (nonce, data) = associated(&self.kind, repo, self.generation);
         let plain = aead(&key).open_in_place(nonce, Aad::from(data), &mut wrapped);
         let plain = plain.map_err(|_| SlotError::WrongSecret)?;
-        let bytes: &[u8; 32] = (&*plain).try_into().map_err(|_| damaged("its key has another length"))?;
-        Ok(RepositoryKey::new(*bytes))
+        let keyring = Keyring::parse(plain).filter(|keyring| keyring.generation() == self.generation);
+        plain.zeroize();
+        keyring.ok_or_else(|| damaged("its key has another length"))
     }
 
     /// The object.
@@ -248,6 +276,9 @@ impl KeySlot {
             return Err(SlotError::Newer(v));
         }
         let slot: Self = serde_json::from_slice(bytes).map_err(damaged)?;
+        if slot.v != if slot.generation.is_first() { VERSION_FIRST } else { VERSION } {
+            return Err(SlotError::Damaged("its version and its generation do not fit together".to_owned()));
+        }
         slot.kind.check()?;
         Ok(slot)
     }
@@ -280,11 +311,15 @@ fn wrapping_key(kind: &SlotKind, secret: &Secret, salt: &[u8; 32]) -> Option<Zer
     Some(Zeroizing::new(blake3::derive_key(CONTEXT_WRAP, &material[..])))
 }
 
-/// The wrapping key is used once, so its nonce is zero; the kind and the repository are bound.
-fn associated(kind: &SlotKind, repo: RepoId) -> (Nonce, Vec<u8>) {
-    let mut data = b"runner key slot 1 ".to_vec();
+/// The wrapping key is used once, so its nonce is zero; the kind, the repository and the generation are bound.
+fn associated(kind: &SlotKind, repo: RepoId, generation: Generation) -> (Nonce, Vec<u8>) {
+    let tag: &[u8] = if generation.is_first() { b"runner key slot 1 " } else { b"runner key slot 2 " };
+    let mut data = tag.to_vec();
     data.extend_from_slice(&serde_json::to_vec(kind).expect("plain data becomes JSON"));
     data.extend_from_slice(&repo.0);
+    if !generation.is_first() {
+        data.extend_from_slice(&generation.0.to_le_bytes());
+    }
     (Nonce::assume_unique_for_key([0; NONCE_LEN]), data)
 }
 
@@ -297,7 +332,7 @@ mod tests {
     #[test]
     fn a_slot_opens_with_its_secret_and_no_other() {
         let env = Env::host();
-        let (repo, master) = (RepoId([1; 16]), RepositoryKey::new([2; 32]));
+        let (repo, master) = (RepoId([1; 16]), Keyring::from(RepositoryKey::new([2; 32])));
         let secrets = [
             Secret::generate(&env),
             Secret::generate(&env),
@@ -308,7 +343,7 @@ mod tests {
             let slot = KeySlot::wrap(secret, &master, repo, &env).unwrap();
             let slot = KeySlot::decode(&slot.encode()).unwrap();
             for (m, other) in secrets.iter().enumerate() {
-                assert_eq!(slot.unwrap(other, repo).is_ok_and(|k| k.0 == master.0), n == m, "{n} {m}");
+                assert_eq!(slot.unwrap(other, repo).is_ok_and(|k| k == master), n == m, "{n} {m}");
             }
             assert!(slot.unwrap(secret, RepoId([3; 16])).is_err(), "of another repository");
         }
@@ -317,7 +352,7 @@ mod tests {
     #[test]
     fn every_changed_byte_of_a_slot_is_seen() {
         let env = Env::host();
-        let (repo, master) = (RepoId([1; 16]), RepositoryKey::new([2; 32]));
+        let (repo, master) = (RepoId([1; 16]), Keyring::from(RepositoryKey::new([2; 32])));
         let secret = Secret::generate(&env);
         let slot = KeySlot::wrap(&secret, &master, repo, &env).unwrap();
         let (id, object) = (slot.id(), slot.encode());
@@ -330,7 +365,7 @@ mod tests {
                 assert!(KeySlot::open(id, &object[..at]).is_err(), "cut at {at}");
                 // A hex digit in upper case, or other white space at the end, is the same slot.
                 let key = KeySlot::decode(&flipped).and_then(|slot| slot.unwrap(&secret, repo));
-                assert!(key.is_err() || key.is_ok_and(|k| k.0 == master.0), "byte {at}");
+                assert!(key.is_err() || key.is_ok_and(|k| k == master), "byte {at}");
             }
         }
     }
@@ -341,7 +376,7 @@ mod tests {
         let secret = Secret::generate(&env);
         let text = secret.to_text().unwrap();
         assert_eq!(Secret::parse_key_file(&format!("# for app\n{}", *text)).unwrap().to_text(), Some(text.clone()));
-        let exported = Secret::Exported(RepoId([1; 16]), RepositoryKey::new([2; 32]));
+        let exported = Secret::Exported(RepoId([1; 16]), Keyring::from(RepositoryKey::new([2; 32])));
         let text = exported.to_text().unwrap();
         assert_eq!(Secret::parse_key_file(&text).unwrap().to_text(), Some(text.clone()));
         assert_eq!(Secret::parse_key_file(&text[..text.len() - 3]).err(), Some(SecretError::Mistyped));
@@ -352,22 +387,25 @@ mod tests {
     proptest! {
         #[test]
         fn any_key_comes_back_and_no_changed_slot_gives_another(
-            key: [u8; 32], master: [u8; 32], repo: [u8; 16], at: prop::sample::Index, bit in 0..8u8,
+            key: [u8; 32], keys in prop::collection::vec(any::<[u8; 32]>(), 1..4), repo: [u8; 16], at: prop::sample::Index, bit in 0..8u8,
         ) {
             let (secret, repo) = (Secret::KeyFile(Zeroizing::new(key)), RepoId(repo));
-            let slot = KeySlot::wrap(&secret, &RepositoryKey::new(master), repo, &Env::host()).unwrap();
+            let keyring = Keyring::parse(&keys.concat()).unwrap();
+            let slot = KeySlot::wrap(&secret, &keyring, repo, &Env::host()).unwrap();
             let (id, object) = (slot.id(), slot.encode());
             prop_assert_eq!(&KeySlot::open(id, &object), &Ok(slot.clone()));
-            prop_assert_eq!(*slot.unwrap(&secret, repo).unwrap().0, master);
+            prop_assert_eq!(&slot.unwrap(&secret, repo).unwrap(), &keyring);
             let at = at.index(object.len());
             let mut flipped = object.clone();
             flipped[at] ^= 1 << bit;
             prop_assert!(KeySlot::open(id, &flipped).is_err() && KeySlot::open(id, &object[..at]).is_err());
             // Also where its name is the attacker's.
             if let Ok(found) = KeySlot::decode(&flipped).and_then(|slot| slot.unwrap(&secret, repo)) {
-                prop_assert_eq!(*found.0, master);
+                prop_assert_eq!(&found, &keyring);
             }
             let text = secret.to_text().unwrap();
+            prop_assert_eq!(Secret::parse_key_file(&text).unwrap().to_text().unwrap(), text);
+            let text = Secret::Exported(repo, keyring).to_text().unwrap();
             prop_assert_eq!(Secret::parse_key_file(&text).unwrap().to_text().unwrap(), text);
         }
     }
@@ -392,7 +430,13 @@ mod tests {
             own,
         ] {
             let kind = SlotKind::Passphrase { memory_kib, passes, lanes };
-            let slot = KeySlot { v: VERSION, kind, salt: "02".repeat(32), wrapped: "00".repeat(48) };
+            let slot = KeySlot {
+                v: VERSION_FIRST,
+                kind,
+                generation: Generation::FIRST,
+                salt: "02".repeat(32),
+                wrapped: "00".repeat(48),
+            };
             let decoded = KeySlot::decode(&slot.encode());
             if (memory_kib, passes, lanes) == own {
                 assert_eq!(decoded, Ok(slot));

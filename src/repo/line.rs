@@ -1,5 +1,9 @@
 //! Objects that people can read: one line of JSON, and a second line with a MAC over the exact bytes of the first.
+//!
+//! The second line names the generation of the repository key that the MAC is made with, unless it is the first one. The reader decides which
+//! generations count: what is believed of the present is vouched for by the newest alone.
 
+use crate::ids::Generation;
 use crate::repo::crypto::Keys;
 
 /// Why such an object cannot be used.
@@ -11,37 +15,111 @@ pub enum LineError {
     /// The MAC does not fit the line.
     #[error("its MAC does not fit: it was changed, or belongs to another repository")]
     Forged,
+    /// It is of a generation that is not to be believed here, or not known.
+    #[error("its MAC is of generation {0} of the repository key")]
+    Generation(Generation),
 }
 
 const MAC_PREFIX: &[u8] = b"{\"mac\":\"";
+const MAC_LEN: usize = 64;
 const MAC_SUFFIX: &[u8] = b"\"}\n";
+const GENERATION_PREFIX: &[u8] = b"\",\"generation\":";
+const GENERATION_SUFFIX: &[u8] = b"}\n";
 
-/// The object for this line.
+/// The object for this line, by the generation that is written under.
 pub(crate) fn seal(line: &[u8], keys: &Keys) -> Vec<u8> {
+    seal_with(line, keys.generation(), keys.line_mac(line))
+}
+
+/// The same with this MAC of this generation.
+pub(crate) fn seal_with(line: &[u8], generation: Generation, mac: [u8; 32]) -> Vec<u8> {
     let mut object = line.to_vec();
     object.push(b'\n');
     object.extend_from_slice(MAC_PREFIX);
-    object.extend_from_slice(hex::encode(keys.line_mac(line)).as_bytes());
-    object.extend_from_slice(MAC_SUFFIX);
+    object.extend_from_slice(hex::encode(mac).as_bytes());
+    if generation.is_first() {
+        object.extend_from_slice(MAC_SUFFIX);
+    } else {
+        object.extend_from_slice(GENERATION_PREFIX);
+        object.extend_from_slice(generation.to_string().as_bytes());
+        object.extend_from_slice(GENERATION_SUFFIX);
+    }
     object
 }
 
-/// The first line and the MAC, unchecked.
-pub(crate) fn split(object: &[u8]) -> Result<(&[u8], [u8; 32]), LineError> {
+/// The first line, its MAC and the generation of that, unchecked.
+pub(crate) fn split(object: &[u8]) -> Result<(&[u8], [u8; 32], Generation), LineError> {
     let end = object.iter().position(|&b| b == b'\n').ok_or(LineError::Shape)?;
     let (line, rest) = (&object[..end], &object[end + 1..]);
-    let mac = rest.strip_prefix(MAC_PREFIX).and_then(|r| r.strip_suffix(MAC_SUFFIX)).ok_or(LineError::Shape)?;
+    let rest = rest.strip_prefix(MAC_PREFIX).and_then(|rest| rest.split_at_checked(MAC_LEN));
+    let (mac, rest) = rest.ok_or(LineError::Shape)?;
     let mut bytes = [0; 32];
     // Lower case only: one object, one spelling.
     if mac.iter().any(u8::is_ascii_uppercase) || hex::decode_to_slice(mac, &mut bytes).is_err() {
         return Err(LineError::Shape);
     }
-    Ok((line, bytes))
+    let generation = if rest == MAC_SUFFIX { Some(Generation::FIRST) } else { generation(rest) };
+    Ok((line, bytes, generation.ok_or(LineError::Shape)?))
 }
 
-/// The first line, if the MAC fits it.
+/// A later generation in its one spelling.
+fn generation(rest: &[u8]) -> Option<Generation> {
+    let digits = rest.strip_prefix(GENERATION_PREFIX)?.strip_suffix(GENERATION_SUFFIX)?;
+    let number: u16 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (number > 0 && number.to_string().as_bytes() == digits).then_some(Generation(number))
+}
+
+/// The first line, if the MAC fits it and is of the generation that is written under.
 pub(crate) fn open<'a>(object: &'a [u8], keys: &Keys) -> Result<&'a [u8], LineError> {
-    let (line, mac) = split(object)?;
-    aws_lc_rs::constant_time::verify_slices_are_equal(&keys.line_mac(line), &mac).map_err(|_| LineError::Forged)?;
-    Ok(line)
+    open_by(object, keys, keys.generation())
+}
+
+/// The first line, if the MAC fits it and is of this generation.
+pub(crate) fn open_by<'a>(object: &'a [u8], keys: &Keys, wanted: Generation) -> Result<&'a [u8], LineError> {
+    let (line, generation) = open_any(object, keys)?;
+    if generation == wanted { Ok(line) } else { Err(LineError::Generation(generation)) }
+}
+
+/// The first line and the generation of its MAC, if that fits.
+pub(crate) fn open_any<'a>(object: &'a [u8], keys: &Keys) -> Result<(&'a [u8], Generation), LineError> {
+    let (line, mac, generation) = split(object)?;
+    let expected = keys.line_mac_by(generation, line).ok_or(LineError::Generation(generation))?;
+    aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &mac).map_err(|_| LineError::Forged)?;
+    Ok((line, generation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::crypto::Cipher;
+    use crate::repo::crypto::tests::keys;
+    use crate::repo::keyring::RepositoryKey;
+
+    #[test]
+    fn what_an_older_generation_vouches_for_is_not_of_the_present() {
+        let old = keys(Cipher::Aes256GcmSiv);
+        let ring = old.keyring().with(RepositoryKey::new([10; 32])).unwrap();
+        let new = Keys::new(old.cipher(), old.repo(), old.role().clone(), ring);
+        let (before, after) = (seal(b"{}", &old), seal(b"{}", &new));
+        assert!(after.ends_with(b",\"generation\":1}\n"), "{}", String::from_utf8_lossy(&after));
+        assert_eq!(open(&before, &old), Ok(&b"{}"[..]));
+        assert_eq!(open(&after, &new), Ok(&b"{}"[..]));
+        assert_eq!(open(&before, &new), Err(LineError::Generation(Generation(0))), "a holder of the old key");
+        assert_eq!(open(&after, &old), Err(LineError::Generation(Generation(1))));
+        assert_eq!(open_any(&before, &new), Ok((&b"{}"[..], Generation(0))));
+        // The old MAC under the new number, and the other way round.
+        assert_eq!(open(&seal_with(b"{}", Generation(1), old.line_mac(b"{}")), &new), Err(LineError::Forged));
+        assert_eq!(open_any(&seal_with(b"{}", Generation(0), new.line_mac(b"{}")), &new), Err(LineError::Forged));
+    }
+
+    #[test]
+    fn a_generation_has_one_spelling() {
+        let keys = keys(Cipher::Aes256GcmSiv);
+        let text = String::from_utf8(seal_with(b"{}", Generation(12), keys.line_mac(b"{}"))).unwrap();
+        assert_eq!(split(text.as_bytes()).unwrap().2, Generation(12));
+        for other in ["012", "+12", "0", "", "65536", "12 ", "-1", "1e1"] {
+            let other = text.replace(":12}", &format!(":{other}}}"));
+            assert_eq!(split(other.as_bytes()), Err(LineError::Shape), "{other}");
+        }
+    }
 }

@@ -17,6 +17,16 @@ pub fn keys_prefix(role: &RoleName) -> String {
     format!("{role}/keys/")
 }
 
+/// A key slot of a rotation whose record is not in the journal yet. Nothing is opened by it here.
+pub fn staged_key(role: &RoleName, id: KeyId) -> String {
+    format!("{}{id}", staged_keys_prefix(role))
+}
+
+/// Where those are.
+pub fn staged_keys_prefix(role: &RoleName) -> String {
+    format!("{role}/rotate/")
+}
+
 /// Whether a key, or a prefix, is below the part of a role in which its nodes tell each other how they are.
 pub fn is_live(key: &str) -> bool {
     key.split_once('/').is_some_and(|(_, rest)| rest.starts_with("live/"))

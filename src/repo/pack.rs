@@ -1,7 +1,7 @@
 //! Packs: the unit of upload. A header with the salt, sealed frames one after another, a sealed trailer that lists them.
 //!
 //! ```text
-//! "RUNP" version:u8 cipher:u8 0:u16 salt:32        40 bytes
+//! "RUNP" version:u8 cipher:u8 generation:u16 salt:32   40 bytes
 //! frame 0 … frame n-1                              sealed, back to back
 //! trailer                                          sealed table of frames and chunks
 //! trailer_len:u32le "RUNE"                         8 bytes
@@ -14,7 +14,8 @@ use bytes::Bytes;
 
 use crate::ids::{ChunkId, PackId};
 use crate::repo::codec::{DecodeError, Reader, bad, put_varint};
-use crate::repo::crypto::{Cipher, Keys, ObjectKey, Part, SALT_LEN, TAG_LEN};
+use crate::repo::crypto::{Cipher, Keys, ObjectKey, Part, SALT_LEN, Salt, TAG_LEN};
+use crate::repo::header::{self, HeaderError};
 
 /// A pack is closed when it has grown to this size, its table included: fewer, larger uploads; one is held in memory while it grows.
 pub const PACK_TARGET_BYTES: usize = 16 << 20;
@@ -29,7 +30,7 @@ pub const FRAME_BYTES_MAX: u32 = 1 << 30;
 pub const TRAILER_BYTES_MAX: usize = 64 << 20;
 
 /// Header length in bytes.
-pub const HEADER_LEN: usize = 8 + SALT_LEN;
+pub const HEADER_LEN: usize = header::LEN;
 
 /// Footer length in bytes.
 pub const FOOTER_LEN: usize = 8;
@@ -39,7 +40,6 @@ const CHUNK_IN_TABLE: usize = ChunkId::LEN + 2;
 
 const MAGIC_HEAD: &[u8; 4] = b"RUNP";
 const MAGIC_FOOT: &[u8; 4] = b"RUNE";
-const VERSION: u8 = 1;
 const FLAG_ZSTD: u8 = 1;
 
 /// The zstd level of frames: level 3 gives most of the gain at a third of the time of level 6.
@@ -78,7 +78,7 @@ pub struct PackTable {
     /// Which pack.
     pub id: PackId,
     /// The salt of its key; it also stands in the pack's header.
-    pub salt: [u8; SALT_LEN],
+    pub salt: Salt,
     /// Its frames in order.
     pub frames: Vec<FrameEntry>,
 }
@@ -123,7 +123,7 @@ impl PackTable {
         }
     }
 
-    pub(crate) fn decode(id: PackId, salt: [u8; SALT_LEN], reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(id: PackId, salt: Salt, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let count = reader.count(3)?;
         let mut frames = Vec::with_capacity(count);
         let mut total = 0usize;
@@ -221,9 +221,8 @@ impl PackBuilder {
     /// The same in the memory of another pack, whose content is of no use any more.
     pub fn reusing(mut data: Vec<u8>, keys: &Keys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
         data.clear();
-        data.extend_from_slice(MAGIC_HEAD);
-        data.extend_from_slice(&[VERSION, keys.cipher().code(), 0, 0]);
-        data.extend_from_slice(&salt);
+        let salt = keys.salt(salt);
+        header::put(&mut data, MAGIC_HEAD, keys.cipher(), salt);
         Self { key: keys.object(id.0, salt), data, table: PackTable { id, salt, frames: Vec::new() }, table_len: 0 }
     }
 
@@ -288,20 +287,15 @@ pub enum PackError {
 }
 
 /// The salt from a pack's header.
-pub fn open_header(keys: &Keys, header: &[u8]) -> Result<[u8; SALT_LEN], PackError> {
-    let Some((head, salt)) = header.get(..HEADER_LEN).map(|h| h.split_at(8)) else {
-        return Err(PackError::Shape("it is shorter than a header"));
-    };
-    let mut expected = [0; 8];
-    expected[..4].copy_from_slice(MAGIC_HEAD);
-    expected[4..6].copy_from_slice(&[VERSION, keys.cipher().code()]);
-    if head[..4] != expected[..4] {
-        return Err(PackError::Shape("it does not start like one"));
-    }
-    if head != expected {
-        return Err(PackError::Shape("another format version or cipher"));
-    }
-    Ok(salt.try_into().expect("the header was cut to its length"))
+pub fn open_header(keys: &Keys, header: &[u8]) -> Result<Salt, PackError> {
+    header::take(header, MAGIC_HEAD, keys).map(|(salt, _)| salt).map_err(|error| {
+        PackError::Shape(match error {
+            HeaderError::Short => "it is shorter than a header",
+            HeaderError::Magic => "it does not start like one",
+            HeaderError::Version => "another format version or cipher",
+            HeaderError::Generation => "a later generation of the repository key sealed it",
+        })
+    })
 }
 
 /// How long the trailer is, from the last [`FOOTER_LEN`] bytes of a pack.
@@ -316,15 +310,15 @@ pub fn trailer_len(footer: &[u8]) -> Result<usize, PackError> {
 }
 
 /// The table from a sealed trailer.
-pub fn open_trailer(keys: &Keys, id: PackId, salt: [u8; SALT_LEN], sealed: &[u8]) -> Result<PackTable, PackError> {
+pub fn open_trailer(keys: &Keys, id: PackId, salt: Salt, sealed: &[u8]) -> Result<PackTable, PackError> {
     let plain = keys.object(id.0, salt).open(Part::Trailer, sealed).map_err(|e| PackError::Trailer(e.to_string()))?;
     decode_trailer(id, salt, &plain).map_err(|e| PackError::Trailer(e.to_string()))
 }
 
 /// The table from the plain content of a trailer. For fuzzing, which does not get past the seal.
-pub fn decode_trailer(id: PackId, salt: [u8; SALT_LEN], plain: &[u8]) -> Result<PackTable, DecodeError> {
+pub fn decode_trailer(id: PackId, salt: impl Into<Salt>, plain: &[u8]) -> Result<PackTable, DecodeError> {
     let mut reader = Reader::new(plain);
-    let table = PackTable::decode(id, salt, &mut reader)?;
+    let table = PackTable::decode(id, salt.into(), &mut reader)?;
     reader.finish()?;
     Ok(table)
 }
@@ -370,7 +364,7 @@ pub(crate) mod tests {
         let frame = (any::<u32>(), any::<bool>(), prop::collection::vec(chunk, 0..=4));
         let frame = frame.prop_map(|(stored_len, compressed, chunks)| FrameEntry { stored_len, compressed, chunks });
         let parts = (any::<[u8; 16]>(), any::<[u8; 32]>(), prop::collection::vec(frame, 0..5));
-        parts.prop_map(|(id, salt, frames)| PackTable { id: PackId(id), salt, frames })
+        parts.prop_map(|(id, salt, frames)| PackTable { id: PackId(id), salt: salt.into(), frames })
     }
 
     /// Everything that is in a pack, read as somebody does who knows only its name.
@@ -476,7 +470,7 @@ pub(crate) mod tests {
             let chunks = lens.iter().map(|&len| ChunkEntry { id: ChunkId([1; 32]), len }).collect();
             let frame = FrameEntry { stored_len: 1, compressed: true, chunks };
             let mut plain = Vec::new();
-            PackTable { id: PackId([1; 16]), salt: [2; 32], frames: vec![frame.clone()] }.encode(&mut plain);
+            PackTable { id: PackId([1; 16]), salt: [2; 32].into(), frames: vec![frame.clone()] }.encode(&mut plain);
             let is_read = decode_trailer(PackId([1; 16]), [2; 32], &plain).is_ok();
             prop_assert_eq!(is_read, frame.raw_len() <= u64::from(FRAME_BYTES_MAX));
         }

@@ -95,7 +95,7 @@ impl Rig {
         if encrypted {
             // A slot that this test's key does not open.
             let keys = rig.open().await.unwrap().keys;
-            let slot = KeySlot::wrap(&Secret::generate(&rig.env), keys.master(), keys.repo(), &rig.env).unwrap();
+            let slot = KeySlot::wrap(&Secret::generate(&rig.env), keys.keyring(), keys.repo(), &rig.env).unwrap();
             rig.memory.tamper(&names::key(&rig.role.name, slot.id()), Some(Bytes::from(slot.encode())));
         }
         Box::pin(rig.back_up(1)).await;

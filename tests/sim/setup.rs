@@ -8,8 +8,9 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use runner::config::{Host, Lease, Settings};
 use runner::ids::{RepoId, RoleName};
-use runner::repo::crypto::{Cipher, Keys, RepositoryKey};
+use runner::repo::crypto::{Cipher, Keys};
 use runner::repo::format::{self, ChunkerParams, Format, JournalHome};
+use runner::repo::keyring::RepositoryKey;
 use runner::repo::names;
 use runner::store::Store as _;
 

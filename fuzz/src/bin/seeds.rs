@@ -11,7 +11,8 @@ use runner::journal::record::{
     Body, Changes, Cost, NodeRef, Record, SnapshotBody, Takeover, TakeoverWhy, digest, is_checkpoint,
 };
 use runner::journal::state::View;
-use runner::repo::crypto::{Cipher, Keys, Part, RepositoryKey};
+use runner::repo::crypto::{Cipher, Keys, Part};
+use runner::repo::keyring::{Keyring, RepositoryKey};
 use runner::repo::entry::{Entry, Extent, Kind, Nanos, Owner, TreePath, Xattr};
 use runner::repo::format::{ChunkerParams, Format, JournalHome, VERSION};
 use runner::repo::index::encode_index;
@@ -49,7 +50,7 @@ role."b.c" = { lease = "none", dumps."d" = { command = ["e"] }, key_file = "/k",
 type Failure = Box<dyn Error>;
 
 fn main() -> Result<(), Failure> {
-    let (repo, master) = (RepoId([7; 16]), RepositoryKey::new([7; 32]));
+    let (repo, master) = (RepoId([7; 16]), Keyring::from(RepositoryKey::new([7; 32])));
     let keys = Keys::new(Cipher::None, repo, "app".parse()?, master.clone());
     let (journal, checkpoint) = records(&keys)?;
     write("record", "journal", &journal)?;
@@ -158,6 +159,7 @@ fn continued(view: &mut View, bodies: impl IntoIterator<Item = Body>, keys: &Key
             prev: view.head.as_ref().map(|h| h.digest),
             body,
             state: is_checkpoint(view.next_seq(), &view.state).then(|| view.state.clone()),
+            generation: view.generation(),
         };
         let object = record.encode(keys);
         view.apply(&record, digest(&object))?;

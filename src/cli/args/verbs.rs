@@ -287,10 +287,38 @@ pub enum Key {
     /// Stop a key file or passphrase from unlocking the repository
     ///
     /// The key opens nothing from now on. It shuts nobody out who had it before: the repository key that it gave out stays the
-    /// same, and whoever kept that, or a copy of the slot, can still read the backups. Against such a person only a new
-    /// repository helps, under a new key.
+    /// same, and a person who kept that, or a copy of the slot, can still read the backups, also those that are made from now on.
+    /// Against such a person `runner key rotate` protects what is written from then on.
     #[command(after_help = "Example: runner key remove app 3f2a91c04be07d15")]
     Remove(KeyRemove),
+    /// Write from now on under a new repository key
+    ///
+    /// For when a key was seen by a person who should not have it. What is written from now on does not open with the old key, and
+    /// records that are made with it are refused. What was written before stays as it is: the new key opens it too, and so does the
+    /// old one, for a person who can read the store. Content that is stored already is not stored again.
+    ///
+    /// Each key that unlocks the repository now is renewed if its file is named by --keep-key-file or --keep-passphrase-file, or
+    /// removed. With a new key, the one that this command is given is removed; any other has to be named by --drop. A file that was
+    /// seen is not one to keep.
+    ///
+    /// This node takes the role over. Every node needs the new key file before its next backup, and stops with a message until it has
+    /// it. Nodes with an older version of runner stop, too. Copies of a key from 'runner key export' are to be made anew. One that was
+    /// interrupted is finished by running it again, with the same files.
+    #[command(after_help = "Example: runner key rotate app --new-key-file /etc/runner/new.key")]
+    Rotate(KeyRotate),
+}
+
+impl Key {
+    /// The role, and where it is.
+    pub fn place(&self) -> (&RoleName, &Direct) {
+        match self {
+            Key::List(args) => (&args.role, &args.direct),
+            Key::Export(args) => (&args.role, &args.direct),
+            Key::Add(args) => (&args.role, &args.direct),
+            Key::Remove(args) => (&args.role, &args.direct),
+            Key::Rotate(args) => (&args.role, &args.direct),
+        }
+    }
 }
 
 /// `runner key list`
@@ -345,6 +373,44 @@ pub struct KeyRemove {
     /// The key's ID
     #[arg(value_name = "KEY")]
     pub id: KeyId,
+    /// Store and key.
+    #[command(flatten)]
+    pub direct: Direct,
+}
+
+/// `runner key rotate`
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "runner key rotate [OPTIONS] <ROLE> --new-key-file <FILE>\n       \
+        runner key rotate [OPTIONS] <ROLE> --new-passphrase-file <FILE>\n       \
+        runner key rotate [OPTIONS] <ROLE> --keep-key-file <FILE>",
+    group = ArgGroup::new("opens_then").required(true).multiple(true).args([
+    "new_key_file", "new_passphrase_file", "keep_key_file", "keep_passphrase_file"
+]))]
+pub struct KeyRotate {
+    /// The role
+    pub role: RoleName,
+    /// Key file that unlocks the repository from then on; created if missing
+    #[arg(long, value_name = "FILE", conflicts_with = "new_passphrase_file")]
+    pub new_key_file: Option<PathBuf>,
+    /// File with a passphrase that unlocks the repository from then on
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Key file that goes on to unlock it; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub keep_key_file: Vec<PathBuf>,
+    /// File with a passphrase that goes on to unlock it; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub keep_passphrase_file: Vec<PathBuf>,
+    /// ID of a key that is to unlock it no more; may be given several times
+    #[arg(long, value_name = "KEY")]
+    pub drop: Vec<KeyId>,
+    /// Say which keys would go, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also where the probes do not say that this node is active
+    #[arg(long)]
+    pub force: bool,
     /// Store and key.
     #[command(flatten)]
     pub direct: Direct,

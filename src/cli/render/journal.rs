@@ -69,6 +69,7 @@ fn what(record: &Record, view: &View) -> String {
             counted(prune.packs.len() as u64, "pack", "packs")
         ),
         Body::Swept(_) => "what was condemned is deleted".to_owned(),
+        Body::Rotate(rotate) => format!("key rotated: generation {} from here on", rotate.generation),
         Body::Unknown { kind, .. } => format!("{kind}: not known to this version"),
     }
 }
@@ -77,7 +78,7 @@ fn what(record: &Record, view: &View) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::ids::{ChunkId, InstanceId, NodeId, RepoId, Seq, Term};
+    use crate::ids::{ChunkId, Generation, InstanceId, NodeId, RepoId, Seq, Term};
     use crate::journal::record::{Changes, Cost, NodeRef, PauseBody, SnapshotBody, Takeover};
 
     #[test]
@@ -99,6 +100,7 @@ mod tests {
                 prev: None,
                 body,
                 state: None,
+                generation: Generation::FIRST,
             };
             (samples::digest(seq as u8), record)
         };

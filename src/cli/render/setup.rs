@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 use super::page::Page;
 use crate::cli::units::{counted, time};
 use crate::config::{JournalPlace, KeySource};
-use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
+use crate::ids::KeyId;
+use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeyRotation, KeySlotKind};
 
 /// One line a role, then what a person must do with each key, once.
 pub fn init(report: &InitReport, page: Page) -> String {
@@ -92,9 +93,10 @@ pub fn keys(report: &KeyReport, page: Page) -> String {
             2,
             &format!(
                 "key {id} removed. It opens nothing from now on. A person who had it before is not shut out: the repository key that it gave out \
-                 stays the same."
+                 stays the same. Against that person, run: runner key rotate {role}"
             ),
         ),
+        KeyChange::Rotated(rotation) => rotated(role.as_str(), rotation, page),
     };
     for slot in &report.slots {
         let kind = match slot.kind {
@@ -103,6 +105,10 @@ pub fn keys(report: &KeyReport, page: Page) -> String {
             KeySlotKind::Unreadable => "cannot be read",
         };
         let mut words = vec![time(slot.written, &TimeZone::UTC)];
+        words.extend(
+            (!report.generation.is_first() || !slot.generation.is_first())
+                .then(|| format!("generation {}", slot.generation)),
+        );
         words.extend(slot.opened.then(|| " opened the repository for this command".to_owned()));
         words.extend(slot.problem.as_ref().map(|problem| format!(" {problem}")));
         out += &page.wrap(&format!("  {}  {kind:<14}  ", slot.id), 20, &words.join(" "));
@@ -117,6 +123,39 @@ pub fn keys(report: &KeyReport, page: Page) -> String {
     out
 }
 
+fn rotated(role: &str, rotation: &KeyRotation, page: Page) -> String {
+    let generation = rotation.generation;
+    let list = |ids: &[KeyId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut sentences = vec![if rotation.dry_run && rotation.finished {
+        format!("the rotation to generation {generation} of the repository key was cut short, and would be finished.")
+    } else if rotation.dry_run {
+        format!("generation {generation} of the repository key would be made. Nothing was changed.")
+    } else if rotation.finished {
+        format!("the rotation to generation {generation} of the repository key was cut short, and is finished now.")
+    } else {
+        format!(
+            "the repository key is rotated: what is written from now on is of generation {generation}, and does not open with the key before it. What \
+             was written before still does."
+        )
+    }];
+    let removed = if rotation.dry_run { "would be removed" } else { "removed" };
+    sentences.extend((!rotation.removed.is_empty()).then(|| format!("Keys {removed}: {}.", list(&rotation.removed))));
+    sentences.extend((!rotation.left.is_empty()).then(|| {
+        format!(
+            "The store does not allow to delete {}: what was written before opens by them still.",
+            list(&rotation.left)
+        )
+    }));
+    sentences.extend(rotation.created_file.as_ref().map(|file| {
+        format!(
+            "A new key was made in {}. Copy it to every node, to where the config says, and keep a copy in a safe place: without it what is \
+             written from now on is lost.",
+            file.display()
+        )
+    }));
+    page.wrap(&format!("{role}: "), 2, &sentences.join(" "))
+}
+
 fn exported(role: &str, file: &Path, page: Page) -> String {
     page.wrap(
         &format!("{role}: "),
@@ -129,7 +168,7 @@ fn exported(role: &str, file: &Path, page: Page) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::ids::{KeyId, RepoId};
+    use crate::ids::{Generation, RepoId};
     use crate::job::report::setup::KeySlot;
 
     fn created(name: &str, key: KeySource, key_file_created: bool) -> InitRole {
@@ -180,7 +219,7 @@ mod tests {
 
     fn slot(id: u8, kind: KeySlotKind, problem: Option<&str>) -> KeySlot {
         let (id, written, problem) = (KeyId([id; 8]), samples::at("2026-11-21T10:00:00Z"), problem.map(str::to_owned));
-        KeySlot { id, kind, written, opened: false, problem }
+        KeySlot { id, generation: Generation(0), kind, written, opened: false, problem }
     }
 
     #[test]
@@ -190,12 +229,27 @@ mod tests {
             KeySlot { opened: true, ..slot(0x40, KeySlotKind::Passphrase, None) },
             slot(0x42, KeySlotKind::Unreadable, Some("the key slot is damaged (it is not what its name says)")),
         ];
-        let report = |change| KeyReport { role: samples::app(), change, slots: slots.clone(), passed_over: 3 };
+        let report = |change| KeyReport {
+            role: samples::app(),
+            change,
+            generation: Generation(0),
+            slots: slots.clone(),
+            passed_over: 3,
+        };
         let texts = [
             KeyChange::None,
             KeyChange::Exported("/root/app.key".into()),
             KeyChange::Added(KeyId([0x40; 8])),
             KeyChange::Removed(KeyId([0x41; 8])),
+            KeyChange::Rotated(KeyRotation {
+                written: vec![KeyId([0x43; 8])],
+                removed: vec![KeyId([0x3f; 8])],
+                left: vec![KeyId([0x40; 8])],
+                created_file: Some("/etc/runner/new.key".into()),
+                ..KeyRotation::of(Generation(1))
+            }),
+            KeyChange::Rotated(KeyRotation { dry_run: true, ..KeyRotation::of(Generation(1)) }),
+            KeyChange::Rotated(KeyRotation { finished: true, ..KeyRotation::of(Generation(1)) }),
         ]
         .map(|change| keys(&report(change), Page::FILE));
         insta::assert_snapshot!(texts.join("\n"));

@@ -139,7 +139,7 @@ impl<'a> Account<'a> {
                 self.notes.extend(self.future.amend(time, &record.node.name));
                 self.ledger.amend(time);
             }
-            Body::Clone(_) | Body::Prune(_) | Body::Swept(_) | Body::Unknown { .. } => {}
+            Body::Clone(_) | Body::Prune(_) | Body::Swept(_) | Body::Rotate(_) | Body::Unknown { .. } => {}
         }
     }
 

@@ -116,6 +116,17 @@ pub enum BackupError {
     Internal(String),
 }
 
+impl BackupError {
+    /// Whether the journal goes on under a repository key that was not known: it may be opened with another one.
+    pub fn is_rotated(&self) -> bool {
+        matches!(
+            self,
+            Self::Journal(JournalError::Rotated { .. })
+                | Self::Append(AppendError::Journal(JournalError::Rotated { .. }))
+        )
+    }
+}
+
 fn held(sources: &[TreePath]) -> String {
     let names: Vec<String> = sources.iter().map(TreePath::display).collect();
     format!("{} {}", names.join(", "), if names.len() == 1 { "holds" } else { "hold" })

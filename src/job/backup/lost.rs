@@ -135,7 +135,7 @@ mod tests {
             compressed: true,
             chunks: chunks.iter().map(entry).collect(),
         };
-        PackTable { id: PackId([pack; 16]), salt: [0; 32], frames: frames.iter().map(frame).collect() }
+        PackTable { id: PackId([pack; 16]), salt: [0; 32].into(), frames: frames.iter().map(frame).collect() }
     }
 
     #[test]

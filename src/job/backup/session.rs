@@ -287,7 +287,7 @@ impl Session<'_> {
                 removed: files.removed,
                 unreadable: files.unreadable,
             },
-            changed_set: self.repository.keys.chunk_id(&changed_set),
+            changed_set: self.repository.keys.sealed_digest(&changed_set),
             cost: Cost {
                 read_bytes: bytes.read,
                 new_bytes: bytes.new,

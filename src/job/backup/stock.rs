@@ -282,7 +282,7 @@ mod tests {
     fn table(pack: u8, chunks: &[u8]) -> PackTable {
         let chunks = chunks.iter().map(|&c| ChunkEntry { id: ChunkId([c; 32]), len: 1 }).collect();
         let frames = vec![FrameEntry { stored_len: 1, compressed: false, chunks }];
-        PackTable { id: PackId([pack; 16]), salt: [0; 32], frames }
+        PackTable { id: PackId([pack; 16]), salt: [0; 32].into(), frames }
     }
 
     #[test]

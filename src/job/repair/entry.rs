@@ -20,8 +20,9 @@ use crate::job::repository::{OpenError, Repository, SlotTrial, read_secret, slot
 use crate::job::seat::Seats;
 use crate::journal::record::Record;
 use crate::journal::register;
-use crate::repo::crypto::{Cipher, Keys, RepositoryKey};
+use crate::repo::crypto::{Cipher, Keys};
 use crate::repo::format::{self, ChunkerParams, Format, FormatError, JournalHome};
+use crate::repo::keyring::Keyring;
 use crate::repo::keyslot::{KeySlot, Secret};
 use crate::repo::names;
 use crate::store::{LIST_PAGE_MAX, SizeLimit, Store};
@@ -133,7 +134,7 @@ impl Doorstep<'_> {
     }
 
     /// The slot of this repository that this node remembers, if the key opens it.
-    fn remembered(&self, repo: RepoId) -> Result<Option<(KeyId, Bytes, RepositoryKey)>, OpenError> {
+    fn remembered(&self, repo: RepoId) -> Result<Option<(KeyId, Bytes, Keyring)>, OpenError> {
         let Some(bytes) = self.local(repo).and_then(|local| local.slot_object()) else { return Ok(None) };
         let Some((secret, _)) = read_secret(self.key)? else { return Ok(None) };
         let Ok(slot) = KeySlot::decode(&bytes) else { return Ok(None) };
@@ -200,14 +201,9 @@ impl Doorstep<'_> {
     }
 
     /// What the secret opens, as far as it is a key of that repository's.
-    async fn masters(
-        &self,
-        store: &dyn Store,
-        secret: &Secret,
-        repo: RepoId,
-    ) -> Result<Vec<RepositoryKey>, RepairError> {
-        if let Secret::Exported(of, master) = secret {
-            return Ok(if *of == repo { vec![master.clone()] } else { Vec::new() });
+    async fn masters(&self, store: &dyn Store, secret: &Secret, repo: RepoId) -> Result<Vec<Keyring>, RepairError> {
+        if let Secret::Exported(of, keyring) = secret {
+            return Ok(if *of == repo { vec![keyring.clone()] } else { Vec::new() });
         }
         let (mut trial, mut masters) = (SlotTrial::default(), Vec::new());
         for slot in slots(store, self.role).await?.found.into_iter().filter_map(|found| found.slot.ok()) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use crate::config::{JournalPlace, KeySource};
-use crate::ids::{KeyId, NodeId, RepoId, RoleName};
+use crate::ids::{Generation, KeyId, NodeId, RepoId, RoleName};
 
 /// What `init` came to, role by role.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct KeyReport {
     pub role: RoleName,
     /// What was done.
     pub change: KeyChange,
+    /// The generation of the repository key that this command knows as the newest.
+    pub generation: Generation,
     /// The slots that unlock the repository now.
     pub slots: Vec<KeySlot>,
     /// So many more were not looked at.
@@ -63,6 +65,35 @@ pub enum KeyChange {
     Added(KeyId),
     /// A slot was removed.
     Removed(KeyId),
+    /// There is a new repository key.
+    Rotated(KeyRotation),
+}
+
+/// What a rotation came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRotation {
+    /// The generation that everything is written under from now on.
+    pub generation: Generation,
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// An earlier one was cut short, and is finished now.
+    pub finished: bool,
+    /// The slots that give it.
+    pub written: Vec<KeyId>,
+    /// The slots that are removed, or would be.
+    pub removed: Vec<KeyId>,
+    /// The slots that the store does not let go: they give what was written before.
+    pub left: Vec<KeyId>,
+    /// The key file that was made.
+    pub created_file: Option<PathBuf>,
+}
+
+impl KeyRotation {
+    /// One to this generation, of which no more is known.
+    pub fn of(generation: Generation) -> Self {
+        let (written, removed, left) = (Vec::new(), Vec::new(), Vec::new());
+        Self { generation, dry_run: false, finished: false, written, removed, left, created_file: None }
+    }
 }
 
 /// One way to unlock a repository.
@@ -70,6 +101,8 @@ pub enum KeyChange {
 pub struct KeySlot {
     /// Its name in the store.
     pub id: KeyId,
+    /// The newest generation of the repository key that it gives.
+    pub generation: Generation,
     /// What it takes.
     pub kind: KeySlotKind,
     /// When it was written, by the store's clock.

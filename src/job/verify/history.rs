@@ -13,8 +13,10 @@ use super::{MISSING, VerifyError, each_listed, object_trouble};
 use crate::ids::{Digest, Seq, Term};
 use crate::job::report::verified::DamageKind;
 use crate::job::repository::Repository;
+use crate::journal::error::JournalError;
 use crate::journal::record::{self, Body, Record, RecordError, TakeoverWhy};
 use crate::journal::repaired::Repaired;
+use crate::journal::rotation::Rotated;
 use crate::journal::state::{FoldError, Head, Holder, State, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
@@ -102,7 +104,8 @@ pub(crate) async fn read(
     each: &mut (dyn FnMut(&Record, Digest) + Send),
 ) -> Result<History, VerifyError> {
     let first = from.as_ref().map_or(Seq::FIRST, View::next_seq);
-    let mut fold = Fold::new(&repository.keys, known, from, found, each);
+    let keys = &repository.keys;
+    let mut fold = Fold::new(keys, known, from, found, each);
     let mut objects = stream::iter((first.0..=extent.last).map(Seq))
         .map(|seq| async move { Ok::<_, VerifyError>((seq, get_ahead(repository, seq).await?)) })
         .buffered(READ_AHEAD);
@@ -124,6 +127,14 @@ pub(crate) async fn read(
         next = next.next();
     }
     let (view, records) = fold.finish();
+    let given = keys.generation();
+    if let Some(Rotated { seq, generation }) = view.state.rotated.filter(|now| now.generation > given) {
+        return Err(VerifyError::Newer { seq, error: RecordError::Rotated(generation) });
+    }
+    if view.generation() < given {
+        let error = JournalError::OlderThanKey { now: view.generation(), given };
+        found.damage(DamageKind::Record, names::journal_prefix(repository.role()), &error.to_string());
+    }
     if !view.understood() {
         let kinds = view.unknown_kinds.iter().chain(view.state.unknown.keys()).cloned().collect::<Vec<_>>();
         return Err(VerifyError::NotUnderstood(kinds.join(", ")));
@@ -207,12 +218,19 @@ impl<'a> Fold<'a> {
         match Record::decode(&object, Some(self.keys)) {
             Ok(record) => self.apply(seq, &record, digest),
             Err(error @ RecordError::Newer(_)) => return Err(VerifyError::Newer { seq, error }),
+            // A generation that no record begins is damage.
+            Err(error @ RecordError::Rotated(found)) if found <= self.view.generation() => {
+                return Err(VerifyError::Newer { seq, error });
+            }
             Err(error) => self.broken(seq, &error.to_string()),
         }
         Ok(())
     }
 
     fn apply(&mut self, seq: Seq, record: &Record, digest: Digest) {
+        if let Err(error) = self.view.refuse_older(record) {
+            return self.broken(seq, &error.to_string());
+        }
         if self.gap {
             self.anchor(seq, record);
         } else if self.partial
@@ -267,6 +285,9 @@ impl<'a> Fold<'a> {
                 time: record.time,
                 why: TakeoverWhy::Moved,
             });
+        }
+        if record.generation > self.view.generation() {
+            self.view.state.rotated = Some(Rotated { generation: record.generation, seq });
         }
         self.view.head = record.prev.filter(|_| seq > Seq::FIRST).map(|digest| Head {
             seq: Seq(seq.0 - 1),

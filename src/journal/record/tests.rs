@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ids::{KeyId, Mac};
 use crate::journal::repaired::Repaired;
+use crate::journal::rotation::Rotated;
 use crate::journal::state::{Condemned, Holder, Paused, Snapshot};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
@@ -110,6 +112,9 @@ fn body() -> impl Strategy<Value = Body> {
         ),
         vec(1..u64::MAX, 0..3)
             .prop_map(|prunes| Body::Swept(SweptBody { prunes: prunes.into_iter().map(Seq).collect() })),
+        (1..u16::MAX, vec(id(KeyId), 0..3), id(Mac)).prop_map(|(generation, slots, proof)| {
+            Body::Rotate(RotateBody { generation: Generation(generation), slots, proof })
+        }),
         ("later_[a-z]{0,5}", json()).prop_map(|(kind, body)| Body::Unknown { kind, body }),
     ]
 }
@@ -154,11 +159,13 @@ fn state() -> impl Strategy<Value = State> {
     let single = (of(holder), of(time()), of(paused), of(id(ClusterId)), of(time()), of(schedule));
     // Words of a later version: none of this one's begins so.
     let unknown = prop::collection::btree_map("later_[a-z]{1,4}", json(), 0..2);
-    let amends = (of(time()), vec(time(), 0..3));
+    let rotated =
+        any::<(u16, u64)>().prop_map(|(generation, seq)| Rotated { generation: Generation(generation), seq: Seq(seq) });
+    let amends = (of(time()), vec(time(), 0..3), of(rotated));
     (lists, sets, single, amends, unknown).prop_map(|(lists, sets, single, amends, unknown)| {
         let (snapshots, indexes, condemned, repaired) = lists;
         let (clones, past_slots, command_slots) = sets;
-        let (amended, amended_slots) = amends;
+        let (amended, amended_slots, rotated) = amends;
         let (command_slots, amended_slots) = (command_slots.into(), Vec::into(amended_slots));
         let (holder, last_slot, paused, cluster, pruned, schedule) = single;
         let unknown: BTreeMap<String, Value> = unknown;
@@ -178,6 +185,7 @@ fn state() -> impl Strategy<Value = State> {
             repaired,
             amended,
             amended_slots,
+            rotated,
             unknown,
         }
     })
@@ -192,7 +200,7 @@ prop_compose! {
         let ((seq, term), (node, instance, repo)) = (numbers, of_whom);
         let ((time, store_time, slot, last_slot), (takeover, prev)) = (times, links);
         let role = "app".parse().unwrap();
-        Record { role, repo, seq: Seq(seq), term: Term(term), takeover, node, instance, time, store_time, slot, last_slot, schedule, prev, body, state }
+        Record { role, repo, seq: Seq(seq), term: Term(term), takeover, node, instance, time, store_time, slot, last_slot, schedule, prev, body, state, generation: Generation::FIRST }
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) fn next(view: &View, by: u8, body: Body) -> Record {
         prev: view.head.as_ref().map(|h| h.digest),
         body,
         state: checkpoint.then(|| view.state.clone()),
+        generation: view.generation(),
     }
 }
 

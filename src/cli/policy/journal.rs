@@ -1,0 +1,80 @@
+//! Errors of a journal: reading it, appending to it, where its head is.
+
+use super::{PLAIN, Policy, failed, store};
+use crate::cli::exit::Exit;
+use crate::journal::error::{AppendError, JournalError};
+use crate::journal::record::RecordError;
+use crate::journal::register::RegisterError;
+use crate::journal::seat::SeatError;
+use crate::journal::standing::Rift;
+
+pub(super) fn journal(error: &JournalError) -> Policy {
+    match error {
+        JournalError::Store(error) => store(error),
+        // Its own text says to update.
+        JournalError::Record { error: RecordError::Newer(_), .. } => PLAIN,
+        JournalError::Record { .. } | JournalError::Fold { .. } | JournalError::Hole(_) => failed(
+            "nothing is written to a damaged journal. Keep the store as it is and find out who changed it. What is \
+                 before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). 'runner repair ROLE \
+                 --dry-run' tells what is left.",
+        ),
+        JournalError::RolledBack { .. } => failed(
+            "if this is a copy of the store, or a mount of an older one, mount the other or name it in the config: the url below [store]. \
+             Else keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
+             again. What is left can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). Only if what is lost is lost \
+             for good, 'runner repair ROLE' lets the journal go on: first with --dry-run.",
+        ),
+        JournalError::Rotated { .. } => failed(
+            "put the new key where the config says, or name it with --key-file. What was written before can be read with this one: name a \
+             snapshot by its ID ('runner snapshots ROLE' lists them).",
+        ),
+        JournalError::OlderThanKey { .. } => failed(
+            "keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
+             again. Only if what is lost is lost for good, 'runner repair ROLE' lets the journal go on: first with --dry-run.",
+        ),
+        JournalError::Seat(error) => seat(error),
+        JournalError::Register(error) => register(error),
+        JournalError::Rift(Rift::Other(_) | Rift::Damaged(_)) => failed(
+            "keep both as they are, and find out who changed etcd or the store. The store has every backup that it shows, and restoring needs \
+             nothing else. Only when it is clear that the store is right, 'runner journal adopt ROLE' goes on from its last record.",
+        ),
+        JournalError::Rift(_) => failed(
+            "the store has every backup, and restoring needs nothing else. Bring the etcd back that has the newest head; if there \
+             is none, 'runner journal adopt ROLE' lets the journal go on from the store's last record.",
+        ),
+    }
+}
+
+/// Here an error may mean more than that the command failed.
+pub(super) fn append(error: &AppendError) -> Policy {
+    match error {
+        AppendError::Fenced(_) => (Exit::Fenced, Some("'runner whoami' shows which node has the role now.")),
+        AppendError::Unknown { .. } => {
+            (Exit::Unknown, Some("run it again: what was committed is found, not repeated."))
+        }
+        AppendError::Expired => (Exit::Unknown, Some("run it again when this node is surely active.")),
+        AppendError::Moved(_) => failed("run it again."),
+        AppendError::NotUnderstood(_) | AppendError::TooLarge { .. } => PLAIN,
+        AppendError::Journal(error) => journal(error),
+        AppendError::Store { error, .. } => store(error),
+        AppendError::Register { error, .. } => register(error),
+    }
+}
+
+pub(super) fn seat(error: &SeatError) -> Policy {
+    match error {
+        SeatError::NoEtcd { .. } => (Exit::Usage, Some("write [etcd] and its endpoints into the config.")),
+        SeatError::Disagrees { .. } => (Exit::Usage, Some("write journal = \"auto\", or remove the line.")),
+    }
+}
+
+pub(super) fn register(error: &RegisterError) -> Policy {
+    match error {
+        RegisterError::Unreachable(_) => {
+            (Exit::Unknown, Some("check the network and [etcd] endpoints, then try again: it is safe."))
+        }
+        RegisterError::Refused(_) => failed(
+            "see what etcd says: who may write there, how much space it has (alarms), how large a request may be.",
+        ),
+    }
+}

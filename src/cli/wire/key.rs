@@ -1,0 +1,69 @@
+//! `runner key`.
+
+use std::io::Write;
+
+use super::{Client, Context, Error, open, runner, verbs};
+use crate::config::{KeySource, RoleSettings};
+use crate::job::guard;
+use crate::job::keys;
+use crate::job::operate::Operator;
+use crate::job::report::setup::KeyReport;
+use crate::job::rotate::{RotateAsk, Rotator, rotate};
+use crate::job::runner::Runner;
+
+/// Changes the keys of a repository. `None`: the key was written to standard output, and nothing else belongs there.
+pub async fn key(
+    context: &Context,
+    role: &RoleSettings,
+    args: &verbs::Key,
+    out: &mut (dyn Write + Send),
+) -> Result<Option<KeyReport>, Error> {
+    if let verbs::Key::Rotate(args) = args {
+        return Box::pin(rotated(context, role, args)).await.map(Some);
+    }
+    let repository = open::repository(context, role).await?;
+    Ok(Some(match args {
+        verbs::Key::List(_) | verbs::Key::Rotate(_) => keys::list(&repository).await?,
+        verbs::Key::Export(args) if args.output.as_os_str() == "-" => {
+            if let Some(text) = keys::export(&repository)?.to_text() {
+                out.write_all(text.as_bytes())?;
+            }
+            return Ok(None);
+        }
+        verbs::Key::Export(args) => keys::export_to(&repository, &args.output).await?,
+        verbs::Key::Add(args) => {
+            let new = source(args.new_key_file.as_ref(), args.new_passphrase_file.as_ref());
+            keys::add(&repository, &new.unwrap_or(KeySource::None), &context.env).await?
+        }
+        verbs::Key::Remove(args) => keys::remove(&repository, args.id, &role.key).await?,
+    }))
+}
+
+async fn rotated(context: &Context, role: &RoleSettings, args: &verbs::KeyRotate) -> Result<KeyReport, Error> {
+    let runner = runner(context, Default::default()).await?;
+    let repository = open::repository(context, role).await?;
+    let assessment = guard::assess(&runner, role, None).await;
+    let Runner { node, instance, state_dir, sessions, .. } = runner;
+    let seats = sessions.seats().clone();
+    let operator = Operator { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
+    let by = Rotator { operator, role, assessment: assessment.as_ref(), force: args.force };
+    let phrases = args.keep_passphrase_file.iter().cloned().map(KeySource::PassphraseFile);
+    let ask = RotateAsk {
+        given: &role.key,
+        new: source(args.new_key_file.as_ref(), args.new_passphrase_file.as_ref()),
+        keep: args.keep_key_file.iter().cloned().map(KeySource::KeyFile).chain(phrases).collect(),
+        drop: args.drop.clone(),
+        dry_run: args.dry_run,
+    };
+    let report = rotate(&repository, &by, &ask).await?;
+    // The daemon of this node hears of it now rather than later.
+    if let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await {
+        daemon.look(&role.name).await;
+    }
+    Ok(report)
+}
+
+fn source(key_file: Option<&std::path::PathBuf>, passphrase_file: Option<&std::path::PathBuf>) -> Option<KeySource> {
+    let phrase = || passphrase_file.cloned().map(KeySource::PassphraseFile);
+    key_file.cloned().map(KeySource::KeyFile).or_else(phrase)
+}

@@ -1,0 +1,326 @@
+//! `key rotate`: a new repository key for what is written from now on.
+//!
+//! The order of the writes is what keeps the repository open at each of them: a takeover, so that no other writer is in between; the new
+//! slots where no reader looks for slots; the record, which alone decides; the slots in their place, from where they are read back; and
+//! only then the old ones go. One that was cut short before its record changed nothing; one that was cut short after it is finished by the
+//! next `key rotate`, which needs no secret for that: the record names the slots, and their names are their digests.
+
+pub mod plan;
+
+use std::path::PathBuf;
+
+use self::plan::{SlotOpener, SlotSeen};
+use crate::config::{KeySource, RoleSettings};
+use crate::ids::{KeyId, Mac, Seq};
+use crate::job::init::put_new;
+use crate::job::keys::{self, KeysError};
+use crate::job::operate::{Operator, fitness};
+use crate::job::report::setup::{KeyChange, KeyReport, KeyRotation};
+use crate::job::repository::{Repository, SlotTrial, Slots, read_secret, slots};
+use crate::journal::error::{AppendError, JournalError};
+use crate::journal::log::Journal;
+use crate::journal::record::{Body, Takeover, TakeoverWhy};
+use crate::journal::rotation::RotateBody;
+use crate::journal::state::View;
+use crate::repo::keyring::{Keyring, RepositoryKey};
+use crate::repo::keyslot::{KeySlot, Secret};
+use crate::repo::names;
+use crate::role::election;
+use crate::role::permit::Permit;
+use crate::role::probe::Assessment;
+use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, StoreErrorKind, list_some};
+
+/// How often an append is tried again after something else was appended meanwhile.
+const ATTEMPTS: u32 = 16;
+
+/// The most staged slots that are looked at.
+const STAGED_MAX: usize = 1024;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct RotateAsk<'a> {
+    /// The key that opened the repository for this command.
+    pub given: &'a KeySource,
+    /// A key that opens it from then on, too. A key file that is missing is made.
+    pub new: Option<KeySource>,
+    /// Keys that go on to open it.
+    pub keep: Vec<KeySource>,
+    /// Slots that are not renewed.
+    pub drop: Vec<KeyId>,
+    /// Say what would be done, and change nothing.
+    pub dry_run: bool,
+}
+
+/// The node that does it, as far as it may have the role.
+#[derive(Debug)]
+pub struct Rotator<'a> {
+    /// Who.
+    pub operator: Operator<'a>,
+    /// The role's settings.
+    pub role: &'a RoleSettings,
+    /// What the probes said.
+    pub assessment: Option<&'a Assessment>,
+    /// Also where they do not say that this node is active.
+    pub force: bool,
+}
+
+/// Gives the repository a new key, or finishes doing that.
+///
+/// # Errors
+/// Before the record nothing is changed. Whether it was written may not be known: then the next one tells.
+pub async fn rotate(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'_>) -> Result<KeyReport, KeysError> {
+    if !repository.is_encrypted() {
+        return Err(KeysError::NotEncrypted);
+    }
+    let (journal, known) = by.operator.journal(repository)?;
+    let (read, rotated) = match journal.read(known.as_ref()).await {
+        Ok(view) => (Ok(view.clone()), view.state.rotated.map(|rotated| rotated.seq)),
+        Err(JournalError::Rotated { seq, generation, given }) => {
+            (Err(JournalError::Rotated { seq, generation, given }), Some(seq))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let staged = staged(repository).await?;
+    if let Some(seq) = rotated
+        && let Some(body) = unfinished(repository, &journal, seq, (&staged, read.is_err())).await?
+    {
+        return finish(repository, &body, ask.dry_run).await;
+    }
+    let view = read?;
+    let (kept, removed) = choose(repository, ask).await?;
+    let generation = view.generation().next();
+    if ask.dry_run {
+        let rotation = KeyRotation { dry_run: true, removed, ..KeyRotation::of(generation) };
+        return keys::report(repository, KeyChange::Rotated(rotation)).await;
+    }
+    let forced = fitness(by.role, &by.operator.node.name, by.assessment, by.force).map_err(Box::new)?;
+    let next = RepositoryKey::new(by.operator.env.random_bytes());
+    let next = repository.keys.with_next(next).ok_or(KeysError::TooManyGenerations)?;
+    let (mut secrets, created) = (kept, new_secret(ask, by)?);
+    let created_file = created.as_ref().and_then(|(_, file)| file.clone());
+    secrets.extend(created.map(|(secret, _)| secret));
+
+    let (permit, view) = take_over(&journal, by, view, forced).await?;
+    let made = stage(repository, next.keyring(), &secrets, by).await?;
+    let ids: Vec<KeyId> = made.iter().map(KeySlot::id).collect();
+    let rotating = Repository { keys: next, ..repository.clone() };
+    let (journal, _) = by.operator.journal(&rotating)?;
+    let body = RotateBody { generation, slots: ids.clone(), proof: Mac([0; Mac::LEN]) };
+    if let Err(error) = append(&journal, &permit, view, &body).await {
+        // One that may be in the journal needs them.
+        if !matches!(error, AppendError::Unknown { .. }) {
+            delete(repository.store.as_ref(), ids.iter().map(|id| names::staged_key(repository.role(), *id))).await?;
+        }
+        return Err(error.into());
+    }
+    // What was staged by others before this node had the role is of no use any more.
+    let leftover = staged.iter().chain(&ids).copied().collect::<Vec<_>>();
+    let left = settle(repository, &made, &removed, &leftover).await?;
+    let rotation = KeyRotation {
+        written: ids,
+        removed: removed.into_iter().filter(|id| !left.contains(id)).collect(),
+        left,
+        created_file,
+        ..KeyRotation::of(generation)
+    };
+    keys::report(&rotated_now(&rotating), KeyChange::Rotated(rotation)).await
+}
+
+/// The repository under its new key.
+fn rotated_now(rotating: &Repository) -> Repository {
+    let keys = rotating.format.keys(rotating.keys.keyring().clone());
+    Repository { keys, slot: None, slot_object: None, ..rotating.clone() }
+}
+
+/// The slots that are staged, by their names.
+async fn staged(repository: &Repository) -> Result<Vec<KeyId>, StoreError> {
+    let prefix = names::staged_keys_prefix(repository.role());
+    let id = |object: ObjectMeta| object.key.strip_prefix(&prefix)?.parse().ok();
+    Ok(list_some(repository.store.as_ref(), &prefix, STAGED_MAX, id).await?.found)
+}
+
+/// The newest rotation, if slots of it are staged and not in their place; for a caller `behind` it also if they are: what it was to remove
+/// may be left.
+async fn unfinished(
+    repository: &Repository,
+    journal: &Journal,
+    seq: Seq,
+    (staged, behind): (&[KeyId], bool),
+) -> Result<Option<RotateBody>, KeysError> {
+    if staged.is_empty() {
+        return Ok(None);
+    }
+    // Of a journal that goes on from there an older key reads no more.
+    let record = match journal.record(seq).await {
+        Ok(record) => record.map(|(record, _)| record.body),
+        Err(JournalError::Rotated { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let Some(Body::Rotate(body)) = record else { return Ok(None) };
+    for id in body.slots.iter().filter(|id| staged.contains(id)) {
+        if behind {
+            return Ok(Some(body));
+        }
+        match repository.store.get(&names::key(repository.role(), *id), SizeLimit::KEY_SLOT).await {
+            Err(error) if error.is_not_found() => return Ok(Some(body)),
+            Err(error) if !error.is_of_object() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Puts the slots of a rotation that is in the journal in their place, and removes what is of the generations before it.
+async fn finish(repository: &Repository, body: &RotateBody, dry_run: bool) -> Result<KeyReport, KeysError> {
+    let (store, role) = (repository.store.as_ref(), repository.role());
+    let mut made = Vec::new();
+    for id in &body.slots {
+        match store.get(&names::staged_key(role, *id), SizeLimit::KEY_SLOT).await {
+            Ok(object) => made.extend(KeySlot::open(*id, &object).ok()),
+            Err(error) if error.is_of_object() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let found = slots(store, role).await?.found;
+    let is_there = |id: &KeyId| made.iter().any(|slot| slot.id() == *id) || found.iter().any(|found| found.id == *id);
+    // Where one is lost its secret opens what was written before by the old one alone.
+    let is_whole = body.slots.iter().all(is_there);
+    let older = found.iter().filter(|found| found.slot.as_ref().is_ok_and(|slot| slot.generation < body.generation));
+    let removed: Vec<KeyId> = older.filter(|_| is_whole).map(|found| found.id).collect();
+    let mut rotation = KeyRotation { finished: true, dry_run, ..KeyRotation::of(body.generation) };
+    if !dry_run {
+        rotation.left = settle(repository, &made, &removed, &body.slots).await?;
+        rotation.written = made.iter().map(KeySlot::id).collect();
+    }
+    rotation.removed = removed.into_iter().filter(|id| !rotation.left.contains(id)).collect();
+    keys::report(repository, KeyChange::Rotated(rotation)).await
+}
+
+/// The secrets that go on to open the repository, and the slots that are there now.
+async fn choose(repository: &Repository, ask: &RotateAsk<'_>) -> Result<(Vec<Secret>, Vec<KeyId>), KeysError> {
+    let Slots { found, .. } = slots(repository.store.as_ref(), repository.role()).await?;
+    let mut openers = vec![SlotOpener::Nobody; found.len()];
+    let mut kept = Vec::new();
+    let given = read_secret(ask.given)?.map(|(secret, path)| (secret, path.to_owned(), SlotOpener::Given));
+    let mut asked: Vec<(Secret, PathBuf, SlotOpener)> = given.into_iter().collect();
+    for source in &ask.keep {
+        let (secret, path) = read_secret(source)?.ok_or(KeysError::NotEncrypted)?;
+        asked.push((secret, path.to_owned(), SlotOpener::Kept));
+    }
+    for (secret, path, opener) in asked {
+        let mut trial = SlotTrial::default();
+        let mut opened = false;
+        for (found, of) in found.iter().zip(&mut openers) {
+            if keys::opens(found, &secret, repository, &mut trial).await {
+                (*of, opened) = (opener, true);
+            }
+        }
+        match opener {
+            SlotOpener::Kept if !opened => return Err(KeysError::OpensNothing(path)),
+            SlotOpener::Kept => kept.push(secret),
+            SlotOpener::Given | SlotOpener::Nobody => {}
+        }
+    }
+    let seen: Vec<SlotSeen> = found
+        .iter()
+        .zip(openers)
+        .map(|(found, opener)| {
+            let generation = found.slot.as_ref().ok().map(|slot| slot.generation);
+            SlotSeen { id: found.id, generation, opener }
+        })
+        .collect();
+    Ok((kept, plan::plan(&seen, repository.keys.generation(), &ask.drop, ask.new.is_some())?))
+}
+
+/// The new key, and its file if that was made.
+fn new_secret(ask: &RotateAsk<'_>, by: &Rotator<'_>) -> Result<Option<(Secret, Option<PathBuf>)>, KeysError> {
+    let Some(new) = &ask.new else { return Ok(None) };
+    let missing = matches!(new, KeySource::KeyFile(path) if !path.exists());
+    let (secret, path) = keys::secret_or_new(new, by.operator.env)?;
+    if matches!(secret, Secret::Exported(..)) {
+        return Err(KeysError::ExportedKey(path));
+    }
+    Ok(Some((secret, missing.then_some(path))))
+}
+
+async fn take_over(
+    journal: &Journal,
+    by: &Rotator<'_>,
+    mut view: View,
+    forced: bool,
+) -> Result<(Permit, View), AppendError> {
+    let takeover = Takeover { forced, ..Takeover::new(TakeoverWhy::Operator) };
+    for _ in 0..ATTEMPTS {
+        match journal.take_over_as(&view, &election::by_operator(by.role), takeover.clone()).await {
+            Err(AppendError::Moved(now)) => view = *now,
+            result => return result,
+        }
+    }
+    Err(AppendError::Moved(Box::new(view)))
+}
+
+async fn append(journal: &Journal, permit: &Permit, mut view: View, body: &RotateBody) -> Result<(), AppendError> {
+    for _ in 0..ATTEMPTS {
+        match journal.append(permit, &view, Body::Rotate(body.clone()), None).await {
+            Err(AppendError::Moved(now)) => view = *now,
+            result => return result.map(|_| ()),
+        }
+    }
+    Err(AppendError::Moved(Box::new(view)))
+}
+
+/// Wraps the new key for each secret, and puts that where no reader looks for slots.
+async fn stage(
+    repository: &Repository,
+    keyring: &Keyring,
+    secrets: &[Secret],
+    by: &Rotator<'_>,
+) -> Result<Vec<KeySlot>, KeysError> {
+    let mut made = Vec::new();
+    for secret in secrets {
+        let slot = KeySlot::wrap(secret, keyring, repository.format.repo, by.operator.env);
+        let slot = slot.ok_or(KeysError::NotEncrypted)?;
+        let key = names::staged_key(repository.role(), slot.id());
+        put_new(repository.store.as_ref(), &key, slot.encode()).await.map_err(KeysError::Put)?;
+        made.push(slot);
+    }
+    Ok(made)
+}
+
+/// Puts `made` in its place, and when it is there removes the slots `removed` and what is `staged`. Those that the store does not let go.
+async fn settle(
+    repository: &Repository,
+    made: &[KeySlot],
+    removed: &[KeyId],
+    staged: &[KeyId],
+) -> Result<Vec<KeyId>, KeysError> {
+    let (store, role) = (repository.store.as_ref(), repository.role());
+    for slot in made {
+        let (id, object) = (slot.id(), slot.encode());
+        let key = names::key(role, id);
+        put_new(store, &key, object.clone()).await.map_err(KeysError::Put)?;
+        if store.get(&key, SizeLimit::KEY_SLOT).await? != object {
+            return Err(KeysError::NotInPlace(id));
+        }
+    }
+    let removable: Vec<KeyId> = removed.iter().copied().filter(|id| made.iter().all(|slot| slot.id() != *id)).collect();
+    let keys = removable.iter().map(|id| names::key(role, *id));
+    let left = if delete(store, keys).await? { Vec::new() } else { removable };
+    delete(store, staged.iter().map(|id| names::staged_key(role, *id))).await?;
+    Ok(left)
+}
+
+/// False: the store does not allow it.
+async fn delete(store: &dyn Store, keys: impl Iterator<Item = String>) -> Result<bool, StoreError> {
+    let keys: Vec<String> = keys.collect();
+    if keys.is_empty() {
+        return Ok(true);
+    }
+    match store.delete(&keys).await {
+        Err(error) if error.kind == StoreErrorKind::Denied => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
+#[cfg(test)]
+mod tests;

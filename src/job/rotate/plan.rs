@@ -1,0 +1,110 @@
+//! What becomes of each key slot in a rotation. Pure.
+//!
+//! The invariant: no slot loses what is written from then on without a word. One whose secret is not at hand cannot be renewed, and is
+//! removed only by its ID.
+
+use crate::ids::{Generation, KeyId};
+
+/// Which key opens a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotOpener {
+    /// A key that is to stay.
+    Kept,
+    /// The key that this command was given.
+    Given,
+    /// None of those that are at hand.
+    Nobody,
+}
+
+/// A slot as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotSeen {
+    /// Its name.
+    pub id: KeyId,
+    /// The newest generation that it gives; `None`: it cannot be read.
+    pub generation: Option<Generation>,
+    /// Which key opens it.
+    pub opener: SlotOpener,
+}
+
+/// Why a rotation is not begun.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RotatePlanError {
+    /// Slots that nothing was said of.
+    #[error(
+        "nothing that is written after the rotation would open by {}: none of the given files opens {}",
+        list(.0),
+        if .0.len() == 1 { "it" } else { "them" }
+    )]
+    Unaccounted(Vec<KeyId>),
+    /// A slot is to be removed, and a key that opens it is to stay.
+    #[error("key {0} is to be removed, and a file that is to be kept opens it")]
+    Contradiction(KeyId),
+    /// What is to be removed is not there.
+    #[error("the repository has no key {id}; it has {}", list(known))]
+    NoSuchKey {
+        /// Which.
+        id: KeyId,
+        /// Those that there are.
+        known: Vec<KeyId>,
+    },
+}
+
+/// The slots that are removed after the new ones are in their place: all of them, or the rotation is refused.
+///
+/// # Errors
+/// A slot would be lost that was not named.
+pub fn plan(slots: &[SlotSeen], now: Generation, drop: &[KeyId], has_new: bool) -> Result<Vec<KeyId>, RotatePlanError> {
+    let known: Vec<KeyId> = slots.iter().map(|slot| slot.id).collect();
+    if let Some(&id) = drop.iter().find(|id| !known.contains(id)) {
+        return Err(RotatePlanError::NoSuchKey { id, known });
+    }
+    if let Some(slot) = slots.iter().find(|slot| slot.opener == SlotOpener::Kept && drop.contains(&slot.id)) {
+        return Err(RotatePlanError::Contradiction(slot.id));
+    }
+    let accounted = |slot: &SlotSeen| {
+        // One of an older generation opens nothing of today any more.
+        slot.generation.is_some_and(|generation| generation < now)
+            || slot.opener == SlotOpener::Kept
+            // A new key takes the place of the one that was given.
+            || slot.opener == SlotOpener::Given && has_new
+            || drop.contains(&slot.id)
+    };
+    let unaccounted: Vec<KeyId> = slots.iter().filter(|slot| !accounted(slot)).map(|slot| slot.id).collect();
+    if unaccounted.is_empty() { Ok(known) } else { Err(RotatePlanError::Unaccounted(unaccounted)) }
+}
+
+fn list(ids: &[KeyId]) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Generation = Generation(1);
+
+    fn seen(id: u8, generation: u16, opener: SlotOpener) -> SlotSeen {
+        SlotSeen { id: key(id), generation: Some(Generation(generation)), opener }
+    }
+
+    fn key(id: u8) -> KeyId {
+        KeyId([id; 8])
+    }
+
+    #[test]
+    fn every_slot_is_renewed_replaced_or_named() {
+        use SlotOpener::{Given, Kept, Nobody};
+        let slots = [seen(1, 1, Given), seen(2, 1, Kept), seen(3, 1, Nobody), seen(4, 0, Nobody)];
+        let all = vec![key(1), key(2), key(3), key(4)];
+        assert_eq!(plan(&slots, NOW, &[key(3)], true), Ok(all.clone()));
+        assert_eq!(plan(&slots, NOW, &[key(1), key(3)], false), Ok(all.clone()));
+        assert_eq!(plan(&slots, NOW, &[], true), Err(RotatePlanError::Unaccounted(vec![key(3)])));
+        assert_eq!(plan(&slots, NOW, &[key(3)], false), Err(RotatePlanError::Unaccounted(vec![key(1)])));
+        assert_eq!(plan(&slots, NOW, &[key(2), key(3)], true), Err(RotatePlanError::Contradiction(key(2))));
+        assert_eq!(plan(&slots, NOW, &[key(9)], true), Err(RotatePlanError::NoSuchKey { id: key(9), known: all }));
+        let damaged = SlotSeen { generation: None, ..seen(5, 0, Nobody) };
+        assert_eq!(plan(&[damaged], NOW, &[], true), Err(RotatePlanError::Unaccounted(vec![key(5)])));
+        assert_eq!(plan(&[damaged], NOW, &[key(5)], true), Ok(vec![key(5)]));
+    }
+}

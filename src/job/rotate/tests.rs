@@ -1,0 +1,332 @@
+//! Rotations of a repository in memory: cut short at each request, two at once, under a writer, and as a holder of the old key sees them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::ids::{Generation, InstanceId, NodeId, PackId};
+use crate::job::backup::{Ask, BackupError, Opening};
+use crate::job::inside::Archive;
+use crate::job::keys::export;
+use crate::job::repository::OpenError;
+use crate::job::seat::Seats;
+use crate::job::testing::{Rig, noise};
+use crate::journal::record::{NodeRef, Record, RecordError};
+use crate::journal::state::FoldError;
+use crate::repo::index::decode_index;
+use crate::repo::pack::open_header;
+use crate::repo::{line, names};
+use crate::store::faulty::{Fault, Faulty, Plan};
+
+fn file(rig: &Rig, name: &str) -> KeySource {
+    KeySource::KeyFile(rig.dir.path().join(name))
+}
+
+fn by(rig: &Rig, node: u8) -> Rotator<'_> {
+    let node = NodeRef { id: NodeId([node; 16]), name: format!("node{node}") };
+    let instance = InstanceId(rig.env.random_bytes());
+    let operator = Operator { node, instance, env: &rig.env, state_dir: None, seats: Seats::default() };
+    Rotator { operator, role: &rig.role, assessment: None, force: true }
+}
+
+fn ask<'a>(given: &'a KeySource, new: &KeySource) -> RotateAsk<'a> {
+    RotateAsk { given, new: Some(new.clone()), keep: Vec::new(), drop: Vec::new(), dry_run: false }
+}
+
+async fn opened(rig: &Rig, key: &KeySource) -> Result<Repository, OpenError> {
+    Repository::open(rig.store.clone(), &rig.role.name, key).await
+}
+
+/// The snapshots as a host sees them that has this key and nothing else, each with the content of file `name`.
+async fn contents(rig: &Rig, key: &KeySource, name: &str) -> Result<Vec<Vec<u8>>, JournalError> {
+    let repository = opened(rig, key).await.unwrap();
+    let archive = Archive::open(repository, &rig.env, None).await?;
+    if let Some(doubt) = &archive.damaged {
+        return Err(doubt.clone());
+    }
+    let (reader, mut all) = (archive.reader().await.unwrap(), Vec::new());
+    for snapshot in archive.snapshots() {
+        let mut content = Vec::new();
+        let path = rig.path(name);
+        crate::job::inside::cat(&reader, snapshot.root, &path, &mut content).await.unwrap();
+        all.push(content);
+    }
+    Ok(all)
+}
+
+fn rotation(report: &KeyReport) -> &KeyRotation {
+    let KeyChange::Rotated(rotation) = &report.change else { panic!("{report:?}") };
+    rotation
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
+    let mut rig = Rig::new().await;
+    rig.write("f", noise(1, 3 << 20));
+    rig.write("g", noise(1, 100));
+    rig.backup().await;
+    let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
+    let thief = rig.repository.clone();
+    let Secret::Exported(_, stolen) = export(&thief).unwrap() else { panic!("a repository key") };
+    let before = rig.memory.objects();
+
+    let report = rotate(&rig.repository, &by(&rig, 1), &ask(&old, &new)).await.unwrap();
+    assert_eq!((rotation(&report).generation, report.slots.len()), (Generation(1), 1));
+    assert_eq!(rotation(&report).removed.len(), 1);
+    assert!(rig.memory.objects().keys().all(|key| !key.contains("/rotate/")), "nothing is left staged");
+    assert!(matches!(opened(&rig, &old).await, Err(OpenError::WrongSecret { .. })));
+    rig.repository = opened(&rig, &new).await.unwrap();
+    rig.write("f", noise(2, 3 << 20));
+    let second = rig.backup().await;
+    assert!(second.bytes.uploaded > 3 << 20);
+    assert_eq!(contents(&rig, &new, "f").await.unwrap(), [noise(1, 3 << 20), noise(2, 3 << 20)]);
+    assert_eq!(contents(&rig, &new, "g").await.unwrap(), [noise(1, 100), noise(1, 100)]);
+
+    // Each object that is new, against the old key.
+    let role = &rig.role.name;
+    let (mut packs, mut indexes, mut records, mut told) = (0, 0, 0, 0);
+    for (key, object) in rig.memory.objects().iter().filter(|(key, object)| before.get(*key) != Some(*object)) {
+        if let Some(id) = names::parse_pack(role, key) {
+            assert!(open_header(&thief.keys, object).is_err(), "{key}");
+            let salt: [u8; 32] = object[8..40].try_into().unwrap();
+            let sealed = &object[40..];
+            assert!(
+                thief
+                    .keys
+                    .object(PackId::as_bytes(&id).to_owned(), salt)
+                    .open(crate::repo::crypto::Part::Frame(0), sealed)
+                    .is_err()
+            );
+            packs += 1;
+        } else if let Some(id) = names::parse_index(role, key) {
+            assert!(decode_index(&thief.keys, id, object).is_err(), "{key}");
+            indexes += 1;
+        } else if names::parse_record(role, key).is_some() {
+            let found = Record::decode(object, Some(&thief.keys));
+            // The takeover of the rotation and the rotation itself are the last that it reads.
+            records += usize::from(found == Err(RecordError::Rotated(Generation(1))));
+        } else if key.contains("/live/nodes/") || key.ends_with("/live/beat") {
+            assert!(line::open(object, &thief.keys).is_err(), "{key}");
+            told += 1;
+        } else if key.contains("/keys/") {
+            let id = key.rsplit('/').next().unwrap().parse().unwrap();
+            let slot = KeySlot::open(id, object).unwrap();
+            let (secret, _) = read_secret(&old).unwrap().unwrap();
+            assert!(slot.unwrap(&secret, thief.format.repo).is_err(), "{key}");
+        }
+    }
+    assert!(packs > 0 && indexes > 0 && records > 0, "{packs} {indexes} {records} {told}");
+
+    // What was before it still reads, and is told to be all that the old key gives.
+    let archive = Archive::open(thief.clone(), &rig.env, None).await.unwrap();
+    assert_eq!(archive.snapshots().len(), 1);
+    assert!(matches!(archive.damaged, Some(JournalError::Rotated { generation: Generation(1), .. })));
+    assert_eq!(stolen, *thief.keys.keyring());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
+    let mut rig = Rig::new().await;
+    rig.write("f", "one");
+    rig.backup().await;
+    let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
+    let thief = rig.repository.clone();
+    rotate(&rig.repository, &by(&rig, 1), &ask(&old, &new)).await.unwrap();
+    let role = rig.role.name.clone();
+    let genuine = rig.memory.objects();
+    let numbers: Vec<Seq> = genuine.keys().filter_map(|key| names::parse_record(&role, key)).collect();
+    let last = *numbers.last().unwrap();
+    let read = async || contents(&rig, &new, "f").await;
+
+    // A record after the newest, by the old key.
+    let rotate_object = &genuine[&names::record(&role, last)];
+    let rotated = Record::decode(rotate_object, Some(&thief.keys)).unwrap();
+    let forged = |seq: Seq, body: Body, prev: &Bytes| Record {
+        seq,
+        body,
+        prev: Some(crate::journal::record::digest(prev)),
+        state: None,
+        ..rotated.clone()
+    };
+    let pause = Body::Resume;
+    let next = Record { takeover: None, ..forged(last.next(), pause, rotate_object) };
+    rig.memory.tamper(&names::record(&role, last.next()), Some(next.encode(&thief.keys).into()));
+    let refused = read().await;
+    let is_refused = matches!(&refused, Err(JournalError::Fold { error: FoldError::Generation { .. }, .. }));
+    assert!(is_refused, "{refused:?}");
+    rig.memory.tamper(&names::record(&role, last.next()), None);
+    assert_eq!(read().await.unwrap(), [b"one"]);
+
+    // Another rotation in the place of the genuine one, with other slots.
+    let Body::Rotate(body) = rotated.body.clone() else { panic!("{rotated:?}") };
+    let mut other = Record { body: Body::Rotate(RotateBody { slots: Vec::new(), ..body }), ..rotated.clone() };
+    other.prove(&thief.keys);
+    rig.memory.tamper(&names::record(&role, last), Some(other.encode(&thief.keys).into()));
+    assert!(matches!(read().await, Err(JournalError::Record { error: RecordError::Damaged(_), .. })));
+
+    // The journal as it was before, by whatever means: the key proves that there was more.
+    rig.memory.tamper(&names::record(&role, last), None);
+    let refused = read().await;
+    let is_refused = matches!(refused, Err(JournalError::OlderThanKey { now: Generation(0), given: Generation(1) }));
+    assert!(is_refused, "{refused:?}");
+
+    // What it writes below `live/` does not count.
+    rig.memory.tamper(&names::record(&role, last), Some(rotate_object.clone()));
+    rig.repository = opened(&rig, &new).await.unwrap();
+    assert!(line::open(&line::seal(b"{}", &thief.keys), &rig.repository.keys).is_err());
+}
+
+/// The command is run, cut short before each of its requests in turn, and run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finished() {
+    let mut cut = 0;
+    let (mut begun_anew, mut finished, mut was_done) = (0, 0, 0);
+    loop {
+        let mut rig = Rig::new().await;
+        rig.write("f", "one");
+        rig.backup().await;
+        let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
+        let (hang, calls) = (Fault::Delay(Duration::from_secs(3600)), cut);
+        let faulty = Arc::new(Faulty::new(rig.store.clone(), Plan::exactly([(calls, hang)])));
+        let through = Repository { store: faulty.clone(), ..rig.repository.clone() };
+        let died = {
+            let (by, ask) = (by(&rig, 1), ask(&old, &new));
+            let run = rotate(&through, &by, &ask);
+            let hung = async {
+                while faulty.calls() <= calls {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                done = run => { done.unwrap(); false }
+                () = hung => true
+            }
+        };
+        if !died {
+            break;
+        }
+        // One of the two keys opens it at every moment, and the same command goes on.
+        match opened(&rig, &old).await {
+            Ok(repository) => {
+                let report = rotate(&repository, &by(&rig, 1), &ask(&old, &new)).await.unwrap();
+                if rotation(&report).finished { finished += 1 } else { begun_anew += 1 }
+            }
+            Err(error) => {
+                assert!(matches!(error, OpenError::WrongSecret { .. }), "cut {cut}: {error}");
+                was_done += 1;
+            }
+        }
+        assert_eq!(contents(&rig, &new, "f").await.unwrap(), [b"one"], "cut {cut}");
+        assert!(matches!(opened(&rig, &old).await, Err(OpenError::WrongSecret { .. })), "cut {cut}");
+        rig.repository = opened(&rig, &new).await.unwrap();
+        assert_eq!(rig.repository.keys.generation(), Generation(1), "cut {cut}");
+        rig.write("f", "two");
+        rig.backup().await;
+        assert_eq!(contents(&rig, &new, "f").await.unwrap(), [b"one", b"two"], "cut {cut}");
+        cut += 1;
+    }
+    assert!(begun_anew > 5 && finished > 2 && was_done > 0, "{begun_anew} {finished} {was_done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_rotations_at_once_one_is_and_the_repository_opens() {
+    for round in 0..20 {
+        let rig = Rig::new().await;
+        rig.write("f", "one");
+        rig.backup().await;
+        let (old, east, west) = (rig.role.key.clone(), file(&rig, "east"), file(&rig, "west"));
+        let repositories = (opened(&rig, &old).await.unwrap(), opened(&rig, &old).await.unwrap());
+        let (by_east, by_west) = (by(&rig, 1), by(&rig, 2));
+        let (ask_east, ask_west) = (ask(&old, &east), ask(&old, &west));
+        let both =
+            tokio::join!(rotate(&repositories.0, &by_east, &ask_east), rotate(&repositories.1, &by_west, &ask_west));
+        assert!(both.0.is_ok() || both.1.is_ok(), "round {round}: {both:?}");
+        let mut open = 0;
+        for key in [&east, &west] {
+            // A file that was made before the other one won holds a key of nothing.
+            if let Ok(repository) = opened(&rig, key).await {
+                assert_eq!(repository.keys.generation(), Generation(1));
+                assert_eq!(contents(&rig, key, "f").await.unwrap(), [b"one"]);
+                open += 1;
+            }
+        }
+        assert_eq!(open, 1, "round {round}: {both:?}");
+        assert!(opened(&rig, &old).await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_with_the_old_key_is_fenced_and_goes_on_with_the_new_one() {
+    let mut rig = Rig::new().await;
+    rig.write("f", "one");
+    rig.backup().await;
+    let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
+    let runner = rig.runner();
+    let role = RoleSettings { eligible: None, ..rig.role.clone() };
+    let opening = Opening::open(&runner, &rig.repository).await.unwrap();
+    rotate(&rig.repository, &by(&rig, 2), &ask(&old, &new)).await.unwrap();
+    rig.write("f", "two");
+    let stopped = Box::pin(opening.back_up(&role, &rig.candidacy(), &Ask::default())).await;
+    let is_stopped = match &stopped {
+        Err(error @ BackupError::Append(AppendError::Fenced(_))) => !error.is_rotated(),
+        Err(error) => error.is_rotated(),
+        Ok(_) => false,
+    };
+    assert!(is_stopped, "{stopped:?}");
+    let again = Opening::open(&runner, &rig.repository).await;
+    assert!(matches!(&again, Err(error) if error.is_rotated()), "{again:?}");
+    rig.repository = opened(&rig, &new).await.unwrap();
+    rig.backup_by(&runner).await;
+    assert_eq!(contents(&rig, &new, "f").await.unwrap(), [b"one", b"two"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_renewed_and_nothing_is_dropped_without_a_word() {
+    let rig = Rig::new().await;
+    let (old, phrase) = (rig.role.key.clone(), KeySource::PassphraseFile(rig.dir.path().join("phrase")));
+    std::fs::write(rig.dir.path().join("phrase"), "correct horse\n").unwrap();
+    let other = file(&rig, "other");
+    for key in [&phrase, &other] {
+        keys::add(&rig.repository, key, &rig.env).await.unwrap();
+    }
+    let found = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found;
+    let objects = rig.memory.objects();
+    let new = file(&rig, "new");
+    let refused = rotate(&rig.repository, &by(&rig, 1), &ask(&old, &new)).await;
+    assert!(matches!(&refused, Err(KeysError::Plan(plan::RotatePlanError::Unaccounted(ids))) if ids.len() == 2));
+    let wrong = file(&rig, "wrong");
+    keys::secret_or_new(&wrong, &rig.env).unwrap();
+    let asked = RotateAsk { keep: vec![wrong], ..ask(&old, &new) };
+    assert!(matches!(rotate(&rig.repository, &by(&rig, 1), &asked).await, Err(KeysError::OpensNothing(_))));
+    let mut drop = Vec::new();
+    let (secret, _) = read_secret(&other).unwrap().unwrap();
+    for found in &found {
+        if keys::opens(found, &secret, &rig.repository, &mut SlotTrial::default()).await {
+            drop.push(found.id);
+        }
+    }
+    let asked = RotateAsk { keep: vec![phrase.clone()], drop, ..ask(&old, &new) };
+    let dry = rotate(&rig.repository, &by(&rig, 1), &RotateAsk { dry_run: true, ..asked.clone() }).await.unwrap();
+    assert_eq!((rotation(&dry).removed.len(), rotation(&dry).dry_run), (3, true));
+    assert_eq!(rig.memory.objects(), objects, "neither refusals nor a dry run change anything");
+    assert!(!rig.dir.path().join("new").exists());
+
+    let report = rotate(&rig.repository, &by(&rig, 1), &asked).await.unwrap();
+    assert_eq!((rotation(&report).written.len(), rotation(&report).removed.len()), (2, 3));
+    for (key, opens) in [(&new, true), (&phrase, true), (&old, false), (&other, false)] {
+        assert_eq!(opened(&rig, key).await.is_ok(), opens, "{key:?}");
+    }
+    // The next one keeps what it was given, and an exported key has all generations.
+    let asked = RotateAsk { new: None, keep: vec![new.clone(), phrase], given: &new, drop: Vec::new(), dry_run: false };
+    let repository = opened(&rig, &new).await.unwrap();
+    rotate(&repository, &by(&rig, 2), &asked).await.unwrap();
+    let repository = opened(&rig, &new).await.unwrap();
+    assert_eq!(repository.keys.generation(), Generation(2));
+    let exported = rig.dir.path().join("exported");
+    keys::export_to(&repository, &exported).await.unwrap();
+    let exported = opened(&rig, &KeySource::KeyFile(exported)).await.unwrap();
+    assert_eq!(exported.keys.keyring(), repository.keys.keyring());
+}

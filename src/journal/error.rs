@@ -1,0 +1,154 @@
+//! Why a journal cannot be read, or not be appended to.
+
+use crate::ids::{Digest, Generation, Seq};
+use crate::journal::record::RecordError;
+use crate::journal::register::RegisterError;
+use crate::journal::seat::SeatError;
+use crate::journal::standing::Rift;
+use crate::journal::state::{FoldError, Holder, View};
+use crate::store::StoreError;
+
+/// Why a journal cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// The store.
+    #[error("the journal cannot be read: {0}")]
+    Store(#[from] StoreError),
+    /// One record.
+    #[error("journal record {seq} {error}")]
+    Record {
+        /// Which.
+        seq: Seq,
+        /// Why.
+        error: RecordError,
+    },
+    /// A record that does not follow.
+    #[error("journal record {seq} {error}")]
+    Fold {
+        /// Which.
+        seq: Seq,
+        /// Why.
+        error: FoldError,
+    },
+    /// A number below the head that is empty.
+    #[error("journal record {0} is missing, although later ones are there")]
+    Hole(Seq),
+    /// The store no longer holds what this node has seen in it.
+    #[error(
+        "this node has seen journal record {seq} as {seen}, and the store does not have it: it is an older copy of the store, or was rolled back, or its newest records were removed"
+    )]
+    RolledBack {
+        /// Which.
+        seq: Seq,
+        /// What it was.
+        seen: Digest,
+    },
+    /// The journal goes on under a generation of the repository key that these keys do not give.
+    #[error(
+        "from journal record {seq} on, generation {generation} of the repository key counts, and the key at hand gives generation {given}: \
+         `runner key rotate` made a new key"
+    )]
+    Rotated {
+        /// Where that is seen.
+        seq: Seq,
+        /// Which.
+        generation: Generation,
+        /// What the key gives.
+        given: Generation,
+    },
+    /// The key proves that there was a rotation of which the journal knows nothing.
+    #[error(
+        "the key at hand gives generation {given} of the repository key, and the journal knows generation {now} only: the store was rolled \
+         back, or its newest records were removed"
+    )]
+    OlderThanKey {
+        /// What the journal knows.
+        now: Generation,
+        /// What the key gives.
+        given: Generation,
+    },
+    /// This process cannot write to where the journal is.
+    #[error(transparent)]
+    Seat(#[from] SeatError),
+    /// The register that has the journal's head.
+    #[error("the head of the journal cannot be read: {0}")]
+    Register(#[from] RegisterError),
+    /// The head and the store do not fit together.
+    #[error("nothing is written to this journal: {0}")]
+    Rift(Rift),
+}
+
+impl JournalError {
+    /// Whether the store lost what this node has seen in it.
+    pub fn is_rolled_back(&self) -> bool {
+        matches!(self, JournalError::RolledBack { .. })
+    }
+
+    /// The record that cannot be used, if that is what it is about.
+    pub fn unusable(&self) -> Option<Seq> {
+        match self {
+            JournalError::Record { seq, .. }
+            | JournalError::Fold { seq, .. }
+            | JournalError::Rotated { seq, .. }
+            | JournalError::Hole(seq) => Some(*seq),
+            JournalError::Store(_)
+            | JournalError::OlderThanKey { .. }
+            | JournalError::RolledBack { .. }
+            | JournalError::Seat(_)
+            | JournalError::Register(_)
+            | JournalError::Rift(_) => None,
+        }
+    }
+}
+
+/// Why a record was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// A newer takeover exists. Nothing was committed, and nothing ever will be under this permit.
+    #[error("fenced: node {} took the role over with term {}", .0.node.name, .0.term)]
+    Fenced(Box<Holder>),
+    /// Something else was appended meanwhile, and the permit still holds: decide again on this view.
+    #[error("the journal moved on meanwhile")]
+    Moved(Box<View>),
+    /// It may be in the journal, or get there still. Nothing may be cleaned up.
+    #[error("whether journal record {seq} was written cannot be told: {why}")]
+    Unknown {
+        /// Which.
+        seq: Seq,
+        /// What came instead of an answer.
+        why: String,
+    },
+    /// The lease is over, or could not be renewed in time. Nothing was written.
+    #[error("the lease ran out before the record was written")]
+    Expired,
+    /// The journal has records of a newer version.
+    #[error("the journal has records of a kind that this version does not know ({0}). Update runner on this node")]
+    NotUnderstood(String),
+    /// The journal cannot be read.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// The store refused.
+    #[error("journal record {seq} was not written: {error}")]
+    Store {
+        /// Which.
+        seq: Seq,
+        /// Why.
+        error: StoreError,
+    },
+    /// No reader would take it, or etcd would not, or nothing after it.
+    #[error("journal record {seq} was not written: with {bytes} bytes it is too large for this journal")]
+    TooLarge {
+        /// Which.
+        seq: Seq,
+        /// Its length.
+        bytes: usize,
+    },
+    /// The register refused.
+    #[error("journal record {seq} was not written: {error}")]
+    Register {
+        /// Which.
+        seq: Seq,
+        /// Why.
+        error: RegisterError,
+    },
+}

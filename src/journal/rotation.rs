@@ -1,0 +1,128 @@
+//! `rotate`: from a record on, everything is written under a new generation of the repository key. Pure.
+//!
+//! The record has two vouchers. Its MAC is of the generation before, so that a writer that does not know the new one reads it and stops;
+//! its proof is of the generation that it begins, so that a holder of the old key alone cannot make one. Together with the chain of digests
+//! the records after it vouch for everything before it as it was then.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Generation, KeyId, Mac, Seq};
+use crate::repo::crypto::Keys;
+
+/// The body of a rotation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotateBody {
+    /// The generation that begins after this record.
+    pub generation: Generation,
+    /// The key slots that give it. They are staged before this record is written, and put in their place after it.
+    pub slots: Vec<KeyId>,
+    /// Made with the key of that generation over this record's first line, with zeros in this place.
+    pub proof: Mac,
+}
+
+/// What a state says of the newest rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotated {
+    /// The generation of the repository key that everything after it is written under.
+    pub generation: Generation,
+    /// The number of its record. Where that is lost, of the record before the first one that shows it.
+    pub seq: Seq,
+}
+
+/// What the proof of a rotation's first line is to be; `None`: these keys do not know the generation.
+pub(super) fn prove(line: &[u8], body: &RotateBody, keys: &Keys) -> Option<Mac> {
+    // Within a string quotation marks are escaped, so this stands in no text; twice it stands in no record of this program's.
+    let (field, empty) = (field(&body.proof), field(&Mac([0; Mac::LEN])));
+    let mut blank = line.to_vec();
+    let mut places = line.windows(field.len()).enumerate().filter(|(_, part)| *part == field).map(|(at, _)| at);
+    if let (Some(at), None) = (places.next(), places.next()) {
+        blank[at..at + field.len()].copy_from_slice(&empty);
+    }
+    keys.line_mac_by(body.generation, &blank).map(Mac)
+}
+
+fn field(proof: &Mac) -> Vec<u8> {
+    format!("\"proof\":\"{proof}\"").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::record::{Body, Record, RecordError, digest};
+    use crate::journal::state::tests::{empty, next, snapshot, takeover};
+    use crate::journal::state::{FoldError, View};
+    use crate::repo::crypto::Cipher;
+    use crate::repo::crypto::tests::{keys, rotated};
+
+    struct Rotation {
+        old: Keys,
+        /// Knows the next one, and writes under the old one.
+        between: Keys,
+        new: Keys,
+        before: View,
+        record: Record,
+        after: View,
+    }
+
+    fn rotation() -> Rotation {
+        let old = keys(Cipher::Aes256GcmSiv);
+        let (between, new) = rotated(&old);
+        let mut before = empty();
+        for body in [takeover(), snapshot(1)] {
+            let record = next(&before, 1, body);
+            before.apply(&record, digest(&record.encode(&old))).unwrap();
+        }
+        let body = RotateBody { generation: Generation(1), slots: vec![KeyId([3; 8])], proof: Mac([0; 32]) };
+        let mut record = next(&before, 1, Body::Rotate(body));
+        record.prove(&between);
+        let mut after = before.clone();
+        after.apply(&record, digest(&record.encode(&between))).unwrap();
+        Rotation { old, between, new, before, record, after }
+    }
+
+    #[test]
+    fn both_generations_vouch_for_the_record_that_parts_them() {
+        let Rotation { old, between, new, record, after, .. } = rotation();
+        let object = record.encode(&between);
+        for keys in [&old, &between, &new] {
+            assert_eq!(Record::decode(&object, Some(keys)), Ok(record.clone()));
+        }
+        assert_eq!(after.state.rotated, Some(Rotated { generation: Generation(1), seq: record.seq }));
+
+        // A holder of the old key makes another one: a reader with the new key refuses it.
+        let mut forged = Record { time: jiff::Timestamp::MAX, ..record.clone() };
+        let object = forged.encode(&old);
+        assert!(matches!(Record::decode(&object, Some(&new)), Err(RecordError::Damaged(_))));
+        forged.prove(&old);
+        assert!(matches!(Record::decode(&forged.encode(&old), Some(&new)), Err(RecordError::Damaged(_))));
+        assert!(Record::decode(&object, Some(&old)).is_ok(), "a reader with the old key alone cannot tell");
+    }
+
+    #[test]
+    fn nothing_of_an_older_generation_follows() {
+        let Rotation { old, new, before, after, .. } = rotation();
+        let record = next(&after, 2, takeover());
+        assert_eq!(record.generation, Generation(1));
+        let object = record.encode(&new);
+        assert!(after.clone().apply(&record, digest(&object)).is_ok());
+        assert_eq!(Record::decode(&object, Some(&old)), Err(RecordError::Rotated(Generation(1))));
+
+        let stale = Record { generation: Generation(0), ..record.clone() };
+        let wrong = |found, now| Err(FoldError::Generation { found: Generation(found), now: Generation(now) });
+        assert_eq!(after.clone().apply(&stale, digest(&stale.encode(&old))), wrong(0, 1));
+        let early = Record { generation: Generation(1), ..next(&before, 2, takeover()) };
+        assert_eq!(before.clone().apply(&early, digest(&early.encode(&new))), wrong(1, 0));
+        // A repair brings its own state, and never an older generation.
+        use crate::journal::record::{Takeover, TakeoverWhy};
+        let repair = Record {
+            body: Body::Takeover(Takeover::new(TakeoverWhy::Repair)),
+            state: Some(before.state.clone()),
+            term: crate::ids::Term(99),
+            ..stale
+        };
+        assert_eq!(after.clone().apply(&repair, digest(&repair.encode(&old))), wrong(0, 1));
+        let skipping = RotateBody { generation: Generation(3), slots: Vec::new(), proof: Mac([0; 32]) };
+        let record = next(&after, 1, Body::Rotate(skipping));
+        assert_eq!(after.clone().apply(&record, digest(b"")), wrong(3, 1));
+    }
+}

@@ -1,0 +1,52 @@
+//! The plain header of packs and index objects.
+//!
+//! Version 1 is of the first generation of the repository key; version 2 names a later one. So a program that knows no generations refuses
+//! what it cannot open, as newer.
+
+use crate::ids::Generation;
+use crate::repo::crypto::{Cipher, Keys, SALT_LEN, Salt};
+
+/// How long it is, in bytes.
+pub(crate) const LEN: usize = 8 + SALT_LEN;
+
+/// Why a header cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeaderError {
+    /// There are fewer bytes.
+    Short,
+    /// It is of another kind of object.
+    Magic,
+    /// Another version or cipher.
+    Version,
+    /// A generation that is not known.
+    Generation,
+}
+
+/// Appends it.
+pub(crate) fn put(out: &mut Vec<u8>, magic: &[u8; 4], cipher: Cipher, salt: Salt) {
+    out.extend_from_slice(magic);
+    out.extend_from_slice(&[version(salt.generation), cipher.code()]);
+    out.extend_from_slice(&salt.generation.0.to_le_bytes());
+    out.extend_from_slice(&salt.bytes);
+}
+
+/// The salt from it, and what comes after it.
+pub(crate) fn take<'a>(object: &'a [u8], magic: &[u8; 4], keys: &Keys) -> Result<(Salt, &'a [u8]), HeaderError> {
+    let (header, rest) = object.split_at_checked(LEN).ok_or(HeaderError::Short)?;
+    let (head, bytes) = header.split_at(8);
+    if head[..4] != *magic {
+        return Err(HeaderError::Magic);
+    }
+    let generation = Generation(u16::from_le_bytes([head[6], head[7]]));
+    if head[4..6] != [version(generation), keys.cipher().code()] {
+        return Err(HeaderError::Version);
+    }
+    if keys.keyring().get(generation).is_none() {
+        return Err(HeaderError::Generation);
+    }
+    Ok((Salt { generation, bytes: bytes.try_into().expect("the header was split at its length") }, rest))
+}
+
+fn version(generation: Generation) -> u8 {
+    if generation.is_first() { 1 } else { 2 }
+}
