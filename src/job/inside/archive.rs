@@ -81,7 +81,7 @@ impl Archive {
             Ok(view) => (view, None),
             Err(error) => match error.unusable().and_then(|seq| seq.0.checked_sub(1)).map(Seq) {
                 // If that cannot be read either, the first error is the one to tell.
-                Some(seq) => (journal.read_until(seq).await.map_err(|_| error.clone())?, Some(error)),
+                Some(seq) => (before(&journal, seq).await.ok_or_else(|| error.clone())?, Some(error)),
                 None => return Err(error),
             },
         };
@@ -143,6 +143,18 @@ impl Archive {
             met.retain(|pack| named.contains(pack));
         }
         met
+    }
+}
+
+/// The journal up to record `until`, or to the last one before it that this key gives: of a journal that goes on under a newer one, checkpoints
+/// come first, and each shows no more than that.
+async fn before(journal: &Journal, mut until: Seq) -> Option<View> {
+    loop {
+        match journal.read_until(until).await {
+            Ok(view) => return Some(view),
+            Err(JournalError::Rotated { seq, .. }) if (Seq::FIRST..=until).contains(&seq) => until = Seq(seq.0 - 1),
+            Err(_) => return None,
+        }
     }
 }
 
