@@ -394,5 +394,5 @@ fn a_rotation_leaves_what_was_before_and_shuts_the_old_key_out_of_what_comes_aft
     site.node("north").run(["verify", "app", "--read-data"]).expect(0);
     assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
     std::fs::copy(&old, site.path("key")).unwrap();
-    assert!(words(&site.node("north").run(["snapshots", "app"]).expect(1).to_owned()).contains("does not open"));
+    assert!(words(&site.node("north").run(["snapshots", "app"]).expect(1)).contains("does not open"));
 }
