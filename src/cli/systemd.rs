@@ -10,6 +10,7 @@ use super::error::Error;
 use crate::config::files::DEFAULT as CONFIG_FILE;
 use crate::config::systemd::{self, DROP_IN, UNITS, UnitEnvironment};
 use crate::config::{Place, Problem, Settings};
+use crate::file;
 
 /// Where systemd finds units and drop-ins; the first that has a unit decides.
 const PLACES: [&str; 5] = [
@@ -19,6 +20,9 @@ const PLACES: [&str; 5] = [
     "usr/lib/systemd/system",
     "lib/systemd/system",
 ];
+
+/// The most of a unit's file that is read.
+const UNIT_MAX: u64 = 1 << 20;
 
 /// What the units must be told of this command line.
 pub(super) fn environment(globals: &Globals) -> Result<UnitEnvironment, Error> {
@@ -64,15 +68,20 @@ pub(super) fn closed(settings: &Settings, root: &Path) -> Vec<Problem> {
         .collect()
 }
 
+/// A file of a unit that can be read; the warning is of those alone.
+fn text(path: &Path) -> Option<String> {
+    String::from_utf8(file::read(path, UNIT_MAX).ok()?).ok()
+}
+
 /// The unit's file and its drop-ins, in the order of their names.
 fn unit_texts(unit: &str, root: &Path) -> Option<Vec<String>> {
     let places = PLACES.map(|place| root.join(place));
-    let main = places.iter().find_map(|place| fs::read_to_string(place.join(unit)).ok())?;
+    let main = places.iter().find_map(|place| text(&place.join(unit)))?;
     let listed = places.iter().filter_map(|place| fs::read_dir(place.join(format!("{unit}.d"))).ok());
     let mut files: Vec<PathBuf> = listed.flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
     files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
-    Some(std::iter::once(main).chain(files.iter().filter_map(|file| fs::read_to_string(file).ok())).collect())
+    Some(std::iter::once(main).chain(files.iter().filter_map(|file| text(file))).collect())
 }
 
 #[cfg(test)]

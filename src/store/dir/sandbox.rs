@@ -41,7 +41,7 @@ impl Mount {
 
 /// Blanks, tabs, line ends and backslashes are written as three octal digits.
 fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
+    let mut plain = Vec::new();
     let mut rest = field;
     while let Some((first, more)) = rest.split_first() {
         let digits = more.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
