@@ -161,8 +161,7 @@ impl Writer {
         let part = *self.one_of(parts).expect("there are some");
         let of = self.objects(part);
         let Some(at) = self.one_of(&of).cloned() else { return };
-        let is_file = fs::symlink_metadata(&at).is_ok_and(|meta| meta.is_file());
-        let content = if is_file { fs::read(&at).unwrap_or_default() } else { Vec::new() };
+        let content = content_of(&at);
         let what = match self.dice.below(8) {
             0 => {
                 let _ = fs::remove_file(&at);
@@ -174,9 +173,7 @@ impl Writer {
             }
             2 => {
                 let other = self.one_of(&of).cloned().expect("there is one");
-                if fs::symlink_metadata(&other).is_ok_and(|meta| meta.is_file()) {
-                    self.put(&at, &fs::read(&other).unwrap_or_default());
-                }
+                self.put(&at, &content_of(&other));
                 "swapped"
             }
             3 => {
@@ -266,6 +263,12 @@ impl Writer {
         };
         self.objects("app").into_iter().filter(is_special).collect()
     }
+}
+
+/// What is in an object that is one; of what was made huge, nothing.
+fn content_of(path: &Path) -> Vec<u8> {
+    let is_object = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() < 1 << 26);
+    if is_object { fs::read(path).unwrap_or_default() } else { Vec::new() }
 }
 
 /// The most memory that a process has held, in KiB.
