@@ -393,7 +393,7 @@ pub struct StoreError {
     pub detail: String,
     /// What names the thing that stands there and [is no object](Self::is_no_object), for a [`Store::replace`] of exactly it;
     /// told by [`Store::get_versioned`].
-    pub version: Option<Version>,
+    pub version: Option<Box<Version>>,
 }
 
 /// The kinds of [`StoreError`]; they carry the policy.
@@ -449,7 +449,7 @@ impl StoreError {
 
     /// The same about a version of the object.
     pub(in crate::store) fn of_version(self, version: Option<Version>) -> Self {
-        Self { version, ..self }
+        Self { version: version.map(Box::new), ..self }
     }
 
     /// The object does not exist (while the store does).

@@ -332,7 +332,7 @@ async fn find<P>(
     match store.get_versioned(key, SizeLimit::LIVE).await {
         Ok((bytes, version)) => Ok(Some(Found { version, paper: parse(&bytes) })),
         Err(e) if e.is_not_found() => Ok(None),
-        Err(StoreError { version: Some(version), .. }) => Ok(Some(Found { version, paper: None })),
+        Err(StoreError { version: Some(version), .. }) => Ok(Some(Found { version: *version, paper: None })),
         Err(e) => Err(e),
     }
 }
