@@ -356,7 +356,7 @@ const TAKES_MEMORY_ALLOWED: &[(&str, &str)] = &[
 
 /// Rooms and files that are given what others wrote.
 const OF_OTHERS: &[&str] =
-    &["repo/", "store/", "store.rs", "journal/", "daemon/", "http/trust.rs", "etcd.rs", "job/repository.rs"];
+    &["repo/", "store/", "store.rs", "journal/", "daemon/", "http.rs", "http/", "etcd.rs", "job/repository.rs"];
 
 /// What a directory store may not name: it reaches what is below its root by `store/dir/beneath.rs` alone, which follows no link.
 const BY_PATH: &[&str] =
