@@ -199,7 +199,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error
         Command::Verify(args) => verify(session, &args).await,
         Command::Whoami(args) => whoami(session, &args).await,
         Command::Status => status(session).await,
-        Command::Audit(args) => audit(session, &args).await,
+        Command::Audit(args) => Box::pin(audit(session, &args)).await,
         Command::IsActive(args) => Ok(is_active(session, &args).await),
         Command::Exec(args) => exec(session, &args).await,
         Command::Daemon(args) => daemon(session, &args).await,

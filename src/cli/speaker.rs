@@ -79,7 +79,7 @@ impl Voice for Speaker {
         match report.outcome {
             Outcome::Fenced | Outcome::Failed | Outcome::Unknown => tracing::error!("{text}"),
             _ if report.problem_count > 0 || !report.empty_sources.is_empty() || report.has_no_content() => {
-                tracing::warn!("{text}")
+                tracing::warn!("{text}");
             }
             _ => tracing::info!("{text}"),
         }

@@ -1,6 +1,7 @@
 //! What a config needs of the systemd units: their sandbox makes everything read-only but their own state, and a store that is a directory
 //! is none of that. Pure.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{Settings, StoreUrl};
@@ -41,12 +42,12 @@ pub fn drop_in(settings: &Settings, environment: &UnitEnvironment) -> String {
     out += "[Service]\n";
     for path in paths {
         // A directory that is not there, such as one that is not mounted, does not keep the service from starting.
-        out += &format!("ReadWritePaths={}\n", quoted(&format!("-{}", path.display())));
+        let _ = writeln!(out, "ReadWritePaths={}", quoted(&format!("-{}", path.display())));
     }
     let variables = [("RUNNER_CONFIG", &environment.config), ("RUNNER_STATE_DIR", &environment.state_dir)];
     for (name, value) in variables {
         if let Some(value) = value {
-            out += &format!("Environment={}\n", quoted(&format!("{name}={}", value.display())));
+            let _ = writeln!(out, "Environment={}", quoted(&format!("{name}={}", value.display())));
         }
     }
     out

@@ -127,7 +127,7 @@ impl Work {
     /// Reads the journal on, and keeps what a first run after a takeover needs; looks for the holder's `beat` if asked to.
     pub(super) async fn read(&self, beat: bool) -> Journal {
         let _turn = self.limits.reads.acquire().await;
-        match self.try_read(beat).await {
+        match Box::pin(self.try_read(beat)).await {
             Ok(journal) => journal,
             Err(error) => {
                 let clock_offset = self.clock_offset().await;
@@ -268,7 +268,7 @@ impl Work {
             }
             Admission::Refused(_) => None,
         };
-        Ok(Journal { term, ..self.try_read(false).await? })
+        Ok(Journal { term, ..Box::pin(self.try_read(false)).await? })
     }
 
     /// Waits for a turn to run, for what was due then. What is wanted by a person waits as long as that person does; a slot is offered to

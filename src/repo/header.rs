@@ -23,18 +23,18 @@ pub(crate) enum HeaderError {
 }
 
 /// Appends it.
-pub(crate) fn put(out: &mut Vec<u8>, magic: &[u8; 4], cipher: Cipher, salt: Salt) {
-    out.extend_from_slice(magic);
+pub(crate) fn put(out: &mut Vec<u8>, magic: [u8; 4], cipher: Cipher, salt: Salt) {
+    out.extend_from_slice(&magic);
     out.extend_from_slice(&[version(salt.generation), cipher.code()]);
     out.extend_from_slice(&salt.generation.0.to_le_bytes());
     out.extend_from_slice(&salt.bytes);
 }
 
 /// The salt from it, and what comes after it.
-pub(crate) fn take<'a>(object: &'a [u8], magic: &[u8; 4], keys: &Keys) -> Result<(Salt, &'a [u8]), HeaderError> {
+pub(crate) fn take<'a>(object: &'a [u8], magic: [u8; 4], keys: &Keys) -> Result<(Salt, &'a [u8]), HeaderError> {
     let (header, rest) = object.split_at_checked(LEN).ok_or(HeaderError::Short)?;
     let (head, bytes) = header.split_at(8);
-    if head[..4] != *magic {
+    if head[..4] != magic {
         return Err(HeaderError::Magic);
     }
     let generation = Generation(u16::from_le_bytes([head[6], head[7]]));

@@ -36,7 +36,7 @@ pub fn encode_index(keys: &Keys, id: IndexId, salt: [u8; SALT_LEN], packs: &[Pac
     // As a rule enough: it may be large, and grows by doubling.
     let mut data = Vec::with_capacity(packs.iter().map(|pack| 1024 + pack.chunks() * (ChunkId::LEN + 4)).sum());
     let salt = keys.salt(salt);
-    header::put(&mut data, MAGIC, keys.cipher(), salt);
+    header::put(&mut data, *MAGIC, keys.cipher(), salt);
     put_varint(&mut data, packs.len() as u64);
     for pack in packs {
         data.extend_from_slice(&pack.id.0);
@@ -52,7 +52,7 @@ pub fn encode_index(keys: &Keys, id: IndexId, salt: [u8; SALT_LEN], packs: &[Pac
 
 /// The tables from an index object.
 pub fn decode_index(keys: &Keys, id: IndexId, object: &[u8]) -> Result<Vec<PackTable>, DecodeError> {
-    let (salt, sealed) = match header::take(object, MAGIC, keys) {
+    let (salt, sealed) = match header::take(object, *MAGIC, keys) {
         Ok(taken) => taken,
         Err(HeaderError::Short) => return bad("shorter than a header"),
         Err(HeaderError::Magic) => return bad("does not start like an index"),

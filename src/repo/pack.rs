@@ -222,7 +222,7 @@ impl PackBuilder {
     pub fn reusing(mut data: Vec<u8>, keys: &Keys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
         data.clear();
         let salt = keys.salt(salt);
-        header::put(&mut data, MAGIC_HEAD, keys.cipher(), salt);
+        header::put(&mut data, *MAGIC_HEAD, keys.cipher(), salt);
         Self { key: keys.object(id.0, salt), data, table: PackTable { id, salt, frames: Vec::new() }, table_len: 0 }
     }
 
@@ -288,7 +288,7 @@ pub enum PackError {
 
 /// The salt from a pack's header.
 pub fn open_header(keys: &Keys, header: &[u8]) -> Result<Salt, PackError> {
-    header::take(header, MAGIC_HEAD, keys).map(|(salt, _)| salt).map_err(|error| {
+    header::take(header, *MAGIC_HEAD, keys).map(|(salt, _)| salt).map_err(|error| {
         PackError::Shape(match error {
             HeaderError::Short => "it is shorter than a header",
             HeaderError::Magic => "it does not start like one",

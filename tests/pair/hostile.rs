@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
-use crate::rig::{AT_ONCE, Daemon, TTL, boottime, since};
+use crate::rig::{AT_ONCE, Daemon, TTL, boottime, now, since};
 use crate::site::{Site, below, words};
 use crate::support::tree::Dice;
 
@@ -405,7 +405,7 @@ fn campaign(time: Duration, seed: u64) {
         thread::sleep(Duration::from_secs(1));
     };
     println!("repair exits {:?} after {:?}", mended.code, since(stopped));
-    let repaired: Timestamp = Timestamp::now();
+    let repaired: Timestamp = now();
     let newest = loop {
         let list = committed(&site).unwrap_or_default();
         let fresh = |snapshot: &&Value| snapshot["time"].as_str().unwrap().parse::<Timestamp>().unwrap() > repaired;

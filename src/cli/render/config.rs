@@ -1,5 +1,6 @@
 //! `config check` and `config init`.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::page::Page;
@@ -19,7 +20,10 @@ pub fn written(file: &Path, page: Page) -> String {
 
 /// `config show --systemd=DIR`.
 pub fn drop_ins(files: &[PathBuf], page: Page) -> String {
-    let wrote: String = files.iter().map(|file| format!("wrote {}\n", file.display())).collect();
+    let mut wrote = String::new();
+    for file in files {
+        let _ = writeln!(wrote, "wrote {}", file.display());
+    }
     wrote + &page.wrap(ADVICE, 2, "'systemctl daemon-reload', and restart what runs.")
 }
 

@@ -1,6 +1,7 @@
 //! `runner key`.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use super::{Client, Context, Error, open, runner, verbs};
 use crate::config::{KeySource, RoleSettings};
@@ -40,7 +41,7 @@ pub async fn key(
 }
 
 async fn rotated(context: &Context, role: &RoleSettings, args: &verbs::KeyRotate) -> Result<KeyReport, Error> {
-    let runner = runner(context, Default::default()).await?;
+    let runner = runner(context, Arc::default()).await?;
     let repository = open::repository(context, role).await?;
     let assessment = guard::assess(&runner, role, None).await;
     let Runner { node, instance, state_dir, sessions, .. } = runner;

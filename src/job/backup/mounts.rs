@@ -79,7 +79,9 @@ mod tests {
             }
         }
         bare.extend(mounts.left(None));
-        bare.iter().for_each(|dir| mounts.keep(dir.clone()));
+        for dir in &bare {
+            mounts.keep(dir.clone());
+        }
         (bare, mounts.finish())
     }
 

@@ -188,7 +188,7 @@ async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finish
         rig.write("f", "one");
         rig.backup().await;
         let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
-        let (hang, calls) = (Fault::Delay(Duration::from_secs(3600)), cut);
+        let (hang, calls) = (Fault::Delay(Duration::from_hours(1)), cut);
         let faulty = Arc::new(Faulty::new(rig.store.clone(), Plan::exactly([(calls, hang)])));
         let through = Repository { store: faulty.clone(), ..rig.repository.clone() };
         let died = {

@@ -110,13 +110,11 @@ pub(super) async fn connect(
     let plain = settings.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
     let (http_client, https_client) = http_clients(settings, name, plain)?;
     let region = region(settings).await;
-    let credentials = match given {
-        Some(given) => SharedCredentialsProvider::new(given),
-        None => {
-            let config =
-                ProviderConfig::without_region().with_region(Some(region.clone())).with_http_client(https_client);
-            SharedCredentialsProvider::new(CredentialPlaces::of(settings, &config))
-        }
+    let credentials = if let Some(given) = given {
+        SharedCredentialsProvider::new(given)
+    } else {
+        let config = ProviderConfig::without_region().with_region(Some(region.clone())).with_http_client(https_client);
+        SharedCredentialsProvider::new(CredentialPlaces::of(settings, &config))
     };
     let retries = RetryConfig::standard()
         .with_max_attempts(ATTEMPTS_MAX)

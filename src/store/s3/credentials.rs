@@ -241,8 +241,8 @@ mod tests {
         CredentialPlaces { places, were_found: AtomicBool::new(false) }
     }
 
-    fn key() -> provider::Result {
-        Ok(Credentials::new("a", "b", None, None, "test"))
+    fn key() -> Credentials {
+        Credentials::new("a", "b", None, None, "test")
     }
 
     fn told(result: provider::Result) -> String {
@@ -266,16 +266,16 @@ mod tests {
     #[tokio::test]
     async fn a_place_with_something_unusable_ends_the_search() {
         let broken = || Err(CredentialsError::invalid_configuration("half a key"));
-        let all = places(vec![vec![broken()], vec![key()]]);
+        let all = places(vec![vec![broken()], vec![Ok(key())]]);
         assert_eq!(told(all.search().await), "InvalidConfiguration: looked at place 0: half a key");
-        let silent = places(vec![vec![Err(CredentialsError::provider_error("no answer"))], vec![key()]]);
+        let silent = places(vec![vec![Err(CredentialsError::provider_error("no answer"))], vec![Ok(key())]]);
         assert_eq!(told(silent.search().await), "ProviderError: looked at place 0: no answer");
     }
 
     #[tokio::test]
     async fn a_metadata_service_that_gave_some_and_now_fails_is_out_of_order() {
         let none = || Err(CredentialsError::not_loaded_no_source());
-        let all = places(vec![vec![none(), none()], vec![key(), Err(CredentialsError::provider_error("500"))]]);
+        let all = places(vec![vec![none(), none()], vec![Ok(key()), Err(CredentialsError::provider_error("500"))]]);
         assert!(all.search().await.is_ok());
         assert_eq!(told(all.search().await), "ProviderError: looked at place 0: none there; place 1: 500");
     }

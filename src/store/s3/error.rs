@@ -82,9 +82,7 @@ fn unsent<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -
 }
 
 /// Why there are no credentials: without them the SDK does not even try.
-fn credentials_error<'a, E: Error + Send + Sync + 'static>(
-    error: &'a SdkError<E, HttpResponse>,
-) -> Option<&'a CredentialsError> {
+fn credentials_error<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -> Option<&CredentialsError> {
     let SdkError::DispatchFailure(failure) = error else { return None };
     causes(failure.as_connector_error()?).find_map(|e| e.downcast_ref())
 }
