@@ -155,8 +155,7 @@ fn with_bucket(by: By) {
     let server = S3Server::start();
     let machine = Machine::new();
     let role = block("toml", "file:///mnt/backup/runner").split_once("[role.app]").unwrap().1.to_owned();
-    let role: String =
-        role.lines().filter(|line| !line.starts_with("eligible")).map(|line| format!("{line}\n")).collect();
+    let role = without_probe(&role);
     let store = instead(&block("toml", "s3://"), "https://minio.example.net", &server.endpoint);
     let config = format!("{store}\n[role.app]{role}");
     machine.write("etc/runner/runner.toml", &instead(&config, "schedule = \"0 1 * * *\"", "every = \"2s\""));
@@ -173,6 +172,12 @@ fn finished(machine: &Machine, by: By, said: &str) {
     assert!(said.contains("app: ACTIVE"), "{said}");
     let daemon = fs::read_to_string(machine.path("var/log/runner.service")).is_ok();
     assert_eq!(daemon, by == By::Daemon, "{said}");
+}
+
+/// A config without its probe: the lease alone decides.
+fn without_probe(config: &str) -> String {
+    let lines: Vec<&str> = config.lines().filter(|line| !line.starts_with("eligible")).collect();
+    lines.join("\n") + "\n"
 }
 
 #[test]
@@ -201,8 +206,7 @@ fn a_bucket_with_the_timer() {
 fn a_sandbox_that_is_closed_is_named_and_opened() {
     let machine = Machine::new();
     let config = instead(&block("toml", "file:///"), "schedule = \"0 1 * * *\"", "every = \"2s\"");
-    let leased: String =
-        config.lines().filter(|line| !line.starts_with("eligible")).map(|line| format!("{line}\n")).collect();
+    let leased = without_probe(&config);
     machine.write("etc/runner/runner.toml", &leased);
     let output = machine.types("runner init\nrunner config check\nsleep 3\nas-unit runner-backup@app.service\n", true);
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
