@@ -35,16 +35,27 @@ impl Doubts {
     /// One more question without an answer, at `now`.
     pub(super) fn add(&mut self, why: &str, now: Duration) -> Doubt {
         self.count = self.count.saturating_add(1);
-        let is_logged = self
-            .logged
-            .as_ref()
-            .is_none_or(|(words, at)| now >= *at + if words == why { LOG_INTERVAL } else { NEWS_INTERVAL });
-        if is_logged {
-            self.logged = Some((why.to_owned(), now));
-        }
+        let is_logged = self.log(why, now);
         let is_kept = self.count >= KEPT_FROM && (is_logged || !self.is_kept);
         self.is_kept |= is_kept;
         Doubt { is_logged, is_kept }
+    }
+
+    /// The lease cannot even be asked for, for a reason that is known: kept from the first time on. True: it is logged, and kept anew.
+    pub(super) fn fail(&mut self, why: &str, now: Duration) -> bool {
+        self.is_kept = true;
+        self.log(why, now)
+    }
+
+    fn log(&mut self, why: &str, now: Duration) -> bool {
+        let is_due = |(words, at): &(String, Duration)| {
+            now >= *at + if words == why { LOG_INTERVAL } else { NEWS_INTERVAL }
+        };
+        let is_logged = self.logged.as_ref().is_none_or(is_due);
+        if is_logged {
+            self.logged = Some((why.to_owned(), now));
+        }
+        is_logged
     }
 
     /// There was an answer. True: what was kept is over.
@@ -58,6 +69,18 @@ impl Doubts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_keeps_from_asking_is_kept_at_once_and_logged_rarely() {
+        let mut doubts = Doubts::default();
+        doubts.end();
+        assert!(doubts.fail("denied", Duration::ZERO));
+        for at in 1..600 {
+            assert!(!doubts.fail("denied", Duration::from_secs(at)), "{at} s");
+        }
+        assert!(doubts.fail("denied", Duration::from_mins(10)));
+        assert!(doubts.end(), "it is over");
+    }
 
     #[test]
     fn a_lost_answer_is_not_kept_and_the_same_words_are_logged_rarely() {

@@ -62,7 +62,7 @@ enum Back {
     /// A run that leaves the role to another node, and what the journal says after it.
     Yielded(Yield, Journal),
     /// What asking for the lease came to; `None`: there is nobody to ask.
-    Asked(Option<(Box<dyn LeaseService>, Reply)>),
+    Asked(Result<(Box<dyn LeaseService>, Reply), Box<GuardError>>),
 }
 
 /// The loop.
@@ -244,8 +244,11 @@ impl Loop {
                 self.turn(Event::Yielded(why));
                 return Event::Journal(journal);
             }
-            Back::Asked(None) => return Event::Lease(LeaseAnswer::Unreachable),
-            Back::Asked(Some(asked)) => asked,
+            Back::Asked(Err(error)) => {
+                self.no_lease(&error);
+                return Event::Lease(LeaseAnswer::Unreachable);
+            }
+            Back::Asked(Ok(asked)) => asked,
         };
         let answer = match reply {
             Reply::Held(grant) => {
@@ -283,6 +286,15 @@ impl Loop {
         }
     }
 
+    /// It cannot be asked for. That is tried as often as a lease is asked for, and told as rarely as a lease that does not answer.
+    fn no_lease(&mut self, error: &GuardError) {
+        let role = &self.work.role.name;
+        if self.doubts.fail(&error.to_string(), self.work.runner.env.clock.boottime()) {
+            self.voice.failed(role, error);
+            self.work.watch.kept_from_role(&self.voice.report_failure(role, error).0);
+        }
+    }
+
     fn lease_answered(&mut self) {
         if self.doubts.end() {
             self.work.watch.lease_answered();
@@ -303,7 +315,7 @@ impl Loop {
     }
 
     fn ask(&mut self) {
-        let (lease, voice) = (self.lease.take(), Arc::clone(&self.voice));
+        let lease = self.lease.take();
         self.beside(move |work| async move {
             let opened = match lease {
                 Some(lease) => Ok(lease),
@@ -312,13 +324,9 @@ impl Loop {
             match opened {
                 Ok(mut lease) => {
                     let reply = work.ask(lease.as_mut()).await;
-                    Back::Asked(Some((lease, reply)))
+                    Back::Asked(Ok((lease, reply)))
                 }
-                Err(error) => {
-                    voice.failed(&work.role.name, &error);
-                    work.watch.kept_from_role(&voice.report_failure(&work.role.name, &error).0);
-                    Back::Asked(None)
-                }
+                Err(error) => Back::Asked(Err(Box::new(error))),
             }
         });
     }
