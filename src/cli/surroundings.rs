@@ -217,7 +217,7 @@ mod tests {
         let dump = |key: &str| format!("role.app.dumps.\"app.sql\".{key}");
         let of_app = ["role.app.sources", &dump("command"), &dump("user"), "role.app.before", "role.app.eligible"];
         assert_eq!(keys("east"), [&["store.key_file", "role"], &of_app[..]].concat());
-        assert_eq!(keys("west"), ["store.key_file", "role", "role.mail.passphrase_file", "role.mail.lease"]);
+        assert_eq!(keys("west"), ["store.key_file", "role", "role.mail.lease", "role.mail.passphrase_file"]);
         assert_eq!(keys("north"), ["store.key_file", "role"]);
         assert_eq!(found("north")[1].1, "no role names this node (north) in its nodes: it backs nothing up");
         assert!(found("east")[0].1.ends_with("is a directory") && found("east")[4].1.contains("no-such-user"));

@@ -112,10 +112,10 @@ mod tests {
         [Service]
         ReadWritePaths="-/mnt/backup/runner"
         "#);
-        let bucket = drop_in(&settings("s3://b/p"), &none);
+        let bucket = drop_in(&settings("s3://backups/p"), &none);
         assert!(bucket.lines().all(|line| line.starts_with('#')), "{bucket}");
         let other = UnitEnvironment { config: Some("/srv/r.toml".into()), state_dir: Some("/srv/state".into()) };
-        insta::assert_snapshot!(drop_in(&settings("s3://b/p"), &other), @r#"
+        insta::assert_snapshot!(drop_in(&settings("s3://backups/p"), &other), @r#"
         # Made by 'runner config show --systemd' from the config: make it again when [store] url changes.
         [Service]
         ReadWritePaths="-/srv/state"
@@ -128,7 +128,7 @@ mod tests {
     fn what_the_drop_in_opens_is_open() {
         let unit = "[Service]\nProtectSystem=strict\n".to_owned();
         for path in ["/mnt/backup/runner", "/mnt/my backup", "/mnt/100%/\"x\"/a\\b"] {
-            let settings = settings(&format!("file://{path}"));
+            let settings = settings(path);
             let paths = written(&settings);
             assert_eq!(paths, [Path::new(path)]);
             assert_eq!(closed(std::slice::from_ref(&unit), &paths), paths, "{path}");
