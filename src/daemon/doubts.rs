@@ -48,9 +48,8 @@ impl Doubts {
     }
 
     fn log(&mut self, why: &str, now: Duration) -> bool {
-        let is_due = |(words, at): &(String, Duration)| {
-            now >= *at + if words == why { LOG_INTERVAL } else { NEWS_INTERVAL }
-        };
+        let is_due =
+            |(words, at): &(String, Duration)| now >= *at + if words == why { LOG_INTERVAL } else { NEWS_INTERVAL };
         let is_logged = self.logged.as_ref().is_none_or(is_due);
         if is_logged {
             self.logged = Some((why.to_owned(), now));
