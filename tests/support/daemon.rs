@@ -96,9 +96,9 @@ impl Daemon {
         self.log().contains(words)
     }
 
-    /// How it stands for `app` by its own last word: `active`, `standby`, `unknown`, `CONFLICT`, `paused`, `nobody` or `would`.
+    /// How it stands for `app` by its own last word: `active`, `standby`, `unknown`, `CONFLICT` or `paused`.
     pub fn stand(&self) -> Option<String> {
-        const WORDS: [&str; 7] = ["active", "standby", "unknown", "CONFLICT", "paused", "nobody", "would"];
+        const WORDS: [&str; 5] = ["active", "standby", "unknown", "CONFLICT", "paused"];
         let word = |line: &str| {
             let (_, text) = line.split_once(" app: ")?;
             let (word, rest) = text.split_at(text.find([' ', ',', ':']).unwrap_or(text.len()));
