@@ -316,7 +316,7 @@ fn a_bucket_that_keeps_versions_is_said_and_one_that_locks_them_takes_no_lease()
     let site = site(&server);
     site.config(&site.probed("keep = { last = 1 }\nmax_unused = 0\nprune_grace = \"0s\"\n"));
     let config = std::fs::read_to_string(site.path("runner.toml")).unwrap();
-    std::fs::write(site.path("runner.toml"), config.replace("lease = \"none\"\n", "")).unwrap();
+    std::fs::write(site.path("runner.toml"), config.replace("lease = \"none\"\n", "lease = \"bucket\"\n")).unwrap();
     server.bucket_says("versioning", "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>");
     let lock = |rule: &str| {
         format!(

@@ -373,6 +373,18 @@ fn keys(error: &KeysError) -> Policy {
             "name the file of each key that is to stay with --keep-key-file or --keep-passphrase-file, and each other by --drop KEY.",
         ),
         KeysError::NotInPlace(_) => failed("find out who changed it, and run it again with the same files."),
+        KeysError::NotAtHand(_) => failed(
+            "run it again with the file of the first try as --new-key-file or --new-passphrase-file, or name one that it kept with \
+             --keep-key-file or --keep-passphrase-file. Nothing else opens what is written under the new key. What was backed up before opens \
+             by the key in use: 'runner restore ROLE --snapshot ID'.",
+        ),
+        KeysError::TooManySlots(_) => failed(
+            "find out who writes to the store, and delete the slots that are not yours ('runner key list ROLE' says which one is this \
+             key's).",
+        ),
+        KeysError::InUse => failed(
+            "name a file that does not exist yet: a new key is made in it. One that goes on is --keep-key-file or --keep-passphrase-file.",
+        ),
         KeysError::OpensNothing(_) => failed("name a file that opens the repository now; a new one is --new-key-file."),
         KeysError::Last(_) => failed("add another key first: runner key add ROLE --new-key-file FILE"),
         KeysError::Own(_) => failed("run it with the key that is to stay: in the config, or by --key-file."),

@@ -86,6 +86,15 @@ pub enum KeysError {
     /// Of a rotation: what is to be kept is of no use.
     #[error("{} opens no key slot of the repository, so there is nothing to keep", .0.display())]
     OpensNothing(PathBuf),
+    /// The new slots of a rotation that was cut short open by none of the given secrets.
+    #[error("the rotation to generation {} was cut short, and none of the given keys opens what it made: nothing is removed", .0.0)]
+    NotAtHand(Generation),
+    /// Slots that were not looked at may be in use.
+    #[error("the repository has more key slots than are looked at: {0} more, any of which may be in use")]
+    TooManySlots(usize),
+    /// The new secret is a present one.
+    #[error("the new key opens the repository already, and who has it would read what is written from now on as well")]
+    InUse,
     /// Of a rotation.
     #[error("the repository key has had {GENERATIONS_MAX} generations, and no more fit into a key slot")]
     TooManyGenerations,
@@ -129,14 +138,15 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
     if !repository.is_encrypted() {
         return Err(KeysError::NotEncrypted);
     }
+    let found = slots(repository.store.as_ref(), repository.role()).await?.found;
+    // A slot made from an old key would not open what is written now.
+    let given = repository.keys.generation();
+    if let Some(now) = found.iter().map(FoundSlot::generation).find(|now| *now > given) {
+        return Err(KeysError::Superseded { now, given });
+    }
     let (secret, path) = secret_or_new(new, env)?;
     let mut trial = SlotTrial::default();
-    for found in slots(repository.store.as_ref(), repository.role()).await?.found {
-        // A slot made from an old key would not open what is written now.
-        let (now, given) = (found.generation(), repository.keys.generation());
-        if now > given {
-            return Err(KeysError::Superseded { now, given });
-        }
+    for found in found {
         if opens(&found, &secret, repository, &mut trial).await {
             return Err(KeysError::AlreadyThere { path, id: found.id });
         }

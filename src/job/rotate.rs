@@ -3,10 +3,12 @@
 //! The order of the writes is what keeps the repository open at each of them: a takeover, so that no other writer is in between; the new
 //! slots where no reader looks for slots; the record, which alone decides; the slots in their place, from where they are read back; and
 //! only then the old ones go. One that was cut short before its record changed nothing; one that was cut short after it is finished by the
-//! next `key rotate`, which needs no secret for that: the record names the slots, and their names are their digests.
+//! next `key rotate`: the record names the slots, and their names are their digests. A secret that opens one of them has to be at hand, because
+//! the old slots go: they may be the only ones that anybody can still open.
 
 pub mod plan;
 
+use std::iter;
 use std::path::PathBuf;
 
 use self::plan::{SlotOpener, SlotSeen};
@@ -84,10 +86,15 @@ pub async fn rotate(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'
     if let Some(seq) = rotated
         && let Some(body) = unfinished(repository, &journal, seq, (&staged, read.is_err())).await?
     {
-        return finish(repository, &body, ask.dry_run).await;
+        return finish(repository, &body, ask).await;
     }
     let view = read?;
     let (kept, removed) = choose(repository, ask).await?;
+    if let Some(new) = &ask.new
+        && is_in_use(repository, new).await?
+    {
+        return Err(KeysError::InUse);
+    }
     let generation = view.generation().next();
     if ask.dry_run {
         let rotation = KeyRotation { dry_run: true, removed, ..KeyRotation::of(generation) };
@@ -171,7 +178,8 @@ async fn unfinished(
 }
 
 /// Puts the slots of a rotation that is in the journal in their place, and removes what is of the generations before it.
-async fn finish(repository: &Repository, body: &RotateBody, dry_run: bool) -> Result<KeyReport, KeysError> {
+async fn finish(repository: &Repository, body: &RotateBody, ask: &RotateAsk<'_>) -> Result<KeyReport, KeysError> {
+    let dry_run = ask.dry_run;
     let (store, role) = (repository.store.as_ref(), repository.role());
     let mut made = Vec::new();
     for id in &body.slots {
@@ -183,6 +191,11 @@ async fn finish(repository: &Repository, body: &RotateBody, dry_run: bool) -> Re
     }
     let found = slots(store, role).await?.found;
     let is_there = |id: &KeyId| made.iter().any(|slot| slot.id() == *id) || found.iter().any(|found| found.id == *id);
+    let there =
+        found.iter().filter(|found| body.slots.contains(&found.id)).filter_map(|found| found.slot.as_ref().ok());
+    if !is_at_hand(repository, made.iter().chain(there), ask).await? {
+        return Err(KeysError::NotAtHand(body.generation));
+    }
     // Where one is lost its secret opens what was written before by the old one alone.
     let is_whole = body.slots.iter().all(is_there);
     let older = found.iter().filter(|found| found.slot.as_ref().is_ok_and(|slot| slot.generation < body.generation));
@@ -196,9 +209,35 @@ async fn finish(repository: &Repository, body: &RotateBody, dry_run: bool) -> Re
     keys::report(repository, KeyChange::Rotated(rotation)).await
 }
 
+/// Whether one of the secrets that are given opens one of these slots.
+async fn is_at_hand(
+    repository: &Repository,
+    slots: impl Iterator<Item = &KeySlot>,
+    ask: &RotateAsk<'_>,
+) -> Result<bool, KeysError> {
+    let mut secrets = Vec::new();
+    for source in iter::once(ask.given).chain(&ask.new).chain(&ask.keep) {
+        // A new key file that is missing is none that was wrapped before.
+        let is_missing = matches!(source, KeySource::KeyFile(path) if !path.exists());
+        secrets.extend(if is_missing { None } else { read_secret(source)?.map(|(secret, _)| secret) });
+    }
+    let mut trial = SlotTrial::default();
+    for slot in slots {
+        for secret in &secrets {
+            if matches!(trial.unwrap(slot, secret, repository.format.repo).await, Some(Ok(_))) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// The secrets that go on to open the repository, and the slots that are there now.
 async fn choose(repository: &Repository, ask: &RotateAsk<'_>) -> Result<(Vec<Secret>, Vec<KeyId>), KeysError> {
-    let Slots { found, .. } = slots(repository.store.as_ref(), repository.role()).await?;
+    let Slots { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
+    if passed_over > 0 {
+        return Err(KeysError::TooManySlots(passed_over));
+    }
     let mut openers = vec![SlotOpener::Nobody; found.len()];
     let mut kept = Vec::new();
     let given = read_secret(ask.given)?.map(|(secret, path)| (secret, path.to_owned(), SlotOpener::Given));
@@ -230,6 +269,21 @@ async fn choose(repository: &Repository, ask: &RotateAsk<'_>) -> Result<(Vec<Sec
         })
         .collect();
     Ok((kept, plan::plan(&seen, repository.keys.generation(), &ask.drop, ask.new.is_some())?))
+}
+
+/// Whether the new secret opens the repository already. A key file that is missing is made, and opens nothing.
+async fn is_in_use(repository: &Repository, new: &KeySource) -> Result<bool, KeysError> {
+    if matches!(new, KeySource::KeyFile(path) if !path.exists()) {
+        return Ok(false);
+    }
+    let Some((secret, _)) = read_secret(new)? else { return Ok(false) };
+    let mut trial = SlotTrial::default();
+    for found in slots(repository.store.as_ref(), repository.role()).await?.found {
+        if keys::opens(&found, &secret, repository, &mut trial).await {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The new key, and its file if that was made.

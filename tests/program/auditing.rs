@@ -129,6 +129,6 @@ fn status_has_a_line_for_every_role() {
     fs::rename(site.path("store"), site.path("elsewhere")).unwrap();
     let text = site.node("east").run(["status"]).expect(0).stdout;
     let app: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-    assert_eq!(app[..2], ["app", "unknown"], "{text}");
+    assert_eq!(app[..2], ["app", "UNKNOWN"], "{text}");
     assert_eq!(app.last(), Some(&"store"), "{text}");
 }

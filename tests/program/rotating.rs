@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::site::{Site, number, wait_for, words};
+use crate::site::{Site, number, words};
 use crate::support::cli::{Node, Run};
 use crate::support::compare::assert_same;
 use crate::support::tree::Dice;
@@ -100,13 +100,17 @@ fn a_rotation_that_is_killed_at_any_moment_is_finished_by_the_next() {
         let mut command = site.node("east").command(["key", "rotate", "app", "--new-key-file", &new]);
         let mut run = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // Some are killed by the clock, some when a certain object is there.
-        match round % 4 {
-            0 => std::thread::sleep(Duration::from_millis(20 + 10 * round)),
-            1 => wait_for(|| site.objects().iter().any(|key| key.contains("/rotate/"))),
-            2 => wait_for(|| site.records().iter().any(|record| record["kind"] == "rotate")),
-            _ => wait_for(|| {
-                site.objects().iter().filter(|key| key.contains("/keys/")).count() > 1 || site.path("new").exists()
-            }),
+        let is_time = || match round % 4 {
+            1 => site.objects().iter().any(|key| key.contains("/rotate/")),
+            2 => site.records().iter().any(|record| record["kind"] == "rotate"),
+            _ => site.objects().iter().filter(|key| key.contains("/keys/")).count() > 1 || site.path("new").exists(),
+        };
+        if round % 4 == 0 {
+            std::thread::sleep(Duration::from_millis(20 + 10 * round));
+        } else {
+            while !is_time() && run.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         let _ = run.kill();
         killed += usize::from(run.wait().unwrap().code().is_none());

@@ -178,6 +178,25 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     assert!(line::open(&line::seal(b"{}", &thief.keys), &rig.repository.keys).is_err());
 }
 
+/// Runs the command until its request `calls`, which is never answered. False: it has fewer.
+async fn is_cut_short(rig: &Rig, old: &KeySource, new: &KeySource, calls: u64) -> bool {
+    let hang = Fault::Delay(Duration::from_hours(1));
+    let faulty = Arc::new(Faulty::new(rig.store.clone(), Plan::exactly([(calls, hang)])));
+    let through = Repository { store: faulty.clone(), ..rig.repository.clone() };
+    let (by, ask) = (by(rig, 1), ask(old, new));
+    let run = rotate(&through, &by, &ask);
+    let hung = async {
+        while faulty.calls() <= calls {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = run => { done.unwrap(); false }
+        () = hung => true
+    }
+}
+
 /// The command is run, cut short before each of its requests in turn, and run again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finished() {
@@ -188,23 +207,7 @@ async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finish
         rig.write("f", "one");
         rig.backup().await;
         let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
-        let (hang, calls) = (Fault::Delay(Duration::from_hours(1)), cut);
-        let faulty = Arc::new(Faulty::new(rig.store.clone(), Plan::exactly([(calls, hang)])));
-        let through = Repository { store: faulty.clone(), ..rig.repository.clone() };
-        let died = {
-            let (by, ask) = (by(&rig, 1), ask(&old, &new));
-            let run = rotate(&through, &by, &ask);
-            let hung = async {
-                while faulty.calls() <= calls {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            tokio::select! {
-                biased;
-                done = run => { done.unwrap(); false }
-                () = hung => true
-            }
-        };
+        let died = is_cut_short(&rig, &old, &new, cut).await;
         if !died {
             break;
         }
@@ -229,6 +232,48 @@ async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finish
         cut += 1;
     }
     assert!(begun_anew > 5 && finished > 2 && was_done > 0, "{begun_anew} {finished} {was_done}");
+}
+
+/// The file of the first try is gone: nothing is removed that a secret at hand opens.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_whose_key_is_lost_is_not_finished_and_the_old_key_opens() {
+    let mut was_refused = 0;
+    for cut in 0.. {
+        let mut rig = Rig::new().await;
+        rig.write("f", "one");
+        rig.backup().await;
+        let (old, new, other) = (rig.role.key.clone(), file(&rig, "new"), file(&rig, "other"));
+        if !is_cut_short(&rig, &old, &new, cut).await {
+            break;
+        }
+        let _ = std::fs::remove_file(rig.dir.path().join("new"));
+        let Ok(repository) = opened(&rig, &old).await else { break };
+        match rotate(&repository, &by(&rig, 1), &ask(&old, &other)).await {
+            Err(KeysError::NotAtHand(generation)) => {
+                assert_eq!(generation, Generation(1));
+                was_refused += 1;
+                let again = opened(&rig, &old).await;
+                assert!(again.is_ok(), "cut {cut}: {again:?}");
+            }
+            done => {
+                let report = done.unwrap();
+                assert!(!rotation(&report).finished, "cut {cut}: {report:?}");
+                assert_eq!(contents(&rig, &other, "f").await.unwrap(), [b"one"], "cut {cut}");
+            }
+        }
+    }
+    assert!(was_refused > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_use_is_no_new_one() {
+    let mut rig = Rig::new().await;
+    rig.write("f", "one");
+    rig.backup().await;
+    let old = rig.role.key.clone();
+    let refused = rotate(&rig.repository, &by(&rig, 1), &ask(&old, &old)).await;
+    assert!(matches!(refused, Err(KeysError::InUse)), "{refused:?}");
+    assert_eq!(opened(&rig, &old).await.unwrap().keys.generation(), Generation(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
