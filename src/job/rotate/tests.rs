@@ -239,7 +239,7 @@ async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finish
 async fn a_rotation_whose_key_is_lost_is_not_finished_and_the_old_key_opens() {
     let mut was_refused = 0;
     for cut in 0.. {
-        let mut rig = Rig::new().await;
+        let rig = Rig::new().await;
         rig.write("f", "one");
         rig.backup().await;
         let (old, new, other) = (rig.role.key.clone(), file(&rig, "new"), file(&rig, "other"));
@@ -267,7 +267,7 @@ async fn a_rotation_whose_key_is_lost_is_not_finished_and_the_old_key_opens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_use_is_no_new_one() {
-    let mut rig = Rig::new().await;
+    let rig = Rig::new().await;
     rig.write("f", "one");
     rig.backup().await;
     let old = rig.role.key.clone();
