@@ -14,13 +14,13 @@ use crate::store::{SizeLimit, Store, StoreError, list_some, put_once};
 /// Those of `named` that a listing to its end does not show, and that are not there when they are asked for one by one.
 pub(super) async fn missing(store: &dyn Store, keys: &Keys, named: &[IndexId]) -> Result<Vec<IndexId>, StoreError> {
     let role = keys.role();
-    let named: HashSet<IndexId> = named.iter().copied().collect();
-    let is_named = |id: &IndexId| named.contains(id);
+    let all: HashSet<&IndexId> = named.iter().collect();
+    let is_named = |id: &IndexId| all.contains(id);
     let pick = |key: &str| names::parse_index(role, key).filter(is_named);
     let shown = list_some(store, &names::index_prefix(role), usize::MAX, |object| pick(&object.key)).await?.found;
     let shown: HashSet<IndexId> = shown.into_iter().collect();
     let mut missing = Vec::new();
-    for id in named.difference(&shown) {
+    for id in named.iter().filter(|id| !shown.contains(id)) {
         match store.get(&names::index(role, *id), SizeLimit::INDEX).await {
             Ok(_) => {}
             Err(error) if error.is_not_found() => missing.push(*id),
