@@ -152,7 +152,8 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
         if past.unreadable > 0 {
             found.push(Warning::Incomplete { unreadable: past.unreadable });
         }
-        if past.snapshot.is_none() && *facts.store == StoreStatus::Ok {
+        // A role whose slots are committed by a command of `exec` has none.
+        if past.snapshot.is_none() && past.commits.is_empty() && *facts.store == StoreStatus::Ok {
             let since = past.commits.created().filter(|at| !present::is_beyond(*at, facts.now));
             found.push(Warning::NoSnapshot { since });
         }

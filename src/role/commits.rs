@@ -73,9 +73,14 @@ impl SlotCommits {
         self.schedule
     }
 
+    /// Whether no slot was ever committed, by a backup or by a command of `exec`.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.amended.is_empty()
+    }
+
     /// Whether the role was backed up, and never for a slot: it had no schedule then.
     pub fn is_unscheduled(&self) -> bool {
-        self.slots.is_empty() && self.amended.is_empty() && self.last_snapshot.is_some()
+        self.is_empty() && self.last_snapshot.is_some()
     }
 
     /// The date of the newest snapshot, for a slot or not.

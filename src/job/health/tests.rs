@@ -128,6 +128,8 @@ fn a_role_that_never_committed_is_a_warning_at_once_and_critical_when_a_slot_has
         s.scheduled = false;
     });
     assert_eq!(by_hand.worst(), Some(Severity::Warning));
+    let by_command = Scene::new(|s| s.past.snapshot = None);
+    assert_eq!(by_command.judged(), [], "its slots are committed by a command");
 }
 
 #[test]
