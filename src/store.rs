@@ -265,17 +265,33 @@ pub trait Store: Debug + Send + Sync {
     /// The first refusal. Some of the others may have been deleted.
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError>;
 
+    /// The store that this one passes its calls on to, if it does: what has an answer of its own below goes there unasked.
+    fn beneath(&self) -> Option<&dyn Store> {
+        None
+    }
+
     /// Learns the store's time where none of its answers tells it by itself; [`Store::clock_offset`] says it then. For those who may write:
     /// it may take a write.
-    async fn ask_time(&self) {}
+    async fn ask_time(&self) {
+        if let Some(beneath) = self.beneath() {
+            beneath.ask_time().await;
+        }
+    }
 
     /// What it keeps of objects that are overwritten or deleted.
     async fn versioning(&self) -> Versioning {
-        Versioning::None
+        match self.beneath() {
+            Some(beneath) => beneath.versioning().await,
+            None => Versioning::None,
+        }
     }
 
     /// Reads credentials and certificates from disk again before the next call, where there are any.
-    fn renew(&self) {}
+    fn renew(&self) {
+        if let Some(beneath) = self.beneath() {
+            beneath.renew();
+        }
+    }
 
     /// Store clock minus own clock, as of the last answer that carried the store's time; `None` before the first.
     fn clock_offset(&self) -> Option<SignedDuration>;

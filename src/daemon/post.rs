@@ -61,7 +61,7 @@ enum Back {
     Event(Event),
     /// A run that leaves the role to another node, and what the journal says after it.
     Yielded(Yield, Journal),
-    /// What asking for the lease came to; `None`: there is nobody to ask.
+    /// What asking for the lease came to, or why it cannot be asked for.
     Asked(Result<(Box<dyn LeaseService>, Reply), Box<GuardError>>),
 }
 

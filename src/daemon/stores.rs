@@ -14,7 +14,6 @@ use crate::config::StoreSettings;
 use crate::env::Env;
 use crate::store::{
     Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
-    Versioning,
 };
 
 /// A store that has answered nothing for less than this was not away: one request of many may fail, and what waits after it waits
@@ -204,16 +203,8 @@ impl Store for Attended {
         self.health.hear(self.inner.delete(keys).await)
     }
 
-    async fn ask_time(&self) {
-        self.inner.ask_time().await;
-    }
-
-    async fn versioning(&self) -> Versioning {
-        self.inner.versioning().await
-    }
-
-    fn renew(&self) {
-        self.inner.renew();
+    fn beneath(&self) -> Option<&dyn Store> {
+        Some(self.inner.as_ref())
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

@@ -90,11 +90,6 @@ pub async fn rotate(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'
     }
     let view = read?;
     let (kept, removed) = choose(repository, ask).await?;
-    if let Some(new) = &ask.new
-        && is_in_use(repository, new).await?
-    {
-        return Err(KeysError::InUse);
-    }
     let generation = view.generation().next();
     if ask.dry_run {
         let rotation = KeyRotation { dry_run: true, removed, ..KeyRotation::of(generation) };
@@ -217,9 +212,7 @@ async fn is_at_hand(
 ) -> Result<bool, KeysError> {
     let mut secrets = Vec::new();
     for source in iter::once(ask.given).chain(&ask.new).chain(&ask.keep) {
-        // A new key file that is missing is none that was wrapped before.
-        let is_missing = matches!(source, KeySource::KeyFile(path) if !path.exists());
-        secrets.extend(if is_missing { None } else { read_secret(source)?.map(|(secret, _)| secret) });
+        secrets.extend(present(source)?);
     }
     let mut trial = SlotTrial::default();
     for slot in slots {
@@ -268,22 +261,24 @@ async fn choose(repository: &Repository, ask: &RotateAsk<'_>) -> Result<(Vec<Sec
             SlotSeen { id: found.id, generation, opener }
         })
         .collect();
-    Ok((kept, plan::plan(&seen, repository.keys.generation(), &ask.drop, ask.new.is_some())?))
-}
-
-/// Whether the new secret opens the repository already. A key file that is missing is made, and opens nothing.
-async fn is_in_use(repository: &Repository, new: &KeySource) -> Result<bool, KeysError> {
-    if matches!(new, KeySource::KeyFile(path) if !path.exists()) {
-        return Ok(false);
-    }
-    let Some((secret, _)) = read_secret(new)? else { return Ok(false) };
-    let mut trial = SlotTrial::default();
-    for found in slots(repository.store.as_ref(), repository.role()).await?.found {
-        if keys::opens(&found, &secret, repository, &mut trial).await {
-            return Ok(true);
+    let removed = plan::plan(&seen, repository.keys.generation(), &ask.drop, ask.new.is_some())?;
+    if let Some(secret) = ask.new.as_ref().map(present).transpose()?.flatten() {
+        let mut trial = SlotTrial::default();
+        for found in &found {
+            if keys::opens(found, &secret, repository, &mut trial).await {
+                return Err(KeysError::InUse);
+            }
         }
     }
-    Ok(false)
+    Ok((kept, removed))
+}
+
+/// The secret of a key that is there. A key file that is missing is made later, and opens nothing yet.
+fn present(source: &KeySource) -> Result<Option<Secret>, KeysError> {
+    match source {
+        KeySource::KeyFile(path) if !path.exists() => Ok(None),
+        source => Ok(read_secret(source)?.map(|(secret, _)| secret)),
+    }
 }
 
 /// The new key, and its file if that was made.

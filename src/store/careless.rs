@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version, Versioning};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
 
 /// `inner` without its conditions.
 #[derive(Debug, Clone)]
@@ -61,16 +61,8 @@ impl Store for Careless {
         self.0.delete(keys).await
     }
 
-    async fn ask_time(&self) {
-        self.0.ask_time().await;
-    }
-
-    async fn versioning(&self) -> Versioning {
-        self.0.versioning().await
-    }
-
-    fn renew(&self) {
-        self.0.renew();
+    fn beneath(&self) -> Option<&dyn Store> {
+        Some(self.0.as_ref())
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version, Versioning};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
 
 /// A store whose calls are counted.
 #[derive(Debug)]
@@ -188,16 +188,8 @@ impl Store for Counting {
         self.counters.heard(keys.first().map_or("", String::as_str), self.inner.delete(keys).await)
     }
 
-    async fn ask_time(&self) {
-        self.inner.ask_time().await;
-    }
-
-    async fn versioning(&self) -> Versioning {
-        self.inner.versioning().await
-    }
-
-    fn renew(&self) {
-        self.inner.renew();
+    fn beneath(&self) -> Option<&dyn Store> {
+        Some(self.inner.as_ref())
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

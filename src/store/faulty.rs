@@ -14,7 +14,6 @@ use jiff::SignedDuration;
 
 use super::{
     Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
-    Versioning,
 };
 
 /// What goes wrong with one call.
@@ -247,16 +246,8 @@ impl Store for Faulty {
         self.idempotent(self.next(), None, self.inner.delete(keys)).await
     }
 
-    async fn ask_time(&self) {
-        self.inner.ask_time().await;
-    }
-
-    async fn versioning(&self) -> Versioning {
-        self.inner.versioning().await
-    }
-
-    fn renew(&self) {
-        self.inner.renew();
+    fn beneath(&self) -> Option<&dyn Store> {
+        Some(self.inner.as_ref())
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

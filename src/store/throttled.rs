@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version, Versioning};
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
 use crate::env::Env;
 
 /// How much unused bandwidth is carried over: small objects after a pause need not wait.
@@ -131,16 +131,8 @@ impl Store for Throttled {
         self.inner.delete(keys).await
     }
 
-    async fn ask_time(&self) {
-        self.inner.ask_time().await;
-    }
-
-    async fn versioning(&self) -> Versioning {
-        self.inner.versioning().await
-    }
-
-    fn renew(&self) {
-        self.inner.renew();
+    fn beneath(&self) -> Option<&dyn Store> {
+        Some(self.inner.as_ref())
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

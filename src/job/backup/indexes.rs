@@ -41,8 +41,8 @@ pub(super) async fn put_back(
 ) -> Result<(), StoreError> {
     for id in missing {
         let Some(copy) = shelf.take(*id).await.filter(|copy| decode_index(keys, *id, copy).is_ok()) else { continue };
-        put_once(store, &names::index(keys.role(), *id), Bytes::from(copy)).await?;
         let key = names::index(keys.role(), *id);
+        put_once(store, &key, Bytes::from(copy)).await?;
         tracing::warn!("the store had lost {key}: it is put back from this node's copy; find out what became of it");
     }
     Ok(())

@@ -70,12 +70,8 @@ where
 fn unsent<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -> Option<StoreErrorKind> {
     match error {
         SdkError::ConstructionFailure(_) => Some(StoreErrorKind::Invalid),
-        SdkError::DispatchFailure(d) => {
-            let connector = d.as_connector_error()?;
-            if is_bad_certificate(connector) {
-                return Some(StoreErrorKind::Invalid);
-            }
-            None
+        SdkError::DispatchFailure(d) if d.as_connector_error().is_some_and(|e| is_bad_certificate(e)) => {
+            Some(StoreErrorKind::Invalid)
         }
         _ => None,
     }
@@ -137,6 +133,10 @@ fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stat
 }
 
 impl Failure {
+    fn without_answer(kind: StoreErrorKind, detail: String) -> Self {
+        Self { kind, status: None, code: None, is_bare: false, is_unsent: false, detail, etag: None }
+    }
+
     /// Nothing was sent: there are no credentials, or what gives them does not answer.
     fn without_credentials(error: &CredentialsError) -> Self {
         let kind = match error {
@@ -150,19 +150,18 @@ impl Failure {
             Some(found) => found.to_string(),
             None => words(error),
         };
-        Self { kind, status: None, code: None, is_bare: false, is_unsent: true, detail, etag: None }
+        Self { is_unsent: true, ..Self::without_answer(kind, detail) }
     }
 
     /// A download that broke off in its body, each time.
     pub(super) fn broken_off(detail: String) -> Self {
-        let kind = StoreErrorKind::Unreachable;
-        Self { kind, status: None, code: None, is_bare: false, is_unsent: false, detail, etag: None }
+        Self::without_answer(StoreErrorKind::Unreachable, detail)
     }
 
     /// An object that is larger than it may be; nobody asks for it again.
     pub(super) fn too_large(limit: SizeLimit, size: Option<u64>, etag: Option<String>) -> Self {
         let StoreError { kind, detail, .. } = limit.exceeded("", "", size);
-        Self { kind, status: None, code: None, is_bare: false, is_unsent: false, detail, etag }
+        Self { etag, ..Self::without_answer(kind, detail) }
     }
 
     pub(super) fn about(self, store: &str, key: Option<&str>) -> StoreError {
