@@ -25,34 +25,37 @@ const CHECK_MAX: usize = 120;
 
 /// `whoami --check`: one line that begins with the worst, all of it in lines below, and the exit code.
 pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
-    let mut roles: Vec<(Health, &RoleStatus)> = report.roles.iter().map(|role| (health(role), role)).collect();
-    let worst = roles.iter().map(|(health, _)| *health).fold(Health::Fine, Health::or_worse);
+    let verdicts = report.roles.iter().map(|role| {
+        let health = health(role);
+        let (text, said) = verdict(health, role, view);
+        (health, role, text, said)
+    });
+    let verdicts: Vec<(Health, &RoleStatus, String, Option<&Warning>)> = verdicts.collect();
+    let worst = verdicts.iter().map(|(health, ..)| *health).fold(Health::Fine, Health::or_worse);
     // Sorting keeps the config's order among those that stand alike.
-    roles.sort_by_key(|(health, _)| Reverse(health.severity()));
+    let mut ordered: Vec<_> = verdicts.iter().collect();
+    ordered.sort_by_key(|(health, ..)| Reverse(health.severity()));
     let outcome = match worst {
         Health::Fine => "OK",
         Health::Warning => "WARNING",
         Health::Critical => "CRITICAL",
         Health::Unknown => "UNKNOWN",
     };
-    let short: Vec<(String, Option<&Warning>)> =
-        roles.iter().map(|(health, role)| verdict(*health, role, view)).collect();
-    let texts: Vec<&str> = short.iter().map(|(text, _)| text.as_str()).collect();
+    let texts: Vec<&str> = ordered.iter().map(|(_, _, text, _)| text.as_str()).collect();
     let headline = format!("RUNNER {outcome} - {}", texts.join("; "));
     let mut out = shortened(&headline, CHECK_MAX);
     // What the first line says in full is not said again.
     let is_cut = out != headline;
     out.push('\n');
-    for role in &report.roles {
-        let said = short.iter().filter_map(|(_, said)| *said);
-        let is_said = |found: &Warning| !is_cut && said.clone().any(|said| std::ptr::eq(said, found));
+    for (_, role, _, said) in &verdicts {
+        let is_said = |found: &Warning| !is_cut && said.is_some_and(|said| std::ptr::eq(said, found));
         for found in alarming(role).filter(|found| !is_said(found)) {
             let severity = warning::severity(health::severity(found)).trim_end();
             let text = format!("{severity}: {}", warning::text(&role.role, found, view));
             out += &view.page.wrap(&format!("{} ", role.role), 2, &text);
         }
-        let explained = alarming(role).any(|found| explains(found, &role.reason));
-        if health::of_state(role.state).is_some() && (is_cut || explained) {
+        // Where the first line has a warning, it does not have why the node stands as it does.
+        if health::of_state(role.state).is_some() && (is_cut || said.is_some()) {
             let text = format!("{}: {}", word(role.state).to_uppercase(), why(role, view));
             out += &view.page.wrap(&format!("{} ", role.role), 2, &text);
         }
@@ -103,6 +106,19 @@ mod tests {
     use super::*;
     use crate::cli::render::samples::{self, active, all, blind, missed};
     use crate::job::report::whoami::{Reason, State, Warning};
+
+    #[test]
+    fn why_a_node_cannot_tell_is_said_beside_what_is_worse() {
+        let since = "2026-11-18T01:00:00Z".parse().unwrap();
+        let paused = Warning::Paused { by: "east".to_owned(), since, until: None, why: None, too_long: true };
+        let role = RoleStatus { role: "db".parse().unwrap(), warnings: vec![paused], ..blind() };
+        let (text, worst) = check(&all(vec![role.clone()]), &samples::view());
+        assert_eq!(worst, Health::Critical);
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let why = why(&role, &samples::view()).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(!text.contains('…'), "the first line is whole: {text}");
+        assert!(words.contains(&format!("UNKNOWN: {why}")), "{text}");
+    }
 
     #[test]
     fn monitoring_gets_one_line_and_the_worst_state() {
