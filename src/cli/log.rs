@@ -44,7 +44,7 @@ pub fn under_journald(variable: Option<&str>, device: u64, inode: u64) -> bool {
 /// How lines look.
 #[derive(Debug, Clone, Copy)]
 struct Look {
-    /// Dated, to the second: nobody compares a command's two warnings, and the journal dates its lines itself.
+    /// Dated, to the second. A command's few warnings need no date, and the journal dates its lines itself.
     is_dated: bool,
     /// With the module that says it.
     has_target: bool,

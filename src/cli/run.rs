@@ -255,7 +255,8 @@ async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> 
     if args.new_identity {
         report.new_identity = Some(wire::new_identity(&context)?);
     }
-    for role in settings::roles(&context.settings, &args.roles)? {
+    let asked = settings::roles(&context.settings, &args.roles)?;
+    for &role in &asked {
         match wire::init(&context, role, args.new).await {
             Ok(done) => report.roles.push(done),
             Err(error) => {
@@ -267,7 +268,6 @@ async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> 
             }
         }
     }
-    let asked = settings::roles(&context.settings, &args.roles)?;
     open::tell_of_versions(&context, open::store(&context).await?.as_ref(), &asked).await;
     session.tell(Exit::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report))
 }

@@ -60,7 +60,7 @@ impl Glimpse {
         }
     }
 
-    /// How `node` stands to the role; `vouched`: it sees that the process of the holder lives. One that has begun a command tells nobody.
+    /// How `node` stands to the role; `vouched`: it sees that the process of the holder lives. A holder that has begun a command is not vouched for.
     pub(super) fn watcher(&self, node: NodeId, vouched: bool) -> Watcher {
         match self.holder {
             Some((holder, ..)) if holder == node => Watcher::Holder,

@@ -47,7 +47,7 @@ impl BootDir {
 pub fn open(state_dir: &Path) -> io::Result<BootDir> {
     let uid = geteuid().as_raw();
     let run = Path::new("/run");
-    // Nobody else makes anything in /run. In a container it is often on a disk.
+    // Only root makes anything in /run. In a container it is often on a disk.
     if uid == 0 && is_memory(open_dir(run)?)? {
         return below(run, "runner-boot", state_dir);
     }

@@ -17,7 +17,7 @@ use tokio::io::AsyncReadExt;
 
 use super::chain;
 
-/// How much of a file with certificates is read: more than any bundle of them, less than what somebody may name by mistake.
+/// How much of a file with certificates is read: more than any bundle of them, less than a file that is named by mistake may have.
 const CA_FILE_MAX: u64 = 4 * 1024 * 1024;
 
 /// Trust in what the file contains and nothing else, or in the system's roots. Files are read each time: they are exchanged while a

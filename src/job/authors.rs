@@ -53,7 +53,7 @@ pub struct Noted {
 pub struct Note {
     /// The process.
     pub instance: InstanceId,
-    /// The number that it was about to append.
+    /// The number that it was about to append; 0: it only looked, or this is a note in memory.
     pub seq: Seq,
     /// The mark of the notes in memory in which it is as well; `None`: it is in none.
     pub boot: Option<u64>,
@@ -167,9 +167,14 @@ impl AuthorNotes {
     /// It cannot be written, or a process is noting itself.
     pub fn renew(&self) -> io::Result<u64> {
         let _held = self.env.files.lock(&self.lock())?.ok_or(io::ErrorKind::WouldBlock)?;
-        let mark = u64::from_le_bytes(self.env.random_bytes());
+        let mark = self.draw();
         self.write(mark, &self.read().notes)?;
         Ok(mark)
+    }
+
+    /// A mark that none had before.
+    fn draw(&self) -> u64 {
+        u64::from_le_bytes(self.env.random_bytes())
     }
 
     /// Drops what is noted about records up to `judged`, if it has become much. With the lock of this host's other runs held.

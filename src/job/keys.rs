@@ -218,8 +218,9 @@ pub async fn list(repository: &Repository) -> Result<KeyReport, KeysError> {
 }
 
 pub(super) async fn report(repository: &Repository, change: KeyChange) -> Result<KeyReport, KeysError> {
-    let read = |FoundSlot { id, written, slot }: FoundSlot| {
-        let generation = slot.as_ref().map_or(Generation::FIRST, |slot| slot.generation);
+    let read = |found: FoundSlot| {
+        let generation = found.generation();
+        let FoundSlot { id, written, slot } = found;
         let (kind, problem) = match slot.map(|slot| slot.kind) {
             Ok(SlotKind::KeyFile) => (KeySlotKind::KeyFile, None),
             Ok(SlotKind::Passphrase { .. }) => (KeySlotKind::Passphrase, None),

@@ -21,7 +21,7 @@ use crate::role::present;
 use crate::role::probe::Assessment;
 
 /// How often an act is tried again after something else was appended meanwhile.
-const ATTEMPTS: u32 = 16;
+pub(super) const ATTEMPTS: u32 = 16;
 
 /// Who acts.
 #[derive(Debug, Clone)]

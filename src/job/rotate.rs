@@ -4,7 +4,7 @@
 //! slots where no reader looks for slots; the record, which alone decides; the slots in their place, from where they are read back; and
 //! only then the old ones go. One that was cut short before its record changed nothing; one that was cut short after it is finished by the
 //! next `key rotate`: the record names the slots, and their names are their digests. A secret that opens one of them has to be at hand, because
-//! the old slots go: they may be the only ones that anybody can still open.
+//! the old slots go: they may be the only ones that still open.
 
 pub mod plan;
 
@@ -16,7 +16,7 @@ use crate::config::{KeySource, RoleSettings};
 use crate::ids::{KeyId, Mac, Seq};
 use crate::job::init::put_new;
 use crate::job::keys::{self, KeysError};
-use crate::job::operate::{Operator, fitness};
+use crate::job::operate::{ATTEMPTS, Operator, fitness};
 use crate::job::report::setup::{KeyChange, KeyReport, KeyRotation};
 use crate::job::repository::{Repository, SlotTrial, Slots, read_secret, slots};
 use crate::journal::error::{AppendError, JournalError};
@@ -31,9 +31,6 @@ use crate::role::election;
 use crate::role::permit::Permit;
 use crate::role::probe::Assessment;
 use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, StoreErrorKind, list_some};
-
-/// How often an append is tried again after something else was appended meanwhile.
-const ATTEMPTS: u32 = 16;
 
 /// The most staged slots that are looked at.
 const STAGED_MAX: usize = 1024;
@@ -56,7 +53,7 @@ pub struct RotateAsk<'a> {
 /// The node that does it, as far as it may have the role.
 #[derive(Debug)]
 pub struct Rotator<'a> {
-    /// Who.
+    /// The node, and how it reaches the journal.
     pub operator: Operator<'a>,
     /// The role's settings.
     pub role: &'a RoleSettings,
@@ -84,7 +81,7 @@ pub async fn rotate(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'
     };
     let staged = staged(repository).await?;
     if let Some(seq) = rotated
-        && let Some(body) = unfinished(repository, &journal, seq, (&staged, read.is_err())).await?
+        && let Some(body) = unfinished(repository, &journal, seq, &staged, read.is_err()).await?
     {
         return finish(repository, &body, ask).await;
     }
@@ -147,7 +144,8 @@ async fn unfinished(
     repository: &Repository,
     journal: &Journal,
     seq: Seq,
-    (staged, behind): (&[KeyId], bool),
+    staged: &[KeyId],
+    behind: bool,
 ) -> Result<Option<RotateBody>, KeysError> {
     if staged.is_empty() {
         return Ok(None);
@@ -159,10 +157,11 @@ async fn unfinished(
         Err(error) => return Err(error.into()),
     };
     let Some(Body::Rotate(body)) = record else { return Ok(None) };
-    for id in body.slots.iter().filter(|id| staged.contains(id)) {
-        if behind {
-            return Ok(Some(body));
-        }
+    let mut of_it = body.slots.iter().filter(|id| staged.contains(id));
+    if behind {
+        return Ok(of_it.next().is_some().then_some(body));
+    }
+    for id in of_it {
         match repository.store.get(&names::key(repository.role(), *id), SizeLimit::KEY_SLOT).await {
             Err(error) if error.is_not_found() => return Ok(Some(body)),
             Err(error) if !error.is_of_object() => return Err(error.into()),

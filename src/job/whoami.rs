@@ -244,8 +244,8 @@ struct Looked {
 /// What another node told of itself longer ago may not be so any more: a daily cron job tells it once a day.
 const DRIFT_MAX: SignedDuration = SignedDuration::from_hours(25);
 
-/// How long the other nodes' words are waited for: they are no reason to know less of this one.
-const PEERS_PATIENCE: Duration = Duration::from_millis(500);
+/// How long each part beside the journal is waited for: none is a reason to know less of this node.
+const PART_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How etcd itself is, within the patience.
 async fn etcd_status(asker: &Asker<'_>, sessions: Sessions) -> Option<EtcdStatus> {
@@ -490,8 +490,8 @@ fn status(
     seen.extend(lately.filter_map(|peer| presence::lease_drift(peer, role.lease)));
     let is_dir = matches!(asker.settings.store.url, StoreUrl::Dir(_));
     let others_meant = role.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|name| name != label));
-    let nobody = looked.peers.is_empty() && looked.unread.iter().all(|found| !is_of(found, Unseen::Peers));
-    if is_dir && others_meant && nobody && view.is_some_and(|view| is_only(node, view)) {
+    let is_alone = looked.peers.is_empty() && looked.unread.iter().all(|found| !is_of(found, Unseen::Peers));
+    if is_dir && others_meant && is_alone && view.is_some_and(|view| is_only(node, view)) {
         seen.push(Warning::OnlyNode);
     }
     if here.daemon == Daemon::Silent {

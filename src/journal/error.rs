@@ -17,17 +17,17 @@ pub enum JournalError {
     /// One record.
     #[error("journal record {seq} {error}")]
     Record {
-        /// Which.
+        /// Its number.
         seq: Seq,
-        /// Why.
+        /// What is wrong with it.
         error: RecordError,
     },
     /// A record that does not follow.
     #[error("journal record {seq} {error}")]
     Fold {
-        /// Which.
+        /// Its number.
         seq: Seq,
-        /// Why.
+        /// Why it does not follow.
         error: FoldError,
     },
     /// A number below the head that is empty.
@@ -38,7 +38,7 @@ pub enum JournalError {
         "this node has seen journal record {seq} as {seen}, and the store does not have it: it is an older copy of the store, or was rolled back, or its newest records were removed"
     )]
     RolledBack {
-        /// Which.
+        /// The number of the record that was seen.
         seq: Seq,
         /// What it was.
         seen: Digest,
@@ -51,7 +51,7 @@ pub enum JournalError {
     Rotated {
         /// Where that is seen.
         seq: Seq,
-        /// Which.
+        /// The generation that counts from there on.
         generation: Generation,
         /// What the key gives.
         given: Generation,
@@ -84,6 +84,14 @@ impl JournalError {
         matches!(self, JournalError::RolledBack { .. })
     }
 
+    /// Record `seq` cannot be used by keys that give generation `given`.
+    pub(super) fn of_record(seq: Seq, error: RecordError, given: Generation) -> Self {
+        match error {
+            RecordError::Rotated(generation) => JournalError::Rotated { seq, generation, given },
+            error => JournalError::Record { seq, error },
+        }
+    }
+
     /// The record that cannot be used, if that is what it is about.
     pub fn unusable(&self) -> Option<Seq> {
         match self {
@@ -113,7 +121,7 @@ pub enum AppendError {
     /// It may be in the journal, or get there still. Nothing may be cleaned up.
     #[error("whether journal record {seq} was written cannot be told: {why}")]
     Unknown {
-        /// Which.
+        /// The number that it would have had.
         seq: Seq,
         /// What came instead of an answer.
         why: String,
@@ -130,15 +138,15 @@ pub enum AppendError {
     /// The store refused.
     #[error("journal record {seq} was not written: {error}")]
     Store {
-        /// Which.
+        /// The number that it would have had.
         seq: Seq,
-        /// Why.
+        /// The store's answer.
         error: StoreError,
     },
     /// No reader would take it, or etcd would not, or nothing after it.
     #[error("journal record {seq} was not written: with {bytes} bytes it is too large for this journal")]
     TooLarge {
-        /// Which.
+        /// The number that it would have had.
         seq: Seq,
         /// Its length.
         bytes: usize,
@@ -146,9 +154,9 @@ pub enum AppendError {
     /// The register refused.
     #[error("journal record {seq} was not written: {error}")]
     Register {
-        /// Which.
+        /// The number that it would have had.
         seq: Seq,
-        /// Why.
+        /// The register's answer.
         error: RegisterError,
     },
 }

@@ -145,7 +145,8 @@ impl Journal {
     /// One record and its digest, if the number is occupied.
     pub async fn record(&self, seq: Seq) -> Result<Option<(Record, Digest)>, JournalError> {
         let Some(object) = self.readable(seq).await? else { return Ok(None) };
-        let record = Record::decode(&object, Some(&self.keys)).map_err(|error| self.unusable(seq, error))?;
+        let record = Record::decode(&object, Some(&self.keys))
+            .map_err(|error| JournalError::of_record(seq, error, self.keys.generation()))?;
         Ok(Some((record, record::digest(&object))))
     }
 
@@ -396,26 +397,18 @@ impl Journal {
                 None => self.readable(seq).await?,
             };
             let object = object.ok_or(JournalError::Hole(seq))?;
-            let record = Record::decode(&object, Some(&self.keys)).map_err(|error| self.unusable(seq, error))?;
+            let record = Record::decode(&object, Some(&self.keys))
+                .map_err(|error| JournalError::of_record(seq, error, self.keys.generation()))?;
             view.apply(&record, record::digest(&object)).map_err(|error| JournalError::Fold { seq, error })?;
         }
         view.created = self.created.or(view.created);
         Ok(view)
     }
 
-    /// That record `seq` cannot be used.
-    fn unusable(&self, seq: Seq, error: RecordError) -> JournalError {
-        match error {
-            RecordError::Rotated(generation) => {
-                JournalError::Rotated { seq, generation, given: self.keys.generation() }
-            }
-            error => JournalError::Record { seq, error },
-        }
-    }
-
     /// The view before record `seq`, if that carries a state.
     fn before_checkpoint(&self, seq: Seq, object: &Bytes) -> Result<Option<View>, JournalError> {
-        let record = Record::decode(object, Some(&self.keys)).map_err(|error| self.unusable(seq, error))?;
+        let record = Record::decode(object, Some(&self.keys))
+            .map_err(|error| JournalError::of_record(seq, error, self.keys.generation()))?;
         let view = View::before_checkpoint(&record);
         if let Some(view) = &view
             && (view.role != *self.keys.role() || view.repo != self.keys.repo() || record.seq != seq)

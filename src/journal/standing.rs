@@ -75,9 +75,8 @@ fn stand(view: &View, head: Option<&[u8]>, keys: &Keys) -> Result<Standing, Jour
     }
     let record = match Record::decode(head, Some(keys)) {
         Ok(record) => record,
-        Err(error @ RecordError::Newer(_)) => return Err(JournalError::Record { seq: view.next_seq(), error }),
-        Err(RecordError::Rotated(generation)) => {
-            return Err(JournalError::Rotated { seq: view.next_seq(), generation, given: keys.generation() });
+        Err(error @ (RecordError::Newer(_) | RecordError::Rotated(_))) => {
+            return Err(JournalError::of_record(view.next_seq(), error, keys.generation()));
         }
         Err(error) => return Ok(Standing::Torn(Rift::Damaged(error))),
     };

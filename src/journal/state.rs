@@ -541,7 +541,8 @@ impl View {
         Ok(())
     }
 
-    /// Whose permit a takeover ended records no end any more, and neither does what is no more when its successor begins.
+    /// Keeps which command runs. A holder that a takeover ended cannot record an end any more, nor can a process that died before the
+    /// next begin.
     fn follow_command(&mut self, record: &Record) {
         match &record.body {
             Body::Begin(_) => {

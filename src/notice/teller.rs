@@ -217,8 +217,8 @@ impl Way {
     }
 }
 
-/// Sends one thing after the other, in their order, until nobody has more. A run's start that is not heard by the time that its end is to
-/// be told is left out: whoever waits for runs needs the end.
+/// Sends one thing after the other, in their order, until the queue is closed. A run's start that is not heard by the time that its end is to
+/// be told is left out: a service that waits for runs needs the end.
 async fn deliver(way: Way, timeout: Duration, mut items: mpsc::Receiver<Item>, book: Arc<Book>, mine: Mine) {
     let (mut waiting, mut grace) = (VecDeque::new(), START_GRACE);
     loop {

@@ -151,8 +151,7 @@ impl Format {
     /// The object: always the one that `init` made, by the first generation of the repository key.
     pub fn encode(&self, keys: &Keys) -> Vec<u8> {
         let line = serde_json::to_vec(self).expect("plain data becomes JSON");
-        let mac = keys.line_mac_by(Generation::FIRST, &line).expect("no keyring lacks the first key");
-        line::seal_with(&line, Generation::FIRST, mac)
+        line::seal_by(&line, keys, Generation::FIRST)
     }
 }
 

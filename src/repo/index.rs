@@ -237,7 +237,7 @@ mod tests {
 
     use super::*;
     use crate::repo::codec::tests::assert_strict;
-    use crate::repo::crypto::tests::keys;
+    use crate::repo::crypto::tests::{keys, rotated};
     use crate::repo::crypto::{Cipher, TAG_LEN};
     use crate::repo::pack::tests::tables;
     use crate::repo::pack::{ChunkEntry, FrameEntry};
@@ -272,8 +272,7 @@ mod tests {
     #[test]
     fn an_index_of_a_later_generation_lists_packs_of_all_before_it() {
         let old = keys(Cipher::Aes256GcmSiv);
-        let ring = old.keyring().with(crate::repo::keyring::RepositoryKey::new([10; 32])).unwrap();
-        let new = Keys::new(old.cipher(), old.repo(), old.role().clone(), ring);
+        let (_, new) = rotated(&old);
         let (id, mut packs) = (IndexId([4; 16]), [table(1, &[(1, 10), (2, 20)]), table(2, &[(3, 30)])]);
         packs[1].salt = new.salt([2; 32]);
         let object = encode_index(&new, id, [8; 32], &packs);

@@ -229,8 +229,7 @@ impl KeySlot {
             .seal_in_place_separate_tag(nonce, Aad::from(data), &mut wrapped)
             .expect("a key is far below the cipher's limit");
         let wrapped = format!("{}{}", hex::encode(&wrapped[..]), hex::encode(tag.as_ref()));
-        let v = if generation.is_first() { VERSION_FIRST } else { VERSION };
-        Some(Self { v, kind, generation, salt: hex::encode(salt), wrapped })
+        Some(Self { v: version(generation), kind, generation, salt: hex::encode(salt), wrapped })
     }
 
     /// The repository key, if this secret opens the slot.
@@ -276,7 +275,7 @@ impl KeySlot {
             return Err(SlotError::Newer(v));
         }
         let slot: Self = serde_json::from_slice(bytes).map_err(damaged)?;
-        if slot.v != if slot.generation.is_first() { VERSION_FIRST } else { VERSION } {
+        if slot.v != version(slot.generation) {
             return Err(SlotError::Damaged("its version and its generation do not fit together".to_owned()));
         }
         slot.kind.check()?;
@@ -311,10 +310,14 @@ fn wrapping_key(kind: &SlotKind, secret: &Secret, salt: &[u8; 32]) -> Option<Zer
     Some(Zeroizing::new(blake3::derive_key(CONTEXT_WRAP, &material[..])))
 }
 
+/// The version of a slot that gives the keys up to this generation.
+fn version(generation: Generation) -> u32 {
+    if generation.is_first() { VERSION_FIRST } else { VERSION }
+}
+
 /// The wrapping key is used once, so its nonce is zero; the kind, the repository and the generation are bound.
 fn associated(kind: &SlotKind, repo: RepoId, generation: Generation) -> (Nonce, Vec<u8>) {
-    let tag: &[u8] = if generation.is_first() { b"runner key slot 1 " } else { b"runner key slot 2 " };
-    let mut data = tag.to_vec();
+    let mut data = format!("runner key slot {} ", version(generation)).into_bytes();
     data.extend_from_slice(&serde_json::to_vec(kind).expect("plain data becomes JSON"));
     data.extend_from_slice(&repo.0);
     if !generation.is_first() {

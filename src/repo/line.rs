@@ -28,11 +28,16 @@ const GENERATION_SUFFIX: &[u8] = b"}\n";
 
 /// The object for this line, by the generation that is written under.
 pub(crate) fn seal(line: &[u8], keys: &Keys) -> Vec<u8> {
-    seal_with(line, keys.generation(), keys.line_mac(line))
+    seal_by(line, keys, keys.generation())
+}
+
+/// The same by this generation, which the keys know.
+pub(crate) fn seal_by(line: &[u8], keys: &Keys, generation: Generation) -> Vec<u8> {
+    seal_with(line, generation, keys.line_mac_by(generation, line).expect("what is written under is in the keyring"))
 }
 
 /// The same with this MAC of this generation.
-pub(crate) fn seal_with(line: &[u8], generation: Generation, mac: [u8; 32]) -> Vec<u8> {
+fn seal_with(line: &[u8], generation: Generation, mac: [u8; 32]) -> Vec<u8> {
     let mut object = line.to_vec();
     object.push(b'\n');
     object.extend_from_slice(MAC_PREFIX);
@@ -92,14 +97,12 @@ pub(crate) fn open_any<'a>(object: &'a [u8], keys: &Keys) -> Result<(&'a [u8], G
 mod tests {
     use super::*;
     use crate::repo::crypto::Cipher;
-    use crate::repo::crypto::tests::keys;
-    use crate::repo::keyring::RepositoryKey;
+    use crate::repo::crypto::tests::{keys, rotated};
 
     #[test]
     fn what_an_older_generation_vouches_for_is_not_of_the_present() {
         let old = keys(Cipher::Aes256GcmSiv);
-        let ring = old.keyring().with(RepositoryKey::new([10; 32])).unwrap();
-        let new = Keys::new(old.cipher(), old.repo(), old.role().clone(), ring);
+        let (_, new) = rotated(&old);
         let (before, after) = (seal(b"{}", &old), seal(b"{}", &new));
         assert!(after.ends_with(b",\"generation\":1}\n"), "{}", String::from_utf8_lossy(&after));
         assert_eq!(open(&before, &old), Ok(&b"{}"[..]));

@@ -17,7 +17,7 @@ pub fn keys_prefix(role: &RoleName) -> String {
     format!("{role}/keys/")
 }
 
-/// A key slot of a rotation whose record is not in the journal yet. Nothing is opened by it here.
+/// A key slot of a rotation that is not finished. No reader looks for slots here.
 pub fn staged_key(role: &RoleName, id: KeyId) -> String {
     format!("{}{id}", staged_keys_prefix(role))
 }

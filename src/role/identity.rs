@@ -276,7 +276,7 @@ pub fn peek(state_dir: Option<&Path>, name: Option<&str>) -> (Option<NodeId>, St
     (id, label)
 }
 
-/// Why the identity cannot be read, for somebody who only looks; `None`: it can, or there is none.
+/// Why the identity cannot be read, for a command that only looks; `None`: it can, or there is none.
 pub fn unread(state_dir: &Path) -> Option<io::Error> {
     read(&state_dir.join(FILE)).err()
 }

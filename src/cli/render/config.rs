@@ -1,4 +1,4 @@
-//! `config check` and `config init`.
+//! `config check`, `config init` and `config show --systemd`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

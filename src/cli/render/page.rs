@@ -143,7 +143,7 @@ fn fill(most: usize, first: &str, indent: usize, text: &str) -> String {
 fn lines<const N: usize>(header: [&str; N], right: [bool; N], rows: &[[String; N]]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    // Never by the terminal: the same output in a pipe, and a line stays a line for grep.
+    // Not by this library: [`Page::table`] breaks what does not fit, and in a pipe a line stays a line for grep.
     table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
     table.set_header(header);
     table.add_rows(rows.iter().cloned());

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use crate::cli::units::count;
 use crate::config::{Lease, RoleSettings};
+use crate::role::lease::keeper::RENEW_PART;
 use crate::store::{Lock, Versioning};
 
-/// In seconds.
+/// 30 days, in seconds.
 const MONTH: f64 = 30.0 * 86_400.0;
-
-/// A holder renews its lease three times in its length.
-const RENEWALS: f64 = 3.0;
 
 /// What a person should know of it; `None`: nothing. `prefix`: where the repositories are in the bucket.
 pub fn words(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> Option<String> {
@@ -47,7 +45,7 @@ pub fn words(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> 
 /// How often the objects of these roles' leases are written in a month, by one holder each.
 fn rewrites_per_month(roles: &[&RoleSettings]) -> u64 {
     let ttls = roles.iter().filter(|role| role.lease == Lease::Bucket).map(|role| role.bucket_lease_ttl);
-    ttls.map(|ttl: Duration| (MONTH * RENEWALS / ttl.as_secs_f64().max(1.0)).round() as u64).sum()
+    ttls.map(|ttl: Duration| (MONTH * f64::from(RENEW_PART) / ttl.as_secs_f64().max(1.0)).round() as u64).sum()
 }
 
 /// What removes old versions below `prefix`, and the marks of what is gone.

@@ -19,24 +19,22 @@ pub async fn key(
     args: &verbs::Key,
     out: &mut (dyn Write + Send),
 ) -> Result<Option<KeyReport>, Error> {
-    if let verbs::Key::Rotate(args) = args {
-        return Box::pin(rotated(context, role, args)).await.map(Some);
-    }
-    let repository = open::repository(context, role).await?;
+    let open = || open::repository(context, role);
     Ok(Some(match args {
-        verbs::Key::List(_) | verbs::Key::Rotate(_) => keys::list(&repository).await?,
+        verbs::Key::Rotate(args) => Box::pin(rotated(context, role, args)).await?,
+        verbs::Key::List(_) => keys::list(&open().await?).await?,
         verbs::Key::Export(args) if args.output.as_os_str() == "-" => {
-            if let Some(text) = keys::export(&repository)?.to_text() {
+            if let Some(text) = keys::export(&open().await?)?.to_text() {
                 out.write_all(text.as_bytes())?;
             }
             return Ok(None);
         }
-        verbs::Key::Export(args) => keys::export_to(&repository, &args.output).await?,
+        verbs::Key::Export(args) => keys::export_to(&open().await?, &args.output).await?,
         verbs::Key::Add(args) => {
             let new = source(args.new_key_file.as_ref(), args.new_passphrase_file.as_ref());
-            keys::add(&repository, &new.unwrap_or(KeySource::None), &context.env).await?
+            keys::add(&open().await?, &new.unwrap_or(KeySource::None), &context.env).await?
         }
-        verbs::Key::Remove(args) => keys::remove(&repository, args.id, &role.key).await?,
+        verbs::Key::Remove(args) => keys::remove(&open().await?, args.id, &role.key).await?,
     }))
 }
 

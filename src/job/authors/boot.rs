@@ -49,7 +49,7 @@ impl BootNotes {
     /// Notes this process, if it is not yet, and returns the mark of the notes.
     ///
     /// # Errors
-    /// They cannot be written. Then they are lost, so that nobody takes them for complete.
+    /// They cannot be written. Then they are removed, so that they are not taken for complete.
     pub async fn note(&self, instance: InstanceId) -> io::Result<u64> {
         let noted = match self.notes.hold().await {
             Ok(Some(held)) => {
@@ -84,7 +84,9 @@ impl BootNotes {
                 notes.retain(|other| other.instance != instance);
                 notes.push(note);
                 let surplus = if notes.len() > PROCESSES_MAX { notes.len() - PROCESSES_KEPT } else { 0 };
-                self.renew(self.draw(), &notes[surplus..])
+                let mark = self.notes.draw();
+                self.notes.write(mark, &notes[surplus..])?;
+                Ok(mark)
             }
         }
     }
@@ -103,17 +105,9 @@ impl BootNotes {
         if let Some(mark) = mark {
             return Ok(mark);
         }
-        let mark = self.draw();
+        let mark = self.notes.draw();
         announce(mark)?;
-        self.renew(mark, &notes)
-    }
-
-    fn draw(&self) -> u64 {
-        u64::from_le_bytes(self.notes.env.random_bytes())
-    }
-
-    fn renew(&self, mark: u64, notes: &[Note]) -> io::Result<u64> {
-        self.notes.write(mark, notes)?;
+        self.notes.write(mark, &notes)?;
         Ok(mark)
     }
 }

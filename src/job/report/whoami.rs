@@ -459,7 +459,7 @@ pub enum Warning {
         what: Unseen,
         /// The error's own words.
         why: String,
-        /// It may well be so for whoever asks: the answer did not come in the short time of a look, or the file is another user's.
+        /// It may be so only for this look: no answer came in its short time, or the file is another user's.
         harmless: bool,
     },
     /// The store has lost records that this node has read: who knows nothing cannot read on beyond them.

@@ -43,7 +43,7 @@ pub enum RotatePlanError {
     /// What is to be removed is not there.
     #[error("the repository has no key {id}; it has {}", list(known))]
     NoSuchKey {
-        /// Which.
+        /// The ID that was given.
         id: KeyId,
         /// Those that there are.
         known: Vec<KeyId>,

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::PEERS_PATIENCE;
+use super::PART_PATIENCE;
 use crate::env::Env;
 use crate::job::known::Place;
 use crate::job::last_run::Kept;
@@ -18,10 +18,10 @@ pub(super) async fn in_time<T, E: Display>(
     asked: impl Future<Output = Result<T, E>>,
 ) -> (Option<T>, Option<Warning>) {
     let unread = |why, harmless| Some(Warning::Unread { what, why, harmless });
-    match tokio::time::timeout(PEERS_PATIENCE, asked).await {
+    match tokio::time::timeout(PART_PATIENCE, asked).await {
         Ok(Ok(found)) => (Some(found), None),
         Ok(Err(error)) => (None, unread(error.to_string(), false)),
-        Err(_) => (None, unread(silent(PEERS_PATIENCE), true)),
+        Err(_) => (None, unread(silent(PART_PATIENCE), true)),
     }
 }
 

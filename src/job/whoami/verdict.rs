@@ -19,7 +19,7 @@ pub(super) fn by_daemon(state: State, reason: Reason, word: Option<&DaemonWord>)
     }
 }
 
-/// Who has a role whose lease decides. Nobody asks for it here, so that whoever holds it or had the role last has it.
+/// The holder of a role whose lease decides. This look asks for no lease, so the node that holds it, or had the role last, has it.
 pub(super) fn by_lease(node: NodeId, lease: Option<&Reply>, history: Option<&History>) -> (State, Reason) {
     let last = history.and_then(|history| history.holder.as_ref());
     match (lease, last) {

@@ -323,7 +323,7 @@ impl BucketLease {
 }
 
 /// Looks at an object. What is no object of the format, by its size for example, is one that cannot be read, where the store can
-/// replace it: it keeps others out for no longer than a lease that nobody renews.
+/// replace it: it keeps others out for no longer than a lease that is not renewed.
 async fn find<P>(
     store: &dyn Store,
     key: &str,

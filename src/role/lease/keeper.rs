@@ -10,7 +10,7 @@ use crate::env::{Env, Task};
 use crate::role::permit::{Deadline, Grant};
 
 /// A lease is renewed when this part of it is over: two more tries fit before its end.
-pub(super) const RENEW_PART: u32 = 3;
+pub const RENEW_PART: u32 = 3;
 
 /// The pause after an ask that came to nothing, as a part of the lease, and its bounds.
 const PAUSE_PART: u32 = 12;

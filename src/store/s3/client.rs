@@ -193,7 +193,7 @@ fn proxies(endpoint: Option<&str>) -> ProxyConfig {
     if endpoint.is_some_and(is_on_loopback) { ProxyConfig::disabled() } else { ProxyConfig::from_env() }
 }
 
-/// Whether an endpoint is on this host: what is sent to it passes nobody.
+/// Whether an endpoint is on this host: what is sent to it does not leave the host.
 pub(super) fn is_on_loopback(endpoint: &str) -> bool {
     let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or(rest);

@@ -1,7 +1,7 @@
 //! Where S3 credentials come from: what the config names, else the places that AWS tools look at, in their order.
 //!
 //! The invariant that lives here: an error names each place that was looked at and what was found there, in one line without what is
-//! secret. A place that has something that cannot be used ends the search: what comes after it would be credentials of somebody else.
+//! secret. A place that has something that cannot be used ends the search: what comes after it would be credentials of another user.
 
 use std::error::Error;
 use std::fmt;
