@@ -92,7 +92,7 @@ fn stories_of_odd_seeds_end_well() {
 
 #[test]
 fn equal_seeds_tell_equal_stories() {
-    for seed in [3, 4, 5] {
+    for seed in 0..40 {
         let (one, other) = (story::play(seed, true), story::play(seed, true));
         assert_eq!(one.story, other.story, "seed {seed}");
         assert_eq!((one.trace, one.steps, one.count), (other.trace, other.steps, other.count), "seed {seed}");

@@ -101,6 +101,8 @@ impl Table {
     /// One that is ready, to be polled and given back; `None`: all wait.
     pub fn take(&mut self, rng: &mut Rng, held: impl Fn(usize) -> bool) -> Option<(Key, Task)> {
         std::mem::swap(&mut self.heard, &mut *self.ready.lock().unwrap_or_else(PoisonError::into_inner));
+        // One poll may wake many, and a `watch` channel does so in an order that its own chance gives.
+        self.heard.sort_unstable_by_key(|key| key.number());
         for key in self.heard.drain(..) {
             let slot = &self.slots[key.slot as usize];
             if slot.serial == key.serial {
