@@ -132,7 +132,11 @@ fn make_place(base: &Path, path: &Path) -> io::Result<()> {
     others.sort();
     let surplus = (others.len() + 1).saturating_sub(PLACES_MAX);
     for (_, other) in others.drain(..surplus) {
-        std::fs::remove_dir_all(other)?;
+        match std::fs::remove_dir_all(other) {
+            // Another process made room as well.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
     super::make_dir(path)
 }
