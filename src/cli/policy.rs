@@ -523,6 +523,7 @@ mod tests {
             instance: InstanceId([2; 8]),
             why: TakeoverWhy::Moved,
             time: Timestamp::UNIX_EPOCH,
+            command: None,
         };
         let fenced = AppendError::Fenced(Box::new(holder));
         assert_eq!(judge(&Wrapped(fenced.into())).0, Exit::Fenced);

@@ -1,5 +1,6 @@
 //! The seam to the jobs: one function a verb. Each turns arguments into the job's request and gives its report back.
 
+mod exec;
 mod key;
 
 use std::future::Future;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use self::exec::exec;
 pub use self::key::key;
 use super::args::{Globals, verbs};
 use super::error::{Error, Interrupted, UsageError};
@@ -29,7 +31,6 @@ use crate::job;
 use crate::job::adopt::adopt;
 use crate::job::audit::Looker;
 use crate::job::backup::BackupError;
-use crate::job::exec::{self, ExecError, Executed};
 use crate::job::guard::{self, GuardError, Reason};
 use crate::job::hook::Hooks;
 use crate::job::inside::{self, Archive, Each};
@@ -140,31 +141,44 @@ pub async fn backup(
     if is_elsewhere(&done, runner.node.id) {
         hooks.lost(role.hooks.timeout).await;
     }
-    if failed {
-        // Nothing rests on it, and a store that did not take the run may not take this.
-        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::announce(&runner, role, connect))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!("the other nodes are not told of the failure: {error}"),
-            Err(_) => tracing::debug!("the other nodes are not told of the failure: the store does not answer"),
-        }
-    }
-    // Who did nothing may be the only one who sees that nobody does.
-    let idle = done.as_ref().is_ok_and(|(report, reason)| {
-        matches!(report.outcome, Outcome::Standby | Outcome::Unknown) || matches!(reason, Some(Reason::Paused(_)))
-    });
-    if args.scheduled && idle && !watch.is_silent() {
-        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::glance(&runner, role, connect))).await {
-            Ok(Ok(view)) => watch.saw(&view),
-            Ok(Err(error)) => tracing::warn!("whether slots were missed cannot be told: {error}"),
-            Err(_) => tracing::warn!("whether slots were missed cannot be told: the store does not answer"),
-        }
-    }
+    let idle = args.scheduled && done.as_ref().is_ok_and(|(report, reason)| is_idle(report, reason.as_ref()));
+    Box::pin(tell_on(&runner, role, connect, &watch, (failed, idle))).await;
     teller.close(TELL_PATIENCE).await;
     match done {
         Ok((report, _)) => Ok((report, None)),
         Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
         Err(GuardError::NoSchedule { role }) => Err(no_schedule(&role)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a run found nothing to do for this node.
+fn is_idle(report: &RoleReport, reason: Option<&Reason>) -> bool {
+    matches!(report.outcome, Outcome::Standby | Outcome::Unknown) || matches!(reason, Some(Reason::Paused(_)))
+}
+
+/// Tells the other nodes that a run `failed`; whoever was `idle` may be the only one who sees that nobody does anything.
+async fn tell_on(
+    runner: &Runner,
+    role: &RoleSettings,
+    connect: impl AsyncFn() -> Result<Arc<dyn Store>, StoreError>,
+    watch: &Watch,
+    (failed, idle): (bool, bool),
+) {
+    if failed {
+        // Nothing rests on it, and a store that did not take the run may not take this.
+        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::announce(runner, role, &connect))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("the other nodes are not told of the failure: {error}"),
+            Err(_) => tracing::debug!("the other nodes are not told of the failure: the store does not answer"),
+        }
+    }
+    if idle && !watch.is_silent() {
+        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::glance(runner, role, &connect))).await {
+            Ok(Ok(view)) => watch.saw(&view),
+            Ok(Err(error)) => tracing::warn!("whether slots were missed cannot be told: {error}"),
+            Err(_) => tracing::warn!("whether slots were missed cannot be told: the store does not answer"),
+        }
     }
 }
 
@@ -249,22 +263,6 @@ fn no_schedule(role: &RoleName) -> Error {
         todo: format!("set schedule or every in [role.{role}], or leave --scheduled out."),
     }
     .into()
-}
-
-/// Runs a command, if this node is active for the role.
-pub async fn exec(context: &Context, role: &RoleSettings, args: &verbs::Exec) -> Result<Executed, Error> {
-    let mut runner = runner(context, Arc::default()).await?;
-    if let Some(daemon) = Client::find(&context.runtime_dir()).await? {
-        runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
-    }
-    let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let request = exec::Request { command: args.command.clone(), scheduled: args.scheduled, timeout: args.timeout };
-    let executed = Box::pin(exec::exec(&runner, &context.settings, role, connect, &request)).await;
-    runner.sessions.close().await;
-    match executed {
-        Err(ExecError::Guard(GuardError::NoSchedule { role })) => Err(no_schedule(&role)),
-        result => Ok(result?),
-    }
 }
 
 /// Holds every role until the operator's signal.

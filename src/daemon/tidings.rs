@@ -11,7 +11,7 @@ use crate::job::report::audited::Finding;
 use crate::journal::future::{FutureDates, future_dates};
 use crate::journal::record::TakeoverWhy;
 use crate::journal::state::View;
-use crate::notice::event::{Event, Kind};
+use crate::notice::event::{COMMAND, Event, Kind};
 use crate::notice::ledger::Watcher;
 use crate::role::slot::Plan;
 
@@ -74,16 +74,19 @@ impl Glimpse {
         self.holder.zip(running).is_some_and(|((holder, ..), running)| running.node.id == holder)
     }
 
-    /// The number of the newest snapshot's record; 0: there is none. `None`: the journal was never read.
-    pub(super) fn snapshot(&self) -> Option<u64> {
-        self.past.as_ref().map(|past| past.snapshot.map_or(0, |(seq, _)| seq))
+    /// The number of the newest commit's record; 0: there is none. `None`: the journal was never read.
+    pub(super) fn committed(&self) -> Option<u64> {
+        self.past.as_ref().map(|past| past.committed().map_or(0, |(seq, _)| seq))
     }
 
-    /// Whether a snapshot was committed after this failure.
-    pub(super) fn is_after(&self, failure: &Event) -> bool {
-        match (failure.after, self.snapshot()) {
-            (Some(after), Some(snapshot)) => snapshot > after,
-            _ => self.past.as_ref().and_then(|past| past.snapshot).is_some_and(|(_, time)| time > failure.time),
+    /// Whether this failure is over: by a commit after it, and of a command by one for its slot or a later one.
+    pub(super) fn ends(&self, failure: &Event, now: Timestamp) -> bool {
+        if failure.mark == COMMAND {
+            return self.past.as_ref().is_some_and(|past| past.failed_command(now).is_none());
+        }
+        match (failure.after, self.committed()) {
+            (Some(after), Some(committed)) => committed > after,
+            _ => self.past.as_ref().and_then(Past::committed).is_some_and(|(_, time)| time > failure.time),
         }
     }
 
@@ -209,9 +212,9 @@ impl Sight<'_> {
 mod tests {
     use super::*;
     use crate::config::{KeySource, RoleSettings, Schedule};
-    use crate::ids::RepoId;
-    use crate::journal::record::NodeRef;
-    use crate::journal::state::Paused;
+    use crate::ids::{RepoId, Seq};
+    use crate::journal::record::{EndBody, NodeRef};
+    use crate::journal::state::{CommandEnd, Paused};
     use crate::role::commits::SlotCommits;
     use std::time::Duration;
 
@@ -313,8 +316,22 @@ mod tests {
         assert_eq!(Glimpse::of(&view, at(55)).future, None);
         let failure = |after| Event { after, ..Event::new(Kind::Failed, view.role.clone(), "east".to_owned(), at(5)) };
         let glimpse = committed(60, |past| past.snapshot = Some((7, at(9))));
-        assert!(glimpse.is_after(&failure(None)) && glimpse.is_after(&failure(Some(6))));
-        assert!(!glimpse.is_after(&failure(Some(7))), "the store's clock is ahead: it was there before");
+        assert!(glimpse.ends(&failure(None), at(9)) && glimpse.ends(&failure(Some(6)), at(9)));
+        assert!(!glimpse.ends(&failure(Some(7)), at(9)), "the store's clock is ahead: it was there before");
         assert!(!Glimpse::of(&view, at(0)).is_elsewhere(ME));
+        let command = |slot, exit| {
+            let end = EndBody { exit, ..EndBody::default() };
+            let node = NodeRef { id: ME, name: "east".to_owned() };
+            CommandEnd { seq: Seq(8), node, time: at(61), slot: at(slot), end }
+        };
+        let event = Event { mark: COMMAND.to_owned(), ..failure(Some(6)) };
+        let ends = |slot, exit| {
+            let glimpse = committed(60, |past| {
+                (past.command, past.snapshot) = (Some(command(slot, exit)), Some((7, at(9))));
+            });
+            glimpse.ends(&event, at(130))
+        };
+        assert!(!ends(120, 3), "a snapshot for no slot is no end of it");
+        assert!(ends(60, 3) && ends(120, 0), "its slot is committed, or the next command was good");
     }
 }

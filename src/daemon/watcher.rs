@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::tidings::{Glimpse, Sight};
 use crate::env::Env;
-use crate::ids::{NodeId, RoleName};
+use crate::ids::{NodeId, RoleName, Term};
 use crate::job::backup::BackupError;
 use crate::job::guard::{GuardError, Reason};
 use crate::job::last_run::{Failure, Kept};
@@ -19,7 +19,7 @@ use crate::job::report::{Outcome, Problem, ProblemKind, RoleReport};
 use crate::job::runner::Runner;
 use crate::journal::log::AppendError;
 use crate::journal::state::View;
-use crate::notice::event::{Cause, Event, Kind, Notice};
+use crate::notice::event::{COMMAND, Cause, Event, Kind, Notice};
 use crate::notice::ledger::{Ledger, Watcher};
 use crate::notice::teller::{Ping, Teller};
 use crate::role::duty::Stand;
@@ -153,7 +153,7 @@ impl Watch {
         let event = |kind| Event {
             slot: report.slot.or(running.and_then(|running| running.slot)),
             term: report.term,
-            after: seen.glimpse.snapshot(),
+            after: seen.glimpse.committed(),
             cause,
             detail: report.reason.clone(),
             ..self.sight(&seen).event(kind)
@@ -164,11 +164,7 @@ impl Watch {
                 if let (true, true, Some(term)) = (report.takeover, seen.moved, report.term) {
                     self.raise(self.sight(&seen).took_over(term), Watcher::Holder);
                 }
-                self.kept.clear();
-                self.over(&[Kind::Failed, Kind::Fenced, Kind::Conflict, Kind::Clone]);
-                if report.slot.is_some() {
-                    self.over(&[Kind::Missed, Kind::ClockOff]);
-                }
+                self.committed(report.slot);
                 match self.sight(&seen).lost(report.loss.as_ref()) {
                     None => self.over(&[Kind::Lost]),
                     Some(event) => self.raise(event, Watcher::Holder),
@@ -221,6 +217,35 @@ impl Watch {
         }
     }
 
+    /// A guarded command for a slot ended, and the journal has it. `error`: how, if not well.
+    pub fn command_ended(&self, slot: Option<Timestamp>, term: Option<Term>, error: Option<String>) {
+        let Some(error) = error else {
+            self.seen().running = None;
+            self.committed(slot);
+            self.teller.ping(&self.role, &Ping::Success);
+            return;
+        };
+        let mut seen = self.seen();
+        seen.running = None;
+        let (mark, after) = (COMMAND.to_owned(), seen.glimpse.committed());
+        let event = self.sight(&seen).event(Kind::Failed);
+        self.raise(Event { slot, term, mark, after, detail: Some(error.clone()), ..event }, Watcher::Holder);
+        self.teller.ping(&self.role, &Ping::Fail(error));
+    }
+
+    /// Something was committed, for a slot or not: what it was to end is over. That a command failed a slot's commit alone ends.
+    fn committed(&self, slot: Option<Timestamp>) {
+        self.kept.clear();
+        self.over(&[Kind::Fenced, Kind::Conflict, Kind::Clone]);
+        self.teller.tell(|ledger, now| {
+            let still = ledger.marks(&self.role, Kind::Failed, |event| event.mark == COMMAND && slot.is_none());
+            ledger.settle(&self.role, Kind::Failed, &still, &self.label, now)
+        });
+        if slot.is_some() {
+            self.over(&[Kind::Missed, Kind::ClockOff]);
+        }
+    }
+
     /// What stands between this node and its role: a lease or a takeover came to an error. No alert: it is tried again at once, and
     /// a slot that passes meanwhile is told.
     pub fn kept_from_role(&self, report: &RoleReport) {
@@ -256,7 +281,7 @@ impl Watch {
 
     /// How the last run failed is remembered for whoever asks.
     fn keep(&self, report: &RoleReport, step: Step, seen: &Seen, running: Option<Running>) {
-        let (outcome, time, after) = (report.outcome, self.env.clock.now(), seen.glimpse.snapshot());
+        let (outcome, time, after) = (report.outcome, self.env.clock.now(), seen.glimpse.committed());
         let slot = report.slot.or(running.and_then(|running| running.slot));
         let error = report.reason.clone().unwrap_or_default();
         self.kept.add(Failure { outcome, step, time, slot, error, failures: 0, after });
@@ -321,9 +346,8 @@ impl Watch {
             let mut notices = self.settle(ledger, kinds, watcher, now);
             // Whoever did it.
             for kind in [Kind::Failed, Kind::Fenced] {
-                if ledger.find(&self.role, kind).is_some_and(|event| seen.glimpse.is_after(event)) {
-                    notices.extend(ledger.settle(&self.role, kind, &[], &self.label, now));
-                }
+                let still = ledger.marks(&self.role, kind, |event| !seen.glimpse.ends(event, now));
+                notices.extend(ledger.settle(&self.role, kind, &still, &self.label, now));
             }
             notices
         });

@@ -6,7 +6,7 @@
 
 mod child;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,8 @@ pub use self::child::Ended;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
 use crate::job::backup::{BackupError, Session};
-use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded, Reason};
+use crate::job::guard::{self, Admission, Admitted, Approach, Begins, Guard, GuardError, Guarded, Reason};
+use crate::job::health;
 use crate::job::local::{Local, LocalLock, LockError};
 use crate::job::report::{Outcome, RoleReport};
 use crate::job::repository::Repository;
@@ -68,9 +69,28 @@ pub enum Executed {
         ended: Ended,
         /// Why.
         cause: Cause,
+        /// Under which term.
+        term: Term,
+        /// For which slot.
+        slot: Option<Timestamp>,
+        /// The journal has its end.
+        recorded: bool,
     },
     /// It was not run.
     Refused(Box<Guarded>),
+}
+
+impl Executed {
+    /// How it ended, in the words that the journal's record of it is told in; `None`: well, or it was not run.
+    pub fn failure(&self) -> Option<String> {
+        let (ended, cause) = match self {
+            Executed::Ran { ended, .. } => (*ended, None),
+            Executed::Stopped { ended, cause, .. } => (*ended, Some(cause)),
+            Executed::Refused(_) => return None,
+        };
+        let body = end(ended, cause, 0);
+        (!body.is_good()).then(|| health::ended(&body))
+    }
 }
 
 /// Why a command was ended.
@@ -91,18 +111,28 @@ pub enum Cause {
 /// Why a command could not be run at all.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
-    /// The way to the role.
+    /// The way to the role, and the journal.
     #[error("{0}")]
     Guard(#[from] GuardError),
-    /// The journal.
-    #[error("{0}")]
-    Backup(#[from] BackupError),
-    /// The command.
-    #[error("{0}")]
-    Command(#[from] std::io::Error),
+    /// The command could not be started, or not be waited for; of one for a slot the journal has it.
+    #[error("{error}")]
+    Command {
+        /// Why.
+        error: std::io::Error,
+        /// Under which term.
+        term: Term,
+        /// For which slot.
+        slot: Option<Timestamp>,
+    },
 }
 
-/// Runs the command if this node is active for `role`.
+impl From<BackupError> for ExecError {
+    fn from(error: BackupError) -> Self {
+        Self::Guard(error.into())
+    }
+}
+
+/// Runs the command if this node is active for `role`. `begins`: told when one for a slot does.
 ///
 /// # Errors
 /// Whether this node is active cannot be found out, or the command cannot be started.
@@ -112,6 +142,7 @@ pub async fn exec(
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     request: &Request,
+    begins: Begins<'_>,
 ) -> Result<Executed, ExecError> {
     let approach = match guard::approach(runner, settings, role, connect, request.scheduled).await? {
         Ok(approach) => approach,
@@ -137,6 +168,9 @@ pub async fn exec(
         Admission::Refused(refused) => Ok(Executed::Refused(refused)),
         Admission::Active(admitted) => {
             let Admitted { opening, candidacy, slot, keeper } = *admitted;
+            if request.scheduled {
+                begins(opening.view(), slot.map(|slot| slot.at));
+            }
             let result = match Box::pin(opening.take(&candidacy)).await {
                 Ok(session) => run(runner, role, session, slot.map(|slot| slot.at), keeper.as_ref(), request).await,
                 Err(error) => Err(error.into()),
@@ -192,22 +226,52 @@ async fn run(
             cause = timed_out(runner, request.timeout) => cause,
         }
     };
-    let (ended, cause) = child::run(&request.command, &role.environment, &variables, grace, stop).await?;
+    let done = child::run(&request.command, &role.environment, &variables, grace, stop).await;
+    let duration = || runner.env.clock.boottime().saturating_sub(started).as_millis() as u64;
+    let (ended, cause) = match done {
+        Ok(done) => done,
+        Err(error) => {
+            // Without an end it would seem to run still.
+            let body = EndBody { exit: not_started(&error), duration_ms: duration(), ..EndBody::default() };
+            if request.scheduled
+                && let Err(error) = session.append(Body::End(body), slot).await
+            {
+                tracing::warn!("that the command did not run is not recorded: {error}");
+            }
+            return Err(ExecError::Command { error, term, slot });
+        }
+    };
+    let mut recorded = request.scheduled;
     if request.scheduled {
-        let duration = runner.env.clock.boottime().saturating_sub(started);
-        let body = EndBody { exit: ended.code(), stopped: cause.is_some(), duration_ms: duration.as_millis() as u64 };
+        let body = end(ended, cause.as_ref(), duration());
         // Only a good end commits the slot. Where another node has the role by now there is nothing to say any more.
         if let Err(error) = session.append(Body::End(body), slot).await {
             if cause.is_none() {
                 return Err(error.into());
             }
+            recorded = false;
             tracing::debug!("the end is not recorded: {error}");
         }
     }
     Ok(match cause {
         None => Executed::Ran { ended, term, slot },
-        Some(cause) => Executed::Stopped { ended, cause },
+        Some(cause) => Executed::Stopped { ended, cause, term, slot, recorded },
     })
+}
+
+/// What is recorded of an end.
+fn end(ended: Ended, cause: Option<&Cause>, duration_ms: u64) -> EndBody {
+    let signal = match ended {
+        Ended::Signal(signal) => u8::try_from(signal).ok(),
+        Ended::Exit(_) => None,
+    };
+    let timed_out = matches!(cause, Some(Cause::TimedOut(_)));
+    EndBody { exit: ended.code(), stopped: cause.is_some(), duration_ms, signal, timed_out }
+}
+
+/// The exit code of a command that could not be started, as shells give it.
+fn not_started(error: &std::io::Error) -> u8 {
+    if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
 }
 
 fn variables(

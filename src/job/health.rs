@@ -12,7 +12,8 @@ use crate::job::audit::ledger::start_by;
 use crate::job::audit::pauses::Pauses;
 use crate::job::report::Outcome;
 use crate::job::report::whoami::{MissedCause, Reason, RunSeen, State, Step, StoreStatus, Warning};
-use crate::journal::state::{Paused, Running, View};
+use crate::journal::record::EndBody;
+use crate::journal::state::{CommandEnd, Paused, Running, View};
 use crate::role::commits::SlotCommits;
 use crate::role::present;
 use crate::role::slot::{Plan, Slot};
@@ -49,6 +50,8 @@ pub(crate) struct Past {
     pub(crate) pauses: Pauses,
     /// The guarded command of whose end the journal shows nothing.
     pub(crate) running: Option<Running>,
+    /// How the guarded command for a slot ended that ended last.
+    pub(crate) command: Option<CommandEnd>,
 }
 
 impl Past {
@@ -68,7 +71,18 @@ impl Past {
             paused: view.state.paused.clone(),
             pauses,
             running: view.running.clone(),
+            command: view.state.holder.as_ref().and_then(|holder| holder.command.clone()),
         }
+    }
+
+    /// The number and the time of the record that the newest commit is: a snapshot, or the good end of a guarded command.
+    pub(crate) fn committed(&self) -> Option<(u64, Timestamp)> {
+        newest_commit(self.snapshot, self.command.as_ref())
+    }
+
+    /// The guarded command that ended last, if it failed and its slot is still to be committed.
+    pub(crate) fn failed_command(&self, now: Timestamp) -> Option<RunSeen> {
+        failed_command(self.command.as_ref()?, |slot| self.commits.is_closed(slot, now))
     }
 
     /// The slots that no node will commit in time any more, and that no pause excuses. `running`: the slot of a run of this node
@@ -85,7 +99,16 @@ impl Past {
     }
 }
 
-/// The newest of these failures that had no commit after it. `newest`: the newest snapshot's number and time. Numbers tell it whatever
+/// The number and the time of the newest commit, by these two: a command that failed is none.
+pub(crate) fn newest_commit(
+    snapshot: Option<(u64, Timestamp)>,
+    command: Option<&CommandEnd>,
+) -> Option<(u64, Timestamp)> {
+    let command = command.filter(|command| command.end.is_good()).map(|command| (command.seq.0, command.time));
+    snapshot.into_iter().chain(command).max_by_key(|(seq, _)| *seq)
+}
+
+/// The newest of these failures that had no commit after it. `newest`: the newest commit's number and time. Numbers tell it whatever
 /// the clocks say.
 pub(crate) fn open_failure(failures: &[RunSeen], newest: Option<(u64, Timestamp)>) -> Option<&RunSeen> {
     let is_over = |run: &RunSeen| match (newest, run.after) {
@@ -94,6 +117,38 @@ pub(crate) fn open_failure(failures: &[RunSeen], newest: Option<(u64, Timestamp)
         (None, _) => false,
     };
     failures.iter().filter(|run| !is_over(run)).max_by_key(|run| run.time)
+}
+
+/// How a guarded command ended that failed, after the words for what it is.
+pub(crate) fn ended(end: &EndBody) -> String {
+    let ended = match end.signal {
+        Some(signal) => format!("was ended by signal {signal}"),
+        None => format!("ended with exit code {}", end.exit),
+    };
+    match (end.stopped, end.timed_out) {
+        (_, true) => format!("took longer than its --timeout, and {ended}"),
+        (true, false) => format!("was stopped, because its node was no longer active, and {ended}"),
+        (false, false) => ended,
+    }
+}
+
+/// How the guarded command failed that ended last, unless its slot `is_closed` by now. A command that a person ran for no slot is none of
+/// these: it owes nothing.
+pub(crate) fn failed_command(last: &CommandEnd, is_closed: impl FnOnce(Timestamp) -> bool) -> Option<RunSeen> {
+    let CommandEnd { node, time, slot, end, .. } = last;
+    if end.is_good() || is_closed(*slot) {
+        return None;
+    }
+    Some(RunSeen {
+        node: node.name.clone(),
+        outcome: Outcome::Failed,
+        step: Step::Command,
+        time: *time,
+        slot: Some(*slot),
+        error: ended(end),
+        failures: 1,
+        after: None,
+    })
 }
 
 /// Whether a pause lasts for too long: one with a stated end is meant for that long. Of one that is dated beyond the present it is
@@ -137,7 +192,7 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
     if facts.rolled_back {
         found.push(Warning::StoreRolledBack);
     }
-    found.extend(failed(facts).cloned().map(Warning::RunFailed));
+    found.extend(failed(facts).into_iter().map(Warning::RunFailed));
     if let Some(seconds) = facts.clock_offset_seconds
         && present::is_off(SignedDuration::from_secs(seconds))
     {
@@ -163,9 +218,13 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
     found
 }
 
-/// The newest run that ended without a commit and had none after it.
-pub(crate) fn failed<'a>(facts: &Facts<'a>) -> Option<&'a RunSeen> {
-    open_failure(facts.failures, facts.past.and_then(|past| past.snapshot))
+/// What was tried and failed, and nothing was committed since: the newest run or takeover, and the newest guarded command. The newest first.
+pub(crate) fn failed(facts: &Facts<'_>) -> Vec<RunSeen> {
+    let run = open_failure(facts.failures, facts.past.and_then(Past::committed)).cloned();
+    let command = facts.past.and_then(|past| past.failed_command(present(facts)));
+    let mut failed: Vec<RunSeen> = run.into_iter().chain(command).collect();
+    failed.sort_by_key(|run| Reverse(run.time));
+    failed
 }
 
 fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
@@ -180,7 +239,7 @@ fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
         (_, Reason::ClockOff) => MissedCause::ClockOff,
         (_, Reason::LeaseTaken { by: Some(by) }) => MissedCause::HeldBy(by.clone()),
         (_, Reason::Daemon { why }) => MissedCause::Daemon(why.clone()),
-        (State::Active, _) if failed(facts).is_some() || facts.seen.iter().any(is_state) => MissedCause::Failing,
+        (State::Active, _) if !failed(facts).is_empty() || facts.seen.iter().any(is_state) => MissedCause::Failing,
         (State::Active, _) => facts.daemon.map_or(MissedCause::ActiveHere, |says| MissedCause::Daemon(says.to_owned())),
         _ => MissedCause::NotSeen,
     };
@@ -192,7 +251,7 @@ fn holds_up<'a>(facts: &Facts<'_>, past: &'a Past, missed: &[Slot]) -> Option<&'
     let running = past.running.as_ref()?;
     let slot = running.slot?;
     let is_open = !past.commits.is_closed(slot, present(facts)) && missed.iter().any(|missed| missed.at >= slot);
-    let failed_since = failed(facts).is_some_and(|run| run.time > running.time);
+    let failed_since = failed(facts).first().is_some_and(|run| run.time > running.time);
     Some(running).filter(|_| is_open && !failed_since)
 }
 

@@ -41,7 +41,7 @@ pub struct Failure {
     pub error: String,
     /// How many failed one after the other.
     pub failures: u32,
-    /// The number of the newest snapshot's record as it was known then; 0: there was none.
+    /// The number of the newest commit's record as it was known then; 0: there was none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub after: Option<u64>,
 }

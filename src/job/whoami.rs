@@ -515,7 +515,7 @@ fn status(
         seen: &seen,
     };
     let warnings = health::judge(&facts);
-    let last_run = health::failed(&facts).cloned().or_else(|| view.and_then(last_commit));
+    let last_run = health::failed(&facts).into_iter().next().or_else(|| view.and_then(last_commit));
     RoleStatus {
         role: role.name.clone(),
         state,

@@ -136,7 +136,7 @@ mod tests {
     fn journal(records: &[(u8, i64, Option<i64>)]) -> View {
         let mut view = empty();
         for (by, time, slot) in records {
-            let end = Body::End(EndBody { exit: 0, stopped: false, duration_ms: 1 });
+            let end = Body::End(EndBody { exit: 0, duration_ms: 1, ..EndBody::default() });
             let mut record = next(&view, *by, if slot.is_some() { end } else { takeover() });
             (record.time, record.slot) = (at(*time), slot.map(at));
             let digest = Digest([record.seq.0 as u8; 32]);

@@ -190,6 +190,7 @@ fn anchor(view: &mut View, seq: Seq, record: &Record) -> Result<(), FoldError> {
             Body::Takeover(_) => (Term(record.term.0.saturating_sub(1)), None),
             _ => (record.term, record.takeover),
         };
+        let command = view.state.holder.take().and_then(|holder| holder.command);
         view.state.holder = Some(Holder {
             term,
             takeover: takeover.unwrap_or(Digest([0; Digest::LEN])),
@@ -198,6 +199,7 @@ fn anchor(view: &mut View, seq: Seq, record: &Record) -> Result<(), FoldError> {
             instance: record.instance,
             time: record.time,
             why: TakeoverWhy::Moved,
+            command,
         });
         // A lost record committed it.
         if let Some(slot) = record.last_slot.filter(|slot| view.state.last_slot != Some(*slot)) {
@@ -240,6 +242,9 @@ fn remember(mended: &mut Mended, known: &View, last: Seq, good: &HashSet<Digest>
         // Lost prunes forgot the others.
         state.snapshots.retain(|snapshot| live(snapshot.id));
         state.paused.clone_from(&known.state.paused);
+        if let (Some(holder), Some(was)) = (&mut state.holder, &known.state.holder) {
+            holder.command.clone_from(&was.command);
+        }
     }
     let there: HashSet<Digest> = state.snapshots.iter().map(|snapshot| snapshot.id).collect();
     // One whose record is whole was forgotten by a prune.
@@ -278,6 +283,8 @@ fn remember(mended: &mut Mended, known: &View, last: Seq, good: &HashSet<Digest>
     {
         state.holder = Some(Holder { seq: moved(holder.seq), ..holder.clone() });
     }
+    let command = state.holder.as_mut().and_then(|holder| holder.command.as_mut());
+    command.into_iter().for_each(|command| command.seq = moved(command.seq));
     // What this node remembers has what they said.
     let seen = known.head.as_ref().map_or(Seq(0), |head| head.seq);
     mended.partial &= mended.void.iter().any(|lost| lost.seq > seen);

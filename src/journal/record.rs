@@ -211,7 +211,7 @@ impl TakeoverWhy {
 pub struct BeginBody {}
 
 /// The body of a guarded command's end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EndBody {
     /// Its exit code; 128 and the number for a signal.
     pub exit: u8,
@@ -219,6 +219,19 @@ pub struct EndBody {
     pub stopped: bool,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
+    /// The signal that ended it. Older versions did not say it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signal: Option<u8>,
+    /// It was stopped because its time was over. Older versions did not say it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub timed_out: bool,
+}
+
+impl EndBody {
+    /// Whether it commits its slot.
+    pub fn is_good(&self) -> bool {
+        self.exit == 0 && !self.stopped
+    }
 }
 
 /// The body of a clone.

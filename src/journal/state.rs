@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     ChunkId, ClusterId, Digest, Generation, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term,
 };
-use crate::journal::record::{Body, Changes, Cost, NodeRef, PruneBody, Record, TakeoverWhy};
+use crate::journal::record::{Body, Changes, Cost, EndBody, NodeRef, PruneBody, Record, TakeoverWhy};
 use crate::journal::repaired::{self, Repaired};
 use crate::journal::rotation::Rotated;
 use crate::role::commits::{ScheduleInForce, SlotCommits};
@@ -49,6 +49,34 @@ pub struct Holder {
     pub time: Timestamp,
     /// Why.
     pub why: TakeoverWhy,
+    /// How the guarded command for a slot ended that ended last, whoever held the role then. It stands here because versions that do not know
+    /// it pass over it here; they leave it out of the states that they write.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub command: Option<CommandEnd>,
+}
+
+/// How a guarded command for a slot ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandEnd {
+    /// The number of the record of its end.
+    pub seq: Seq,
+    /// On which node.
+    pub node: NodeRef,
+    /// When, by the store's clock if that node saw it, else by the node's.
+    pub time: Timestamp,
+    /// For which slot.
+    pub slot: Timestamp,
+    /// How.
+    pub end: EndBody,
+}
+
+impl CommandEnd {
+    /// What this record says of one; `None`: it is no end, or of a command that was for no slot.
+    pub fn of(record: &Record) -> Option<Self> {
+        let Body::End(end) = &record.body else { return None };
+        let (seq, node, time) = (record.seq, record.node.clone(), record.store_time.unwrap_or(record.time));
+        Some(Self { seq, node, time, slot: record.slot?, end: end.clone() })
+    }
 }
 
 /// One live snapshot.
@@ -221,7 +249,10 @@ impl State {
             .last_slot
             .filter(|slot| !is_future(slot))
             .or_else(|| self.slots().filter(|slot| !is_future(slot)).max());
-        self.holder.iter_mut().for_each(|holder| amend(&mut holder.time));
+        if let Some(holder) = &mut self.holder {
+            amend(&mut holder.time);
+            holder.command.iter_mut().for_each(|command| amend(&mut command.time));
+        }
         self.paused.iter_mut().for_each(|paused| amend(&mut paused.time));
         self.condemned.iter_mut().for_each(|condemned| amend(&mut condemned.time));
         self.pruned.iter_mut().for_each(amend);
@@ -268,6 +299,12 @@ impl State {
             for (snapshot, told) in folded.snapshots.iter_mut().zip(&self.snapshots) {
                 snapshot.time = told.time;
             }
+        }
+        // They keep no end of a command.
+        if let (Some(holder), Some(told)) = (&mut folded.holder, &self.holder)
+            && told.command.is_none()
+        {
+            holder.command = None;
         }
         // They dated a pause by the node's clock alone.
         if let (Some(paused), Some(told)) = (&mut folded.paused, &self.paused) {
@@ -464,10 +501,15 @@ impl View {
         }
         self.apply_term(record)?;
         self.follow_command(record);
+        if let (Some(holder), Some(end)) = (&mut self.state.holder, CommandEnd::of(record)) {
+            holder.command = Some(end);
+        }
         match &record.body {
             Body::Takeover(takeover) => {
                 self.state.cluster = takeover.cluster.or(self.state.cluster);
+                let command = self.state.holder.take().and_then(|holder| holder.command);
                 self.state.holder = Some(Holder {
+                    command,
                     term: record.term,
                     takeover: digest,
                     seq: record.seq,
@@ -500,7 +542,7 @@ impl View {
                     cost: body.cost,
                 });
             }
-            Body::End(body) if body.exit == 0 && !body.stopped => {
+            Body::End(body) if body.is_good() => {
                 self.state.committed(record);
                 self.state.command_slots.extend(record.slot);
                 while self.state.command_slots.len() > COMMAND_SLOTS_KEPT {

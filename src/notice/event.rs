@@ -88,6 +88,9 @@ pub enum Who {
     HolderByRecord,
 }
 
+/// What tells the failure of a guarded command from that of a run.
+pub const COMMAND: &str = "command";
+
 /// Something that happened to a role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {

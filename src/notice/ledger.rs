@@ -138,9 +138,11 @@ impl Ledger {
         over
     }
 
-    /// What is so of this kind, as it was last seen.
-    pub fn find(&self, role: &RoleName, kind: Kind) -> Option<&Event> {
-        self.entries.iter().map(|entry| &entry.event).find(|event| event.kind == kind && event.role == *role)
+    /// The marks of what is so of this kind, of those of which `is` holds.
+    pub fn marks(&self, role: &RoleName, kind: Kind, is: impl Fn(&Event) -> bool) -> Vec<String> {
+        let events = self.entries.iter().map(|entry| &entry.event);
+        let these = events.filter(|event| event.kind == kind && event.role == *role && is(event));
+        these.map(|event| event.mark.clone()).collect()
     }
 
     /// Puts a document into the outbox, once for each channel. Returns the letters, which the caller sees to until `claimed`.

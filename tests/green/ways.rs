@@ -176,7 +176,34 @@ const COMMAND_HANGS: Way = Way {
     alert: "missed",
 };
 
-const ALL: [&Way; 19] = [
+const COMMAND_FAILS: Way = Way {
+    what: "a command of `exec --scheduled` fails",
+    says: "by node east ended with exit code 3",
+    risk: "failed",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
+const COMMAND_TIMED_OUT: Way = Way {
+    what: "a command of `exec --scheduled --timeout` takes too long",
+    says: "by node east took longer than its --timeout, and was ended by signal 15",
+    risk: "failed",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
+const COMMAND_KILLED: Way = Way {
+    what: "a command of `exec --scheduled` is ended by a signal",
+    says: "by node east was ended by signal 9",
+    risk: "failed",
+    check: 2,
+    audit: 7,
+    alert: "failed",
+};
+
+const ALL: [&Way; 22] = [
     &PROBES_NO,
     &NEVER_RUN,
     &RUN_FAILS,
@@ -186,6 +213,9 @@ const ALL: [&Way; 19] = [
     &STATE_READ_ONLY,
     &LEASE_REFUSED,
     &COMMAND_HANGS,
+    &COMMAND_FAILS,
+    &COMMAND_TIMED_OUT,
+    &COMMAND_KILLED,
     &STORE_GONE,
     &SOURCE_GONE,
     &SOURCE_UNMOUNTED,
@@ -392,6 +422,46 @@ fn a_command_that_neither_ends_nor_prints_is_seen_from_both_nodes() {
     assert!(!check.contains(COMMAND_HANGS.says), "{check}");
     site.node("west").run(["exec", "--scheduled", "app", "--", "true"]).expect(0);
     assert!(!site.node("west").run(["whoami"]).expect(0).stdout.contains("CRITICAL"));
+}
+
+#[test]
+fn a_command_that_fails_is_seen_at_once_from_both_nodes() {
+    for (way, args) in [
+        (&COMMAND_FAILS, &["--", "sh", "-c", "exit 3"][..]),
+        (&COMMAND_TIMED_OUT, &["--timeout", "200ms", "--", "sleep", "1000"]),
+        (&COMMAND_KILLED, &["--", "sh", "-c", "kill -9 $$"]),
+    ] {
+        let site = Site::pair("");
+        // No slot passes meanwhile.
+        let lines = "every = \"876000h\"\njitter = \"0s\"\n";
+        site.config(&format!("{}{}", site.probed(lines), site.telling()));
+        site.write("file", "content");
+        site.init();
+        site.move_to("east");
+        let exec = |args: &[&str]| {
+            let all = ["exec", "--scheduled", "app"].iter().chain(args).copied();
+            site.node("east").run(all).code
+        };
+        // Where the role is the command's alone.
+        site.node("east").run(["exec", "app", "--", "false"]).expect(1);
+        site.node("east").run(["audit"]).expect(0);
+        assert_ne!(exec(args), Some(0), "{}", way.what);
+        for name in ["east", "west"] {
+            let node = site.node(name);
+            way.is_seen(&node);
+            let role = crate::site::role(&node.run(["whoami", "--json"]).expect(0));
+            assert_eq!((&role["last_run"]["node"], &role["last_run"]["step"]), (&"east".into(), &"command".into()));
+            assert_eq!(role["warnings"][0]["kind"], "command_failed", "{role}");
+        }
+        way.is_told(&site);
+        assert_eq!(exec(&["--", "true"]), Some(0));
+        for name in ["east", "west"] {
+            site.node(name).run(["whoami", "--check"]).expect(0);
+            site.node(name).run(["audit"]).expect(0);
+        }
+        let last = site.told().pop().unwrap();
+        assert_eq!((&last["event"], &last["phase"]), (&"failed".into(), &"over".into()), "{last}");
+    }
 }
 
 #[test]

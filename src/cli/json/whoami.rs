@@ -109,8 +109,13 @@ fn warning(warning: &Warning) -> Value {
             value
         }
         Warning::RunFailed(run) => {
-            let kind = if run.step == Step::Run { "run_failed" } else { "takeover_failed" };
-            json!({ "kind": kind, "node": run.node, "time": utc(run.time), "detail": run.error })
+            let kind = match run.step {
+                Step::Run => "run_failed",
+                Step::Takeover => "takeover_failed",
+                Step::Command => "command_failed",
+            };
+            let slot = run.slot.map(utc);
+            json!({ "kind": kind, "node": run.node, "time": utc(run.time), "slot": slot, "detail": run.error })
         }
         Warning::NoRepository => json!({ "kind": "no_repository" }),
         Warning::NoSnapshot { since } => json!({ "kind": "no_snapshot", "since": since.map(utc) }),

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::inside::escaped;
+use super::warning::instant;
 use super::{NAMED_MAX, View, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute, time};
 use crate::ids::RoleName;
@@ -178,11 +179,6 @@ fn missed(first: Timestamp, last: Timestamp, n: u64, attempts: &[Attempt], view:
 fn slot_or_slots(first: Timestamp, last: Timestamp, n: u64, view: &View) -> String {
     let (first, last) = (instant(first, view), instant(last, view));
     if n == 1 { format!("the slot {first} had") } else { format!("{} slots from {first} to {last} had", count(n)) }
-}
-
-/// A slot's instant; seconds only where the schedule has them.
-fn instant(slot: Timestamp, view: &View) -> String {
-    if slot.as_second() % 60 == 0 { minute(slot, &view.zone) } else { time(slot, &view.zone) }
 }
 
 fn by(commit: &Commit, view: &View) -> String {

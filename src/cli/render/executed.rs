@@ -8,7 +8,7 @@ use crate::job::exec::{Cause, Ended, Executed};
 pub fn text(role: &RoleName, executed: &Executed, view: &View) -> Option<String> {
     let text = match executed {
         Executed::Ran { .. } => return None,
-        Executed::Stopped { ended, cause } => {
+        Executed::Stopped { ended, cause, .. } => {
             let ended = match ended {
                 Ended::Exit(code) => format!("it ended with exit code {code}"),
                 Ended::Signal(signal) => format!("it was ended by signal {signal}"),
@@ -24,7 +24,8 @@ pub fn text(role: &RoleName, executed: &Executed, view: &View) -> Option<String>
     Some(view.page.wrap(&format!("{role}: "), 2, &text))
 }
 
-fn cause(cause: &Cause) -> String {
+/// Why a command was ended.
+pub fn cause(cause: &Cause) -> String {
     match cause {
         Cause::LeaseLost(Some(by)) => format!("node {} has the lease now", by.label),
         Cause::LeaseLost(None) => "another node has the lease now".to_owned(),

@@ -52,8 +52,13 @@ fn what(record: &Record, view: &View) -> String {
         }
         Body::Begin(_) => format!("begin of a guarded command{}", slot()),
         Body::End(end) => {
-            let stopped = if end.stopped { ", stopped" } else { "" };
-            format!("end of a guarded command: exit {}{stopped}{}", end.exit, slot())
+            let stopped = match (end.stopped, end.timed_out) {
+                (_, true) => ", stopped after its --timeout",
+                (true, false) => ", stopped",
+                (false, false) => "",
+            };
+            let signal = end.signal.map(|signal| format!(" (signal {signal})")).unwrap_or_default();
+            format!("end of a guarded command: exit {}{signal}{stopped}{}", end.exit, slot())
         }
         Body::Pause(pause) => {
             let until = pause.until.map(|t| format!(" until {}", minute(t, &view.zone))).unwrap_or_default();

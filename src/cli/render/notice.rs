@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::cli::units;
-use crate::notice::event::{Event, Kind, Notice, Phase};
+use crate::notice::event::{COMMAND, Event, Kind, Notice, Phase};
 
 /// The sentence.
 pub fn text(notice: &Notice, zone: &TimeZone) -> String {
@@ -39,6 +39,9 @@ fn what(event: &Event, zone: &TimeZone) -> String {
     let count = count.unwrap_or(1);
     let term = term.map(|term| format!(" with term {term}")).unwrap_or_default();
     match kind {
+        Kind::Failed if mark == COMMAND => {
+            format!("exec of slot {slot} by node {node} {}", detail.as_deref().unwrap_or("failed"))
+        }
         Kind::Failed => format!("the backup on {node} failed{behind}"),
         Kind::Fenced => format!("{node} was fenced, nothing was committed{behind}"),
         Kind::Missed => {

@@ -1,8 +1,10 @@
 //! What a person should look after in a role, a sentence each: for `whoami`, `status` and monitoring.
 
+use jiff::Timestamp;
+
 use super::View;
 use super::inside::escaped;
-use crate::cli::units::{count, counted, minute, relative};
+use crate::cli::units::{count, counted, minute, relative, time};
 use crate::config::Lease;
 use crate::ids::{RepoId, RoleName};
 use crate::job::health::Severity;
@@ -184,20 +186,30 @@ fn missed_cause(cause: &MissedCause, view: &View) -> String {
     }
 }
 
+/// A slot's instant; seconds only where the schedule has them.
+pub(super) fn instant(slot: Timestamp, view: &View) -> String {
+    if slot.as_second() % 60 == 0 { minute(slot, &view.zone) } else { time(slot, &view.zone) }
+}
+
 /// The start of a repository's ID, enough to tell it from others.
 fn start(repository: RepoId) -> String {
     repository.to_string().chars().take(8).collect()
 }
 
 pub(super) fn failed(run: &RunSeen, view: &View) -> String {
+    let ago = relative(run.time, view.now);
     let what = match run.step {
         Step::Run => "last run",
         Step::Takeover => "last try to take the role",
+        Step::Command => {
+            let slot = run.slot.map(|slot| format!(" of slot {}", instant(slot, view))).unwrap_or_default();
+            return format!("exec{slot} by node {} {} ({ago})", escaped(run.node.as_bytes()), run.error);
+        }
     };
     let times = if run.failures > 1 { format!(", {} in a row", count(u64::from(run.failures))) } else { String::new() };
     let error = if run.error.is_empty() { String::new() } else { format!(": {}", escaped(run.error.as_bytes())) };
     let ended = if run.outcome == Outcome::Unknown { "has an unknown outcome," } else { "failed" };
-    format!("{what} on {} {ended} {}{times}{error}", run.node, relative(run.time, view.now))
+    format!("{what} on {} {ended} {ago}{times}{error}", run.node)
 }
 
 fn lease(lease: Lease) -> &'static str {

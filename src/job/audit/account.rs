@@ -17,7 +17,7 @@ use crate::job::report::whoami::{RunSeen, Warning};
 use crate::job::verify::MISSING;
 use crate::journal::future;
 use crate::journal::record::{Body, Record, TakeoverWhy};
-use crate::journal::state::{Paused, State, View};
+use crate::journal::state::{CommandEnd, Paused, State, View};
 use crate::role::present;
 use crate::role::slot::Plan;
 
@@ -41,8 +41,10 @@ pub(crate) struct Account<'a> {
     takeovers: Takeovers,
     nodes: BTreeMap<String, NodeShare>,
     future: FutureRecords,
-    /// The newest snapshot's number and time.
+    /// The newest commit's number and time.
     newest: Option<(u64, Timestamp)>,
+    /// How the guarded command for a slot ended that ended last.
+    command: Option<CommandEnd>,
     /// Runs that ended without a commit.
     failures: Vec<RunSeen>,
     order: Order,
@@ -58,6 +60,8 @@ impl<'a> Account<'a> {
         let base = base.map_or(&nothing, |view| &view.state);
         let born = base.born(created);
         let made = present::is_beyond(born, period.now).then_some(born);
+        let snapshot = base.snapshots.last().map(|snapshot| (snapshot.seq.0, snapshot.time));
+        let command = base.holder.as_ref().and_then(|holder| holder.command.as_ref());
         Self {
             plan,
             period,
@@ -73,7 +77,8 @@ impl<'a> Account<'a> {
                 sound_after: false,
             },
             order: Order::default(),
-            newest: base.snapshots.last().map(|snapshot| (snapshot.seq.0, snapshot.time)),
+            newest: health::newest_commit(snapshot, command),
+            command: command.cloned(),
             failures: Vec::new(),
             notes: Vec::new(),
         }
@@ -111,9 +116,11 @@ impl<'a> Account<'a> {
             }
             Body::End(body) => {
                 let Some(slot) = record.slot else { return };
+                self.command = CommandEnd::of(record);
                 let end = AttemptEnd { exit: body.exit, stopped: body.stopped };
                 let began = self.ledger.end(slot, record.instance, end);
-                if body.exit == 0 && !body.stopped {
+                if body.is_good() {
+                    self.newest = Some((record.seq.0, time));
                     self.share(record, time, |node| node.commits += 1);
                     self.ledger.scheduled(slot, record.schedule);
                     self.ledger.commit(slot, commit(began.unwrap_or_else(|| before(time, body.duration_ms))));
@@ -165,6 +172,10 @@ impl<'a> Account<'a> {
         let failed = health::open_failure(&self.failures, self.newest).cloned();
         let alarms = |run: &RunSeen| health::severity(&Warning::RunFailed(run.clone())) == Severity::Critical;
         findings.extend(failed.filter(alarms).map(Finding::Failed));
+        let command = self.command.as_ref();
+        let command =
+            command.and_then(|last| health::failed_command(last, |slot| self.ledger.commits().is_closed(slot, now)));
+        findings.extend(command.map(Finding::Failed));
         findings.extend(self.ledger.duplicates(since));
         findings.extend(verdict.findings);
         let (incomplete, past) = self.completeness.finish();

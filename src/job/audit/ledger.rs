@@ -165,15 +165,19 @@ impl Ledger {
             .collect()
     }
 
+    /// The committed slots.
+    pub(crate) fn commits(&self) -> SlotCommits {
+        let slots = self.slots.iter().filter(|(_, tries)| tries.is_committed()).map(|(at, _)| *at);
+        SlotCommits::new(slots, self.created).by(self.schedule, self.last_snapshot)
+    }
+
     /// Holds the slots from `since` to `now` against the schedule.
     pub(crate) fn judge(&self, plan: &Plan, since: Timestamp, now: Timestamp) -> Verdict {
         let mut verdict = Verdict::default();
         // What a wrong clock wrote tells nothing of the schedule.
         let horizon = present::horizon(now);
         let first = self.slots.range(..=horizon).next().map(|(slot, _)| *slot);
-        let commits =
-            SlotCommits::new(self.slots.iter().filter(|(_, t)| t.is_committed()).map(|(at, _)| *at), self.created)
-                .by(self.schedule, self.last_snapshot);
+        let commits = self.commits();
         let owed = Owed {
             after: plan.owed_after(&commits, now),
             from: self.schedule.filter(|last| last.id == plan.id()).and_then(|last| last.since),

@@ -193,3 +193,27 @@ async fn a_failure_that_the_journal_does_not_have_is_a_finding_until_something_i
     backup(&rig, None).await;
     assert_eq!(failed().await, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_failed_is_a_finding_before_its_slot_is_missed_and_until_it_is_committed() {
+    let mut rig = Rig::new().await;
+    rig.role.schedule = Some(Schedule::Every(Duration::from_hours(24 * 36_500)));
+    let failed = async || {
+        let findings = told(&rig, -DAY, None).await.findings;
+        findings
+            .iter()
+            .map(|finding| match finding {
+                Finding::Failed(run) => (run.step, run.error.clone()),
+                other => panic!("{other:?}"),
+            })
+            .collect::<Vec<_>>()
+    };
+    crate::job::exec::tests::call(&rig, "exit 3", true).await;
+    assert_eq!(failed().await, [(Step::Command, "ended with exit code 3".to_owned())]);
+    crate::job::exec::tests::call(&rig, "exit 4", false).await;
+    assert_eq!(failed().await.len(), 1, "a command by hand changes nothing");
+    crate::job::exec::tests::call(&rig, "kill -9 $$", true).await;
+    assert_eq!(failed().await, [(Step::Command, "was ended by signal 9".to_owned())]);
+    crate::job::exec::tests::call(&rig, "exit 0", true).await;
+    assert_eq!(failed().await, []);
+}

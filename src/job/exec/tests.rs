@@ -5,13 +5,13 @@ use crate::config::{Schedule, StoreUrl};
 use crate::job::testing::Rig;
 
 /// Runs a shell's script for the rig's role.
-async fn call(rig: &Rig, script: &str, scheduled: bool) -> Executed {
+pub(crate) async fn call(rig: &Rig, script: &str, scheduled: bool) -> Executed {
     let url = StoreUrl::Dir("/srv/backups".into());
     let settings = Settings::for_flags(&rig.role.sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap();
     let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     let request = Request { command, scheduled, timeout: None };
     let runner = rig.runner();
-    Box::pin(exec(&runner, &settings, &rig.role, async || Ok(rig.store.clone()), &request)).await.unwrap()
+    Box::pin(exec(&runner, &settings, &rig.role, async || Ok(rig.store.clone()), &request, &|_, _| {})).await.unwrap()
 }
 
 fn exit(executed: &Executed) -> i32 {
@@ -48,4 +48,21 @@ async fn a_scheduled_command_does_not_overlap_itself() {
     assert_eq!(exit(&call(&rig, &note, true).await), 0);
     assert!(matches!(reason(call(&rig, &note, true).await), (Outcome::Skipped, Reason::SlotCommitted { .. })));
     assert_eq!(std::fs::read(&log).unwrap(), b"\n\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_started_has_an_end_in_the_journal() {
+    let mut rig = Rig::new().await;
+    rig.role.schedule = Some(Schedule::Every(Duration::from_hours(24 * 36_500)));
+    let url = StoreUrl::Dir("/srv/backups".into());
+    let settings = Settings::for_flags(&rig.role.sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap();
+    let request = Request { command: vec!["/nowhere/at/all".to_owned()], scheduled: true, timeout: None };
+    let (runner, begun) = (rig.runner(), std::sync::atomic::AtomicBool::new(false));
+    let begins = |_: &crate::journal::state::View, _| begun.store(true, std::sync::atomic::Ordering::Relaxed);
+    let run = exec(&runner, &settings, &rig.role, async || Ok(rig.store.clone()), &request, &begins);
+    assert!(matches!(Box::pin(run).await, Err(ExecError::Command { slot: Some(_), .. })));
+    assert!(begun.into_inner());
+    let view = guard::glance(&runner, &rig.role, async || Ok(rig.store.clone())).await.unwrap();
+    assert_eq!(view.running, None);
+    assert_eq!(view.state.holder.unwrap().command.unwrap().end.exit, 127);
 }

@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::config::{KeySource, Lease, RoleSettings, Schedule};
-use crate::ids::{InstanceId, NodeId, RepoId};
+use crate::ids::{InstanceId, NodeId, RepoId, Seq};
 use crate::job::report::Outcome;
 use crate::job::report::whoami::Step;
 use crate::journal::record::NodeRef;
@@ -36,6 +36,13 @@ fn failure(minute: i64, after: Option<u64>) -> RunSeen {
         failures: 1,
         after,
     }
+}
+
+/// A command for the slot of this minute that ended a minute later with this exit code.
+fn command(slot: i64, exit: u8) -> CommandEnd {
+    let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
+    let end = EndBody { exit, ..EndBody::default() };
+    CommandEnd { seq: Seq(9), node, time: at(slot + 1), slot: at(slot), end }
 }
 
 /// A role that was made in the first minute and has a commit for the slot of 10:00, seen at 10:10.
@@ -266,4 +273,63 @@ fn the_worst_comes_first_and_each_cause_is_named() {
     }
     assert_eq!(Scene::new(|s| s.state = State::Unknown).worst(), Some(Severity::Unknown));
     assert_eq!(Scene::new(|s| s.state = State::Conflict).worst(), Some(Severity::Critical));
+}
+
+#[test]
+fn a_command_that_failed_is_critical_at_once_and_on_every_node_until_its_slot_is_committed() {
+    let scene = |last: CommandEnd, change: &dyn Fn(&mut Scene)| {
+        let scene = Scene::new(|s| {
+            (s.past.command, s.now) = (Some(last), 662);
+            change(s);
+        });
+        let failed = scene.judged().into_iter().filter_map(|found| match found {
+            Warning::RunFailed(run) => Some((run.node, run.step, run.slot, run.error)),
+            _ => None,
+        });
+        (scene.worst(), failed.collect::<Vec<_>>())
+    };
+    let told = |error: &str| vec![("east".to_owned(), Step::Command, Some(at(660)), error.to_owned())];
+    let (worst, failed) = scene(command(660, 3), &|_| ());
+    assert_eq!((worst, failed), (Some(Severity::Critical), told("ended with exit code 3")), "no slot was missed yet");
+    let active = |s: &mut Scene| (s.state, s.reason) = (State::Active, Reason::ProbesYes);
+    assert_eq!(scene(command(660, 3), &active).0, Some(Severity::Critical));
+    assert_eq!(scene(command(660, 3), &|s| s.scheduled = false).0, Some(Severity::Critical));
+    let with = |change: &dyn Fn(&mut EndBody)| {
+        let mut last = command(660, 0);
+        change(&mut last.end);
+        scene(last, &|_| ()).1
+    };
+    assert_eq!(with(&|end| (end.exit, end.signal) = (137, Some(9))), told("was ended by signal 9"));
+    let timed_out = told("took longer than its --timeout, and was ended by signal 15");
+    assert_eq!(
+        with(&|end| (end.exit, end.signal, end.stopped, end.timed_out) = (143, Some(15), true, true)),
+        timed_out
+    );
+    let stopped = told("was stopped, because its node was no longer active, and ended with exit code 0");
+    assert_eq!(with(&|end| end.stopped = true), stopped, "it was not done");
+    assert_eq!(with(&|end| end.exit = 137), told("ended with exit code 137"), "as older versions recorded it");
+    // What ends it.
+    let none = (None, Vec::new());
+    assert_eq!(scene(command(660, 0), &|_| ()), none);
+    assert_eq!(scene(command(600, 3), &|s| s.now = 610), none, "a backup has committed its slot");
+    let later = |s: &mut Scene| s.past.commits = SlotCommits::new([at(720)], Some(at(1)));
+    assert_eq!(scene(command(660, 3), &|s| (later(s), s.now = 721).0), none, "or a later one");
+    let by_hand = scene(command(660, 3), &|s| s.past.snapshot = Some((11, at(662))));
+    assert_eq!(by_hand.0, Some(Severity::Critical), "a run by hand commits no slot");
+}
+
+#[test]
+fn a_good_command_ends_a_failure_that_came_before_it_and_the_newest_failure_is_the_last_run() {
+    let failed = |last: CommandEnd, run: RunSeen| {
+        let judged = Scene::new(|s| (s.past.command, s.failures, s.now) = (Some(last), vec![run], 662)).judged();
+        let step = |found: &Warning| match found {
+            Warning::RunFailed(run) => Some(run.step),
+            _ => None,
+        };
+        judged.iter().filter_map(step).collect::<Vec<_>>()
+    };
+    assert_eq!(failed(command(600, 0), failure(605, Some(8))), [], "record 9 committed after record 8");
+    assert_eq!(failed(command(600, 0), failure(605, Some(9))), [Step::Run]);
+    assert_eq!(failed(command(660, 3), failure(605, Some(7))), [Step::Command, Step::Run]);
+    assert_eq!(failed(command(660, 3), failure(662, Some(9))), [Step::Run, Step::Command]);
 }

@@ -243,7 +243,7 @@ async fn a_command_refers_to_nothing_and_ends_whatever_was_pruned() {
     let mut session = begun(&rig, &runner).await;
     session.append(Body::Begin(BeginBody {}), slot).await.unwrap();
     assert!(prune_now(&rig, last(1), 100, Duration::ZERO).await.unwrap().swept.packs > 0);
-    session.append(Body::End(EndBody { exit: 0, stopped: false, duration_ms: 1 }), slot).await.unwrap();
+    session.append(Body::End(EndBody { exit: 0, duration_ms: 1, ..EndBody::default() }), slot).await.unwrap();
     assert_eq!(rig.archive().await.view.state.last_slot, slot, "its slot is committed");
 }
 

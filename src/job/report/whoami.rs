@@ -286,6 +286,8 @@ pub enum Step {
     Run,
     /// To become the node that runs: its lease, or the takeover's record. Where its end is not known, the lease was asked for in vain.
     Takeover,
+    /// A command of `exec --scheduled`, as the journal tells.
+    Command,
 }
 
 /// How a run ended.
@@ -305,7 +307,7 @@ pub struct RunSeen {
     pub error: String,
     /// How many failed one after the other.
     pub failures: u32,
-    /// The number of the newest snapshot's record as that node knew it then.
+    /// The number of the newest commit's record as that node knew it then.
     pub after: Option<u64>,
 }
 

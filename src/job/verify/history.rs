@@ -284,6 +284,7 @@ impl<'a> Fold<'a> {
                 instance: record.instance,
                 time: record.time,
                 why: TakeoverWhy::Moved,
+                command: None,
             });
         }
         if record.generation > self.view.generation() {

@@ -11,7 +11,7 @@ use super::*;
 use crate::ids::{KeyId, Mac};
 use crate::journal::repaired::Repaired;
 use crate::journal::rotation::Rotated;
-use crate::journal::state::{Condemned, Holder, Paused, Snapshot};
+use crate::journal::state::{CommandEnd, Condemned, Holder, Paused, Snapshot};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 use crate::role::commits::ScheduleInForce;
@@ -91,6 +91,17 @@ fn lost() -> impl Strategy<Value = LostEnd> {
     (any::<(u64, u64)>(), id(Digest)).prop_map(|((from, to), digest)| LostEnd { from: Seq(from), to: Seq(to), digest })
 }
 
+fn end() -> impl Strategy<Value = EndBody> {
+    let parts = (any::<(u8, bool, u64)>(), of(any::<u8>()), any::<bool>());
+    parts.prop_map(|((exit, stopped, duration_ms), signal, timed_out)| EndBody {
+        exit,
+        stopped,
+        duration_ms,
+        signal,
+        timed_out,
+    })
+}
+
 fn body() -> impl Strategy<Value = Body> {
     prop_oneof![
         (why(), of(id(ClusterId)), any::<bool>(), void(), of(lost())).prop_map(|(why, cluster, forced, void, lost)| {
@@ -98,11 +109,7 @@ fn body() -> impl Strategy<Value = Body> {
         }),
         snapshot_body().prop_map(Body::Snapshot),
         Just(Body::Begin(BeginBody {})),
-        any::<(u8, bool, u64)>().prop_map(|(exit, stopped, duration_ms)| Body::End(EndBody {
-            exit,
-            stopped,
-            duration_ms
-        })),
+        end().prop_map(Body::End),
         id(InstanceId).prop_map(|other| Body::Clone(CloneBody { other })),
         (of(time()), of("(?s).{0,9}")).prop_map(|(until, why)| Body::Pause(PauseBody { until, why })),
         Just(Body::Resume),
@@ -120,8 +127,11 @@ fn body() -> impl Strategy<Value = Body> {
 }
 
 fn state() -> impl Strategy<Value = State> {
-    let holder = (any::<u64>(), id(Digest), any::<u64>(), node(), id(InstanceId), time(), why());
-    let holder = holder.prop_map(|(term, takeover, seq, node, instance, time, why)| Holder {
+    let command = (any::<u64>(), node(), time(), time(), end());
+    let command = command.prop_map(|(seq, node, time, slot, end)| CommandEnd { seq: Seq(seq), node, time, slot, end });
+    let holder = (any::<u64>(), id(Digest), any::<u64>(), node(), id(InstanceId), time(), why(), of(command));
+    let holder = holder.prop_map(|(term, takeover, seq, node, instance, time, why, command)| Holder {
+        command,
         term: Term(term),
         takeover,
         seq: Seq(seq),

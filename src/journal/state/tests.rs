@@ -99,7 +99,7 @@ fn a_command_runs_until_its_own_end_or_a_takeover() {
         Record { slot: Some(slot(5)), instance: InstanceId([instance; 8]), store_time: Some(slot(6)), ..record }
     };
     let end = |view: &View, instance| {
-        let body = Body::End(EndBody { exit: 1, stopped: false, duration_ms: 1 });
+        let body = Body::End(EndBody { exit: 1, duration_ms: 1, ..EndBody::default() });
         Record { slot: Some(slot(5)), instance: InstanceId([instance; 8]), ..next(view, 1, body) }
     };
     let record = begin(&view, 1);
@@ -125,6 +125,45 @@ fn a_command_runs_until_its_own_end_or_a_takeover() {
     }
     add(&mut view, 2, takeover());
     assert_eq!(view.running, None, "it could not record its end any more");
+}
+
+#[test]
+fn how_the_last_command_for_a_slot_ended_outlives_takeovers_and_is_in_every_state() {
+    let mut view = empty();
+    add(&mut view, 1, takeover());
+    let fail = |view: &View, at: Option<Timestamp>| {
+        let body = Body::End(EndBody { exit: 3, signal: Some(9), duration_ms: 1, ..EndBody::default() });
+        Record { slot: at, store_time: Some(slot(9)), ..next(view, 1, body) }
+    };
+    let record = fail(&view, None);
+    push(&mut view, &record).unwrap();
+    let last = |view: &View| view.state.holder.as_ref().unwrap().command.clone();
+    assert_eq!(last(&view), None, "a command for no slot owes nothing");
+    let record = fail(&view, Some(slot(5)));
+    push(&mut view, &record).unwrap();
+    let end = EndBody { exit: 3, signal: Some(9), duration_ms: 1, ..EndBody::default() };
+    let failed = CommandEnd { seq: Seq(3), node: node(1), time: slot(9), slot: slot(5), end };
+    assert_eq!(last(&view), Some(failed.clone()));
+    add(&mut view, 2, takeover());
+    add(&mut view, 2, snapshot(1));
+    assert_eq!(last(&view), Some(failed.clone()));
+    while view.next_seq().0 % 8 != 0 {
+        add(&mut view, 2, snapshot(1));
+    }
+    let checkpoint = next(&view, 2, snapshot(2));
+    let mut from = View::before_checkpoint(&checkpoint).unwrap();
+    push(&mut from, &checkpoint).unwrap();
+    assert_eq!(last(&from), Some(failed), "who begins here knows it as well");
+    // A version that does not know it reads past it, and writes a state without it: everybody goes on from that.
+    let mut older = checkpoint;
+    older.state.as_mut().unwrap().holder.as_mut().unwrap().command = None;
+    let mut from = View::before_checkpoint(&older).unwrap();
+    push(&mut from, &older).unwrap();
+    push(&mut view, &older).unwrap();
+    assert_eq!((last(&view), &view.state), (None, &from.state));
+    let record = end_of(&view, 60);
+    push(&mut view, &record).unwrap();
+    assert!(last(&view).unwrap().end.is_good());
 }
 
 #[test]
@@ -228,8 +267,8 @@ fn slot(n: i64) -> Timestamp {
     Timestamp::from_second(n * 60).unwrap()
 }
 
-fn end(view: &View, n: i64) -> Record {
-    let body = Body::End(EndBody { exit: 0, stopped: false, duration_ms: 1 });
+fn end_of(view: &View, n: i64) -> Record {
+    let body = Body::End(EndBody { exit: 0, duration_ms: 1, ..EndBody::default() });
     Record { slot: Some(slot(n)), schedule: Some(ScheduleId([1; 8])), ..next(view, 1, body) }
 }
 
@@ -238,7 +277,7 @@ fn a_clock_that_was_ahead_takes_no_slot_from_those_that_are_right() {
     let (mut view, year) = (empty(), 365 * 24 * 60);
     add(&mut view, 1, takeover());
     for n in [60, year, 120] {
-        let record = end(&view, n);
+        let record = end_of(&view, n);
         push(&mut view, &record).unwrap();
         let commits = view.commits();
         assert!(commits.contains(slot(60)) && commits.is_closed(slot(60), slot(200)), "after {n}");
@@ -249,7 +288,7 @@ fn a_clock_that_was_ahead_takes_no_slot_from_those_that_are_right() {
     let before = next(&view, 1, takeover()).last_slot;
     assert_eq!(before, Some(slot(120)), "nothing has kept the year");
     for n in 0..COMMAND_SLOTS_KEPT as i64 {
-        let record = end(&view, 121 + n);
+        let record = end_of(&view, 121 + n);
         push(&mut view, &record).unwrap();
     }
     assert_eq!(view.state.command_slots.len(), COMMAND_SLOTS_KEPT);
@@ -260,7 +299,7 @@ fn a_clock_that_was_ahead_takes_no_slot_from_those_that_are_right() {
 fn a_state_of_an_older_version_is_gone_on_from_by_all_alike() {
     let mut view = empty();
     add(&mut view, 1, takeover());
-    let record = end(&view, 60);
+    let record = end_of(&view, 60);
     push(&mut view, &record).unwrap();
     // An older version wrote the checkpoint.
     let mut old = next(&view, 1, snapshot(1));
@@ -271,7 +310,7 @@ fn a_state_of_an_older_version_is_gone_on_from_by_all_alike() {
     assert_eq!(view.state, from.state);
     assert!(view.commits().contains(slot(60)), "the last slot is known all the same");
     for view in [&mut view, &mut from] {
-        let record = end(view, 120);
+        let record = end_of(view, 120);
         push(view, &record).unwrap();
     }
     let mut new = next(&view, 1, snapshot(1));
@@ -308,7 +347,7 @@ fn an_amended_slot_stays_committed_and_its_snapshot_lies_between_its_neighbours(
     // By a clock that was years behind: no slot is free, none is committed twice.
     let mut behind = empty();
     add(&mut behind, 1, takeover());
-    let record = Record { time: slot(year), ..end(&behind, year) };
+    let record = Record { time: slot(year), ..end_of(&behind, year) };
     push(&mut behind, &record).unwrap();
     amend(&mut behind, slot(10));
     let commits = behind.commits();

@@ -143,7 +143,7 @@ fn write(view: &View, model: &mut Model, ids: &BTreeMap<u64, Digest>, act: &Act,
                 model.last_slot = slot.or(model.last_slot);
                 model.commands.extend(slot);
             }
-            (holder, Body::End(EndBody { exit: *exit, stopped: *stopped, duration_ms: 1 }))
+            (holder, Body::End(EndBody { exit: *exit, stopped: *stopped, duration_ms: 1, ..EndBody::default() }))
         }
         Act::Prune(snapshots, packs, kept, writes, stray) => {
             let forgotten = pick(model.live.iter().copied(), *snapshots);
