@@ -80,7 +80,8 @@ fn guarded_commands_are_attempts() {
     exec(1).unwrap();
     exec(1).unwrap();
     let since = ["audit", "app", "--since", "60y", "--json"];
-    let audited = role(&site.node("east").run(since).expect(0));
+    let audited = role(&site.node("east").run(since).expect(7));
+    assert_eq!(kinds(&audited, "findings"), ["failed"], "{audited}");
     assert_eq!(number(&audited["slots"]["open"]), 1, "somebody began it, and it has time for years: {audited}");
     site.write("../ok", "");
     exec(0).unwrap();

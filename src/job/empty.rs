@@ -1,0 +1,84 @@
+//! The sources and dumps of which a snapshot has nothing. Its record names them by keyed marks: whoever can list the store can read a
+//! record, and no path stands there. Pure.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::config::RoleSettings;
+use crate::ids::SourceMark;
+use crate::job::report::snapshot::EmptySources;
+use crate::repo::crypto::Keys;
+use crate::repo::entry::TreePath;
+use crate::tree::roots::tree_path;
+
+/// So many are named in one record. More of them are no more alarming, and a state repeats them for each snapshot.
+pub(crate) const MARKED_MAX: usize = 64;
+
+/// What is before the path where the mark is made.
+const CONTEXT: &[u8] = b"empty source\0";
+
+/// What a record says of these.
+pub(crate) fn marks(empty: &[TreePath], keys: &Keys) -> Vec<SourceMark> {
+    empty.iter().take(MARKED_MAX).filter_map(|path| mark(path, keys).last()).collect()
+}
+
+/// What is to be told of a snapshot whose record has these marks; `None`: nothing, or the role may be empty. A mark that no source of this
+/// config has is told as well: whether anybody still wants it, the next snapshot shows.
+pub(crate) fn told(marks: Option<&[SourceMark]>, role: &RoleSettings, keys: &Keys) -> Option<EmptySources> {
+    let marks = marks.filter(|marks| !marks.is_empty() && !role.allow_empty)?;
+    let dumps = role.dumps.keys().map(Path::new);
+    let dumps = dumps.filter_map(|name| TreePath::new(name.as_os_str().as_bytes()));
+    let paths = role.sources.iter().filter_map(|source| tree_path(source)).chain(dumps);
+    let mut named: Vec<TreePath> = paths.filter(|path| mark(path, keys).any(|mark| marks.contains(&mark))).collect();
+    named.sort();
+    named.dedup();
+    let unnamed = marks.len().saturating_sub(named.len()) as u64;
+    Some(EmptySources { named, unnamed })
+}
+
+/// The marks of a path under each generation of the key; the last one is what is written.
+fn mark(path: &TreePath, keys: &Keys) -> impl Iterator<Item = SourceMark> {
+    let content = [CONTEXT, path.as_bytes()].concat();
+    keys.sealed_digests(&content).filter_map(|digest| SourceMark::from_slice(digest.0.first_chunk::<8>()?)).collect::<Vec<_>>().into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KeySource;
+    use crate::repo::crypto::Cipher;
+    use crate::repo::crypto::tests::{keys, rotated};
+
+    fn role(sources: &[&str]) -> RoleSettings {
+        RoleSettings::new("app".parse().unwrap(), KeySource::None, sources.iter().map(Into::into).collect())
+    }
+
+    fn paths(names: &[&str]) -> Vec<TreePath> {
+        names.iter().map(|name| TreePath::new(*name).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_empty_source_is_named_by_whoever_has_key_and_config_and_by_nobody_else() {
+        let keys = keys(Cipher::Aes256GcmSiv);
+        let marked = marks(&paths(&["srv/b"]), &keys);
+        let told = |marks: &[SourceMark], role: &RoleSettings| told(Some(marks), role, &keys);
+        let named = |names: &[&str], unnamed| Some(EmptySources { named: paths(names), unnamed });
+        let pair = role(&["/srv/a", "/srv/b/"]);
+        assert_eq!(told(&marked, &pair), named(&["srv/b"], 0));
+        assert_eq!(told(&[], &pair), None, "none was empty");
+        assert_eq!(super::told(None, &pair, &keys), None, "an older version did not say");
+        assert_eq!(told(&marked, &role(&["/srv/a"])), named(&[], 1), "of another config");
+        assert_eq!(told(&marked, &RoleSettings { allow_empty: true, ..pair.clone() }), None);
+        let dump = role(&["/srv/a"]);
+        assert_eq!(told(&marks(&paths(&["app.sql"]), &keys), &dump), named(&[], 1));
+        let (_, after) = rotated(&keys);
+        let seen = super::told(Some(&marked), &pair, &after);
+        assert_eq!(seen, named(&["srv/b"], 0), "made under an older generation of the key");
+        let again = marks(&paths(&["srv/b"]), &after);
+        assert_ne!(again, marked);
+        assert_eq!(super::told(Some(&again), &pair, &after), named(&["srv/b"], 0));
+        assert_eq!(told(&again, &pair), named(&[], 1), "the old key tells nothing of it");
+        let many: Vec<TreePath> = (0..100).map(|n| TreePath::new(format!("srv/{n}")).unwrap()).collect();
+        assert_eq!(marks(&many, &keys).len(), MARKED_MAX);
+    }
+}
