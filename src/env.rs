@@ -276,7 +276,7 @@ pub struct HostFiles;
 
 impl Files for HostFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        file::read(path, FILE_BYTES_MAX)
+        file::read_own(path, FILE_BYTES_MAX)
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -284,7 +284,7 @@ impl Files for HostFiles {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        std::fs::write(path, bytes)
+        file::write(path, bytes)
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

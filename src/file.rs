@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 pub mod access;
@@ -53,11 +55,32 @@ impl Lock {
 
 /// The number of the process that [signed](Lock::sign) the lock at `path` last.
 pub fn signature(path: &Path) -> Option<String> {
-    String::from_utf8(read(path, SIGNATURE_MAX).ok()?).ok().filter(|pid| !pid.is_empty())
+    String::from_utf8(read_own(path, SIGNATURE_MAX).ok()?).ok().filter(|pid| !pid.is_empty())
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    regular(path, OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600))
+}
+
+/// Opens a file of this program's own. What stands in its place and is no file is waited for by nobody.
+fn regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let none = || io::Error::new(io::ErrorKind::InvalidInput, "what stands in its place is no regular file; remove it");
+    let file = match options.custom_flags(flags.bits() as i32).open(path) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => {
+            return Err(none());
+        }
+        opened => opened?,
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(none()) }
+}
+
+/// [`read`] of a file that this program wrote: only of a regular file.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_own(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    bounded(regular(path, OpenOptions::new().read(true))?, max)
 }
 
 /// The whole file at `path`, if it has at most `max` bytes. Whatever size it is said to have, no more than that is held.
@@ -65,13 +88,25 @@ fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// It cannot be read, or is larger.
 pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    bounded(File::open(path)?, max)
+}
+
+fn bounded(file: File, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    file.take(max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max {
         let why = format!("it is larger than {max} bytes, so it is not what it should be");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
     Ok(bytes)
+}
+
+/// Writes the file at `path` anew, for nobody who reads it at the same time.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    regular(path, OpenOptions::new().write(true).create(true).truncate(true))?.write_all(bytes)
 }
 
 /// Replaces what the file at `path` holds: after a crash it is the old content or the new one. One process at a time.
@@ -80,7 +115,7 @@ pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 /// It cannot be written; then the old content is still there.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = regular(&temporary, OpenOptions::new().write(true).create(true).truncate(true).mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -111,7 +146,7 @@ pub fn try_out(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// It cannot be written.
 pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let mut file = regular(path, OpenOptions::new().create(true).append(true).mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_data()
 }
@@ -127,6 +162,23 @@ pub fn make_dir(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_waits_for_a_fifo_in_the_place_of_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = |name: &str| {
+            let path = dir.path().join(name);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            path
+        };
+        let said = |error: io::Error| assert!(error.to_string().contains("remove it"), "{error}");
+        said(Lock::try_take(&fifo("lock")).unwrap_err());
+        assert_eq!(signature(&dir.path().join("lock")), None);
+        said(append(&fifo("book"), b"x").unwrap_err());
+        said(read_own(&dir.path().join("book"), 9).unwrap_err());
+        fifo("state.new");
+        said(replace(&dir.path().join("state.json"), b"x").unwrap_err());
+    }
 
     #[test]
     fn a_lock_is_had_once_and_says_by_whom() {

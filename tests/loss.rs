@@ -427,3 +427,90 @@ fn a_store_that_was_set_back_goes_on_from_what_a_node_remembers() {
     let outcome = base.go_on("app/journal/0", true, "all that is newer than the first backup is gone");
     assert_eq!((outcome.repair, outcome.older), (7, "losses named"), "{outcome:?}");
 }
+
+/// What a repair called void says nothing to any command, whatever is put there later.
+#[test]
+fn a_void_number_says_nothing_to_any_command() {
+    let base = Base::new();
+    base.begin(true);
+    let records: Vec<&String> = base.objects.iter().filter(|key| kind(key) == "journal").collect();
+    let (void, path) = (2, base.at("store").join(records[1]));
+    let (lost, another) = (fs::read(&path).unwrap(), fs::read(base.at("store").join(records[0])).unwrap());
+    fs::remove_file(&path).unwrap();
+    let node = base.node();
+    run(&node, &["repair", "app"]).expect(0);
+    let stranger = Node::new(base.dir.path(), "m");
+    let repair = Value::from(records.len() + 1);
+    let kinds = ["nothing", "garbage", "record", "another", "huge", "fifo", "link", "directory"];
+    for what in kinds {
+        if path.is_dir() {
+            fs::remove_dir(&path).unwrap();
+        } else {
+            let _ = fs::remove_file(&path);
+        }
+        match what {
+            "garbage" => fs::write(&path, "\u{1b}[2J").unwrap(),
+            "record" => fs::write(&path, &lost).unwrap(),
+            "another" => fs::write(&path, &another).unwrap(),
+            "huge" => fs::File::create(&path).unwrap().set_len(HUGE).unwrap(),
+            "fifo" => assert!(Command::new("mkfifo").arg(&path).status().unwrap().success()),
+            "link" => symlink("/etc/hostname", &path).unwrap(),
+            "directory" => fs::create_dir(&path).unwrap(),
+            _ => {}
+        }
+        for node in [&node, &stranger] {
+            let shown = run(node, &["journal", "show", "app", "--json"]).expect(0).json();
+            let listed = shown["void"].as_array().unwrap();
+            assert_eq!((listed.len(), &listed[0]["seq"], &listed[0]["by"]), (1, &Value::from(void), &repair), "{what}");
+            let found = match what {
+                "nothing" | "directory" => "nothing",
+                "record" | "another" => "record",
+                _ => "unusable",
+            };
+            // A record with another number is none at this one.
+            assert!(listed[0]["found"] == found, "{what}: {shown}");
+            assert!(shown["records"].as_array().unwrap().iter().all(|record| record["seq"] != void), "{what}: {shown}");
+            let table = run(node, &["journal", "show", "app"]).expect(0).stdout;
+            assert!(table.contains("void, by the repair of record"), "{what}: {table}");
+            run(node, &["verify", "app"]).expect(0);
+            run(node, &["repair", "app", "--dry-run"]).expect(0);
+            let audit = run(node, &["audit", "app", "--json"]);
+            assert!(
+                !audit.stdout.contains("\"damage\"") && !audit.stdout.contains("\"hole\""),
+                "{what}: {}",
+                audit.stdout
+            );
+            assert!(!run(node, &["whoami"]).stdout.contains("lost"), "{what}");
+            let snapshots = run(node, &["snapshots", "app", "--json"]).expect(0).json();
+            assert_eq!(snapshots["snapshots"].as_array().unwrap().len(), base.snapshots.len(), "{what}");
+        }
+        let (latest, whole) = base.snapshots.last().unwrap();
+        assert!(base.judge(latest, whole, true, what) && base.judge(latest, whole, false, what), "{what}");
+    }
+    run(&node, &["backup", "app"]).expect(0);
+}
+
+/// Bits that changed in place leave every size as it was.
+#[test]
+fn a_repair_that_reads_content_finds_what_sizes_do_not_show() {
+    let base = Base::new();
+    base.begin(true);
+    let node = base.node();
+    let said = run(&node, &["repair", "app", "--dry-run"]).expect(0).stdout;
+    assert!(said.contains("content not read"), "{said}");
+    for key in base.objects.iter().filter(|key| kind(key) == "packs") {
+        let path = base.at("store").join(key);
+        let mut content = fs::read(&path).unwrap();
+        content[60] ^= 1;
+        fs::write(&path, content).unwrap();
+    }
+    run(&node, &["repair", "app", "--dry-run"]).expect(0);
+    let found = run(&node, &["repair", "app", "--dry-run", "--read-data", "--json"]).expect(7).json();
+    assert!(found["content_read"] == true && found["lost_count"].as_u64().unwrap() > 0, "{found}");
+    run(&node, &["repair", "app", "--read-data"]).expect(7);
+    run(&node, &["backup", "app"]).expect(0);
+    let (_, whole) = base.snapshots.last().unwrap();
+    assert!(base.judge("latest", whole, false, "flipped"));
+    let after = run(&node, &["repair", "app", "--dry-run", "--read-data", "--json"]).json();
+    assert_eq!(after["findings"], Value::Array(Vec::new()), "{after}");
+}

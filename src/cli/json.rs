@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 use super::exit::Exit;
 use super::render::config::link;
 use super::render::inside::escaped;
-use super::render::journal::JournalLine;
 use super::settings::SourceLink;
 use crate::config::{JournalPlace, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
+use crate::job::inside::{JournalEntry, VoidContent};
 use crate::job::operate::{Acted, Change};
 use crate::job::report::inside::{DiffCounts, DiffLine, Found};
 use crate::job::report::restored::{RestoreProblem, Restored};
@@ -217,18 +217,29 @@ fn rotation(report: &KeyReport) -> Value {
 }
 
 /// `journal show`: the records' own fields, and what `journal show` adds for people.
-pub fn journal(role: &RoleName, lines: &[JournalLine], doubt: &Value) -> String {
-    let records: Vec<Value> = lines
-        .iter()
-        .map(|(digest, record)| {
-            let (kind, body) = record.body.parts();
-            json!({
-                "seq": record.seq, "digest": digest, "kind": kind, "term": record.term, "node": record.node,
-                "time": utc(record.time), "slot": record.slot.map(utc), "body": body,
-            })
-        })
-        .collect();
-    document(json!({ "role": role, "records": records, "doubt": doubt }))
+pub fn journal(role: &RoleName, lines: &[JournalEntry], doubt: &Value) -> String {
+    let (mut records, mut void, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    for line in lines {
+        match line {
+            JournalEntry::Record(digest, record) => {
+                let (kind, body) = record.body.parts();
+                records.push(json!({
+                    "seq": record.seq, "digest": digest, "kind": kind, "term": record.term, "node": record.node,
+                    "time": utc(record.time), "slot": record.slot.map(utc), "body": body,
+                }));
+            }
+            JournalEntry::Void { seq, by, stands } => {
+                let (found, what) = match stands {
+                    VoidContent::Nothing => ("nothing", None),
+                    VoidContent::Record => ("record", None),
+                    VoidContent::Unusable(error) => ("unusable", Some(error.to_string())),
+                };
+                void.push(json!({ "seq": seq, "by": by, "found": found, "what": what }));
+            }
+            JournalEntry::Lost { seq, error } => lost.push(json!({ "seq": seq, "what": error.to_string() })),
+        }
+    }
+    document(json!({ "role": role, "records": records, "void": void, "lost": lost, "doubt": doubt }))
 }
 
 /// `takeover`, `pause`, `resume`, `journal adopt` and `journal amend`.

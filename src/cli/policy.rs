@@ -183,7 +183,8 @@ fn store(error: &StoreError) -> Policy {
              what is there; 'runner verify ROLE' tells what it costs.",
         ),
         StoreErrorKind::NotAnObject => failed(
-            "find out who put it there. A folder of the store that lies on another disk is mounted there, not linked to.",
+            "find out who put it there, and remove it: this program puts none there. A folder of the store that lies on another disk is mounted \
+             there, not linked to.",
         ),
         StoreErrorKind::Unsupported => PLAIN,
         StoreErrorKind::Invalid => failed("check [store] region, endpoint and ca_file, and this node's clock."),

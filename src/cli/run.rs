@@ -24,6 +24,7 @@ use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
 use crate::job::exec::Executed;
 use crate::job::inside::Archive;
+use crate::job::inside::JournalEntry;
 use crate::job::operate::Change;
 use crate::job::progress::Progress;
 use crate::job::prune::Pruned;
@@ -666,5 +667,9 @@ async fn journal(session: &mut Session, args: &verbs::JournalShow) -> Result<Exi
         || json::journal(&role.name, &lines, &json::doubt(archive.doubt())),
     )?;
     open::sound(&archive)?;
-    Ok(Exit::Done)
+    let lost = lines.into_iter().find_map(|line| match line {
+        JournalEntry::Lost { error, .. } => Some(error),
+        _ => None,
+    });
+    lost.map_or(Ok(Exit::Done), |error| Err(error.into()))
 }

@@ -17,7 +17,6 @@ pub use self::key::key;
 use super::args::{Globals, verbs};
 use super::error::{Error, Interrupted, UsageError};
 use super::exit::Exit;
-use super::render::journal::JournalLine;
 use super::run::{Context, until_cancelled};
 use super::speaker::{Sentences, Speaker};
 use super::{open, render};
@@ -33,7 +32,7 @@ use crate::job::audit::Looker;
 use crate::job::backup::BackupError;
 use crate::job::guard::{self, GuardError, Reason};
 use crate::job::hook::Hooks;
-use crate::job::inside::{self, Archive, Each};
+use crate::job::inside::{self, Archive, Each, JournalEntry};
 use crate::job::known::{self, Place};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memories};
@@ -476,7 +475,8 @@ pub async fn repair(context: &Context, role: &RoleSettings, args: &verbs::Repair
         let step = doorstep(context, role, &place, state_dir.as_deref(), &seats);
         let (node, instance) =
             (NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() }, InstanceId([0; InstanceId::LEN]));
-        let by = Repairer { step, node, instance, role, assessment: None, force: false, key_slot: args.key_slot };
+        let (key_slot, read_data) = (args.key_slot, args.read_data);
+        let by = Repairer { step, node, instance, role, assessment: None, force: false, key_slot, read_data };
         return Ok(Box::pin(job::repair::survey(store, &by)).await?);
     }
     let runner = runner(context, Arc::default()).await?;
@@ -490,6 +490,7 @@ pub async fn repair(context: &Context, role: &RoleSettings, args: &verbs::Repair
         assessment: assessment.as_ref(),
         force: args.force,
         key_slot: args.key_slot,
+        read_data: args.read_data,
     };
     let report = Box::pin(job::repair::repair(store, &by)).await?;
     // The daemon of this node hears of it now rather than later.
@@ -582,7 +583,7 @@ fn connecting(context: &Context) -> impl Future<Output = Result<Arc<dyn Store>, 
     async move { crate::store::connect(&settings, &env).await }
 }
 
-/// The newest `last` records, oldest first.
-pub async fn journal(archive: &Archive, last: u64) -> Result<Vec<JournalLine>, Error> {
+/// What the newest `last` numbers have, oldest first.
+pub async fn journal(archive: &Archive, last: u64) -> Result<Vec<JournalEntry>, Error> {
     Ok(archive.records(last).await?)
 }

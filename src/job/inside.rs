@@ -15,7 +15,7 @@ mod tests;
 use std::io;
 
 pub(crate) use archive::reading_journal;
-pub use archive::{Archive, Reading, info};
+pub use archive::{Archive, JournalEntry, Reading, VoidContent, info};
 pub use cat::cat;
 pub use cursor::{Cursor, after, expand, roots};
 pub use diff::diff;

@@ -113,6 +113,8 @@ pub struct Repairer<'a> {
     pub force: bool,
     /// Write the key slot again that this node remembers.
     pub key_slot: bool,
+    /// Read every pack, whatever its size.
+    pub read_data: bool,
 }
 
 /// What is lost and what is to be done; nothing is changed yet.
@@ -141,7 +143,7 @@ impl Plan {
         let mended = journal.mend(known.as_ref()).await?;
         let shelf = local.as_ref().map(Local::shelf);
         let more = mended.partial || !mended.brought.is_empty();
-        let index = index::plan(repository, &mended.view.state, shelf.as_ref(), more).await?;
+        let index = index::plan(repository, &mended.view.state, shelf.as_ref(), more, by.read_data).await?;
         let mut findings = Vec::new();
         findings.extend(entered.format.clone().map(|(what, source)| Finding::Format { what, source }));
         findings.extend(entered.slot.as_ref().map(|(id, _)| Finding::KeySlot { id: *id, put_back: by.key_slot }));
@@ -165,6 +167,7 @@ impl Plan {
             findings,
             keys,
             snapshots: index.losses.snapshots.clone(),
+            read_data: by.read_data,
             record: None,
         };
         Ok(Self { entered, journal, mended, index, report })

@@ -18,7 +18,6 @@ use crate::ids::{Digest, InstanceId, ScheduleId, Seq, Term};
 use crate::journal::record::{
     self, AmendBody, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy,
 };
-use crate::journal::repaired::Repaired;
 use crate::journal::rotation::Rotated;
 use crate::journal::search::{Listed, Search};
 use crate::journal::seat::{self, Seat};
@@ -238,7 +237,8 @@ impl Journal {
         if let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable) {
             // What was listed may be far beyond the journal's end: whoever wants what is left must hear where that is.
             let end = self.find_head(seq_of(start)).await?;
-            if end < unusable {
+            // A void number of which nothing is there is no end.
+            if end < unusable && !self.is_void_below(end.next(), head).await? {
                 return Err(JournalError::Hole(end.next()));
             }
         }
@@ -263,12 +263,8 @@ impl Journal {
                     Err(error @ JournalError::Store(_)) => return Err(error),
                     Err(_) => return Err(gone),
                 };
-                let covers = |repaired: &Repaired| repaired.covers(head.seq, head.digest, view.term());
-                if now.generation() >= view.generation() && now.state.repaired.iter().any(covers) {
-                    Ok(None)
-                } else {
-                    Err(gone)
-                }
+                let forgiven = self.repairs(&now).await?.covers(head.seq, head.digest, view.term());
+                if now.generation() >= view.generation() && forgiven { Ok(None) } else { Err(gone) }
             }
             Err(error) => Err(error),
         }
@@ -337,12 +333,14 @@ impl Journal {
     /// The view at `head`, beyond records of which a later repair says that they are lost.
     async fn fold(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
         let mut read = self.fold_sound(start, head, behind_max).await;
+        let mut from = Seq(0);
         while let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable) {
-            let Some(after) = self.repaired_after(unusable, head).await? else { break };
-            // Terms never go back.
-            if start.is_some_and(|start| start.term() > after.term()) {
+            let Some(after) = self.beyond(unusable, head).await? else { break };
+            // Terms never go back, and neither do repairs.
+            if start.is_some_and(|start| start.term() > after.term()) || after.next_seq() <= from {
                 break;
             }
+            from = after.next_seq();
             read = self.fold_on(after, head, &BTreeMap::new()).await;
         }
         read

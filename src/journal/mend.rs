@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::ids::{Digest, NodeId, RepoId, RoleName, Seq, Term};
 use crate::journal::record::{Body, NodeRef, Record, TakeoverWhy};
-use crate::journal::repaired::{LostEnd, Repaired};
+use crate::journal::repaired::{LostEnd, Repaired, Repairs};
 use crate::journal::rotation::Rotated;
 use crate::journal::state::{Condemned, FoldError, Head, Holder, Snapshot, View};
 
@@ -86,6 +86,12 @@ impl<'a> Mender<'a> {
             swept: BTreeSet::new(),
             last: Seq(0),
         }
+    }
+
+    /// With the repairs that are known before anything is taken.
+    pub fn knowing(mut self, repairs: &Repairs) -> Self {
+        self.repairs.extend(repairs.iter().cloned());
+        self
     }
 
     /// The record with this number, or why there is none.

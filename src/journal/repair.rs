@@ -11,11 +11,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use crate::ids::{Digest, RepoId, RoleName, Seq};
-use crate::journal::log::{self, AppendError, Journal, JournalError};
+use crate::journal::log::{self, AppendError, Journal};
 use crate::journal::mend::{LostRecord, Mended, Mender};
 use crate::journal::record::{self, Record, RecordError, Takeover, TakeoverWhy};
 use crate::journal::rotation::Rotated;
 use crate::journal::state::{State, View};
+use crate::journal::void;
 use crate::repo::{line, names};
 use crate::role::permit::{Candidacy, Permit};
 use crate::store::{LIST_PAGE_MAX, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind, list_some, put_once};
@@ -86,15 +87,22 @@ impl Journal {
         if last.0.saturating_sub(listed.len() as u64) > VOID_MAX as u64 {
             return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });
         }
-        let mut mender = Mender::new(self.keys.role().clone(), self.keys.repo(), known);
+        let (repairs, _) = void::repairs_to(self.store.as_ref(), &self.keys, Seq::FIRST, last).await?;
+        let usable = async |seq, limit| match repairs.voided_by(seq) {
+            Some(by) => {
+                Ok(Some(Err(LostRecord { seq, what: format!("is void by record {by}"), found: None, missing: false })))
+            }
+            None => self.usable(seq, limit).await,
+        };
+        let mut mender = Mender::new(self.keys.role().clone(), self.keys.repo(), known).knowing(&repairs);
         let mut records = stream::iter((1..=last.0).map(Seq))
-            .map(|seq| async move { Ok::<_, MendError>((seq, self.usable(seq, SizeLimit::RECORD_AHEAD).await?)) })
+            .map(|seq| async move { Ok::<_, MendError>((seq, usable(seq, SizeLimit::RECORD_AHEAD).await?)) })
             .buffered(READ_AHEAD);
         while let Some((seq, record)) = records.try_next().await? {
             // A large one is read by itself.
             let record = match record {
                 Some(record) => record,
-                None => self.usable(seq, SizeLimit::RECORD).await?.unwrap_or_else(|| {
+                None => usable(seq, SizeLimit::RECORD).await?.unwrap_or_else(|| {
                     Err(LostRecord { seq, what: "is too large".to_owned(), found: None, missing: false })
                 }),
             };
@@ -196,31 +204,6 @@ impl Journal {
         Err(AppendError::Unknown { seq, why: last })
     }
 
-    /// The view before the repair that says that record `lost` is lost, if there is one up to `head`.
-    pub(super) async fn repaired_after(&self, lost: Seq, head: Seq) -> Result<Option<View>, JournalError> {
-        let mut objects = stream::iter((lost.0 + 1..=head.0).rev().map(Seq))
-            .map(|seq| async move { Ok::<_, JournalError>((seq, self.readable_ahead(seq).await)) })
-            .buffered(READ_AHEAD);
-        while let Some((seq, object)) = objects.try_next().await? {
-            let object = match object {
-                Ok(Some(object)) => Ok(object),
-                Ok(None) => self.readable(seq).await,
-                Err(error) => Err(error),
-            };
-            let object = match object {
-                Ok(Some(object)) => object,
-                Err(JournalError::Store(error)) if !error.is_of_object() => return Err(error.into()),
-                Ok(None) | Err(_) => continue,
-            };
-            let Ok(record) = Record::decode(&object, Some(&self.keys)) else { continue };
-            let own = record.seq == seq && record.role == *self.keys.role() && record.repo == self.keys.repo();
-            if own && record.body.repair().is_some_and(|repair| repair.void.contains(&lost)) {
-                return Ok(View::before_checkpoint(&record));
-            }
-        }
-        Ok(None)
-    }
-
     /// The numbers among the newest that this view has read and that the store no longer lists: one request. What a repair named is
     /// known to be lost.
     ///
@@ -236,11 +219,15 @@ impl Journal {
             page.objects.iter().filter_map(|object| names::parse_record(role, &object.key)).collect();
         // A page that objects of other names fill shows less.
         let shown = if page.truncated { listed.last().copied().unwrap_or(Seq(0)) } else { head.seq };
-        let named = |seq: &Seq| view.state.repaired.iter().any(|repaired| repaired.void.contains(seq));
-        let missing = (first + 1..=head.seq.min(shown).0).map(Seq).filter(|seq| !listed.contains(seq) && !named(seq));
-        Ok(missing.collect())
+        let mut missing: Vec<Seq> =
+            (first + 1..=head.seq.min(shown).0).map(Seq).filter(|seq| !listed.contains(seq)).collect();
+        if !missing.is_empty() {
+            let repairs = self.repairs(view).await?;
+            missing.retain(|seq| !repairs.is_void(*seq));
+        }
+        Ok(missing)
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

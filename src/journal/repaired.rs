@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, Seq, Term};
+use crate::journal::state::State;
 
 /// How many repairs a state remembers, the newest.
 const REPAIRS_KEPT: usize = 16;
@@ -41,6 +42,73 @@ impl Repaired {
     pub fn covers(&self, seq: Seq, digest: Digest, seen: Term) -> bool {
         let at_end = |lost: LostEnd| (lost.from..=lost.to).contains(&seq) && (seq < lost.to || digest == lost.digest);
         seen < self.term && (self.void.contains(&seq) || self.lost.is_some_and(at_end))
+    }
+}
+
+/// The repairs of a journal: the one place that tells which numbers are void.
+///
+/// The invariant that lives here: a number that a repair has called void says nothing, whatever stands there: nothing, the repair's
+/// placeholder, bytes that nobody can read, a record that came back, what is no object. So who reads numbers one by one asks first,
+/// and does not use what is there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Repairs {
+    /// The newest first.
+    all: Vec<Repaired>,
+}
+
+impl Repairs {
+    /// The repair that called this number void first: the number of its record.
+    pub fn voided_by(&self, seq: Seq) -> Option<Seq> {
+        self.all.iter().rev().find(|repair| repair.void.contains(&seq)).map(|repair| repair.seq)
+    }
+
+    /// Whether a repair called this number void.
+    pub fn is_void(&self, seq: Seq) -> bool {
+        self.voided_by(seq).is_some()
+    }
+
+    /// Whether one of them says that the record is lost to somebody who saw it: [`Repaired::covers`].
+    pub fn covers(&self, seq: Seq, digest: Digest, seen: Term) -> bool {
+        self.all.iter().any(|repair| repair.covers(seq, digest, seen))
+    }
+
+    /// The newest repair to read on from where record `unusable` cannot be used: it is void, or follows a void number of which something
+    /// was used that does not count. `None`: it is lost, and nobody has named it.
+    pub(super) fn beyond(&self, unusable: Seq) -> Option<Seq> {
+        let before = Seq(unusable.0.saturating_sub(1));
+        let names = |repair: &&Repaired| {
+            repair.seq > unusable && repair.void.contains(&unusable)
+                || repair.seq >= unusable && repair.void.contains(&before)
+        };
+        self.all.iter().find(names).map(|repair| repair.seq)
+    }
+
+    /// The newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Repaired> {
+        self.all.iter()
+    }
+
+    /// The number of the oldest known one's record.
+    pub(super) fn oldest(&self) -> Option<Seq> {
+        self.all.last().map(|repair| repair.seq)
+    }
+
+    /// Adds one that is older than the others. False: it is not.
+    pub(super) fn add_older(&mut self, repair: Repaired) -> bool {
+        let is_older = self.all.last().is_none_or(|last| repair.seq < last.seq);
+        if is_older {
+            self.all.push(repair);
+        }
+        is_older
+    }
+
+    /// Adds what a state remembers, as far as it is older; whether older ones than those may have been.
+    pub(super) fn add_remembered(&mut self, state: &State) -> bool {
+        let mut added = 0;
+        for repair in state.repaired.iter().rev() {
+            added += usize::from(self.add_older(repair.clone()));
+        }
+        added > 0 && state.repaired.len() >= REPAIRS_KEPT
     }
 }
 

@@ -74,7 +74,7 @@ impl Book {
 
     /// `None`: there is none, or none that can be read. Then everything that lasts is told once more.
     fn read(&self) -> io::Result<Option<Ledger>> {
-        match file::read(&self.dir.join(FILE), BOOK_MAX) {
+        match file::read_own(&self.dir.join(FILE), BOOK_MAX) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -310,7 +310,7 @@ fn identity(state_dir: &Path, machine: &Machine, env: &Env) -> io::Result<(NodeI
 const STORED_MAX: u64 = 64 << 10;
 
 fn read(path: &Path) -> io::Result<Found> {
-    match file::read(path, STORED_MAX) {
+    match file::read_own(path, STORED_MAX) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).map_or(Found::Damaged, Found::Identity)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
         Err(e) if e.kind() == io::ErrorKind::FileTooLarge => Ok(Found::Damaged),

@@ -22,6 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -263,6 +264,11 @@ impl Inner {
         io_error(&self.name, Some(key), e)
     }
 
+    /// Whoever reads finds no object there, and nobody can put one.
+    fn directory(&self, key: &str) -> StoreError {
+        StoreError::new(StoreErrorKind::NotAnObject, &self.name, Some(key), "a directory stands in its place")
+    }
+
     /// The root, if it still is the directory that was opened.
     fn root(&self) -> Result<OpenDir, StoreError> {
         match open_root(&self.root, &self.name)? {
@@ -423,7 +429,10 @@ impl Inner {
             let at = self.place(key).map_err(Failure::Final)?;
             let temp = self.write_temp(key, &at, body, None)?;
             let renamed = self.lock_if_replaced(key, &at).and_then(|lock| {
-                let renamed = self.disk.rename(&temp, &at).map_err(|e| self.error(key, &e));
+                let renamed = self.disk.rename(&temp, &at).map_err(|e| match e.kind() {
+                    ErrorKind::IsADirectory => self.directory(key),
+                    _ => self.error(key, &e),
+                });
                 drop(lock);
                 renamed
             });
@@ -467,6 +476,7 @@ impl Inner {
         };
         let outcome = match linked {
             Ok(()) => PutOutcome::Created,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && is_dir(&at) => return Err(self.directory(key)),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => PutOutcome::Exists,
             Err(e) if is_refusal(&e) => return Err(self.error(key, &e)),
             // A network file system may have lost the answer only.
@@ -541,6 +551,11 @@ fn split(path: &str) -> (&str, &str) {
 /// Waits on a thread that may block. A sender that is dropped releases, too.
 fn wait(release: oneshot::Receiver<()>) {
     let _ = release.blocking_recv();
+}
+
+fn is_dir(at: &FileAt) -> bool {
+    let stat = rustix::fs::statat(at.dir(), at.name(), AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 fn errno(e: &io::Error) -> Option<Errno> {

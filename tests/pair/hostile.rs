@@ -13,15 +13,20 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use runner::store::key::LOCK_NAME;
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
 use crate::rig::{AT_ONCE, Daemon, TTL, boottime, now, since};
 use crate::site::{Site, below, words};
+use crate::support::cli::Run;
 use crate::support::tree::Dice;
 
 /// The most that one process of the program holds, in KiB.
 const MEMORY_KIB_MAX: u64 = 400 << 10;
+
+/// How often a command is looked at.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How long a run may make no progress.
 const STALL: Duration = Duration::from_secs(20);
@@ -29,6 +34,9 @@ const STALL: Duration = Duration::from_secs(20);
 /// How long after the last harm and an operator's repair the next slot may take on a busy machine: a lease that others forged has to
 /// run out.
 const RECOVERY: Duration = Duration::from_secs(90);
+
+/// A file of the host's that links lead to.
+const HOST_NAME: &str = "/etc/hostname";
 
 /// A user who is neither root nor the owner of anything.
 const NOBODY: u32 = 65_534;
@@ -250,18 +258,20 @@ impl Writer {
             _ => ("rubbish", app.join(format!("live/.tmp-{id}")), self.dice.noise(100)),
         };
         if self.dice.below(16) == 0 {
-            let _ = symlink("/etc/hostname", path.with_extension("link"));
+            let _ = symlink(HOST_NAME, path.with_extension("link"));
         }
         self.put(&path, &content);
         *self.done.entry(what).or_default() += 1;
     }
 
-    /// What no object of a store is: an operator who clears up sees it in a listing.
+    /// What no object of a store is: an operator who clears up sees it in a listing. Not in the place of a lock: the program makes
+    /// room for its own.
     fn specials(&self) -> Vec<PathBuf> {
         let is_special = |path: &PathBuf| {
             fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_fifo() || meta.file_type().is_symlink())
         };
-        self.objects("app").into_iter().filter(is_special).collect()
+        let is_lock = |path: &PathBuf| path.file_name().is_some_and(|name| name == LOCK_NAME);
+        self.objects("app").into_iter().filter(|path| is_special(path) && !is_lock(path)).collect()
     }
 }
 
@@ -283,24 +293,43 @@ fn stable(site: &Site, number: u64) {
     site.write("stable/number", format!("the number is {number}\n"));
 }
 
+/// One command of an operator's, which takes no longer than a run may go on without progress, and no more memory than a daemon.
+fn promptly(site: &Site, node: &str, args: &[&str]) -> Run {
+    let (start, out, err) = (boottime(), site.path("operator.out"), site.path("operator.err"));
+    let mut command = site.node(node).command(args);
+    command.stdin(Stdio::null()).stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+    let mut child = command.spawn().unwrap();
+    let code = loop {
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended.code();
+        }
+        let (took, held) = (since(start), peak(child.id()));
+        if took > STALL || held > MEMORY_KIB_MAX {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{args:?} took {took:?} and {held} KiB: {}", fs::read_to_string(&err).unwrap());
+        }
+        thread::sleep(LOOK);
+    };
+    let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+    Run { code, stdout: read(&out), stderr: read(&err), args: args.iter().map(|arg| (*arg).to_owned()).collect() }
+}
+
+/// An operator mends what was harmed.
+fn mend(site: &Site) -> Run {
+    promptly(site, "west", &["repair", "app", "--key-slot", "--force", "--json"])
+}
+
 fn committed(site: &Site) -> Option<Vec<Value>> {
-    let run = site.node("looker").run(["snapshots", "app", "--json"]);
+    let run = promptly(site, "looker", &["snapshots", "app", "--json"]);
     (run.code == Some(0)).then(|| run.json()["snapshots"].as_array().unwrap().clone())
 }
 
 /// What a restore of a snapshot wrote below `stable` is right, and what it did not write is named. Says whether all of it is there.
 fn judge(site: &Site, id: &str, wanted: &BTreeMap<String, Vec<u8>>, numbers: u64, into: &str) -> bool {
     let target = site.path(into);
-    let run = site.node("looker").run([
-        "restore",
-        "app",
-        "--salvage",
-        "--json",
-        "--snapshot",
-        id,
-        "--target",
-        target.to_str().unwrap(),
-    ]);
+    let to = target.to_str().unwrap();
+    let run = promptly(site, "looker", &["restore", "app", "--salvage", "--json", "--snapshot", id, "--target", to]);
     assert!(matches!(run.code, Some(0 | 6)), "{id}: {:?} {} {}", run.code, run.stdout, run.stderr);
     let written = below(&target, &site.src()).join("stable");
     let mut missing = BTreeSet::new();
@@ -345,7 +374,7 @@ fn campaign(time: Duration, seed: u64) {
     fs::write(outside.join("secret"), "nobody reads this").unwrap();
     fs::set_permissions(outside.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(outside.join("shared"), "all read this").unwrap();
-    let before = account(&outside);
+    let before = (account(&outside), fs::read(HOST_NAME).unwrap());
     let mut dice = Dice::new(seed);
     let mut wanted = BTreeMap::new();
     for n in 0..20 {
@@ -361,9 +390,17 @@ fn campaign(time: Duration, seed: u64) {
     let mut writer = Writer::new(site.path("store"), seed + 1);
     let (start, mut number, mut most) = (boottime(), 0, 0);
     let mut told = committed(&site).map_or(0, |list| list.len());
-    let mut gained = [0; 2];
+    let (mut gained, mut was) = ([0; 2], Reach::Added);
     while since(start) < time {
         let reach = if since(start) < time / 2 { Reach::Added } else { Reach::Every };
+        if reach != was {
+            was = reach;
+            // So far nobody harmed what is committed.
+            for snapshot in committed(&site).expect("the journal can be read") {
+                let id = snapshot["id"].as_str().unwrap();
+                assert!(judge(&site, id, &wanted, number, "restored"), "{id} is whole");
+            }
+        }
         number += 1;
         stable(&site, number);
         writer.act(reach);
@@ -372,8 +409,9 @@ fn campaign(time: Duration, seed: u64) {
             for path in writer.specials() {
                 let _ = fs::remove_file(path);
             }
-            let run = site.node("west").run(["repair", "app", "--key-slot", "--force", "--json"]);
-            println!("{:4} s: repair exits {:?}", since(start).as_secs(), run.code);
+            let run = mend(&site);
+            let why = if matches!(run.code, Some(0 | 7)) { String::new() } else { words(&run) };
+            println!("{:4} s: repair exits {:?} {why}", since(start).as_secs(), run.code);
         }
         most = daemons.iter().map(|daemon| peak(daemon.id())).fold(most, u64::max);
         if let Some(list) = committed(&site) {
@@ -397,7 +435,7 @@ fn campaign(time: Duration, seed: u64) {
     // They have stopped. An operator mends, and the daemons go on without anybody.
     let stopped = boottime();
     let mended = loop {
-        let run = site.node("west").run(["repair", "app", "--key-slot", "--force", "--json"]);
+        let run = mend(&site);
         if matches!(run.code, Some(0 | 7)) {
             break run;
         }
@@ -422,11 +460,12 @@ fn campaign(time: Duration, seed: u64) {
         assert!(!daemon.said("made no progress"), "{}", daemon.log());
     }
     assert!(most < MEMORY_KIB_MAX, "{most} KiB");
-    assert_eq!(account(&outside), before, "nothing outside is touched");
+    assert_eq!((account(&outside), fs::read(HOST_NAME).unwrap()), before, "nothing outside is touched");
     let records = site.node("looker").run(["journal", "show", "app", "--last", "1000000", "--json"]).expect(0).json();
     let records = records["records"].as_array().unwrap();
     assert!(records.iter().all(|record| record["kind"] != "clone"), "no node is a clone");
     let list = committed(&site).unwrap();
+    assert!(list.iter().any(|snapshot| snapshot["id"] == newest.as_str()));
     let mut whole = 0;
     for (n, snapshot) in list.iter().enumerate() {
         whole += usize::from(judge(&site, snapshot["id"].as_str().unwrap(), &wanted, number, &format!("restored-{n}")));

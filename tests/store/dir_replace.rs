@@ -184,23 +184,62 @@ async fn count(root: &Path, times: usize) {
     }
 }
 
+/// What stands in the place of a lock's file and is no file.
+fn plant(kind: &str, lock: &Path, target: &Path) {
+    match kind {
+        "link" => std::os::unix::fs::symlink(target, lock).unwrap(),
+        "fifo" => nix::unistd::mkfifo(lock, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        "socket" => drop(std::os::unix::net::UnixListener::bind(lock).unwrap()),
+        "directory" | "full directory" => fs::create_dir(lock).unwrap(),
+        other => panic!("{other}"),
+    }
+    if kind == "full directory" {
+        fs::write(lock.join("somebody's"), "content").unwrap();
+    }
+}
+
 #[tokio::test]
-async fn a_lock_that_is_a_link_or_a_fifo_is_refused_and_makes_nothing() {
+async fn what_is_no_file_makes_room_for_the_lock_and_nothing_is_made_elsewhere() {
     let outside = tempfile::tempdir().unwrap();
     let target = outside.path().join("new");
-    for plant in ["link", "fifo"] {
+    for kind in ["link", "fifo", "socket", "directory"] {
         let (root, store, _) = on(Failing::default());
         let version = create(&store).await;
         let lock = root.path().join(LOCK_NAME);
-        match plant {
-            "link" => std::os::unix::fs::symlink(&target, &lock).unwrap(),
-            _ => nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).unwrap(),
-        }
-        let error = store.replace("k", NEW, &version).await.unwrap_err();
-        assert_eq!(error.kind, StoreErrorKind::NotAnObject, "{plant}: {error}");
-        assert!(error.key.as_deref().is_some_and(|key| key.ends_with(LOCK_NAME)), "{error}");
-        assert_eq!(store.put("k", NEW).await.unwrap_err().kind, StoreErrorKind::NotAnObject, "{plant}");
+        plant(kind, &lock, &target);
+        assert!(is_replaced(&store.replace("k", NEW, &version).await.unwrap()), "{kind}");
+        assert!(fs::symlink_metadata(&lock).unwrap().is_file(), "{kind}");
+        fs::remove_file(&lock).unwrap();
+        plant(kind, &lock, &target);
+        store.put("k", BODY).await.unwrap();
+        assert!(fs::symlink_metadata(&lock).unwrap().is_file(), "{kind}: who puts takes part in the lock");
         assert_eq!(store.get("k", SizeLimit::LIVE).await.unwrap(), BODY);
         assert!(!target.exists());
     }
+}
+
+#[tokio::test]
+async fn a_lock_whose_place_somebody_keeps_is_named_and_what_is_in_it_stays() {
+    let (root, store, _) = on(Failing::default());
+    let version = create(&store).await;
+    let lock = root.path().join(LOCK_NAME);
+    plant("full directory", &lock, root.path());
+    let error = store.replace("k", NEW, &version).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::NotAnObject, "{error}");
+    assert!(error.to_string().contains("a directory stands in its place"), "{error}");
+    assert!(error.key.as_deref().is_some_and(|key| key.ends_with(LOCK_NAME)), "{error}");
+    assert_eq!(store.put("k", NEW).await.unwrap_err().kind, StoreErrorKind::NotAnObject);
+    assert_eq!(store.get("k", SizeLimit::LIVE).await.unwrap(), BODY);
+    assert!(lock.join("somebody's").exists());
+}
+
+#[tokio::test]
+async fn a_directory_in_the_place_of_an_object_is_named_at_once() {
+    let (root, store, _) = on(Failing::default());
+    fs::create_dir(root.path().join("k")).unwrap();
+    assert!(store.get("k", SizeLimit::LIVE).await.unwrap_err().is_not_found(), "as in a bucket");
+    let put = store.put_if_absent("k", BODY).await.unwrap_err();
+    assert_eq!((put.kind, put.key.as_deref()), (StoreErrorKind::NotAnObject, Some("k")), "{put}");
+    assert_eq!(store.put("k", BODY).await.unwrap_err().kind, StoreErrorKind::NotAnObject);
+    assert_eq!(files_in(root.path()), 0, "no temporary files");
 }

@@ -531,6 +531,9 @@ pub struct Repair {
     /// Write the key slot again that opened the repository here last
     #[arg(long)]
     pub key_slot: bool,
+    /// Also read the content, as 'verify --read-data' does
+    #[arg(long)]
+    pub read_data: bool,
     /// Store and key.
     #[command(flatten)]
     pub direct: Direct,

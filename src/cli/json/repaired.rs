@@ -13,7 +13,7 @@ pub fn report(report: &RepairReport) -> String {
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
         "keys": keys.collect::<Vec<_>>(),
         "snapshots": report.snapshots.iter().map(loss).collect::<Vec<_>>(),
-        "lost_count": report.lost_files(),
+        "lost_count": report.lost_files(), "content_read": report.read_data,
         "record": report.record.map(|(seq, term)| json!({ "seq": seq, "term": term })),
     }))
 }

@@ -3,28 +3,41 @@
 use super::inside::escaped;
 use super::{View, short};
 use crate::cli::units::{counted, minute, time};
-use crate::ids::Digest;
+use crate::ids::Seq;
+use crate::job::inside::{JournalEntry, VoidContent};
 use crate::journal::record::{Body, Record, TakeoverWhy};
 
-/// A record with its digest, which is the snapshot's ID where it is one.
-pub type JournalLine = (Digest, Record);
-
 /// Oldest first.
-pub fn lines(lines: &[JournalLine], view: &View) -> String {
+pub fn lines(lines: &[JournalEntry], view: &View) -> String {
     if lines.is_empty() {
         return "the journal is empty\n".to_owned();
     }
-    let rows = lines.iter().map(|(digest, record)| {
-        [
+    let bare = |seq: Seq, what| [seq.to_string(), String::new(), String::new(), String::new(), String::new(), what];
+    let rows = lines.iter().map(|line| match line {
+        JournalEntry::Record(digest, record) => [
             record.seq.to_string(),
             time(record.time, &view.zone),
             record.node.name.clone(),
             record.term.to_string(),
             short(*digest),
             what(record, view),
-        ]
+        ],
+        JournalEntry::Void { seq, by, stands } => {
+            bare(*seq, format!("void, by the repair of record {by}: {}", void(stands)))
+        }
+        JournalEntry::Lost { seq, .. } => {
+            bare(*seq, "lost: nothing that can be used, and no repair has named it".to_owned())
+        }
     });
     view.page.table(["SEQ", "TIME", "NODE", "TERM", "DIGEST", "WHAT"], [true, false, false, true, false, false], rows)
+}
+
+fn void(stands: &VoidContent) -> &'static str {
+    match stands {
+        VoidContent::Nothing => "nothing is there",
+        VoidContent::Record => "a record is there, and does not count",
+        VoidContent::Unusable(_) => "what is there is no record that can be used",
+    }
 }
 
 fn what(record: &Record, view: &View) -> String {
@@ -84,6 +97,7 @@ mod tests {
     use super::*;
     use crate::cli::render::samples;
     use crate::ids::{ChunkId, Generation, InstanceId, NodeId, RepoId, Seq, Term};
+    use crate::journal::error::JournalError;
     use crate::journal::record::{Changes, Cost, NodeRef, PauseBody, SnapshotBody, Takeover};
 
     #[test]
@@ -107,8 +121,9 @@ mod tests {
                 state: None,
                 generation: Generation::FIRST,
             };
-            (samples::digest(seq as u8), record)
+            JournalEntry::Record(samples::digest(seq as u8), Box::new(record))
         };
+        let void = |seq, stands| JournalEntry::Void { seq: Seq(seq), by: Seq(18), stands };
         let snapshot = SnapshotBody {
             root: ChunkId([0; 32]),
             indexes: Vec::new(),
@@ -125,6 +140,10 @@ mod tests {
             line(11, None, Body::Pause(PauseBody { until: None, why: Some("disk swap".to_owned()) })),
             line(12, None, Body::Resume),
             line(13, None, Body::Unknown { kind: "freeze".to_owned(), body: serde_json::Value::Null }),
+            void(14, VoidContent::Nothing),
+            void(15, VoidContent::Record),
+            void(16, VoidContent::Unusable(JournalError::Hole(Seq(16)))),
+            JournalEntry::Lost { seq: Seq(17), error: JournalError::Hole(Seq(17)) },
         ];
         samples::assert_fits(|view| lines(&all, view));
         insta::assert_snapshot!(lines(&all, &samples::view()));

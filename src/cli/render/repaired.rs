@@ -20,7 +20,8 @@ pub fn report(report: &RepairReport, view: &View) -> String {
         (n, _) => format!("{} repaired", counted(n, "loss", "losses")),
     };
     let record = report.record.map(|(seq, term)| format!("; record {seq} says so, with term {term} of this node"));
-    let whole = format!("{verdict}{} — {snapshots} can be restored whole", record.unwrap_or_default());
+    let depth = if report.read_data { "all content read" } else { "content not read; --read-data does that" };
+    let whole = format!("{verdict}{} — {snapshots} can be restored whole ({depth})", record.unwrap_or_default());
     let mut out = view.page.wrap(&format!("{}: ", report.role), 2, &whole);
     for finding in report.findings.iter().take(NAMED_MAX) {
         out += &view.page.wrap("  ", 4, &text(report, finding));
@@ -196,9 +197,10 @@ mod tests {
             ],
             keys: vec![(KeyId([5; 8]), None), (KeyId([6; 8]), Some("key slot is damaged".to_owned()))],
             snapshots: vec![loss(0x3f, 0), loss(0x40, 31), loss(0x41, 1)],
+            read_data: false,
             record: None,
         };
-        let done = RepairReport { dry_run: false, record: Some((Seq(12), Term(4))), ..found.clone() };
+        let done = RepairReport { dry_run: false, read_data: true, record: Some((Seq(12), Term(4))), ..found.clone() };
         let sound = RepairReport { findings: Vec::new(), snapshots: vec![loss(0x3f, 0)], ..found.clone() };
         let text = [&found, &done, &sound].map(|found| report(found, &samples::view())).concat();
         samples::assert_fits(|view| report(&done, view));

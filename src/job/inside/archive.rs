@@ -12,7 +12,7 @@ use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::repository::Repository;
 use crate::journal::log::{Journal, JournalError};
 use crate::journal::record::{NodeRef, Record};
-use crate::journal::state::{Snapshot, View};
+use crate::journal::state::{FoldError, Snapshot, View};
 use crate::repo::loss::{LossLog, Losses};
 use crate::repo::reader::{Reader, RepoError, Shelf, load_index};
 
@@ -26,6 +26,40 @@ pub enum Reading {
     Fresh,
     /// By listing alone, for somebody who asks again if it matters: where listings lag it may be the journal of a moment ago.
     Listed,
+}
+
+/// What a number of a journal has.
+#[derive(Debug, Clone)]
+pub enum JournalEntry {
+    /// A record and its digest.
+    Record(Digest, Box<Record>),
+    /// A repair called it void: whatever stands there says nothing.
+    Void {
+        /// The number.
+        seq: Seq,
+        /// The number of the repair's record.
+        by: Seq,
+        /// What stands there.
+        stands: VoidContent,
+    },
+    /// A record that cannot be used, and that no repair has named.
+    Lost {
+        /// Its number.
+        seq: Seq,
+        /// What is wrong with it.
+        error: JournalError,
+    },
+}
+
+/// What stands at a number that is void.
+#[derive(Debug, Clone)]
+pub enum VoidContent {
+    /// Nothing.
+    Nothing,
+    /// A record.
+    Record,
+    /// What is none: a repair's placeholder, or what it found.
+    Unusable(JournalError),
 }
 
 /// A repository and its journal as of now.
@@ -105,15 +139,35 @@ impl Archive {
         &self.view.state.snapshots
     }
 
-    /// The newest `last` records that can be read, oldest first, but for those that a repair called void.
-    pub async fn records(&self, last: u64) -> Result<Vec<(Digest, Record)>, JournalError> {
+    /// What the newest `last` numbers of the journal have, oldest first.
+    ///
+    /// # Errors
+    /// The store does not answer, or the journal goes on under a key that is not at hand.
+    pub async fn records(&self, last: u64) -> Result<Vec<JournalEntry>, JournalError> {
         let head = self.view.head.as_ref().map_or(0, |head| head.seq.0);
-        let numbers = (head.saturating_sub(last) + 1..=head).map(Seq);
-        let is_void = |seq: &Seq| self.view.state.repaired.iter().any(|repaired| repaired.void.contains(seq));
-        stream::iter(numbers.filter(|seq| !is_void(seq)).collect::<Vec<_>>())
+        let repairs = self.journal.repairs(&self.view).await?;
+        let repairs = &repairs;
+        stream::iter((head.saturating_sub(last) + 1..=head).map(Seq))
             .map(|seq| async move {
-                let (record, digest) = self.journal.record(seq).await?.ok_or(JournalError::Hole(seq))?;
-                Ok((digest, record))
+                let read = self.journal.record(seq).await;
+                if let Some(by) = repairs.voided_by(seq) {
+                    let stands = match read {
+                        Ok(None) => VoidContent::Nothing,
+                        Ok(Some(_)) => VoidContent::Record,
+                        Err(error) if error.unusable().is_some() => VoidContent::Unusable(error),
+                        Err(error) => return Err(error),
+                    };
+                    return Ok(JournalEntry::Void { seq, by, stands });
+                }
+                match read.and_then(|record| record.ok_or(JournalError::Hole(seq))) {
+                    Ok((record, digest)) if record.seq == seq => Ok(JournalEntry::Record(digest, Box::new(record))),
+                    Ok((Record { seq: found, .. }, _)) => {
+                        let error = JournalError::Fold { seq, error: FoldError::Number { found } };
+                        Ok(JournalEntry::Lost { seq, error })
+                    }
+                    Err(error) if error.unusable().is_some() => Ok(JournalEntry::Lost { seq, error }),
+                    Err(error) => Err(error),
+                }
             })
             .buffered(RECORDS_AHEAD)
             .try_collect()

@@ -18,8 +18,11 @@ use crate::store::DELETE_BATCH_MAX;
 /// Deletes what was condemned before `now` by `grace`.
 pub(super) async fn sweep(session: &mut Session<'_>, now: Timestamp, grace: Duration) -> Result<Swept, PruneError> {
     let (mut due, mut waiting) = (Vec::new(), Vec::new());
+    let repairs = session.journal.repairs(&session.view).await?;
     for condemned in session.view.state.condemned.clone() {
-        let over = is_due(condemned.time, now, grace) && is_known(session, condemned.seq, now, grace).await?;
+        // Of a void number it is the repair that says so since.
+        let said = repairs.voided_by(condemned.seq).unwrap_or(condemned.seq);
+        let over = is_due(condemned.time, now, grace) && is_known(session, said, now, grace).await?;
         if over { &mut due } else { &mut waiting }.push(condemned);
     }
     let mut swept = Swept { packs: 0, indexes: 0, waiting: waiting.iter().map(|c| c.packs.len() as u64).sum() };

@@ -11,6 +11,7 @@ use crate::ids::{ChunkId, IndexId, PackId};
 use crate::job::backup::orphans;
 use crate::job::report::repaired::Finding;
 use crate::job::repository::Repository;
+use crate::job::verify::content;
 use crate::journal::state::{Snapshot, State};
 use crate::repo::index::{Index, decode_index};
 use crate::repo::names;
@@ -79,7 +80,7 @@ pub(super) async fn reader(
     Ok(Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index_of(&tables))))
 }
 
-/// Plans the index of these snapshots. `more`: what the journal lost may have named further objects.
+/// Plans the index of these snapshots. `more`: what the journal lost may have named further objects. `read_data`: every pack is read.
 ///
 /// # Errors
 /// The store does not answer.
@@ -88,10 +89,11 @@ pub(super) async fn plan(
     state: &State,
     shelf: Option<&Shelf>,
     more: bool,
+    read_data: bool,
 ) -> Result<IndexPlan, RepairError> {
     let named = Named::load(repository, &state.indexes, shelf).await?;
     let all: Vec<&PackTable> = named.objects.iter().flat_map(|(_, tables, _)| tables).collect();
-    let suspects = Suspects::find(repository, &all).await?;
+    let suspects = Suspects::find(repository, &all, read_data).await?;
     let mut tables: Vec<PackTable> =
         all.into_iter().filter(|table| !suspects.missing.contains(&table.id)).cloned().collect();
     let mut others = Vec::new();
@@ -236,14 +238,32 @@ impl Suspects {
         self.missing.contains(&pack) || self.damaged.get(&pack).is_some_and(|bad| bad.contains(&frame))
     }
 
-    /// By names and sizes; of those that have another size every frame is read.
-    async fn find(repository: &Repository, tables: &[&PackTable]) -> Result<Self, RepairError> {
+    /// By names and sizes; of those that have another size every frame is read, and with `read_data` of all.
+    async fn find(repository: &Repository, tables: &[&PackTable], read_data: bool) -> Result<Self, RepairError> {
         let (store, role) = (repository.store.as_ref(), repository.role());
         let sizes = listed(repository).await?;
         let (mut suspects, mut seen) = (Self::default(), HashSet::new());
         for table in tables.iter().filter(|table| seen.insert(table.id)) {
             match sizes.get(&table.id) {
-                Some(size) if *size == table.object_len() => {}
+                Some(size) if *size == table.object_len() && !read_data => {}
+                Some(size) if *size == table.object_len() => {
+                    match content::lost_frames(store, &repository.keys, table).await {
+                        Ok(None) => {}
+                        Ok(Some(bad)) => {
+                            let what = match bad.len() as u64 {
+                                0 => "is damaged around its content".to_owned(),
+                                n => format!("has {n} of {} frames that cannot be used", table.frames.len()),
+                            };
+                            suspects.why.push((table.id, what));
+                            suspects.damaged.insert(table.id, bad.into_iter().collect());
+                        }
+                        Err(error) if error.is_of_object() => {
+                            suspects.why.push((table.id, format!("cannot be read ({})", error.detail)));
+                            suspects.missing.insert(table.id);
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
                 Some(size) => {
                     let bad = bad_frames(repository, table).await?;
                     suspects.why.push((table.id, format!("has {size} bytes instead of {}", table.object_len())));

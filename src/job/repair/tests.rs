@@ -31,7 +31,7 @@ impl Scene {
         let step = Doorstep { role, key, place: &self.place, state_dir, seats: &self.seats, env };
         let node = NodeRef { id: rig.node, name: "east".to_owned() };
         let (instance, role) = (InstanceId([7; 8]), &rig.role);
-        Repairer { step, node, instance, role, assessment: None, force: false, key_slot: false }
+        Repairer { step, node, instance, role, assessment: None, force: false, key_slot: false, read_data: false }
     }
 
     fn key(&self) -> String {

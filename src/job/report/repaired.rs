@@ -18,6 +18,8 @@ pub struct RepairReport {
     pub keys: Vec<(KeyId, Option<String>)>,
     /// Every live snapshot, oldest first, with what of it cannot be restored.
     pub snapshots: Vec<SnapshotLoss>,
+    /// Every pack was read; else those alone whose size is another than the index says.
+    pub read_data: bool,
     /// The record that says so; `None`: none was needed, or it is a dry run.
     pub record: Option<(Seq, Term)>,
 }

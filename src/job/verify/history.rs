@@ -15,9 +15,10 @@ use crate::job::report::verified::DamageKind;
 use crate::job::repository::Repository;
 use crate::journal::error::JournalError;
 use crate::journal::record::{self, Body, Record, RecordError, TakeoverWhy};
-use crate::journal::repaired::Repaired;
+use crate::journal::repaired::{Repaired, Repairs};
 use crate::journal::rotation::Rotated;
 use crate::journal::state::{FoldError, Head, Holder, State, View};
+use crate::journal::void::{Fetched, repairs_to};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
 use crate::store::{SizeLimit, StoreErrorKind};
@@ -30,6 +31,10 @@ pub(crate) struct Extent {
     last: u64,
     /// Objects beside the records that are none.
     strangers: u64,
+    /// The repairs that it has.
+    repairs: Repairs,
+    /// Records that were read to find them.
+    fetched: Fetched,
 }
 
 /// What the journal says.
@@ -53,7 +58,8 @@ pub(crate) async fn extent(repository: &Repository, known: Option<&View>) -> Res
     .await?;
     // The newest record that this node saw was there once, whatever the listing says.
     last = last.max(known.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0));
-    Ok(Extent { last, strangers })
+    let (repairs, fetched) = repairs_to(repository.store.as_ref(), &repository.keys, Seq::FIRST, Seq(last)).await?;
+    Ok(Extent { last, strangers, repairs, fetched })
 }
 
 /// The view before the newest checkpoint that was written before `time`, to begin there. `None`: begin at the first record.
@@ -66,6 +72,9 @@ pub(crate) async fn checkpoint_before(
     // By the ones that are always there: a few records more cost less than looking for one that is nearer.
     for number in (1..=extent.last / record::CHECKPOINT_EVERY).rev() {
         let seq = Seq(number * record::CHECKPOINT_EVERY);
+        if extent.repairs.is_void(seq) {
+            continue;
+        }
         // One that cannot be used is passed over here; whoever reads on from the one before it will find out why.
         let Ok(object) = get(repository, seq).await? else { continue };
         let Ok(record) = Record::decode(&object, Some(keys)) else { continue };
@@ -105,11 +114,23 @@ pub(crate) async fn read(
 ) -> Result<History, VerifyError> {
     let first = from.as_ref().map_or(Seq::FIRST, View::next_seq);
     let keys = &repository.keys;
+    let (repairs, fetched) = (&extent.repairs, &extent.fetched);
     let mut fold = Fold::new(keys, known, from, found, each);
-    let mut objects = stream::iter((first.0..=extent.last).map(Seq))
-        .map(|seq| async move { Ok::<_, VerifyError>((seq, get_ahead(repository, seq).await?)) })
+    fold.repairs.extend(repairs.iter().cloned());
+    let mut objects = stream::iter((first.0..=extent.last).map(Seq).filter(|seq| !repairs.is_void(*seq)))
+        .map(|seq| {
+            let there = fetched.get(&seq.0).cloned();
+            async move {
+                let object = match there {
+                    Some(object) => Some(Ok(object)),
+                    None => get_ahead(repository, seq).await?,
+                };
+                Ok::<_, VerifyError>((seq, object))
+            }
+        })
         .buffered(READ_AHEAD);
     while let Some((seq, object)) = objects.try_next().await? {
+        fold.pass_over(seq);
         let object = match object {
             Some(object) => object,
             None => get(repository, seq).await?,
@@ -196,6 +217,13 @@ impl<'a> Fold<'a> {
             partial: false,
             damages: Vec::new(),
             repairs: Vec::new(),
+        }
+    }
+
+    /// What comes next is this number: those before it that were not taken are void.
+    fn pass_over(&mut self, next: Seq) {
+        if self.view.next_seq() != next && !self.gap {
+            (self.gap, self.partial) = (true, true);
         }
     }
 

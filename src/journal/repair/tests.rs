@@ -19,16 +19,16 @@ fn journal(store: &MemoryStore, node: u8) -> Journal {
     Journal::new(Arc::new(store.clone()), keys(Cipher::None), Env::host(), named, InstanceId([node; 8]))
 }
 
-fn elected() -> Candidacy {
+pub(in crate::journal) fn elected() -> Candidacy {
     let grant = Grant { asked: Env::host().clock.moment(), ttl: std::time::Duration::from_hours(1) };
     testing::candidacy(keys(Cipher::None).role(), grant)
 }
 
-fn key(seq: u64) -> String {
+pub(in crate::journal) fn key(seq: u64) -> String {
     format!("app/journal/{seq:016}")
 }
 
-fn at(n: u8) -> Timestamp {
+pub(in crate::journal) fn at(n: u8) -> Timestamp {
     Timestamp::from_second(i64::from(n) * 3600).unwrap()
 }
 

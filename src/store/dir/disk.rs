@@ -7,7 +7,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use super::beneath::{FileAt, OpenDir};
 
@@ -89,9 +90,10 @@ impl Disk for HostDisk {
     }
 
     fn lock(&self, at: &FileAt, make: bool) -> io::Result<File> {
-        // Writable, although nothing is written: NFS gives no exclusive lock otherwise.
-        let make = if make { OFlags::CREATE } else { OFlags::empty() };
-        let file = at.open(OFlags::RDWR | make, Mode::RUSR | Mode::WUSR)?;
+        let file = match open_lock(at, make) {
+            Err(e) if is_no_file(&e) && clear(at)? => open_lock(at, true)?,
+            opened => opened?,
+        };
         file.try_lock().map_err(|e| match e {
             TryLockError::WouldBlock => ErrorKind::WouldBlock.into(),
             TryLockError::Error(e) => e,
@@ -103,6 +105,48 @@ impl Disk for HostDisk {
             Err(e) if io::Error::from(e).kind() != ErrorKind::NotFound => Err(e.into()),
             _ => Err(ErrorKind::WouldBlock.into()),
         }
+    }
+}
+
+fn open_lock(at: &FileAt, make: bool) -> io::Result<File> {
+    // Writable, although nothing is written: NFS gives no exclusive lock otherwise.
+    let make = if make { OFlags::CREATE } else { OFlags::empty() };
+    at.open(OFlags::RDWR | make, Mode::RUSR | Mode::WUSR)
+}
+
+/// Whether it says that a FIFO, a link, a socket, a device or a directory is there.
+fn is_no_file(e: &io::Error) -> bool {
+    matches!(Errno::from_io_error(e), Some(Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ISDIR))
+        || matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::IsADirectory)
+}
+
+/// Removes what is in the place of a lock's file and is no file, so that the file can be made. False: this file system has no lock for
+/// the directory itself, which keeps a file from being removed that another process has just put there.
+fn clear(at: &FileAt) -> io::Result<bool> {
+    let dir = File::from(at.dir().readable()?);
+    match dir.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(_)) => return Ok(false),
+    }
+    let kind = match rustix::fs::statat(at.dir(), at.name(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+        Err(Errno::NOENT) => return Ok(true),
+        Err(e) => return Err(e.into()),
+    };
+    let flags = match kind {
+        FileType::RegularFile => return Ok(true),
+        FileType::Directory => AtFlags::REMOVEDIR,
+        _ => AtFlags::empty(),
+    };
+    match rustix::fs::unlinkat(at.dir(), at.name(), flags) {
+        Ok(()) => {
+            tracing::warn!(path = %at.path().display(), "what stood in the place of a lock's file, and was no file, is removed");
+            Ok(true)
+        }
+        // What is in a directory may be somebody's.
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }
 

@@ -122,7 +122,11 @@ impl Inner {
 
     /// About the lock's file, not about the object beside it.
     fn lock_error(&self, at: &FileAt, e: &io::Error) -> StoreError {
-        self.error(&lock_of(at).path().display().to_string(), e)
+        let path = lock_of(at).path().display().to_string();
+        if e.kind() == ErrorKind::IsADirectory {
+            return self.directory(&path);
+        }
+        self.error(&path, e)
     }
 
     /// `WouldBlock` if the lock stays busy.

@@ -1,0 +1,136 @@
+//! Finding all repairs of a journal, and so which of its numbers are void: the adapter around [`Repairs`].
+//!
+//! A state has the newest repairs only; each of their records has those before it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::ids::{Generation, Seq};
+use crate::journal::log::Journal;
+use crate::journal::record::{Body, Record};
+use crate::journal::repair::VOID_MAX;
+use crate::journal::repaired::{Repaired, Repairs};
+use crate::journal::state::View;
+use crate::repo::crypto::Keys;
+use crate::repo::names;
+use crate::store::{SizeLimit, Store, StoreError, StoreErrorKind};
+
+/// Records fetched at once.
+const READ_AHEAD: usize = 8;
+
+/// How far below its end a journal is searched for a state: one comes every 64 records, and so many numbers may be void before it.
+const SEARCH_MAX: u64 = 2 * VOID_MAX as u64;
+
+/// Small objects that were read on the way, by their numbers.
+pub(crate) type Fetched = BTreeMap<u64, Bytes>;
+
+/// The record with this number if it can be used as one of this journal, and its object if that is small.
+async fn get(store: &dyn Store, keys: &Keys, seq: Seq) -> Result<(Option<Record>, Option<Bytes>), StoreError> {
+    let key = names::record(keys.role(), seq);
+    let (object, is_small) = match store.get(&key, SizeLimit::RECORD_AHEAD).await {
+        Ok(object) => (object, true),
+        Err(error) if error.kind == StoreErrorKind::TooLarge => match store.get(&key, SizeLimit::RECORD).await {
+            Ok(object) => (object, false),
+            Err(error) if error.is_not_found() || error.is_of_object() => return Ok((None, None)),
+            Err(error) => return Err(error),
+        },
+        Err(error) if error.is_not_found() || error.is_of_object() => return Ok((None, None)),
+        Err(error) => return Err(error),
+    };
+    let is_own = |record: &Record| record.seq == seq && record.role == *keys.role() && record.repo == keys.repo();
+    let record = Record::decode(&object, Some(keys)).ok().filter(is_own);
+    Ok((record, is_small.then_some(object)))
+}
+
+/// The repairs that a journal has up to record `head`, whatever of it can be read, from there down to the newest record that carries a
+/// state or to record `floor`; and what was read for that.
+///
+/// # Errors
+/// The store does not answer.
+pub(crate) async fn repairs_to(
+    store: &dyn Store,
+    keys: &Keys,
+    floor: Seq,
+    head: Seq,
+) -> Result<(Repairs, Fetched), StoreError> {
+    let (mut repairs, mut fetched, mut now) = (Repairs::default(), Fetched::new(), keys.generation());
+    let floor = floor.0.max(1).max(head.0.saturating_sub(SEARCH_MAX));
+    let mut records = stream::iter((floor..=head.0).rev().map(Seq))
+        .map(|seq| async move { Ok::<_, StoreError>((seq, get(store, keys, seq).await?)) })
+        .buffered(READ_AHEAD);
+    while let Some((seq, (record, object))) = records.try_next().await? {
+        if let Some(object) = object {
+            fetched.insert(seq.0, object);
+        }
+        let Some(record) = record.filter(|record| is_of(record, now)) else { continue };
+        now = record.generation;
+        if let Some(repair) = record.body.repair() {
+            let (void, lost) = (repair.void.clone(), repair.lost);
+            repairs.add_older(Repaired { seq, term: record.term, void, lost });
+        }
+        if let Some(state) = &record.state {
+            let more = repairs.add_remembered(state);
+            drop(records);
+            complete(store, keys, &mut repairs, more).await?;
+            return Ok((repairs, fetched));
+        }
+    }
+    Ok((repairs, fetched))
+}
+
+/// Whether a record is of the time of this generation. Who has an older key can write what is of an older one.
+fn is_of(record: &Record, now: Generation) -> bool {
+    let begins = |body: &Body| matches!(body, Body::Rotate(rotate) if rotate.generation == now);
+    record.generation == now || record.generation < now && begins(&record.body)
+}
+
+/// Adds those that the oldest known ones remember.
+async fn complete(store: &dyn Store, keys: &Keys, repairs: &mut Repairs, mut more: bool) -> Result<(), StoreError> {
+    while let Some(oldest) = repairs.oldest().filter(|_| more) {
+        let (record, _) = get(store, keys, oldest).await?;
+        let state = record.filter(|record| record.body.repair().is_some()).and_then(|record| record.state);
+        more = state.is_some_and(|state| repairs.add_remembered(&state));
+    }
+    Ok(())
+}
+
+impl Journal {
+    /// All repairs of the journal that `view` shows. Without a request while there were few.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn repairs(&self, view: &View) -> Result<Repairs, StoreError> {
+        let mut repairs = Repairs::default();
+        let more = repairs.add_remembered(&view.state);
+        complete(self.store.as_ref(), &self.keys, &mut repairs, more).await?;
+        Ok(repairs)
+    }
+
+    /// Whether a repair that is not far beyond this number called it void.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub(super) async fn is_void_below(&self, seq: Seq, head: Seq) -> Result<bool, StoreError> {
+        if head.0.saturating_sub(seq.0) > SEARCH_MAX {
+            return Ok(false);
+        }
+        let (repairs, _) = repairs_to(self.store.as_ref(), &self.keys, seq, head).await?;
+        Ok(repairs.is_void(seq))
+    }
+
+    /// The repair at which a reader goes on that cannot use record `unusable`, and the view before it.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub(super) async fn beyond(&self, unusable: Seq, head: Seq) -> Result<Option<View>, StoreError> {
+        let (repairs, _) = repairs_to(self.store.as_ref(), &self.keys, unusable, head).await?;
+        let Some(seq) = repairs.beyond(unusable) else { return Ok(None) };
+        let (record, _) = get(self.store.as_ref(), &self.keys, seq).await?;
+        Ok(record.filter(|record| record.body.repair().is_some()).as_ref().and_then(View::before_checkpoint))
+    }
+}
+
+#[cfg(test)]
+mod tests;
