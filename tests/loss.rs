@@ -497,20 +497,30 @@ fn a_repair_that_reads_content_finds_what_sizes_do_not_show() {
     base.begin(true);
     let node = base.node();
     let said = run(&node, &["repair", "app", "--dry-run"]).expect(0).stdout;
-    assert!(said.contains("content not read"), "{said}");
+    assert!(said.split_whitespace().collect::<Vec<_>>().join(" ").contains("(content not read;"), "{said}");
+    let mut flipped = 0;
     for key in base.objects.iter().filter(|key| kind(key) == "packs") {
         let path = base.at("store").join(key);
-        let mut content = fs::read(&path).unwrap();
-        content[60] ^= 1;
-        fs::write(&path, content).unwrap();
+        let content = fs::read(&path).unwrap();
+        let mut other = content.clone();
+        other[60] ^= 1;
+        fs::write(&path, other).unwrap();
+        // Lists of files are read in any case.
+        match run(&node, &["repair", "app", "--dry-run"]).code {
+            Some(0) => flipped += 1,
+            _ => fs::write(&path, content).unwrap(),
+        }
     }
-    run(&node, &["repair", "app", "--dry-run"]).expect(0);
+    assert!(flipped > 0);
     let found = run(&node, &["repair", "app", "--dry-run", "--read-data", "--json"]).expect(7).json();
     assert!(found["content_read"] == true && found["lost_count"].as_u64().unwrap() > 0, "{found}");
     run(&node, &["repair", "app", "--read-data"]).expect(7);
     run(&node, &["backup", "app"]).expect(0);
     let (_, whole) = base.snapshots.last().unwrap();
     assert!(base.judge("latest", whole, false, "flipped"));
-    let after = run(&node, &["repair", "app", "--dry-run", "--read-data", "--json"]).json();
-    assert_eq!(after["findings"], Value::Array(Vec::new()), "{after}");
+    // What was taken out of the index is not listed again by the next one, whether it reads or not.
+    for args in [&["repair", "app", "--json"][..], &["repair", "app", "--dry-run", "--read-data", "--json"][..]] {
+        let after = run(&node, args).expect(7).json();
+        assert_eq!(after["findings"], Value::Array(Vec::new()), "{after}");
+    }
 }

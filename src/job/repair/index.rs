@@ -93,21 +93,29 @@ pub(super) async fn plan(
 ) -> Result<IndexPlan, RepairError> {
     let named = Named::load(repository, &state.indexes, shelf).await?;
     let all: Vec<&PackTable> = named.objects.iter().flat_map(|(_, tables, _)| tables).collect();
-    let suspects = Suspects::find(repository, &all, read_data).await?;
+    let mut suspects = Suspects::find(repository, &all, read_data).await?;
     let mut tables: Vec<PackTable> =
         all.into_iter().filter(|table| !suspects.missing.contains(&table.id)).cloned().collect();
     let mut others = Vec::new();
     if more || !named.lost.is_empty() {
         others = unnamed(repository, &index_of(&tables), state).await?;
+        if read_data {
+            suspects.read(repository, &others).await?;
+        }
     }
     let (mut reader, mut losses) = look(repository, &tables, &others, &suspects, &state.snapshots).await?;
     if losses.unknown && others.is_empty() {
         others = unnamed(repository, &index_of(&tables), state).await?;
         if !others.is_empty() {
             (reader, losses) = look(repository, &tables, &others, &suspects, &state.snapshots).await?;
+            // The index is whole and does not list what snapshots need: an earlier repair took it out, because it is damaged.
+            others.retain(|table| losses.used.contains(&table.id));
+            if suspects.read(repository, &others).await? {
+                (reader, losses) = look(repository, &tables, &others, &suspects, &state.snapshots).await?;
+            }
         }
     }
-    others.retain(|table| losses.used.contains(&table.id));
+    others.retain(|table| losses.used.contains(&table.id) && !suspects.has(table.id));
 
     let mut findings: Vec<Finding> = Vec::new();
     let (mut kept, mut copies, mut listed) = (Vec::new(), Vec::new(), Vec::new());
@@ -138,6 +146,10 @@ pub(super) async fn plan(
             reader.index().find(chunk).is_some_and(|(place, _)| !suspects.is_bad(place.pack, place.frame))
         });
         chunks.sort_unstable();
+        // Nothing was to be had of it before either.
+        if chunks.is_empty() && suspects.unlisted.contains(id) {
+            continue;
+        }
         findings.push(Finding::Pack { id: *id, what: what.clone(), moved: chunks.len() as u64 });
         moved.extend(chunks);
     }
@@ -153,9 +165,9 @@ async fn look(
 ) -> Result<(Reader, Losses), RepairError> {
     // A sound pack goes before one that is damaged.
     let (sound, damaged): (Vec<&PackTable>, Vec<&PackTable>) =
-        tables.iter().partition(|table| !suspects.damaged.contains_key(&table.id));
+        tables.iter().chain(others).partition(|table| !suspects.damaged.contains_key(&table.id));
     let mut index = Index::default();
-    sound.into_iter().chain(others).chain(damaged).for_each(|table| index.add(table));
+    sound.into_iter().chain(damaged).for_each(|table| index.add(table));
     index.sort();
     let reader = Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
     let watched: HashSet<PackId> = suspects.damaged.keys().copied().collect();
@@ -227,6 +239,8 @@ struct Suspects {
     /// Which of their frames are lost.
     damaged: HashMap<PackId, HashSet<u32>>,
     why: Vec<(PackId, String)>,
+    /// Those that no index object lists.
+    unlisted: HashSet<PackId>,
 }
 
 impl Suspects {
@@ -238,6 +252,40 @@ impl Suspects {
         self.missing.contains(&pack) || self.damaged.get(&pack).is_some_and(|bad| bad.contains(&frame))
     }
 
+    /// Reads packs that no index object lists. True: one of them is damaged.
+    async fn read(&mut self, repository: &Repository, tables: &[PackTable]) -> Result<bool, RepairError> {
+        let mut any = false;
+        for table in tables {
+            if self.read_one(repository, table).await? {
+                self.unlisted.insert(table.id);
+                any = true;
+            }
+        }
+        self.why.sort_unstable();
+        Ok(any)
+    }
+
+    /// Reads a pack. True: it is not what it should be.
+    async fn read_one(&mut self, repository: &Repository, table: &PackTable) -> Result<bool, RepairError> {
+        match content::lost_frames(repository.store.as_ref(), &repository.keys, table).await {
+            Ok(None) => return Ok(false),
+            Ok(Some(bad)) => {
+                let what = match bad.len() {
+                    0 => "is damaged around its content".to_owned(),
+                    n => format!("has {n} of {} frames that cannot be used", table.frames.len()),
+                };
+                self.why.push((table.id, what));
+                self.damaged.insert(table.id, bad.into_iter().collect());
+            }
+            Err(error) if error.is_of_object() => {
+                self.why.push((table.id, format!("cannot be read ({})", error.detail)));
+                self.missing.insert(table.id);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(true)
+    }
+
     /// By names and sizes; of those that have another size every frame is read, and with `read_data` of all.
     async fn find(repository: &Repository, tables: &[&PackTable], read_data: bool) -> Result<Self, RepairError> {
         let (store, role) = (repository.store.as_ref(), repository.role());
@@ -247,22 +295,7 @@ impl Suspects {
             match sizes.get(&table.id) {
                 Some(size) if *size == table.object_len() && !read_data => {}
                 Some(size) if *size == table.object_len() => {
-                    match content::lost_frames(store, &repository.keys, table).await {
-                        Ok(None) => {}
-                        Ok(Some(bad)) => {
-                            let what = match bad.len() as u64 {
-                                0 => "is damaged around its content".to_owned(),
-                                n => format!("has {n} of {} frames that cannot be used", table.frames.len()),
-                            };
-                            suspects.why.push((table.id, what));
-                            suspects.damaged.insert(table.id, bad.into_iter().collect());
-                        }
-                        Err(error) if error.is_of_object() => {
-                            suspects.why.push((table.id, format!("cannot be read ({})", error.detail)));
-                            suspects.missing.insert(table.id);
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
+                    suspects.read_one(repository, table).await?;
                 }
                 Some(size) => {
                     let bad = bad_frames(repository, table).await?;
