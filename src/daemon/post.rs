@@ -126,6 +126,7 @@ impl Post {
             verified,
             beat: Arc::default(),
             repository,
+            entrance: Arc::default(),
         };
         let mut this = Loop {
             work,

@@ -70,6 +70,9 @@ pub(super) struct Work {
     pub(super) beat: Arc<beat::Last>,
     /// Opened once; dropped when something goes wrong with it.
     pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
+    /// Held while the journal is looked at, and while a run or a takeover begins: each takes the lock of this node's runs, and would
+    /// find the other in its way. A look lasts long while the store does not answer.
+    pub(super) entrance: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What waiting for a turn to run came to.
@@ -152,6 +155,7 @@ impl Work {
             return Ok(Journal { history: Some(history), term: None, failed: false, beat: None, clock_offset });
         }
         let verify = self.is_verify_due();
+        let entered = self.entrance.lock().await;
         let (history, view) = match Opening::follow(&self.runner, &repository, verify).await {
             Ok(mut opening) => {
                 if opening.announce(self.role.lease).await? {
@@ -163,6 +167,7 @@ impl Work {
             Err(BackupError::Lock(LockError::Busy { .. })) => Opening::look(&self.runner, &repository).await?,
             Err(error) => return Err(error.into()),
         };
+        drop(entered);
         if verify {
             let now = self.runner.env.clock.boottime();
             *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
@@ -252,7 +257,7 @@ impl Work {
         let (role, occasion) = (self.role.as_ref(), Some(occasion));
         let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion };
         let view = self.lease_view(footing);
-        let term = match Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? {
+        let term = match self.admit(&guard, footing, view).await? {
             Admission::Active(admitted) => {
                 let Admitted { opening, candidacy, .. } = *admitted;
                 let permit = Box::pin(opening.take(&candidacy)).await?.permit().clone();
@@ -269,6 +274,20 @@ impl Work {
             Admission::Refused(_) => None,
         };
         Ok(Journal { term, ..Box::pin(self.try_read(false)).await? })
+    }
+
+    async fn admit<'a>(
+        &self,
+        guard: &Guard<'a>,
+        footing: &Footing,
+        view: LeaseView<'_>,
+    ) -> Result<Admission<'a>, GuardError> {
+        let _entered = tokio::select! {
+            biased;
+            entered = self.entrance.lock() => entered,
+            () = self.runner.cancel.cancelled() => return Err(BackupError::Interrupted.into()),
+        };
+        Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await
     }
 
     /// Waits for a turn to run, for what was due then. What is wanted by a person waits as long as that person does; a slot is offered to
@@ -325,7 +344,7 @@ impl Work {
         let (role, scheduled) = (self.role.as_ref(), request.scheduled);
         let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion };
         let view = self.lease_view(footing);
-        let (report, reason) = match Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? {
+        let (report, reason) = match self.admit(&guard, footing, view).await? {
             Admission::Refused(refused) => *refused,
             Admission::Active(admitted) => {
                 let Admitted { opening, candidacy, slot, .. } = *admitted;
