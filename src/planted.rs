@@ -41,6 +41,8 @@ pub enum Bug {
     NotMirrored,
     /// A slot counts as committed when a later one is, however far beyond the present that lies.
     LaterSlotCommits,
+    /// The same, if it lies within what two clocks may be apart.
+    NearSlotCommits,
     /// The newest record with this node's ID is judged whatever its age, by the processes that looked last.
     OldRecordsAreJudged,
     /// An answer that nothing shows to be the store's (a proxy's page, no HTTP at all) is taken for a definite refusal.
@@ -51,7 +53,7 @@ pub enum Bug {
 }
 
 /// All of them.
-pub const ALL: [Bug; 18] = [
+pub const ALL: [Bug; 19] = [
     Bug::TakenWithoutEnd,
     Bug::DeadlineFromAnswer,
     Bug::UnknownIsFailure,
@@ -68,6 +70,7 @@ pub const ALL: [Bug; 18] = [
     Bug::SlotIsNotLookedUp,
     Bug::NotMirrored,
     Bug::LaterSlotCommits,
+    Bug::NearSlotCommits,
     Bug::OldRecordsAreJudged,
     Bug::UnrecognisedIsDefinite,
 ];

@@ -492,7 +492,7 @@ impl Loop {
             Stand::Paused(_) => State::Paused,
         });
         let why = self.voice.refusal(&self.work.role.name, stand);
-        DaemonWord { state, why, failure: self.work.watch.failure() }
+        DaemonWord { state, why, failure: self.work.watch.failure(), under_way: self.work.watch.under_way() }
     }
 
     fn refuse(&mut self) {

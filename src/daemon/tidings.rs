@@ -177,6 +177,12 @@ impl Sight<'_> {
         Some(Event { mark: "future".to_owned(), count: Some(future.count), detail, ..self.event(Kind::Anomaly) })
     }
 
+    /// That the role has lost its schedule.
+    pub(super) fn schedule_missing(&self, glimpse: &Glimpse) -> Option<Event> {
+        glimpse.past.as_ref()?.schedule_missing(self.plan)?;
+        Some(Event { mark: "schedule_missing".to_owned(), ..self.event(Kind::Anomaly) })
+    }
+
     /// What an audit found, and what is seen in the state.
     pub(super) fn anomalies(&self, findings: &[Finding], glimpse: &Glimpse) -> Vec<Event> {
         let anomaly = |finding: &Finding| {
@@ -186,6 +192,7 @@ impl Sight<'_> {
                 Finding::Flapping { count, .. } => ("flapping", *count, None),
                 Finding::Future { count, nodes, .. } => ("future", *count, Some(nodes.join(", "))),
                 Finding::Backdated { count, nodes, .. } => ("backdated", *count, Some(nodes.join(", "))),
+                Finding::ScheduleMissing { .. } => ("schedule_missing", 1, None),
                 Finding::Hole { record } => ("hole", 1, Some(record.clone())),
                 Finding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
                 Finding::Failed(_)
@@ -198,7 +205,9 @@ impl Sight<'_> {
             Some(Event { mark: mark.to_owned(), count: Some(count), detail, ..self.event(Kind::Anomaly) })
         };
         let mut events: Vec<Event> = Vec::new();
-        for event in findings.iter().filter_map(anomaly).chain(self.future(glimpse)) {
+        for event in
+            findings.iter().filter_map(anomaly).chain(self.future(glimpse)).chain(self.schedule_missing(glimpse))
+        {
             // Of several of one kind the first is told.
             if events.iter().all(|other| other.mark != event.mark) {
                 events.push(event);

@@ -11,6 +11,7 @@ use crate::env::Env;
 use crate::ids::{NodeId, RoleName, Term};
 use crate::job::backup::BackupError;
 use crate::job::guard::{GuardError, Reason};
+use crate::job::health::UnderWay;
 use crate::job::last_run::{Failure, Kept};
 use crate::job::local::LockError;
 use crate::job::report::audited::Finding;
@@ -53,6 +54,7 @@ pub struct Watch {
 #[derive(Debug, Clone, Copy)]
 struct Running {
     slot: Option<Timestamp>,
+    since: Timestamp,
 }
 
 #[derive(Debug)]
@@ -136,7 +138,7 @@ impl Watch {
         let now = self.env.clock.now();
         let mut seen = self.seen();
         seen.glimpse = Glimpse::of(view, now);
-        seen.running = Some(Running { slot });
+        seen.running = Some(Running { slot, since: now });
         seen.moved = seen.glimpse.is_elsewhere(self.node);
         self.teller.ping(&self.role, &Ping::Start);
         self.judge(&seen, Watcher::Holder);
@@ -269,6 +271,12 @@ impl Watch {
         self.kept.load()
     }
 
+    /// The run for a slot that is under way.
+    pub(super) fn under_way(&self) -> Option<UnderWay> {
+        let Running { slot, since } = self.seen().running?;
+        Some(UnderWay { node: self.label.clone(), slot: slot?, since })
+    }
+
     /// The lease is answered again, whatever the answer.
     pub fn lease_answered(&self) {
         self.kept.clear_doubt();
@@ -339,7 +347,8 @@ impl Watch {
     fn judge(&self, seen: &Seen, watcher: Watcher) {
         let kinds = self.sight(seen).see(&seen.glimpse);
         // That it is over an audit says, as of all anomalies.
-        if let Some(event) = self.sight(seen).future(&seen.glimpse) {
+        let sight = self.sight(seen);
+        for event in sight.future(&seen.glimpse).into_iter().chain(sight.schedule_missing(&seen.glimpse)) {
             self.raise(event, watcher);
         }
         self.teller.tell(|ledger, now| {

@@ -200,8 +200,9 @@ impl Work {
     async fn compare(self, repository: Repository) {
         let (node, now) = (self.runner.node.id, self.runner.env.clock.now());
         match presence::peers(&repository, node, now).await {
-            Ok((peers, _)) => {
-                let fresh = peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
+            Ok(told) => {
+                let fresh =
+                    told.peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
                 let differs = |peer: &PeerSeen| {
                     presence::drift(&peer.node, &self.runner.config_hash).is_some()
                         || presence::lease_drift(peer, self.role.lease).is_some()

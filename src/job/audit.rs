@@ -21,8 +21,9 @@ use crate::env::Env;
 use crate::ids::NodeId;
 use crate::job::audit::account::{Account, Period};
 use crate::job::audit::ledger::Ledger;
+use crate::job::health::UnderWay;
 use crate::job::last_run::{self, Kept};
-use crate::job::presence;
+use crate::job::presence::{self, Told};
 use crate::job::report::audited::{Finding, RoleAudit};
 use crate::job::report::whoami::RunSeen;
 use crate::job::repository::Repository;
@@ -85,23 +86,25 @@ pub async fn audit_here(
     let mut account = Account::new(plan, Period { since, now }, from.as_ref(), repository.format.created);
     let mut each = |record: &Record, digest| account.take(record, digest);
     let read = history::read(&repository, known.as_ref(), &extent, from, &mut found, &mut each).await?;
+    account.scheduled(read.state.last_scheduled());
     if let Some(looker) = looker {
-        account.hear(failures(&repository, &looker, now).await);
+        let (failures, under_way) = unrecorded(&repository, &looker, now).await;
+        account.hear(failures, under_way);
     }
     let audit = account.finish(role.name.clone(), found.into_damages());
     Ok(RoleAudit { records: read.records, ..audit })
 }
 
-/// The runs that failed, as the looker knows of them.
-async fn failures(repository: &Repository, looker: &Looker<'_>, now: Timestamp) -> Vec<RunSeen> {
+/// The runs that failed, and the backups that are under way, as the looker knows of them.
+async fn unrecorded(repository: &Repository, looker: &Looker<'_>, now: Timestamp) -> (Vec<RunSeen>, Vec<UnderWay>) {
     let role = repository.role();
     let own = looker.state_dir.and_then(|dir| Kept::at(looker.env, dir, role).load());
     let me = looker.node.unwrap_or(NodeId([0; NodeId::LEN]));
-    let (peers, _) = presence::peers(repository, me, now).await.unwrap_or_else(|error| {
-        tracing::warn!("role {role}: whether runs of other nodes failed cannot be told: {error}");
-        (Vec::new(), false)
+    let told = presence::peers(repository, me, now).await.unwrap_or_else(|error| {
+        tracing::warn!("role {role}: whether runs of other nodes failed, or go on, cannot be told: {error}");
+        Told::default()
     });
-    last_run::known(own, looker.label, &peers, Some(&repository.keys))
+    (last_run::known(own, looker.label, &told.peers, Some(&repository.keys)), Vec::from_iter(told.under_way))
 }
 
 /// Slots with more than one commit, the last of them in the time from `since` on, as far as a state tells.

@@ -1,5 +1,6 @@
-//! The beat of whoever works without a lease: one small object below `live/` that changes while a run goes on, however long the run
-//! takes and however little it commits. A node that would take the role from a silent holder looks whether it is.
+//! The beat of a backup: one small object below `live/` that changes while a run goes on, however long the run takes and however little it
+//! commits. A node that would take the role from a silent holder that has no lease looks whether it changes; and whoever looks how the role
+//! stands sees for which slot a run is under way, which no record tells before its end.
 //!
 //! It proves nothing: the journal fences. It only keeps a healthy long upload from being taken for a dead node. And nobody else keeps a
 //! role for a dead one: what counts is sealed with the repository's key, and a beat that is played back later counts no more.
@@ -11,13 +12,15 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Lease, RoleSettings};
+use crate::config::RoleSettings;
 use crate::env::Task;
 use crate::ids::{Digest, InstanceId, NodeId};
+use crate::job::health::UnderWay;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::repo::{line, names};
 use crate::store::{SizeLimit, StoreError};
+use crate::text;
 
 /// How often it changes: four times within the silence that others wait for, between these.
 const PART: u32 = 4;
@@ -35,46 +38,83 @@ struct Line {
     time: Timestamp,
     /// So that no two are equal.
     n: String,
+    /// The slot that the run is for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    slot: Option<Timestamp>,
+    /// When the run was begun.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    since: Option<Timestamp>,
+}
+
+/// What a run beats for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cause {
+    /// Its slot; `None`: somebody runs it by hand.
+    pub slot: Option<Timestamp>,
+    /// Until when a run for that slot is to be begun: by then it must be seen that this one was.
+    pub start_by: Option<Timestamp>,
 }
 
 /// Beats until it is dropped.
 #[derive(Debug)]
-pub struct Beat(Option<Task<()>>);
+pub struct Beat(Task<()>);
 
 impl Beat {
-    /// Beats for a role that has no lease; for one that has, the lease does.
-    pub fn start(runner: &Runner, role: &RoleSettings, repository: &Repository) -> Self {
-        if role.lease != Lease::None {
-            return Self(None);
-        }
+    /// Beats for a run that begins now.
+    pub fn start(runner: &Runner, role: &RoleSettings, repository: &Repository, cause: Cause) -> Self {
         let (runner, repository, key) = (runner.clone(), repository.clone(), names::beat(&role.name));
         let interval = (role.takeover_after / PART).clamp(INTERVAL.0, INTERVAL.1);
+        let since = runner.env.clock.now();
+        let left = cause.start_by.map(|by| Duration::try_from(by.duration_since(since)).unwrap_or_default());
+        // A run that is shorter than that needs no beat.
+        let mut pause = left.map_or(interval, |left| interval.min(left / 2));
         let env = runner.env.clone();
-        Self(Some(env.spawn(async move {
+        Self(env.spawn(async move {
             loop {
-                // A run that is shorter than that needs no beat.
-                runner.env.sleep(interval).await;
-                if let Err(error) = repository.store.put(&key, object(&runner, &repository)).await {
+                runner.env.sleep(pause).await;
+                let object = object(&runner, &repository, cause.slot, since);
+                if let Err(error) = repository.store.put(&key, object).await {
                     tracing::debug!("the beat: {error}");
                 }
+                pause = interval;
             }
-        })))
+        }))
     }
 }
 
 impl Drop for Beat {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
+        self.0.abort();
     }
 }
 
-fn object(runner: &Runner, repository: &Repository) -> Bytes {
+fn object(runner: &Runner, repository: &Repository, slot: Option<Timestamp>, since: Timestamp) -> Bytes {
     let (node, instance, time) = (runner.node.clone(), runner.instance, runner.env.clock.now());
     let n = hex::encode(runner.env.random_bytes::<8>());
-    let beat = Line { node: node.id, name: node.name, instance, time, n };
+    let beat = Line { node: node.id, name: node.name, instance, time, n, slot, since: Some(since) };
     line::seal(&serde_json::to_vec(&beat).unwrap_or_default(), &repository.keys).into()
+}
+
+/// The backup that is under way for a slot, on any node, as its beat says; `None`: none beats, or none that says for which slot.
+///
+/// # Errors
+/// The store.
+pub(crate) async fn under_way(repository: &Repository, now: Timestamp) -> Result<Option<UnderWay>, StoreError> {
+    let object = match repository.store.get(&names::beat(repository.role()), SizeLimit::LIVE).await {
+        Ok(object) => object,
+        Err(error) if error.is_not_found() || error.is_no_object() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(line::open(&object, &repository.keys).ok().and_then(|line| told(line, now)))
+}
+
+/// What a beat says, if it is not so old that its run has surely ended.
+fn told(line: &[u8], now: Timestamp) -> Option<UnderWay> {
+    let beat: Line = serde_json::from_slice(line).ok()?;
+    let fresh = CLOCKS_APART_MAX.saturating_add(SignedDuration::try_from(INTERVAL.1 * 2).unwrap_or_default());
+    let is_fresh = now.duration_since(beat.time).abs() <= fresh;
+    let (slot, since) = (beat.slot.filter(|_| is_fresh)?, beat.since?);
+    Some(UnderWay { node: text::line(&beat.name).into_owned(), slot, since })
 }
 
 /// What a process last saw of a role's beat.
@@ -116,6 +156,32 @@ mod tests {
     use crate::job::testing::Rig;
 
     #[tokio::test]
+    async fn a_beat_tells_for_which_slot_a_run_is_under_way_while_it_beats() {
+        let rig = Rig::new().await;
+        let (runner, key, now) = (rig.runner(), names::beat(&rig.role.name), rig.env.clock.now());
+        let told = async |now| under_way(&rig.repository, now).await.unwrap();
+        assert_eq!(told(now).await, None);
+        rig.store.put(&key, object(&runner, &rig.repository, None, now)).await.unwrap();
+        assert_eq!(told(now).await, None, "a run by hand");
+        let slot = now - SignedDuration::from_mins(1);
+        let cause = Cause { slot: Some(slot), start_by: Some(now) };
+        let beat = Beat::start(&runner, &rig.role, &rig.repository, cause);
+        let run = loop {
+            if let Some(run) = told(now).await {
+                break run;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!((run.slot, run.node.as_str()), (slot, runner.node.name.as_str()));
+        drop(beat);
+        assert_eq!(told(now + SignedDuration::from_mins(13)).await, None, "its node is gone");
+        let forged = rig.store.get(&key, SizeLimit::LIVE).await.unwrap();
+        let forged = String::from_utf8(forged.to_vec()).unwrap().replace("\"n\":\"", "\"n\":\"00");
+        rig.store.put(&key, Bytes::from(forged)).await.unwrap();
+        assert_eq!(told(now).await, None, "of somebody who has no key");
+    }
+
+    #[tokio::test]
     async fn only_a_fresh_beat_with_the_key_counts() {
         let rig = Rig::new().await;
         let (runner, key, last) = (rig.runner(), names::beat(&rig.role.name), Last::default());
@@ -123,7 +189,7 @@ mod tests {
         let look = async |now| look(&rig.repository, &rig.role, &last, now).await.unwrap();
         let none = look(now).await;
         assert_eq!(none, Digest([0; 32]));
-        let first = object(&runner, &rig.repository);
+        let first = object(&runner, &rig.repository, None, now);
         rig.store.put(&key, first.clone()).await.unwrap();
         let seen = look(now).await;
         assert_ne!(seen, none);
@@ -136,7 +202,7 @@ mod tests {
             }
             assert_eq!(look(now).await, seen, "it has not changed");
         }
-        rig.store.put(&key, object(&runner, &rig.repository)).await.unwrap();
+        rig.store.put(&key, object(&runner, &rig.repository, None, now)).await.unwrap();
         let second = look(now).await;
         assert_ne!(second, seen);
         // Played back when its node is long gone.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Lease, RoleSettings, Settings, StoreUrl};
 use crate::ids::RoleName;
 use crate::job::backup::{Ask, BackupError, Committed, Opening};
-use crate::job::beat::Beat;
+use crate::job::beat::{self, Beat};
 use crate::job::known::{self, Place};
 use crate::job::lease;
 use crate::job::local::{Local, LockError};
@@ -613,7 +613,9 @@ impl<'a> Guard<'a> {
         ask: &Ask,
         lost: impl Future<Output = LostTo>,
     ) -> Result<Guarded, GuardError> {
-        let _beat = Beat::start(self.runner, self.role, self.repository);
+        let start_by = self.plan.as_ref().and_then(|plan| Some(plan.start_by(plan.exactly(ask.slot?)?)));
+        let cause = beat::Cause { slot: ask.slot, start_by };
+        let _beat = Beat::start(self.runner, self.role, self.repository, cause);
         let mut work = Box::pin(opening.back_up(self.role, candidacy, ask));
         let (result, lost_to) = tokio::select! {
             biased;

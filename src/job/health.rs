@@ -6,9 +6,8 @@
 use std::cmp::Reverse;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::job::audit::ledger::start_by;
 use crate::job::audit::pauses::Pauses;
 use crate::job::report::Outcome;
 use crate::job::report::whoami::{MissedCause, Reason, RunSeen, State, Step, StoreStatus, Warning};
@@ -35,6 +34,17 @@ pub enum Severity {
     Critical,
 }
 
+/// A backup that was begun for a slot, and of whose end nothing is known. The journal does not show it: a daemon says so, or a beat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// The label of the node that runs it.
+    pub node: String,
+    /// For which slot.
+    pub slot: Timestamp,
+    /// When it was begun, by that node's clock.
+    pub since: Timestamp,
+}
+
 /// What a journal says of the past, as far as a verdict needs it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Past {
@@ -42,6 +52,8 @@ pub(crate) struct Past {
     pub(crate) commits: SlotCommits,
     /// The number of the newest snapshot's record, and when it was committed.
     pub(crate) snapshot: Option<(u64, Timestamp)>,
+    /// When a slot was committed last, as far as that is remembered.
+    pub(crate) scheduled: Option<Timestamp>,
     /// What the newest snapshot could not read.
     pub(crate) unreadable: u64,
     /// The pause that was said last and not ended by a person.
@@ -52,6 +64,8 @@ pub(crate) struct Past {
     pub(crate) running: Option<Running>,
     /// How the guarded command for a slot ended that ended last.
     pub(crate) command: Option<CommandEnd>,
+    /// The backups that are under way, as far as that is told.
+    pub(crate) under_way: Vec<UnderWay>,
 }
 
 impl Past {
@@ -67,10 +81,12 @@ impl Past {
         Self {
             commits: view.commits(),
             snapshot: view.state.snapshots.last().map(|snapshot| (snapshot.seq.0, snapshot.time)),
+            scheduled: view.state.last_scheduled(),
             unreadable: view.state.snapshots.last().map_or(0, |snapshot| snapshot.changes.unreadable),
             paused: view.state.paused.clone(),
             pauses,
             running: view.running.clone(),
+            under_way: Vec::new(),
             command: view.state.holder.as_ref().and_then(|holder| holder.command.clone()),
         }
     }
@@ -85,11 +101,18 @@ impl Past {
         failed_command(self.command.as_ref()?, |slot| self.commits.is_closed(slot, now))
     }
 
-    /// The slots that no node will commit in time any more, and that no pause excuses. `running`: the slot of a run of this node
+    /// The slots that no node will commit in time any more, and that no pause excuses. `own`: the slot of a run of this node
     /// that is under way. Where no slot was ever committed they count from the making of the repository.
-    pub(crate) fn missed(&self, plan: &Plan, running: Option<Timestamp>, now: Timestamp) -> Vec<Slot> {
-        let excuse = |slot: Slot| self.pauses.cover(slot.starts, start_by(plan, slot), now).map(|(_, until)| until);
-        plan.missed_unless(&self.commits, running, now, excuse).slots
+    pub(crate) fn missed(&self, plan: &Plan, own: Option<Timestamp>, now: Timestamp) -> Vec<Slot> {
+        let excuse = |slot: Slot| self.pauses.cover(slot.starts, plan.start_by(slot), now).map(|(_, until)| until);
+        let command = self.running.as_ref().and_then(|running| running.slot);
+        let running: Vec<Timestamp> = self.under_way.iter().map(|run| run.slot).chain(command).chain(own).collect();
+        plan.missed_unless(&self.commits, &running, now, excuse).slots
+    }
+
+    /// When a slot was committed last, where the config has no schedule for the role.
+    pub(crate) fn schedule_missing(&self, plan: Option<&Plan>) -> Option<Timestamp> {
+        self.scheduled.filter(|_| plan.is_none())
     }
 
     /// The pause that goes on, and whether it was forgotten.
@@ -200,6 +223,7 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
     }
     if let Some(past) = facts.past {
         found.extend(slots_missed(facts, past));
+        found.extend(past.schedule_missing(facts.plan).map(|last| Warning::ScheduleMissing { last }));
         if let Some((paused, too_long)) = past.pause(present(facts)) {
             let (by, since, until, why) = (paused.node.name.clone(), paused.time, paused.until, paused.why.clone());
             found.push(Warning::Paused { by, since, until, why, too_long });
@@ -231,8 +255,8 @@ fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
     let missed = past.missed(facts.plan?, None, present(facts));
     let (first, last, count) = (missed.first()?.at, missed.last()?.at, missed.len());
     let cause = match (facts.state, facts.reason) {
-        _ if let Some(Running { node, time, .. }) = holds_up(facts, past, &missed) => {
-            MissedCause::Running { node: node.name.clone(), since: *time }
+        _ if let Some((run, is_command)) = holds_up(facts, past, &missed) => {
+            MissedCause::Running { node: run.node, since: run.since, is_command }
         }
         (_, Reason::ProbesNo | Reason::Fallback { .. }) => MissedCause::NotEligible,
         (_, Reason::NotListed) => MissedCause::NotListed,
@@ -246,13 +270,17 @@ fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
     Some(Warning::SlotsMissed { first, last, count, cause })
 }
 
-/// The command that was begun for one of these slots or one before them, unless a run failed after that.
-fn holds_up<'a>(facts: &Facts<'_>, past: &'a Past, missed: &[Slot]) -> Option<&'a Running> {
-    let running = past.running.as_ref()?;
-    let slot = running.slot?;
-    let is_open = !past.commits.is_closed(slot, present(facts)) && missed.iter().any(|missed| missed.at >= slot);
-    let failed_since = failed(facts).first().is_some_and(|run| run.time > running.time);
-    Some(running).filter(|_| is_open && !failed_since)
+/// The run that was begun for one of these slots or one before them, unless a run failed after that, and whether it is a command.
+fn holds_up(facts: &Facts<'_>, past: &Past, missed: &[Slot]) -> Option<(UnderWay, bool)> {
+    let command = past.running.as_ref().and_then(|running| {
+        Some(UnderWay { node: running.node.name.clone(), slot: running.slot?, since: running.time })
+    });
+    let is_open = |run: &UnderWay| {
+        !past.commits.is_closed(run.slot, present(facts)) && missed.iter().any(|missed| missed.at >= run.slot)
+    };
+    let failed_since = |run: &UnderWay| failed(facts).first().is_some_and(|failed| failed.time > run.since);
+    let backups = past.under_way.iter().cloned().map(|run| (run, false));
+    command.map(|run| (run, true)).into_iter().chain(backups).find(|(run, _)| is_open(run) && !failed_since(run))
 }
 
 fn is_state(warning: &Warning) -> bool {
@@ -289,6 +317,7 @@ pub fn severity(warning: &Warning) -> Severity {
         | Warning::Twin { .. }
         | Warning::StoreUnreadable { .. }
         | Warning::NoSnapshot { .. }
+        | Warning::ScheduleMissing { .. }
         | Warning::Paused { too_long: false, .. }
         | Warning::Drift { .. }
         | Warning::LeaseUnread { .. }

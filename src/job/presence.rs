@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::Lease;
 use crate::ids::{Digest, InstanceId, NodeId, RoleName};
 use crate::job::authors::boot::{self, Witness};
+use crate::job::beat;
+use crate::job::health::UnderWay;
 use crate::job::last_run::{Failure, Kept};
 use crate::job::local::Local;
 use crate::job::report::whoami::{PeerInfo, PeerSeen, Warning};
@@ -241,20 +243,27 @@ fn read(object: &[u8], keys: &Keys, key: &str, role: &RoleName) -> Option<Presen
     (names::node(role, presence.node.id) == key).then_some(presence)
 }
 
-/// The nodes but `me` that told of themselves within the last days, by label, where who has no key tells nothing; and whether somebody told of
-/// losses.
+/// What is told below `live/`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The nodes that told of themselves within the last days, by label.
+    pub(crate) peers: Vec<PeerSeen>,
+    /// Somebody told of losses.
+    pub(crate) has_losses: bool,
+    /// The backup that is under way, on any node.
+    pub(crate) under_way: Option<UnderWay>,
+}
+
+/// What is told, of the nodes but `me`. Who has no key tells nothing.
 ///
 /// # Errors
 /// The store.
-pub(crate) async fn peers(
-    repository: &Repository,
-    me: NodeId,
-    now: Timestamp,
-) -> Result<(Vec<PeerSeen>, bool), StoreError> {
+pub(crate) async fn peers(repository: &Repository, me: NodeId, now: Timestamp) -> Result<Told, StoreError> {
     let (store, keys, role) = (repository.store.as_ref(), &repository.keys, repository.role());
     let page = store.list(&names::live_prefix(role), None, NODES_MAX + LIVE_OTHERS_MAX).await?;
     let (own, nodes, loss) = (names::node(role, me), names::nodes_prefix(role), names::loss(role));
-    let is_told = page.objects.iter().any(|object| object.key == loss);
+    let is_there = |key: &str| page.objects.iter().any(|object| object.key == key);
+    let (has_losses, beats) = (is_there(&loss), is_there(&names::beat(role)));
     let others = page.objects.into_iter().filter(|object| object.key.starts_with(&nodes) && object.key != own);
     let alive = others.filter(|object| now.duration_since(object.modified) < GONE);
     let read = |object: crate::store::ObjectMeta| async move {
@@ -272,7 +281,8 @@ pub(crate) async fn peers(
     let found: Vec<Option<PeerSeen>> = stream::iter(alive).map(read).buffered(CONCURRENT_MAX).try_collect().await?;
     let mut peers: Vec<PeerSeen> = found.into_iter().flatten().collect();
     peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-    Ok((peers, is_told))
+    let under_way = if beats { beat::under_way(repository, now).await? } else { None };
+    Ok(Told { peers, has_losses, under_way })
 }
 
 /// What a node says of itself, in lines that it cannot end.
@@ -349,14 +359,14 @@ mod tests {
             .replace(&NodeId([2; 16]).to_string(), &NodeId([4; 16]).to_string());
         rig.store.put(&names::node(role, NodeId([4; 16])), Bytes::from(forged)).await.unwrap();
         let now = rig.env.clock.now();
-        let (seen, _) = peers(&rig.repository, east.node.id, now).await.unwrap();
+        let seen = peers(&rig.repository, east.node.id, now).await.unwrap().peers;
         assert_eq!(
             seen.iter().map(|p| (p.node.name.as_str(), p.node.config_hash.as_str())).collect::<Vec<_>>(),
             [("west", "other")]
         );
         assert_eq!(lease_drift(&seen[0], Lease::None), None);
         assert!(matches!(lease_drift(&seen[0], Lease::Bucket), Some(Warning::LeaseDrift { theirs: Lease::None, .. })));
-        assert_eq!(peers(&rig.repository, east.node.id, now + GONE * 2).await.unwrap(), (vec![], false));
+        assert_eq!(peers(&rig.repository, east.node.id, now + GONE * 2).await.unwrap(), Told::default());
         let failed = Failure {
             outcome: Outcome::Failed,
             step: Step::Run,
@@ -369,16 +379,16 @@ mod tests {
         let kept = Kept::of(&west, role);
         kept.add(failed.clone());
         let failing = tell(&west, &rig, Some(&before)).await;
-        let sealed = peers(&rig.repository, east.node.id, now).await.unwrap().0[0].failure.clone().unwrap();
+        let sealed = peers(&rig.repository, east.node.id, now).await.unwrap().peers[0].failure.clone().unwrap();
         let opened = Failure::open(&sealed, &rig.repository.keys, west.node.id.0).unwrap();
         assert_eq!(opened.error, failed.error);
         kept.add(failed);
         assert_eq!(tell(&west, &rig, failing.as_ref()).await, None, "the same failure once more is no news");
         kept.clear();
         assert!(tell(&west, &rig, failing.as_ref()).await.is_some());
-        assert_eq!(peers(&rig.repository, east.node.id, now).await.unwrap().0[0].failure, None);
+        assert_eq!(peers(&rig.repository, east.node.id, now).await.unwrap().peers[0].failure, None);
         rig.store.put(&names::loss(role), Bytes::from("{}")).await.unwrap();
-        assert!(peers(&rig.repository, east.node.id, now).await.unwrap().1);
+        assert!(peers(&rig.repository, east.node.id, now).await.unwrap().has_losses);
         let changed = Runner { config_hash: "new".to_owned(), ..east };
         assert!(tell(&changed, &rig, Some(&told)).await.is_some(), "at once");
     }
@@ -481,7 +491,7 @@ mod tests {
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
         let full = |_: &Announced| Err(io::ErrorKind::StorageFull.into());
         let told = || async {
-            let (found, _) = peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap();
+            let found = peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().peers;
             Failure::open(found[0].failure.as_deref()?, &rig.repository.keys, mine.node.id.0)
                 .map(|failure| failure.error)
         };
@@ -511,6 +521,6 @@ mod tests {
         assert!(told().await.is_some());
         rig.store.delete(&[key]).await.unwrap();
         announce_failure(&mine, &rig.repository, Lease::None).await;
-        assert_eq!(peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().0, []);
+        assert_eq!(peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().peers, []);
     }
 }

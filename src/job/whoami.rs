@@ -33,14 +33,14 @@ use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::audit::ledger::recent;
 use crate::job::backup::history;
-use crate::job::health::{self, Facts, Past};
+use crate::job::health::{self, Facts, Past, UnderWay};
 use crate::job::inside::{Archive, Reading, info};
 use crate::job::known::{self, Place};
 use crate::job::last_run::{self, Failure, Kept};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memory};
 use crate::job::loss::{self, Note};
-use crate::job::presence::{self, Announced};
+use crate::job::presence::{self, Announced, Told};
 use crate::job::report::Outcome;
 use crate::job::report::whoami::{
     EtcdState, EtcdStatus, NodeInfo, PeerSeen, RoleStatus, RunSeen, State, Step, StoreState, StoreStatus, TermInfo,
@@ -91,6 +91,9 @@ pub struct DaemonWord {
     pub why: String,
     /// How its last run failed, if nothing was committed since.
     pub failure: Option<Failure>,
+    /// The run for a slot that is under way.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub under_way: Option<UnderWay>,
 }
 
 /// The daemon of this node.
@@ -231,6 +234,8 @@ struct Looked {
     /// What the lease's object says, where there is one.
     lease: Option<Reply>,
     peers: Vec<PeerSeen>,
+    /// The backup that is under way, on any node.
+    under_way: Option<UnderWay>,
     /// What is known of losses.
     loss: Option<Note>,
     /// That the journal cannot be written, where its head is in etcd.
@@ -280,6 +285,7 @@ async fn look(
         memory: Memory::default(),
         lease: None,
         peers: Vec::new(),
+        under_way: None,
         loss: None,
         head: None,
         gap: None,
@@ -391,12 +397,12 @@ async fn read(
     };
     let (lease, (status, journal, memory, archive, (peers, peers_unread))) = tokio::join!(lease, archive);
     let (mut unread, mut loss, mut gaps) = (Vec::from_iter(peers_unread), None, Vec::new());
-    let (peers, is_told) = peers.unwrap_or_default();
+    let Told { peers, has_losses, under_way } = peers.unwrap_or_default();
     if let Some(archive) = &archive {
         let keys = &archive.repository.keys;
         let local = state_dir.as_ref().map(|dir| Local::peek(&env, dir, keys.repo()));
         unread.extend(local.as_ref().and_then(Local::unread).map(|error| unread::file(Unseen::Memory, &error)));
-        let noted = unread::in_time(Unseen::Losses, loss::glance(store.as_ref(), keys, local.as_ref(), is_told));
+        let noted = unread::in_time(Unseen::Losses, loss::glance(store.as_ref(), keys, local.as_ref(), has_losses));
         let listed = unread::in_time(Unseen::Records, archive.journal.gaps(&archive.view));
         let ((noted, losses_unread), (listed, records_unread)) = tokio::join!(noted, listed);
         unread.extend(losses_unread.into_iter().chain(records_unread));
@@ -405,7 +411,7 @@ async fn read(
     let gap = gaps.first().map(|first| Warning::RecordsLost { first: *first, count: gaps.len() as u64 });
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
     let state = StoreState { url: store.describe(), status, journal, clock_offset_seconds };
-    Ok(Looked { state, archive, memory, lease, peers, loss, head: None, gap, unread })
+    Ok(Looked { state, archive, memory, lease, peers, under_way, loss, head: None, gap, unread })
 }
 
 fn status(
@@ -449,7 +455,9 @@ fn status(
 
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
-    let past = view.map(Past::of);
+    let told = word.and_then(|word| word.under_way.clone());
+    let under_way: Vec<UnderWay> = looked.under_way.iter().cloned().chain(told).collect();
+    let past = view.map(|view| Past { under_way: under_way.clone(), ..Past::of(view) });
     let mut seen: Vec<Warning> = looked.head.iter().chain(&looked.gap).cloned().collect();
     seen.extend(lease_unread(looked, etcd.as_ref()));
     seen.extend(asker.exposures.iter().cloned().map(Warning::Exposed));
@@ -529,7 +537,7 @@ fn status(
         last_backup: newest.map(|snapshot| info(&role.name, snapshot)),
         last_run,
         next_slot: plan.as_ref().and_then(|plan| plan.next(now)).map(|slot| slot.at),
-        slots: plan.as_ref().zip(view).and_then(|(plan, view)| recent(plan, view, now)),
+        slots: plan.as_ref().zip(view).and_then(|(plan, view)| recent(plan, view, &under_way, now)),
         store: looked.state.clone(),
         etcd: etcd.map(|status| EtcdState {
             endpoints: asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.clone()).unwrap_or_default(),

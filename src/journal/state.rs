@@ -26,7 +26,7 @@ use crate::role::twin::{self, Authorship};
 const PAST_SLOTS_KEPT: usize = 64;
 
 /// How many slots of guarded commands are remembered, the newest by the order of their records: a clock that is ahead needs as many
-/// slots of real time to push the others out, and the oldest of those is closed by a later one then.
+/// slots of real time to push the others out.
 const COMMAND_SLOTS_KEPT: usize = 64;
 
 /// How many slots of amended commits are remembered, those that were amended last.
@@ -208,6 +208,20 @@ impl State {
     pub fn slots(&self) -> impl Iterator<Item = Timestamp> {
         let live = self.snapshots.iter().filter_map(|snapshot| snapshot.slot);
         live.chain(self.past_slots.iter().copied()).chain(self.command_slots.iter().copied()).chain(self.last_slot)
+    }
+
+    /// From when on every committed slot is remembered; `None`: always.
+    fn remembered_from(&self) -> Option<Timestamp> {
+        let past = self.past_slots.first().filter(|_| self.past_slots.len() >= PAST_SLOTS_KEPT);
+        let commands = self.command_slots.iter().min().filter(|_| self.command_slots.len() >= COMMAND_SLOTS_KEPT);
+        past.max(commands).copied()
+    }
+
+    /// When a slot was committed last, by a snapshot that is still there or by a guarded command; `None`: the role has no schedule, or had
+    /// one so long ago that retention has forgotten what it made.
+    pub fn last_scheduled(&self) -> Option<Timestamp> {
+        let snapshots = self.snapshots.iter().filter(|snapshot| snapshot.slot.is_some()).map(|snapshot| snapshot.time);
+        snapshots.chain(self.command_slots.iter().copied()).max()
     }
 
     /// Remembers slots that were committed by records which are no more.
@@ -444,6 +458,7 @@ impl View {
         let State { schedule, snapshots, amended_slots, .. } = &self.state;
         SlotCommits::new(self.state.slots(), self.born())
             .with_amended(amended_slots.iter().copied())
+            .remembered_from(self.state.remembered_from())
             .by(*schedule, snapshots.last().map(|snapshot| snapshot.time))
     }
 

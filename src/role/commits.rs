@@ -1,9 +1,9 @@
 //! The committed slots of a role, as its journal shows them. Pure.
 //!
-//! The invariant that lives here: a slot is committed because a record commits *it*, never because some record commits a later one
-//! at whatever time. A later commit closes older slots only if it lies in the present or before: a commit from beyond the present
-//! was written by a wrong clock, and would otherwise close every slot until that time comes. A commit that an operator amended
-//! closes its own slot still, and counts as the newest of none.
+//! The invariant that lives here: a slot is committed because a record commits *it*, never because some record commits a later one.
+//! A later commit closes older slots only once its own slot has come by the clock of who asks: they are past their time then, since
+//! the next slot has come. A commit for a slot that has not come was written by a clock that is ahead, by seconds or by years, and
+//! closes its own slot alone. A commit that an operator amended closes its own slot still, and counts as the newest of none.
 
 use std::sync::Arc;
 
@@ -42,6 +42,8 @@ pub struct SlotCommits {
     schedule: Option<ScheduleInForce>,
     /// The date of the newest snapshot, for a slot or not.
     last_snapshot: Option<Timestamp>,
+    /// Commits for slots from before this one may be forgotten; `None`: all are remembered.
+    oldest: Option<Timestamp>,
 }
 
 /// Ascending, each once.
@@ -55,7 +57,14 @@ fn sorted(slots: impl IntoIterator<Item = Timestamp>) -> Arc<[Timestamp]> {
 impl SlotCommits {
     /// These slots of a repository that was made at `created`; `None`: that is not known.
     pub fn new(slots: impl IntoIterator<Item = Timestamp>, created: Option<Timestamp>) -> Self {
-        Self { slots: sorted(slots), amended: Arc::default(), created, schedule: None, last_snapshot: None }
+        Self {
+            slots: sorted(slots),
+            amended: Arc::default(),
+            created,
+            schedule: None,
+            last_snapshot: None,
+            oldest: None,
+        }
     }
 
     /// The same with what else the journal tells of how its slots came about: `last_snapshot` is the date of the newest one.
@@ -66,6 +75,11 @@ impl SlotCommits {
     /// The same with the slots of commits that an operator amended.
     pub fn with_amended(self, slots: impl IntoIterator<Item = Timestamp>) -> Self {
         Self { amended: sorted(slots), ..self }
+    }
+
+    /// The same where commits for slots from before `oldest` may be forgotten.
+    pub fn remembered_from(self, oldest: Option<Timestamp>) -> Self {
+        Self { oldest, ..self }
     }
 
     /// The schedule that slots were committed by last, where records say which.
@@ -93,11 +107,15 @@ impl SlotCommits {
         self.created
     }
 
-    /// The newest committed slot that does not lie beyond the present.
+    /// The newest committed slot that has come.
     pub fn newest(&self, now: Timestamp) -> Option<Timestamp> {
         #[cfg(feature = "planted")]
-        let now = if crate::planted::is(crate::planted::Bug::LaterSlotCommits) { Timestamp::MAX } else { now };
-        self.slots[..self.present(now)].last().copied()
+        let now = match () {
+            () if crate::planted::is(crate::planted::Bug::LaterSlotCommits) => Timestamp::MAX,
+            () if crate::planted::is(crate::planted::Bug::NearSlotCommits) => present::horizon(now),
+            () => now,
+        };
+        self.slots[..self.slots.partition_point(|slot| *slot <= now)].last().copied()
     }
 
     /// Whether a record commits exactly this slot.
@@ -105,20 +123,19 @@ impl SlotCommits {
         self.slots.binary_search(&slot).is_ok() || self.amended.binary_search(&slot).is_ok()
     }
 
-    /// Whether no run may commit `slot` any more: it is committed, or a later one is that does not lie beyond the present.
+    /// Whether no run may commit `slot` any more: it is committed, a later one is that has come, or whether it is committed may be
+    /// forgotten.
     pub fn is_closed(&self, slot: Timestamp, now: Timestamp) -> bool {
-        self.contains(slot) || self.newest(now).is_some_and(|newest| newest >= slot)
+        let is_forgotten = |oldest: Timestamp| slot < oldest && !present::is_beyond(oldest, now);
+        self.contains(slot)
+            || self.newest(now).is_some_and(|newest| newest >= slot)
+            || self.oldest.is_some_and(is_forgotten)
     }
 
     /// The committed slots that lie beyond the present.
     pub fn beyond(&self, now: Timestamp) -> &[Timestamp] {
-        &self.slots[self.present(now)..]
-    }
-
-    /// How many do not.
-    fn present(&self, now: Timestamp) -> usize {
         let horizon = present::horizon(now);
-        self.slots.partition_point(|slot| *slot <= horizon)
+        &self.slots[self.slots.partition_point(|slot| *slot <= horizon)..]
     }
 }
 
@@ -152,6 +169,24 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_ahead_by_less_than_is_told_closes_no_slot_but_its_own() {
+        let commits = commits(&[60, 64]);
+        for now in 60..64 {
+            let closed: Vec<i64> = (58..70).filter(|slot| commits.is_closed(at(*slot), at(now))).collect();
+            assert_eq!(closed, [58, 59, 60, 64], "at {now}");
+            assert_eq!((commits.newest(at(now)), commits.beyond(at(now)).len()), (Some(at(60)), 0), "at {now}");
+        }
+        assert!(commits.is_closed(at(61), at(64)), "the next one has come, and nobody runs this one any more");
+    }
+
+    #[test]
+    fn a_slot_whose_commit_may_be_forgotten_is_closed() {
+        let commits = commits(&[60, 61]).remembered_from(Some(at(60)));
+        assert!(commits.is_closed(at(59), at(59)) && !commits.is_closed(at(62), at(59)));
+        assert!(!commits.is_closed(at(20), at(20)), "what lies beyond the present says nothing of it");
+    }
+
+    #[test]
     fn an_amended_commit_closes_its_own_slot_and_no_other() {
         let commits = commits(&[60]).with_amended([at(180), at(120)]);
         let now = at(500);
@@ -178,8 +213,7 @@ mod tests {
         #[test]
         fn it_is_what_the_set_says(minutes in prop::collection::vec(-500..500i64, 0..20), now in -600..600i64, slot in -500..500i64) {
             let commits = commits(&minutes);
-            let present = |minute: &&i64| **minute <= now + 5;
-            let newest = minutes.iter().filter(present).max();
+            let newest = minutes.iter().filter(|minute| **minute <= now).max();
             prop_assert_eq!(commits.newest(at(now)), newest.copied().map(at));
             prop_assert_eq!(commits.contains(at(slot)), minutes.contains(&slot));
             let closed = minutes.contains(&slot) || newest.is_some_and(|newest| *newest >= slot);

@@ -768,7 +768,7 @@ impl Duty {
             return false;
         }
         let commits = self.history.as_ref().map(|history| history.commits.clone()).unwrap_or_default();
-        self.plan.as_ref().is_some_and(|plan| !plan.missed(&commits, None, self.read_at).slots.is_empty())
+        self.plan.as_ref().is_some_and(|plan| !plan.missed(&commits, &[], self.read_at).slots.is_empty())
     }
 
     /// Whether the lease is to be asked for; a service that could not be reached is asked again, whatever this node does meanwhile.

@@ -53,7 +53,7 @@ enum Rule {
 /// How a slot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It is committed, or a later one is that does not lie beyond the present.
+    /// It is committed, or a later one is that has come.
     Committed,
     /// There is still time.
     Open {
@@ -144,7 +144,17 @@ impl Plan {
 
     /// The due slot, unless it is closed: what a scheduled run would do now.
     pub fn pending(&self, commits: &SlotCommits, now: Timestamp) -> Option<Slot> {
-        self.due(now).filter(|slot| !commits.is_closed(slot.at, now))
+        self.due(now).filter(|slot| !self.is_closed(*slot, commits, now))
+    }
+
+    /// The newest committed slot that has started.
+    fn newest(&self, commits: &SlotCommits, now: Timestamp) -> Option<Timestamp> {
+        commits.newest(now.checked_sub(self.offset).ok()?)
+    }
+
+    /// Whether no run may commit it any more.
+    fn is_closed(&self, slot: Slot, commits: &SlotCommits, now: Timestamp) -> bool {
+        commits.is_closed(slot.at, now.checked_sub(self.offset).unwrap_or(Timestamp::MIN))
     }
 
     /// The first slot that is owed and not closed, once it has started. Where it is not known from when on slots are owed, a role
@@ -159,7 +169,7 @@ impl Plan {
     /// The first slot that can be missed: after the newest committed one, and not from before the role existed. `None`: it is not
     /// known from when on slots are owed.
     fn first_owed(&self, commits: &SlotCommits, now: Timestamp) -> Option<Slot> {
-        let after = commits.newest(now).and_then(|at| self.earliest(at)).and_then(|at| self.slot(at));
+        let after = self.newest(commits, now).and_then(|at| self.earliest(at)).and_then(|at| self.slot(at));
         after.max(self.owed_after(commits, now).and_then(|at| self.next(at)))
     }
 
@@ -168,7 +178,7 @@ impl Plan {
     pub fn owed_after(&self, commits: &SlotCommits, now: Timestamp) -> Option<Timestamp> {
         // A date from beyond the present says nothing.
         let sound = |at: Option<Timestamp>| at.filter(|at| !present::is_beyond(*at, now));
-        let (seen_at, newest) = (sound(self.seen_at), commits.newest(now));
+        let (seen_at, newest) = (sound(self.seen_at), self.newest(commits, now));
         let changed = match (commits.schedule(), newest) {
             (Some(last), _) if last.id == self.id => None,
             // It was changed since the last commit: when exactly tells only a node that saw it first.
@@ -194,11 +204,11 @@ impl Plan {
 
     /// How `slot` stands when `started` tells of a run that is under way for it.
     pub fn standing(&self, slot: Slot, commits: &SlotCommits, started: bool, now: Timestamp) -> Standing {
-        if commits.is_closed(slot.at, now) {
+        if self.is_closed(slot, commits, now) {
             return Standing::Committed;
         }
         let next = self.following(slot).map_or(Timestamp::MAX, |next| next.starts);
-        let start_by = slot.starts.saturating_add(self.missed_after).map_or(Timestamp::MAX, |at| at.min(next));
+        let start_by = self.start_by(slot);
         if now >= next {
             return if started { Standing::NotFinished } else { Standing::NotStarted };
         }
@@ -209,9 +219,15 @@ impl Plan {
         }
     }
 
-    /// Everything missed since the newest committed slot, or since the role exists: a role that never committed one has missed all
-    /// since then. Where that is not known either, nothing is called missed.
-    pub fn missed(&self, commits: &SlotCommits, running: Option<Timestamp>, now: Timestamp) -> Missed {
+    /// Until when a run for this slot may begin.
+    pub fn start_by(&self, slot: Slot) -> Timestamp {
+        let next = self.following(slot).map_or(Timestamp::MAX, |next| next.starts);
+        slot.starts.saturating_add(self.missed_after).map_or(Timestamp::MAX, |at| at.min(next))
+    }
+
+    /// Everything missed since the newest committed slot that has come, or since the role exists: a role that never committed one has
+    /// missed all since then. Where that is not known either, nothing is called missed. `running`: the slots for which a run is under way.
+    pub fn missed(&self, commits: &SlotCommits, running: &[Timestamp], now: Timestamp) -> Missed {
         self.missed_unless(commits, running, now, |_| None)
     }
 
@@ -220,7 +236,7 @@ impl Plan {
     pub fn missed_unless(
         &self,
         commits: &SlotCommits,
-        running: Option<Timestamp>,
+        running: &[Timestamp],
         now: Timestamp,
         excuse: impl Fn(Slot) -> Option<Timestamp>,
     ) -> Missed {
@@ -233,7 +249,7 @@ impl Plan {
                 slot = last.filter(|last| last.at > this.at).or_else(|| self.following(this));
                 continue;
             }
-            let standing = self.standing(this, commits, running == Some(this.at), now);
+            let standing = self.standing(this, commits, running.contains(&this.at), now);
             if matches!(standing, Standing::NotStarted | Standing::NotFinished) {
                 if missed.slots.len() == MISSED_MAX {
                     missed.more = true;
@@ -473,14 +489,31 @@ mod tests {
         assert_eq!(plan.pending(&commits([]), now), Some(slot));
         assert_eq!(plan.pending(&commits(["2026-11-19T01:00:00Z"]), now), Some(slot));
         assert_eq!(plan.pending(&commits(["2026-11-20T01:00:00Z"]), now), None);
-        assert_eq!(
-            plan.pending(&commits(["2026-11-20T09:04:00Z"]), now),
-            None,
-            "a later one: its clock was a little ahead"
-        );
+        let ahead = commits(["2026-11-20T09:04:00Z"]);
+        assert_eq!(plan.pending(&ahead, now), Some(slot), "a later one, by a clock that was a little ahead");
+        assert_eq!(plan.pending(&ahead, at("2026-11-20T09:08:00Z")), None, "it has come");
         let poisoned = commits(["2026-11-19T01:00:00Z", "2028-11-21T01:00:00Z"]);
         assert_eq!(plan.pending(&poisoned, now), Some(slot), "a clock that was years ahead stops no schedule");
         assert_eq!(plan.pending(&poisoned, at("2028-11-21T09:00:00Z")), None, "that slot is committed all the same");
+    }
+
+    #[test]
+    fn a_commit_by_a_clock_that_is_a_little_ahead_hides_no_slot_before_it() {
+        let mut plan = plan_of(Rule::Every(60), "UTC");
+        for jitter in [0, 20] {
+            plan.offset = SignedDuration::from_secs(jitter);
+            let commits = commits(["2026-11-20T11:59:00Z", "2026-11-20T12:04:00Z"]);
+            let after = |seconds| at("2026-11-20T12:00:00Z") + SignedDuration::from_secs(jitter + seconds);
+            for minute in 0..4 {
+                let slot = plan.due(after(60 * minute)).unwrap();
+                assert_eq!(plan.pending(&commits, after(60 * minute)), Some(slot), "minute {minute}");
+                assert_eq!(plan.waiting(&commits, after(60 * minute)), plan.due(after(0)));
+                let missed = plan.missed(&commits, &[], after(60 * minute)).slots;
+                assert_eq!(missed.len() as i64, minute, "those before it are over: {missed:?}");
+            }
+            let due = plan.due(after(240)).map(|slot| slot.at);
+            assert_eq!((due, plan.pending(&commits, after(240))), (Some(at("2026-11-20T12:04:00Z")), None));
+        }
     }
 
     #[test]
@@ -503,13 +536,13 @@ mod tests {
     fn missed_slots_are_listed_and_the_list_is_bounded() {
         let plan = cron("0 1 * * *", "UTC");
         let committed = commits(["2026-11-17T01:00:00Z"]);
-        let missed = |running, now| plan.missed(&committed, running, at(now));
+        let missed = |running: Option<_>, now| plan.missed(&committed, running.as_slice(), at(now));
         assert_eq!(missed(None, "2026-11-18T01:10:00Z"), Missed::default());
         let days: Vec<Timestamp> = missed(None, "2026-11-20T01:10:00Z").slots.iter().map(|s| s.at).collect();
         assert_eq!(days, [at("2026-11-18T01:00:00Z"), at("2026-11-19T01:00:00Z")], "today's has until 01:30");
         assert_eq!(missed(None, "2026-11-20T02:00:00Z").slots.len(), 3);
         assert_eq!(missed(Some(at("2026-11-20T01:00:00Z")), "2026-11-20T02:00:00Z").slots.len(), 2);
-        assert_eq!(plan.missed(&commits([]), None, at("2026-11-20T02:00:00Z")), Missed::default());
+        assert_eq!(plan.missed(&commits([]), &[], at("2026-11-20T02:00:00Z")), Missed::default());
         let all = missed(None, "2046-11-20T02:00:00Z");
         assert_eq!((all.slots.len(), all.more), (MISSED_MAX, true));
     }
@@ -519,7 +552,7 @@ mod tests {
         let plan = cron("0 1 * * *", "UTC");
         let made =
             |slots: &[&str]| SlotCommits::new(slots.iter().map(|slot| at(slot)), Some(at("2026-11-18T14:00:00Z")));
-        let missed = |slots: &[&str], now| plan.missed(&made(slots), None, at(now)).slots.len();
+        let missed = |slots: &[&str], now| plan.missed(&made(slots), &[], at(now)).slots.len();
         assert_eq!(missed(&[], "2026-11-18T23:00:00Z"), 0, "the first day owes nothing");
         assert_eq!(missed(&[], "2026-11-19T01:30:00Z"), 0, "there is still time");
         assert_eq!(missed(&[], "2026-11-19T01:31:00Z"), 1, "a role that never committed one has missed it");
@@ -538,7 +571,7 @@ mod tests {
         assert_eq!(plan.waiting(&made(&[]), at("2026-11-20T23:00:00Z")).unwrap().at, at("2026-11-19T01:00:00Z"));
         let wrong = SlotCommits::new([], Some(at("2028-11-18T14:00:00Z")));
         let days = |plan: &Plan, now| -> Vec<Timestamp> {
-            plan.missed(&wrong, None, at(now)).slots.iter().map(|slot| slot.at).collect()
+            plan.missed(&wrong, &[], at(now)).slots.iter().map(|slot| slot.at).collect()
         };
         assert_eq!(
             days(&plan, "2026-11-20T01:10:00Z"),
@@ -557,7 +590,7 @@ mod tests {
         let weekly = ScheduleInForce { id: ScheduleId([9; 8]), since: None };
         let last = at("2026-11-15T01:00:00Z");
         let commits = |schedule| SlotCommits::new([last], None).by(schedule, Some(last));
-        let missed = |plan: &Plan, schedule, now| plan.missed(&commits(schedule), None, at(now)).slots.len();
+        let missed = |plan: &Plan, schedule, now| plan.missed(&commits(schedule), &[], at(now)).slots.len();
         assert_eq!(missed(&minutely, Some(weekly), "2026-11-20T12:00:59Z"), 0, "not those of the week before");
         assert_eq!(missed(&minutely, Some(weekly), "2026-11-20T12:10:30Z"), 9, "those since then");
         for seen_at in [None, Some(at("2028-01-01T00:00:00Z"))] {
@@ -574,11 +607,11 @@ mod tests {
 
         // Backed up by hand for a year, then scheduled.
         let made = SlotCommits::new([], Some(at("2025-11-20T12:00:00Z")));
-        let count = |commits: &SlotCommits| minutely.missed(commits, None, at("2026-11-20T12:10:30Z")).slots.len();
+        let count = |commits: &SlotCommits| minutely.missed(commits, &[], at("2026-11-20T12:10:30Z")).slots.len();
         let by_hand = made.clone().by(None, Some(at("2026-11-20T12:06:30Z")));
         assert_eq!(count(&by_hand), 9, "since it was seen first, whatever was done by hand after that");
         let unseen = minutely.clone().seen(None);
-        assert_eq!(unseen.missed(&by_hand, None, at("2026-11-20T12:10:30Z")).slots.len(), 3, "since the last by hand");
+        assert_eq!(unseen.missed(&by_hand, &[], at("2026-11-20T12:10:30Z")).slots.len(), 3, "since the last by hand");
         assert_eq!(count(&made), MISSED_MAX, "nothing was ever backed up");
     }
 
@@ -588,7 +621,7 @@ mod tests {
         let committed = commits(["2026-01-01T00:00:00Z"]);
         let missed = |until: &'static str, now| {
             let excuse = move |slot: Slot| (slot.starts + SignedDuration::from_mins(30) < at(until)).then(|| at(until));
-            plan.missed_unless(&committed, None, at(now), excuse).slots
+            plan.missed_unless(&committed, &[], at(now), excuse).slots
         };
         let after = missed("2026-03-01T12:10:00Z", "2026-03-01T15:45:00Z");
         let hours: Vec<Timestamp> = after.iter().map(|slot| slot.at).collect();

@@ -203,9 +203,39 @@ const COMMAND_KILLED: Way = Way {
     alert: "failed",
 };
 
-const ALL: [&Way; 22] = [
+const CLOCK_AHEAD: Way = Way {
+    what: "the last run was made by a clock that was four minutes ahead, and none since",
+    says: "does its daemon or timer run?",
+    risk: "missed",
+    check: 2,
+    audit: 7,
+    alert: "missed",
+};
+
+const RUN_GOES_ON: Way = Way {
+    what: "a backup goes on after the next slot has come",
+    says: "east began a backup",
+    risk: "missed",
+    check: 2,
+    audit: 7,
+    alert: "missed",
+};
+
+const SCHEDULE_GONE: Way = Way {
+    what: "the schedule was taken out of the config",
+    says: "the config has no schedule for this role, and had one",
+    risk: "schedule",
+    check: 1,
+    audit: 7,
+    alert: "anomaly",
+};
+
+const ALL: [&Way; 25] = [
     &PROBES_NO,
     &NEVER_RUN,
+    &CLOCK_AHEAD,
+    &RUN_GOES_ON,
+    &SCHEDULE_GONE,
     &RUN_FAILS,
     &STORE_READ_ONLY,
     &STORE_FULL,
@@ -287,6 +317,111 @@ fn a_timer_that_does_not_run_is_seen_on_every_node() {
     Way { says: "the probes say no here", ..NEVER_RUN }.is_seen(&site.node("west"));
     assert_eq!((run_slot(&site.node("west")), run_slot(&later(&site, "west"))), (0, 0));
     NEVER_RUN.is_told(&site);
+}
+
+#[test]
+fn a_run_by_a_clock_that_is_a_little_ahead_hides_no_slot_and_stops_none() {
+    let site = pair("");
+    assert_eq!(run_slot(&site.node("east")), 0);
+    let clock = NodeClock::new(site.dir(), "ahead");
+    clock.set(240);
+    assert_eq!(run_slot(&clock.on(site.node("east"))), 0);
+    std::thread::sleep(LATER);
+    CLOCK_AHEAD.is_seen(&site.node("east"));
+    Way { says: "the probes say no here", ..CLOCK_AHEAD }.is_seen(&site.node("west"));
+    assert_eq!((run_slot(&site.node("west")), run_slot(&later(&site, "west"))), (0, 0));
+    CLOCK_AHEAD.is_told(&site);
+    // What is due is run all the same, although a later slot is committed.
+    let before = site.snapshots().len();
+    for n in 1..=2 {
+        let run = site.node("east").run(["backup", "--scheduled"]).expect(0);
+        assert_eq!(site.snapshots().len(), before + n, "{}", words(&run));
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+    let check = site.node("east").run(["whoami", "--check"]);
+    assert!(!check.stdout.contains("missed") || check.stdout.contains("the slot"), "{}", check.stdout);
+}
+
+/// Whether anything that is looked at on this node calls a slot missed.
+fn misses(node: &Node) -> Option<String> {
+    let looks = [&["whoami"][..], &["status"], &["whoami", "--check"], &["audit"]];
+    let says = looks.map(|look| node.run(look.iter().copied())).map(|run| run.stdout);
+    let misses = |text: &String| {
+        let text = text.replace(", 0 missed", "");
+        text.contains("missed") || text.contains("MISSED") || text.contains("no run in time")
+    };
+    says.into_iter().find(misses)
+}
+
+#[test]
+fn a_run_that_goes_on_is_not_missed_before_the_next_slot() {
+    let slow = |every: &str, seconds: u32| {
+        format!(
+            "every = \"{every}\"\njitter = \"0s\"\nmissed_after = \"1s\"\n[role.app.dumps]\n\
+             \"app.sql\" = {{ command = [\"sh\", \"-c\", \"sleep {seconds}; echo data\"] }}\n"
+        )
+    };
+    for daemon in [true, false] {
+        let site = pair("");
+        assert_eq!(run_slot(&site.node("east")), 0);
+        site.config(&format!("{}{}", site.probed(&slow("20s", 9)), site.telling()));
+        let left = || 20 - jiff::Timestamp::now().as_second().rem_euclid(20);
+        let mut runs = if daemon {
+            site.node("east").start(["daemon"])
+        } else {
+            std::thread::sleep(Duration::from_secs(left() as u64));
+            site.node("east").start(["backup", "--scheduled"])
+        };
+        if daemon {
+            std::thread::sleep(Duration::from_secs(left() as u64));
+        }
+        std::thread::sleep(LATER);
+        let began = jiff::Timestamp::now().as_second() / 20;
+        for name in ["east", "west"] {
+            let misses = misses(&site.node(name));
+            assert_eq!(jiff::Timestamp::now().as_second() / 20, began, "this host is too slow for this test");
+            assert_eq!(misses, None, "seen from {name}, by a daemon: {daemon}");
+        }
+        kill_process(Pid::from_child(&runs), Signal::KILL).unwrap();
+        runs.wait().unwrap();
+    }
+    let site = pair("");
+    assert_eq!(run_slot(&site.node("east")), 0);
+    site.config(&format!("{}{}", site.probed(&slow("1s", 60)), site.telling()));
+    let mut hangs = site.node("east").start(["backup", "--scheduled"]);
+    wait_for(|| site.path("store/app/live/beat").exists());
+    std::thread::sleep(LATER);
+    for name in ["east", "west"] {
+        RUN_GOES_ON.is_seen(&site.node(name));
+    }
+    assert_eq!((run_slot(&site.node("west")), run_slot(&later(&site, "west"))), (0, 0), "it stands by");
+    RUN_GOES_ON.is_told(&site);
+    kill_process(Pid::from_child(&hangs), Signal::KILL).unwrap();
+    hangs.wait().unwrap();
+}
+
+#[test]
+fn a_role_that_has_lost_its_schedule_is_seen() {
+    let site = pair("");
+    assert_eq!(run_slot(&site.node("east")), 0);
+    site.config(&format!("{}{}", site.probed(""), site.telling()));
+    for name in ["east", "west"] {
+        SCHEDULE_GONE.is_seen(&site.node(name));
+    }
+    site.node("east").run(["backup", "app"]).expect(0);
+    SCHEDULE_GONE.is_told(&site);
+    SCHEDULE_GONE.is_seen(&site.node("east"));
+    // A role that never had one is another matter.
+    let by_hand = Site::pair("");
+    by_hand.config(&by_hand.probed(""));
+    by_hand.write("file", "content");
+    by_hand.init();
+    by_hand.move_to("east");
+    by_hand.node("east").run(["backup", "app"]).expect(0);
+    for name in ["east", "west"] {
+        by_hand.node(name).run(["whoami", "--check"]).expect(0);
+        by_hand.node(name).run(["audit"]).expect(0);
+    }
 }
 
 #[test]

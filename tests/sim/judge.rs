@@ -26,7 +26,7 @@ const SECONDS: Duration = Duration::from_secs(2);
 const THAWED: Duration = Duration::from_secs(20);
 
 /// Clocks may be so far apart.
-pub const AHEAD: SignedDuration = SignedDuration::from_mins(5);
+const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// The other role of each process, where it has one: it has a lease, and nothing is backed up for it.
 pub const SECOND: &str = "more";

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use crate::judge::Count;
 use crate::node::Cluster;
 use crate::rng::Rng;
-use crate::setup::Setup;
+use crate::setup::{EVERY, Setup};
 use crate::story::{Action, Story};
 
 /// A story in which nothing happens but what it is told.
@@ -76,6 +77,19 @@ impl Plain {
         if self.0.cluster.judge.is_content() {
             self.0.settle(home);
         }
+    }
+
+    /// The slots that have started from the first second of this one on, and whether each is committed.
+    pub fn slots_since(&self, from: Timestamp) -> Vec<(Timestamp, bool)> {
+        let committed = self.0.cluster.judge.slots();
+        let seconds = (from.as_second()..self.now().as_second()).filter(|at| at % EVERY.as_secs() as i64 == 0);
+        let slots = seconds.map(|at| Timestamp::from_second(at).expect("within the calendar"));
+        slots.map(|slot| (slot, committed.contains_key(&slot))).collect()
+    }
+
+    /// The right time.
+    pub fn now(&self) -> Timestamp {
+        self.0.cluster.world.wall()
     }
 
     pub fn count(&self) -> Count {

@@ -17,7 +17,7 @@ use runner::role::slot::Plan;
 pub use crate::action::Action;
 use crate::files::Disk;
 use crate::hosts::Thaw;
-use crate::judge::{AHEAD, Count};
+use crate::judge::Count;
 use crate::net::Faults;
 use crate::node::{Act, Cluster};
 use crate::rng::Rng;
@@ -552,7 +552,7 @@ impl Story {
         // The last one may be under way.
         for at in (first..now - 40).step_by(EVERY.as_secs() as usize) {
             let slot = Timestamp::from_second(at).expect("within the calendar");
-            if !committed.contains_key(&slot) && !self.is_overtaken(slot, &committed) {
+            if !committed.contains_key(&slot) {
                 wrong.push(format!("slot {slot} is not committed"));
             }
         }
@@ -569,9 +569,6 @@ impl Story {
                     Finding::Late { slot, .. } => {
                         committed.get(slot).is_some_and(|at| signed(*at) < self.starts(*slot))
                     }
-                    Finding::Missed { first, last, .. } => (first.as_second()..=last.as_second())
-                        .step_by(EVERY.as_secs() as usize)
-                        .all(|at| self.is_overtaken(Timestamp::from_second(at).expect("a slot"), &committed)),
                     _ => false,
                 };
                 let told = audit.findings.iter().any(|finding| matches!(finding, Finding::Future { .. }));
@@ -584,13 +581,6 @@ impl Story {
             other => wrong.push(format!("the audit: {other:?}")),
         }
         wrong
-    }
-
-    /// Whether a clock that was ahead had a slot committed that is later than this one, by no more than clocks may be apart, before this one
-    /// began: it is closed then, since slots are committed one after the other.
-    fn is_overtaken(&self, slot: Timestamp, committed: &BTreeMap<Timestamp, Duration>) -> bool {
-        let mut later = committed.range(slot..=slot + AHEAD).filter(|(other, _)| **other > slot);
-        later.any(|(_, at)| signed(*at) < self.starts(slot))
     }
 
     /// In world time.

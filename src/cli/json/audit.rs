@@ -40,6 +40,7 @@ fn finding(finding: &Finding) -> Value {
         Finding::Missed { first, last, count, attempts } => json!({
             "kind": "missed", "first": utc(*first), "last": utc(*last), "count": count, "attempts": attempts,
         }),
+        Finding::ScheduleMissing { last } => json!({ "kind": "schedule_missing", "last": utc(*last) }),
         Finding::Late { slot, commit } => json!({ "kind": "late", "slot": utc(*slot), "commit": commit }),
         Finding::Duplicate { slot, commits } => json!({ "kind": "duplicate", "slot": utc(*slot), "commits": commits }),
         Finding::Hole { record } => json!({ "kind": "hole", "record": record }),

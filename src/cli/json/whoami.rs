@@ -103,8 +103,8 @@ fn warning(warning: &Warning) -> Value {
             let mut value = json!({
                 "kind": "slots_missed", "first": first, "last": last, "count": count, "cause": cause, "held_by": by,
             });
-            if let MissedCause::Running { node, since } = missed {
-                value["running"] = json!({ "node": node, "since": utc(*since) });
+            if let MissedCause::Running { node, since, is_command } = missed {
+                value["running"] = json!({ "node": node, "since": utc(*since), "command": is_command });
             }
             value
         }
@@ -119,6 +119,7 @@ fn warning(warning: &Warning) -> Value {
         }
         Warning::NoRepository => json!({ "kind": "no_repository" }),
         Warning::NoSnapshot { since } => json!({ "kind": "no_snapshot", "since": since.map(utc) }),
+        Warning::ScheduleMissing { last } => json!({ "kind": "schedule_missing", "last": utc(*last) }),
         Warning::Paused { by, since, until, why, too_long } => json!({
             "kind": if *too_long { "paused_too_long" } else { "paused" }, "node": by, "since": utc(*since),
             "until": until.map(utc), "detail": why,

@@ -59,7 +59,7 @@ fn role(audited: &Audited, view: &View) -> String {
         out += &view.page.wrap("  nodes      ", 13, &nodes.join(", "));
     }
     for finding in audit.findings.iter().take(NAMED_MAX) {
-        let (word, text) = self::finding(finding, view);
+        let (word, text) = self::finding(role, finding, view);
         out += &view.page.wrap(&format!("  {word:<10} "), 13, &text);
     }
     out += &more(audit.findings.len().min(NAMED_MAX), audit.finding_count);
@@ -90,10 +90,11 @@ fn slots(counts: &SlotCounts) -> String {
     text
 }
 
-fn finding(finding: &Finding, view: &View) -> (&'static str, String) {
+fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, String) {
     match finding {
         Finding::Failed(run) => ("FAILED", super::warning::failed(run, view)),
         Finding::Missed { first, last, count, attempts } => ("MISSED", missed(*first, *last, *count, attempts, view)),
+        Finding::ScheduleMissing { last } => ("SCHEDULE", super::warning::schedule_missing(role, *last, view)),
         Finding::Late { slot, commit } => {
             let began = time(commit.began, &view.zone);
             ("LATE", format!("the slot {} was begun at {began}; {}", instant(*slot, view), by(commit, view)))

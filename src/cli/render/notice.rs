@@ -77,6 +77,7 @@ fn what(event: &Event, zone: &TimeZone) -> String {
                     let by = detail.as_deref().map(|nodes| format!(" by {nodes}")).unwrap_or_default();
                     format!("{count} records{by} are dated beyond the present, so a clock was wrong")
                 }
+                "schedule_missing" => format!("the config of {node} has no schedule for this role, and had one"),
                 "hole" => format!("a journal record is missing{behind}"),
                 _ => format!("a journal record cannot be used{behind}"),
             };

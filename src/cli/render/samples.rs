@@ -286,6 +286,7 @@ pub(crate) fn audit() -> RoleAudit {
                 count: 12,
                 nodes: vec!["app01".to_owned(), "app02".to_owned()],
             },
+            Finding::ScheduleMissing { last: at("2026-11-17T01:00:04Z") },
             Finding::PausedTooLong {
                 since: at("2026-11-18T12:00:00Z"),
                 by: "app02".to_owned(),

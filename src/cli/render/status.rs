@@ -51,6 +51,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::RunFailed(_) => "failed",
         Warning::NoRepository => "no repository",
         Warning::NoSnapshot { .. } => "no snapshot",
+        Warning::ScheduleMissing { .. } => "schedule",
         Warning::Paused { .. } => "paused",
         Warning::LeaseUnread { .. } => "lease",
         Warning::DaemonSilent => "daemon",

@@ -32,6 +32,7 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
             let since = since.map(|since| format!(" since the repository was made {}", relative(since, view.now)));
             format!("no snapshot yet: nothing was committed{}", since.unwrap_or_default())
         }
+        Warning::ScheduleMissing { last } => schedule_missing(role, *last, view),
         Warning::Paused { by, since, until, why, too_long } => {
             let until = match until {
                 Some(until) => format!("until {}", minute(*until, &view.zone)),
@@ -143,6 +144,15 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
     }
 }
 
+/// That a role has lost its schedule, and what is to be done about it.
+pub(super) fn schedule_missing(role: &RoleName, last: Timestamp, view: &View) -> String {
+    format!(
+        "the config has no schedule for this role, and had one: its last scheduled run is from {}, and no further one comes by itself. \
+         Set schedule or every in [role.{role}] again",
+        relative(last, view.now)
+    )
+}
+
 /// What is dated beyond the present, and what is to be done about it.
 fn future_dates(role: &RoleName, future: &FutureDates, view: &View) -> String {
     let dates = counted(future.count, "date lies", "dates lie");
@@ -176,7 +186,10 @@ fn missed_cause(cause: &MissedCause, view: &View) -> String {
         MissedCause::ActiveHere => ": this node is active; does its daemon or timer run?".to_owned(),
         MissedCause::Failing => ": what was tried failed".to_owned(),
         MissedCause::Daemon(says) => format!(": the daemon of this node runs, and says: {}", escaped(says.as_bytes())),
-        MissedCause::Running { node, since } => format!(
+        MissedCause::Running { node, since, is_command: false } => {
+            format!(": {} began a backup {}, and it goes on", escaped(node.as_bytes()), relative(*since, view.now))
+        }
+        MissedCause::Running { node, since, is_command: true } => format!(
             ": {} began its command for 'runner exec' {}, and the journal shows no end of it. Look there whether it hangs: it keeps \
              the lease until it ends, and only 'runner exec --timeout' ends it",
             escaped(node.as_bytes()),

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::ids::{Digest, RoleName};
+use crate::ids::{Digest, RoleName, Term};
 use crate::job::audit::changes::{Seen, Sequence};
 use crate::job::audit::completeness::Completeness;
 use crate::job::audit::ledger::{Ledger, before};
 use crate::job::audit::takeovers::Takeovers;
-use crate::job::health::{self, Severity};
+use crate::job::health::{self, Severity, UnderWay};
 use crate::job::report::PROBLEMS_MAX;
 use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, NodeShare, Note, RoleAudit};
 use crate::job::report::verified::Damage;
@@ -47,6 +47,12 @@ pub(crate) struct Account<'a> {
     command: Option<CommandEnd>,
     /// Runs that ended without a commit.
     failures: Vec<RunSeen>,
+    /// Backups that are under way.
+    under_way: Vec<UnderWay>,
+    /// The newest term.
+    term: Term,
+    /// When a slot was committed last, as far as the journal's newest state remembers.
+    scheduled: Option<Timestamp>,
     order: Order,
     notes: Vec<Note>,
 }
@@ -80,13 +86,21 @@ impl<'a> Account<'a> {
             newest: health::newest_commit(snapshot, command),
             command: command.cloned(),
             failures: Vec::new(),
+            under_way: Vec::new(),
+            scheduled: None,
+            term: base.holder.as_ref().map_or(Term(0), |holder| holder.term),
             notes: Vec::new(),
         }
     }
 
-    /// Runs failed that the journal knows nothing of.
-    pub(crate) fn hear(&mut self, failures: Vec<RunSeen>) {
-        self.failures = failures;
+    /// Runs failed, or are under way, that the journal knows nothing of.
+    pub(crate) fn hear(&mut self, failures: Vec<RunSeen>, under_way: Vec<UnderWay>) {
+        (self.failures, self.under_way) = (failures, under_way);
+    }
+
+    /// A slot was committed last then, as far as the journal's newest state remembers.
+    pub(crate) fn scheduled(&mut self, last: Option<Timestamp>) {
+        self.scheduled = last;
     }
 
     /// The next record, whose object has this digest.
@@ -94,6 +108,7 @@ impl<'a> Account<'a> {
         let time = record.store_time.unwrap_or(record.time);
         self.future.take(record, self.period.now);
         self.order.take(record, self.period);
+        self.term = record.term;
         let commit = |began| Commit { seq: record.seq, node: record.node.name.clone(), term: record.term, began, time };
         match &record.body {
             Body::Snapshot(body) => {
@@ -161,10 +176,13 @@ impl<'a> Account<'a> {
     }
 
     /// The verdict, with the damages that were found on the way.
-    pub(crate) fn finish(self, role: RoleName, (damages, damage_count): (Vec<Damage>, u64)) -> RoleAudit {
+    pub(crate) fn finish(mut self, role: RoleName, (damages, damage_count): (Vec<Damage>, u64)) -> RoleAudit {
         let Period { since, now } = self.period;
         let unnamed = damage_count - damages.len() as u64;
         let mut findings: Vec<Finding> = damages.into_iter().map(of_damage).collect();
+        for run in &self.under_way {
+            self.ledger.under_way(run, self.term);
+        }
         let verdict = self.plan.map(|plan| self.ledger.judge(plan, since, now));
         let slots = verdict.as_ref().map(|verdict| verdict.counts);
         let verdict = verdict.unwrap_or_default();
@@ -176,6 +194,8 @@ impl<'a> Account<'a> {
         let command =
             command.and_then(|last| health::failed_command(last, |slot| self.ledger.commits().is_closed(slot, now)));
         findings.extend(command.map(Finding::Failed));
+        let schedule_missing = self.scheduled.filter(|_| self.plan.is_none());
+        findings.extend(schedule_missing.map(|last| Finding::ScheduleMissing { last }));
         findings.extend(self.ledger.duplicates(since));
         findings.extend(verdict.findings);
         let (incomplete, past) = self.completeness.finish();

@@ -8,8 +8,9 @@ use std::ops::Bound;
 
 use jiff::Timestamp;
 
-use crate::ids::{InstanceId, ScheduleId};
+use crate::ids::{InstanceId, ScheduleId, Term};
 use crate::job::audit::pauses::Pauses;
+use crate::job::health::UnderWay;
 use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, Note, SlotCounts};
 use crate::job::report::whoami::RecentSlots;
 use crate::journal::state::{State, View};
@@ -146,6 +147,12 @@ impl Ledger {
         self.slots.entry(slot).or_default().attempts.push((instance, attempt));
     }
 
+    /// A backup is under way that no record tells of, under this term.
+    pub(crate) fn under_way(&mut self, run: &UnderWay, term: Term) {
+        let attempt = Attempt { node: run.node.clone(), term, began: run.since, end: None };
+        self.begin(run.slot, InstanceId([0; InstanceId::LEN]), attempt);
+    }
+
     /// It has ended. Returns when it was begun, if that is known.
     pub(crate) fn end(&mut self, slot: Timestamp, instance: InstanceId, end: AttemptEnd) -> Option<Timestamp> {
         let attempts = &mut self.slots.entry(slot).or_default().attempts;
@@ -234,7 +241,7 @@ impl Ledger {
     }
 
     fn missed(&self, plan: &Plan, slot: Slot, attempts: Vec<Attempt>, now: Timestamp, verdict: &mut Verdict) {
-        if let Some((span, _)) = self.pauses.cover(slot.starts, start_by(plan, slot), now) {
+        if let Some((span, _)) = self.pauses.cover(slot.starts, plan.start_by(slot), now) {
             verdict.counts.paused += 1;
             verdict.extend(slot.at, Why::Paused { by: span.by.clone(), why: span.why.clone() });
         } else if attempts.is_empty() {
@@ -260,7 +267,7 @@ impl Ledger {
         let ended_late = plan.standing(slot, &none, true, commit.time) == Standing::NotFinished;
         if (begun_late || ended_late)
             && owed.has(slot)
-            && self.pauses.cover(slot.starts, start_by(plan, slot), now).is_none()
+            && self.pauses.cover(slot.starts, plan.start_by(slot), now).is_none()
         {
             verdict.counts.late += 1;
             verdict.findings.push(Finding::Late { slot: slot.at, commit: commit.clone() });
@@ -303,8 +310,17 @@ fn was_planned(planned: &BTreeMap<Timestamp, bool>, slot: Slot) -> bool {
 
 /// How the newest slots stand, as far as a state tells: it has every snapshot and the newest slots of guarded commands, but no pause
 /// that is over. `None`: it is not known from when on slots are owed, or not which ones guarded commands have committed.
-pub(crate) fn recent(plan: &Plan, view: &View, now: Timestamp) -> Option<RecentSlots> {
-    let ledger = Ledger::of_state(&view.state, view.created);
+pub(crate) fn recent(plan: &Plan, view: &View, under_way: &[UnderWay], now: Timestamp) -> Option<RecentSlots> {
+    let mut ledger = Ledger::of_state(&view.state, view.created);
+    for run in under_way {
+        ledger.under_way(run, view.term());
+    }
+    if let Some(running) = &view.running
+        && let Some(slot) = running.slot
+    {
+        let node = running.node.name.clone();
+        ledger.under_way(&UnderWay { node, slot, since: running.time }, view.term());
+    }
     if ledger.slots.is_empty() && view.created.is_none() {
         return None;
     }
@@ -318,14 +334,6 @@ pub(crate) fn recent(plan: &Plan, view: &View, now: Timestamp) -> Option<RecentS
         return None;
     }
     Some(RecentSlots { since: first.at, counts: ledger.judge(plan, first.at, now).counts })
-}
-
-/// Until when a run for this slot may begin.
-pub(crate) fn start_by(plan: &Plan, slot: Slot) -> Timestamp {
-    match plan.standing(slot, &SlotCommits::default(), false, slot.starts) {
-        Standing::Open { until } => until,
-        Standing::Committed | Standing::NotStarted | Standing::NotFinished => slot.starts,
-    }
 }
 
 /// So many milliseconds before.

@@ -224,7 +224,7 @@ fn a_command_without_an_end_is_the_cause_from_its_slot_on_until_that_is_committe
             _ => None,
         })
     };
-    let running = Some(MissedCause::Running { node: "east".to_owned(), since: at(661) });
+    let running = Some(MissedCause::Running { node: "east".to_owned(), since: at(661), is_command: true });
     assert_eq!(cause(660, &|_| ()), running, "from a node whose probes say no");
     let held = Reason::LeaseTaken { by: Some("east".to_owned()) };
     assert_eq!(cause(660, &|s| s.reason = held.clone()), running);
@@ -235,6 +235,34 @@ fn a_command_without_an_end_is_the_cause_from_its_slot_on_until_that_is_committe
     assert_eq!(cause(660, &|s| s.failures = vec![after.clone()]), Some(MissedCause::NotEligible));
     let before = failure(650, Some(7));
     assert_eq!(cause(660, &|s| s.failures = vec![before.clone()]), running);
+}
+
+#[test]
+fn a_backup_that_is_under_way_is_not_missed_before_the_next_slot_and_is_the_cause_then() {
+    let judged = |now: i64, slot: i64| {
+        let run = UnderWay { node: "east".to_owned(), slot: at(slot), since: at(slot + 1) };
+        Scene::new(|s| (s.now, s.past.under_way) = (now, vec![run])).judged()
+    };
+    assert_eq!(judged(719, 660), [], "it was begun in time");
+    let running = MissedCause::Running { node: "east".to_owned(), since: at(661), is_command: false };
+    let expected = Warning::SlotsMissed { first: at(660), last: at(660), count: 1, cause: running };
+    assert_eq!(judged(720, 660), [expected], "the next one has come");
+    let other = judged(719, 720);
+    assert!(matches!(other[..], [Warning::SlotsMissed { cause: MissedCause::NotEligible, .. }]), "{other:?}");
+    let command = Scene::new(|s| {
+        let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
+        s.now = 719;
+        s.past.running = Some(Running { node, instance: InstanceId([1; 8]), time: at(661), slot: Some(at(660)) });
+    });
+    assert_eq!(command.judged(), [], "and so was this");
+}
+
+#[test]
+fn a_role_that_has_lost_its_schedule_is_a_warning_and_one_that_never_had_any_is_none() {
+    let scene = |scheduled, last| Scene::new(|s| (s.scheduled, s.past.scheduled) = (scheduled, last)).judged();
+    assert_eq!(scene(false, Some(at(601))), [Warning::ScheduleMissing { last: at(601) }]);
+    assert_eq!(severity(&Warning::ScheduleMissing { last: at(601) }), Severity::Warning);
+    assert_eq!((scene(false, None), scene(true, Some(at(601)))), (vec![], vec![]));
 }
 
 #[test]

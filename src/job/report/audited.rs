@@ -145,6 +145,11 @@ pub enum Finding {
         /// Who tried; only where there is one slot.
         attempts: Vec<Attempt>,
     },
+    /// The config has no schedule for the role, and slots were committed by one.
+    ScheduleMissing {
+        /// When one was committed last.
+        last: Timestamp,
+    },
     /// A slot that was begun after `missed_after`, or committed after the next one had started.
     Late {
         /// Which.

@@ -328,12 +328,14 @@ pub enum MissedCause {
     Failing,
     /// The daemon of this node answers; these are its words.
     Daemon(String),
-    /// A guarded command was begun, and the journal shows no end of it.
+    /// A run was begun, and nothing shows its end.
     Running {
         /// The label of the node that began it.
         node: String,
         /// When.
         since: Timestamp,
+        /// It is a guarded command, which the journal shows, and no backup.
+        is_command: bool,
     },
     /// Nothing that this node sees.
     NotSeen,
@@ -405,6 +407,11 @@ pub enum Warning {
     NoSnapshot {
         /// Since the repository was made.
         since: Option<Timestamp>,
+    },
+    /// The config has no schedule for the role, and the journal shows that slots were committed by one.
+    ScheduleMissing {
+        /// When one was committed last.
+        last: Timestamp,
     },
     /// A person said that no node runs the role.
     Paused {

@@ -94,7 +94,7 @@ async fn the_word_of_a_daemon_makes_active_less_and_never_more() {
         after: None,
     };
     let says = |state, failure: Option<&Failure>| {
-        let word = DaemonWord { state, why: "words".to_owned(), failure: failure.cloned() };
+        let word = DaemonWord { state, why: "words".to_owned(), failure: failure.cloned(), under_way: None };
         Daemon::Says(BTreeMap::from([(rig.role.name.clone(), word)]))
     };
     let (unknown, failing) = (says(Some(State::Unknown), None), says(Some(State::Active), Some(&failure)));

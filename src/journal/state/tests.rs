@@ -296,6 +296,38 @@ fn a_clock_that_was_ahead_takes_no_slot_from_those_that_are_right() {
 }
 
 #[test]
+fn when_a_slot_was_committed_last_is_told_while_what_was_made_for_it_is_there() {
+    let mut view = empty();
+    add(&mut view, 1, takeover());
+    add(&mut view, 1, snapshot(1));
+    assert_eq!(view.state.last_scheduled(), None, "by hand");
+    let mut record = next(&view, 1, snapshot(2));
+    (record.slot, record.time) = (Some(slot(60)), slot(61));
+    push(&mut view, &record).unwrap();
+    add(&mut view, 1, snapshot(3));
+    assert_eq!(view.state.last_scheduled(), Some(slot(61)));
+    let by_command = end(&view, 120);
+    push(&mut view, &by_command).unwrap();
+    assert_eq!(view.state.last_scheduled(), Some(slot(120)));
+}
+
+#[test]
+fn a_slot_that_has_dropped_out_of_what_is_remembered_is_closed() {
+    let mut view = empty();
+    add(&mut view, 1, takeover());
+    for n in 0..=COMMAND_SLOTS_KEPT as i64 {
+        let record = end(&view, n);
+        push(&mut view, &record).unwrap();
+        if n < 10 {
+            assert!(!view.commits().is_closed(slot(-1), slot(-1)), "all are remembered");
+        }
+    }
+    let commits = view.commits();
+    assert!(!commits.contains(slot(0)) && commits.is_closed(slot(0), slot(0)), "by a clock that is a little behind");
+    assert!(!commits.is_closed(slot(-60), slot(-60)), "by one that is far behind nothing is known");
+}
+
+#[test]
 fn a_state_of_an_older_version_is_gone_on_from_by_all_alike() {
     let mut view = empty();
     add(&mut view, 1, takeover());

@@ -98,6 +98,15 @@ fn who_tried_is_named() {
 }
 
 #[test]
+fn a_backup_that_is_under_way_has_time_until_the_next_slot() {
+    let plan = hourly();
+    let mut ledger = Ledger::default().with(60, 61, 62);
+    ledger.under_way(&UnderWay { node: "west".to_owned(), slot: at(120), since: at(121) }, Term(3));
+    assert_eq!(ledger.told(&plan, 0, 179), "1/2");
+    assert_eq!(ledger.told(&plan, 0, 180), "1/3 missed 2-2 1 tried 1", "nobody says that there was no run");
+}
+
+#[test]
 fn late_is_begun_late_or_ended_after_the_next_has_started() {
     let plan = hourly();
     let told = |began, time| Ledger::default().with(60, began, time).told(&plan, 0, 100);
@@ -222,31 +231,31 @@ fn the_newest_slots_are_told_of_a_command_as_well() {
     let slots = (1..20).filter(|hour| *hour != 15).map(|hour| at(hour * 60));
     let state = State { last_slot: Some(at(19 * 60)), command_slots: slots.collect(), ..State::default() };
     let counts = SlotCounts { expected: 10, committed: 8, missed: 1, open: 1, ..SlotCounts::default() };
-    assert_eq!(recent(&plan, &view(state), at(20 * 60 + 10)).unwrap().counts, counts);
+    assert_eq!(recent(&plan, &view(state), &[], at(20 * 60 + 10)).unwrap().counts, counts);
     let never = View { created: Some(at(11 * 60 + 1)), ..view(State::default()) };
     let counts = SlotCounts { expected: 9, missed: 8, open: 1, ..SlotCounts::default() };
-    assert_eq!(recent(&plan, &never, at(20 * 60 + 10)).unwrap().counts, counts);
+    assert_eq!(recent(&plan, &never, &[], at(20 * 60 + 10)).unwrap().counts, counts);
 }
 
 #[test]
 fn what_a_state_tells_of_the_newest_slots() {
     let plan = hourly();
-    assert_eq!(recent(&plan, &view(State::default()), at(600)), None);
+    assert_eq!(recent(&plan, &view(State::default()), &[], at(600)), None);
     let by_command = State { last_slot: Some(at(600)), ..State::default() };
-    assert_eq!(recent(&plan, &view(by_command), at(601)), None, "who else committed one is not in the state");
+    assert_eq!(recent(&plan, &view(by_command), &[], at(601)), None, "who else committed one is not in the state");
     let snapshots: Vec<Snapshot> = (1..20).filter(|hour| *hour != 15).map(|hour| snapshot(hour * 60)).collect();
     let state = State { last_slot: Some(at(19 * 60)), snapshots, ..State::default() };
-    let slots = recent(&plan, &view(state), at(20 * 60 + 10)).unwrap();
+    let slots = recent(&plan, &view(state), &[], at(20 * 60 + 10)).unwrap();
     let counts = SlotCounts { expected: 10, committed: 8, missed: 1, open: 1, ..SlotCounts::default() };
     assert_eq!(slots, RecentSlots { since: at(11 * 60), counts });
     let young = State { last_slot: Some(at(60)), snapshots: vec![snapshot(60)], ..State::default() };
     assert_eq!(
-        recent(&plan, &view(young.clone()), at(130)).unwrap().counts.expected,
+        recent(&plan, &view(young.clone()), &[], at(130)).unwrap().counts.expected,
         2,
         "not what was before the first"
     );
     let paused = State { paused: Some(paused(70, None)), ..young };
-    assert_eq!(recent(&plan, &view(paused), at(511)).unwrap().counts.paused, 7);
+    assert_eq!(recent(&plan, &view(paused), &[], at(511)).unwrap().counts.paused, 7);
 }
 
 /// What happens for a slot, in minutes from its start.

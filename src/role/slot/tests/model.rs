@@ -163,7 +163,7 @@ fn assert_answers(plan: &mut Plan, slots: &BTreeSet<Timestamp>, near: Timestamp,
     let poison = question.poison.map(|minutes| now + SignedDuration::from_mins(minutes));
     let made = question.created.map(|minutes| now - SignedDuration::from_mins(minutes));
     let commits = SlotCommits::new(committed.into_iter().chain(poison), made);
-    let newest = committed.filter(|at| *at <= horizon);
+    let newest = committed.filter(|at| starts(*at) <= now);
     let created = made.filter(|at| *at <= horizon);
     // Its date of origin is wrong: the slot before the due one is the first that is owed.
     let lost = made.is_some() && created.is_none() && newest.is_none();
@@ -200,7 +200,7 @@ fn assert_answers(plan: &mut Plan, slots: &BTreeSet<Timestamp>, near: Timestamp,
     } else {
         is(plan.pending(&commits, now), due);
     }
-    let told = plan.missed(&commits, running, now);
+    let told = plan.missed(&commits, running.as_slice(), now);
     let shown: Vec<Timestamp> = told.slots.iter().map(|slot| slot.at).collect();
     assert_eq!(shown, missed[..missed.len().min(MISSED_MAX)]);
     assert_eq!(told.more, missed.len() > MISSED_MAX);
