@@ -187,7 +187,11 @@ fn missed_cause(cause: &MissedCause, view: &View) -> String {
         MissedCause::Failing => ": what was tried failed".to_owned(),
         MissedCause::Daemon(says) => format!(": the daemon of this node runs, and says: {}", escaped(says.as_bytes())),
         MissedCause::Running { node, since, is_command: false } => {
-            format!(": {} began a backup {}, and it goes on", escaped(node.as_bytes()), relative(*since, view.now))
+            format!(
+                ": {} began a backup {}, and nothing shows its end",
+                escaped(node.as_bytes()),
+                relative(*since, view.now)
+            )
         }
         MissedCause::Running { node, since, is_command: true } => format!(
             ": {} began its command for 'runner exec' {}, and the journal shows no end of it. Look there whether it hangs: it keeps \
