@@ -388,6 +388,8 @@ fn a_run_that_goes_on_is_not_missed_before_the_next_slot() {
     let site = pair("");
     assert_eq!(run_slot(&site.node("east")), 0);
     site.config(&format!("{}{}", site.probed(&slow("1s", 60)), site.telling()));
+    // The next slot.
+    std::thread::sleep(Duration::from_millis(1100));
     let mut hangs = site.node("east").start(["backup", "--scheduled"]);
     wait_for(|| site.path("store/app/live/beat").exists());
     std::thread::sleep(LATER);
