@@ -306,7 +306,7 @@ fn when_a_slot_was_committed_last_is_told_while_what_was_made_for_it_is_there() 
     push(&mut view, &record).unwrap();
     add(&mut view, 1, snapshot(3));
     assert_eq!(view.state.last_scheduled(), Some(slot(61)));
-    let by_command = end(&view, 120);
+    let by_command = end_of(&view, 120);
     push(&mut view, &by_command).unwrap();
     assert_eq!(view.state.last_scheduled(), Some(slot(120)));
 }
@@ -316,7 +316,7 @@ fn a_slot_that_has_dropped_out_of_what_is_remembered_is_closed() {
     let mut view = empty();
     add(&mut view, 1, takeover());
     for n in 0..=COMMAND_SLOTS_KEPT as i64 {
-        let record = end(&view, n);
+        let record = end_of(&view, n);
         push(&mut view, &record).unwrap();
         if n < 10 {
             assert!(!view.commits().is_closed(slot(-1), slot(-1)), "all are remembered");
