@@ -16,6 +16,7 @@ pub mod job;
 pub mod journal;
 pub mod moment;
 pub mod notice;
+pub mod outage;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod process;

@@ -22,11 +22,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("file", &[]),
     ("planted", &[]),
     ("process", &["env", "config", "text"]),
+    ("outage", &[]),
     ("renewal", &[]),
     ("config", &["file", "ids", "env"]),
     ("http", &["config"]),
     ("etcd", &["config", "file", "text", "renewal"]),
-    ("store", &["ids", "text", "moment", "env", "file", "config", "planted", "renewal"]),
+    ("store", &["ids", "text", "moment", "env", "file", "config", "outage", "planted", "renewal"]),
     ("repo", &["ids", "text", "moment", "env", "config", "store"]),
     ("role", &["ids", "text", "moment", "env", "file", "process", "config", "store", "http", "etcd", "planted"]),
     (
@@ -56,12 +57,12 @@ const ARROWS: &[(&str, &[&str])] = &[
             "planted",
         ],
     ),
-    ("notice", &["ids", "text", "moment", "env", "file", "process", "config", "http", "role::present"]),
+    ("notice", &["ids", "text", "moment", "env", "file", "outage", "process", "config", "http", "role::present"]),
     (
         "daemon",
         &[
-            "ids", "text", "moment", "env", "file", "config", "store", "repo", "role", "journal", "tree", "job",
-            "notice",
+            "ids", "text", "moment", "env", "file", "outage", "config", "store", "repo", "role", "journal", "tree",
+            "job", "notice",
         ],
     ),
     (
@@ -79,6 +80,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const DECISIONS: &[&str] = &[
     "ids.rs",
     "moment.rs",
+    "outage.rs",
     "renewal.rs",
     "cli/paint.rs",
     "cli/render.rs",

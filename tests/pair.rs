@@ -24,6 +24,8 @@ mod etcd;
 mod following;
 #[path = "pair/hostile.rs"]
 mod hostile;
+#[path = "pair/outages.rs"]
+mod outages;
 #[path = "pair/rig.rs"]
 mod rig;
 #[path = "support/s3_server.rs"]

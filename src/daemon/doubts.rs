@@ -1,66 +1,161 @@
-//! A lease that is asked for in vain, again and again: when that is logged, and when it is told to people. Pure.
+//! What is asked in vain, again and again: what of it is logged, over all roles of a process, and when a lease that does not answer is kept for
+//! people who ask.
 
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::iter;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::env::Env;
+use crate::ids::RoleName;
+use crate::journal::register::RegisterError;
+use crate::outage::Outage;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// So many questions in a row without an answer are no lost answer any more.
 const KEPT_FROM: u32 = 3;
 
-/// How often the same words are logged.
-const LOG_INTERVAL: Duration = Duration::from_mins(10);
+/// What keeps this node from its work. All roles meet the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// The store does not answer.
+    Store,
+    /// The store answers, and refuses.
+    Refusal,
+    /// Etcd does not answer.
+    Etcd,
+    /// Something of one role alone.
+    Role(RoleName),
+    /// A role's runs fail. Each of them is a slot that nobody commits, whatever else is logged at that time.
+    Runs(RoleName),
+}
 
-/// Other words are logged no more often than this: an error may have a number in it that is new each time.
-const NEWS_INTERVAL: Duration = Duration::from_mins(1);
+impl Cause {
+    /// The cause of what `role` met.
+    pub(super) fn of(role: &RoleName, error: &(dyn StdError + 'static)) -> Self {
+        for error in chain(error) {
+            if let Some(error) = error.downcast_ref::<StoreError>() {
+                match is_answer(error.kind) {
+                    Some(false) => return Self::Store,
+                    None => return Self::Refusal,
+                    // The object's own matter.
+                    Some(true) => {}
+                }
+            }
+            if let Some(RegisterError::Unreachable(_)) = error.downcast_ref() {
+                return Self::Etcd;
+            }
+        }
+        Self::Role(role.clone())
+    }
+}
+
+/// An error, and what it was made of.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store | Self::Refusal => f.write_str("the store"),
+            Self::Etcd => f.write_str("etcd"),
+            Self::Role(role) | Self::Runs(role) => write!(f, "role {role}"),
+        }
+    }
+}
+
+/// Whether an error of this kind shows that the store answers. `None`: it does, and not as a store that does what it is for.
+pub(super) fn is_answer(kind: StoreErrorKind) -> Option<bool> {
+    match kind {
+        StoreErrorKind::Unreachable
+        | StoreErrorKind::NoCredentials
+        | StoreErrorKind::NoSuchStore
+        | StoreErrorKind::DiskFault
+        | StoreErrorKind::Other => Some(false),
+        StoreErrorKind::Denied | StoreErrorKind::ReadOnly | StoreErrorKind::NoSpace | StoreErrorKind::Invalid => None,
+        StoreErrorKind::NotFound
+        | StoreErrorKind::TooLarge
+        | StoreErrorKind::NotAnObject
+        | StoreErrorKind::Unsupported => Some(true),
+    }
+}
+
+/// What is logged of all causes together: see [`Outage`].
+#[derive(Debug)]
+pub(super) struct Outages {
+    env: Env,
+    causes: Mutex<BTreeMap<Cause, Outage>>,
+}
+
+impl Outages {
+    pub(super) fn new(env: &Env) -> Self {
+        Self { env: env.clone(), causes: Mutex::default() }
+    }
+
+    /// One more failure. True: it is to be logged.
+    pub(super) fn failed(&self, cause: Cause, why: &str) -> bool {
+        let now = self.env.clock.boottime();
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_logged = causes.entry(cause.clone()).or_default().failed(why, now);
+        drop(causes);
+        if !is_logged {
+            tracing::debug!("again, {cause}: {why}");
+        }
+        is_logged
+    }
+
+    /// One more failure, by this error. Which object a store was asked for says nothing new about the store.
+    pub(super) fn failed_by(&self, cause: Cause, error: &(dyn StdError + 'static)) -> bool {
+        let store = chain(error).find_map(|error| error.downcast_ref::<StoreError>());
+        let words = store.map(|error| format!("{}: {} ({})", error.store, error.kind, error.detail));
+        self.failed(cause, &words.unwrap_or_else(|| error.to_string()))
+    }
+
+    /// There was an answer.
+    pub(super) fn answered(&self, cause: &Cause) {
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = causes.get_mut(cause).is_some_and(Outage::answered);
+        drop(causes);
+        if is_over {
+            tracing::info!("{cause} answers again");
+        }
+    }
+}
 
 /// Questions in a row that had no answer.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     count: u32,
-    /// The words that were logged last, and when.
-    logged: Option<(String, Duration)>,
+    outage: Outage,
     /// Some were kept.
     is_kept: bool,
     /// An earlier process may have kept some; the first answer takes them back.
     was_answered: bool,
 }
 
-/// What is done about one more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Doubt {
-    pub(super) is_logged: bool,
-    /// It is kept for people who ask how the role stands.
-    pub(super) is_kept: bool,
-}
-
 impl Doubts {
-    /// One more question without an answer, at `now`.
-    pub(super) fn add(&mut self, why: &str, now: Duration) -> Doubt {
+    /// One more question without an answer, at `now`. True: it is kept for people who ask how the role stands.
+    pub(super) fn add(&mut self, why: &str, now: Duration) -> bool {
         self.count = self.count.saturating_add(1);
-        let is_logged = self.log(why, now);
-        let is_kept = self.count >= KEPT_FROM && (is_logged || !self.is_kept);
+        let is_news = self.outage.failed(why, now);
+        let is_kept = self.count >= KEPT_FROM && (is_news || !self.is_kept);
         self.is_kept |= is_kept;
-        Doubt { is_logged, is_kept }
+        is_kept
     }
 
-    /// The lease cannot even be asked for, for a reason that is known: kept from the first time on. True: it is logged, and kept anew.
+    /// The lease cannot even be asked for, for a reason that is known: kept from the first time on. True: it is kept anew.
     pub(super) fn fail(&mut self, why: &str, now: Duration) -> bool {
         self.is_kept = true;
-        self.log(why, now)
-    }
-
-    fn log(&mut self, why: &str, now: Duration) -> bool {
-        let is_due =
-            |(words, at): &(String, Duration)| now >= *at + if words == why { LOG_INTERVAL } else { NEWS_INTERVAL };
-        let is_logged = self.logged.as_ref().is_none_or(is_due);
-        if is_logged {
-            self.logged = Some((why.to_owned(), now));
-        }
-        is_logged
+        self.outage.failed(why, now)
     }
 
     /// There was an answer. True: what was kept is over.
     pub(super) fn end(&mut self) -> bool {
         let is_over = self.is_kept || !self.was_answered;
-        *self = Self { logged: self.logged.take(), was_answered: true, ..Self::default() };
+        *self = Self { outage: std::mem::take(&mut self.outage), was_answered: true, ..Self::default() };
         is_over
     }
 }
@@ -68,9 +163,12 @@ impl Doubts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::backup::BackupError;
+    use crate::job::guard::GuardError;
+    use crate::journal::error::JournalError;
 
     #[test]
-    fn what_keeps_from_asking_is_kept_at_once_and_logged_rarely() {
+    fn what_keeps_from_asking_is_kept_at_once_and_anew_rarely() {
         let mut doubts = Doubts::default();
         doubts.end();
         assert!(doubts.fail("denied", Duration::ZERO));
@@ -82,23 +180,38 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_answer_is_not_kept_and_the_same_words_are_logged_rarely() {
+    fn a_lost_answer_is_not_kept() {
         let mut doubts = Doubts::default();
-        let add = |doubts: &mut Doubts, why, at| {
-            let seen = doubts.add(why, Duration::from_secs(at));
-            (seen.is_logged, seen.is_kept)
-        };
-        assert_eq!(add(&mut doubts, "reset", 0), (true, false));
+        let add = |doubts: &mut Doubts, why, at| doubts.add(why, Duration::from_secs(at));
+        assert!(!add(&mut doubts, "reset", 0));
         assert!(doubts.end(), "an earlier process may have kept some");
-        assert_eq!(add(&mut doubts, "reset", 5), (false, false));
-        assert_eq!(add(&mut doubts, "reset", 10), (false, false));
-        assert_eq!(add(&mut doubts, "reset", 15), (false, true), "three in a row");
-        assert_eq!(add(&mut doubts, "reset", 20), (false, false), "once");
-        assert_eq!(add(&mut doubts, "read-only", 40), (false, false), "words that change do not fill the log");
-        assert_eq!(add(&mut doubts, "read-only", 60), (true, true));
-        assert_eq!(add(&mut doubts, "read-only", 659), (false, false));
-        assert_eq!(add(&mut doubts, "read-only", 660), (true, true), "it goes on");
+        assert!(!add(&mut doubts, "reset", 5));
+        assert!(!add(&mut doubts, "reset", 10));
+        assert!(add(&mut doubts, "reset", 15), "three in a row");
+        assert!(!add(&mut doubts, "reset", 20), "once");
+        assert!(!add(&mut doubts, "read-only", 40));
+        assert!(add(&mut doubts, "read-only", 60), "other words");
+        assert!(!add(&mut doubts, "read-only", 659));
+        assert!(add(&mut doubts, "read-only", 660), "it goes on");
         assert!(doubts.end());
         assert!(!doubts.end(), "nothing was kept since");
+    }
+
+    #[test]
+    fn what_all_roles_meet_is_one_cause() {
+        let error = |kind| StoreError::new(kind, "s3://b/", Some("app/journal/1"), "");
+        let role = |name: &str| name.parse::<RoleName>().unwrap();
+        for name in ["app", "web"] {
+            let cause = |kind| Cause::of(&role(name), &JournalError::from(error(kind)));
+            assert_eq!(cause(StoreErrorKind::Unreachable), Cause::Store);
+            assert_eq!(cause(StoreErrorKind::Denied), Cause::Refusal);
+            assert_eq!(cause(StoreErrorKind::TooLarge), Cause::Role(role(name)));
+            let etcd = GuardError::from(BackupError::from(JournalError::from(RegisterError::Unreachable("x".into()))));
+            assert_eq!(Cause::of(&role(name), &etcd), Cause::Etcd);
+        }
+        let outages = Outages::new(&Env::host());
+        assert!(outages.failed(Cause::Store, "app"));
+        assert!(!outages.failed(Cause::Store, "web"), "within the same minute");
+        assert!(outages.failed(Cause::Etcd, "web"), "another cause");
     }
 }

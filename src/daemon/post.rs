@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::Voice;
 use super::callers::{Callers, Command, Ended, Wanted};
-use super::doubts::Doubts;
+use super::doubts::{Cause, Doubts};
 use super::limits::Limits;
 use super::message::Answer;
 use super::stores::Stores;
@@ -31,7 +31,7 @@ use crate::job::runner::Runner;
 use crate::job::whoami::DaemonWord;
 use crate::notice::teller::Teller;
 use crate::role::duty::{Duty, Effect, Event, Journal, LeaseAnswer, Stand, Terms, Yield};
-use crate::role::election::{Occasion, StandbyReason};
+use crate::role::election::{Occasion, StandbyReason, UnknownReason};
 use crate::role::lease::keeper::{self, Keeper};
 use crate::role::lease::{LeaseService, Reply};
 use crate::role::permit::Deadline;
@@ -72,6 +72,8 @@ struct Loop {
     duty: Duty,
     lease: Option<Box<dyn LeaseService>>,
     doubts: Doubts,
+    /// The last renewal of the lease that is kept had no answer.
+    is_doubted: bool,
     hints: Option<Arc<Notify>>,
     keeper: Option<Keeper>,
     /// What is running, to be ended.
@@ -134,6 +136,7 @@ impl Post {
             duty,
             lease: None,
             doubts: Doubts::default(),
+            is_doubted: false,
             hints: None,
             keeper: None,
             running: None,
@@ -228,6 +231,7 @@ impl Loop {
                 Effect::End => return true,
             }
         }
+        self.look_at_keeper();
         false
     }
 
@@ -275,30 +279,57 @@ impl Loop {
 
     /// The lease was asked for in vain. A lost answer is nothing to tell; a store that takes no lease is.
     fn doubt(&mut self, why: String) {
-        let seen = self.doubts.add(&why, self.work.runner.env.clock.boottime());
-        let role = &self.work.role.name;
-        if seen.is_logged {
-            tracing::warn!("role {role}: the lease: {why}");
-        }
-        if seen.is_kept {
+        self.log_doubt(&why);
+        if self.doubts.add(&why, self.work.runner.env.clock.boottime()) {
             let reason = Reason::LeaseUnanswered { lease: self.work.role.lease, why };
-            let report = self.voice.explained(&RoleReport::nothing(role.clone(), Outcome::Unknown), Some(&reason));
-            self.work.watch.kept_from_role(&report);
+            let report = RoleReport::nothing(self.work.role.name.clone(), Outcome::Unknown);
+            self.work.watch.kept_from_role(&self.voice.explained(&report, Some(&reason)));
         }
+    }
+
+    /// What a lease is kept in does not answer. All roles that have theirs there meet the same.
+    fn log_doubt(&self, why: &str) {
+        if self.work.stores.outages().failed(self.lease_cause(), why) {
+            tracing::warn!("the lease cannot be asked for: {why}");
+        }
+    }
+
+    fn lease_cause(&self) -> Cause {
+        if self.work.role.lease == Lease::Etcd { Cause::Etcd } else { Cause::Store }
     }
 
     /// It cannot be asked for. That is tried as often as a lease is asked for, and told as rarely as a lease that does not answer.
     fn no_lease(&mut self, error: &GuardError) {
-        let role = &self.work.role.name;
-        if self.doubts.fail(&error.to_string(), self.work.runner.env.clock.boottime()) {
+        let (role, why) = (&self.work.role.name, error.to_string());
+        if self.work.stores.outages().failed_by(Cause::of(role, error), error) {
             self.voice.failed(role, error);
+        }
+        if self.doubts.fail(&why, self.work.runner.env.clock.boottime()) {
             self.work.watch.kept_from_role(&self.voice.report_failure(role, error).0);
         }
     }
 
     fn lease_answered(&mut self) {
+        self.is_doubted = false;
+        self.work.stores.outages().answered(&self.lease_cause());
         if self.doubts.end() {
             self.work.watch.lease_answered();
+        }
+    }
+
+    /// How the renewals of the lease that is kept go. One that is late is nothing to tell while the lease lasts.
+    fn look_at_keeper(&mut self) {
+        let doubt = self.keeper.as_ref().and_then(Keeper::doubt);
+        match doubt {
+            Some(why) if matches!(self.duty.stand(), Some(Stand::Unknown(UnknownReason::Lease(_)))) => {
+                self.is_doubted = true;
+                self.log_doubt(&why);
+            }
+            None if self.is_doubted && self.keeper.is_some() => {
+                self.is_doubted = false;
+                self.work.stores.outages().answered(&self.lease_cause());
+            }
+            _ => {}
         }
     }
 
@@ -355,7 +386,10 @@ impl Loop {
                     journal
                 }
                 Some(Err(error)) => {
-                    voice.failed(&work.role.name, &error);
+                    let cause = Cause::of(&work.role.name, &error);
+                    if work.stores.outages().failed_by(cause, &error) {
+                        voice.failed(&work.role.name, &error);
+                    }
                     work.watch.kept_from_role(&voice.report_failure(&work.role.name, &error).0);
                     let result = Err(error);
                     let journal = work.after(&result).await;
@@ -402,7 +436,9 @@ impl Loop {
                 }
                 Err(error) => {
                     let (report, exit) = voice.report_failure(role, error);
-                    if !matches!(error, GuardError::Backup(BackupError::Interrupted)) {
+                    let (is_told, runs) =
+                        (matches!(error, GuardError::Backup(BackupError::Interrupted)), Cause::Runs(role.clone()));
+                    if !is_told && work.stores.outages().failed_by(runs, error) {
                         voice.failed(role, error);
                     }
                     work.watch.failed(error, &report);

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use tokio::sync::{Mutex, watch};
 
+use super::doubts::{Cause, Outages, is_answer};
 use crate::config::StoreSettings;
 use crate::env::Env;
 use crate::store::{
-    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
+    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version,
 };
 
 /// A store that has answered nothing for less than this was not away: one request of many may fail, and what waits after it waits
@@ -61,6 +62,11 @@ impl Stores {
         }
     }
 
+    /// What all roles together ask in vain.
+    pub(super) fn outages(&self) -> &Outages {
+        &self.health.outages
+    }
+
     /// Changes whenever the store answers again after it did not.
     pub(super) fn returns(&self) -> watch::Receiver<u64> {
         self.health.returns.subscribe()
@@ -72,6 +78,7 @@ impl Stores {
 struct Health {
     env: Env,
     pulse: SyncMutex<Pulse>,
+    outages: Outages,
     returns: watch::Sender<u64>,
 }
 
@@ -98,14 +105,21 @@ impl Pulse {
 impl Health {
     fn new(env: &Env) -> Self {
         let pulse = Pulse { answered: env.clock.boottime(), failed: false };
-        Self { env: env.clone(), pulse: SyncMutex::new(pulse), returns: watch::Sender::new(0) }
+        Self {
+            env: env.clone(),
+            pulse: SyncMutex::new(pulse),
+            outages: Outages::new(env),
+            returns: watch::Sender::new(0),
+        }
     }
 
     fn note(&self, answered: bool) {
         let now = self.env.clock.boottime();
         let back = self.pulse.lock().unwrap_or_else(PoisonError::into_inner).note(now, answered);
+        if answered {
+            self.outages.answered(&Cause::Store);
+        }
         if back {
-            tracing::info!("the store answers again");
             self.returns.send_modify(|returns| *returns += 1);
         }
     }
@@ -113,22 +127,8 @@ impl Health {
     fn hear<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         match &answer {
             Ok(_) => self.note(true),
-            Err(error) => match error.kind {
-                StoreErrorKind::Unreachable
-                | StoreErrorKind::NoCredentials
-                | StoreErrorKind::NoSuchStore
-                | StoreErrorKind::DiskFault
-                | StoreErrorKind::Other => self.note(false),
-                // An answer, though not the one that was hoped for; but not one of a store that does what it is for again.
-                StoreErrorKind::Denied
-                | StoreErrorKind::ReadOnly
-                | StoreErrorKind::NoSpace
-                | StoreErrorKind::Invalid => {}
-                StoreErrorKind::NotFound
-                | StoreErrorKind::TooLarge
-                | StoreErrorKind::NotAnObject
-                | StoreErrorKind::Unsupported => self.note(true),
-            },
+            // One that is neither is no answer of a store that does what it is for again.
+            Err(error) => is_answer(error.kind).into_iter().for_each(|answered| self.note(answered)),
         }
         answer
     }

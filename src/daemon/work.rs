@@ -23,6 +23,7 @@ use crate::job::report::whoami::PeerSeen;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::job::stall::Pace;
+use crate::repo::format::JournalHome;
 use crate::role::duty::Journal;
 use crate::role::election::{self, LeaseView, Occasion};
 use crate::role::lease::keeper::LostTo;
@@ -32,6 +33,7 @@ use crate::role::probe::Assessment;
 use crate::store::Store;
 use crate::store::counting::{Counters, Counting};
 
+use super::doubts::Cause;
 use super::limits::{LENT_AFTER, Limits, Turn};
 use super::stores::Stores;
 use super::watcher::Watch;
@@ -131,7 +133,12 @@ impl Work {
     pub(super) async fn read(&self, beat: bool) -> Journal {
         let _turn = self.limits.reads.acquire().await;
         match Box::pin(self.try_read(beat)).await {
-            Ok(journal) => journal,
+            Ok(journal) => {
+                if self.is_journal_in_etcd().await {
+                    self.stores.outages().answered(&Cause::Etcd);
+                }
+                journal
+            }
             Err(error) => {
                 let clock_offset = self.clock_offset().await;
                 if matches!(&error, GuardError::Backup(error) if error.is_rotated()) {
@@ -240,8 +247,22 @@ impl Work {
         if !clock_offset.is_some_and(election::is_off) {
             self.watch.blind();
         }
-        tracing::warn!("role {}: {error}", self.role.name);
+        let cause = Cause::of(&self.role.name, error);
+        let is_own = matches!(cause, Cause::Role(_));
+        if self.stores.outages().failed_by(cause, error) {
+            // Of what all roles meet, which one met it first says nothing.
+            if is_own {
+                tracing::warn!("role {}: {error}", self.role.name);
+            } else {
+                tracing::warn!("{error}");
+            }
+        }
         Journal { history: None, term: None, failed: true, beat: None, clock_offset }
+    }
+
+    async fn is_journal_in_etcd(&self) -> bool {
+        let repository = self.repository.lock().await;
+        repository.as_ref().is_some_and(|repository| repository.format.journal != JournalHome::Bucket)
     }
 
     /// As of the store's last answer.
@@ -416,7 +437,10 @@ impl Work {
 
     /// What is known when work on the journal did not end.
     pub(super) fn hung(&self) -> Journal {
-        tracing::error!("role {}: the store has not answered for {:?}", self.role.name, self.role.stall_timeout);
+        let why = format!("no answer for {}", humantime::format_duration(self.role.stall_timeout));
+        if self.stores.outages().failed(Cause::Store, &why) {
+            tracing::error!("the store: {why}");
+        }
         self.watch.blind();
         Journal { history: None, term: None, failed: true, beat: None, clock_offset: None }
     }

@@ -18,6 +18,7 @@ use super::{command, webhook};
 use crate::config::{Environment, HttpUrl, NotifySettings};
 use crate::env::Env;
 use crate::ids::RoleName;
+use crate::outage::Outage;
 
 /// Letters that wait for one way of telling. What does not fit waits in the outbox.
 const QUEUE_MAX: usize = 64;
@@ -101,8 +102,9 @@ impl Teller {
         let start = |way: Way| {
             let (queue, items) = mpsc::channel(QUEUE_MAX);
             let name = way.name();
+            let hearer = Hearer { way, timeout: settings.timeout, env: self.env.clone(), outage: Mutex::default() };
             let (book, mine) = (Arc::clone(&self.book), Arc::clone(&self.mine));
-            let task = tokio::spawn(deliver(way, settings.timeout, items, book, mine));
+            let task = tokio::spawn(deliver(hearer, items, book, mine));
             Channel { name, queue, task }
         };
         // Without its sender a task ends when its queue is empty.
@@ -217,9 +219,45 @@ impl Way {
     }
 }
 
+/// Whoever is at the end of a way.
+struct Hearer {
+    way: Way,
+    timeout: Duration,
+    env: Env,
+    outage: Mutex<Outage>,
+}
+
+impl Hearer {
+    /// Sends one thing. What came instead of an answer is logged as often as it should be, with what follows from it.
+    async fn send(&self, item: &Item, then: impl FnOnce() -> Option<Duration>) -> Result<(), Option<Duration>> {
+        let name = self.way.name();
+        let Err(why) = self.way.send(item, self.timeout).await else {
+            if locked(&self.outage).answered() {
+                tracing::info!("{name} answers again");
+            }
+            return Ok(());
+        };
+        let wait = then();
+        let is_logged = locked(&self.outage).failed(&why, self.env.clock.boottime());
+        match (item, wait) {
+            // Nobody hears of it any more.
+            (Item::Letter(_), None) => tracing::error!("{name}: {why}; given up"),
+            (_, wait) => {
+                let then = wait.map_or("given up".to_owned(), |wait| format!("again in {}", humantime::format_duration(wait)));
+                if is_logged {
+                    tracing::warn!("{name}: {why}; {then}");
+                } else {
+                    tracing::debug!("{name}: {why}; {then}");
+                }
+            }
+        }
+        Err(wait)
+    }
+}
+
 /// Sends one thing after the other, in their order, until the queue is closed. A run's start that is not heard by the time that its end is to
 /// be told is left out: a service that waits for runs needs the end.
-async fn deliver(way: Way, timeout: Duration, mut items: mpsc::Receiver<Item>, book: Arc<Book>, mine: Mine) {
+async fn deliver(hearer: Hearer, mut items: mpsc::Receiver<Item>, book: Arc<Book>, mine: Mine) {
     let (mut waiting, mut grace) = (VecDeque::new(), START_GRACE);
     loop {
         let next = match waiting.pop_front() {
@@ -227,14 +265,18 @@ async fn deliver(way: Way, timeout: Duration, mut items: mpsc::Receiver<Item>, b
             None => items.recv().await,
         };
         let Some(item) = next else { return };
-        let sent = sent(&way, &item, timeout, &book);
+        let sent = sent(&hearer, &item, &book);
         tokio::select! {
             biased;
             () = sent => grace = START_GRACE,
             () = superseded(&item, &mut items, &mut waiting, grace) => {
                 // Other roles' ends wait behind the same service.
                 grace = Duration::ZERO;
-                tracing::warn!("{}: the start of a run was not heard before its end, and is left out", way.name());
+                let why = "the start of a run was not heard before its end, and is left out";
+                let is_logged = locked(&hearer.outage).failed(why, hearer.env.clock.boottime());
+                if is_logged {
+                    tracing::warn!("{}: {why}", hearer.way.name());
+                }
             }
         }
         if let Item::Letter(letter) = &item {
@@ -257,28 +299,26 @@ async fn superseded(item: &Item, items: &mut mpsc::Receiver<Item>, waiting: &mut
 }
 
 /// Sends one thing until it is heard or given up.
-async fn sent(way: &Way, item: &Item, timeout: Duration, book: &Book) {
+async fn sent(hearer: &Hearer, item: &Item, book: &Book) {
     let mut pings = 0;
     loop {
-        let Err(why) = way.send(item, timeout).await else {
-            if let Item::Letter(letter) = item {
-                book.change(|ledger| ledger.delivered(letter.id));
-            }
-            return;
-        };
-        let wait = match item {
+        let then = || match item {
             Item::Letter(letter) => book.change(|ledger| ledger.failed(letter.id)),
             Item::Ping(..) => {
                 pings += 1;
                 (pings < PING_ATTEMPTS_MAX).then(|| pause(pings))
             }
         };
-        let Some(wait) = wait else {
-            tracing::error!("{}: {why}; given up", way.name());
-            return;
-        };
-        tracing::warn!("{}: {why}; again in {}", way.name(), humantime::format_duration(wait));
-        tokio::time::sleep(wait).await;
+        match hearer.send(item, then).await {
+            Ok(()) => {
+                if let Item::Letter(letter) = item {
+                    book.change(|ledger| ledger.delivered(letter.id));
+                }
+                return;
+            }
+            Err(None) => return,
+            Err(Some(wait)) => tokio::time::sleep(wait).await,
+        }
     }
 }
 

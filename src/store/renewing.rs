@@ -18,6 +18,7 @@ use super::{
     Versioning,
 };
 use crate::env::Env;
+use crate::outage::Outage;
 use crate::renewal::{Renew, Renewal};
 
 /// A store that is being connected to.
@@ -37,6 +38,8 @@ struct Now {
     renewal: Renewal,
     /// An operator has asked for a new one.
     is_asked: bool,
+    /// None can be built.
+    outage: Outage,
 }
 
 impl fmt::Debug for Renewing {
@@ -56,7 +59,7 @@ impl Renewing {
         env: &Env,
     ) -> Result<Self, StoreError> {
         let store = connect().await?;
-        let now = SyncMutex::new(Now { store, renewal: Renewal::default(), is_asked: false });
+        let now = SyncMutex::new(Now { store, renewal: Renewal::default(), is_asked: false, outage: Outage::default() });
         Ok(Self { connect: Box::new(connect), env: env.clone(), now, turn: Mutex::default() })
     }
 
@@ -104,7 +107,10 @@ impl Renewing {
                 true
             }
             Err(error) => {
-                tracing::warn!("the store is asked with the credentials and certificates of before: {error}");
+                let (now, why) = (self.env.clock.boottime(), error.to_string());
+                if self.now().outage.failed(&why, now) {
+                    tracing::warn!("the store is asked with the credentials and certificates of before: {error}");
+                }
                 false
             }
         }

@@ -50,6 +50,7 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
 pub struct Keeper {
     deadline: Deadline,
     lost: watch::Receiver<Option<LostTo>>,
+    doubt: watch::Receiver<Option<String>>,
     stop: Arc<Notify>,
     task: Option<Task<Box<dyn LeaseService>>>,
     ttl: Duration,
@@ -66,14 +67,21 @@ impl Keeper {
         let grant = late(grant, env);
         let deadline = Deadline::granted(grant);
         let (tell, lost) = watch::channel(None);
+        let (tell_doubt, doubt) = watch::channel(None);
         let stop = Arc::new(Notify::new());
-        let task = env.spawn(keep(lease, grant, deadline.clone(), tell, Arc::clone(&stop), env.clone()));
-        Self { deadline, lost, stop, task: Some(task), ttl: grant.ttl, env: env.clone() }
+        let told = Told { lost: tell, doubt: tell_doubt };
+        let task = env.spawn(keep(lease, grant, deadline.clone(), told, Arc::clone(&stop), env.clone()));
+        Self { deadline, lost, doubt, stop, task: Some(task), ttl: grant.ttl, env: env.clone() }
     }
 
     /// Until when work may go on; it moves while the lease is renewed.
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
+    }
+
+    /// What came of the last renewal instead of an answer; `None`: it was answered.
+    pub fn doubt(&self) -> Option<String> {
+        self.doubt.borrow().clone()
     }
 
     /// Resolves when another process has the lease.
@@ -110,11 +118,17 @@ impl Drop for Keeper {
     }
 }
 
+/// What a keeper tells.
+struct Told {
+    lost: watch::Sender<Option<LostTo>>,
+    doubt: watch::Sender<Option<String>>,
+}
+
 async fn keep(
     mut lease: Box<dyn LeaseService>,
     first: Grant,
     deadline: Deadline,
-    tell: watch::Sender<Option<LostTo>>,
+    told: Told,
     stop: Arc<Notify>,
     env: Env,
 ) -> Box<dyn LeaseService> {
@@ -138,16 +152,26 @@ async fn keep(
                 #[cfg(feature = "planted")]
                 let grant = late(grant, &env);
                 deadline.renew(grant);
+                told.doubt.send_replace(None);
                 (grant.asked.boot + ttl / RENEW_PART).saturating_sub(env.clock.boottime())
             }
             Some(Reply::Taken { by: Some(by), .. }) => {
                 deadline.end();
                 tracing::warn!("the lease is lost: node {} has it now", by.label);
-                tell.send_replace(Some(Some(by)));
+                told.lost.send_replace(Some(Some(by)));
                 return lease;
             }
+            Some(Reply::Unknown { why }) => {
+                told.doubt.send_replace(Some(why));
+                pause(ttl)
+            }
+            None => {
+                let why = format!("no answer within {}", humantime::format_duration(ttl));
+                told.doubt.send_replace(Some(why));
+                pause(ttl)
+            }
             // Nobody can be named: it may be a race, or damage. The deadline decides.
-            Some(Reply::Taken { by: None, .. } | Reply::Free | Reply::Unknown { .. }) | None => pause(ttl),
+            Some(Reply::Taken { by: None, .. } | Reply::Free) => pause(ttl),
         };
     }
 }

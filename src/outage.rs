@@ -1,0 +1,70 @@
+//! Something that is asked again and again and does not answer: which of its failures are logged. Pure.
+//!
+//! The invariant that lives here: one cause writes one line a minute at most, however many callers meet it and however often its words change;
+//! and an end is told only of an outage that was told.
+
+use std::time::Duration;
+
+/// How often the same words are logged.
+const SAME_INTERVAL: Duration = Duration::from_mins(10);
+
+/// Other words are logged no more often than this: an error may have a number in it that is new each time.
+const OTHER_INTERVAL: Duration = Duration::from_mins(1);
+
+/// The failures of one cause.
+#[derive(Debug, Clone, Default)]
+pub struct Outage {
+    /// The words that were logged last, and when.
+    logged: Option<(String, Duration)>,
+    /// Some of it was logged, and there was no answer since.
+    is_told: bool,
+}
+
+impl Outage {
+    /// One more failure, at `now`. True: it is logged.
+    pub fn failed(&mut self, why: &str, now: Duration) -> bool {
+        let is_due =
+            |(words, at): &(String, Duration)| now >= *at + if words == why { SAME_INTERVAL } else { OTHER_INTERVAL };
+        let is_logged = self.logged.as_ref().is_none_or(is_due);
+        if is_logged {
+            self.is_told = true;
+            self.logged = Some((why.to_owned(), now));
+        }
+        is_logged
+    }
+
+    /// There was an answer. True: an outage that was logged is over.
+    pub fn answered(&mut self) -> bool {
+        std::mem::take(&mut self.is_told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_words_are_logged_rarely_and_others_once_a_minute() {
+        let mut outage = Outage::default();
+        let mut failed = |why, at| outage.failed(why, Duration::from_secs(at));
+        assert!(failed("denied", 0));
+        assert!((1..600).all(|at| !failed("denied", at)));
+        assert!(failed("denied", 600), "it goes on");
+        let logged = (601..1201).filter(|at| failed(&format!("no answer within {at} ms"), *at)).count();
+        assert_eq!(logged, 10);
+    }
+
+    #[test]
+    fn an_end_is_told_once_and_only_of_what_was_told() {
+        let mut outage = Outage::default();
+        let at = Duration::from_secs;
+        assert!(!outage.answered());
+        assert!(outage.failed("reset", at(2)));
+        assert!(!outage.failed("reset", at(7)));
+        assert!(outage.answered());
+        assert!(!outage.answered());
+        // One that comes and goes fills the log neither with its failures nor with its ends.
+        assert!(!outage.failed("reset", at(11)));
+        assert!(!outage.answered());
+    }
+}
