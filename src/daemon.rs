@@ -150,12 +150,13 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
     };
     office.settle();
     tracing::info!(
-        "runner {} has started as node {}, config {}, {} roles{}",
+        "runner {} has started as node {}, config {}, {} {}{}",
         env!("CARGO_PKG_VERSION"),
         office.node.label,
         office.settings.hash,
         office.settings.roles.len(),
-        if office.observe { ": it only observes" } else { "" }
+        if office.settings.roles.len() == 1 { "role" } else { "roles" },
+        if office.observe { "; it only observes: it takes no role, writes nothing and runs nothing" } else { "" }
     );
     let notifier = Notifier::new();
     notifier.ready(&office.summary());

@@ -389,7 +389,7 @@ fn said(error: &Error) -> String {
         }
         cause = source.source();
     }
-    text::line(&text::of_certificate(&words)).into_owned()
+    text::without_os_error(&text::line(&text::of_certificate(&words))).into_owned()
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn the_same_words_are_logged_rarely_and_others_once_a_minute() {
         let mut outage = Outage::default();
-        let mut failed = |why, at| outage.failed(why, Duration::from_secs(at));
+        let mut failed = |why: &str, at| outage.failed(why, Duration::from_secs(at));
         assert!(failed("denied", 0));
         assert!((1..600).all(|at| !failed("denied", at)));
         assert!(failed("denied", 600), "it goes on");

@@ -397,7 +397,7 @@ pub fn unfinished(store: &dyn Store, prefix: &str) -> StoreError {
 
 /// Why a store did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{store}: {kind}{}{}", key.as_ref().map(|k| format!(": {k}")).unwrap_or_default(), if detail.is_empty() { String::new() } else { format!(" ({detail})") })]
+#[error("{store}: {}{}{}", kind.words(store), key.as_ref().map(|k| format!(": {k}")).unwrap_or_default(), if detail.is_empty() { String::new() } else { format!(" ({detail})") })]
 pub struct StoreError {
     /// What went wrong, as a rule for what to do about it.
     pub kind: StoreErrorKind,
@@ -454,6 +454,17 @@ pub enum StoreErrorKind {
     /// Anything else.
     #[error("failed")]
     Other,
+}
+
+impl StoreErrorKind {
+    /// Its words, of a store with this URL.
+    fn words(self, store: &str) -> String {
+        match self {
+            Self::NoSuchStore if store.starts_with("s3:") => "there is no such bucket".to_owned(),
+            Self::NoSuchStore if store.starts_with("file:") => "there is no such directory".to_owned(),
+            kind => kind.to_string(),
+        }
+    }
 }
 
 impl StoreError {

@@ -111,11 +111,44 @@ pub fn of_certificate(said: &str) -> Cow<'_, str> {
     }
 }
 
+/// An error's words without the numbers that the standard library puts behind the words of the operating system, which say the same.
+pub fn without_os_error(said: &str) -> Cow<'_, str> {
+    const BEFORE: &str = " (os error ";
+    let (mut out, mut rest) = (String::new(), said);
+    while let Some((before, after)) = rest.split_once(BEFORE) {
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let is_number = digits > 0 && after[digits..].starts_with(')');
+        out += before;
+        if is_number {
+            rest = &after[digits + 1..];
+        } else {
+            out += BEFORE;
+            rest = after;
+        }
+    }
+    if out.is_empty() { Cow::Borrowed(said) } else { Cow::Owned(out + rest) }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_numbers_of_the_operating_system_go() {
+        for (said, shown) in [
+            ("x: Permission denied (os error 13)", "x: Permission denied"),
+            (
+                "Read-only file system (os error 30), here; No space left (os error 28)",
+                "Read-only file system, here; No space left",
+            ),
+            ("nothing of it", "nothing of it"),
+            ("a name (os error x) (os error 7", "a name (os error x) (os error 7"),
+        ] {
+            assert_eq!(without_os_error(said), shown);
+        }
+    }
 
     #[test]
     fn a_certificate_of_an_authority_is_refused_in_words() {

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::ids::RoleName;
+
 /// The widest a help text gets, in columns; a narrower terminal wraps earlier.
 const HELP_WIDTH_MAX: usize = 80;
 
@@ -59,7 +61,7 @@ pub struct Globals {
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// This node's name [default: the hostname]
-    #[arg(long, global = true, value_name = "NAME", env = "RUNNER_NODE", hide_env = true)]
+    #[arg(long, global = true, value_name = "NAME", env = "RUNNER_NODE", hide_env = true, value_parser = values::node_name)]
     pub node: Option<String>,
     /// This node's own memory [default: /var/lib/runner]
     #[arg(long, global = true, value_name = "DIR", env = "RUNNER_STATE_DIR", hide_env = true)]
@@ -192,6 +194,33 @@ pub fn command() -> clap::Command {
 /// The same with the verbs in groups, as a person sees it.
 pub fn shown_command() -> clap::Command {
     groups::grouped(command())
+}
+
+impl Command {
+    /// The one role that it is about.
+    pub fn role(&self) -> Option<&RoleName> {
+        match self {
+            Self::Snapshots(args) => Some(&args.role),
+            Self::Ls(args) => Some(&args.role),
+            Self::Cat(args) => Some(&args.role),
+            Self::Find(args) => Some(&args.role),
+            Self::Diff(args) => Some(&args.role),
+            Self::Restore(args) => Some(&args.role),
+            Self::Verify(args) => Some(&args.role),
+            Self::Exec(args) => Some(&args.role),
+            Self::IsActive(args) => Some(&args.role),
+            Self::Prune(args) => Some(&args.role),
+            Self::Repair(args) => Some(&args.role),
+            Self::Takeover(args) => Some(&args.role),
+            Self::Pause(args) => Some(&args.role),
+            Self::Resume(args) => Some(&args.role),
+            Self::Init(verbs::Init { roles, .. }) | Self::Backup(verbs::Backup { roles, .. }) => match &roles[..] {
+                [role] => Some(role),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 /// Reads the command line.

@@ -64,19 +64,27 @@ pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit
 
 /// Writes a new file. It holds no secrets, so it may be read by everyone.
 fn create(file: &Path, text: &str) -> Result<(), Error> {
-    if let Some(parent) = file.parent() {
-        std::fs::create_dir_all(parent).map_err(|error| unwritable(parent, &error))?;
-    }
     let mut opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(file).map_err(|e| {
         match e.kind() {
             io::ErrorKind::AlreadyExists => Error::from(UsageError {
                 what: format!("{} exists already", file.display()),
                 todo: "name another file, or move that one away.".to_owned(),
             }),
+            io::ErrorKind::NotFound => missing_parent(file),
             _ => unwritable(file, &e),
         }
     })?;
     Ok(opened.write_all(text.as_bytes())?)
+}
+
+/// What a file is to be made in is not made with it: it may be mistyped, or a disk that is not mounted.
+pub(super) fn missing_parent(file: &Path) -> Error {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    UsageError {
+        what: format!("{} cannot be made: there is no directory {}", file.display(), dir.display()),
+        todo: format!("make it first: mkdir -p {}", dir.display()),
+    }
+    .into()
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Error {

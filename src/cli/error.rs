@@ -8,6 +8,7 @@ use super::render::page::Page;
 use crate::ids::RoleName;
 pub use crate::job::report::ADVICE;
 use crate::job::report::{Outcome, RoleReport};
+use crate::text;
 
 /// Any room's error on its way out.
 pub type Error = Box<dyn StdError + Send + Sync>;
@@ -27,13 +28,18 @@ pub struct UsageError {
 #[error("interrupted")]
 pub struct Interrupted;
 
+/// The error's own words, for a person.
+fn words(error: &(dyn StdError + 'static)) -> String {
+    text::without_os_error(&error.to_string()).into_owned()
+}
+
 /// The causes below an error, without those that its own text already quotes.
 pub fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
     let mut causes: Vec<String> = Vec::new();
-    let mut above = error.to_string();
+    let mut above = words(error);
     let mut next = error.source();
     while let Some(cause) = next {
-        let text = cause.to_string();
+        let text = words(cause);
         if !above.contains(&text) {
             above.clone_from(&text);
             causes.push(text);
@@ -51,13 +57,22 @@ pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport,
         Exit::Fenced => Outcome::Fenced,
         _ => Outcome::Failed,
     };
-    let report = RoleReport { reason: Some(explained(error)), ..RoleReport::nothing(role.clone(), outcome) };
+    let reason = of_role(explained(error), Some(role));
+    let report = RoleReport { reason: Some(reason), ..RoleReport::nothing(role.clone(), outcome) };
     (report, exit)
+}
+
+/// Advice on a role that is known: it can be copied as it stands.
+pub fn of_role(advice: String, role: Option<&RoleName>) -> String {
+    match role {
+        Some(role) => advice.replace(" ROLE", &format!(" {role}")),
+        None => advice,
+    }
 }
 
 /// An error with its causes and what to do, in one paragraph.
 pub fn explained(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut text = words(error);
     for cause in causes(error) {
         text += &format!(": {cause}");
     }
@@ -69,7 +84,7 @@ pub fn explained(error: &(dyn StdError + 'static)) -> String {
 
 /// The text for standard error.
 pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>, page: Page) -> String {
-    let text = error.to_string();
+    let text = words(error);
     // Several problems stand below each other.
     let mut out = if text.contains('\n') {
         format!("error:\n{}", page.wrap_lines(&text))

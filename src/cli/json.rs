@@ -258,7 +258,7 @@ pub fn acted(acted: &Acted) -> String {
         | Change::NothingFuture
         | Change::ClockOff { .. }
         | Change::OddClock(_) => ("none", None, None, None),
-        Change::TookOver { term, from } => ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None),
+        Change::TookOver { term, from, .. } => ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None),
         Change::HadIt { term } => ("none", Some(*term), None, None),
         Change::Adopted { term, .. } => ("adopted", Some(*term), None, None),
         Change::Amended(_) => ("amended", None, None, None),

@@ -114,7 +114,7 @@ fn field(out: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result 
     let value = format!("{value:?}");
     let value = text::line(&value);
     match field.name() {
-        "message" => write!(out, "{value}"),
+        "message" => write!(out, "{}", text::without_os_error(&value)),
         name => write!(out, "{name}={value}"),
     }
 }

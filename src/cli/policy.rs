@@ -273,6 +273,9 @@ fn init(error: &InitError) -> Policy {
         ),
         InitError::Seat(error) => seat(error),
         InitError::Register(error) => register(error),
+        InitError::KeyFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+            failed("make it first (mkdir), or name another key_file.")
+        }
         InitError::KeyFile { .. } => {
             failed("make the file's directory writable for this user, or name another key_file.")
         }
@@ -391,6 +394,9 @@ fn keys(error: &KeysError) -> Policy {
         KeysError::Own(_) => failed("run it with the key that is to stay: in the config, or by --key-file."),
         KeysError::Denied { .. } => failed("use credentials that may delete there."),
         KeysError::ExportedKey(_) => failed("name a file that does not exist yet: a new key is made in it."),
+        KeysError::File { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+            failed("make it first (mkdir), or name another file.")
+        }
         KeysError::File { .. } => failed("name a file that does not exist yet, where this user may write."),
         KeysError::NotEncrypted
         | KeysError::AlreadyThere { .. }

@@ -100,7 +100,7 @@ fn tick(stopped: &mpsc::Receiver<()>, interval: Duration) -> bool {
 fn draw(label: &str, progress: &Progress, bars: &MultiProgress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
     let template = |text| ProgressStyle::with_template(text).expect("the template is a constant and a test draws it");
     let (spinner, with_total) = (template(SPINNER), template(BAR));
-    let bar = bars.add(ProgressBar::new(0).with_prefix(label.to_owned()));
+    let bar = bars.add(ProgressBar::new(0).with_prefix(label.to_owned()).with_style(spinner.clone()));
     let mut meter = Meter::default();
     while tick(stopped, DRAW_INTERVAL) {
         let now = look(progress);

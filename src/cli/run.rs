@@ -132,9 +132,20 @@ impl Session {
         json: impl FnOnce() -> String,
     ) -> Result<Exit, Error> {
         if self.globals.json || !self.is_unsaid(exit) {
-            self.report(text, json)?;
+            let said = self.report(text, json);
+            self.told(said);
         }
         Ok(exit)
+    }
+
+    /// A report that cannot be written changes nothing about what was done, which the exit code tells.
+    fn told(&self, said: Result<(), Error>) {
+        if let Err(error) = said
+            && !self.out.reader_left()
+        {
+            let text = format!("{error}: what was done is done, and only its report is lost");
+            terminal::say(&terminal::error_page().wrap("warning: ", 2, &text));
+        }
     }
 
     /// Whether `-q` keeps an end to itself: everything but an error, which a skip is not.
@@ -162,17 +173,18 @@ pub async fn run(cli: Cli) -> Exit {
     let end_max = if long_running { signal::DAEMON_END_MAX } else { signal::END_MAX };
     // A guarded command gets the signals itself.
     let watched = if matches!(cli.command, Command::Exec(_)) { Ok(()) } else { signal::watch(cancel.clone(), end_max) };
+    let role = cli.command.role().cloned();
     let result = match watched {
         Ok(()) => Box::pin(dispatch(&mut session, cli.command)).await,
         Err(e) => Err(e.into()),
     };
-    let exit = finish(&mut session, result);
+    let exit = finish(&mut session, result, role.as_ref());
     // To be told to end is how a daemon ends.
     if cancel.is_cancelled() && !long_running { exit.interrupted() } else { exit }
 }
 
 /// Says what went wrong, if something did.
-fn finish(session: &mut Session, result: Result<Exit, Error>) -> Exit {
+fn finish(session: &mut Session, result: Result<Exit, Error>, role: Option<&RoleName>) -> Exit {
     let error = match result {
         Ok(exit) => return exit,
         // It failed because nobody reads any more: head(1) has what it wanted.
@@ -180,6 +192,7 @@ fn finish(session: &mut Session, result: Result<Exit, Error>) -> Exit {
         Err(error) => error,
     };
     let (exit, hint) = error::judge(error.as_ref());
+    let hint = hint.map(|hint| error::of_role(hint, role));
     terminal::say(&error::render(error.as_ref(), hint.as_deref(), terminal::error_page()));
     if session.globals.json && !session.out.is_used() {
         let _ = session.out.document(&json::error(error.as_ref(), exit, hint.as_deref()));
@@ -269,8 +282,14 @@ async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> 
             }
         }
     }
-    open::tell_of_versions(&context, open::store(&context).await?.as_ref(), &asked).await;
-    session.tell(Exit::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report))
+    // A key that was made is named before anything else can fail.
+    let exit =
+        session.tell(Exit::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report))?;
+    match open::store(&context).await {
+        Ok(store) => open::tell_of_versions(&context, store.as_ref(), &asked).await,
+        Err(error) => tracing::warn!("what the store keeps of deleted objects cannot be asked: {error}"),
+    }
+    Ok(exit)
 }
 
 async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Error> {
@@ -333,12 +352,16 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
             Outcome::Failed | Outcome::Fenced | Outcome::Unknown => {
                 terminal::say(&render::backup::role(&report, &context.view_on(terminal::report_page())));
             }
-            _ => session.out.print(&render::backup::role(&report, &context.view()))?,
+            _ => {
+                let said = session.out.print(&render::backup::role(&report, &context.view()));
+                session.told(said.map_err(Error::from));
+            }
         }
         reports.push(report);
     }
     if session.globals.json {
-        session.out.document(&json::backup(&created, &reports))?;
+        let said = session.out.document(&json::backup(&created, &reports));
+        session.told(said.map_err(Error::from));
     }
     Ok(worst)
 }
@@ -442,6 +465,11 @@ async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> 
 }
 
 async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, Error> {
+    if let Some(second) = &args.second {
+        let (what, role) = (format!("restore takes one role, and no {second:?} behind it"), &args.role);
+        let todo = format!("a snapshot is named so: runner restore {role} --snapshot {second} --target DIR");
+        return Err(UsageError { what, todo }.into());
+    }
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     // No half file ever stands under its own name, so it may end anywhere.

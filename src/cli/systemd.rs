@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::args::{Globals, STATE_DIR};
+use super::configure::missing_parent;
 use super::error::Error;
 use crate::config::files::DEFAULT as CONFIG_FILE;
 use crate::config::systemd::{self, DROP_IN, UNITS, UnitEnvironment};
@@ -37,10 +38,17 @@ pub(super) fn environment(globals: &Globals) -> Result<UnitEnvironment, Error> {
 
 /// Writes the drop-in for each unit below `dir`, and returns which files these are.
 pub(super) fn write(dir: &Path, text: &str) -> Result<Vec<PathBuf>, Error> {
+    if !dir.is_dir() {
+        return Err(missing_parent(&dir.join(DROP_IN)));
+    }
     let write = |unit: &&str| {
         let dir = dir.join(format!("{unit}.d"));
         let file = dir.join(DROP_IN);
-        let written = fs::create_dir_all(&dir).and_then(|()| {
+        let made = match fs::create_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        };
+        let written = made.and_then(|()| {
             let mut options = fs::OpenOptions::new();
             let mut opened = options.write(true).create(true).truncate(true).mode(0o644).open(&file)?;
             io::Write::write_all(&mut opened, text.as_bytes())
@@ -106,6 +114,8 @@ mod tests {
         let said = told();
         assert_eq!(said.len(), UNITS.len(), "{said:?}");
         assert!(said[0].starts_with("runner.service may not write to /mnt/backup: "), "{said:?}");
+        assert!(write(&root.path().join("etc/systemd/system"), "").is_err(), "it is not made");
+        fs::create_dir_all(root.path().join("etc/systemd/system")).unwrap();
         let written =
             write(&root.path().join("etc/systemd/system"), &systemd::drop_in(&settings, &UnitEnvironment::default()));
         assert_eq!(written.unwrap().len(), UNITS.len());

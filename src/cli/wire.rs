@@ -109,7 +109,8 @@ pub async fn backup(
     args: &verbs::Backup,
 ) -> Result<(RoleReport, Option<Exit>), Error> {
     let (progress, display) = context.progress(role.name.as_str());
-    let request = guard::Request { scheduled: args.scheduled, rehash: args.rehash };
+    let request =
+        guard::Request { scheduled: args.scheduled, rehash: args.rehash, require_active: args.require_active };
     if args.source.is_empty()
         && let Some(daemon) = Client::find(&context.runtime_dir()).await?
     {

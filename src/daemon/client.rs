@@ -268,7 +268,7 @@ mod tests {
             std::future::pending::<()>().await;
         });
         let client = Client { silence_max: Duration::from_millis(50), ..Client::of(dir.path().to_owned()) };
-        let request = Request { scheduled: false, rehash: false };
+        let request = Request::default();
         let ended = client.back_up(&"app".parse().unwrap(), request, &Progress::default()).await;
         assert!(matches!(ended, Err(ClientError::Stuck(_))), "{ended:?}");
         daemon.abort();

@@ -290,7 +290,14 @@ impl Loop {
     /// What a lease is kept in does not answer. All roles that have theirs there meet the same.
     fn log_doubt(&self, why: &str) {
         if self.work.stores.outages().failed(self.lease_cause(), why) {
-            tracing::warn!("the lease cannot be asked for: {why}");
+            let store = &self.work.settings.store;
+            let endpoint = store.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
+            // Errors of a store name it already.
+            let place = match self.lease_cause() {
+                Cause::Store if !why.contains("://") => format!("{}{endpoint}: ", store.url),
+                _ => String::new(),
+            };
+            tracing::warn!("the lease cannot be asked for: {place}{why}");
         }
     }
 
@@ -311,7 +318,10 @@ impl Loop {
 
     fn lease_answered(&mut self) {
         self.is_doubted = false;
-        self.work.stores.outages().answered(&self.lease_cause());
+        // A store's answers are heard as they come.
+        if self.lease_cause() == Cause::Etcd {
+            self.work.stores.outages().answered(&Cause::Etcd);
+        }
         if self.doubts.end() {
             self.work.watch.lease_answered();
         }
@@ -319,13 +329,14 @@ impl Loop {
 
     /// How the renewals of the lease that is kept go. One that is late is nothing to tell while the lease lasts.
     fn look_at_keeper(&mut self) {
-        let doubt = self.keeper.as_ref().and_then(Keeper::doubt);
-        match doubt {
-            Some(why) if matches!(self.duty.stand(), Some(Stand::Unknown(UnknownReason::Lease(_)))) => {
+        let is_lost = matches!(self.duty.stand(), Some(Stand::Unknown(UnknownReason::Lease(_))));
+        let Some(keeper) = self.keeper.as_mut().filter(|_| is_lost || self.is_doubted) else { return };
+        match keeper.doubt() {
+            Some(Some(why)) if is_lost => {
                 self.is_doubted = true;
                 self.log_doubt(&why);
             }
-            None if self.is_doubted && self.keeper.is_some() => {
+            Some(None) if self.is_doubted => {
                 self.is_doubted = false;
                 self.work.stores.outages().answered(&self.lease_cause());
             }
@@ -413,8 +424,8 @@ impl Loop {
         let back = self.back.clone();
         // By the time of a slot this node has the role: nothing speaks for taking it back once more. A person answers for a run.
         let (request, occasion) = match &wanted {
-            Some(wanted) => (wanted.request, None),
-            None => (guard::Request { scheduled: true, rehash: false }, Some(Occasion::None)),
+            Some(wanted) => (wanted.request, wanted.request.stays()),
+            None => (guard::Request { scheduled: true, ..guard::Request::default() }, Some(Occasion::None)),
         };
         self.beside(move |work| async move {
             let runner = Runner { cancel, progress, ..work.runner.clone() };

@@ -13,9 +13,7 @@ use tokio::sync::{Mutex, watch};
 use super::doubts::{Cause, Outages, is_answer};
 use crate::config::StoreSettings;
 use crate::env::Env;
-use crate::store::{
-    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version,
-};
+use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
 
 /// A store that has answered nothing for less than this was not away: one request of many may fail, and what waits after it waits
 /// for a moment only.

@@ -56,6 +56,16 @@ pub struct Request {
     pub scheduled: bool,
     /// Read every file, whatever the cache says.
     pub rehash: bool,
+    /// Only if this node is active without it: a run by hand is no reason to move the role.
+    #[serde(default)]
+    pub require_active: bool,
+}
+
+impl Request {
+    /// What speaks for a takeover, where the request itself does not.
+    pub(crate) fn stays(self) -> Option<Occasion> {
+        (self.require_active && !self.scheduled).then_some(Occasion::None)
+    }
 }
 
 /// Why a run ended without a commit, where that is no failure; in words that `cli` chooses.
@@ -266,7 +276,16 @@ async fn back_up(
     };
     let Approach { repository, plan, mut assessment, counters } = approach;
     let scheduled = request.scheduled;
-    let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion: None };
+    let stays = request.stays();
+    // Without probes nothing but the journal says which node it is, as for a command.
+    if stays.is_some()
+        && role.eligible.is_none()
+        && let Some((report, reason)) = held_elsewhere(runner, role, &repository).await?
+    {
+        let duration = runner.env.clock.boottime().saturating_sub(started);
+        return Ok((RoleReport { duration, ..report }, reason));
+    }
+    let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion: stays };
     let mut decisions = 0;
     let (report, reason) = loop {
         let admitted = match Box::pin(guard.admit(assessment)).await? {

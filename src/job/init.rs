@@ -8,7 +8,7 @@ mod claim;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -313,7 +313,11 @@ fn make_secret(key: &KeySource, env: &Env) -> Result<(Option<Secret>, bool), Ini
 pub fn write_key_file(path: &Path, secret: &Secret) -> std::io::Result<()> {
     let text = secret.to_text().ok_or_else(|| std::io::Error::other("a passphrase has no key file"))?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+    // One that is missing may be mistyped, or a disk that is not mounted.
+    if !parent.try_exists()? {
+        let why = format!("there is no directory {}", parent.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, why));
+    }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

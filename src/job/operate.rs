@@ -5,7 +5,7 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::RoleSettings;
+use crate::config::{Lease, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, RoleName, Seq, Term};
 use crate::job::local::Local;
@@ -86,6 +86,8 @@ pub enum Change {
         term: Term,
         /// Who had it before.
         from: Option<Holder>,
+        /// What keeps nodes apart beside the journal; it is not this node's yet.
+        lease: Lease,
     },
     /// This node had it already; nothing was written.
     HadIt {
@@ -236,7 +238,7 @@ impl Operator<'_> {
             }
             match journal.take_over_as(&view, &election::by_operator(role), body.clone()).await {
                 Ok((permit, _)) => {
-                    let change = Change::TookOver { term: permit.term(), from };
+                    let change = Change::TookOver { term: permit.term(), from, lease: role.lease };
                     return Ok(Acted { role: role.name.clone(), change });
                 }
                 Err(AppendError::Moved(now)) => view = *now,
@@ -310,7 +312,7 @@ mod tests {
         let take_over =
             async |by: &Operator<'_>| by.take_over(&rig.repository, &rig.role, None, false).await.unwrap().change;
         let acted = first.take_over(&rig.repository, &rig.role, None, false).await.unwrap();
-        assert_eq!(acted.change, Change::TookOver { term: Term(1), from: None });
+        assert!(matches!(acted.change, Change::TookOver { term: Term(1), from: None, .. }));
         assert_eq!(take_over(&first).await, Change::HadIt { term: Term(1) });
         assert_eq!(second.resume(&rig.repository).await.unwrap().change, Change::NotPaused);
         let Change::Paused(paused) =
@@ -327,7 +329,7 @@ mod tests {
         );
         assert_eq!(first.resume(&rig.repository).await.unwrap().change, Change::Resumed(paused));
         assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, Change::NothingFuture);
-        let Change::TookOver { term, from } = take_over(&second).await else { panic!("not taken over") };
+        let Change::TookOver { term, from, .. } = take_over(&second).await else { panic!("not taken over") };
         assert_eq!((term, from.unwrap().node.name.as_str()), (Term(2), "node1"));
     }
 
@@ -404,7 +406,7 @@ mod tests {
         let standing_in = Assessment { fallback: Some(Answer::Yes), ..said(Answer::No) };
         assert!(by.take_over(&rig.repository, &rig.role, Some(&standing_in), false).await.is_err());
         let forced = by.take_over(&rig.repository, &rig.role, Some(&said(Answer::No)), true).await.unwrap();
-        assert_eq!(forced.change, Change::TookOver { term: Term(1), from: None });
+        assert!(matches!(forced.change, Change::TookOver { term: Term(1), from: None, .. }));
         let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(1)), SizeLimit::INDEX).await.unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"forced":true,"why":"operator"}"#));
         let by = operator(&rig, 2);

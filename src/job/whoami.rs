@@ -255,8 +255,20 @@ const PART_PATIENCE: Duration = Duration::from_millis(500);
 /// How etcd itself is, within the patience.
 async fn etcd_status(asker: &Asker<'_>, sessions: Sessions) -> Option<EtcdStatus> {
     let asked = tokio::time::timeout(asker.patience, sessions.etcd_status()).await;
-    let silent = || EtcdStatus::Failed(unread::silent(asker.patience));
+    let silent = || EtcdStatus::Failed(silent_etcd(asker, asker.patience));
     asked.unwrap_or_else(|_| Some(silent()))
+}
+
+/// That etcd did not answer in time, whoever was asked of it.
+fn silent_etcd(asker: &Asker<'_>, patience: Duration) -> String {
+    let endpoints = asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.join(", ")).unwrap_or_default();
+    format!("etcd: {endpoints}: {}", unread::silent(patience))
+}
+
+/// That the store did not answer in time. Its URL stands beside it.
+fn silent_store(asker: &Asker<'_>) -> String {
+    let from = asker.settings.store.endpoint.as_ref().map(|endpoint| format!("{endpoint}: ")).unwrap_or_default();
+    format!("{from}{}", unread::silent(asker.patience))
 }
 
 type Connecting = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
@@ -298,7 +310,7 @@ async fn look(
         Err(silent) => {
             abort.abort();
             failed(match silent {
-                Silent::Store => unread::silent(asker.patience),
+                Silent::Store => silent_store(asker),
                 Silent::Key => {
                     let most = humantime::format_duration(KEY_PATIENCE);
                     format!("the key is not derived from the passphrase after {most}; the store answers")
@@ -319,13 +331,12 @@ async fn look(
         if role.lease != Lease::Etcd {
             return None;
         }
-        let silent = |_| Some(Reply::Unknown { why: format!("etcd: {}", unread::silent(left)) });
+        let silent = |_| Some(Reply::Unknown { why: silent_etcd(asker, left) });
         tokio::time::timeout(left, asked).await.unwrap_or_else(silent)
     };
     let head = async {
         let looked = tokio::time::timeout(left, Box::pin(look_at_head(asker.env, archive, sessions))).await;
-        let silent = || format!("etcd: {}", unread::silent(left));
-        looked.unwrap_or_else(|_| Some(Warning::JournalHead { lost: false, why: silent() }))
+        looked.unwrap_or_else(|_| Some(Warning::JournalHead { lost: false, why: silent_etcd(asker, left) }))
     };
     let (lease, head) = tokio::join!(lease, head);
     if role.lease == Lease::Etcd {

@@ -243,7 +243,8 @@ impl Hearer {
             // Nobody hears of it any more.
             (Item::Letter(_), None) => tracing::error!("{name}: {why}; given up"),
             (_, wait) => {
-                let then = wait.map_or("given up".to_owned(), |wait| format!("again in {}", humantime::format_duration(wait)));
+                let then =
+                    wait.map_or("given up".to_owned(), |wait| format!("again in {}", humantime::format_duration(wait)));
                 if is_logged {
                     tracing::warn!("{name}: {why}; {then}");
                 } else {

@@ -59,7 +59,8 @@ impl Renewing {
         env: &Env,
     ) -> Result<Self, StoreError> {
         let store = connect().await?;
-        let now = SyncMutex::new(Now { store, renewal: Renewal::default(), is_asked: false, outage: Outage::default() });
+        let now =
+            SyncMutex::new(Now { store, renewal: Renewal::default(), is_asked: false, outage: Outage::default() });
         Ok(Self { connect: Box::new(connect), env: env.clone(), now, turn: Mutex::default() })
     }
 

@@ -70,7 +70,9 @@ const BODY_RESERVE_MAX: u64 = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct S3Store {
     client: Client,
-    name: String,
+    url: String,
+    /// The bucket and who is asked for it, as errors name it.
+    place: String,
     bucket: String,
     /// Empty, or with a slash at its end.
     root: String,
@@ -96,12 +98,19 @@ impl S3Store {
     ) -> Result<Self, StoreError> {
         let prefix = prefix.trim_matches('/');
         let root = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        let name = format!("s3://{bucket}/{prefix}");
+        let url = format!("s3://{bucket}/{prefix}");
         let clock = ServerClock::default();
-        let client = client::connect(settings, &name, env, clock.clone(), options.credentials.clone()).await?;
+        let client = client::connect(settings, &url, env, clock.clone(), options.credentials.clone()).await?;
+        let at = match (&settings.endpoint, client.config().region()) {
+            (Some(endpoint), _) => format!("at {endpoint}"),
+            (None, Some(region)) => format!("in AWS region {region}"),
+            (None, None) => "in AWS".to_owned(),
+        };
+        let place = format!("{url} {at}");
         Ok(Self {
             client,
-            name,
+            url,
+            place,
             bucket: bucket.to_owned(),
             root,
             storage_class: settings.storage_class.as_deref().map(StorageClass::from),
@@ -294,7 +303,7 @@ fn no_retries() -> Builder {
 #[async_trait]
 impl Store for S3Store {
     fn describe(&self) -> String {
-        self.name.clone()
+        self.url.clone()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -302,27 +311,27 @@ impl Store for S3Store {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        key::check(&self.name, key)?;
+        key::check(&self.place, key)?;
         if body.len() > self.options.single_put_bytes {
             return self.put_in_parts(key, body).await;
         }
         let put = self.put_whole(key, body, Builder::new(), Condition::None).await;
-        match put.map_err(|f| f.about_bucket(&self.name, Some(key)))? {
+        match put.map_err(|f| f.about_bucket(&self.place, Some(key)))? {
             Some(_) => Ok(()),
-            None => Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(key), NO_ETAG)),
+            None => Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(key), NO_ETAG)),
         }
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        key::check(&self.name, key)?;
+        key::check(&self.place, key)?;
         match self.put_whole(key, body, no_retries(), Condition::Absent).await {
             Ok(etag) => Ok(created(etag.as_deref())),
-            Err(failure) => failure.into_outcome(&self.name, key),
+            Err(failure) => failure.into_outcome(&self.place, key),
         }
     }
 
     async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
-        key::check(&self.name, key)?;
+        key::check(&self.place, key)?;
         let config = no_retries()
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .timeout_config(client::timeouts(body.len() as u64));
@@ -333,43 +342,43 @@ impl Store for S3Store {
         let request = self.put_request(key).if_none_match("*").checksum_sha256(checksum).body(held::body(body, hold));
         match request.customize().disable_payload_signing().config_override(config).send().await {
             Ok(answer) => Ok(created(answer.e_tag.as_deref())),
-            Err(e) => Failure::from(e).into_outcome(&self.name, key),
+            Err(e) => Failure::from(e).into_outcome(&self.place, key),
         }
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
-        key::check(&self.name, key)?;
+        key::check(&self.place, key)?;
         match self.put_whole(key, body, no_retries(), Condition::Is(expected)).await {
             Ok(etag) => Ok(match version(etag) {
                 Ok(version) => ReplaceOutcome::Replaced(version),
                 // No refusal, since the object has changed: who reads it back is told that it has no version.
                 Err(why) => ReplaceOutcome::Unknown { why: why.to_owned() },
             }),
-            Err(failure) => failure.into_replace_outcome(&self.name, key),
+            Err(failure) => failure.into_replace_outcome(&self.place, key),
         }
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
-        key::check(&self.name, key)?;
+        key::check(&self.place, key)?;
         let read = self.read_with_attempts(key, None, limit).await;
-        read.map(|(body, _)| body).map_err(|f| f.about(&self.name, Some(key)))
+        read.map(|(body, _)| body).map_err(|f| f.about(&self.place, Some(key)))
     }
 
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
-        key::check(&self.name, key)?;
+        key::check(&self.place, key)?;
         let read = self.read_with_attempts(key, None, limit).await;
         let (body, etag) = read.map_err(|mut f| {
             let there = f.etag.take().and_then(|etag| version(Some(etag)).ok());
-            f.about(&self.name, Some(key)).of_version(there)
+            f.about(&self.place, Some(key)).of_version(there)
         })?;
         match version(etag) {
             Ok(version) => Ok((body, version)),
-            Err(why) => Err(StoreError::new(StoreErrorKind::Unsupported, &self.name, Some(key), why)),
+            Err(why) => Err(StoreError::new(StoreErrorKind::Unsupported, &self.place, Some(key), why)),
         }
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        key::check(&self.name, key)?;
+        key::check(&self.place, key)?;
         // HTTP cannot ask for nothing.
         if range.is_empty() {
             return Ok(Bytes::new());
@@ -385,12 +394,12 @@ impl Store for S3Store {
             Err(f) if f.status == Some(416) && (f.is_bare || f.code.as_deref() == Some("InvalidRange")) => {
                 Ok(Bytes::new())
             }
-            Err(f) => Err(f.about(&self.name, Some(key))),
+            Err(f) => Err(f.about(&self.place, Some(key))),
         }
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
-        key::check_prefix(&self.name, prefix)?;
+        key::check_prefix(&self.place, prefix)?;
         let limit = limit.clamp(1, LIST_PAGE_MAX);
         let (mut after, mut token) = (after.map(|after| self.full(after)), None);
         for _ in 0..EMPTY_PAGES_MAX {
@@ -401,7 +410,7 @@ impl Store for S3Store {
                 .max_keys(limit as i32)
                 .send()
                 .await
-                .map_err(|e| Failure::from(e).about_bucket(&self.name, None))?;
+                .map_err(|e| Failure::from(e).about_bucket(&self.place, None))?;
             let (end, contents) = ListingEnd::of(answer, token.as_deref());
             let last = contents.last().and_then(|o| o.key.clone());
             // A console's folder markers and other people's files are no objects of ours.
@@ -416,7 +425,7 @@ impl Store for S3Store {
                 .collect();
             match (end, last) {
                 (ListingEnd::Unsaid(why), _) => {
-                    return Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(prefix), why));
+                    return Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(prefix), why));
                 }
                 (ListingEnd::Reached, _) => return Ok(Page { objects, truncated: false }),
                 (ListingEnd::More(_), _) if !objects.is_empty() => return Ok(Page { objects, truncated: true }),
@@ -430,19 +439,19 @@ impl Store for S3Store {
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
-        key::check_batch(&self.name, keys)?;
+        key::check_batch(&self.place, keys)?;
         if keys.is_empty() {
             return Ok(());
         }
         let invalid = |e: aws_sdk_s3::error::BuildError| {
-            StoreError::new(StoreErrorKind::Invalid, &self.name, None, e.to_string())
+            StoreError::new(StoreErrorKind::Invalid, &self.place, None, e.to_string())
         };
         let objects: Result<Vec<ObjectIdentifier>, _> =
             keys.iter().map(|key| ObjectIdentifier::builder().key(self.full(key)).build()).collect();
         let batch =
             Delete::builder().set_objects(Some(objects.map_err(invalid)?)).quiet(true).build().map_err(invalid)?;
         let answer = self.client.delete_objects().bucket(&self.bucket).delete(batch).send().await;
-        let answer = answer.map_err(|e| Failure::from(e).about_bucket(&self.name, None))?;
+        let answer = answer.map_err(|e| Failure::from(e).about_bucket(&self.place, None))?;
         for error in answer.errors.unwrap_or_default() {
             let kind = error.code().and_then(super::answer::classify_code).unwrap_or(StoreErrorKind::Other);
             if kind == StoreErrorKind::NotFound {
@@ -450,7 +459,7 @@ impl Store for S3Store {
             }
             let key = error.key().map(|k| k.strip_prefix(&self.root).unwrap_or(k));
             let detail = format!("{}: {}", error.code().unwrap_or("?"), error.message().unwrap_or(""));
-            return Err(StoreError::new(kind, &self.name, key, detail));
+            return Err(StoreError::new(kind, &self.place, key, detail));
         }
         Ok(())
     }

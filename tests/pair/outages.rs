@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use crate::rig::{Daemon, TTL, bucket_site, etcd_site, wait};
 use crate::etcd::Etcd;
+use crate::rig::{Daemon, TTL, bucket_site, etcd_site, wait};
 use crate::s3_server::{BUCKET, S3Server, Trouble, environment};
 use crate::site::Site;
 
@@ -99,9 +99,6 @@ fn a_bucket_that_does_not_answer_is_said_once() {
 fn an_etcd_that_is_away_is_said_once() {
     let mut etcd = Etcd::single();
     let site = etcd_site(&etcd, "");
-    let config = site.path("runner.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, text.replace("[etcd]", "[etcd]\nprefix = \"outages\"")).unwrap();
     let mut east = settled(&site);
     let etcd = std::cell::RefCell::new(&mut etcd);
     let told = outage(&east, "etcd", || etcd.borrow_mut().kill(0), || etcd.borrow_mut().restart(0));

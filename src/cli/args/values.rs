@@ -28,6 +28,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     value::duration(text).map_err(|error| format!("{}: {}", error.what, error.hint))
 }
 
+/// A node's name.
+pub(super) fn node_name(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() {
+        return Err("a node has a name: leave --node (or RUNNER_NODE) out, and it is the hostname");
+    }
+    Ok(text.to_owned())
+}
+
 /// What to do with files that are already in a restore's target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Overwrite {

@@ -183,6 +183,9 @@ pub struct Diff {
 pub struct Restore {
     /// The role
     pub role: RoleName,
+    /// What other programs take for the snapshot here.
+    #[arg(hide = true)]
+    pub second: Option<String>,
     /// Write below this directory
     #[arg(long, value_name = "DIR")]
     pub target: Option<PathBuf>,

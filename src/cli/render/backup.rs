@@ -14,7 +14,7 @@ pub fn role(report: &RoleReport, view: &View) -> String {
         out += &format!("  took the role over: term {term}\n");
     }
     if let Some(todo) = todo(report) {
-        out += &view.page.wrap("  ", 2, &todo);
+        out += &view.page.row("  ", 2, &todo);
     }
     out += &empty_sources(report, view);
     out += &report.loss.as_ref().map(|lost| loss(lost, view)).unwrap_or_default();

@@ -15,7 +15,7 @@ pub fn written(file: &Path, page: Page) -> String {
     let is_default = file == Path::new(CONFIG_FILE);
     let config = if is_default { String::new() } else { format!("--config {} ", file.display()) };
     let next = format!("edit it, then 'runner {config}config check' and 'runner {config}init'.");
-    format!("wrote {}\n{}", file.display(), page.wrap(ADVICE, 2, &next))
+    format!("wrote {}\n{}", file.display(), page.row(ADVICE, 2, &next))
 }
 
 /// `config show --systemd=DIR`.
@@ -24,7 +24,7 @@ pub fn drop_ins(files: &[PathBuf], page: Page) -> String {
     for file in files {
         let _ = writeln!(wrote, "wrote {}", file.display());
     }
-    wrote + &page.wrap(ADVICE, 2, "'systemctl daemon-reload', and restart what runs.")
+    wrote + &page.row(ADVICE, 2, "'systemctl daemon-reload', and restart what runs.")
 }
 
 /// What a valid config comes to.
@@ -42,7 +42,11 @@ pub fn checked(settings: &Settings, links: &[SourceLink], missing: &[Problem], p
         ),
     );
     let rows = settings.roles.values().map(|role| {
-        let eligible = role.eligible.as_ref().map_or_else(|| "always".to_owned(), probe);
+        let eligible = match (&role.eligible, role.lease) {
+            (Some(eligible), _) => probe(eligible),
+            (None, Lease::None) => "on every node".to_owned(),
+            (None, _) => "it has the lease".to_owned(),
+        };
         let schedule = match &role.schedule {
             None => "by hand".to_owned(),
             Some(Schedule::Cron(line)) => line.clone(),

@@ -3,9 +3,11 @@
 use super::View;
 use super::inside::escaped;
 use crate::cli::units::{counted, duration, minute, relative};
+use crate::config::Lease;
 use crate::job::operate::{Acted, Change};
 use crate::journal::future::WrongClock;
 use crate::journal::state::Paused;
+use crate::role::duty::READ_INTERVAL_IDLE;
 
 /// What was done, and what it means.
 pub fn acted(acted: &Acted, view: &View) -> String {
@@ -20,11 +22,18 @@ pub fn acted(acted: &Acted, view: &View) -> String {
         }
         Change::Resumed(paused) => format!("resumed; it was {}.", was(paused, view)),
         Change::NotPaused => "was not paused.".to_owned(),
-        Change::TookOver { term, from: None } => format!("this node has the role now, with term {term}."),
-        Change::TookOver { term, from: Some(from) } => format!(
+        Change::TookOver { term, from: None, .. } => format!("this node has the role now, with term {term}."),
+        Change::TookOver { term, from: Some(from), lease: Lease::None } => format!(
             "this node has the role now, with term {term}; {} had it. What that node is doing for the role cannot commit \
              any more.",
             from.node.name
+        ),
+        Change::TookOver { term, from: Some(from), .. } => format!(
+            "the takeover is in the journal: term {term} is this node's, and what {from} is doing for the role cannot commit any more. \
+             The lease follows: a daemon on {from} gives it up when it reads that, within {}. Until then a run here is skipped; \
+             'runner whoami {role}' says when this node is active.",
+            duration(READ_INTERVAL_IDLE),
+            from = from.node.name
         ),
         Change::HadIt { term } => format!("this node has the role already, with term {term}; nothing to do."),
         Change::Adopted { was, seq, term } => format!(
@@ -76,10 +85,11 @@ fn was(paused: &Paused, view: &View) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::ids::{NodeId, Seq, Term};
+    use crate::ids::{Digest, InstanceId, NodeId, Seq, Term};
     use crate::journal::future::FutureDates;
-    use crate::journal::record::NodeRef;
+    use crate::journal::record::{NodeRef, TakeoverWhy};
     use crate::journal::standing::Rift;
+    use crate::journal::state::Holder;
 
     #[test]
     fn it_says_what_follows() {
@@ -89,12 +99,25 @@ mod tests {
             until: until.map(samples::at),
             why: why.map(str::to_owned),
         };
+        let from = || {
+            Some(Holder {
+                term: Term(1),
+                takeover: Digest([1; 32]),
+                seq: Seq(1),
+                node: NodeRef { id: NodeId([2; 16]), name: "app02".to_owned() },
+                instance: InstanceId([2; 8]),
+                why: TakeoverWhy::Moved,
+                time: samples::at("2026-11-20T01:00:00Z"),
+            })
+        };
         let all = [
             Change::Paused(paused(None, None)),
             Change::Paused(paused(Some("2026-11-21T01:00:00Z"), Some("disk swap"))),
             Change::Resumed(paused(None, Some("disk\nswap"))),
             Change::NotPaused,
-            Change::TookOver { term: Term(1), from: None },
+            Change::TookOver { term: Term(1), from: None, lease: Lease::Bucket },
+            Change::TookOver { term: Term(2), from: from(), lease: Lease::None },
+            Change::TookOver { term: Term(2), from: from(), lease: Lease::Bucket },
             Change::HadIt { term: Term(3) },
             Change::Adopted { was: Rift::NoHead, seq: Seq(12), term: Term(4) },
             Change::Sound,

@@ -35,7 +35,7 @@ pub fn report(report: &RepairReport, view: &View) -> String {
     }
     let todo = advice(report);
     if !todo.is_empty() {
-        out += &view.page.wrap("  ", 2, &format!("{ADVICE}{todo}"));
+        out += &view.page.row("  ", 2, &format!("{ADVICE}{todo}"));
     }
     out
 }

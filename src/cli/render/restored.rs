@@ -2,9 +2,11 @@
 
 use super::{NAMED_MAX, View, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute};
+use crate::ids::ChunkId;
 use crate::job::report::ADVICE;
 use crate::job::report::restored::RestoreReport;
 use crate::job::report::restored::Restored;
+use crate::job::restore::RestoreProblemKind;
 use crate::repo::entry::TreePath;
 use crate::tree::write::{MetaKind, MetaTrouble};
 
@@ -18,7 +20,7 @@ pub fn report(restored: &Restored, view: &View) -> String {
         let (of, role) = (short(snapshot.id), &snapshot.role);
         let what = format!("nothing restored: snapshot {of} does not hold {}", paths.join(", "));
         let hint = format!("{ADVICE}'runner find {role} NAME --snapshot all' looks for it in every snapshot.");
-        return view.page.wrap(&format!("{role}: "), 2, &what) + &view.page.wrap("  ", 2, &hint);
+        return view.page.wrap(&format!("{role}: "), 2, &what) + &view.page.row("  ", 2, &hint);
     }
     let target = restored.target.as_ref().map_or_else(|| "in place".to_owned(), |t| format!("to {}", t.display()));
     let verb = match (report.dry_run, report.is_success()) {
@@ -49,9 +51,16 @@ pub fn report(restored: &Restored, view: &View) -> String {
         out += &view.page.row(&format!("  {}:", path.display()), 4, "not in this snapshot");
     }
     for problem in report.problems.iter().take(NAMED_MAX) {
-        out += &view.page.row(&format!("  {}:", problem.path.display()), 4, &problem.kind.to_string());
+        out += &view.page.row(&format!("  {}:", problem.path.display()), 4, &why(&problem.kind));
     }
     out += &more(report.problems.len().min(NAMED_MAX), report.counts.failed);
+    let is_lost =
+        |kind: &RestoreProblemKind| matches!(kind, RestoreProblemKind::Missing(_) | RestoreProblemKind::Damaged { .. });
+    if report.problems.iter().any(|problem| is_lost(&problem.kind)) {
+        let role = &snapshot.role;
+        let hint = format!("{ADVICE}'runner repair {role} --dry-run' tells what comes back.");
+        out += &view.page.row("  ", 2, &hint);
+    }
     if n.trusted > 0 {
         let files = counted(n.trusted, "file", "files");
         out += &view.page.wrap(
@@ -70,14 +79,28 @@ pub fn report(restored: &Restored, view: &View) -> String {
     out
 }
 
+/// Why something was not restored. A chunk's ID is for who compares it with another line: its start does.
+fn why(kind: &RestoreProblemKind) -> String {
+    let short = |chunk: &ChunkId| chunk.to_string().chars().take(SHORT_CHUNK).collect::<String>();
+    match kind {
+        RestoreProblemKind::Missing(chunk) => format!("chunk {} is missing from the repository", short(chunk)),
+        RestoreProblemKind::Damaged { chunk, detail } => format!("chunk {} is damaged: {detail}", short(chunk)),
+        kind => kind.to_string(),
+    }
+}
+
+/// The digits of a chunk's ID that are shown.
+const SHORT_CHUNK: usize = 8;
+
 fn entries(report: &RestoreReport) -> String {
     let n = &report.counts;
-    let mut parts = vec![format!("{} written", count(n.restored))];
+    let written = if report.dry_run { "to write" } else { "written" };
+    let mut parts = vec![format!("{} {written}", count(n.restored))];
     for (n, what) in [
-        (n.touched, "corrected"),
+        (n.touched, if report.dry_run { "to correct" } else { "corrected" }),
         (n.unchanged, "already right"),
         (n.skipped, "left alone"),
-        (n.deleted, "deleted"),
+        (n.deleted, if report.dry_run { "to delete" } else { "deleted" }),
         (n.failed, "FAILED"),
     ] {
         if n > 0 {
@@ -91,7 +114,7 @@ fn entries(report: &RestoreReport) -> String {
 fn data(report: &RestoreReport) -> String {
     let b = &report.bytes;
     if report.dry_run {
-        return format!("{} to write", bytes(b.written));
+        return format!("{} of data", bytes(b.written));
     }
     let reused = if b.reused > 0 { format!(" ({} of it was there)", bytes(b.reused)) } else { String::new() };
     format!("{} written{reused}, {} downloaded in {}", bytes(b.written), bytes(b.fetched), duration(report.duration))

@@ -20,7 +20,11 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
             or_none(role.term.holder.clone()),
             or_none(role.term.current.map(|term| term.to_string())),
             or_none(role.last_backup.as_ref().map(|last| relative(last.time, view.now))),
-            or_none(role.slots.map(|slots| format!("{}/{}", slots.counts.committed, slots.counts.expected))),
+            or_none(
+                role.slots
+                    .filter(|slots| slots.counts.expected > 0)
+                    .map(|slots| format!("{}/{}", slots.counts.committed, slots.counts.expected)),
+            ),
             or_none(role.next_slot.map(|next| relative(next, view.now))),
             risks(role),
         ]

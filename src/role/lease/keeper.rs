@@ -79,9 +79,10 @@ impl Keeper {
         &self.deadline
     }
 
-    /// What came of the last renewal instead of an answer; `None`: it was answered.
-    pub fn doubt(&self) -> Option<String> {
-        self.doubt.borrow().clone()
+    /// What came of the last renewal instead of an answer, the inner `None` where it was answered; `None`: there was none since the last call.
+    pub fn doubt(&mut self) -> Option<Option<String>> {
+        // The task's end changes nothing.
+        self.doubt.has_changed().unwrap_or(false).then(|| self.doubt.borrow_and_update().clone())
     }
 
     /// Resolves when another process has the lease.
@@ -152,7 +153,7 @@ async fn keep(
                 #[cfg(feature = "planted")]
                 let grant = late(grant, &env);
                 deadline.renew(grant);
-                told.doubt.send_replace(None);
+                told.doubt.send_if_modified(|doubt| doubt.take().is_some());
                 (grant.asked.boot + ttl / RENEW_PART).saturating_sub(env.clock.boottime())
             }
             Some(Reply::Taken { by: Some(by), .. }) => {

@@ -50,6 +50,7 @@ where
         }
         let unsent = unsent(&e);
         let kind = unsent.unwrap_or_else(|| answer.kind());
+        let operation = operation::<E>();
         let detail = match e.as_service_error().and_then(|e| e.message()) {
             Some(message) => {
                 let code = code.as_deref().map(|c| format!("{c}: ")).unwrap_or_default();
@@ -62,8 +63,16 @@ where
                 _ => words(&e),
             },
         };
+        let detail = format!("{operation}: {detail}");
         Self { kind, status, code, is_bare, is_unsent: unsent.is_some(), detail, etag: None }
     }
+}
+
+/// The operation whose error this is, by S3's name for it: `GetObject`.
+fn operation<E>() -> &'static str {
+    let name = std::any::type_name::<E>();
+    let name = name.rsplit("::").next().unwrap_or(name);
+    name.strip_suffix("Error").unwrap_or(name)
 }
 
 /// The kind of an error because of which a request was certainly not sent.
@@ -107,11 +116,27 @@ pub(super) fn is_error_document(body: &[u8]) -> bool {
     root && text.contains("<Code>")
 }
 
+/// What the layers of the client say of the one below them. It is no news beside what the lowest one says.
+const LAYERS: [&str; 7] = [
+    "dispatch failure",
+    "service error",
+    "io error",
+    "other",
+    "client error (Connect)",
+    "client error (SendRequest)",
+    "tcp connect error",
+];
+
 /// What an error says, and what it was made of, each once.
 fn words(error: &(dyn Error + 'static)) -> String {
-    let mut words: Vec<String> = causes(error).map(ToString::to_string).collect();
+    let all: Vec<String> = causes(error).map(ToString::to_string).collect();
+    let mut words: Vec<&str> = all.iter().map(String::as_str).filter(|words| !LAYERS.contains(words)).collect();
     words.dedup();
-    text::of_certificate(&words.join(": ")).into_owned()
+    if words.is_empty() {
+        words.extend(all.last().map(String::as_str));
+    }
+    let words = words.join(": ");
+    text::without_os_error(&text::of_certificate(&words)).into_owned()
 }
 
 /// Whether the server's certificate was refused: by an unknown authority, for another host, out of date.
@@ -184,7 +209,7 @@ impl Failure {
             WriteAnswer::ConditionFailed => Ok(PutOutcome::Exists),
             WriteAnswer::Refused(kind) => Err(Self { kind, ..self }.about(store, Some(key))),
             // A put makes what is not there: then it is not the answer to this one.
-            WriteAnswer::NoSuchKey | WriteAnswer::Doubt => Ok(PutOutcome::Unknown { why: self.detail }),
+            WriteAnswer::NoSuchKey | WriteAnswer::Doubt => Ok(PutOutcome::Unknown { why: self.why(store) }),
         }
     }
 
@@ -193,8 +218,13 @@ impl Failure {
         match self.of_write() {
             WriteAnswer::ConditionFailed | WriteAnswer::NoSuchKey => Ok(ReplaceOutcome::Changed),
             WriteAnswer::Refused(kind) => Err(Self { kind, ..self }.about(store, Some(key))),
-            WriteAnswer::Doubt => Ok(ReplaceOutcome::Unknown { why: self.detail }),
+            WriteAnswer::Doubt => Ok(ReplaceOutcome::Unknown { why: self.why(store) }),
         }
+    }
+
+    /// What came instead of an answer, and from where.
+    fn why(self, store: &str) -> String {
+        format!("{store}: {}", self.detail)
     }
 
     fn of_write(&self) -> WriteAnswer {
@@ -227,14 +257,16 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("dispatch failure")]
         struct Dispatch(#[source] io::Error);
-        let refused = io::Error::other(io::Error::other("connection refused"));
-        assert_eq!(words(&Dispatch(refused)), "dispatch failure: connection refused");
+        let refused = io::Error::other(io::Error::from_raw_os_error(111));
+        assert_eq!(words(&Dispatch(refused)), "Connection refused");
+        assert_eq!(words(&Dispatch(io::Error::other("io error"))), "io error", "where no layer says more");
+        assert_eq!(operation::<aws_sdk_s3::operation::get_object::GetObjectError>(), "GetObject");
     }
 
     #[test]
     fn a_conditional_put_is_unknown_unless_it_is_certain() {
         let outcome = |status, code| failure(status, code).into_outcome("s3://b/", "k").map_err(|e| e.kind);
-        let unknown = Ok(PutOutcome::Unknown { why: String::new() });
+        let unknown = Ok(PutOutcome::Unknown { why: "s3://b/: ".to_owned() });
         assert_eq!(outcome(412, Some("PreconditionFailed")), Ok(PutOutcome::Exists));
         assert_eq!(outcome(403, Some("AccessDenied")), Err(StoreErrorKind::Denied));
         for (status, code) in [(404, Some("NoSuchKey")), (404, None), (403, None), (200, None), (503, Some("SlowDown"))]
@@ -250,7 +282,11 @@ mod tests {
             assert_eq!(outcome(status, code), Ok(ReplaceOutcome::Changed), "{status} {code:?}");
         }
         for (status, code) in [(404, None), (500, None), (503, Some("SlowDown"))] {
-            assert_eq!(outcome(status, code), Ok(ReplaceOutcome::Unknown { why: String::new() }), "{status} {code:?}");
+            assert_eq!(
+                outcome(status, code),
+                Ok(ReplaceOutcome::Unknown { why: "s3://b/: ".to_owned() }),
+                "{status} {code:?}"
+            );
         }
         assert_eq!(outcome(404, Some("NoSuchBucket")), Err(StoreErrorKind::NoSuchStore));
     }

@@ -30,9 +30,9 @@ impl S3Store {
             .checksum_algorithm(ChecksumAlgorithm::Crc32C)
             .send()
             .await
-            .map_err(|e| Failure::from(e).about_bucket(&self.name, Some(key)))?;
+            .map_err(|e| Failure::from(e).about_bucket(&self.place, Some(key)))?;
         let Some(id) = created.upload_id else {
-            return Err(StoreError::new(StoreErrorKind::Other, &self.name, Some(key), "the server gave no upload ID"));
+            return Err(StoreError::new(StoreErrorKind::Other, &self.place, Some(key), "the server gave no upload ID"));
         };
         let result = self.send_parts(key, &id, &body).await;
         if result.is_err() {
@@ -62,10 +62,10 @@ impl S3Store {
         match completed.map_err(Failure::from) {
             // A success of the store's names what it made.
             Ok(done) if done.e_tag.is_some() || self.has_size(key, body.len()).await => Ok(()),
-            Ok(_) => Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(key), super::NO_ETAG)),
+            Ok(_) => Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(key), super::NO_ETAG)),
             // A retry after the success whose answer was lost finds the upload gone; then the object is there.
             Err(f) if f.code.as_deref() == Some("NoSuchUpload") && self.has_size(key, body.len()).await => Ok(()),
-            Err(f) => Err(f.about_bucket(&self.name, Some(key))),
+            Err(f) => Err(f.about_bucket(&self.place, Some(key))),
         }
     }
 
@@ -84,9 +84,9 @@ impl S3Store {
         let part = if self.sign_bodies { part } else { part.disable_payload_signing() };
         let sent = part.config_override(aws_sdk_s3::config::Builder::new().timeout_config(timeouts)).send().await;
         let UploadPartOutput { e_tag, checksum_crc32_c, .. } =
-            sent.map_err(|e| Failure::from(e).about_bucket(&self.name, Some(key)))?;
+            sent.map_err(|e| Failure::from(e).about_bucket(&self.place, Some(key)))?;
         if e_tag.is_none() {
-            return Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(key), super::NO_ETAG));
+            return Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(key), super::NO_ETAG));
         }
         Ok(CompletedPart::builder().part_number(number).set_e_tag(e_tag).set_checksum_crc32_c(checksum_crc32_c).build())
     }

@@ -221,7 +221,8 @@ impl Process {
     async fn write(&self, state: &mut State, end: bool) -> Result<Written, StoreError> {
         let limit = self.ttl / RENEW_PART;
         let written = self.env.timeout(limit, self.try_write(state, end)).await;
-        written.unwrap_or_else(|| Ok(Written::Unknown(format!("no answer within {limit:?}"))))
+        written
+            .unwrap_or_else(|| Ok(Written::Unknown(format!("no answer within {}", humantime::format_duration(limit)))))
     }
 
     async fn try_write(&self, state: &mut State, end: bool) -> Result<Written, StoreError> {
