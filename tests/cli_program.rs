@@ -60,6 +60,9 @@ fn a_config_is_started_checked_and_shown() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("etc/runner.toml");
     let file = file.to_str().unwrap();
+    let missing = format!("hint: make it first: mkdir -p {}", dir.path().join("etc").display());
+    runner(&["config", "init", file]).assert().code(2).stderr(predicate::str::contains(missing));
+    std::fs::create_dir(dir.path().join("etc")).unwrap();
     runner(&["config", "init", file, "--store", "s3://backups/prod"]).assert().code(0);
     runner(&["config", "init", file]).assert().code(2).stderr(predicate::str::contains("exists already"));
     runner(&["config", "check", "--config", file]).assert().code(0).stdout(predicate::str::starts_with("ok: "));
@@ -78,6 +81,15 @@ fn a_role_that_the_config_does_not_have_is_wrong_usage() {
     let run = |args: &[&str]| runner(args).env("RUNNER_CONFIG", file).assert();
     run(&["backup", "ap"]).code(2).stderr("error: the config has no role ap\nhint: did you mean app?\n");
     run(&["is-active", "other"]).code(2).stdout("").stderr(predicate::str::contains("these roles: app."));
+}
+
+#[test]
+fn what_is_typed_for_another_thing_is_refused_with_a_hint() {
+    for args in [&["status", "--node="][..], &["status", "--node", " "]] {
+        runner(args).assert().code(2).stderr(predicate::str::contains("leave --node"));
+    }
+    let restore = runner(&["restore", "app", "3f2a91c0", "--target", "/tmp/x"]).assert().code(2);
+    restore.stderr(predicate::str::contains("hint: a snapshot is named so: runner restore app --snapshot 3f2a91c0"));
 }
 
 #[test]

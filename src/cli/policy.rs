@@ -366,6 +366,13 @@ fn inside(error: &InsideError) -> (Exit, Option<String>) {
 
 fn keys(error: &KeysError) -> Policy {
     match error {
+        KeysError::Open(OpenError::Secret { error: SecretFileError::Io(error), .. })
+            if error.kind() == io::ErrorKind::NotFound =>
+        {
+            failed(
+                "name a file that is there: write the passphrase into it first. A file that --new-key-file names is made.",
+            )
+        }
         KeysError::Open(error) => open(error),
         KeysError::Store(error) => store(error),
         KeysError::Put(error) => init(error),

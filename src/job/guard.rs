@@ -3,14 +3,16 @@
 //! Probes are asked first, so that a standby needs no store. Then the journal: a scheduled run looks its slot up before it
 //! appends anything. Only then may a takeover happen.
 
+mod request;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
+pub use self::request::Request;
 use crate::config::{Lease, RoleSettings, Settings, StoreUrl};
 use crate::ids::RoleName;
 use crate::job::backup::{Ask, BackupError, Committed, Opening};
@@ -48,25 +50,6 @@ const DECISIONS_MAX: u32 = 4;
 /// How often a lease in the bucket is asked for that is not answered: its writes are sent once, so that one lost answer would
 /// cost the run.
 const LEASE_ATTEMPTS: u32 = 3;
-
-/// What the operator asked for.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Request {
-    /// Only if a slot is due and not committed.
-    pub scheduled: bool,
-    /// Read every file, whatever the cache says.
-    pub rehash: bool,
-    /// Only if this node is active without it: a run by hand is no reason to move the role.
-    #[serde(default)]
-    pub require_active: bool,
-}
-
-impl Request {
-    /// What speaks for a takeover, where the request itself does not.
-    pub(crate) fn stays(self) -> Option<Occasion> {
-        (self.require_active && !self.scheduled).then_some(Occasion::None)
-    }
-}
 
 /// Why a run ended without a commit, where that is no failure; in words that `cli` chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,6 +277,17 @@ async fn back_up(
         };
         let Admitted { opening, candidacy, slot, keeper } = *admitted;
         let slot = slot.map(|slot| slot.at);
+        let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != runner.node.id);
+        if let Some(holder) = holder
+            && slot.is_none()
+            && role.eligible.is_none()
+        {
+            tracing::warn!(
+                "role {}: node {} had it last, and this run takes it over; --require-active leaves it there",
+                role.name,
+                holder.node.name
+            );
+        }
         begins(opening.view(), slot);
         let ask = Ask { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
         let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lost(keeper.as_ref()))).await;

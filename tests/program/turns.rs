@@ -28,6 +28,33 @@ fn a_standby_leaves_quietly_and_writes_nothing() {
 }
 
 #[test]
+fn a_run_by_hand_that_requires_to_be_active_moves_no_role() {
+    let site = Site::new("");
+    site.write("file", "content");
+    site.init();
+    site.backup("east");
+    let run = role(&site.node("west").run(["backup", "app", "--require-active", "--json"]).expect(3));
+    assert_eq!(run["outcome"], "standby", "{run}");
+    assert_eq!(site.records().len(), 2, "one takeover, one snapshot");
+    let run = site.node("west").run(["backup", "app"]).expect(0);
+    assert!(run.stderr.contains("node east had it last, and this run takes it over"), "{}", run.stderr);
+    role(&site.node("west").run(["backup", "app", "--require-active", "--json"]).expect(0));
+}
+
+#[test]
+fn a_report_that_cannot_be_written_changes_nothing_about_the_commit() {
+    let site = Site::new("");
+    site.write("file", "content");
+    site.init();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = site.node("east").command(["backup", "app"]).stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("warning: standard output cannot be written"), "{said}");
+    assert_eq!(site.snapshots().len(), 1);
+}
+
+#[test]
 fn a_standby_needs_no_store() {
     let site = Site::pair("");
     site.write("file", "content");
