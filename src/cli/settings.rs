@@ -12,8 +12,9 @@ use crate::ids::RoleName;
 /// The settings of a config file.
 pub fn from_file(globals: &Globals) -> Result<Settings, Error> {
     let settings = Settings::load(globals.config.as_deref(), &Host::of_process())?;
-    let (files, hash, roles) = (&settings.files, &settings.hash, settings.roles.len());
-    tracing::debug!(?files, hash, roles, store = %settings.store.url, "the config is read");
+    let files: Vec<String> = settings.files.iter().map(|file| file.display().to_string()).collect();
+    let (files, hash, roles) = (files.join(", "), &settings.hash, settings.roles.len());
+    tracing::debug!(files, hash, roles, store = %settings.store.url, "the config is read");
     Ok(settings)
 }
 

@@ -122,7 +122,7 @@ fn an_etcd_that_lost_everything_is_adopted() {
     for node in ["east", "west"] {
         let refused = words(&stage.site.node(node).run(["backup", "app"]).expect(1));
         assert!(refused.contains("etcd has no head of this journal"), "{refused}");
-        assert!(refused.contains("'runner journal adopt ROLE'"), "{refused}");
+        assert!(refused.contains("'runner journal adopt app'"), "{refused}");
     }
     stage.site.node("west").run(["pause", "app"]).expect(1);
     let whoami = role(&stage.site.node("west").run(["whoami", "app", "--json"]).expect(0));

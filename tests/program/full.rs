@@ -80,7 +80,7 @@ fn a_full_store_is_told_as_that_and_a_prune_frees_it() {
     let [.., backup, prune, next, verify, reserve] = &said[..] else { unreachable!() };
     assert_eq!(backup.code, 1, "{}", backup.text);
     assert!(backup.text.contains("no space left in the store"), "{}", backup.text);
-    assert!(backup.text.contains("runner prune ROLE"), "{}", backup.text);
+    assert!(backup.text.contains("runner prune app"), "{}", backup.text);
     for false_alarm in ["no longer refuses", "no more backups", "lease = "] {
         assert!(!backup.text.contains(false_alarm), "{}", backup.text);
     }

@@ -368,10 +368,9 @@ impl LeaseService for BucketLease {
         let body = Bytes::from(serde_json::to_vec(&paper.given_up()).expect("plain data becomes JSON"));
         // It runs out by itself, only later.
         match self.store.replace(&self.key, body, &version).await {
-            Ok(ReplaceOutcome::Replaced(version)) => {
-                tracing::debug!(key = self.key, ?version, "the lease is given up");
-            }
-            outcome => tracing::debug!(key = self.key, ?outcome, "the lease was not given up; it runs out"),
+            Ok(ReplaceOutcome::Replaced(_)) => tracing::debug!(key = self.key, "the lease is given up"),
+            Ok(_) => tracing::debug!(key = self.key, "the lease was not given up; it runs out"),
+            Err(error) => tracing::debug!(key = self.key, "the lease was not given up; it runs out: {error}"),
         }
     }
 

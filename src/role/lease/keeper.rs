@@ -38,7 +38,12 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
                 env.sleep(pause(ttl)).await;
             }
             reply => {
-                tracing::debug!(?reply, "the lease was asked for");
+                match &reply {
+                    Reply::Held(_) => tracing::debug!("the lease is this process's"),
+                    Reply::Taken { .. } => tracing::debug!("the lease is another process's"),
+                    Reply::Free => tracing::debug!("the lease is free"),
+                    Reply::Unknown { why } => tracing::debug!("the lease cannot be asked for: {why}"),
+                }
                 return reply;
             }
         }

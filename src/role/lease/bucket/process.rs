@@ -178,7 +178,8 @@ impl Process {
         if let Some(own) = own.filter(|_| is_done) {
             // It has ended, so that nobody needs it. Who may not delete leaves it.
             let deleted = own.store.delete(&[own.key.to_string()]).await;
-            tracing::debug!(key = %own.key, ?deleted, "the process object has ended");
+            let is_deleted = deleted.is_ok();
+            tracing::debug!(key = %own.key, is_deleted, "the process object has ended");
         }
     }
 
