@@ -396,7 +396,7 @@ async fn look(
 ) {
     let runner = voice.as_instance(runner, instance);
     let voice = Mouth { instance: instance.to_string(), ..voice.clone() };
-    let request = Request { scheduled: true, rehash: false };
+    let request = Request { scheduled: true, ..Request::default() };
     let store = Arc::clone(store);
     match guard::backup(&runner, settings, role, async move || Ok(store), request, &|_, _| {}).await {
         Ok((report, reason)) => voice.ran(&voice.explained(&report, reason.as_ref())),

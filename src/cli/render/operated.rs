@@ -107,6 +107,7 @@ mod tests {
                 node: NodeRef { id: NodeId([2; 16]), name: "app02".to_owned() },
                 instance: InstanceId([2; 8]),
                 why: TakeoverWhy::Moved,
+                command: None,
                 time: samples::at("2026-11-20T01:00:00Z"),
             })
         };
