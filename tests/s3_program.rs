@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "s3_program/damage.rs"]
+mod damage;
 #[path = "s3_program/large.rs"]
 mod large;
 #[path = "support/s3_server.rs"]
