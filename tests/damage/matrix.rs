@@ -90,3 +90,19 @@ async fn an_old_state_that_was_put_back_is_named_by_who_saw_the_new_one() {
     let result = rig.verify_remembering(0, Some(rig.view.clone())).await;
     assert!(told(&result, &key(newest)), "{result:?}");
 }
+
+/// Nobody looks at every number up to one that somebody made up.
+#[tokio::test]
+async fn a_number_far_beyond_the_end_is_named_and_not_walked_to() {
+    let rig = Rig::new(true).await;
+    for number in [5000_u64, 9_000_000_000_000_000] {
+        let key = names::record(&rig.role.name, Seq(number));
+        rig.memory.tamper(&key, Some(Bytes::from_static(b"x")));
+        for view in [None, Some(rig.view.clone())] {
+            let result = rig.verify_remembering(0, view).await;
+            assert!(told(&result, &key), "{result:?}");
+            assert_eq!(result.unwrap().damage_count, 1, "the rest is sound");
+        }
+        rig.memory.tamper(&key, None);
+    }
+}

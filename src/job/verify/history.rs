@@ -15,6 +15,7 @@ use crate::job::report::verified::DamageKind;
 use crate::job::repository::Repository;
 use crate::journal::error::JournalError;
 use crate::journal::record::{self, Body, Record, RecordError, TakeoverWhy};
+use crate::journal::repair::VOID_MAX;
 use crate::journal::repaired::{Repaired, Repairs};
 use crate::journal::rotation::Rotated;
 use crate::journal::state::{FoldError, Head, Holder, State, View};
@@ -31,6 +32,8 @@ pub(crate) struct Extent {
     last: u64,
     /// Objects beside the records that are none.
     strangers: u64,
+    /// A number far beyond the others, of which something is there.
+    far: Option<Seq>,
     /// The repairs that it has.
     repairs: Repairs,
     /// Records that were read to find them.
@@ -49,17 +52,20 @@ pub(crate) struct History {
 
 /// Where it ends.
 pub(crate) async fn extent(repository: &Repository, known: Option<&View>) -> Result<Extent, VerifyError> {
-    let (mut last, mut strangers) = (0, 0);
+    let (mut last, mut strangers, mut far) = (0, 0, None);
+    // The newest record that this node saw was there once, whatever the listing says.
+    let seen = known.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0);
     let prefix = names::journal_prefix(repository.role());
     each_listed(repository.store.as_ref(), &prefix, |object| match parse_seq(&object.key[prefix.len()..]) {
+        // Nobody looks at all numbers before one that somebody made up.
+        Some(seq) if seq - 1 > last.max(seen) + VOID_MAX as u64 => far = far.or(Some(Seq(seq))),
         Some(seq) => last = last.max(seq),
         None => strangers += 1,
     })
     .await?;
-    // The newest record that this node saw was there once, whatever the listing says.
-    last = last.max(known.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0));
+    last = last.max(seen);
     let (repairs, fetched) = repairs_to(repository.store.as_ref(), &repository.keys, Seq::FIRST, Seq(last)).await?;
-    Ok(Extent { last, strangers, repairs, fetched })
+    Ok(Extent { last, strangers, far, repairs, fetched })
 }
 
 /// The view before the newest checkpoint that was written before `time`, to begin there. `None`: begin at the first record.
@@ -148,6 +154,10 @@ pub(crate) async fn read(
         next = next.next();
     }
     let (view, records) = fold.finish();
+    if let Some(far) = extent.far {
+        let key = names::record(repository.role(), far);
+        found.damage(DamageKind::Record, key, "lies far beyond the journal's end: somebody else put it there");
+    }
     let given = keys.generation();
     if let Some(Rotated { seq, generation }) = view.state.rotated.filter(|now| now.generation > given) {
         return Err(VerifyError::Newer { seq, error: RecordError::Rotated(generation) });
