@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+use crate::clock_doubt::ClockDoubts;
 use crate::file;
 pub use crate::file::boot::BootDir;
 use crate::moment::Moment;
@@ -120,6 +121,8 @@ pub struct Env {
     pub tasks: Arc<dyn Tasks>,
     /// The small files.
     pub files: Arc<dyn Files>,
+    /// What speaks against the wall clock, as those found who date records by it.
+    pub clock_doubts: ClockDoubts,
 }
 
 impl Env {
@@ -130,6 +133,7 @@ impl Env {
             random: Arc::new(HostRandom),
             tasks: Arc::new(HostTasks),
             files: Arc::new(HostFiles),
+            clock_doubts: ClockDoubts::default(),
         }
     }
 

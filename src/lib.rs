@@ -4,6 +4,7 @@
 //! `tests/house.rs` holds it. `ids`, `text`, `env`, `file`, `http`, `etcd`, `renewal` and `process` are leaves that every room may use.
 
 pub mod cli;
+pub mod clock_doubt;
 pub mod config;
 pub mod daemon;
 pub mod env;

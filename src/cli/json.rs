@@ -19,6 +19,7 @@ use super::exit::Exit;
 use super::render::config::link;
 use super::render::inside::escaped;
 use super::settings::SourceLink;
+use crate::clock_doubt::ClockDoubt;
 use crate::config::{JournalPlace, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
 use crate::job::inside::{JournalEntry, VoidContent};
@@ -106,12 +107,27 @@ pub fn backup(created: &[InitRole], roles: &[RoleReport]) -> String {
                 .iter()
                 .map(|path| json!({ "kind": "empty_source", "path": path.display() }))
                 .chain(r.has_no_content().then(|| json!({ "kind": "no_content" })))
+                .chain(r.clock_doubt.as_ref().map(doubted))
                 .collect(),
             loss: r.loss.as_ref().map(loss),
         })
         .collect();
     let created: Vec<Value> = created.iter().map(init_role).collect();
     document(json!({ "created": created, "roles": roles }))
+}
+
+/// What speaks against the clock that dated what was recorded; `seconds` the store's clock is ahead of this node's, where it is known.
+fn doubted(doubt: &ClockDoubt) -> Value {
+    let seconds = doubt.offset().map(|offset| offset.as_secs());
+    json!({ "kind": "clock_off", "seconds": seconds, "text": doubt.to_string(), "hint": doubt.remedy() })
+}
+
+/// A document on something that was recorded, with what speaks against the clock that dated it.
+pub fn with_doubt(document: String, doubt: Option<&ClockDoubt>) -> String {
+    match (doubt, document.strip_suffix("}\n")) {
+        (Some(doubt), Some(head)) => text::json(&format!("{head},\"warnings\":[{}]}}\n", doubted(doubt))).into_owned(),
+        _ => document,
+    }
 }
 
 /// What the store had lost; `missing_files` is null where it could not be told.
@@ -500,6 +516,18 @@ mod tests {
             xattrs: vec![Xattr { name: b"user.x".to_vec(), value: vec![0, 255] }],
         };
         insta::assert_json_snapshot!(entry(&odd));
+    }
+
+    #[test]
+    fn a_document_tells_that_the_clock_is_doubted() {
+        let doubt = ClockDoubt::Store { offset: jiff::SignedDuration::from_secs(-10_800) };
+        let plain = || journal(&samples::app(), &[], &Value::Null);
+        assert_eq!(with_doubt(plain(), None), plain());
+        let warning = &read(&with_doubt(plain(), Some(&doubt)))["warnings"][0];
+        assert_eq!((&warning["kind"], &warning["seconds"]), (&json!("clock_off"), &json!(-10_800)));
+        assert!(warning["text"].is_string() && warning["hint"].is_string(), "{warning}");
+        let run = RoleReport { clock_doubt: Some(doubt), ..samples::backup() };
+        assert_eq!(read(&backup(&[], &[run]))["roles"][0]["warnings"].as_array().unwrap().last().unwrap(), warning);
     }
 
     #[test]

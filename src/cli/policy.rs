@@ -538,6 +538,8 @@ mod tests {
             why: TakeoverWhy::Moved,
             time: Timestamp::UNIX_EPOCH,
             command: None,
+            store_time: None,
+            handed_over: None,
         };
         let fenced = AppendError::Fenced(Box::new(holder));
         assert_eq!(judge(&Wrapped(fenced.into())).0, Exit::Fenced);

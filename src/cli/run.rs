@@ -132,7 +132,8 @@ impl Session {
         json: impl FnOnce() -> String,
     ) -> Result<Exit, Error> {
         if self.globals.json || !self.is_unsaid(exit) {
-            let said = self.report(text, json);
+            let doubt = self.env.clock_doubts.any();
+            let said = self.report(text, || json::with_doubt(json(), doubt.as_ref()));
             self.told(said);
         }
         Ok(exit)

@@ -120,6 +120,10 @@ pub async fn backup(
         let done =
             until_cancelled(&context.cancel, async { Ok(daemon.back_up(&role.name, request, &progress).await?) });
         let (report, exit) = done.await?;
+        // The daemon's log is elsewhere.
+        if let Some(news) = context.env.clock_doubts.note(&role.name, report.clock_doubt.clone()) {
+            tracing::warn!("role {}: {}", role.name, news.with_hint());
+        }
         return Ok((report, exit.map(Exit::of_code)));
     }
     let runner = runner(context, progress).await?;

@@ -377,7 +377,7 @@ impl Work {
             }
         };
         let duration = runner.env.clock.boottime().saturating_sub(started);
-        Ok((guard::measured(report, duration, &counters.read()), reason))
+        Ok((guard::measured(report, duration, &counters.read(), &runner.env), reason))
     }
 
     /// Prunes if it is time, after a run for a slot. `None`: it is not, or not here.

@@ -455,7 +455,7 @@ pub fn history(view: &View, memory: &Memory, node: NodeId) -> History {
         label: h.node.name.clone(),
         term: h.term,
         since: h.time,
-        by_operator: h.why == TakeoverWhy::Operator,
+        handed_over: h.handed_over,
         stood_in: h.why == TakeoverWhy::Fallback,
     };
     let paused = view.state.paused.as_ref().map(|p| Pause {

@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::request::Request;
 use crate::config::{Lease, RoleSettings, Settings, StoreUrl};
+use crate::env::Env;
 use crate::ids::RoleName;
 use crate::job::backup::{Ask, BackupError, Committed, Opening};
 use crate::job::beat::{self, Beat};
@@ -302,7 +303,7 @@ async fn back_up(
         }
     };
     let duration = runner.env.clock.boottime().saturating_sub(started);
-    Ok((measured(report, duration, &counters.read()), reason))
+    Ok((measured(report, duration, &counters.read(), &runner.env), reason))
 }
 
 /// A role's repository, and what is known before its journal is read.
@@ -390,10 +391,13 @@ pub(crate) async fn open(
     Ok(repository)
 }
 
-/// A report with what the run took.
-pub fn measured(report: RoleReport, duration: Duration, counts: &Counts) -> RoleReport {
+/// A report with what the run took, and what its records were dated by.
+pub fn measured(report: RoleReport, duration: Duration, counts: &Counts, env: &Env) -> RoleReport {
+    let wrote = report.snapshot.is_some() || report.takeover;
+    let clock_doubt = env.clock_doubts.of(&report.role).filter(|_| wrote);
     let uploaded = if report.snapshot.is_some() { counts.bytes_up } else { report.bytes.uploaded };
-    RoleReport { duration, requests: counts.requests(), bytes: ByteCounts { uploaded, ..report.bytes }, ..report }
+    let bytes = ByteCounts { uploaded, ..report.bytes };
+    RoleReport { duration, requests: counts.requests(), bytes, clock_doubt, ..report }
 }
 
 /// Leave to work, with everything that was opened on the way to it.

@@ -183,9 +183,13 @@ impl Operator<'_> {
             return Ok(off);
         }
         let store = repository.store.as_ref();
+        let look = |view: &View| future_dates(view, self.node.id, self.env.clock.now(), store.clock_offset());
+        let (journal, view) = self.open(repository).await?;
+        // An audit reads records that this node's memory, or the newest checkpoint, says nothing of.
+        let known = if look(&view).is_none() { Some(journal.with_all_dates(view).await?) } else { None };
         let mut found = None;
         self.note(repository, Act::Amend, |view| {
-            found = future_dates(view, self.node.id, self.env.clock.now(), store.clock_offset());
+            found = look(view).or_else(|| look(known.as_ref()?));
             found.as_ref().is_some_and(|found| force || !is_odd(found))
         })
         .await?;
@@ -292,8 +296,13 @@ fn said(assessment: Option<&Assessment>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock_doubt::{ClockDoubt, ClockDoubts};
     use crate::config::Probe;
+    use crate::env::Clock;
     use crate::ids::NodeId;
     use crate::job::backup::Ask;
     use crate::job::testing::Rig;
@@ -363,6 +372,50 @@ mod tests {
         assert_eq!(view.state.last_slot, None);
         assert!(view.commits().contains(now + year), "what is committed stays so");
         assert_eq!(operator.amend(&rig.repository, false).await.unwrap().change, Change::NothingFuture);
+    }
+
+    /// A host whose wall clock is ahead.
+    #[derive(Debug)]
+    struct Ahead(Env, SignedDuration);
+
+    impl Clock for Ahead {
+        fn now(&self) -> Timestamp {
+            self.0.clock.now() + self.1
+        }
+
+        fn boottime(&self) -> Duration {
+            self.0.clock.boottime()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_takeover_by_a_clock_that_is_ahead_is_warned_of_told_and_amended() {
+        let rig = Rig::new().await;
+        let hours = SignedDuration::from_hours(5);
+        let clock: Arc<dyn Clock> = Arc::new(Ahead(rig.env.clone(), hours));
+        let env = Env { clock, clock_doubts: ClockDoubts::default(), ..rig.env.clone() };
+        let (first, second) = (operator(&rig, 1), Operator { env: &env, ..operator(&rig, 2) });
+        rig.memory.set_clock_offset(-hours);
+        second.take_over(&rig.repository, &rig.role, None, false).await.unwrap();
+        assert_eq!(env.clock_doubts.of(&rig.role.name), Some(ClockDoubt::Store { offset: -hours }));
+        rig.memory.set_clock_offset(SignedDuration::ZERO);
+        first.take_over(&rig.repository, &rig.role, None, false).await.unwrap();
+        assert_eq!(rig.env.clock_doubts.any(), None, "this one's is right");
+        let future = |view: &View| future_dates(view, first.node.id, rig.env.clock.now(), None);
+        let (_, view) = first.open(&rig.repository).await.unwrap();
+        let found = future(&view).unwrap();
+        assert_eq!((found.count, found.node.unwrap().id), (1, second.node.id), "whoever has the role by now");
+        for _ in 0..8 {
+            first.resume(&rig.repository).await.unwrap();
+        }
+        // It remembers nothing, and begins at a checkpoint that says nothing of it, as an audit may not.
+        let (_, view) = first.open(&rig.repository).await.unwrap();
+        assert_eq!(future(&view), None);
+        let Change::Amended(found) = first.amend(&rig.repository, false).await.unwrap().change else {
+            panic!("not amended")
+        };
+        assert_eq!((found.count, found.clock), (1, WrongClock::Writer));
+        assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, Change::NothingFuture);
     }
 
     #[tokio::test]

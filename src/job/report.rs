@@ -16,6 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::clock_doubt::ClockDoubt;
 use crate::ids::{Digest, RoleName, Term};
 use crate::repo::entry::TreePath;
 pub use crate::tree::problem::{Problem, ProblemKind};
@@ -133,6 +134,9 @@ pub struct RoleReport {
     /// What the store had lost; `None`: nothing was found missing.
     #[serde(default)]
     pub loss: Option<LossReport>,
+    /// What speaks against the clock that dated the run's records.
+    #[serde(default)]
+    pub clock_doubt: Option<ClockDoubt>,
 }
 
 impl RoleReport {
@@ -160,6 +164,7 @@ impl RoleReport {
             problem_count: 0,
             empty_sources: Vec::new(),
             loss: None,
+            clock_doubt: None,
         }
     }
 }

@@ -50,7 +50,7 @@ use crate::job::repository::{Deriving, OpenError, Repository};
 use crate::job::whoami::patience::{KEY_PATIENCE, Patience, Silent};
 use crate::journal::future::future_dates;
 use crate::journal::record::NodeRef;
-use crate::journal::state::View;
+use crate::journal::state::{Paused, View};
 use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion};
 use crate::role::identity;
 use crate::role::lease::{LeaseService as _, Reply};
@@ -534,6 +534,7 @@ fn status(
         seen: &seen,
     };
     let warnings = health::judge(&facts);
+    let paused = view.and_then(|view| view.state.paused.as_ref()).filter(|_| state == State::Paused);
     let last_run = health::failed(&facts).into_iter().next().or_else(|| view.and_then(last_commit));
     RoleStatus {
         role: role.name.clone(),
@@ -547,7 +548,7 @@ fn status(
         },
         last_backup: newest.map(|snapshot| info(&role.name, snapshot)),
         last_run,
-        next_slot: plan.as_ref().and_then(|plan| plan.next(now)).map(|slot| slot.at),
+        next_slot: plan.as_ref().and_then(|plan| next_slot(plan, now, paused)),
         slots: plan.as_ref().zip(view).and_then(|(plan, view)| recent(plan, view, &under_way, now)),
         store: looked.state.clone(),
         etcd: etcd.map(|status| EtcdState {
@@ -562,6 +563,12 @@ fn status(
         has_daemon: word.is_some(),
         peers: looked.peers.clone(),
     }
+}
+
+/// The next slot that a run may begin for, as far as a pause has an end.
+fn next_slot(plan: &crate::role::slot::Plan, now: jiff::Timestamp, paused: Option<&Paused>) -> Option<jiff::Timestamp> {
+    let from = paused.map_or(Some(now), |paused| paused.until.map(|until| until.max(now)))?;
+    plan.next(from).map(|slot| slot.at)
 }
 
 /// That content is lost, as it was noted.

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
+use crate::clock_doubt::ClockDoubt;
 use crate::ids::{NodeId, Seq};
-use crate::journal::record::NodeRef;
+use crate::journal::record::{Body, NodeRef, Record};
 use crate::journal::state::{State, View};
 use crate::role::present::{self, is_beyond};
 
@@ -38,11 +40,75 @@ pub enum WrongClock {
     Unclear,
 }
 
-/// One dated thing of a state.
+/// How many dates of records are kept. Each of them is later than those of all records after it.
+const DATES_KEPT: usize = 16;
+
+/// When a record was written, or the slot that it is for if that is later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordDate {
+    /// Its number.
+    pub seq: Seq,
+    /// Who wrote it.
+    pub node: NodeRef,
+    /// When.
+    pub latest: Timestamp,
+}
+
+/// Adds the date of the next record; those that are not later say no more than it does.
+pub fn add(dates: &mut Vec<RecordDate>, record: &Record) {
+    let next = RecordDate { seq: record.seq, node: record.node.clone(), latest: record.dated() };
+    if matches!(record.body, Body::Amend(_)) {
+        dates.retain(|before| !is_beyond(before.latest, next.latest));
+    }
+    while dates.last().is_some_and(|before| before.latest <= next.latest) {
+        dates.pop();
+    }
+    // The one that is the least ahead.
+    dates.truncate(DATES_KEPT - 1);
+    dates.push(next);
+}
+
+/// One dated thing of a view.
+#[derive(Debug, Clone, Copy)]
 struct Dated<'a> {
-    seq: Seq,
-    node: &'a NodeRef,
+    /// The record, where that is known.
+    seq: Option<Seq>,
+    node: Option<&'a NodeRef>,
     latest: Timestamp,
+}
+
+/// What is dated beyond the present in a view.
+struct Beyond<'a> {
+    /// By records, each with the latest instant that it names.
+    records: BTreeMap<Seq, Dated<'a>>,
+    /// Acts of which no record is known.
+    acts: Vec<Dated<'a>>,
+    /// Slots of which none is.
+    slots: Vec<Timestamp>,
+}
+
+impl<'a> Beyond<'a> {
+    fn of(view: &View, dated: &[Dated<'a>], now: Timestamp) -> Self {
+        let (mut records, mut acts) = (BTreeMap::<Seq, Dated<'a>>::new(), Vec::<Dated<'a>>::new());
+        let beyond = || dated.iter().filter(|dated| is_beyond(dated.latest, now));
+        for (seq, dated) in beyond().filter_map(|dated| Some((dated.seq?, dated))) {
+            let known = records.entry(seq).or_insert(*dated);
+            *known = if known.latest < dated.latest { *dated } else { *known };
+        }
+        let slots = lone_slots(&view.state, now);
+        for act in beyond().filter(|dated| dated.seq.is_none()) {
+            let same = |known: &Dated<'_>| known.latest == act.latest;
+            if !(records.values().any(same) || acts.iter().any(same) || slots.contains(&act.latest)) {
+                acts.push(*act);
+            }
+        }
+        Self { records, acts, slots }
+    }
+
+    fn dates(&self) -> impl Iterator<Item = Dated<'a>> {
+        let slots = self.slots.iter().map(|slot| Dated { seq: None, node: None, latest: *slot });
+        self.records.values().chain(&self.acts).copied().chain(slots)
+    }
 }
 
 /// Looks at what `view` dates, as node `reader` at `now`, whose store's clock is `clock_offset` ahead of its own, where that is known.
@@ -52,23 +118,24 @@ pub fn future_dates(
     now: Timestamp,
     clock_offset: Option<SignedDuration>,
 ) -> Option<FutureDates> {
-    let dated: Vec<Dated<'_>> = dated(view).collect();
-    let records: BTreeMap<Seq, &Dated<'_>> =
-        dated.iter().filter(|dated| is_beyond(dated.latest, now)).map(|dated| (dated.seq, dated)).collect();
-    let lone = lone_slots(&view.state, now);
-    let newest = records.values().max_by_key(|dated| dated.latest);
+    let dated = dated(view);
+    let beyond = Beyond::of(view, &dated, now);
     let made = view.born().filter(|made| is_beyond(*made, now));
-    let latest = newest.map(|dated| dated.latest).max(lone.last().copied()).max(made)?;
-    let node = newest.filter(|dated| dated.latest == latest).map(|dated| dated.node.clone());
-    let after = records.keys().next_back().copied();
+    // Of one date the one that names its node.
+    let newest = beyond.dates().max_by_key(|dated| (dated.latest, dated.node.is_some()));
+    let latest = newest.map(|dated| dated.latest).max(made)?;
+    let node = newest.filter(|dated| dated.latest == latest).and_then(|dated| dated.node).cloned();
+    let after = beyond.records.keys().next_back().copied();
     let vouched = |dated: &Dated<'_>| {
-        dated.node.id != reader && after.is_some_and(|after| dated.seq > after) && !is_beyond(dated.latest, now)
+        dated.node.is_some_and(|node| node.id != reader)
+            && after.is_some_and(|after| dated.seq > Some(after))
+            && !is_beyond(dated.latest, now)
     };
     let is_vouched = dated.iter().any(vouched);
-    let nodes: BTreeSet<NodeId> = records.values().map(|dated| dated.node.id).collect();
+    let nodes: BTreeSet<NodeId> = beyond.dates().filter_map(|dated| dated.node).map(|node| node.id).collect();
     // A clock that is alone against all that was ever recorded, or against two others, is the odd one. A store on a disk of this node
     // agrees with it whatever it says.
-    let is_against_all = (!records.is_empty() || !lone.is_empty())
+    let is_against_all = beyond.dates().next().is_some()
         && dated.iter().all(|dated| is_beyond(dated.latest, now))
         && view.born().is_none_or(|made| is_beyond(made, now));
     let clock = match clock_offset {
@@ -78,34 +145,85 @@ pub fn future_dates(
         None if is_vouched => WrongClock::Writer,
         None => WrongClock::Unclear,
     };
-    Some(FutureDates { count: (records.len() + lone.len() + usize::from(made.is_some())) as u64, latest, node, clock })
+    let count = beyond.dates().count() as u64 + u64::from(made.is_some());
+    Some(FutureDates { count, latest, node, clock })
 }
 
-/// What `view` still knows that is dated beyond `now`: the latest instant that each names, and the node where a record tells it. A slot of
-/// which no record is known any more has none.
+/// Whether the clock of node `me`, at `now`, may date a record after what `view` tells; its store's clock is `clock_offset` ahead of it,
+/// where that is known. `None`: nothing speaks against it.
+pub fn clock_doubt(
+    view: &View,
+    me: NodeId,
+    now: Timestamp,
+    clock_offset: Option<SignedDuration>,
+) -> Option<ClockDoubt> {
+    if let Some(offset) = clock_offset.filter(|offset| present::is_off(*offset)) {
+        return Some(ClockDoubt::Store { offset });
+    }
+    let found = future_dates(view, me, now, clock_offset)?;
+    (found.clock == WrongClock::LikelyReader).then(|| ClockDoubt::Journal {
+        latest: found.latest,
+        ahead: found.latest.duration_since(now),
+        node: found.node.map(|node| node.name),
+    })
+}
+
+/// What `view` still knows that is dated beyond `now`: the latest instant that each names, and the node where that is known.
 pub fn dates_beyond(view: &View, now: Timestamp) -> Vec<(Timestamp, Option<NodeRef>)> {
-    let records: BTreeMap<Seq, Dated<'_>> =
-        dated(view).filter(|dated| is_beyond(dated.latest, now)).map(|dated| (dated.seq, dated)).collect();
-    let of_records = records.into_values().map(|dated| (dated.latest, Some(dated.node.clone())));
-    of_records.chain(lone_slots(&view.state, now).into_iter().map(|slot| (slot, None))).collect()
+    let beyond = Beyond::of(view, &dated(view), now);
+    beyond.dates().map(|dated| (dated.latest, dated.node.cloned())).collect()
 }
 
-/// Whether a record that `view` still knows is dated in the present or before.
+/// Whether something that `view` still knows is dated in the present or before.
 pub fn is_anything_dated_by(view: &View, now: Timestamp) -> bool {
-    dated(view).any(|dated| !is_beyond(dated.latest, now))
+    dated(view).iter().any(|dated| !is_beyond(dated.latest, now))
 }
 
-/// Every record that a view still knows with a date.
-fn dated(view: &View) -> impl Iterator<Item = Dated<'_>> {
-    let snapshots = view.state.snapshots.iter().map(|snapshot| Dated {
-        seq: snapshot.seq,
-        node: &snapshot.node,
-        latest: snapshot.slot.map_or(snapshot.time, |slot| slot.max(snapshot.time)),
-    });
-    let holder = view.state.holder.iter().map(|h| Dated { seq: h.seq, node: &h.node, latest: h.time });
-    let head = view.head.iter().map(|head| Dated { seq: head.seq, node: &head.node, latest: head.time });
-    // The newest last: of a snapshot that is the head its slot counts.
-    head.chain(holder).chain(snapshots)
+/// Everything in a view that has a date, but for slots of which no record is known. What has none is named, so that nothing new is
+/// forgotten here.
+fn dated(view: &View) -> Vec<Dated<'_>> {
+    // A pause that is over covers nothing where it was ended beyond the present; its records are among the `dates`.
+    let View { role: _, repo: _, head, state, unknown_kinds: _, authors: _, created: _, past_pause: _, running, dates } =
+        view;
+    let State {
+        holder,
+        last_slot: _,
+        snapshots,
+        indexes: _,
+        paused,
+        clones: _,
+        cluster: _,
+        condemned,
+        pruned,
+        past_slots: _,
+        command_slots: _,
+        schedule,
+        repaired: _,
+        amended,
+        amended_slots: _,
+        rotated: _,
+        unknown: _,
+    } = state;
+    let act = |latest| Dated { seq: None, node: None, latest };
+    let record = |seq: &Seq, node, latest| Dated { seq: Some(*seq), node: Some(node), latest };
+    let mut all: Vec<Dated<'_>> = Vec::new();
+    // Of a view that an older version took down.
+    all.extend(head.iter().filter(|_| dates.is_empty()).map(|head| record(&head.seq, &head.node, head.time)));
+    all.extend(dates.iter().map(|date| record(&date.seq, &date.node, date.latest)));
+    if let Some(h) = holder {
+        all.push(record(&h.seq, &h.node, h.store_time.unwrap_or(h.time)));
+        all.extend(h.command.iter().map(|end| record(&end.seq, &end.node, end.time)));
+        all.extend(h.handed_over.map(|latest| Dated { node: Some(&h.node), ..act(latest) }));
+    }
+    all.extend(snapshots.iter().map(|snapshot| {
+        record(&snapshot.seq, &snapshot.node, snapshot.slot.map_or(snapshot.time, |slot| slot.max(snapshot.time)))
+    }));
+    all.extend(paused.iter().map(|paused| Dated { node: Some(&paused.node), ..act(paused.time) }));
+    all.extend(running.iter().map(|running| Dated { node: Some(&running.node), ..act(running.time) }));
+    all.extend(condemned.iter().map(|condemned| Dated { seq: Some(condemned.seq), ..act(condemned.time) }));
+    let since = schedule.as_ref().and_then(|schedule| schedule.since);
+    all.extend([*pruned, *amended, since].into_iter().flatten().map(act));
+    all
 }
 
 /// Committed slots beyond the present that no live snapshot has, ascending.
@@ -120,8 +238,8 @@ fn lone_slots(state: &State, now: Timestamp) -> Vec<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Digest;
-    use crate::journal::record::{Body, EndBody};
+    use crate::ids::{Digest, PackId};
+    use crate::journal::record::{AmendBody, BeginBody, EndBody, PauseBody, PruneBody};
     use crate::journal::state::tests::{empty, next, takeover};
 
     fn at(minute: i64) -> Timestamp {
@@ -162,8 +280,10 @@ mod tests {
         let behind = Some(SignedDuration::from_hours(9000));
         assert_eq!(of(&poisoned, WEST, behind).3, WrongClock::Reader);
 
-        // The record is gone from the view, its slot is not.
-        let later = journal(&[(1, 10, None), (1, YEAR, Some(YEAR - 1)), (1, 90, Some(80))]);
+        // The record is known while the records are read one by one; from a checkpoint on its slot alone is.
+        let mut later = journal(&[(1, 10, None), (1, YEAR, Some(YEAR - 1)), (1, 90, Some(80))]);
+        assert_eq!(of(&later, WEST, None), (2, at(YEAR), Some(EAST), WrongClock::Writer));
+        later.dates.remove(0);
         assert_eq!(
             of(&later, WEST, None),
             (1, at(YEAR - 1), None, WrongClock::Unclear),
@@ -176,6 +296,89 @@ mod tests {
         let taken = journal(&[(1, 10, None), (1, YEAR, None), (2, 90, Some(80))]);
         assert_eq!(of(&taken, NodeId([3; 16]), None), (1, at(YEAR), Some(EAST), WrongClock::Writer), "two agree");
         assert_eq!(of(&taken, WEST, None).3, WrongClock::Unclear, "it agrees with itself alone");
+    }
+
+    /// `body` by node `by` at that minute, after what `view` has.
+    fn then(view: &mut View, by: u8, time: i64, body: Body) {
+        let permitted = !body.is_operators();
+        let mut record = next(view, by, body);
+        record.time = at(time);
+        if !permitted && !matches!(record.body, Body::Takeover(_)) {
+            record.takeover = None;
+        }
+        let digest = Digest([record.seq.0 as u8; 32]);
+        view.apply(&record, digest).unwrap();
+    }
+
+    #[test]
+    fn whatever_is_dated_beyond_the_present_is_told_and_amended() {
+        let pause = || Body::Pause(PauseBody { until: None, why: None });
+        let prune = || Body::Prune(PruneBody { packs: vec![PackId([1; 16])], ..PruneBody::default() });
+        let end = || Body::End(EndBody { exit: 1, stopped: false, duration_ms: 1 });
+        let acts: [fn() -> Body; 6] = [takeover, pause, || Body::Resume, prune, || Body::Begin(BeginBody {}), end];
+        for act in acts {
+            let mut view = journal(&[(1, 10, None)]);
+            then(&mut view, 1, YEAR, act());
+            let kind = view.head.clone().unwrap().seq;
+            // What comes after it is dated right, and by a takeover takes its place.
+            for later in 0..2 {
+                let found = future_dates(&view, WEST, at(100), None).unwrap_or_else(|| panic!("{act:?}", act = act()));
+                assert_eq!(
+                    (found.count, found.latest, found.node.map(|n| n.id)),
+                    (1, at(YEAR), Some(EAST)),
+                    "{kind:?} {later}"
+                );
+                if later == 0 {
+                    then(&mut view, 2, 90, takeover());
+                }
+            }
+            let memory = serde_json::to_value(&view).unwrap();
+            assert_eq!(serde_json::from_value::<View>(memory).unwrap(), view);
+            then(&mut view, 2, 95, Body::Amend(AmendBody {}));
+            assert_eq!(future_dates(&view, WEST, at(100), None), None, "{:?}", act());
+        }
+    }
+
+    #[test]
+    fn what_only_the_state_of_a_checkpoint_tells_is_told_too() {
+        let pause = Body::Pause(PauseBody { until: None, why: None });
+        let prune = Body::Prune(PruneBody { packs: vec![PackId([1; 16])], ..PruneBody::default() });
+        for (act, by) in [(takeover(), Some(EAST)), (pause, Some(EAST)), (prune, None)] {
+            let mut view = journal(&[(1, 10, None)]);
+            then(&mut view, 1, YEAR, act);
+            view.dates =
+                vec![RecordDate { seq: Seq(3), latest: at(90), node: view.state.holder.clone().unwrap().node }];
+            let found = future_dates(&view, WEST, at(100), None).unwrap();
+            assert_eq!((found.count, found.latest, found.node.map(|node| node.id)), (1, at(YEAR), by));
+        }
+    }
+
+    #[test]
+    fn the_dates_that_are_kept_are_few_and_hold_the_latest() {
+        let mut view = journal(&[(1, YEAR, None)]);
+        for n in 0..100 {
+            then(&mut view, 1, 1000 - n, takeover());
+        }
+        assert_eq!((view.dates.len(), view.dates[0].latest, view.dates[15].latest), (DATES_KEPT, at(YEAR), at(901)));
+        then(&mut view, 1, YEAR, takeover());
+        assert_eq!(view.dates.len(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_dates_records_is_doubted_by_the_stores_and_by_the_whole_history() {
+        let of = |view: &View, now, offset: Option<i64>| {
+            let offset = offset.map(SignedDuration::from_secs);
+            clock_doubt(view, EAST, at(now), offset).map(|doubt| doubt.to_string())
+        };
+        let store = |way: &str| Some(format!("this node's clock is 3h {way} the store's, and dates what is recorded"));
+        assert_eq!(of(&journal(&[]), 100, Some(-3 * 3600)), store("ahead of"));
+        assert_eq!(of(&journal(&[(2, 10, None)]), 100, Some(3 * 3600)), store("behind"));
+        assert_eq!(of(&journal(&[(2, 10, None)]), 100, Some(300)), None);
+        assert_eq!(of(&journal(&[(2, 10, None)]), 100, None), None, "nothing speaks against it");
+        let behind = of(&journal(&[(2, 690, None), (2, 700, None)]), 100, Some(0)).unwrap();
+        assert!(behind.ends_with("by node2 that are up to 10h ahead of it (1970-01-01T11:40:00Z)"), "{behind}");
+        let ahead = View { created: Some(at(5)), ..journal(&[(2, 10, None), (2, 700, None)]) };
+        assert_eq!(of(&ahead, 100, Some(0)), None, "another clock was ahead");
     }
 
     #[test]

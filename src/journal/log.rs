@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, ScheduleId, Seq, Term};
+use crate::journal::future;
 use crate::journal::record::{
     self, AmendBody, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy,
 };
@@ -494,6 +495,8 @@ impl Journal {
             Some(head) => self.known(head).await?,
             None => Bytes::new(),
         };
+        // How the record is dated rests on it.
+        self.store.ask_time().await;
         let (record, object) = self.compose(view, &before, draft)?;
         let seq = record.seq;
         // Before it is written: what does not follow is no failure to tell afterwards.
@@ -532,6 +535,11 @@ impl Journal {
     ) -> Result<(Record, Bytes), AppendError> {
         let seq = view.next_seq();
         let now = self.env.clock.now();
+        let clock_offset = self.store.clock_offset();
+        let doubt = future::clock_doubt(view, self.node.id, now, clock_offset);
+        if let Some(news) = self.env.clock_doubts.note(&view.role, doubt) {
+            tracing::warn!("role {}: {}", view.role, news.with_hint());
+        }
         let is_repair = body.repair().is_some();
         let mut record = Record {
             role: view.role.clone(),
@@ -542,7 +550,7 @@ impl Journal {
             node: self.node.clone(),
             instance: self.instance,
             time: now,
-            store_time: self.store.clock_offset().and_then(|offset| now.checked_add(offset).ok()),
+            store_time: clock_offset.and_then(|offset| now.checked_add(offset).ok()),
             slot,
             last_slot: view.state.last_slot,
             schedule: slot.and(self.schedule),

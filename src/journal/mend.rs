@@ -206,6 +206,8 @@ fn anchor(view: &mut View, seq: Seq, record: &Record) -> Result<(), FoldError> {
             time: record.time,
             why: TakeoverWhy::Moved,
             command,
+            store_time: None,
+            handed_over: None,
         });
         // A lost record committed it.
         if let Some(slot) = record.last_slot.filter(|slot| view.state.last_slot != Some(*slot)) {

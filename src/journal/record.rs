@@ -376,6 +376,12 @@ pub fn digest(object: &[u8]) -> Digest {
 }
 
 impl Record {
+    /// The latest instant that readers take from it: its slot, or when it was written, by the store's clock where its writer saw that.
+    pub fn dated(&self) -> Timestamp {
+        let time = self.store_time.unwrap_or(self.time);
+        self.slot.map_or(time, |slot| slot.max(time))
+    }
+
     /// The object, under these keys; they know the record's generation.
     pub fn encode(&self, keys: &Keys) -> Vec<u8> {
         line::seal_by(&self.line(), keys, self.generation)

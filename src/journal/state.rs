@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     ChunkId, ClusterId, Digest, Generation, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term,
 };
+use crate::journal::future::{self, RecordDate};
 use crate::journal::record::{Body, Changes, Cost, EndBody, NodeRef, PruneBody, Record, TakeoverWhy};
 use crate::journal::repaired::{self, Repaired};
 use crate::journal::rotation::Rotated;
@@ -47,12 +48,19 @@ pub struct Holder {
     pub instance: InstanceId,
     /// When, by that node's clock.
     pub time: Timestamp,
+    /// When, by the store's clock, if that node saw it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub store_time: Option<Timestamp>,
     /// Why.
     pub why: TakeoverWhy,
     /// How the guarded command for a slot ended that ended last, whoever held the role then. It stands here because versions that do not know
     /// it pass over it here; they leave it out of the states that they write.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub command: Option<CommandEnd>,
+    /// When an operator gave the role to that node, by the store's clock if it saw that, else by its own. It stays while no other node takes
+    /// the role, however often processes of that node take it over from each other.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub handed_over: Option<Timestamp>,
 }
 
 /// How a guarded command for a slot ended.
@@ -266,6 +274,7 @@ impl State {
         if let Some(holder) = &mut self.holder {
             amend(&mut holder.time);
             holder.command.iter_mut().for_each(|command| amend(&mut command.time));
+            holder.store_time.iter_mut().chain(&mut holder.handed_over).for_each(amend);
         }
         self.paused.iter_mut().for_each(|paused| amend(&mut paused.time));
         self.condemned.iter_mut().for_each(|condemned| amend(&mut condemned.time));
@@ -324,6 +333,10 @@ impl State {
         if let (Some(paused), Some(told)) = (&mut folded.paused, &self.paused) {
             paused.time = told.time;
         }
+        // They did not keep that an operator handed the role over; where this began after that, it is not known here.
+        if let (Some(holder), Some(told)) = (&mut folded.holder, &self.holder) {
+            (holder.store_time, holder.handed_over) = (told.store_time, told.handed_over);
+        }
         *self == folded
     }
 }
@@ -369,6 +382,10 @@ pub struct View {
     /// The guarded command that was begun last, until its end or a takeover, as far as records were read one by one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub running: Option<Running>,
+    /// The dates of records, the newest record's last and each later than that of the next: what was ever dated beyond the present is
+    /// here, or something that was written later and is dated later still. As far as records were read one by one, and not amended.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub dates: Vec<RecordDate>,
 }
 
 /// A record that does not follow the one before.
@@ -419,8 +436,8 @@ impl View {
     /// A journal without records.
     pub fn empty(role: RoleName, repo: RepoId) -> Self {
         let (state, authors) = (State::default(), BTreeMap::new());
-        let (created, past_pause, running) = (None, None, None);
-        Self { role, repo, head: None, state, unknown_kinds: Vec::new(), authors, created, past_pause, running }
+        let (created, past_pause, running, dates) = (None, None, None, Vec::new());
+        Self { role, repo, head: None, state, unknown_kinds: Vec::new(), authors, created, past_pause, running, dates }
     }
 
     /// The number that the next record gets.
@@ -521,8 +538,14 @@ impl View {
         }
         match &record.body {
             Body::Takeover(takeover) => {
+                let before = self.state.holder.take();
+                let own = before.as_ref().filter(|holder| holder.node.id == record.node.id);
+                let handed_over = match takeover.why {
+                    TakeoverWhy::Operator => Some(record.store_time.unwrap_or(record.time)),
+                    _ => own.and_then(|holder| holder.handed_over),
+                };
                 self.state.cluster = takeover.cluster.or(self.state.cluster);
-                let command = self.state.holder.take().and_then(|holder| holder.command);
+                let command = before.and_then(|holder| holder.command);
                 self.state.holder = Some(Holder {
                     command,
                     term: record.term,
@@ -531,7 +554,9 @@ impl View {
                     node: record.node.clone(),
                     instance: record.instance,
                     time: record.time,
+                    store_time: record.store_time,
                     why: takeover.why,
+                    handed_over,
                 });
                 if let Some(repair) = record.body.repair() {
                     let (void, lost) = (repair.void.clone(), repair.lost);
@@ -575,7 +600,7 @@ impl View {
                     Some(Paused { node: record.node.clone(), time, until: body.until, why: body.why.clone() });
             }
             Body::Resume => self.end_pause(record.store_time.unwrap_or(record.time)),
-            Body::Amend(_) => self.state.amend(record.store_time.unwrap_or(record.time)),
+            Body::Amend(_) => self.amend(record.store_time.unwrap_or(record.time)),
             Body::Prune(body) => self.prune(record, body),
             Body::Rotate(body) if body.generation != now.next() => {
                 return Err(FoldError::Generation { found: body.generation, now });
@@ -594,8 +619,17 @@ impl View {
             let authors = self.authors.entry(record.node.id).or_default();
             twin::add_author(authors, Authorship { seq: record.seq, instance: record.instance });
         }
+        future::add(&mut self.dates, record);
         self.head = Some(Head { seq: record.seq, digest, node: record.node.clone(), time: record.time });
         Ok(())
+    }
+
+    /// An operator said at `present` that what is dated beyond it was dated by a wrong clock.
+    fn amend(&mut self, present: Timestamp) {
+        self.state.amend(present);
+        if let Some(running) = self.running.as_mut().filter(|running| present::is_beyond(running.time, present)) {
+            running.time = present;
+        }
     }
 
     /// Keeps which command runs. A holder that a takeover ended cannot record an end any more, nor can a process that died before the

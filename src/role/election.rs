@@ -82,8 +82,8 @@ pub struct Holding {
     pub term: Term,
     /// When, by that node's clock.
     pub since: Timestamp,
-    /// A person gave it the role.
-    pub by_operator: bool,
+    /// When a person gave it the role, where it has it since then, in whichever term.
+    pub handed_over: Option<Timestamp>,
     /// No eligible node did what was due.
     pub stood_in: bool,
 }
@@ -326,10 +326,12 @@ fn by_lease(inputs: Inputs<'_>, history: &History) -> Result<Deadline, State> {
     }
     let mine = history.holder.as_ref().is_some_and(|holder| holder.node == inputs.node);
     // The lease's holder would otherwise take the role straight back from the node that an operator gave it to.
-    if let Some(holder) = history.holder.as_ref().filter(|holder| holder.by_operator && !mine) {
-        let until = holder.since.saturating_add(role.takeover_after).unwrap_or(Timestamp::MAX);
+    if let Some(holder) = history.holder.as_ref().filter(|_| !mine)
+        && let Some(since) = holder.handed_over
+    {
+        let until = since.saturating_add(role.takeover_after).unwrap_or(Timestamp::MAX);
         // By a clock that is ahead it would have its time for as long as that is.
-        let is_ahead = is_off(inputs.now.duration_since(holder.since)) && inputs.now < holder.since;
+        let is_ahead = is_off(inputs.now.duration_since(since)) && inputs.now < since;
         if inputs.now < until && !is_ahead {
             return Err(State::Standby(StandbyReason::HandedOver { to: holder.clone(), until }));
         }
@@ -399,7 +401,7 @@ mod tests {
             label: "x".into(),
             term: Term(term),
             since: Timestamp::UNIX_EPOCH,
-            by_operator: false,
+            handed_over: None,
             stood_in: false,
         }
     }
@@ -567,7 +569,8 @@ mod tests {
 
         let role = RoleSettings { lease: Lease::Bucket, ..role(true) };
         let given = |node, since| {
-            let holder = Holding { by_operator: true, since: at(since), ..holding(node, 6) };
+            let holder =
+                Holding { handed_over: Some(at(since)), since: at("2026-11-21T00:59:00Z"), ..holding(node, 6) };
             says(&role, Some(Answer::Yes), Some(&history(Some(holder), Some(5))), Occasion::ByHand)
         };
         assert_eq!(given(OTHER, "2026-11-21T00:50:00Z"), "standby, handed over to 6");

@@ -735,6 +735,28 @@ fn a_clock_that_is_wrong_is_seen() {
 }
 
 #[test]
+fn a_record_by_a_clock_that_is_ahead_is_warned_of_seen_and_amended() {
+    let site = Site::leased("");
+    site.config(&format!("every = \"1h\"\n{}", site.telling()));
+    site.write("file", "content");
+    site.init();
+    site.node("east").run(["backup", "app"]).expect(0);
+    let clock = NodeClock::new(site.dir(), "ahead");
+    clock.set(5 * 3600);
+    let west = clock.on(site.node("west"));
+    let said = west.run(["takeover", "app", "--json"]).expect(0);
+    let warning = &said.json()["warnings"][0];
+    assert_eq!((&warning["kind"], warning["hint"].is_string()), (&"clock_off".into(), true), "{warning}");
+    assert!(words(&said).contains("5h ahead of the store's") && words(&said).contains("hint:"), "{}", words(&said));
+    let run = west.run(["backup", "app", "--json"]).expect(0).json();
+    assert_eq!(run["roles"][0]["warnings"][0]["kind"], "clock_off", "{run}");
+    west.run(["exec", "app", "--", "true"]).expect(0);
+    west.run(["pause", "app", "--for", "2h"]).expect(4);
+    let run = site.node("east").run(["backup", "app", "--json"]).expect(0).json();
+    assert_eq!(run["roles"][0]["warnings"], serde_json::json!([]), "{run}");
+}
+
+#[test]
 fn an_etcd_that_is_gone_is_seen() {
     let mut etcd = Etcd::single();
     let lines = format!(

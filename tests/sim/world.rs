@@ -21,6 +21,7 @@ use crate::hosts::{Host, HostRandom};
 use crate::rng::{Rng, mix};
 use crate::tasks::{Key, Process, Table, Task, Waiting};
 use crate::timers::{Due, Timer};
+use runner::clock_doubt::ClockDoubts;
 use runner::env::Env;
 
 /// The host that is the world.
@@ -285,7 +286,13 @@ impl WorldRef {
             (HostRandom::new(stream), guard.hosts[host].disk.clone())
         };
         let files = Arc::new(HostFiles::new(Process::clone(&process), disk));
-        Env { clock: Arc::clone(&process) as _, random: Arc::new(random), tasks: process, files }
+        Env {
+            clock: Arc::clone(&process) as _,
+            random: Arc::new(random),
+            tasks: process,
+            files,
+            clock_doubts: ClockDoubts::default(),
+        }
     }
 
     /// Starts something on a host.

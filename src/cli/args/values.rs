@@ -36,6 +36,21 @@ pub(super) fn node_name(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
+/// The longest pause that somebody says the end of. What is meant to last for longer has no end, and is told to be forgotten.
+const PAUSE_MAX: Duration = Duration::from_hours(366 * 24);
+
+/// How long a pause lasts.
+pub(super) fn pause(text: &str) -> Result<Duration, String> {
+    let refuse = |what: &str| {
+        Err(format!("{what}: say how long, up to 366d, like 2h or 30d; without --for it lasts until 'runner resume'"))
+    };
+    match duration(text)? {
+        Duration::ZERO => refuse("it would end at once"),
+        lasts if lasts > PAUSE_MAX => refuse("a pause lasts for a year at most"),
+        lasts => Ok(lasts),
+    }
+}
+
 /// What to do with files that are already in a restore's target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Overwrite {
@@ -52,5 +67,26 @@ impl From<Overwrite> for restore::Overwrite {
             Overwrite::Always => Self::Always,
             Overwrite::Never => Self::Never,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_with_an_end_lasts_for_a_year_at_most() {
+        assert_eq!(pause("2h"), Ok(Duration::from_hours(2)));
+        assert_eq!(pause("366d"), Ok(PAUSE_MAX));
+        for (text, says) in [
+            ("367d", "a year at most"),
+            ("36500d", "a year at most"),
+            ("9999999d", "a year at most"),
+            ("0s", "at once"),
+        ] {
+            let said = pause(text).unwrap_err();
+            assert!(said.contains(says) && said.contains("up to 366d"), "{text}: {said}");
+        }
+        assert!(pause("2").is_err() && pause("99999999999999999999d").is_err());
     }
 }

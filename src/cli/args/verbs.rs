@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::direct::Direct;
-use super::values::{Overwrite, duration, path_of, tree_path};
+use super::values::{Overwrite, duration, path_of, pause, tree_path};
 use crate::ids::{KeyId, RoleName};
 use crate::repo::entry::TreePath;
 
@@ -574,8 +574,8 @@ pub struct Amend {
 pub struct Pause {
     /// The role
     pub role: RoleName,
-    /// Resume by itself after so long, like 2h or 30m [default: never]
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    /// Resume by itself after so long, like 2h or 30m, at most 366d [default: never]
+    #[arg(long = "for", value_name = "DURATION", value_parser = pause)]
     pub lasts: Option<std::time::Duration>,
     /// Why, for everyone who asks
     #[arg(long, value_name = "TEXT")]

@@ -80,6 +80,7 @@ pub(crate) fn backup() -> RoleReport {
         problem_count: 0,
         empty_sources: Vec::new(),
         loss: None,
+        clock_doubt: None,
     }
 }
 

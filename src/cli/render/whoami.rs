@@ -73,11 +73,14 @@ fn role(role: &RoleStatus, view: &View) -> String {
 
 /// The next slot, and who will run it as things are.
 fn next(role: &RoleStatus, view: &View) -> String {
-    let Some(slot) = role.next_slot else { return "no schedule".to_owned() };
+    let Some(slot) = role.next_slot else {
+        let why = if role.state == State::Paused { "none while the pause lasts" } else { "no schedule" };
+        return why.to_owned();
+    };
     let by = match (role.state, &role.reason) {
         (State::Active, _) if role.has_daemon => ", here, by the daemon".to_owned(),
         (State::Active, _) => ", here, if a timer or cron runs it: no daemon answers on this node".to_owned(),
-        (State::Paused, _) => ", unless the pause lasts until then".to_owned(),
+        (State::Paused, _) => ", when the pause is over".to_owned(),
         (_, Reason::LeaseTaken { by: Some(by) } | Reason::LeaseFree { last: Some(by) }) => format!(", on {by}"),
         (State::Standby, _) => ", on the node that is active then, if one is".to_owned(),
         (State::Unknown | State::Conflict, _) => String::new(),

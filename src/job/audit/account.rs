@@ -237,9 +237,7 @@ struct FutureRecords {
 
 impl FutureRecords {
     fn take(&mut self, record: &Record, now: Timestamp) {
-        // What a wrong clock wrote by the store's time has the right date.
-        let dated = record.store_time.unwrap_or(record.time);
-        let latest = record.slot.map_or(dated, |slot| slot.max(dated));
+        let latest = record.dated();
         if present::is_beyond(latest, now) {
             self.dates.push((latest, Some(record.node.name.clone())));
             self.sound_after = false;

@@ -323,6 +323,8 @@ impl<'a> Fold<'a> {
                 time: record.time,
                 why: TakeoverWhy::Moved,
                 command: None,
+                store_time: None,
+                handed_over: None,
             });
         }
         if record.generation > self.view.generation() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 
 use super::*;
-use crate::config::{Schedule, StoreUrl};
+use crate::config::{KeySource, Schedule, StoreUrl};
 use crate::job::backup::Ask;
 use crate::job::report::whoami::Reason;
 use crate::job::testing::Rig;
@@ -235,6 +235,27 @@ async fn a_repository_that_is_known_and_not_there_is_gone_and_no_new_beginning()
         (State::Unknown, Reason::JournalUnread, StoreStatus::Gone)
     );
     assert_eq!(role.warnings, [Warning::RepositoryGone { repository: rig.repository.keys.repo() }]);
+}
+
+#[test]
+fn no_slot_is_next_before_a_pause_is_over() {
+    let role = RoleSettings {
+        schedule: Some(Schedule::Every(Duration::from_hours(1))),
+        ..RoleSettings::new("app".parse().unwrap(), KeySource::None, vec!["/srv".into()])
+    };
+    let plan = crate::role::slot::Plan::new(&role, &jiff::tz::TimeZone::UTC).unwrap().unwrap();
+    let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+    let paused = |until| Paused {
+        node: NodeRef { id: NodeId([1; 16]), name: "east".to_owned() },
+        time: at("2026-11-20T00:10:00Z"),
+        until,
+        why: None,
+    };
+    let next = |paused: Option<Paused>| super::next_slot(&plan, at("2026-11-20T00:20:00Z"), paused.as_ref());
+    assert_eq!(next(None), Some(at("2026-11-20T01:00:00Z")));
+    assert_eq!(next(Some(paused(None))), None);
+    assert_eq!(next(Some(paused(Some(at("2027-11-20T00:10:00Z"))))), Some(at("2027-11-20T01:00:00Z")));
+    assert_eq!(next(Some(paused(Some(at("2026-11-20T00:15:00Z"))))), Some(at("2026-11-20T01:00:00Z")), "it is over");
 }
 
 #[tokio::test(flavor = "multi_thread")]

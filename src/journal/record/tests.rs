@@ -129,9 +129,9 @@ fn body() -> impl Strategy<Value = Body> {
 fn state() -> impl Strategy<Value = State> {
     let command = (any::<u64>(), node(), time(), time(), end());
     let command = command.prop_map(|(seq, node, time, slot, end)| CommandEnd { seq: Seq(seq), node, time, slot, end });
-    let holder = (any::<u64>(), id(Digest), any::<u64>(), node(), id(InstanceId), time(), why(), of(command));
-    let holder = holder.prop_map(|(term, takeover, seq, node, instance, time, why, command)| Holder {
-        command,
+    let holder =
+        (any::<u64>(), id(Digest), any::<u64>(), node(), id(InstanceId), time(), why(), of((command, time(), time())));
+    let holder = holder.prop_map(|(term, takeover, seq, node, instance, time, why, given)| Holder {
         term: Term(term),
         takeover,
         seq: Seq(seq),
@@ -139,6 +139,9 @@ fn state() -> impl Strategy<Value = State> {
         instance,
         time,
         why,
+        store_time: given.as_ref().map(|(_, store_time, _)| *store_time),
+        handed_over: given.as_ref().map(|(_, _, handed_over)| *handed_over),
+        command: given.map(|(command, _, _)| command),
     });
     let snapshot = (id(Digest), any::<(u64, u64)>(), node(), time(), of(time()), snapshot_body());
     let snapshot = snapshot.prop_map(|(id, (seq, term), node, time, slot, body)| Snapshot {

@@ -413,6 +413,47 @@ fn what_an_older_version_made_of_an_amend_and_a_pause_is_gone_on_from() {
 }
 
 #[test]
+fn a_role_stays_handed_over_while_no_other_node_takes_it() {
+    let mut view = empty();
+    add(&mut view, 1, takeover());
+    let because = |view: &View, by, why, minute| {
+        let record = next(view, by, Body::Takeover(Takeover::new(why)));
+        Record { time: slot(minute + 600), store_time: Some(slot(minute)), ..record }
+    };
+    let given = |view: &View| view.state.holder.as_ref().unwrap().handed_over;
+    for (by, why, minute, handed_over) in [
+        (2, TakeoverWhy::Operator, 10, Some(10)),
+        (2, TakeoverWhy::Restart, 12, Some(10)),
+        (2, TakeoverWhy::Restart, 14, Some(10)),
+        (1, TakeoverWhy::Moved, 30, None),
+        (2, TakeoverWhy::Moved, 31, None),
+        (1, TakeoverWhy::Operator, 40, Some(40)),
+    ] {
+        let record = because(&view, by, why, minute);
+        push(&mut view, &record).unwrap();
+        assert_eq!(given(&view), handed_over.map(slot), "{why:?} at {minute}");
+    }
+    // An older version keeps nothing of it, in its own state and of others'.
+    let older = |state: &State| {
+        let mut json = serde_json::to_value(state).unwrap();
+        let holder = json["holder"].as_object_mut().unwrap();
+        (holder.remove("handed_over").unwrap(), holder.remove("store_time").unwrap());
+        serde_json::from_value::<State>(json).unwrap()
+    };
+    let mut checkpoint = next(&view, 1, snapshot(1));
+    checkpoint.state = Some(older(&view.state));
+    let mut after = view.clone();
+    push(&mut after, &checkpoint).unwrap();
+    assert_eq!(given(&after), None, "whoever begins at its checkpoint knows no more");
+    checkpoint.state = Some(view.state.clone());
+    let mut begun = View { state: older(&view.state), ..view.clone() };
+    push(&mut begun, &checkpoint).unwrap();
+    assert_eq!(given(&begun), Some(slot(40)), "a newer checkpoint tells it");
+    amend(&mut view, slot(30));
+    assert_eq!(given(&view), Some(slot(30)));
+}
+
+#[test]
 fn a_pause_that_another_clock_ended_is_not_one_with_the_next() {
     let mut view = empty();
     add(&mut view, 1, takeover());

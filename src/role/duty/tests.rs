@@ -99,7 +99,7 @@ fn at(text: &str) -> Timestamp {
 
 fn holding(node: NodeId, term: u64) -> Holding {
     let label = if node == ME { "east" } else { "west" }.into();
-    Holding { node, label, term: Term(term), since: Timestamp::UNIX_EPOCH, by_operator: false, stood_in: false }
+    Holding { node, label, term: Term(term), since: Timestamp::UNIX_EPOCH, handed_over: None, stood_in: false }
 }
 
 fn commits(slot: &str) -> SlotCommits {

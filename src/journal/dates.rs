@@ -1,0 +1,38 @@
+//! Reads the dates of all records: what a view does not tell that was begun at a checkpoint.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::ids::Seq;
+use crate::journal::error::JournalError;
+use crate::journal::future::{self, RecordDate};
+use crate::journal::log::Journal;
+use crate::journal::state::View;
+
+/// Records fetched at once.
+const READ_AHEAD: usize = 16;
+
+impl Journal {
+    /// `view` with the dates of all its records. A record that cannot be used has none.
+    ///
+    /// # Errors
+    /// The store does not answer for a record.
+    pub async fn with_all_dates(&self, view: View) -> Result<View, JournalError> {
+        let head = view.head.as_ref().map_or(0, |head| head.seq.0);
+        let mut records = stream::iter((1..=head).map(Seq)).map(|seq| self.record(seq)).buffered(READ_AHEAD);
+        let mut dates: Vec<RecordDate> = Vec::new();
+        loop {
+            match records.try_next().await {
+                Ok(None) => break,
+                Ok(Some(found)) => {
+                    if let Some((record, _)) = found {
+                        future::add(&mut dates, &record);
+                    }
+                }
+                Err(error @ JournalError::Store(_)) => return Err(error),
+                Err(error) => tracing::debug!("a record without a date: {error}"),
+            }
+        }
+        drop(records);
+        Ok(View { dates, ..view })
+    }
+}
