@@ -158,7 +158,8 @@ pub async fn backup(
 
 /// Whether a run found nothing to do for this node.
 fn is_idle(report: &RoleReport, reason: Option<&Reason>) -> bool {
-    matches!(report.outcome, Outcome::Standby | Outcome::Unknown) || matches!(reason, Some(Reason::Paused(_)))
+    let stays = |reason: &Reason| matches!(reason, Reason::Paused(_) | Reason::RunsAlready { .. });
+    matches!(report.outcome, Outcome::Standby | Outcome::Unknown) || reason.is_some_and(stays)
 }
 
 /// Tells the other nodes that a run `failed`; whoever was `idle` may be the only one who sees that nobody does anything.

@@ -83,6 +83,11 @@ pub enum Reason {
         /// The process that started it.
         pid: Option<String>,
     },
+    /// Another process of this node works for the role: a run for the slot is under way.
+    RunsAlready {
+        /// Which.
+        pid: Option<String>,
+    },
     /// Another node had the role last, and what was asked for is no reason to take it.
     HeldBy {
         /// Its label.
@@ -442,15 +447,22 @@ pub struct Guard<'a> {
 impl<'a> Guard<'a> {
     /// Decides whether this node may work for the role now, and gets the lease if it takes one.
     pub async fn admit(&self, mut assessment: Option<Assessment>) -> Result<Admission<'a>, GuardError> {
-        let mut opening = until_cancelled(self.runner, async {
+        let opened = until_cancelled(self.runner, async {
             Ok(if self.runner.sessions.are_borrowed() {
                 Box::pin(Opening::join(self.runner, self.repository)).await?
             } else {
                 Box::pin(Opening::open(self.runner, self.repository)).await?
             })
         })
-        .await?
-        .by_schedule(self.plan.as_ref().map(Plan::id));
+        .await;
+        let mut opening = match opened {
+            // The next call looks whether the slot is committed by then.
+            Err(GuardError::Backup(BackupError::Lock(LockError::Busy { pid }))) if self.scheduled => {
+                let report = nothing(self.role, Outcome::Skipped);
+                return Ok(Admission::Refused(Box::new((report, Some(Reason::RunsAlready { pid })))));
+            }
+            opened => opened?.by_schedule(self.plan.as_ref().map(Plan::id)),
+        };
         until_cancelled(self.runner, async { Ok(opening.announce(self.role.lease).await?) }).await?;
         let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,

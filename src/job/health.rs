@@ -62,6 +62,8 @@ pub(crate) struct Past {
     pub(crate) pauses: Pauses,
     /// The guarded command of whose end the journal shows nothing.
     pub(crate) running: Option<Running>,
+    /// That was begun on this node, and no process of this node runs it any more.
+    pub(crate) running_is_gone: bool,
     /// How the guarded command for a slot ended that ended last.
     pub(crate) command: Option<CommandEnd>,
     /// The backups that are under way, as far as that is told.
@@ -87,6 +89,7 @@ impl Past {
             pauses,
             running: view.running.clone(),
             under_way: Vec::new(),
+            running_is_gone: false,
             command: view.state.holder.as_ref().and_then(|holder| holder.command.clone()),
         }
     }
@@ -256,7 +259,8 @@ fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
     let (first, last, count) = (missed.first()?.at, missed.last()?.at, missed.len());
     let cause = match (facts.state, facts.reason) {
         _ if let Some((run, is_command)) = holds_up(facts, past, &missed) => {
-            MissedCause::Running { node: run.node, since: run.since, is_command }
+            let gone = is_command && past.running_is_gone;
+            MissedCause::Running { node: run.node, since: run.since, is_command, gone }
         }
         (_, Reason::ProbesNo | Reason::Fallback { .. }) => MissedCause::NotEligible,
         (_, Reason::NotListed) => MissedCause::NotListed,

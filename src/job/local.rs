@@ -314,6 +314,14 @@ impl Local {
         self.lock_named("command")
     }
 
+    /// Whether no process of this node runs a scheduled command; `None`: that cannot be told.
+    pub fn no_command_runs(&self) -> Option<bool> {
+        let path = self.dir.join("command");
+        // A command that runs since before its lock was deleted has that of another file.
+        let _there = self.env.files.read(&path).ok()?;
+        self.env.files.lock(&path).ok().map(|held| held.is_some())
+    }
+
     fn lock_named(&self, name: &str) -> Result<LocalLock, LockError> {
         let path = self.dir.join(name);
         match self.env.files.lock(&path) {

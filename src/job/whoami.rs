@@ -468,7 +468,12 @@ fn status(
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
     let told = word.and_then(|word| word.under_way.clone());
     let under_way: Vec<UnderWay> = looked.under_way.iter().cloned().chain(told).collect();
-    let past = view.map(|view| Past { under_way: under_way.clone(), ..Past::of(view) });
+    let past = view.map(|view| {
+        let own = view.running.as_ref().is_some_and(|running| running.node.id == node);
+        let local = asker.state_dir.filter(|_| own).map(|dir| Local::peek(asker.env, dir, view.repo));
+        let running_is_gone = local.and_then(|local| local.no_command_runs()).unwrap_or_default();
+        Past { running_is_gone, under_way: under_way.clone(), ..Past::of(view) }
+    });
     let mut seen: Vec<Warning> = looked.head.iter().chain(&looked.gap).cloned().collect();
     seen.extend(lease_unread(looked, etcd.as_ref()));
     seen.extend(asker.exposures.iter().cloned().map(Warning::Exposed));

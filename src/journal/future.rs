@@ -314,7 +314,7 @@ mod tests {
     fn whatever_is_dated_beyond_the_present_is_told_and_amended() {
         let pause = || Body::Pause(PauseBody { until: None, why: None });
         let prune = || Body::Prune(PruneBody { packs: vec![PackId([1; 16])], ..PruneBody::default() });
-        let end = || Body::End(EndBody { exit: 1, stopped: false, duration_ms: 1 });
+        let end = || Body::End(EndBody { exit: 1, stopped: false, duration_ms: 1, signal: None, timed_out: false });
         let acts: [fn() -> Body; 6] = [takeover, pause, || Body::Resume, prune, || Body::Begin(BeginBody {}), end];
         for act in acts {
             let mut view = journal(&[(1, 10, None)]);

@@ -9,7 +9,7 @@ use crate::clock::NodeClock;
 use crate::etcd::Etcd;
 use crate::looks::{Way, is_documented};
 use crate::s3_server::{BUCKET, S3Server, environment};
-use crate::site::{Site, wait_for};
+use crate::site::{Site, wait_for, words};
 use crate::support::cli::Node;
 
 /// A slot each second that must have begun a second later: what is not run is missed at once.
@@ -735,7 +735,7 @@ fn a_clock_that_is_wrong_is_seen() {
 }
 
 #[test]
-fn a_record_by_a_clock_that_is_ahead_is_warned_of_seen_and_amended() {
+fn who_records_with_a_clock_that_is_ahead_is_warned_and_dated_by_the_stores() {
     let site = Site::leased("");
     site.config(&format!("every = \"1h\"\n{}", site.telling()));
     site.write("file", "content");
@@ -754,6 +754,11 @@ fn a_record_by_a_clock_that_is_ahead_is_warned_of_seen_and_amended() {
     west.run(["pause", "app", "--for", "2h"]).expect(4);
     let run = site.node("east").run(["backup", "app", "--json"]).expect(0).json();
     assert_eq!(run["roles"][0]["warnings"], serde_json::json!([]), "{run}");
+    assert_eq!(run["roles"][0]["outcome"], "standby", "the role is west's, which has run since it was given it: {run}");
+    let audit = site.node("east").run(["audit", "--json"]).json();
+    let kinds: Vec<_> = audit["roles"][0]["findings"].as_array().unwrap().iter().map(|f| f["kind"].clone()).collect();
+    assert!(!kinds.contains(&"future".into()), "{audit}");
+    site.node("east").run(["whoami", "--check"]).expect(0);
 }
 
 #[test]

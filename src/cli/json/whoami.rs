@@ -103,8 +103,8 @@ fn warning(warning: &Warning) -> Value {
             let mut value = json!({
                 "kind": "slots_missed", "first": first, "last": last, "count": count, "cause": cause, "held_by": by,
             });
-            if let MissedCause::Running { node, since, is_command } = missed {
-                value["running"] = json!({ "node": node, "since": utc(*since), "command": is_command });
+            if let MissedCause::Running { node, since, is_command, gone } = missed {
+                value["running"] = json!({ "node": node, "since": utc(*since), "command": is_command, "gone": gone });
             }
             value
         }

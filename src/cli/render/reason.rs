@@ -58,6 +58,10 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
             let pid = pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default();
             format!("the command of an earlier call still runs on this node{pid}")
         }
+        Reason::RunsAlready { pid } => {
+            let pid = pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            format!("another process of this node works for the role{pid}; what is due is its")
+        }
         Reason::ClockOff { offset } | Reason::Unknown(UnknownReason::Clock { offset }, _) => format!(
             "this node's clock is {} {} the store's; no slot is run and nothing is pruned here until it is set right",
             units::duration(offset.unsigned_abs()),

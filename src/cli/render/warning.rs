@@ -186,16 +186,22 @@ fn missed_cause(cause: &MissedCause, view: &View) -> String {
         MissedCause::ActiveHere => ": this node is active; does its daemon or timer run?".to_owned(),
         MissedCause::Failing => ": what was tried failed".to_owned(),
         MissedCause::Daemon(says) => format!(": the daemon of this node runs, and says: {}", escaped(says.as_bytes())),
-        MissedCause::Running { node, since, is_command: false } => {
+        MissedCause::Running { node, since, is_command: false, .. } => {
             format!(
                 ": {} began a backup {}, and nothing shows its end",
                 escaped(node.as_bytes()),
                 relative(*since, view.now)
             )
         }
-        MissedCause::Running { node, since, is_command: true } => format!(
-            ": {} began its command for 'runner exec' {}, and the journal shows no end of it. Look there whether it hangs: it keeps \
-             the lease until it ends, and only 'runner exec --timeout' ends it",
+        MissedCause::Running { node, since, is_command: true, gone: true } => format!(
+            ": {} began its command for 'runner exec' {}, the journal shows no end of it, and no process here runs it any more: it \
+             was killed, or the machine restarted. The next 'runner exec --scheduled' begins it again",
+            escaped(node.as_bytes()),
+            relative(*since, view.now)
+        ),
+        MissedCause::Running { node, since, is_command: true, gone: false } => format!(
+            ": {} began its command for 'runner exec' {}, and the journal shows no end of it. Look there whether it hangs: while it \
+             runs it keeps the lease, and only 'runner exec --timeout' ends it",
             escaped(node.as_bytes()),
             relative(*since, view.now)
         ),

@@ -224,8 +224,10 @@ fn a_command_without_an_end_is_the_cause_from_its_slot_on_until_that_is_committe
             _ => None,
         })
     };
-    let running = Some(MissedCause::Running { node: "east".to_owned(), since: at(661), is_command: true });
+    let is = |gone| Some(MissedCause::Running { node: "east".to_owned(), since: at(661), is_command: true, gone });
+    let running = is(false);
     assert_eq!(cause(660, &|_| ()), running, "from a node whose probes say no");
+    assert_eq!(cause(660, &|s| s.past.running_is_gone = true), is(true));
     let held = Reason::LeaseTaken { by: Some("east".to_owned()) };
     assert_eq!(cause(660, &|s| s.reason = held.clone()), running);
     assert_eq!(cause(660, &|s| (s.state, s.daemon) = (State::Active, Some("words"))), running);

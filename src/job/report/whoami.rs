@@ -336,6 +336,8 @@ pub enum MissedCause {
         since: Timestamp,
         /// It is a guarded command, which the journal shows, and no backup.
         is_command: bool,
+        /// It was on this node, and no process of it is left here.
+        gone: bool,
     },
     /// Nothing that this node sees.
     NotSeen,

@@ -251,7 +251,7 @@ fn no_slot_is_next_before_a_pause_is_over() {
         until,
         why: None,
     };
-    let next = |paused: Option<Paused>| super::next_slot(&plan, at("2026-11-20T00:20:00Z"), paused.as_ref());
+    let next = |paused: Option<Paused>| next_slot(&plan, at("2026-11-20T00:20:00Z"), paused.as_ref());
     assert_eq!(next(None), Some(at("2026-11-20T01:00:00Z")));
     assert_eq!(next(Some(paused(None))), None);
     assert_eq!(next(Some(paused(Some(at("2027-11-20T00:10:00Z"))))), Some(at("2027-11-20T01:00:00Z")));

@@ -59,7 +59,10 @@ where
             }
             None => match (&code, status) {
                 (Some(code), Some(status)) => format!("{code}, status {status}"),
-                (None, Some(status)) => page(status, body.flatten(), &words(&e)),
+                (None, Some(status)) => {
+                    let kind = response.and_then(|response| response.headers().get("content-type"));
+                    page(status, kind, body.flatten(), &words(&e))
+                }
                 _ => words(&e),
             },
         };
@@ -93,16 +96,21 @@ fn credentials_error<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpR
 }
 
 /// What is told of an answer that has no S3 error document.
-fn page(status: u16, body: Option<&[u8]>, words: &str) -> String {
+fn page(status: u16, kind: Option<&str>, body: Option<&[u8]>, words: &str) -> String {
+    // Words begin within so many bytes.
+    let body = body.map(|body| &body[..body.len().min(16 * PAGE_CHARS_MAX)]);
     let text = String::from_utf8_lossy(body.unwrap_or_default());
-    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(PAGE_CHARS_MAX).collect();
-    let said = match status {
-        200..300 => words.to_owned(),
-        _ if body.is_none() => words.to_owned(),
-        _ if text.is_empty() => "nothing in it".to_owned(),
-        _ => format!("{text:?}"),
+    let short = |text: &str| -> String {
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(PAGE_CHARS_MAX).collect()
     };
-    format!("status {status}, and the answer is not an S3 store's: {said}")
+    let text = short(&text);
+    let kind = kind.map(|kind| format!(", {}", short(kind).escape_debug())).unwrap_or_default();
+    let said = match body {
+        None => words.to_owned(),
+        Some(_) if text.is_empty() => "nothing in it".to_owned(),
+        Some(_) => format!("{text:?}"),
+    };
+    format!("status {status}{kind}, and the answer is not an S3 store's: {said}")
 }
 
 /// Whether an answer's body is an S3 error document.
@@ -306,8 +314,22 @@ mod tests {
             assert!(!is_error_document(page.as_bytes()), "{page}");
         }
         assert_eq!(
-            page(407, Some(b"<html>\n  Proxy\x1b[2J"), ""),
+            page(407, None, Some(b"<html>\n  Proxy\x1b[2J"), ""),
             "status 407, and the answer is not an S3 store's: \"<html> Proxy\\u{1b}[2J\""
         );
+        assert_eq!(
+            page(200, Some("application/json"), Some(b"{\"login\":\xff"), "service error"),
+            "status 200, application/json, and the answer is not an S3 store's: \"{\\\"login\\\":\u{fffd}\""
+        );
+        assert_eq!(
+            page(502, Some("text/\x1b"), Some(b""), "x"),
+            "status 502, text/\\u{1b}, and the answer is not an S3 store's: nothing in it"
+        );
+        assert_eq!(
+            page(200, None, None, "unhandled error"),
+            "status 200, and the answer is not an S3 store's: unhandled error"
+        );
+        let long = page(500, Some(&"t".repeat(999)), Some(&[b'x'; 99_999]), "");
+        assert!(long.len() < 250, "{long}");
     }
 }
