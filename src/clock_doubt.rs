@@ -66,7 +66,8 @@ impl ClockDoubt {
 impl fmt::Display for ClockDoubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let span = |time: &SignedDuration| {
-            let whole = Duration::from_secs(time.unsigned_abs().as_secs());
+            // It is off by more than five minutes.
+            let whole = Duration::from_secs((time.unsigned_abs().as_secs() + 30) / 60 * 60);
             humantime::format_duration(whole).to_string()
         };
         match self {
