@@ -335,7 +335,7 @@ fn a_run_by_a_clock_that_is_a_little_ahead_hides_no_slot_and_stops_none() {
     let before = site.snapshots().len();
     for n in 1..=2 {
         let run = site.node("east").run(["backup", "--scheduled"]).expect(0);
-        assert_eq!(site.snapshots().len(), before + n, "{}", crate::site::words(&run));
+        assert_eq!(site.snapshots().len(), before + n, "{}", words(&run));
         std::thread::sleep(Duration::from_millis(1100));
     }
     let check = site.node("east").run(["whoami", "--check"]);

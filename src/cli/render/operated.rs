@@ -108,6 +108,8 @@ mod tests {
                 instance: InstanceId([2; 8]),
                 why: TakeoverWhy::Moved,
                 command: None,
+                store_time: None,
+                handed_over: None,
                 time: samples::at("2026-11-20T01:00:00Z"),
             })
         };

@@ -246,7 +246,7 @@ fn a_backup_that_is_under_way_is_not_missed_before_the_next_slot_and_is_the_caus
         Scene::new(|s| (s.now, s.past.under_way) = (now, vec![run])).judged()
     };
     assert_eq!(judged(719, 660), [], "it was begun in time");
-    let running = MissedCause::Running { node: "east".to_owned(), since: at(661), is_command: false };
+    let running = MissedCause::Running { node: "east".to_owned(), since: at(661), is_command: false, gone: false };
     let expected = Warning::SlotsMissed { first: at(660), last: at(660), count: 1, cause: running };
     assert_eq!(judged(720, 660), [expected], "the next one has come");
     let other = judged(719, 720);
