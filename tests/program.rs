@@ -14,6 +14,8 @@ mod dumps;
 mod executing;
 #[path = "program/first_failure.rs"]
 mod first_failure;
+#[path = "program/former_key.rs"]
+mod former_key;
 #[path = "program/full.rs"]
 mod full;
 #[path = "program/healing.rs"]

@@ -176,7 +176,7 @@ pub fn of_backup_role(report: &RoleReport, require_active: bool) -> Exit {
 
 /// The code of a restore. One that was asked to write what is whole did that, as a backup that could not read all of its source did.
 pub fn of_restore(restored: &Restored) -> Exit {
-    match (restored.report.is_success(), restored.salvage) {
+    match (restored.report.is_success() && restored.is_vouched_for, restored.salvage) {
         (true, _) => Exit::Done,
         (false, true) => Exit::Unreadable,
         (false, false) => Exit::Failed,
@@ -185,7 +185,7 @@ pub fn of_restore(restored: &Restored) -> Exit {
 
 /// The code of a repair: like `verify` where something is found on a dry run, or stays lost.
 pub fn of_repair(report: &RepairReport) -> Exit {
-    let finds = if report.dry_run { report.found_any() } else { report.lost_files() > 0 };
+    let finds = if report.dry_run { report.found_any() } else { report.lost_files() + report.left_out() > 0 };
     if finds { Exit::Findings } else { Exit::Done }
 }
 

@@ -309,7 +309,7 @@ pub fn restore(restored: &Restored, doubt: &Value) -> String {
     document(json!({
         "snapshot": snapshot(&restored.snapshot), "doubt": doubt,
         "target": restored.target.as_ref().map(|t| t.display().to_string()), "dry_run": report.dry_run,
-        "salvage": restored.salvage,
+        "salvage": restored.salvage, "vouched": restored.is_vouched_for,
         "entries": {
             "restored": n.restored, "touched": n.touched, "unchanged": n.unchanged, "trusted": n.trusted,
             "skipped": n.skipped, "deleted": n.deleted, "leftovers": n.leftovers, "failed": n.failed, "directories": n.directories,

@@ -7,10 +7,12 @@ use super::error::Error;
 use super::render;
 use super::run::Context;
 use crate::config::{RoleSettings, StoreUrl};
+use crate::ids::Digest;
 use crate::job::inside::{Archive, Reading};
 use crate::job::known::Place;
 use crate::job::local::Local;
 use crate::job::loss;
+use crate::job::repair::Remains;
 use crate::job::repository::Repository;
 use crate::job::select::{is_id, select};
 use crate::journal::state::Snapshot;
@@ -54,6 +56,41 @@ pub fn chosen<'a>(context: &Context, archive: &'a Archive, selector: &str) -> Re
         sound(archive)?;
     }
     Ok(select(archive.snapshots(), selector, &context.settings.timezone, context.env.clock.now())?)
+}
+
+/// The snapshot that a selector means among what is left, and whether the journal vouches for it. One that it does not vouch for is meant by
+/// its ID alone.
+///
+/// # Errors
+/// It means none or several of them, or nothing at all.
+pub fn chosen_of_remains<'a>(
+    context: &Context,
+    remains: &'a Remains,
+    selector: &str,
+) -> Result<(&'a Snapshot, bool), Error> {
+    let error = match chosen(context, &remains.archive, selector) {
+        Ok(snapshot) => return Ok((snapshot, true)),
+        Err(error) => error,
+    };
+    let Some(newest) = remains.unvouched.last() else { return Err(error) };
+    if !is_id(selector) {
+        return Err(UnvouchedError { count: remains.unvouched.len(), newest: newest.id }.into());
+    }
+    let now = context.env.clock.now();
+    Ok((select(&remains.unvouched, selector, &context.settings.timezone, now)?, false))
+}
+
+/// Nothing vouches for the snapshots that are left.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the journal vouches for no such snapshot. {count} more are told of by records of before a rotation of the repository key, which no record \
+     after it follows: a former holder of the key can have made them up. The newest of them has the ID {newest}"
+)]
+pub struct UnvouchedError {
+    /// How many there are.
+    count: usize,
+    /// The newest of them.
+    newest: Digest,
 }
 
 /// That the archive shows the journal as it is, to its end.

@@ -12,6 +12,7 @@ use std::io;
 use self::journal::{append, journal, register, seat};
 use super::error::{Interrupted, UsageError};
 use super::exit::Exit;
+use super::open::UnvouchedError;
 use super::render::inside::escaped;
 use crate::config::ConfigError;
 use crate::daemon::client::ClientError;
@@ -104,6 +105,12 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     if error.is::<ConfigError>() {
         // Each problem says itself what to do about it.
         return Some((Exit::Usage, None));
+    }
+    if error.is::<UnvouchedError>() {
+        return Some(failed(
+            "run it on a node that remembers the journal. If you know the whole ID of a snapshot from before (a report, a log), name it: \
+             --snapshot ID.",
+        ));
     }
     let store = error.downcast_ref::<StoreError>().map(store);
     let journal = || error.downcast_ref::<JournalError>().map(journal);
@@ -231,6 +238,11 @@ fn open(error: &OpenError) -> Policy {
         OpenError::Secret { error: SecretFileError::Content(_), .. } => {
             failed("copy the file again from the node on which 'runner init' made it.")
         }
+        OpenError::WrongSecret { untried: 1.., .. } => failed(
+            "find out who writes to the store: slots that nobody of yours made keep yours from being tried. A node that has opened the \
+             repository before remembers its slot, and a key from 'runner key export' needs none: list them there ('runner key list ROLE'), and \
+             delete the others from the bucket.",
+        ),
         OpenError::WrongSecret { .. } => failed(
             "take the key file or passphrase of the node that makes the backups. 'runner key rotate' on another node may have replaced this one.",
         ),
@@ -384,10 +396,19 @@ fn keys(error: &KeysError) -> Policy {
             "name the file of each key that is to stay with --keep-key-file or --keep-passphrase-file, and each other by --drop KEY.",
         ),
         KeysError::NotInPlace(_) => failed("find out who changed it, and run it again with the same files."),
-        KeysError::NotAtHand(_) => failed(
-            "run it again with the file of the first try as --new-key-file or --new-passphrase-file, or name one that it kept with \
+        KeysError::Overtaken(_) => (
+            Exit::Fenced,
+            Some(
+                "nothing was changed. Put the new key where the config says, and run it again only if another one is wanted.",
+            ),
+        ),
+        KeysError::NotAtHand(_) => (
+            Exit::Fenced,
+            Some(
+                "wait for the other one, if it is under way. Else run it again with the file of the first try as --new-key-file or --new-passphrase-file, or name one that it kept with \
              --keep-key-file or --keep-passphrase-file. Nothing else opens what is written under the new key. What was backed up before opens \
              by the key in use: 'runner restore ROLE --snapshot ID'.",
+            ),
         ),
         KeysError::TooManySlots(_) => failed(
             "find out who writes to the store, and delete the slots that are not yours ('runner key list ROLE' says which one is this \
@@ -418,6 +439,7 @@ fn verify(error: &VerifyError) -> Policy {
         VerifyError::Open(error) => open(error),
         VerifyError::Store(error) => store(error),
         // Their own text says to update.
+        VerifyError::Rotated(error) => journal(error),
         VerifyError::Newer { .. } | VerifyError::NotUnderstood(_) => PLAIN,
         VerifyError::Broken(_) => failed("run it again with -vv and report what it logs."),
     }
@@ -465,6 +487,7 @@ fn repair(error: &RepairError) -> Policy {
         RepairError::Open(error) => open(error),
         RepairError::Store(error) | RepairError::Mend(MendError::Store(error)) => store(error),
         RepairError::Mend(MendError::Newer { .. }) => PLAIN,
+        RepairError::Mend(MendError::Rotated(error)) => journal(error),
         RepairError::Mend(MendError::TooMany { .. }) => failed(
             "keep the store as it is, and find out who changed it. An object that is no record of this journal is for whoever \
              administers the store to move away; of an old copy 'runner restore --salvage' writes what is whole.",

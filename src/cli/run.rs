@@ -502,6 +502,11 @@ async fn repair(session: &mut Session, args: &verbs::Repair) -> Result<Exit, Err
     let role = settings::role(&context.settings, &args.role)?;
     let report = wire::repair(&context, role, args).await?;
     let exit = exit::of_repair(&report);
+    if args.dry_run {
+        // It is asked for what it says.
+        session.report(|| render::repaired::report(&report, &context.view()), || json::repaired::report(&report))?;
+        return Ok(exit);
+    }
     session.tell(exit, || render::repaired::report(&report, &context.view()), || json::repaired::report(&report))
 }
 
@@ -667,7 +672,9 @@ async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
         .into());
     }
     match wire::key(&context, role, args, &mut session.out).await? {
-        Some(report) if matches!(args, verbs::Key::List(_)) => {
+        Some(report)
+            if matches!(args, verbs::Key::List(_)) || matches!(args, verbs::Key::Rotate(rotate) if rotate.dry_run) =>
+        {
             session.report(|| render::setup::keys(&report, terminal::output_page()), || json::keys(&report))?;
         }
         Some(report) => {

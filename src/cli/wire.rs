@@ -420,7 +420,7 @@ pub async fn restore(
     let entries = Box::new(source.entries(&options.paths));
     let report = restore::restore(Arc::new(source), entries, options, progress, &context.env).await?;
     let snapshot = inside::info(archive.role(), snapshot);
-    Ok(Restored { snapshot, target: args.target.clone(), salvage: false, report })
+    Ok(Restored { snapshot, target: args.target.clone(), salvage: false, is_vouched_for: true, report })
 }
 
 /// Writes back what is whole, whatever is lost, and names the rest.
@@ -429,8 +429,10 @@ pub async fn salvage(context: &Context, role: &RoleSettings, args: &verbs::Resto
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let (place, seats) = (Place::new(&context.settings.store, &role.name), Seats::connect(&context.settings));
     let step = doorstep(context, role, &place, state_dir.as_deref(), &seats);
-    let (archive, reader) = Box::pin(job::repair::remains(open::store(context).await?, step)).await?;
-    let snapshot = open::chosen(context, &archive, &args.snapshot)?;
+    let remains = Box::pin(job::repair::remains(open::store(context).await?, step)).await?;
+    let archive = &remains.archive;
+    let (snapshot, is_vouched_for) = open::chosen_of_remains(context, &remains, &args.snapshot)?;
+    let reader = remains.reader(is_vouched_for).await?;
     let source = RepositorySource::salvage(archive.clone(), snapshot.root, reader);
     // Of a list that is lost as a whole nothing is written.
     let roots = source.roots().await.unwrap_or_else(|_| vec![TreePath::default()]);
@@ -440,7 +442,7 @@ pub async fn salvage(context: &Context, role: &RoleSettings, args: &verbs::Resto
     let mut report = restore::restore(Arc::new(source.clone()), entries, options, progress, &context.env).await?;
     report.add_lost(source.lost());
     let snapshot = inside::info(archive.role(), snapshot);
-    Ok(Restored { snapshot, target: args.target.clone(), salvage: true, report })
+    Ok(Restored { snapshot, target: args.target.clone(), salvage: true, is_vouched_for, report })
 }
 
 fn restore_options(

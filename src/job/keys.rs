@@ -10,6 +10,7 @@ use crate::config::KeySource;
 use crate::env::Env;
 use crate::ids::{Generation, KeyId};
 use crate::job::init::{InitError, put_new, write_key_file};
+use crate::job::inside::reading_journal;
 use crate::job::operate::OperateError;
 use crate::job::report::setup::{KeyChange, KeyReport, KeySlot as SlotReport, KeySlotKind};
 use crate::job::repository::{FoundSlot, OpenError, Repository, SecretFileError, SlotTrial, Slots, read_secret, slots};
@@ -75,7 +76,7 @@ pub enum KeysError {
     /// Another key is the newest, and the given one does not give it.
     #[error("the repository has generation {now} of its key, and the given key gives generation {given}")]
     Superseded {
-        /// What a slot in the store says that it gives.
+        /// The newest, as the journal says.
         now: Generation,
         /// What is at hand.
         given: Generation,
@@ -86,8 +87,16 @@ pub enum KeysError {
     /// Of a rotation: what is to be kept is of no use.
     #[error("{} opens no key slot of the repository, so there is nothing to keep", .0.display())]
     OpensNothing(PathBuf),
+    /// Another rotation was made meanwhile.
+    #[error(
+        "another rotation came first: the repository has generation {0} of its key now, which the given key does not give"
+    )]
+    Overtaken(Generation),
     /// The new slots of a rotation that was cut short open by none of the given secrets.
-    #[error("the rotation to generation {} was cut short, and none of the given keys opens what it made: nothing is removed", .0.0)]
+    #[error(
+        "the rotation to generation {} was cut short or is still under way, and none of the given keys opens what it made: nothing is removed",
+        .0.0
+    )]
     NotAtHand(Generation),
     /// Slots that were not looked at may be in use.
     #[error("the repository has more key slots than are looked at: {0} more, any of which may be in use")]
@@ -139,11 +148,13 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
         return Err(KeysError::NotEncrypted);
     }
     let found = slots(repository.store.as_ref(), repository.role()).await?.found;
-    // A slot made from an old key would not open what is written now.
-    let given = repository.keys.generation();
-    if let Some(now) = found.iter().map(FoundSlot::generation).find(|now| *now > given) {
-        return Err(KeysError::Superseded { now, given });
-    }
+    // A slot made from an old key would not open what is written now. What slots say of themselves proves nothing: the journal does.
+    match reading_journal(repository, env).read(None).await {
+        Err(JournalError::Rotated { generation, given, .. }) => {
+            return Err(KeysError::Superseded { now: generation, given });
+        }
+        read => read?,
+    };
     let (secret, path) = secret_or_new(new, env)?;
     let mut trial = SlotTrial::default();
     for found in found {

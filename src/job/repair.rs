@@ -24,13 +24,13 @@ use crate::job::inside::{Archive, reading_journal};
 use crate::job::local::Local;
 use crate::job::operate::{OperateError, fitness};
 use crate::job::report::repaired::{Finding, FormatSource, RepairReport};
-use crate::job::repository::{FoundSlot, OpenError, Repository, slots};
+use crate::job::repository::{OpenError, Repository, slots};
 use crate::journal::log::{self, AppendError, Journal, JournalError};
 use crate::journal::mend::Mended;
 use crate::journal::record::NodeRef;
 use crate::journal::register::RegisterError;
 use crate::journal::repair::MendError;
-use crate::journal::state::State;
+use crate::journal::state::{Snapshot, State};
 use crate::repo::format::JournalHome;
 use crate::repo::index::{encode_index, fitting};
 use crate::repo::loss::LossLog;
@@ -151,15 +151,15 @@ impl Plan {
             findings.push(Finding::Record { seq: lost.seq, what: lost.what.clone(), known: !mended.partial });
         }
         findings.extend(mended.lost.map(|lost| Finding::End { from: lost.from, to: lost.to }));
+        findings.extend(mended.unbegun.map(Finding::Rotation));
+        findings.extend(mended.unvouched.as_ref().map(|all| Finding::Unvouched {
+            from: all.from,
+            to: all.to,
+            snapshots: all.snapshots.iter().map(|snapshot| snapshot.id).collect(),
+        }));
         findings.extend(mended.brought.iter().copied().map(Finding::Snapshot));
         findings.extend(index.findings.iter().cloned());
-        let found = slots(repository.store.as_ref(), step.role).await?.found;
-        // What an old key does not open is not lost.
-        let (newest, given) = (found.iter().map(FoundSlot::generation).max(), repository.keys.generation());
-        if let (Some(lost), Some(generation)) = (mended.void.first(), newest.filter(|newest| *newest > given)) {
-            return Err(JournalError::Rotated { seq: lost.seq, generation, given }.into());
-        }
-        let keys = found.into_iter();
+        let keys = slots(repository.store.as_ref(), step.role).await?.found.into_iter();
         let keys = keys.map(|found| (found.id, found.slot.err().map(|error| error.to_string()))).collect();
         let report = RepairReport {
             role: step.role.clone(),
@@ -271,11 +271,38 @@ pub async fn repair(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairRe
     Err(moved.expect("only that is tried again").into())
 }
 
+/// What is left of a repository.
+#[derive(Debug)]
+pub struct Remains {
+    /// The repository, with what is left of its journal.
+    pub archive: Archive,
+    /// Snapshots that only records tell of which nothing vouches for: a former key holder can have made them up.
+    pub unvouched: Vec<Snapshot>,
+    /// The index objects that those name.
+    indexes: Vec<IndexId>,
+    /// What the journal lost may have named further index objects.
+    more: bool,
+}
+
+impl Remains {
+    /// A reader of all that there is; for a snapshot that nothing vouches for also by what such records name.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn reader(&self, is_vouched_for: bool) -> Result<Reader, RepairError> {
+        let mut state = self.archive.view.state.clone();
+        if !is_vouched_for {
+            state.indexes.splice(0..0, self.indexes.iter().copied());
+        }
+        index::reader(&self.archive.repository, &state, self.archive.shelf.as_ref(), self.more).await
+    }
+}
+
 /// What is left of a repository, for whoever only reads: nothing is written, neither to the store nor to this node's state.
 ///
 /// # Errors
 /// There is no way in, or the store does not answer.
-pub async fn remains(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<(Archive, Reader), RepairError> {
+pub async fn remains(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<Remains, RepairError> {
     let Entered { repository, .. } = entry::enter(store, step).await?;
     let journal = reading_journal(&repository, step.env);
     let local = step.state_dir.map(|dir| Local::peek(step.env, dir, repository.keys.repo()));
@@ -283,7 +310,7 @@ pub async fn remains(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<(Archi
     let mended = journal.mend(known.as_ref()).await?;
     let shelf = local.map(|local| local.shelf()).filter(|shelf| shelf.dir.is_dir());
     let more = mended.partial || !mended.brought.is_empty();
-    let reader = index::reader(&repository, &mended.view.state, shelf.as_ref(), more).await?;
+    let (unvouched, indexes) = mended.unvouched.map(|all| (all.snapshots, all.indexes)).unwrap_or_default();
     let archive = Archive {
         repository,
         journal,
@@ -293,7 +320,7 @@ pub async fn remains(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<(Archi
         shelf,
         losses: LossLog::default(),
     };
-    Ok((archive, reader))
+    Ok(Remains { archive, unvouched, indexes, more })
 }
 
 /// Packs these chunks anew.

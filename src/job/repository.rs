@@ -1,6 +1,5 @@
 //! Opening a role's repository: find `format`, unlock the key, check that both belong together.
 
-use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -259,7 +258,7 @@ pub struct FoundSlot {
 }
 
 impl FoundSlot {
-    /// The newest generation of the repository key that it gives, as it says.
+    /// The newest generation of the repository key that it gives, as it says: only to one that opens may this be believed.
     pub fn generation(&self) -> Generation {
         self.slot.as_ref().map_or(Generation::FIRST, |slot| slot.generation)
     }
@@ -394,25 +393,34 @@ async fn unlock(
     let mut refused = Vec::new();
     let mut opened = false;
     let Slots { mut found, passed_over } = slots(store, &format.role).await?;
-    // The newest generation first: an older slot that could not be deleted gives less.
-    found.sort_by_key(|found| Reverse(found.generation()));
+    // Those that ask for what this program asks for come first: what others put there uses the work up that is allowed.
+    found.sort_by_key(|found| !found.slot.as_ref().is_ok_and(|slot| slot.kind.is_usual()));
     // There is one from the first moment on: the listing lacks them, or they were removed. The given secret was not even tried.
     if found.is_empty() {
         return Err(OpenError::NoKeySlots { role: format.role.clone(), store: store.describe() });
     }
+    let mut best: Option<(Keys, Option<KeySlot>)> = None;
     for FoundSlot { id, slot, .. } in found {
+        let given = best.as_ref().map(|(keys, _)| keys.generation());
+        // An older slot that could not be deleted gives less than a newer one.
+        if given.is_some_and(|given| slot.as_ref().map_or(true, |slot| slot.generation <= given)) {
+            continue;
+        }
         let tried = match slot {
             Ok(slot) => trial.unwrap(&slot, secret, format.repo).await.map(|tried| tried.map(|master| (master, slot))),
             Err(error) => Some(Err(error)),
         };
         match tried {
             Some(Ok((master, slot))) => match verified(master) {
-                Some(keys) => return Ok((keys, Some(slot))),
+                Some(keys) => best = Some((keys, Some(slot))),
                 None => opened = true,
             },
             Some(Err(error)) => refused.push((id, error)),
             None => {}
         }
+    }
+    if let Some(best) = best {
+        return Ok(best);
     }
     if opened {
         return Err(OpenError::Format { role: format.role.clone(), error: FormatError::Forged });

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use self::plan::{SlotOpener, SlotSeen};
 use crate::config::{KeySource, RoleSettings};
-use crate::ids::{KeyId, Mac, Seq};
+use crate::ids::{Generation, KeyId, Mac, Seq};
 use crate::job::init::put_new;
 use crate::job::keys::{self, KeysError};
 use crate::job::operate::{ATTEMPTS, Operator, fitness};
@@ -71,11 +71,45 @@ pub async fn rotate(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'
     if !repository.is_encrypted() {
         return Err(KeysError::NotEncrypted);
     }
+    match attempt(repository, by, ask).await {
+        Err(error) if may_be_late(&error) => match is_overtaken(repository, by).await {
+            Some(generation) => Err(KeysError::Overtaken(generation)),
+            None => Err(error),
+        },
+        done => done,
+    }
+}
+
+/// Whether another rotation, which came first, may be the reason: its slots and its record are not what this one has read before.
+fn may_be_late(error: &KeysError) -> bool {
+    match error {
+        KeysError::Plan(_)
+        | KeysError::OpensNothing(_)
+        | KeysError::InUse
+        | KeysError::TooManySlots(_)
+        | KeysError::NotInPlace(_)
+        | KeysError::Journal(_)
+        | KeysError::Append(AppendError::Journal(_) | AppendError::Moved(_)) => true,
+        _ => false,
+    }
+}
+
+/// The generation that another rotation made, if the key that opened a slot of the store a moment ago is not the newest any more.
+async fn is_overtaken(repository: &Repository, by: &Rotator<'_>) -> Option<Generation> {
+    repository.slot?;
+    let (journal, _) = by.operator.journal(repository).ok()?;
+    match journal.read(None).await {
+        Err(JournalError::Rotated { generation, .. }) => Some(generation),
+        _ => None,
+    }
+}
+
+async fn attempt(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'_>) -> Result<KeyReport, KeysError> {
     let (journal, known) = by.operator.journal(repository)?;
     let (read, rotated) = match journal.read(known.as_ref()).await {
         Ok(view) => (Ok(view.clone()), view.state.rotated.map(|rotated| rotated.seq)),
         Err(JournalError::Rotated { seq, generation, given }) => {
-            (Err(JournalError::Rotated { seq, generation, given }), Some(seq))
+            (Err(JournalError::Rotated { seq, generation, given }), seq.0.checked_sub(1).map(Seq))
         }
         Err(error) => return Err(error.into()),
     };
@@ -83,7 +117,7 @@ pub async fn rotate(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'
     if let Some(seq) = rotated
         && let Some(body) = unfinished(repository, &journal, seq, &staged, read.is_err()).await?
     {
-        return finish(repository, &body, ask).await;
+        return finish(repository, (&journal, seq), &body, ask).await;
     }
     let view = read?;
     let (kept, removed) = choose(repository, ask).await?;
@@ -105,12 +139,16 @@ pub async fn rotate(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'
     let rotating = Repository { keys: next, ..repository.clone() };
     let (journal, _) = by.operator.journal(&rotating)?;
     let body = RotateBody { generation, slots: ids.clone(), proof: Mac([0; Mac::LEN]) };
-    if let Err(error) = append(&journal, &permit, view, &body).await {
-        // One that may be in the journal needs them.
-        if !matches!(error, AppendError::Unknown { .. }) {
-            delete(repository.store.as_ref(), ids.iter().map(|id| names::staged_key(repository.role(), *id))).await?;
+    match append(&journal, &permit, view, &body).await {
+        Ok(seq) => journal.keep_rotation(seq).await?,
+        Err(error) => {
+            // One that may be in the journal needs them.
+            if !matches!(error, AppendError::Unknown { .. }) {
+                delete(repository.store.as_ref(), ids.iter().map(|id| names::staged_key(repository.role(), *id)))
+                    .await?;
+            }
+            return Err(error.into());
         }
-        return Err(error.into());
     }
     // What was staged by others before this node had the role is of no use any more.
     let leftover = staged.iter().chain(&ids).copied().collect::<Vec<_>>();
@@ -172,7 +210,12 @@ async fn unfinished(
 }
 
 /// Puts the slots of a rotation that is in the journal in their place, and removes what is of the generations before it.
-async fn finish(repository: &Repository, body: &RotateBody, ask: &RotateAsk<'_>) -> Result<KeyReport, KeysError> {
+async fn finish(
+    repository: &Repository,
+    (journal, seq): (&Journal, Seq),
+    body: &RotateBody,
+    ask: &RotateAsk<'_>,
+) -> Result<KeyReport, KeysError> {
     let dry_run = ask.dry_run;
     let (store, role) = (repository.store.as_ref(), repository.role());
     let mut made = Vec::new();
@@ -187,7 +230,7 @@ async fn finish(repository: &Repository, body: &RotateBody, ask: &RotateAsk<'_>)
     let is_there = |id: &KeyId| made.iter().any(|slot| slot.id() == *id) || found.iter().any(|found| found.id == *id);
     let there =
         found.iter().filter(|found| body.slots.contains(&found.id)).filter_map(|found| found.slot.as_ref().ok());
-    if !is_at_hand(repository, made.iter().chain(there), ask).await? {
+    if !is_at_hand(repository, made.iter().chain(there), body.generation, ask).await? {
         return Err(KeysError::NotAtHand(body.generation));
     }
     // Where one is lost its secret opens what was written before by the old one alone.
@@ -196,6 +239,7 @@ async fn finish(repository: &Repository, body: &RotateBody, ask: &RotateAsk<'_>)
     let removed: Vec<KeyId> = older.filter(|_| is_whole).map(|found| found.id).collect();
     let mut rotation = KeyRotation { finished: true, dry_run, ..KeyRotation::of(body.generation) };
     if !dry_run {
+        journal.keep_rotation(seq).await?;
         rotation.left = settle(repository, &made, &removed, &body.slots).await?;
         rotation.written = made.iter().map(KeySlot::id).collect();
     }
@@ -207,11 +251,18 @@ async fn finish(repository: &Repository, body: &RotateBody, ask: &RotateAsk<'_>)
 async fn is_at_hand(
     repository: &Repository,
     slots: impl Iterator<Item = &KeySlot>,
+    generation: Generation,
     ask: &RotateAsk<'_>,
 ) -> Result<bool, KeysError> {
     let mut secrets = Vec::new();
     for source in iter::once(ask.given).chain(&ask.new).chain(&ask.keep) {
         secrets.extend(present(source)?);
+    }
+    let repo = repository.format.repo;
+    // An exported key is the repository key itself.
+    let gives = |secret: &Secret| matches!(secret, Secret::Exported(of, keyring) if *of == repo && keyring.generation() >= generation);
+    if secrets.iter().any(gives) {
+        return Ok(true);
     }
     let mut trial = SlotTrial::default();
     for slot in slots {
@@ -307,11 +358,12 @@ async fn take_over(
     Err(AppendError::Moved(Box::new(view)))
 }
 
-async fn append(journal: &Journal, permit: &Permit, mut view: View, body: &RotateBody) -> Result<(), AppendError> {
+/// Appends the record, and tells its number.
+async fn append(journal: &Journal, permit: &Permit, mut view: View, body: &RotateBody) -> Result<Seq, AppendError> {
     for _ in 0..ATTEMPTS {
         match journal.append(permit, &view, Body::Rotate(body.clone()), None).await {
             Err(AppendError::Moved(now)) => view = *now,
-            result => return result.map(|_| ()),
+            result => return result.map(|view| view.head.map_or(Seq(0), |head| head.seq)),
         }
     }
     Err(AppendError::Moved(Box::new(view)))

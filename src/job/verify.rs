@@ -24,6 +24,7 @@ use crate::ids::{ChunkId, IndexId, RepoId, RoleName, Seq};
 use crate::job::progress::{Phase, Progress};
 use crate::job::report::verified::{Affected, DamageKind, VerifyCounts, VerifyReport};
 use crate::job::repository::{self, FoundSlot, OpenError, Repository};
+use crate::journal::error::JournalError;
 use crate::journal::record::RecordError;
 use crate::journal::state::{Snapshot, View};
 use crate::repo::format::FormatError;
@@ -52,6 +53,9 @@ pub enum VerifyError {
         /// What it says.
         error: RecordError,
     },
+    /// The journal goes on under a newer key than the one at hand.
+    #[error(transparent)]
+    Rotated(JournalError),
     /// A newer version wrote here. What it counts as live cannot be told, so nothing can be called missing.
     #[error("the journal has records of a kind that this version does not know ({0}). Update runner on this node")]
     NotUnderstood(String),

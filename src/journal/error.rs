@@ -43,13 +43,19 @@ pub enum JournalError {
         /// What it was.
         seen: Digest,
     },
+    /// A record that cannot be used, after records that a holder of an older key may have written.
+    #[error(
+        "{0}. What is before it was written under an older generation of the repository key, and nothing shows that it is what was written \
+         then: a holder of that key can have put other records there"
+    )]
+    Unvouched(Box<JournalError>),
     /// The journal goes on under a generation of the repository key that these keys do not give.
     #[error(
         "from journal record {seq} on, generation {generation} of the repository key counts, and the key at hand gives generation {given}: \
          `runner key rotate` made a new key"
     )]
     Rotated {
-        /// Where that is seen.
+        /// The first record of it.
         seq: Seq,
         /// The generation that counts from there on.
         generation: Generation,
@@ -102,6 +108,7 @@ impl JournalError {
             JournalError::Store(_)
             | JournalError::OlderThanKey { .. }
             | JournalError::RolledBack { .. }
+            | JournalError::Unvouched(_)
             | JournalError::Seat(_)
             | JournalError::Register(_)
             | JournalError::Rift(_) => None,

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use crate::env::Env;
-use crate::ids::{Digest, InstanceId, ScheduleId, Seq, Term};
+use crate::ids::{Digest, Generation, InstanceId, ScheduleId, Seq, Term};
 use crate::journal::future;
 use crate::journal::record::{
     self, AmendBody, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy,
@@ -104,6 +104,11 @@ impl Journal {
         self.seat.as_ref()
     }
 
+    /// The newest generation of the repository key that its keys give.
+    pub fn generation(&self) -> Generation {
+        self.keys.generation()
+    }
+
     /// Who writes here.
     pub fn node(&self) -> &NodeRef {
         &self.node
@@ -168,7 +173,9 @@ impl Journal {
     fn check_generation(&self, view: &View) -> Result<(), JournalError> {
         let (now, given) = (view.generation(), self.keys.generation());
         match view.state.rotated {
-            Some(Rotated { seq, generation }) if now > given => Err(JournalError::Rotated { seq, generation, given }),
+            Some(Rotated { seq, generation }) if now > given => {
+                Err(JournalError::Rotated { seq: seq.next(), generation, given })
+            }
             _ if now < given => Err(JournalError::OlderThanKey { now, given }),
             _ => Ok(()),
         }
@@ -363,10 +370,16 @@ impl Journal {
                 break View::empty(self.keys.role().clone(), self.keys.repo());
             }
             let object = self.readable(Seq(at)).await?.ok_or(JournalError::Hole(Seq(at)))?;
-            let view = self.before_checkpoint(Seq(at), &object)?;
-            fetched.insert(at, object);
-            if let Some(view) = view {
-                break view;
+            match self.before_checkpoint(Seq(at), &object) {
+                // Where that generation begins is told by what is before it.
+                Err(JournalError::Rotated { .. }) => {}
+                read => {
+                    let view = read?;
+                    fetched.insert(at, object);
+                    if let Some(view) = view {
+                        break view;
+                    }
+                }
             }
             // It would have been too large, or an older version had no others; so were those between the ones that always have it, then.
             at -= if at.is_multiple_of(record::CHECKPOINT_EVERY) {
@@ -396,8 +409,11 @@ impl Journal {
                 None => self.readable(seq).await?,
             };
             let object = object.ok_or(JournalError::Hole(seq))?;
-            let record = Record::decode(&object, Some(&self.keys))
-                .map_err(|error| JournalError::of_record(seq, error, self.keys.generation()))?;
+            let record = Record::decode(&object, Some(&self.keys)).map_err(|error| match error {
+                // One that no record begins is damage, whatever the object says of itself.
+                RecordError::Rotated(found) if found > view.generation() => JournalError::Record { seq, error },
+                error => JournalError::of_record(seq, error, self.keys.generation()),
+            })?;
             view.apply(&record, record::digest(&object)).map_err(|error| JournalError::Fold { seq, error })?;
         }
         view.created = self.created.or(view.created);
@@ -543,6 +559,11 @@ impl Journal {
             tracing::warn!("role {}: {}", view.role, news.with_hint());
         }
         let is_repair = body.repair().is_some();
+        // A rotation's record vouches for all before it, and so does the one after it: each may be lost.
+        let head = view.head.as_ref().map(|head| head.seq);
+        let is_rotation =
+            matches!(body, Body::Rotate(_)) || head.is_some() && view.state.rotated.map(|rotated| rotated.seq) == head;
+        let is_checkpoint = || is_repair || is_rotation || record::is_checkpoint(seq, &view.state);
         let mut record = Record {
             role: view.role.clone(),
             repo: view.repo,
@@ -558,7 +579,7 @@ impl Journal {
             schedule: slot.and(self.schedule),
             prev: view.head.as_ref().map(|head| head.digest),
             body,
-            state: (is_repair || record::is_checkpoint(seq, &view.state)).then(|| view.state.clone()),
+            state: is_checkpoint().then(|| view.state.clone()),
             generation: self.keys.generation(),
         };
         record.prove(&self.keys);

@@ -4,12 +4,16 @@
 //! state, or what this node remembers, brings back what the lost ones said. What nothing brings back is named as lost. Nothing here
 //! invents: a snapshot comes back only as somebody saw it, what was condemned stays condemned, and a slot that a later record calls
 //! committed is not committed again.
+//!
+//! After a rotation of the repository key a MAC of an older generation proves nothing by itself: a holder of the old key makes such MACs.
+//! A record of an older generation counts if the chain of digests ties it to one of the newest generation, to the record that begins it,
+//! or to a record that this node remembers. The others are [`Unvouched`]: they are named, and are no part of what is left.
 
 use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
 
-use crate::ids::{Digest, NodeId, RepoId, RoleName, Seq, Term};
+use crate::ids::{Digest, Generation, IndexId, NodeId, RepoId, RoleName, Seq, Term};
 use crate::journal::record::{Body, NodeRef, Record, TakeoverWhy};
 use crate::journal::repaired::{LostEnd, Repaired, Repairs};
 use crate::journal::rotation::Rotated;
@@ -43,13 +47,41 @@ pub struct Mended {
     pub lost: Option<LostEnd>,
     /// Snapshots that only this node remembers.
     pub brought: Vec<Digest>,
+    /// The generation of the repository key that the key at hand gives, where no record begins it.
+    pub unbegun: Option<Generation>,
+    /// Records of which nothing shows that they are not a former key holder's.
+    pub unvouched: Option<Unvouched>,
 }
 
 impl Mended {
     /// Whether every record is there.
     pub fn is_sound(&self) -> bool {
-        self.void.is_empty() && self.lost.is_none()
+        self.void.is_empty() && self.lost.is_none() && self.unbegun.is_none()
     }
+}
+
+/// Records of older generations of the repository key that nothing of the newest one vouches for, nor this node's memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unvouched {
+    /// The first.
+    pub from: Seq,
+    /// The last.
+    pub to: Seq,
+    /// The snapshots that they tell of, and that are not known otherwise.
+    pub snapshots: Vec<Snapshot>,
+    /// The index objects that they name, and that are not known otherwise.
+    pub indexes: Vec<IndexId>,
+}
+
+/// Terms from here on are nobody's: no journal has so many takeovers.
+const TERM_MAX: Term = Term(u64::MAX / 2);
+
+/// What is sure, while records after it wait for one that vouches for them.
+#[derive(Debug)]
+struct Sure {
+    view: View,
+    swept: BTreeSet<Seq>,
+    repairs: usize,
 }
 
 /// Takes the records one after the other.
@@ -68,13 +100,32 @@ pub struct Mender<'a> {
     good: HashSet<Digest>,
     swept: BTreeSet<Seq>,
     last: Seq,
+    /// The newest generation that the key at hand gives.
+    newest: Generation,
+    /// Digests of records that this node remembers.
+    remembered: HashSet<Digest>,
+    sure: Option<Box<Sure>>,
+    /// The records since then.
+    waiting: Vec<(Seq, Digest)>,
+    unvouched: Option<Unvouched>,
+    /// The holder with the highest term that such records tell of: terms go on from there.
+    overtaken: Option<Holder>,
+    /// Their digests.
+    dropped: Vec<Digest>,
 }
 
 impl<'a> Mender<'a> {
-    /// From nothing; `known` is what this node remembers.
-    pub fn new(role: RoleName, repo: RepoId, known: Option<&'a View>) -> Self {
+    /// From nothing; `known` is what this node remembers, `newest` the generation that the key at hand gives.
+    pub fn new(role: RoleName, repo: RepoId, known: Option<&'a View>, newest: Generation) -> Self {
         let known = known.filter(|view| view.head.is_some() && view.understood() && view.repo == repo);
         Self {
+            newest,
+            remembered: known.map(remembered).unwrap_or_default(),
+            sure: None,
+            waiting: Vec::new(),
+            unvouched: None,
+            overtaken: None,
+            dropped: Vec::new(),
             known,
             view: View::empty(role, repo),
             void: Vec::new(),
@@ -99,8 +150,19 @@ impl<'a> Mender<'a> {
         self.last = seq;
         match object {
             Ok((record, digest)) => {
-                if let Err(error) = self.apply(seq, &record, digest) {
+                let vouched = self.is_vouched_for(&record, digest);
+                if vouched && record.body.repair().is_some() && self.sure.is_some() {
+                    // It says what is left, and vouches for nothing else.
+                    self.drop_waiting();
+                    self.gap = true;
+                }
+                let is_doubtful = self.sure.is_some();
+                if let Err(error) = self.take_record(seq, &record, digest, vouched) {
                     self.lose(LostRecord { seq, what: error.to_string(), found: Some(digest), missing: false });
+                    // What stands before it is not what it continues. Readers stop here all the same, until a repair names it.
+                    if vouched && is_doubtful {
+                        let _ = self.take_record(seq, &record, digest, vouched);
+                    }
                 }
             }
             Err(lost) => self.lose(lost),
@@ -108,9 +170,71 @@ impl<'a> Mender<'a> {
     }
 
     fn lose(&mut self, lost: LostRecord) {
+        self.drop_waiting();
         self.gap = true;
         self.partial = true;
         self.void.push(lost);
+    }
+
+    /// Whether nobody but a holder of the newest key made it, or this node has seen it.
+    fn is_vouched_for(&self, record: &Record, digest: Digest) -> bool {
+        // The proof of a rotation was checked when it was read: the key at hand knows the generation.
+        let begins = matches!(&record.body, Body::Rotate(body) if body.generation == self.newest);
+        record.generation == self.newest || begins || self.remembered.contains(&digest)
+    }
+
+    fn take_record(&mut self, seq: Seq, record: &Record, digest: Digest, vouched: bool) -> Result<(), FoldError> {
+        if !vouched && self.sure.is_none() {
+            let (view, swept, repairs) = (self.view.clone(), self.swept.clone(), self.repairs.len());
+            self.sure = Some(Box::new(Sure { view, swept, repairs }));
+        }
+        self.apply(seq, record, digest)?;
+        if !vouched {
+            self.waiting.push((seq, digest));
+            return Ok(());
+        }
+        self.sure = None;
+        self.waiting.clear();
+        if record.state.is_some() {
+            // What the ones before said is known. A repair left it out.
+            self.unvouched = None;
+            self.overtaken = None;
+            let known = std::mem::take(&mut self.dropped);
+            self.good.extend(known.into_iter().filter(|_| record.body.repair().is_none()));
+        }
+        Ok(())
+    }
+
+    /// Nothing can vouch any more for the records that wait for it.
+    fn drop_waiting(&mut self) {
+        let Some(sure) = self.sure.take() else { return };
+        let Sure { view, swept, repairs } = *sure;
+        let dropped = std::mem::replace(&mut self.view, view);
+        self.swept = swept;
+        self.repairs.truncate(repairs);
+        let waiting = std::mem::take(&mut self.waiting);
+        let (Some((from, _)), Some((to, _))) = (waiting.first(), waiting.last()) else { return };
+        self.partial = true;
+        waiting.iter().for_each(|(_, digest)| {
+            self.good.remove(digest);
+            self.dropped.push(*digest);
+        });
+        let all = self.unvouched.get_or_insert_with(|| Unvouched {
+            from: *from,
+            to: *to,
+            snapshots: Vec::new(),
+            indexes: Vec::new(),
+        });
+        all.to = *to;
+        let is_new = |snapshot: &Snapshot| !all.snapshots.iter().any(|there| there.id == snapshot.id);
+        let snapshots: Vec<Snapshot> = dropped.state.snapshots.into_iter().filter(is_new).collect();
+        all.snapshots.extend(snapshots);
+        let indexes: Vec<IndexId> = dropped.state.indexes.into_iter().filter(|id| !all.indexes.contains(id)).collect();
+        all.indexes.extend(indexes);
+        let higher = |holder: &Holder| {
+            holder.term < TERM_MAX && self.overtaken.as_ref().is_none_or(|there| there.term < holder.term)
+        };
+        self.overtaken = dropped.state.holder.filter(higher).or(self.overtaken.take());
     }
 
     fn apply(&mut self, seq: Seq, record: &Record, digest: Digest) -> Result<(), FoldError> {
@@ -151,6 +275,26 @@ impl<'a> Mender<'a> {
 
     /// What is left. `filler` is the digest of what will stand where nothing can be read.
     pub fn finish(mut self, filler: impl Fn(Seq) -> Digest) -> Mended {
+        if self.sure.is_some() {
+            let end = self.view.head.take();
+            self.drop_waiting();
+            self.view.head = end;
+        }
+        let (overtaken, newest) = (self.overtaken.take(), self.newest);
+        let mut mended = self.left(filler);
+        mended.unbegun = Some(newest).filter(|newest| *newest > mended.view.generation());
+        if let Some(all) = &mut mended.unvouched {
+            let state = &mended.view.state;
+            all.snapshots.retain(|snapshot| !state.snapshots.iter().any(|known| known.id == snapshot.id));
+            all.indexes.retain(|id| !state.indexes.contains(id));
+        }
+        if let Some(holder) = overtaken.filter(|holder| holder.term > mended.view.term()) {
+            mended.view.state.holder = Some(holder);
+        }
+        mended
+    }
+
+    fn left(mut self, filler: impl Fn(Seq) -> Digest) -> Mended {
         if let Some(newest) = self.void.last().filter(|lost| lost.seq == self.last) {
             let digest = newest.found.unwrap_or_else(|| filler(newest.seq));
             let nobody = || (NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() }, Timestamp::UNIX_EPOCH);
@@ -166,6 +310,8 @@ impl<'a> Mender<'a> {
             void,
             lost: None,
             brought: Vec::new(),
+            unbegun: None,
+            unvouched: self.unvouched.take(),
         };
         let Some(known) = self.known.filter(|_| !self.is_known_there) else { return mended };
         let Some(head) = &known.head else { return mended };
@@ -180,6 +326,13 @@ impl<'a> Mender<'a> {
         remember(&mut mended, known, self.last, &self.good, &self.swept);
         mended
     }
+}
+
+/// The digests of records that a view has seen, as far as it says.
+fn remembered(view: &View) -> HashSet<Digest> {
+    let snapshots = view.state.snapshots.iter().map(|snapshot| snapshot.id);
+    let holder = view.state.holder.iter().map(|holder| holder.takeover);
+    snapshots.chain(holder).chain(view.head.iter().map(|head| head.digest)).collect()
 }
 
 /// Takes the fold up again at this record, as if everything before it were in order.
@@ -271,6 +424,10 @@ fn remember(mended: &mut Mended, known: &View, last: Seq, good: &HashSet<Digest>
         state.pruned = known.state.pruned.or(state.pruned);
     }
     state.clones.extend(known.state.clones.iter().copied());
+    let generation = |rotated: Option<Rotated>| rotated.map(|rotated| rotated.generation);
+    if generation(known.state.rotated) > generation(state.rotated) {
+        state.rotated = known.state.rotated.map(|rotated| Rotated { seq: moved(rotated.seq), ..rotated });
+    }
     state.cluster = state.cluster.or(known.state.cluster);
     // One entry a number: a sweep names them by it.
     for condemned in condemned {

@@ -11,9 +11,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use crate::ids::{Digest, RepoId, RoleName, Seq};
+use crate::journal::error::JournalError;
 use crate::journal::log::{self, AppendError, Journal};
 use crate::journal::mend::{LostRecord, Mended, Mender};
-use crate::journal::record::{self, Record, RecordError, Takeover, TakeoverWhy};
+use crate::journal::record::{self, Body, Record, RecordError, Takeover, TakeoverWhy};
 use crate::journal::rotation::Rotated;
 use crate::journal::state::{State, View};
 use crate::journal::void;
@@ -26,6 +27,9 @@ const READ_AHEAD: usize = 16;
 
 /// The most records that one repair calls lost. A store that lost more is another one, or an old copy.
 pub const VOID_MAX: usize = 1024;
+
+/// The most copies of rotations that are looked for: as many as there can be generations.
+const COPIES_MAX: usize = 64;
 
 /// How often the object for a lost number is put again while no answer tells.
 const FILL_ATTEMPTS: u32 = 5;
@@ -44,6 +48,9 @@ pub enum MendError {
         /// What it says.
         error: RecordError,
     },
+    /// The journal goes on under a newer key: nothing is void because an old one does not open it.
+    #[error(transparent)]
+    Rotated(JournalError),
     /// More than one repair names.
     #[error(
         "more than {VOID_MAX} of the {last} records of the journal are lost: it is an old copy, or {key} was put there by \
@@ -78,6 +85,58 @@ impl Journal {
     /// # Errors
     /// The store does not answer, a newer version wrote here, or more is lost than one repair names.
     pub async fn mend(&self, known: Option<&View>) -> Result<Mended, MendError> {
+        let mended = self.mend_by(known).await?;
+        let knows_rotation = known.is_some_and(|known| known.generation() == self.keys.generation());
+        if knows_rotation || !mended.partial && mended.unbegun.is_none() {
+            return Ok(mended);
+        }
+        // What the copy of the rotation's record says, a node that has seen the record would remember.
+        match self.rotation_copy().await? {
+            Some(view) => self.mend_by(Some(&view)).await,
+            None => Ok(mended),
+        }
+    }
+
+    /// The journal up to the rotation that begins the newest generation, by the copy of its record.
+    async fn rotation_copy(&self) -> Result<Option<View>, StoreError> {
+        if self.keys.generation().is_first() {
+            return Ok(None);
+        }
+        let (role, store) = (self.keys.role(), self.store.as_ref());
+        let prefix = names::rotations_prefix(role);
+        let copy = |object: ObjectMeta| names::parse_rotation(role, &object.key);
+        let mut copies = list_some(store, &prefix, COPIES_MAX, copy).await?.found;
+        copies.sort_unstable();
+        for seq in copies.into_iter().rev() {
+            let object = match store.get(&names::rotation(role, seq), SizeLimit::RECORD).await {
+                Ok(object) => object,
+                Err(error) if error.is_not_found() || error.is_of_object() => continue,
+                Err(error) => return Err(error),
+            };
+            let Ok(record) = Record::decode(&object, Some(&self.keys)) else { continue };
+            let begins = matches!(&record.body, Body::Rotate(body) if body.generation == self.keys.generation());
+            let own = record.seq == seq && record.role == *role && record.repo == self.keys.repo();
+            let Some(mut view) = View::before_checkpoint(&record).filter(|_| begins && own) else { continue };
+            if view.apply(&record, record::digest(&object)).is_ok() {
+                return Ok(Some(view));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps a copy of a rotation's record, for whoever mends the journal and has nothing but the store and the key.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn keep_rotation(&self, seq: Seq) -> Result<(), StoreError> {
+        let Some(object) = self.object(seq).await? else { return Ok(()) };
+        match put_once(self.store.as_ref(), &names::rotation(self.keys.role(), seq), object).await {
+            Err(error) if error.kind == StoreErrorKind::Denied => Ok(()),
+            put => put.map(|_| ()),
+        }
+    }
+
+    async fn mend_by(&self, known: Option<&View>) -> Result<Mended, MendError> {
         let listed = self.listed().await?;
         let mut last = listed.last().copied().unwrap_or(Seq(0));
         // A listing may lag behind what was written.
@@ -94,7 +153,8 @@ impl Journal {
             }
             None => self.usable(seq, limit).await,
         };
-        let mut mender = Mender::new(self.keys.role().clone(), self.keys.repo(), known).knowing(&repairs);
+        let mut mender =
+            Mender::new(self.keys.role().clone(), self.keys.repo(), known, self.keys.generation()).knowing(&repairs);
         let mut records = stream::iter((1..=last.0).map(Seq))
             .map(|seq| async move { Ok::<_, MendError>((seq, usable(seq, SizeLimit::RECORD_AHEAD).await?)) })
             .buffered(READ_AHEAD);
@@ -114,7 +174,8 @@ impl Journal {
         if let Some(Rotated { seq, generation }) =
             mended.view.state.rotated.filter(|now| now.generation > self.keys.generation())
         {
-            return Err(MendError::Newer { seq, error: RecordError::Rotated(generation) });
+            let given = self.keys.generation();
+            return Err(MendError::Rotated(JournalError::Rotated { seq: seq.next(), generation, given }));
         }
         if mended.void.len() > VOID_MAX {
             return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });
@@ -165,7 +226,8 @@ impl Journal {
         let mut view = View { state, ..mended.view.clone() };
         if view.generation() < self.keys.generation() {
             // The key is the proof of a rotation whose record is lost.
-            view.state.rotated = Some(Rotated { generation: self.keys.generation(), seq: view.next_seq() });
+            let seq = mended.view.head.as_ref().map_or(Seq(0), |head| head.seq);
+            view.state.rotated = Some(Rotated { generation: self.keys.generation(), seq });
         }
         log::understand(&view)?;
         for lost in &mended.void {

@@ -516,7 +516,10 @@ impl View {
         if record.body.repair().is_some() {
             // What is left was told by whoever read all of it.
             let state = record.state.as_ref().ok_or(FoldError::Checkpoint)?;
-            if record.term <= self.term() {
+            if record.generation > self.generation() {
+                // No rotation led here: a holder of the key of before may have written what comes before it.
+                *self = View { head: self.head.take(), ..View::empty(self.role.clone(), self.repo) };
+            } else if record.term <= self.term() {
                 return Err(FoldError::Term { found: record.term, before: self.term() });
             }
             self.state.clone_from(state);

@@ -168,6 +168,11 @@ impl SlotKind {
     /// RFC 9106's second recommendation: 64 MiB, three passes, four lanes.
     const PASSPHRASE: SlotKind = SlotKind::Passphrase { memory_kib: 64 << 10, passes: 3, lanes: 4 };
 
+    /// Whether it is what this program asks for.
+    pub fn is_usual(&self) -> bool {
+        matches!(self, SlotKind::KeyFile) || *self == Self::PASSPHRASE
+    }
+
     /// What trying it costs: memory times passes, in KiB. Nothing for a key file.
     pub fn work_kib(&self) -> u64 {
         match self {

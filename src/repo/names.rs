@@ -27,6 +27,22 @@ pub fn staged_keys_prefix(role: &RoleName) -> String {
     format!("{role}/rotate/")
 }
 
+/// A copy of the record of a rotation, which has this number in the journal.
+pub fn rotation(role: &RoleName, seq: Seq) -> String {
+    format!("{}{:016}", rotations_prefix(role), seq.0)
+}
+
+/// The number that a listed key names, if it is one of those.
+pub fn parse_rotation(role: &RoleName, key: &str) -> Option<Seq> {
+    let seq = Seq(key.strip_prefix(&rotations_prefix(role))?.parse().ok()?);
+    (seq <= Seq::MAX && rotation(role, seq) == key).then_some(seq)
+}
+
+/// Where those are.
+pub fn rotations_prefix(role: &RoleName) -> String {
+    format!("{role}/rotated/")
+}
+
 /// Whether a key, or a prefix, is below the part of a role in which its nodes tell each other how they are.
 pub fn is_live(key: &str) -> bool {
     key.split_once('/').is_some_and(|(_, rest)| rest.starts_with("live/"))

@@ -591,7 +591,9 @@ fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
         Some(Errno::ACCESS | Errno::PERM) => StoreErrorKind::Denied,
         Some(Errno::ROFS) => StoreErrorKind::ReadOnly,
         Some(Errno::IO | Errno::REMOTEIO | Errno::UCLEAN) => StoreErrorKind::DiskFault,
-        Some(Errno::NOTDIR | Errno::ISDIR | Errno::NAMETOOLONG) => StoreErrorKind::Invalid,
+        // Something else stands where a folder of the store should be.
+        Some(Errno::NOTDIR | Errno::ISDIR) => StoreErrorKind::NotAnObject,
+        Some(Errno::NAMETOOLONG) => StoreErrorKind::Invalid,
         // Network file systems, and those in user space (`NOTCONN`) whose server is gone.
         Some(
             Errno::TIMEDOUT

@@ -32,6 +32,10 @@ fn finding(finding: &Finding) -> Value {
             json!({ "kind": "record", "seq": seq, "what": what, "known": known })
         }
         Finding::End { from, to } => json!({ "kind": "end", "from": from, "to": to }),
+        Finding::Rotation(generation) => json!({ "kind": "rotation", "generation": generation }),
+        Finding::Unvouched { from, to, snapshots } => {
+            json!({ "kind": "unvouched", "from": from, "to": to, "snapshots": snapshots })
+        }
         Finding::Snapshot(id) => json!({ "kind": "snapshot", "id": id }),
         Finding::Index { id, what, copy } => json!({ "kind": "index", "id": id, "what": what, "copy": copy }),
         Finding::Listed { packs, chunks } => json!({ "kind": "listed", "packs": packs, "chunks": chunks }),

@@ -18,6 +18,10 @@ pub(super) fn journal(error: &JournalError) -> Policy {
                  before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). 'runner repair ROLE \
                  --dry-run' tells what is left.",
         ),
+        JournalError::Unvouched(_) => failed(
+            "keep the store as it is and find out who changed it. 'runner repair ROLE --dry-run' tells what is left: first on a node that \
+             remembers the journal. A snapshot whose whole ID you know from before is written by 'runner restore ROLE --salvage --snapshot ID'.",
+        ),
         JournalError::RolledBack { .. } => failed(
             "if this is a copy of the store, or a mount of an older one, mount the other or name it in the config: the url below [store]. \
              Else keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \

@@ -27,7 +27,8 @@ pub fn report(report: &RepairReport, view: &View) -> String {
         out += &view.page.wrap("  ", 4, &text(report, finding));
     }
     out += &more(report.findings.len().min(NAMED_MAX), report.findings.len() as u64);
-    if report.findings.iter().any(|finding| matches!(finding, Finding::KeySlot { .. })) {
+    let is_asked = report.findings.iter().any(|finding| matches!(finding, Finding::KeySlot { .. }));
+    if is_asked || report.keys.iter().any(|(_, what)| what.is_some()) {
         out += &view.page.wrap("  ", 4, &keys(report));
     }
     for snapshot in report.snapshots.iter().filter(|snapshot| snapshot.lost_count > 0).take(NAMED_MAX) {
@@ -77,6 +78,36 @@ fn text(report: &RepairReport, finding: &Finding) -> String {
         Finding::End { from, to } => format!(
             "journal records {from} to {to}, which this node has seen, are lost: what they said is known from this node's memory"
         ),
+        Finding::Rotation(generation) => format!(
+            "the record of the rotation to generation {generation} of the repository key is lost, and what came after it: the journal {} under \
+             that generation. A node that remembers those records can bring them back: see there first",
+            will("goes on", "would go on")
+        ),
+        Finding::Unvouched { from, to, snapshots } => {
+            let records = if from == to {
+                format!(
+                    "journal record {from} is of an older generation of the repository key, and nothing of the newest vouches for it"
+                )
+            } else {
+                format!(
+                    "journal records {from} to {to} are of an older generation of the repository key, and nothing of the newest vouches for them"
+                )
+            };
+            let named: Vec<String> = snapshots.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+            let more = snapshots.len().saturating_sub(named.len());
+            let lost = match snapshots.len() {
+                0 => String::new(),
+                _ => format!(
+                    ". With {} {} left out: {}{}. A node that remembers them can bring them back: see there first. If you know the whole ID of \
+                     one from before, 'runner restore {role} --salvage --snapshot ID' writes it",
+                    if from == to { "it" } else { "them" },
+                    will("are", "would be"),
+                    named.join(", "),
+                    if more > 0 { format!(" and {more} more") } else { String::new() }
+                ),
+            };
+            format!("{records}: a former holder of the key can have put other records there{lost}")
+        }
         Finding::Snapshot(id) => format!("snapshot {} {} in the journal again", short(*id), will("is", "would be")),
         Finding::Index { id, what, copy: true } => {
             format!(
@@ -165,7 +196,7 @@ fn advice(report: &RepairReport) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::ids::{IndexId, KeyId, PackId, Seq, Term};
+    use crate::ids::{Generation, IndexId, KeyId, PackId, Seq, Term};
     use crate::job::report::repaired::LostEntry;
     use crate::repo::entry::TreePath;
 
@@ -189,6 +220,13 @@ mod tests {
                 Finding::Record { seq: Seq(8), what: missing(), known: false },
                 Finding::End { from: Seq(9), to: Seq(9) },
                 Finding::End { from: Seq(9), to: Seq(11) },
+                Finding::Rotation(Generation(1)),
+                Finding::Unvouched {
+                    from: Seq(1),
+                    to: Seq(6),
+                    snapshots: vec![samples::digest(0x40), samples::digest(0x41)],
+                },
+                Finding::Unvouched { from: Seq(1), to: Seq(1), snapshots: Vec::new() },
                 Finding::Snapshot(samples::digest(0x3f)),
                 Finding::Index { id: IndexId([2; 16]), what: missing(), copy: true },
                 Finding::Index { id: IndexId([3; 16]), what: missing(), copy: false },

@@ -47,6 +47,12 @@ pub fn report(restored: &Restored, view: &View) -> String {
             &format!("THE SNAPSHOT IS INCOMPLETE: {}.", super::snapshots::unread(snapshot.unreadable)),
         );
     }
+    if !restored.is_vouched_for {
+        let what = "NOTHING VOUCHES FOR THIS SNAPSHOT: a record of before a rotation of the repository key tells of it, and no record after the \
+                    rotation follows it. A former holder of the key can have made it up. It is the one of then only if its whole ID is one that \
+                    you know from before.";
+        out += &view.page.wrap("  ", 2, what);
+    }
     for path in &report.unmatched {
         out += &view.page.row(&format!("  {}:", path.display()), 4, "not in this snapshot");
     }
@@ -156,6 +162,7 @@ mod tests {
             snapshot: samples::snapshot(0x3f, "2026-11-20T01:00:00Z"),
             target: Some("/mnt/restore".into()),
             salvage: false,
+            is_vouched_for: true,
             report: RestoreReport {
                 counts: RestoreCounts { restored: 118_015, directories: 9_021, ..RestoreCounts::default() },
                 bytes: RestoreBytes { reused: 0, written: 9_000_000_000, fetched: 3_000_000_000 },

@@ -109,6 +109,8 @@ pub fn keys(report: &KeyReport, page: Page) -> String {
             (!report.generation.is_first() || !slot.generation.is_first())
                 .then(|| format!("generation {}", slot.generation)),
         );
+        // A key that does not open it cannot tell.
+        words.extend((slot.generation > report.generation).then(|| "(as it says; this key cannot tell)".to_owned()));
         words.extend(slot.opened.then(|| " opened the repository for this command".to_owned()));
         words.extend(slot.problem.as_ref().map(|problem| format!(" {problem}")));
         out += &page.wrap(&format!("  {}  {kind:<14}  ", slot.id), 20, &words.join(" "));

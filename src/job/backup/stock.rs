@@ -100,7 +100,10 @@ impl Stocktaking {
             self.check_prunes().await?;
         }
         let orphans = if survey.unfinished {
-            orphans::find(store.as_ref(), keys, &index, &listed, condemned).await?
+            let mut found = orphans::find(store.as_ref(), keys, &index, &listed, condemned).await?;
+            // Of an older generation it may be a former key holder's, and have none of what it says.
+            found.retain(|table| table.salt.generation == keys.generation());
+            found
         } else {
             Vec::new()
         };

@@ -115,7 +115,7 @@ impl Archive {
             Ok(view) => (view, None),
             Err(error) => match error.unusable().and_then(|seq| seq.0.checked_sub(1)).map(Seq) {
                 // If that cannot be read either, the first error is the one to tell.
-                Some(seq) => (before(&journal, seq).await.ok_or_else(|| error.clone())?, Some(error)),
+                Some(seq) => (before(&journal, seq, &error).await?, Some(error)),
                 None => return Err(error),
             },
         };
@@ -201,13 +201,17 @@ impl Archive {
 }
 
 /// The journal up to record `until`, or to the last one before it that this key gives: of a journal that goes on under a newer one, checkpoints
-/// come first, and each shows no more than that.
-async fn before(journal: &Journal, mut until: Seq) -> Option<View> {
+/// come first, and each shows no more than that. What was written under an older generation than the key's proves nothing without a newer
+/// record that continues it.
+async fn before(journal: &Journal, mut until: Seq, error: &JournalError) -> Result<View, JournalError> {
     loop {
         match journal.read_until(until).await {
-            Ok(view) => return Some(view),
+            Ok(view) if view.generation() < journal.generation() => {
+                return Err(JournalError::Unvouched(Box::new(error.clone())));
+            }
+            Ok(view) => return Ok(view),
             Err(JournalError::Rotated { seq, .. }) if (Seq::FIRST..=until).contains(&seq) => until = Seq(seq.0 - 1),
-            Err(_) => return None,
+            Err(_) => return Err(error.clone()),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The invariant: what comes out is never weaker than what was. A `format` is taken from this node's memory, whose MAC the key fits, or
 //! made from a key that opens a slot and fits the MAC of a record; such a one is always encrypted. Nothing is written here.
 
+use std::cmp::Reverse;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -210,6 +211,8 @@ impl Doorstep<'_> {
             masters.extend(trial.unwrap(&slot, secret, repo).await.and_then(Result::ok));
         }
         masters.extend(self.remembered(repo)?.map(|(.., master)| master));
+        // One of an older generation gives less.
+        masters.sort_by_key(|master| Reverse(master.generation()));
         Ok(masters)
     }
 

@@ -74,8 +74,9 @@ pub(super) async fn reader(
     let named = Named::load(repository, &state.indexes, shelf).await?;
     let mut tables: Vec<PackTable> = named.objects.into_iter().flat_map(|(_, tables, _)| tables).collect();
     if more || !named.lost.is_empty() {
-        let index = index_of(&tables);
-        tables.extend(unnamed(repository, &index, state).await?);
+        // What the journal names counts more: of a chunk the place that comes last.
+        let others = unnamed(repository, &index_of(&tables), state).await?;
+        tables.splice(0..0, others);
     }
     Ok(Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index_of(&tables))))
 }
@@ -163,11 +164,11 @@ async fn look(
     suspects: &Suspects,
     snapshots: &[Snapshot],
 ) -> Result<(Reader, Losses), RepairError> {
-    // A sound pack goes before one that is damaged.
+    // A sound pack counts more than one that is damaged, and what the journal names more than what it does not: the last one counts.
     let (sound, damaged): (Vec<&PackTable>, Vec<&PackTable>) =
-        tables.iter().chain(others).partition(|table| !suspects.damaged.contains_key(&table.id));
+        others.iter().chain(tables).partition(|table| !suspects.damaged.contains_key(&table.id));
     let mut index = Index::default();
-    sound.into_iter().chain(damaged).for_each(|table| index.add(table));
+    damaged.into_iter().chain(sound).for_each(|table| index.add(table));
     index.sort();
     let reader = Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
     let watched: HashSet<PackId> = suspects.damaged.keys().copied().collect();
@@ -189,7 +190,10 @@ fn index_of(tables: &[PackTable]) -> Index {
 async fn unnamed(repository: &Repository, index: &Index, state: &State) -> Result<Vec<PackTable>, RepairError> {
     let condemned: HashSet<PackId> = state.condemned.iter().flat_map(|c| &c.packs).copied().collect();
     let listed = listed(repository).await?;
-    Ok(orphans::find(repository.store.as_ref(), &repository.keys, index, &listed, &condemned).await?)
+    let mut found = orphans::find(repository.store.as_ref(), &repository.keys, index, &listed, &condemned).await?;
+    // A former key holder can have made one of an older generation: of several places of a chunk the newest goes last, and counts.
+    found.sort_by_key(|table| (table.salt.generation, table.id));
+    Ok(found)
 }
 
 /// Every pack that the store lists, and its size.

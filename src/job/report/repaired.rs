@@ -1,6 +1,6 @@
 //! What `repair` reports.
 
-use crate::ids::{Digest, IndexId, KeyId, PackId, RoleName, Seq, Term};
+use crate::ids::{Digest, Generation, IndexId, KeyId, PackId, RoleName, Seq, Term};
 use crate::repo::entry::TreePath;
 
 use super::snapshot::SnapshotInfo;
@@ -28,6 +28,15 @@ impl RepairReport {
     /// Whether anything was found.
     pub fn found_any(&self) -> bool {
         !self.findings.is_empty() || self.lost_files() > 0
+    }
+
+    /// Snapshots that are left out, since nothing vouches for them.
+    pub fn left_out(&self) -> u64 {
+        let left_out = |finding: &Finding| match finding {
+            Finding::Unvouched { snapshots, .. } => snapshots.len() as u64,
+            _ => 0,
+        };
+        self.findings.iter().map(left_out).sum()
     }
 
     /// Entries of live snapshots that nothing brings back.
@@ -68,6 +77,17 @@ pub enum Finding {
         from: Seq,
         /// The last.
         to: Seq,
+    },
+    /// The record of the rotation to this generation of the repository key is lost, and all after it: the journal goes on under it.
+    Rotation(Generation),
+    /// Records of an older generation that nothing of the newest vouches for, nor this node: they are left out.
+    Unvouched {
+        /// The first.
+        from: Seq,
+        /// The last.
+        to: Seq,
+        /// The snapshots that only they tell of.
+        snapshots: Vec<Digest>,
     },
     /// A snapshot whose record is lost, as this node remembers it: it is in the journal again.
     Snapshot(Digest),

@@ -15,6 +15,8 @@ pub struct Restored {
     pub target: Option<PathBuf>,
     /// What is whole was asked for, and the rest named.
     pub salvage: bool,
+    /// The journal as it is tells of this snapshot. Else a former holder of the repository key can have made it up.
+    pub is_vouched_for: bool,
     /// How it went.
     pub report: RestoreReport,
 }

@@ -160,7 +160,7 @@ pub(crate) async fn read(
     }
     let given = keys.generation();
     if let Some(Rotated { seq, generation }) = view.state.rotated.filter(|now| now.generation > given) {
-        return Err(VerifyError::Newer { seq, error: RecordError::Rotated(generation) });
+        return Err(VerifyError::Rotated(JournalError::Rotated { seq: seq.next(), generation, given }));
     }
     if view.generation() < given {
         let error = JournalError::OlderThanKey { now: view.generation(), given };
@@ -257,8 +257,9 @@ impl<'a> Fold<'a> {
             Ok(record) => self.apply(seq, &record, digest),
             Err(error @ RecordError::Newer(_)) => return Err(VerifyError::Newer { seq, error }),
             // A generation that no record begins is damage.
-            Err(error @ RecordError::Rotated(found)) if found <= self.view.generation() => {
-                return Err(VerifyError::Newer { seq, error });
+            Err(RecordError::Rotated(generation)) if generation <= self.view.generation() => {
+                let given = self.keys.generation();
+                return Err(VerifyError::Rotated(JournalError::Rotated { seq, generation, given }));
             }
             Err(error) => self.broken(seq, &error.to_string()),
         }

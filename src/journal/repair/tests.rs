@@ -1,5 +1,7 @@
 //! Over stores in memory: each record of a journal lost in turn.
 
+mod rotated;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;

@@ -1,0 +1,246 @@
+//! A rotation of the repository key, and a holder of the old one who writes to the store.
+
+use super::*;
+use crate::ids::{Generation, KeyId, Mac, Term};
+use crate::journal::record::Body;
+use crate::journal::rotation::RotateBody;
+use crate::repo::crypto::Keys;
+use crate::repo::crypto::tests::rotated;
+
+/// The key before, the key before as the rotation has it, and the key after.
+fn three() -> (Keys, Keys, Keys) {
+    let old = keys(Cipher::Aes256GcmSiv);
+    let (between, new) = rotated(&old);
+    (old, between, new)
+}
+
+fn by(store: &MemoryStore, keys: &Keys, node: u8) -> Journal {
+    let named = NodeRef { id: NodeId([node; 16]), name: format!("n{node}") };
+    Journal::new(Arc::new(store.clone()), keys.clone(), Env::host(), named, InstanceId([node; 8]))
+}
+
+/// How a journal of so many snapshots before and after a rotation was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Version {
+    Now,
+    /// Without a state in the rotation's record and the one after it, and without the copy.
+    Before,
+}
+
+/// The views, by number.
+async fn written(store: &MemoryStore, before: u8, after: u8, version: Version) -> Vec<View> {
+    let (old, between, new) = three();
+    let journal = by(store, &old, 1);
+    let empty = journal.read(None).await.unwrap();
+    let (permit, mut view) = journal.take_over(&empty, &elected(), TakeoverWhy::First).await.unwrap();
+    let mut views = vec![empty, view.clone()];
+    for n in 1..=before {
+        view = journal.append(&permit, &view, snapshot(n), Some(at(n))).await.unwrap();
+        views.push(view.clone());
+    }
+    let body = RotateBody { generation: Generation(1), slots: vec![KeyId([3; 8])], proof: Mac([0; 32]) };
+    let rotating = by(store, &between, 1);
+    let mut after_it = rotating.append(&permit, &view, Body::Rotate(body), None).await.unwrap();
+    let seq = after_it.head.as_ref().unwrap().seq;
+    if version == Version::Now {
+        rotating.keep_rotation(seq).await.unwrap();
+    } else {
+        let (mut record, _) = by(store, &new, 1).record(seq).await.unwrap().unwrap();
+        record.state = None;
+        record.prove(&between);
+        let object = record.encode(&between);
+        store.tamper(&key(seq.0), Some(object.clone().into()));
+        after_it = view.clone();
+        after_it.apply(&record, record::digest(&object)).unwrap();
+    }
+    view = after_it;
+    views.push(view.clone());
+    let journal = by(store, &new, 1);
+    for n in 1..=after {
+        let next = journal.append(&permit, &view, snapshot(100 + n), Some(at(100 + n))).await.unwrap();
+        let (mut record, _) = journal.record(next.head.as_ref().unwrap().seq).await.unwrap().unwrap();
+        if version == Version::Before && record.seq.0 % 8 != 0 {
+            record.state = None;
+        }
+        let object = record.encode(&new);
+        store.tamper(&key(record.seq.0), Some(object.clone().into()));
+        view.apply(&record, record::digest(&object)).unwrap();
+        views.push(view.clone());
+    }
+    views
+}
+
+fn copied(whole: &MemoryStore) -> MemoryStore {
+    let store = MemoryStore::new(&Env::host());
+    for (key, object) in whole.objects() {
+        store.tamper(&key, Some(object));
+    }
+    store
+}
+
+/// Writes other records from number `from` to `to`, all in a chain, as a holder of the old key does.
+async fn forge(store: &MemoryStore, from: u64, to: u64) {
+    let (old, ..) = three();
+    let journal = by(store, &old, 1);
+    let mut view = journal.read_until(Seq(from - 1)).await.unwrap();
+    for seq in from..=to {
+        let body = if view.state.holder.is_none() {
+            Body::Takeover(Takeover::new(TakeoverWhy::First))
+        } else {
+            snapshot(200 + seq as u8)
+        };
+        let term = Term(view.term().0 + u64::from(view.state.holder.is_none()));
+        let takeover = view.state.holder.as_ref().map(|holder| holder.takeover);
+        let record = Record {
+            role: view.role.clone(),
+            repo: view.repo,
+            seq: Seq(seq),
+            term,
+            takeover,
+            node: NodeRef { id: NodeId([9; 16]), name: "thief".to_owned() },
+            instance: InstanceId([9; 8]),
+            time: Timestamp::UNIX_EPOCH,
+            store_time: None,
+            slot: None,
+            last_slot: view.state.last_slot,
+            schedule: None,
+            prev: view.head.as_ref().map(|head| head.digest),
+            body,
+            state: seq.is_multiple_of(8).then(|| view.state.clone()),
+            generation: Generation::FIRST,
+        };
+        let object = record.encode(&old);
+        view.apply(&record, record::digest(&object)).unwrap();
+        store.tamper(&key(seq), Some(object.into()));
+    }
+}
+
+/// Repairs it as node 2 with the new key.
+async fn repaired(store: &MemoryStore, known: Option<&View>) -> (Mended, View) {
+    let journal = by(store, &three().2, 2);
+    let mended = journal.mend(known).await.unwrap();
+    let state = mended.view.state.clone();
+    let (_, view) = journal.repair(&mended, state, &elected(), false).await.unwrap();
+    (mended, view)
+}
+
+const FORGED: std::ops::Range<u8> = 200..255;
+
+#[tokio::test]
+async fn nothing_that_a_former_key_holder_writes_is_part_of_what_is_left() {
+    let (_, _, new) = three();
+    let mut left_out = 0;
+    for (version, before, after) in [(Version::Now, 3, 3), (Version::Now, 9, 2), (Version::Before, 3, 3)] {
+        let whole = MemoryStore::new(&Env::host());
+        let views = written(&whole, before, after, version).await;
+        let last = views.len() as u64 - 1;
+        let rotation = u64::from(before) + 2;
+        for from in [1, 2, 3, rotation - 1] {
+            // What is deleted: nothing, the rotation's record, the newest ones, and all from the rotation on.
+            for gone in [0..0, rotation..rotation + 1, rotation..rotation + 2, last..last + 1, rotation..last + 1] {
+                for copy in [true, false] {
+                    for seen in [None, Some(2), Some(rotation as usize), Some(last as usize)] {
+                        let what =
+                            format!("{version:?} {before}, from {from}, without {gone:?}, copy {copy}, seen {seen:?}");
+                        let store = copied(&whole);
+                        forge(&store, from, rotation - 1).await;
+                        gone.clone().for_each(|seq| store.tamper(&key(seq), None));
+                        if !copy {
+                            store.tamper(&format!("app/rotated/{rotation:016}"), None);
+                        }
+                        let known = seen.map(|n| views[n].clone());
+                        let journal = by(&store, &new, 3);
+                        let read = journal.read(known.as_ref()).await;
+                        assert!(
+                            read.map_or(true, |view| !roots(&view).iter().any(|root| FORGED.contains(root))),
+                            "{what}"
+                        );
+                        let (mended, view) = repaired(&store, known.as_ref()).await;
+                        assert!(!roots(&view).iter().any(|root| FORGED.contains(root)), "{what}: {mended:?}");
+                        assert_eq!(view.generation(), Generation(1), "{what}");
+                        // All that was before the rotation is told by its record, the one after it, the copy, and who has seen it.
+                        let is_told = version == Version::Now
+                            && (copy || !gone.contains(&rotation) || gone.end - gone.start == 1)
+                            || seen.is_some_and(|n| n as u64 >= rotation);
+                        if is_told {
+                            assert!((1..=before).all(|n| roots(&view).contains(&n)), "{what}: {:?}", roots(&view));
+                            assert_eq!(mended.unvouched.map_or(0, |all| all.snapshots.len()), 0, "{what}");
+                        } else if let Some(all) = &mended.unvouched {
+                            left_out += all.snapshots.len();
+                        }
+                        // Who knows nothing reads the same, and so does the next repair.
+                        let fresh = by(&store, &new, 4).read(None).await;
+                        assert_eq!(fresh.map(|fresh| fresh.state).map_err(|e| e.to_string()), Ok(view.state), "{what}");
+                        let again = by(&store, &new, 4).mend(None).await.unwrap();
+                        assert!(again.is_sound() && again.unvouched.is_none(), "{what}: {again:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(left_out > 0);
+}
+
+#[tokio::test]
+async fn what_a_store_lost_of_a_rotation_comes_back_or_is_named() {
+    for (version, copy) in [(Version::Now, true), (Version::Now, false), (Version::Before, false)] {
+        let whole = MemoryStore::new(&Env::host());
+        let views = written(&whole, 3, 3, version).await;
+        let last = views.len() as u64 - 1;
+        for gone in (1..=last).map(|seq| seq..seq + 1).chain((1..=last).map(|from| from..last + 1)) {
+            let store = copied(&whole);
+            gone.clone().for_each(|seq| store.tamper(&key(seq), None));
+            if !copy {
+                store.tamper("app/rotated/0000000000000005", None);
+            }
+            let journal = by(&store, &three().2, 3);
+            let mended = journal.mend(None).await.unwrap();
+            let is_end = gone.end > last;
+            assert_eq!(mended.unbegun.is_some(), is_end && gone.start <= 5 && !copy, "{gone:?} {version:?}");
+            assert!(!mended.is_sound() || is_end && gone.start > 5, "{gone:?} {version:?}");
+            if mended.is_sound() {
+                continue;
+            }
+            let (mended, view) = repaired(&store, None).await;
+            assert!(view.term() > views[last as usize].term() || gone.start == 1, "terms go on: {gone:?}");
+            let kept: Vec<u8> = (1..=3).filter(|n| roots(&view).contains(n)).collect();
+            let named: Vec<u8> =
+                mended.unvouched.iter().flat_map(|all| &all.snapshots).map(|snapshot| snapshot.root.0[0]).collect();
+            match version {
+                Version::Now if copy || gone.end - gone.start == 1 => {
+                    assert_eq!((kept.as_slice(), named.as_slice()), (&[1, 2, 3][..], &[][..]), "{gone:?}");
+                }
+                _ => {
+                    let there = |n: &u8| !gone.contains(&(u64::from(*n) + 1));
+                    let all: Vec<u8> = kept.iter().chain(&named).copied().collect();
+                    assert!(
+                        (1..=3).filter(there).all(|n| all.contains(&n)),
+                        "{gone:?} {version:?}: {kept:?} {named:?}"
+                    );
+                }
+            }
+            let fresh = by(&store, &three().2, 4).read(None).await.unwrap();
+            assert_eq!(fresh.state, view.state, "{gone:?}");
+        }
+    }
+}
+
+/// A number that a record claims and no key at hand proves is no rotation.
+#[tokio::test]
+async fn a_generation_that_no_record_begins_is_damage() {
+    let store = MemoryStore::new(&Env::host());
+    let views = written(&store, 7, 4, Version::Now).await;
+    let (old, _, new) = three();
+    // The first record of the new key is named, whatever checkpoint a reader starts at.
+    let read = by(&store, &old, 3).read(None).await;
+    assert!(matches!(read, Err(JournalError::Rotated { seq: Seq(10), generation: Generation(1), .. })), "{read:?}");
+    let planted =
+        b"{}\n{\"mac\":\"".iter().copied().chain([b'0'; 64]).chain(*b"\",\"generation\":40}\n").collect::<Vec<_>>();
+    store.tamper(&key(views.len() as u64), Some(planted.into()));
+    for known in [None, views.last()] {
+        let read = by(&store, &new, 3).read(known).await;
+        assert!(matches!(read, Err(JournalError::Record { seq: Seq(14), .. })), "{read:?}");
+    }
+    let mended = by(&store, &old, 3).mend(None).await;
+    assert!(matches!(mended, Err(MendError::Rotated(JournalError::Rotated { seq: Seq(10), .. }))), "{mended:?}");
+}
