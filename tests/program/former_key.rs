@@ -119,7 +119,8 @@ fn what_a_former_key_holder_puts_before_a_rotation_is_never_the_latest() {
             let unknown = salvage(&site, &forged, "forged", &[]);
             assert!(unknown.code == Some(1) || unknown.code == Some(6), "{}", unknown.stdout);
         } else {
-            assert!(words(&latest.expect(1)).contains("a former holder of the key"), "{}", latest.stderr);
+            let latest = latest.expect(1);
+            assert!(words(&latest).contains("a former holder of the key"), "{}", latest.stderr);
             let named = salvage(&site, &forged, "forged", &[]).expect(6);
             assert!(named.stdout.contains("NOTHING VOUCHES FOR THIS SNAPSHOT"), "{}", named.stdout);
         }
