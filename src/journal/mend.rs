@@ -281,10 +281,16 @@ impl<'a> Mender<'a> {
             self.view.head = end;
         }
         let (overtaken, newest) = (self.overtaken.take(), self.newest);
+        let seen = self.known.and_then(|known| known.head.as_ref()).map_or(Seq(0), |head| head.seq);
         let mut mended = self.left(filler);
         mended.unbegun = Some(newest).filter(|newest| *newest > mended.view.generation());
         if let Some(all) = &mut mended.unvouched {
             let state = &mended.view.state;
+            if seen >= all.to {
+                // What was there then is remembered: others are nobody's.
+                all.snapshots.clear();
+                all.indexes.clear();
+            }
             all.snapshots.retain(|snapshot| !state.snapshots.iter().any(|known| known.id == snapshot.id));
             all.indexes.retain(|id| !state.indexes.contains(id));
         }
