@@ -18,7 +18,7 @@ SEED ?= 0
 # The cases that `make check-cases` runs, of all: by name (ha/*) or file name (fail-lease*).
 CASE ?=
 
-.PHONY: help build debug demo test check-large check-pair check-slots check-hostile check-cases check-cases-slow soak replay planted mutants fmt lint deny advisories bench fuzz install clean
+.PHONY: help build debug demo test check-large check-pair check-slots check-hostile check-long-life check-cases check-cases-slow soak replay planted mutants fmt lint deny advisories bench fuzz install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-16s %s\n' "$$t" "$$d"; done
@@ -46,6 +46,9 @@ check-slots: ## 200 slots with random failovers, as daemons and as crons; a quar
 
 check-hostile: ## ten minutes of a pair beside a user who harms the source and a writer who harms the bucket: make check-hostile [SEED=n]
 	@scripts/campaign campaign_of_harm
+
+check-long-life: ## an hour in which every secret and certificate changes under a pair and its services go away: make check-long-life [SEED=n]
+	@scripts/campaign campaign_of_life
 
 check-cases: $(if $(RUNNER),,debug) ## situations of users as scripts, as root; minutes: make check-cases [CASE=GLOB] [RUNNER=path/of/binary]
 	@scripts/setup-tests

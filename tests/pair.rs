@@ -24,6 +24,8 @@ mod etcd;
 mod following;
 #[path = "pair/hostile.rs"]
 mod hostile;
+#[path = "pair/life.rs"]
+mod life;
 #[path = "pair/outages.rs"]
 mod outages;
 #[path = "pair/rig.rs"]

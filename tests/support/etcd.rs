@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+#[path = "authority.rs"]
+mod authority;
+
+pub use authority::Authority;
 
 /// How often a cluster is begun.
 const STARTS: u32 = 5;
@@ -263,29 +269,28 @@ impl Drop for Etcd {
 
 impl Tls {
     fn make(dir: &TempDir) -> Self {
-        use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-        let write = |name: &str, text: String| {
-            let path = dir.path().join(name);
-            fs::write(&path, text).expect("a certificate");
-            path
+        let at = |name: &str| dir.path().join(name);
+        let tls = Self {
+            ca: at("ca.pem"),
+            client_cert: at("client.pem"),
+            client_key: at("client.key"),
+            server_cert: at("server.pem"),
+            server_key: at("server.key"),
         };
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let ca = write("ca.pem", params.self_signed(&key).expect("a root").pem());
-        let issuer = Issuer::new(params, key);
-        let sign = |name: &str| {
-            let mut params =
-                CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
-            // Etcd's own gateway is a client of itself.
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-            let key = KeyPair::generate().expect("a key");
-            let cert = params.signed_by(&key, &issuer).expect("a certificate");
-            (write(&format!("{name}.pem"), cert.pem()), write(&format!("{name}.key"), key.serialize_pem()))
-        };
-        let (server_cert, server_key) = sign("server");
-        let (client_cert, client_key) = sign("client");
-        Self { ca, client_cert, client_key, server_cert, server_key }
+        tls.renew();
+        tls
+    }
+
+    /// Another root of trust, and certificates of it. A member reads its own at each handshake, and the root when it starts.
+    pub fn renew(&self) {
+        let authority = Authority::new();
+        fs::write(&self.ca, authority.pem()).expect("a certificate");
+        for (cert, key) in [(&self.server_cert, &self.server_key), (&self.client_cert, &self.client_key)] {
+            let (signed, its_key) = authority.sign();
+            fs::write(cert, signed).expect("a certificate");
+            fs::write(key, its_key).expect("a key");
+            fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("it is ours");
+        }
     }
 }
 

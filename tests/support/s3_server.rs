@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,12 +25,17 @@ use hyper_util::server::conn::auto;
 use runner::config::{KeySource, StoreSettings, StoreUrl};
 use runner::env::Env;
 use runner::store::s3::{Credentials, Options, S3Store};
-use s3s::auth::SimpleAuth;
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, S3, S3Request, S3Response, S3Result};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ServerConfig, crypto};
 
 /// The bucket that is there.
 pub const BUCKET: &str = "backups";
@@ -40,11 +46,12 @@ pub const SECRET_KEY: &str = "secret/of+test";
 
 /// A running server. It stops when dropped.
 pub struct S3Server {
-    /// `http://127.0.0.1:port`.
+    /// `http://127.0.0.1:port`, or `https:`.
     pub endpoint: String,
     /// Where s3s-fs keeps what it has: a folder for each bucket.
     pub root: PathBuf,
     front: Front,
+    door: Arc<Door>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     _dir: tempfile::TempDir,
@@ -86,6 +93,32 @@ pub enum Trouble {
     Delay(Duration),
 }
 
+/// Who gets in, and how.
+struct Door {
+    /// The access key that is known, and its secret.
+    keys: Mutex<(String, String)>,
+    /// `None`: without TLS.
+    tls: Mutex<Option<TlsAcceptor>>,
+    is_shut: AtomicBool,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        let keys = Mutex::new((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()));
+        Self { keys, tls: Mutex::default(), is_shut: AtomicBool::default() }
+    }
+}
+
+struct Keys(Arc<Door>);
+
+#[async_trait::async_trait]
+impl S3Auth for Keys {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let (known, secret) = self.0.keys.lock().unwrap().clone();
+        if known == access_key { Ok(secret.into()) } else { Err(s3s::s3_error!(InvalidAccessKeyId)) }
+    }
+}
+
 #[derive(Clone, Default)]
 struct Front {
     requests: Arc<Mutex<Vec<Request>>>,
@@ -103,15 +136,23 @@ struct Planned {
 impl S3Server {
     /// A server that keeps the promise of conditional puts.
     pub fn start() -> Self {
-        Self::run(false)
+        Self::run(false, Door::default())
+    }
+
+    /// The same with TLS: a certificate and its key, as PEM.
+    pub fn start_with_tls(pem: &(String, String)) -> Self {
+        let door = Door { tls: Mutex::new(Some(acceptor(pem))), ..Door::default() };
+        Self::run(false, door)
     }
 
     /// Bare s3s-fs, which does not.
     pub fn start_bare() -> Self {
-        Self::run(true)
+        Self::run(true, Door::default())
     }
 
-    fn run(bare: bool) -> Self {
+    fn run(bare: bool, door: Door) -> Self {
+        let door = Arc::new(door);
+        let scheme = if door.tls.lock().unwrap().is_some() { "https" } else { "http" };
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(BUCKET)).unwrap();
         let files = s3s_fs::FileSystem::new(dir.path()).unwrap();
@@ -120,14 +161,14 @@ impl S3Server {
         } else {
             S3ServiceBuilder::new(Careful::new(files, dir.path().to_owned()))
         };
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        builder.set_auth(Keys(Arc::clone(&door)));
         let service = builder.build();
 
         let front = Front::default();
         let (stop, stopped) = oneshot::channel();
         let (ready, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn({
-            let front = front.clone();
+            let (front, door) = (front.clone(), Arc::clone(&door));
             move || {
                 let runtime =
                     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -135,16 +176,16 @@ impl S3Server {
                     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                     ready.send(listener.local_addr().unwrap()).unwrap();
                     tokio::select! {
-                        () = accept(listener, service, front) => {}
+                        () = accept(listener, service, front, door) => {}
                         _ = stopped => {}
                     }
                 });
                 runtime.shutdown_background();
             }
         });
-        let endpoint = format!("http://{}", address.recv().unwrap());
+        let endpoint = format!("{scheme}://{}", address.recv().unwrap());
         let root = dir.path().to_owned();
-        Self { endpoint, root, front, stop: Some(stop), thread: Some(thread), _dir: dir }
+        Self { endpoint, root, front, door, stop: Some(stop), thread: Some(thread), _dir: dir }
     }
 
     /// A store in `prefix` of the bucket.
@@ -188,6 +229,21 @@ impl S3Server {
     /// Answers questions on the bucket with this query with this document.
     pub fn bucket_says(&self, query: &str, document: &str) {
         self.front.said.lock().unwrap().insert(query.to_owned(), document.to_owned());
+    }
+
+    /// From now on this access key is known, and no other.
+    pub fn know(&self, access_key: &str, secret: &str) {
+        *self.door.keys.lock().unwrap() = (access_key.to_owned(), secret.to_owned());
+    }
+
+    /// New connections get this certificate.
+    pub fn show(&self, pem: &(String, String)) {
+        *self.door.tls.lock().unwrap() = Some(acceptor(pem));
+    }
+
+    /// Hangs up on all, or lets them in again.
+    pub fn shut(&self, is_shut: bool) {
+        self.door.is_shut.store(is_shut, Ordering::Relaxed);
     }
 
     /// Behaves from now on.
@@ -261,23 +317,55 @@ impl Front {
     }
 }
 
-async fn accept(listener: TcpListener, service: S3Service, front: Front) {
+fn acceptor((certificate, key): &(String, String)) -> TlsAcceptor {
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    TlsAcceptor::from(Arc::new(builder.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap()))
+}
+
+async fn accept(listener: TcpListener, service: S3Service, front: Front, door: Arc<Door>) {
     loop {
         let (socket, _) = listener.accept().await.unwrap();
-        let (service, front) = (service.clone(), front.clone());
+        if door.is_shut.load(Ordering::Relaxed) {
+            continue;
+        }
+        let (service, front, door) = (service.clone(), front.clone(), Arc::clone(&door));
+        let tls = door.tls.lock().unwrap().clone();
         tokio::spawn(async move {
-            let handler = service_fn(move |request| answer(service.clone(), front.clone(), request));
             // Broken connections are part of the tests.
-            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), handler).await;
+            match tls {
+                Some(tls) => {
+                    if let Ok(socket) = tls.accept(socket).await {
+                        serve(socket, service, front, door).await;
+                    }
+                }
+                None => serve(socket, service, front, door).await,
+            }
         });
     }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    socket: S,
+    service: S3Service,
+    front: Front,
+    door: Arc<Door>,
+) {
+    let handler = service_fn(move |request| answer(service.clone(), front.clone(), Arc::clone(&door), request));
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), handler).await;
 }
 
 async fn answer(
     service: S3Service,
     front: Front,
+    door: Arc<Door>,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
+    if door.is_shut.load(Ordering::Relaxed) {
+        return Err("hung up".into());
+    }
     let trouble = front.note(&request);
     match trouble {
         Some(trouble @ (Trouble::Status(_) | Trouble::Page(_) | Trouble::Bare(_))) => {
