@@ -114,6 +114,10 @@ byte_id!(
     Digest, 32, "digest"
 );
 byte_id!(
+    /// A source or dump of a role, named to whoever has the repository key: the start of a keyed BLAKE3 of its path.
+    SourceMark, 8, "source mark"
+);
+byte_id!(
     /// A keyed BLAKE3.
     Mac, 32, "MAC"
 );

@@ -7,6 +7,7 @@ pub mod backup;
 pub mod beat;
 pub mod cache;
 pub mod cancel;
+pub(crate) mod empty;
 pub mod exec;
 pub mod guard;
 pub mod health;

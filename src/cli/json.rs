@@ -166,7 +166,12 @@ fn snapshot(s: &SnapshotInfo) -> Value {
     json!({
         "id": s.id, "role": s.role, "term": s.term, "node": s.node, "time": utc(s.time), "slot": s.slot.map(utc),
         "files": s.files, "bytes": s.bytes, "incomplete": s.unreadable > 0, "unreadable": s.unreadable,
+        "empty_sources": s.empty,
     })
+}
+
+fn paths(paths: &[TreePath]) -> Vec<String> {
+    paths.iter().map(TreePath::display).collect()
 }
 
 /// `init`.

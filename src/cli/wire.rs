@@ -130,7 +130,7 @@ pub async fn backup(
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let teller = Arc::new(teller(context, &runner, &context.settings.notify));
     let plan = known::plan(&context.settings, role, &context.env, &runner.state_dir)?;
-    let watch = Watch::new(Arc::clone(&teller), &runner, role.name.clone(), plan);
+    let watch = Watch::new(Arc::clone(&teller), &runner, role, plan);
     let hooks = Hooks::new(&runner, role);
     hooks.recover().await;
     let begins = |view: &View, slot| watch.begins(view, slot);

@@ -102,7 +102,7 @@ impl Post {
                 None
             }
         };
-        let watch = Arc::new(Watch::new(teller, &runner, role.name.clone(), plan.clone()));
+        let watch = Arc::new(Watch::new(teller, &runner, &role, plan.clone()));
         let ttl = ttl(&role, &settings);
         let (ask_interval, retry_interval) = (keeper::poll(ttl, role.lease == Lease::Etcd), keeper::pause(ttl));
         let (node, label) = (runner.node.id, runner.node.name.clone());

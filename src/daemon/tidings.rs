@@ -11,7 +11,7 @@ use crate::job::report::audited::Finding;
 use crate::journal::future::{FutureDates, future_dates};
 use crate::journal::record::TakeoverWhy;
 use crate::journal::state::View;
-use crate::notice::event::{COMMAND, Event, Kind};
+use crate::notice::event::{COMMAND, Cause, Event, Kind};
 use crate::notice::ledger::Watcher;
 use crate::role::slot::Plan;
 
@@ -32,6 +32,8 @@ pub(super) struct Glimpse {
     duplicates: Vec<(Timestamp, u64)>,
     /// What the newest snapshot could not read.
     unreadable: u64,
+    /// Of how many sources and dumps it has nothing.
+    empty: u64,
     future: Option<FutureDates>,
 }
 
@@ -55,6 +57,7 @@ impl Glimpse {
             past: Some(Past::of(view)),
             duplicates: audit::duplicates(state, since).into_iter().filter_map(duplicate).collect(),
             unreadable: state.snapshots.last().map_or(0, |snapshot| snapshot.changes.unreadable),
+            empty: state.snapshots.last().and_then(|s| s.empty.as_ref()).map_or(0, |empty| empty.len() as u64),
             // Which clock is to blame is asked by nobody here.
             future: future_dates(view, NodeId([0; NodeId::LEN]), now, None),
         }
@@ -108,6 +111,8 @@ pub(super) struct Sight<'a> {
     pub(super) running: Option<Timestamp>,
     /// How this node's last run failed.
     pub(super) failure: Option<String>,
+    /// The role may be empty.
+    pub(super) allow_empty: bool,
 }
 
 impl Sight<'_> {
@@ -121,7 +126,10 @@ impl Sight<'_> {
             (Kind::Duplicate, self.duplicates(glimpse)),
             (Kind::Takeover, self.takeover(glimpse).into_iter().collect()),
             (Kind::PausedTooLong, self.paused_too_long(glimpse).into_iter().collect()),
-            (Kind::Incomplete, self.incomplete(glimpse.unreadable).into_iter().collect()),
+            (
+                Kind::Incomplete,
+                self.incomplete(glimpse.unreadable).into_iter().chain(self.empty(glimpse.empty)).collect(),
+            ),
         ];
         seen.push((Kind::Missed, self.missed(glimpse).into_iter().collect()));
         seen
@@ -157,6 +165,13 @@ impl Sight<'_> {
 
     pub(super) fn incomplete(&self, unreadable: u64) -> Option<Event> {
         (unreadable > 0).then(|| Event { count: Some(unreadable), ..self.event(Kind::Incomplete) })
+    }
+
+    /// Of so many sources the newest snapshot has nothing, which may not be meant.
+    pub(super) fn empty(&self, count: u64) -> Option<Event> {
+        let told = count > 0 && !self.allow_empty;
+        let (mark, cause) = ("empty_source".to_owned(), Some(Cause::EmptySource));
+        told.then(|| Event { count: Some(count), mark, cause, ..self.event(Kind::Incomplete) })
     }
 
     /// What a run could not store again.
@@ -200,6 +215,7 @@ impl Sight<'_> {
                 | Finding::Late { .. }
                 | Finding::Duplicate { .. }
                 | Finding::Incomplete(_)
+                | Finding::EmptySources { .. }
                 | Finding::PausedTooLong { .. } => return None,
             };
             Some(Event { mark: mark.to_owned(), count: Some(count), detail, ..self.event(Kind::Anomaly) })
@@ -249,6 +265,7 @@ mod tests {
             now: at(now),
             running: None,
             failure: None,
+            allow_empty: false,
         };
         change(&mut sight);
         let events = sight.see(glimpse).into_iter().flat_map(|(_, events)| events);
@@ -287,6 +304,9 @@ mod tests {
         let glimpse = |unreadable| Glimpse { unreadable, ..Glimpse::default() };
         assert_eq!(seen(&glimpse(3), 10, |_| ()), ["incomplete 3"]);
         assert_eq!(seen(&glimpse(0), 10, |_| ()), [""; 0]);
+        let empty = |unreadable| Glimpse { empty: 2, unreadable, ..Glimpse::default() };
+        assert_eq!(seen(&empty(3), 10, |_| ()), ["incomplete 3", "incomplete 2"]);
+        assert_eq!(seen(&empty(0), 10, |sight| sight.allow_empty = true), [""; 0]);
     }
 
     #[test]

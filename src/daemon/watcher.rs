@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::tidings::{Glimpse, Sight};
+use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::{NodeId, RoleName, Term};
 use crate::job::backup::BackupError;
@@ -23,6 +24,7 @@ use crate::journal::state::View;
 use crate::notice::event::{COMMAND, Cause, Event, Kind, Notice};
 use crate::notice::ledger::{Ledger, Watcher};
 use crate::notice::teller::{Ping, Teller};
+use crate::repo::entry::TreePath;
 use crate::role::duty::Stand;
 use crate::role::election::{StandbyReason, UnknownReason};
 use crate::role::slot::Plan;
@@ -45,6 +47,7 @@ pub struct Watch {
     node: NodeId,
     label: String,
     plan: Option<Plan>,
+    allow_empty: bool,
     /// How the last run failed, for whoever asks.
     kept: Kept,
     seen: Mutex<Seen>,
@@ -73,7 +76,8 @@ struct Seen {
 
 impl Watch {
     /// Watches `role` as the node of `runner`.
-    pub fn new(teller: Arc<Teller>, runner: &Runner, role: RoleName, plan: Option<Plan>) -> Self {
+    pub fn new(teller: Arc<Teller>, runner: &Runner, role: &RoleSettings, plan: Option<Plan>) -> Self {
+        let (role, allow_empty) = (role.name.clone(), role.allow_empty);
         let (env, node, kept) = (runner.env.clone(), &runner.node, Kept::of(runner, &role));
         let seen = Seen {
             glimpse: Glimpse::default(),
@@ -83,7 +87,17 @@ impl Watch {
             works: false,
             audit_at: env.clock.boottime() + AUDIT_FIRST,
         };
-        Self { teller, env, role, node: node.id, label: node.name.clone(), plan, kept, seen: Mutex::new(seen) }
+        Self {
+            teller,
+            env,
+            role,
+            node: node.id,
+            label: node.name.clone(),
+            plan,
+            allow_empty,
+            kept,
+            seen: Mutex::new(seen),
+        }
     }
 
     /// Whether nobody is told anything.
@@ -171,14 +185,16 @@ impl Watch {
                     None => self.over(&[Kind::Lost]),
                     Some(event) => self.raise(event, Watcher::Holder),
                 }
-                match self.sight(&seen).incomplete(report.files.unreadable) {
-                    None => {
-                        self.over(&[Kind::Incomplete]);
-                        self.teller.ping(&self.role, &Ping::Success);
-                    }
-                    Some(event) => {
-                        let unread = unread(report);
-                        self.raise(Event { detail: Some(unread.clone()), ..event }, Watcher::Holder);
+                let lacks = self.sight(&seen).empty(report.empty_sources.len() as u64);
+                let lacks = lacks.map(|event| Event { detail: Some(named(&report.empty_sources)), ..event });
+                let incomplete = self.sight(&seen).incomplete(report.files.unreadable);
+                let incomplete = incomplete.map(|event| Event { detail: Some(unread(report)), ..event });
+                let open = vec![(Kind::Incomplete, incomplete.clone().into_iter().chain(lacks).collect())];
+                self.teller.tell(|ledger, now| self.settle(ledger, open, Watcher::Holder, now));
+                match incomplete.and_then(|event| event.detail) {
+                    // One without a source is what its exit code says: done.
+                    None => self.teller.ping(&self.role, &Ping::Success),
+                    Some(unread) => {
                         // Who pings after a command goes by its exit code, and that is not 0 here.
                         self.teller.ping(&self.role, &Ping::Fail(format!("incomplete: {unread}")));
                     }
@@ -403,6 +419,7 @@ impl Watch {
             now: self.env.clock.now(),
             running: seen.running.and_then(|running| running.slot),
             failure: self.kept.load().map(|failure| failure.error),
+            allow_empty: self.allow_empty,
         }
     }
 
@@ -424,6 +441,13 @@ fn unread(report: &RoleReport) -> String {
         named.push("…".to_owned());
     }
     named.join("; ")
+}
+
+/// The first of these sources, for those who are told.
+fn named(empty: &[TreePath]) -> String {
+    let mut named: Vec<String> = empty.iter().take(UNREAD_NAMED_MAX).map(TreePath::display).collect();
+    named.extend((empty.len() > UNREAD_NAMED_MAX).then(|| "…".to_owned()));
+    named.join(", ")
 }
 
 /// Whether a run that ended like this failed. One that somebody ended did not, nor one that met another at work: that one goes on,

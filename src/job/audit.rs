@@ -20,7 +20,9 @@ use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::NodeId;
 use crate::job::audit::account::{Account, Period};
+use crate::job::audit::completeness::Bare;
 use crate::job::audit::ledger::Ledger;
+use crate::job::empty;
 use crate::job::health::UnderWay;
 use crate::job::last_run::{self, Kept};
 use crate::job::presence::{self, Told};
@@ -91,7 +93,14 @@ pub async fn audit_here(
         let (failures, under_way) = unrecorded(&repository, &looker, now).await;
         account.hear(failures, under_way);
     }
-    let audit = account.finish(role.name.clone(), found.into_damages());
+    let bare = account.bare.take();
+    let mut audit = account.finish(role.name.clone(), found.into_damages());
+    if let Some(Bare { first, last, snapshot, runs, marks }) = bare
+        && let Some(empty) = empty::told(Some(&marks), role, &repository.keys)
+    {
+        audit.findings.insert(0, Finding::EmptySources { first, last, snapshot, runs, empty });
+        audit.finding_count += 1;
+    }
     Ok(RoleAudit { records: read.records, ..audit })
 }
 

@@ -39,7 +39,10 @@ pub(crate) fn told(marks: Option<&[SourceMark]>, role: &RoleSettings, keys: &Key
 /// The marks of a path under each generation of the key; the last one is what is written.
 fn mark(path: &TreePath, keys: &Keys) -> impl Iterator<Item = SourceMark> {
     let content = [CONTEXT, path.as_bytes()].concat();
-    keys.sealed_digests(&content).filter_map(|digest| SourceMark::from_slice(digest.0.first_chunk::<8>()?)).collect::<Vec<_>>().into_iter()
+    keys.sealed_digests(&content)
+        .filter_map(|digest| SourceMark::from_slice(digest.0.first_chunk::<8>()?))
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 #[cfg(test)]

@@ -317,6 +317,7 @@ pub fn severity(warning: &Warning) -> Severity {
         Warning::ClockOff(_)
         | Warning::Incomplete { .. }
         | Warning::NoContent
+        | Warning::EmptySources(_)
         | Warning::Lost { .. }
         | Warning::Twin { .. }
         | Warning::StoreUnreadable { .. }

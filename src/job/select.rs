@@ -187,6 +187,7 @@ mod tests {
             bytes: 1,
             changes: Changes::default(),
             cost: Cost::default(),
+            empty: None,
         }
     }
 

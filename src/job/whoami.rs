@@ -33,6 +33,7 @@ use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::audit::ledger::recent;
 use crate::job::backup::history;
+use crate::job::empty;
 use crate::job::health::{self, Facts, Past, UnderWay};
 use crate::job::inside::{Archive, Reading, info};
 use crate::job::known::{self, Place};
@@ -482,6 +483,10 @@ fn status(
     seen.extend(looked.loss.as_ref().map(lost));
     let newest = view.and_then(|view| view.state.snapshots.last());
     seen.extend(newest.filter(|newest| newest.bytes == 0 && !role.allow_empty).map(|_| Warning::NoContent));
+    let empty = newest.zip(looked.archive.as_ref()).and_then(|(newest, archive)| {
+        empty::told(newest.empty.as_deref(), role, &archive.repository.keys).map(Warning::EmptySources)
+    });
+    seen.extend(empty);
     let clock_offset = looked.state.clock_offset_seconds.map(SignedDuration::from_secs);
     let future = view.and_then(|view| future_dates(view, node, now, clock_offset));
     seen.extend(future.map(Warning::FutureDates));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{
     ChunkId, ClusterId, Digest, Generation, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, ScheduleId, Seq,
-    Term,
+    SourceMark, Term,
 };
 use crate::journal::repaired::LostEnd;
 use crate::journal::rotation::{self, RotateBody};
@@ -276,6 +276,10 @@ pub struct SnapshotBody {
     pub changed_set: ChunkId,
     /// What the run cost.
     pub cost: Cost,
+    /// The sources and dumps that held no file, the first of them in the order of their paths; `None`: an older version wrote it, and it is
+    /// not known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub empty: Option<Vec<SourceMark>>,
 }
 
 /// The body of a prune.

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    ChunkId, ClusterId, Digest, Generation, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, Term,
+    ChunkId, ClusterId, Digest, Generation, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, SourceMark,
+    Term,
 };
 use crate::journal::future::{self, RecordDate};
 use crate::journal::record::{Body, Changes, Cost, EndBody, NodeRef, PruneBody, Record, TakeoverWhy};
@@ -115,6 +116,9 @@ pub struct Snapshot {
     pub changes: Changes,
     /// What the run cost.
     pub cost: Cost,
+    /// The sources and dumps that held no file; `None`: not known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub empty: Option<Vec<SourceMark>>,
 }
 
 /// A pause.
@@ -321,6 +325,12 @@ impl State {
             folded.amended_slots.clear();
             for (snapshot, told) in folded.snapshots.iter_mut().zip(&self.snapshots) {
                 snapshot.time = told.time;
+            }
+        }
+        // They say of no source that it was empty.
+        for (snapshot, told) in folded.snapshots.iter_mut().zip(&self.snapshots) {
+            if told.empty.is_none() {
+                snapshot.empty = None;
             }
         }
         // They keep no end of a command.
@@ -583,6 +593,7 @@ impl View {
                     bytes: body.bytes,
                     changes: body.changes,
                     cost: body.cost,
+                    empty: body.empty.clone(),
                 });
             }
             Body::End(body) if body.is_good() => {

@@ -132,6 +132,8 @@ pub struct Event {
 pub enum Cause {
     /// A run made no progress, and was ended.
     Stalled,
+    /// Sources or dumps held no file.
+    EmptySource,
 }
 
 impl Event {

@@ -167,6 +167,15 @@ impl Keys {
         ChunkId(*blake3::keyed_hash(&blake3::derive_key(CONTEXT_CHUNK, &key.0[..]), content).as_bytes())
     }
 
+    /// The same under each generation, the oldest first: for what is looked up and was written under one of them.
+    pub fn sealed_digests(&self, content: &[u8]) -> impl Iterator<Item = ChunkId> {
+        let digest = |key: &RepositoryKey| {
+            ChunkId(*blake3::keyed_hash(&blake3::derive_key(CONTEXT_CHUNK, &key.0[..]), content).as_bytes())
+        };
+        let written = usize::from(self.generation.0) + 1;
+        self.keyring.iter().take(written).map(digest)
+    }
+
     /// The MAC over the first line of a journal record, or of another object that stands in the clear.
     pub fn line_mac(&self, line: &[u8]) -> [u8; 32] {
         self.line_mac_by(self.generation, line).expect("what is written under is in the keyring")

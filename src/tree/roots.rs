@@ -220,8 +220,8 @@ fn error(source: &Path, why: ScanErrorKind) -> ScanError {
     ScanError { source_path: source.to_owned(), why }
 }
 
-/// The path below `/` that an absolute `source` names.
-fn tree_path(source: &Path) -> Option<TreePath> {
+/// The path below `/` that an absolute `source` names, as entries have it; `None`: it is no absolute path without `..`.
+pub(crate) fn tree_path(source: &Path) -> Option<TreePath> {
     let mut components = source.components();
     if components.next() != Some(Component::RootDir) {
         return None;

@@ -113,6 +113,17 @@ const SOURCE_LINK: Way = Way {
     alert: "failed",
 };
 
+const ONE_SOURCE_EMPTY: Way = Way {
+    what: "one of two sources was never anything but empty",
+    says: "/other is backed up: no file was there",
+    risk: "empty",
+    check: 1,
+    audit: 7,
+    alert: "incomplete",
+};
+
+const ONE_SOURCE_EXCLUDED: Way = Way { what: "`exclude` takes all of one of two sources", ..ONE_SOURCE_EMPTY };
+
 const DUMP_EMPTY: Way = Way {
     what: "a dump prints nothing",
     says: "dump \"app.sql\"",
@@ -230,7 +241,7 @@ const SCHEDULE_GONE: Way = Way {
     alert: "anomaly",
 };
 
-const ALL: [&Way; 25] = [
+const ALL: [&Way; 27] = [
     &PROBES_NO,
     &NEVER_RUN,
     &CLOCK_AHEAD,
@@ -251,6 +262,8 @@ const ALL: [&Way; 25] = [
     &SOURCE_UNMOUNTED,
     &SOURCE_EMPTY,
     &SOURCE_LINK,
+    &ONE_SOURCE_EMPTY,
+    &ONE_SOURCE_EXCLUDED,
     &DUMP_EMPTY,
     &PAUSED,
     &DAEMON_HANGS,
@@ -650,6 +663,67 @@ fn a_first_backup_that_would_hold_nothing_is_seen() {
             way.is_seen(&site.node(name));
         }
         way.is_told(&site);
+    }
+}
+
+#[test]
+fn a_source_that_never_held_a_file_is_seen_beside_one_that_does_until_it_does() {
+    let no_slot = "every = \"876000h\"\njitter = \"0s\"\n";
+    for (way, exclude) in [(&ONE_SOURCE_EMPTY, ""), (&ONE_SOURCE_EXCLUDED, "exclude = [\"/**/other/**\"]\n")] {
+        let site = Site::pair("");
+        let config = |exclude: &str| {
+            site.config(&format!("{}{}", site.probed(&format!("{no_slot}{exclude}")), site.telling()));
+            let path = site.path("runner.toml");
+            let text = fs::read_to_string(&path).unwrap();
+            let sources = format!("sources = [{:?}, {:?}]", site.src(), site.path("other"));
+            let line = text.lines().find(|line| line.starts_with("sources")).unwrap();
+            fs::write(&path, text.replace(line, &sources)).unwrap();
+        };
+        config(exclude);
+        fs::create_dir(site.path("other")).unwrap();
+        if !exclude.is_empty() {
+            fs::write(site.path("other/file"), "content").unwrap();
+        }
+        site.write("file", "content");
+        site.init();
+        site.move_to("east");
+        assert_eq!(run_slot(&site.node("east")), 0, "{}", way.what);
+        for name in ["east", "west"] {
+            let node = site.node(name);
+            way.is_seen(&node);
+            let listed = node.run(["snapshots", "app"]).expect(0).stdout;
+            assert!(listed.contains("EMPTY"), "{listed}");
+            let role = crate::site::role(&node.run(["whoami", "--json"]).expect(0));
+            assert_eq!(role["warnings"][0]["kind"], "empty_source", "{role}");
+            assert_eq!(role["last_backup"]["empty_sources"], 1, "{role}");
+        }
+        way.is_told(&site);
+        let told = site.told().pop().unwrap();
+        assert_eq!(told["cause"], "empty_source", "{told}");
+        assert!(told["detail"].as_str().unwrap().ends_with("/other"), "{told}");
+        let records = fs::read(site.path("store/app/journal").read_dir().unwrap().last().unwrap().unwrap().path());
+        assert!(!String::from_utf8_lossy(&records.unwrap()).contains("other"), "no path stands in the journal");
+        // Runs without a change leave it as it is, and a snapshot with content ends it.
+        site.node("east").run(["backup", "app"]).expect(0);
+        way.is_seen(&site.node("west"));
+        config("");
+        fs::write(site.path("other/file"), "content").unwrap();
+        site.node("east").run(["backup", "app"]).expect(0);
+        for name in ["east", "west"] {
+            site.node(name).run(["whoami", "--check"]).expect(0);
+            site.node(name).run(["audit"]).expect(0);
+        }
+        let last = site.told().pop().unwrap();
+        assert_eq!((&last["event"], &last["phase"]), (&"incomplete".into(), &"over".into()), "{last}");
+        // One that had content and has none is refused, and where that was allowed once it is told again.
+        fs::remove_file(site.path("other/file")).unwrap();
+        site.node("east").run(["backup", "app"]).expect(1);
+        site.node("west").run(["whoami", "--check"]).expect(2);
+        config("allow_empty = true\n");
+        site.node("east").run(["backup", "app"]).expect(0);
+        site.node("east").run(["whoami", "--check"]).expect(0);
+        config("");
+        way.is_seen(&site.node("west"));
     }
 }
 

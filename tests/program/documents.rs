@@ -66,7 +66,8 @@ fn snapshots_restore_verify_and_whoami_say_what_the_contract_names() {
     site.node("east").run(["backup", "app", "--scheduled", "--json"]).expect(0);
     let east = site.node("east");
     let listed = east.run(["snapshots", "app", "--json"]).expect(0).json();
-    let fields = ["id", "role", "term", "node", "time", "slot", "files", "bytes", "incomplete", "unreadable"];
+    let fields =
+        ["id", "role", "term", "node", "time", "slot", "files", "bytes", "incomplete", "unreadable", "empty_sources"];
     assert_fields(&listed["snapshots"][0], &fields);
     assert_eq!(listed["snapshots"][0]["slot"], "1970-01-01T00:00:00Z");
 

@@ -55,6 +55,10 @@ fn finding(finding: &Finding) -> Value {
             "kind": "backdated", "count": count, "by_seconds": by.as_secs(), "nodes": nodes,
         }),
         Finding::Incomplete(open) => incomplete(open),
+        Finding::EmptySources { first, last, snapshot, runs, empty } => json!({
+            "kind": "empty_source", "first": utc(*first), "last": utc(*last), "snapshot": snapshot, "runs": runs,
+            "sources": super::paths(&empty.named), "unnamed": empty.unnamed,
+        }),
         Finding::Flapping { first, last, count, nodes } => json!({
             "kind": "flapping", "first": utc(*first), "last": utc(*last), "count": count, "nodes": nodes,
         }),

@@ -149,6 +149,9 @@ fn warning(warning: &Warning) -> Value {
             json!({ "kind": "future", "count": future.count, "latest": utc(future.latest), "node": node, "clock": clock })
         }
         Warning::NoContent => json!({ "kind": "no_content" }),
+        Warning::EmptySources(empty) => {
+            json!({ "kind": "empty_source", "sources": super::paths(&empty.named), "unnamed": empty.unnamed })
+        }
         Warning::Incomplete { unreadable } => json!({ "kind": "incomplete", "unreadable": unreadable }),
         Warning::Lost { packs, files, by, time } => {
             json!({ "kind": "lost", "packs": packs, "files": files, "node": by, "time": utc(*time) })

@@ -139,6 +139,17 @@ fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, St
             ),
         ),
         Finding::Incomplete(open) => ("INCOMPLETE", format!("the newest snapshot: {}", incomplete(open, view))),
+        Finding::EmptySources { first, last, snapshot, runs, empty } => (
+            "EMPTY",
+            format!(
+                "{}: no file was there when {} made, from {} to {}, the last {}",
+                super::warning::empty_sources(empty),
+                counted(*runs, "snapshot was", "snapshots were"),
+                minute(*first, &view.zone),
+                minute(*last, &view.zone),
+                short(*snapshot)
+            ),
+        ),
         Finding::Flapping { first, last, count: n, nodes } => (
             "FLAPPING",
             format!(

@@ -103,7 +103,7 @@ fn incomplete(files: &FileCounts) -> String {
 
 /// Sources without a file, and a snapshot without content: told also where the rest made a snapshot.
 fn empty_sources(report: &RoleReport, view: &View) -> String {
-    let line = |path: &TreePath| view.page.wrap("  ", 2, &format!("WARNING: source {} holds no file.", path.display()));
+    let line = |path: &TreePath| view.page.wrap("  ", 2, &format!("WARNING: {} holds no file.", path.display()));
     let sources: String = report.empty_sources.iter().map(line).collect();
     let whole =
         "WARNING: nothing in the snapshot has any content: empty files, links and special files are all that there is.";

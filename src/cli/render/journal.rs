@@ -133,6 +133,7 @@ mod tests {
             changes: Changes::default(),
             changed_set: ChunkId([0; 32]),
             cost: Cost::default(),
+            empty: None,
         };
         let all = [
             line(9, None, Body::Takeover(Takeover::new(TakeoverWhy::Moved))),

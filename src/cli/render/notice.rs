@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::cli::units;
-use crate::notice::event::{COMMAND, Event, Kind, Notice, Phase};
+use crate::notice::event::{COMMAND, Cause, Event, Kind, Notice, Phase};
 
 /// The sentence.
 pub fn text(notice: &Notice, zone: &TimeZone) -> String {
@@ -23,6 +23,9 @@ pub fn text(notice: &Notice, zone: &TimeZone) -> String {
                 Kind::Drift => "the nodes are configured alike again",
                 Kind::ClockOff => "its clock is right again",
                 Kind::PausedTooLong => "no longer paused",
+                Kind::Incomplete if notice.event.cause == Some(Cause::EmptySource) => {
+                    "a snapshot has something of every source again"
+                }
                 Kind::Incomplete => "a snapshot is complete again",
                 Kind::Lost => "no snapshot needs what is lost any more",
                 Kind::Anomaly | Kind::Duplicate | Kind::Takeover => "over",
@@ -82,6 +85,10 @@ fn what(event: &Event, zone: &TimeZone) -> String {
                 _ => format!("a journal record cannot be used{behind}"),
             };
             format!("{odd}. 'runner audit' tells more")
+        }
+        Kind::Incomplete if event.cause == Some(Cause::EmptySource) => {
+            let sources = units::counted(count, "source or dump", "sources or dumps");
+            format!("the newest snapshot has nothing of {sources}: no file was there (seen by {node}){behind}")
         }
         Kind::Incomplete if count == 1 => {
             format!("the newest snapshot is incomplete: 1 file could not be read (seen by {node}){behind}")

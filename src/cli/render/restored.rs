@@ -53,6 +53,13 @@ pub fn report(restored: &Restored, view: &View) -> String {
                     you know from before.";
         out += &view.page.wrap("  ", 2, what);
     }
+    if let Some(empty @ 1..) = snapshot.empty {
+        out += &view.page.wrap(
+            "  ",
+            2,
+            &format!("NOT ALL SOURCES ARE IN THE SNAPSHOT: {}.", super::snapshots::empty(empty)),
+        );
+    }
     for path in &report.unmatched {
         out += &view.page.row(&format!("  {}:", path.display()), 4, "not in this snapshot");
     }

@@ -96,6 +96,7 @@ pub(crate) fn snapshot(first: u8, time: &str) -> SnapshotInfo {
         bytes: 9_000_000_000,
         changed: 16,
         unreadable: 0,
+        empty: None,
     }
 }
 

@@ -28,7 +28,16 @@ pub fn list(snapshots: &[SnapshotInfo], view: &View) -> String {
     for s in snapshots.iter().filter(|s| s.unreadable > 0) {
         out += &view.page.wrap("INCOMPLETE ", 11, &format!("{}: {}", short(s.id), unread(s.unreadable)));
     }
+    for (s, empty) in snapshots.iter().filter_map(|s| Some((s, s.empty.filter(|empty| *empty > 0)?))) {
+        out += &view.page.wrap("EMPTY ", 6, &format!("{}: {}", short(s.id), self::empty(empty)));
+    }
     out
+}
+
+/// What is known later of sources without a file.
+pub(super) fn empty(count: u64) -> String {
+    let sources = counted(count, "source or dump", "sources or dumps");
+    format!("{sources} held no file when it was made; nothing of that is in it")
 }
 
 /// What is known later of what a run could not read.
@@ -54,6 +63,7 @@ mod tests {
         list[1].files = 9;
         list[1].bytes = 312;
         (list[0].unreadable, list[1].unreadable) = (1, 5200);
+        (list[1].empty, list[2].empty) = (Some(0), Some(1));
         let text = super::list(&list, &samples::view());
         samples::assert_fits(|view| super::list(&list, view));
         insta::assert_snapshot!(text);

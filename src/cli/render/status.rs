@@ -66,7 +66,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::StoreRolledBack => "rollback",
         Warning::JournalHead { .. } | Warning::RecordsLost { .. } => "journal",
         Warning::Incomplete { .. } => "incomplete",
-        Warning::NoContent => "empty",
+        Warning::NoContent | Warning::EmptySources(_) => "empty",
         Warning::Lost { .. } => "lost",
         Warning::RepositoryGone { .. } => "gone",
         Warning::AnotherRepository { .. } => "other repository",

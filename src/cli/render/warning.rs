@@ -9,8 +9,10 @@ use crate::config::Lease;
 use crate::ids::{RepoId, RoleName};
 use crate::job::health::Severity;
 use crate::job::report::Outcome;
+use crate::job::report::snapshot::EmptySources;
 use crate::job::report::whoami::{MissedCause, RunSeen, Step, Unseen, Warning};
 use crate::journal::future::{FutureDates, WrongClock};
+use crate::repo::entry::TreePath;
 use crate::role::slot::MISSED_MAX;
 
 /// One sentence without a full stop. What matters most comes first: monitoring cuts it.
@@ -80,6 +82,11 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
         Warning::NoContent => "nothing in the newest snapshot has any content: empty files, links and special files are all that there \
                                is. If that is meant, set allow_empty = true for this role"
             .to_owned(),
+        Warning::EmptySources(empty) => format!(
+            "{}: no file was there when the newest snapshot was made. Is it mounted, is the path right, does 'exclude' leave anything? It is \
+             told until a snapshot has some of it; what is never to be backed up is removed from the config",
+            empty_sources(empty)
+        ),
         Warning::Lost { packs, files: None, by, time } => format!(
             "content is lost in the store: {} missing or damaged, seen by {} {}. The next run stores again what its sources have",
             counted(*packs, "pack is", "packs are"),
@@ -207,6 +214,21 @@ fn missed_cause(cause: &MissedCause, view: &View) -> String {
         ),
         MissedCause::NotSeen => String::new(),
     }
+}
+
+/// So many empty sources are named.
+const EMPTY_NAMED_MAX: usize = 3;
+
+/// `nothing of /srv/b and 2 more sources is backed up`.
+pub(super) fn empty_sources(empty: &EmptySources) -> String {
+    let mut parts: Vec<String> = empty.named.iter().take(EMPTY_NAMED_MAX).map(TreePath::display).collect();
+    let more = empty.count().saturating_sub(parts.len() as u64);
+    match (more, parts.is_empty()) {
+        (0, _) => {}
+        (n, true) => parts.push(format!("{} that this config does not name", counted(n, "source", "sources"))),
+        (n, false) => parts.push(counted(n, "more source", "more sources")),
+    }
+    format!("nothing of {} is backed up", parts.join(", "))
 }
 
 /// A slot's instant; seconds only where the schedule has them.

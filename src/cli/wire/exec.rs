@@ -21,7 +21,7 @@ pub async fn exec(context: &Context, role: &RoleSettings, args: &verbs::Exec) ->
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let teller = Arc::new(teller(context, &runner, &context.settings.notify));
     let plan = known::plan(&context.settings, role, &context.env, &runner.state_dir)?;
-    let watch = Watch::new(Arc::clone(&teller), &runner, role.name.clone(), plan);
+    let watch = Watch::new(Arc::clone(&teller), &runner, role, plan);
     let begins = |view: &View, slot| watch.begins(view, slot);
     let request = exec::Request { command: args.command.clone(), scheduled: args.scheduled, timeout: args.timeout };
     let executed = Box::pin(exec::exec(&runner, &context.settings, role, connect, &request, &begins)).await;

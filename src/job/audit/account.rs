@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::ids::{Digest, RoleName, Term};
 use crate::job::audit::changes::{Seen, Sequence};
-use crate::job::audit::completeness::Completeness;
+use crate::job::audit::completeness::{Bare, Completeness};
 use crate::job::audit::ledger::{Ledger, before};
 use crate::job::audit::takeovers::Takeovers;
 use crate::job::health::{self, Severity, UnderWay};
@@ -38,6 +38,8 @@ pub(crate) struct Account<'a> {
     ledger: Ledger,
     snapshots: Sequence,
     completeness: Completeness,
+    /// The newest snapshots, if they have nothing of some sources.
+    pub(crate) bare: Option<Bare>,
     takeovers: Takeovers,
     nodes: BTreeMap<String, NodeShare>,
     future: FutureRecords,
@@ -74,6 +76,7 @@ impl<'a> Account<'a> {
             ledger: Ledger::of_state(base, Some(created)),
             snapshots: Sequence::new(period.since, base.snapshots.last().map(|snapshot| snapshot.root)),
             completeness: Completeness::new(period.since, &base.snapshots),
+            bare: base.snapshots.iter().fold(None, |bare, s| Bare::after(bare, s.time, s.id, s.empty.as_deref())),
             takeovers: Takeovers::default(),
             nodes: BTreeMap::new(),
             future: FutureRecords {
@@ -116,6 +119,7 @@ impl<'a> Account<'a> {
                 self.share(record, time, |node| node.commits += 1);
                 self.snapshots.take(Seen { time, root: body.root, id: digest }, body);
                 self.completeness.take(time, digest, body.changes.unreadable);
+                self.bare = Bare::after(self.bare.take(), time, digest, body.empty.as_deref());
                 self.ledger.snapshot(time);
                 if let Some(slot) = record.slot {
                     self.ledger.scheduled(slot, record.schedule);

@@ -193,6 +193,7 @@ mod tests {
             changes: Changes { changed, unchanged: 11 - changed, ..Changes::default() },
             changed_set: ChunkId([set; 32]),
             cost: Cost { new_bytes, ..Cost::default() },
+            empty: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::ids::Digest;
+use crate::ids::{Digest, SourceMark};
 use crate::job::report::audited::{Finding, Incomplete, Note};
 use crate::journal::state::Snapshot;
 
@@ -43,6 +43,31 @@ impl Completeness {
     }
 }
 
+/// Snapshots one after the other that have nothing of some sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bare {
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+    pub(crate) snapshot: Digest,
+    pub(crate) runs: u64,
+    /// Those of the last.
+    pub(crate) marks: Vec<SourceMark>,
+}
+
+impl Bare {
+    /// After the next snapshot. One that has some of everything ends it, as does one of which it is not known.
+    pub(crate) fn after(
+        before: Option<Self>,
+        time: Timestamp,
+        id: Digest,
+        empty: Option<&[SourceMark]>,
+    ) -> Option<Self> {
+        let marks = empty.filter(|marks| !marks.is_empty())?.to_vec();
+        let (first, runs) = before.map_or((time, 1), |before| (before.first, before.runs + 1));
+        Some(Self { first, last: time, snapshot: id, runs, marks })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +91,21 @@ mod tests {
             other => panic!("{other:?}"),
         };
         (finding, notes.into_iter().map(runs).collect())
+    }
+
+    #[test]
+    fn a_source_is_empty_until_a_snapshot_has_some_of_it_or_does_not_say() {
+        let after = |all: &[Option<&[u8]>]| {
+            (0..).zip(all).fold(None, |before, (n, marks)| {
+                let marks = marks.map(|marks| marks.iter().map(|mark| SourceMark([*mark; 8])).collect::<Vec<_>>());
+                Bare::after(before, at(n), Digest([7; 32]), marks.as_deref())
+            })
+        };
+        let told = |all| after(all).map(|bare: Bare| (bare.first, bare.last, bare.runs, bare.marks.len()));
+        assert_eq!(told(&[]), None);
+        assert_eq!(told(&[Some(&[]), Some(&[1]), Some(&[1, 2])]), Some((at(1), at(2), 2, 2)));
+        assert_eq!(told(&[Some(&[1]), Some(&[])]), None);
+        assert_eq!(told(&[Some(&[1]), None]), None, "an older version made the newest one");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! backup, until somebody says otherwise. Pure.
 
 use crate::job::backup::BackupError;
-use crate::repo::entry::TreePath;
+use crate::repo::entry::{Entry, Kind, TreePath};
 use crate::tree::problem::Problem;
 
 /// What one source has, and had in the newest snapshot. The source itself is an entry as well.
@@ -22,6 +22,12 @@ pub(crate) struct SourceCount {
 impl SourceCount {
     pub(crate) fn new(path: TreePath) -> Self {
         Self { path, entries: 0, files: 0, entries_before: 0, files_before: 0, unread: false }
+    }
+
+    /// What a dump printed. Where it may not be empty an empty one has failed before.
+    pub(crate) fn of_dump(entry: &Entry) -> Self {
+        let printed = matches!(entry.kind, Kind::File { size: 1.., .. });
+        Self { entries: 1, files: u64::from(printed), ..Self::new(entry.path.clone()) }
     }
 
     fn is_empty(&self) -> bool {

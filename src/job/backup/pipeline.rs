@@ -117,7 +117,8 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
         let worker = Worker::new(shared, ledger, frame_out);
         let dumps = run_dumps(shared, worker, &input.dumps, &input.environment, input.allow_empty);
         let fed = shared.noting(dumps.and_then(|extra| {
-            let sources = shared.roots.paths().cloned().map(SourceCount::new).collect();
+            let dumps = extra.iter().filter_map(|done| done.entry.as_deref()).map(SourceCount::of_dump);
+            let sources = shared.roots.paths().cloned().map(SourceCount::new).chain(dumps).collect();
             let feed = Feed {
                 shared,
                 ledger,

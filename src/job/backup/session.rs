@@ -7,12 +7,13 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::config::RoleSettings;
-use crate::ids::{ChunkId, IndexId, Seq};
+use crate::ids::{ChunkId, IndexId, Seq, SourceMark};
 use crate::job::backup::lost::{self, Healing};
 use crate::job::backup::pipeline::Gathered;
 use crate::job::backup::stock::Survey;
 use crate::job::backup::{Ask, BackupError, Committed, advance, brought, emptiness, note, tree};
 use crate::job::cache::{Bound, CacheWriter};
+use crate::job::empty;
 use crate::job::local::{Compared, Local, LocalLock, Memory};
 use crate::job::loss::{self, Heard, Remains};
 use crate::job::progress::{Phase, Progress};
@@ -205,7 +206,8 @@ impl Session<'_> {
         let mut indexes = gathered.indexes.clone();
         indexes.extend(put_indexes(self.runner, self.repository, &gathered.packs).await?);
         let healing = gathered.healing.clone();
-        let (committed, view) = self.commit(base, gathered, indexes, ask.slot, heard).await?;
+        let empty = empty::marks(&empty_sources, &self.repository.keys);
+        let (committed, view) = self.commit(base, gathered, (indexes, empty), ask.slot, heard).await?;
         let loss = match &healing {
             Some(healing) => self.settle(healing, &view, heard).await,
             None => heard.remaining().map(|(packs, files)| LossReport {
@@ -260,7 +262,7 @@ impl Session<'_> {
         &self,
         base: Option<&Snapshot>,
         gathered: Gathered,
-        indexes: Vec<IndexId>,
+        (indexes, empty): (Vec<IndexId>, Vec<SourceMark>),
         slot: Option<Timestamp>,
         heard: &Heard,
     ) -> Result<(Committed, View), BackupError> {
@@ -294,6 +296,7 @@ impl Session<'_> {
                 uploaded_bytes: bytes.uploaded,
                 duration_ms: elapsed.as_millis() as u64,
             },
+            empty: Some(empty),
         });
         if self.runner.cancel.is_cancelled() {
             return Err(BackupError::Interrupted);

@@ -238,5 +238,6 @@ pub fn info(role: &RoleName, snapshot: &Snapshot) -> SnapshotInfo {
         bytes: snapshot.bytes,
         changed: changes.new + changes.changed + changes.removed,
         unreadable: changes.unreadable,
+        empty: snapshot.empty.as_ref().map(|empty| empty.len() as u64),
     }
 }

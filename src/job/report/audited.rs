@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::snapshot::EmptySources;
 use super::whoami::RunSeen;
 use crate::ids::{Digest, RoleName, Seq, Term};
 
@@ -202,6 +203,19 @@ pub enum Finding {
     },
     /// The newest snapshot lacks files that could not be read.
     Incomplete(Incomplete),
+    /// The newest snapshot has nothing of some sources or dumps.
+    EmptySources {
+        /// The first snapshot in a row that lacks some.
+        first: Timestamp,
+        /// The last.
+        last: Timestamp,
+        /// The last one's ID.
+        snapshot: Digest,
+        /// How many.
+        runs: u64,
+        /// Which, of the last one.
+        empty: EmptySources,
+    },
     /// More takeovers than a pair needs.
     Flapping {
         /// The first of them.

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::ids::{Digest, RoleName, Term};
+use crate::repo::entry::TreePath;
 
 /// One committed backup, as its journal record tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,4 +29,22 @@ pub struct SnapshotInfo {
     /// Entries that could not be read when it was made: they are missing in it, or in it as they were read before. Where there are any
     /// it is incomplete.
     pub unreadable: u64,
+    /// How many sources and dumps held no file; `None`: it is not known.
+    pub empty: Option<u64>,
+}
+
+/// Sources and dumps of which a snapshot has nothing: they held no file when it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmptySources {
+    /// Those that the config names.
+    pub named: Vec<TreePath>,
+    /// How many it does not name.
+    pub unnamed: u64,
+}
+
+impl EmptySources {
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.named.len() as u64 + self.unnamed
+    }
 }

@@ -11,6 +11,7 @@ use crate::config::Lease;
 use crate::file::access::Exposure;
 use crate::ids::{InstanceId, NodeId, RepoId, RoleName, Seq, Term};
 use crate::job::report::Outcome;
+use crate::job::report::snapshot::EmptySources;
 use crate::journal::future::FutureDates;
 use crate::repo::format::JournalHome;
 
@@ -487,6 +488,8 @@ pub enum Warning {
     },
     /// The newest snapshot has entries and not a byte of content, and nothing says that this is meant.
     NoContent,
+    /// The newest snapshot has nothing of these sources and dumps, and nothing says that this is meant.
+    EmptySources(EmptySources),
     /// Content is lost in the store.
     Lost {
         /// Packs that are missing or damaged, or have a part that is; at least so many.

@@ -70,8 +70,10 @@ fn json() -> impl Strategy<Value = Value> {
 }
 
 fn snapshot_body() -> impl Strategy<Value = SnapshotBody> {
-    let parts = (id(ChunkId), vec(id(IndexId), 0..3), any::<[u64; 3]>(), changes(), id(ChunkId), cost());
-    parts.prop_map(|(root, indexes, [entries, files, bytes], changes, changed_set, cost)| SnapshotBody {
+    let empty = of(vec(id(SourceMark), 0..3));
+    let parts = (id(ChunkId), vec(id(IndexId), 0..3), any::<[u64; 3]>(), changes(), id(ChunkId), cost(), empty);
+    parts.prop_map(|(root, indexes, [entries, files, bytes], changes, changed_set, cost, empty)| SnapshotBody {
+        empty,
         root,
         indexes,
         entries,
@@ -157,6 +159,7 @@ fn state() -> impl Strategy<Value = State> {
         bytes: body.bytes,
         changes: body.changes,
         cost: body.cost,
+        empty: body.empty,
     });
     let paused = (node(), time(), of(time()), of(".{0,9}"));
     let paused = paused.prop_map(|(node, time, until, why)| Paused { node, time, until, why });

@@ -52,6 +52,7 @@ pub(crate) fn snapshot(n: u8) -> Body {
         changes: Changes::default(),
         changed_set: ChunkId([0; 32]),
         cost: Cost::default(),
+        empty: None,
     })
 }
 
@@ -164,6 +165,33 @@ fn how_the_last_command_for_a_slot_ended_outlives_takeovers_and_is_in_every_stat
     let record = end_of(&view, 60);
     push(&mut view, &record).unwrap();
     assert!(last(&view).unwrap().end.is_good());
+}
+
+#[test]
+fn what_a_state_of_an_older_version_does_not_say_of_sources_is_not_known_to_anybody() {
+    let mut view = empty();
+    add(&mut view, 1, takeover());
+    let marked = |n: u8, empty: Option<Vec<SourceMark>>| match snapshot(n) {
+        Body::Snapshot(body) => Body::Snapshot(SnapshotBody { empty, ..body }),
+        other => other,
+    };
+    for (n, empty) in [(1, None), (2, Some(Vec::new())), (3, Some(vec![SourceMark([3; 8])]))] {
+        add(&mut view, 1, marked(n, empty));
+    }
+    let known = |view: &View| view.state.snapshots.iter().map(|s| s.empty.as_ref().map(Vec::len)).collect::<Vec<_>>();
+    assert_eq!(known(&view), [None, Some(0), Some(1)], "an old record, one without an empty source, one with one");
+    let mut older = next(&view, 1, takeover());
+    let mut state = view.state.clone();
+    state.snapshots.iter_mut().for_each(|snapshot| snapshot.empty = None);
+    older.state = Some(state);
+    let mut from = View::before_checkpoint(&older).unwrap();
+    push(&mut from, &older).unwrap();
+    push(&mut view, &older).unwrap();
+    assert_eq!((known(&view), &view.state), (vec![None; 3], &from.state));
+    let mut wrong = next(&view, 1, takeover());
+    wrong.state = Some(view.state.clone());
+    wrong.state.as_mut().unwrap().snapshots[0].empty = Some(Vec::new());
+    assert_eq!(push(&mut view, &wrong), Err(FoldError::Checkpoint), "what is said is checked");
 }
 
 #[test]

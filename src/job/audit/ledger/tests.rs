@@ -176,6 +176,7 @@ fn snapshot(slot: i64) -> Snapshot {
         bytes: 1,
         changes: Changes::default(),
         cost: Cost { duration_ms: 60_000, ..Cost::default() },
+        empty: None,
     }
 }
 
