@@ -493,6 +493,9 @@ fn repair(error: &RepairError) -> Policy {
              administers the store to move away; of an old copy 'runner restore --salvage' writes what is whole.",
         ),
         RepairError::Journal(error) => journal(error),
+        RepairError::Busy(_) => {
+            failed("run it again, after 'runner pause' of the role if its slots come one after the other.")
+        }
         RepairError::Append(error) => append(error),
         RepairError::Operate(error) => operate(error),
         RepairError::Register(error) => register(error),

@@ -10,6 +10,7 @@ mod index;
 mod losses;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -17,7 +18,7 @@ use self::entry::{Doorstep, Entered};
 use self::index::IndexPlan;
 use crate::config::RoleSettings;
 use crate::env::Env;
-use crate::ids::{ChunkId, IndexId, InstanceId, PackId, RoleName};
+use crate::ids::{ChunkId, IndexId, InstanceId, KeyId, PackId, RoleName};
 use crate::job::backup::BackupError;
 use crate::job::init::{InitError, put_new};
 use crate::job::inside::{Archive, reading_journal};
@@ -26,10 +27,9 @@ use crate::job::operate::{OperateError, fitness};
 use crate::job::report::repaired::{Finding, FormatSource, RepairReport};
 use crate::job::repository::{OpenError, Repository, slots};
 use crate::journal::log::{self, AppendError, Journal, JournalError};
-use crate::journal::mend::Mended;
 use crate::journal::record::NodeRef;
 use crate::journal::register::RegisterError;
-use crate::journal::repair::MendError;
+use crate::journal::repair::{MendError, Mending};
 use crate::journal::state::{Snapshot, State};
 use crate::repo::format::JournalHome;
 use crate::repo::index::{encode_index, fitting};
@@ -42,8 +42,8 @@ use crate::role::probe::Assessment;
 use crate::store::proof::{self, ProofFailure};
 use crate::store::{Store, StoreError};
 
-/// How often a repair is planned anew after something else was appended meanwhile.
-const ATTEMPTS: u32 = 4;
+/// How long a repair goes on while others append.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A frame of moved chunks is closed when it has so many bytes.
 const FRAME_BYTES: usize = 2 << 20;
@@ -63,6 +63,9 @@ pub enum RepairError {
     /// Where the journal is.
     #[error("{0}")]
     Journal(#[from] JournalError),
+    /// Others appended all the time.
+    #[error("records were appended for {} s, each before the repair could be", .0.as_secs())]
+    Busy(Duration),
     /// The record that says what is lost.
     #[error("{0}")]
     Append(#[from] AppendError),
@@ -121,9 +124,23 @@ pub struct Repairer<'a> {
 struct Plan {
     entered: Entered,
     journal: Journal,
-    mended: Mended,
+    mending: Mending,
     index: IndexPlan,
-    report: RepairReport,
+    /// The key slots that there are, and what is wrong with each.
+    keys: Vec<(KeyId, Option<String>)>,
+}
+
+/// What a repair has written already: nothing of it is written again when it has to try again.
+#[derive(Debug, Default)]
+struct Written {
+    /// What leads in, and copies of index objects.
+    way: bool,
+    /// The numbers that are lost are occupied.
+    occupied: bool,
+    /// The chunks that were moved, and the tables of the packs that have them.
+    moved: (Vec<ChunkId>, Vec<PackTable>),
+    /// The tables that were listed in index objects, and those.
+    listed: (Vec<PackTable>, Vec<IndexId>),
 }
 
 impl Plan {
@@ -140,10 +157,23 @@ impl Plan {
         let journal = step.seats.journal(repository, step.env, &by.node, by.instance)?;
         let local = step.state_dir.map(|dir| Local::peek(step.env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(Local::last_view);
-        let mended = journal.mend(known.as_ref()).await?;
-        let shelf = local.as_ref().map(Local::shelf);
-        let more = mended.partial || !mended.brought.is_empty();
-        let index = index::plan(repository, &mended.view.state, shelf.as_ref(), more, by.read_data).await?;
+        let mending = journal.mending(known.as_ref()).await?;
+        let (shelf, more) = (local.as_ref().map(Local::shelf), mending.mended.has_more());
+        let index = index::plan(repository, &mending.mended.view.state, shelf.as_ref(), more, by.read_data).await?;
+        let keys = slots(repository.store.as_ref(), step.role).await?.found.into_iter();
+        let keys = keys.map(|found| (found.id, found.slot.err().map(|error| error.to_string()))).collect();
+        Ok(Self { entered, journal, mending, index, keys })
+    }
+
+    /// The plan with what was appended since, which is all that is read. `None`: it is to be made anew.
+    async fn grown(self) -> Result<Option<Self>, RepairError> {
+        let Some(mending) = self.journal.mend_on(&self.mending).await? else { return Ok(None) };
+        let index = self.index.grown(&self.entered.repository, &mending.mended.view.state).await?;
+        Ok(index.map(|index| Self { mending, index, ..self }))
+    }
+
+    fn report(&self, by: &Repairer<'_>) -> RepairReport {
+        let (entered, mended) = (&self.entered, &self.mending.mended);
         let mut findings = Vec::new();
         findings.extend(entered.format.clone().map(|(what, source)| Finding::Format { what, source }));
         findings.extend(entered.slot.as_ref().map(|(id, _)| Finding::KeySlot { id: *id, put_back: by.key_slot }));
@@ -158,57 +188,80 @@ impl Plan {
             snapshots: all.snapshots.iter().map(|snapshot| snapshot.id).collect(),
         }));
         findings.extend(mended.brought.iter().copied().map(Finding::Snapshot));
-        findings.extend(index.findings.iter().cloned());
-        let keys = slots(repository.store.as_ref(), step.role).await?.found.into_iter();
-        let keys = keys.map(|found| (found.id, found.slot.err().map(|error| error.to_string()))).collect();
-        let report = RepairReport {
-            role: step.role.clone(),
+        findings.extend(self.index.findings.iter().cloned());
+        RepairReport {
+            role: by.step.role.clone(),
             dry_run: true,
             findings,
-            keys,
-            snapshots: index.losses.snapshots.clone(),
+            keys: self.keys.clone(),
+            snapshots: self.index.losses().to_vec(),
             read_data: by.read_data,
             record: None,
-        };
-        Ok(Self { entered, journal, mended, index, report })
+        }
     }
 
     /// Whether the journal is to say something.
     fn needs_record(&self) -> bool {
-        !self.mended.is_sound() || !self.mended.brought.is_empty() || self.index.changes(&self.mended.view.state)
+        let mended = &self.mending.mended;
+        !mended.is_sound() || !mended.brought.is_empty() || self.index.changes(&mended.view.state)
     }
 
-    async fn apply(&self, by: &Repairer<'_>, forced: bool) -> Result<RepairReport, RepairError> {
-        let (repository, env) = (&self.entered.repository, by.step.env);
+    /// `None`: something was appended meanwhile, or came back.
+    async fn apply(
+        &self,
+        by: &Repairer<'_>,
+        forced: bool,
+        written: &mut Written,
+    ) -> Result<Option<RepairReport>, RepairError> {
+        let (repository, env, mended) = (&self.entered.repository, by.step.env, &self.mending.mended);
         let (store, role) = (repository.store.as_ref(), repository.role());
         if self.needs_record() {
-            log::understand(&self.mended.view)?;
+            log::understand(&mended.view)?;
         }
-        self.write_way(by).await?;
-        let written = self.entered.slot.as_ref().filter(|_| by.key_slot).map(|(id, _)| (*id, None));
-        for (id, object) in &self.index.copies {
-            store.put(&names::index(role, *id), object.clone()).await?;
+        if !written.way {
+            self.write_way(by).await?;
+            for (id, object) in &self.index.copies {
+                store.put(&names::index(role, *id), object.clone()).await?;
+            }
+            written.way = true;
         }
-        let mut report = RepairReport { dry_run: false, ..self.report.clone() };
-        report.keys.extend(written);
+        let mut report = RepairReport { dry_run: false, ..self.report(by) };
+        report.keys.extend(self.entered.slot.as_ref().filter(|_| by.key_slot).map(|(id, _)| (*id, None)));
         if !self.needs_record() {
-            return Ok(report);
+            return Ok(Some(report));
         }
-        let mut tables = self.index.listed.clone();
-        tables.extend(move_chunks(repository, &self.index.reader, &self.index.moved, env).await?);
-        let mut indexes = self.index.kept.clone();
-        let mut rest = tables.as_slice();
-        while !rest.is_empty() {
-            let (part, more) = rest.split_at(fitting(rest));
-            let id = IndexId(env.random_bytes());
-            store.put(&names::index(role, id), encode_index(&repository.keys, id, env.random_bytes(), part)).await?;
-            indexes.push(id);
-            rest = more;
+        if written.moved.0 != self.index.moved {
+            let tables = move_chunks(repository, self.index.reader(), &self.index.moved, env).await?;
+            written.moved = (self.index.moved.clone(), tables);
         }
-        let state = State { indexes, ..self.mended.view.state.clone() };
-        let (permit, view) = self.journal.repair(&self.mended, state, &election::by_operator(by.role), forced).await?;
-        report.record = view.head.map(|head| (head.seq, permit.term()));
-        Ok(report)
+        let tables: Vec<PackTable> = self.index.listed.iter().chain(&written.moved.1).cloned().collect();
+        if written.listed.0 != tables {
+            let (mut indexes, mut rest) = (Vec::new(), tables.as_slice());
+            while !rest.is_empty() {
+                let (part, more) = rest.split_at(fitting(rest));
+                let id = IndexId(env.random_bytes());
+                store
+                    .put(&names::index(role, id), encode_index(&repository.keys, id, env.random_bytes(), part))
+                    .await?;
+                indexes.push(id);
+                rest = more;
+            }
+            written.listed = (tables, indexes);
+        }
+        if !written.occupied && !self.journal.occupy(mended).await? {
+            return Ok(None);
+        }
+        written.occupied = true;
+        let indexes = self.index.kept.iter().chain(&written.listed.1).copied().collect();
+        let state = State { indexes, ..mended.view.state.clone() };
+        match self.journal.repair(mended, state, &election::by_operator(by.role), forced).await {
+            Ok((permit, view)) => {
+                report.record = view.head.map(|head| (head.seq, permit.term()));
+                Ok(Some(report))
+            }
+            Err(AppendError::Moved(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What leads into the repository.
@@ -250,7 +303,7 @@ impl Plan {
 /// # Errors
 /// There is no way in, or the store does not answer.
 pub async fn survey(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairReport, RepairError> {
-    Ok(Plan::make(store, by).await?.report)
+    Ok(Plan::make(store, by).await?.report(by))
 }
 
 /// Repairs what can be.
@@ -258,17 +311,28 @@ pub async fn survey(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairRe
 /// # Errors
 /// Nothing is in the journal then, or it cannot be told whether it is.
 pub async fn repair(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairReport, RepairError> {
-    let mut moved = None;
-    for _ in 0..ATTEMPTS {
-        let plan = Plan::make(Arc::clone(&store), by).await?;
+    let clock = &by.step.env.clock;
+    let started = clock.boottime();
+    let mut plan = Plan::make(Arc::clone(&store), by).await?;
+    let mut written = Written::default();
+    loop {
         let forced =
             if plan.needs_record() { fitness(by.role, &by.node.name, by.assessment, by.force)? } else { false };
-        match plan.apply(by, forced).await {
-            Err(RepairError::Append(error @ AppendError::Moved(_))) => moved = Some(error),
-            result => return result,
+        if let Some(report) = plan.apply(by, forced, &mut written).await? {
+            return Ok(report);
         }
+        if clock.boottime().saturating_sub(started) >= PATIENCE {
+            return Err(RepairError::Busy(PATIENCE));
+        }
+        // A journal that others append to all the time is no reason to look at everything again: what they append is far less.
+        plan = match plan.grown().await? {
+            Some(plan) => plan,
+            None => {
+                written = Written::default();
+                Plan::make(Arc::clone(&store), by).await?
+            }
+        };
     }
-    Err(moved.expect("only that is tried again").into())
 }
 
 /// What is left of a repository.
@@ -309,7 +373,7 @@ pub async fn remains(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<Remain
     let known = local.as_ref().and_then(Local::last_view);
     let mended = journal.mend(known.as_ref()).await?;
     let shelf = local.map(|local| local.shelf()).filter(|shelf| shelf.dir.is_dir());
-    let more = mended.partial || !mended.brought.is_empty();
+    let more = mended.has_more();
     let (unvouched, indexes) = mended.unvouched.map(|all| (all.snapshots, all.indexes)).unwrap_or_default();
     let archive = Archive {
         repository,

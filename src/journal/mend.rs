@@ -54,6 +54,29 @@ pub struct Mended {
 }
 
 impl Mended {
+    /// Whether what is to be repaired is the same as it was `before`, of which this is the continuation: records were appended, and
+    /// none of them repairs, forgets or condemns anything, nor is lost.
+    pub fn continues(&self, before: &Self) -> bool {
+        let (now, was) = (&self.view.state, &before.view.state);
+        let here: HashSet<Digest> = now.snapshots.iter().map(|snapshot| snapshot.id).collect();
+        let indexes: HashSet<IndexId> = now.indexes.iter().copied().collect();
+        self.void == before.void
+            && self.has_more() == before.has_more()
+            && self.unbegun == before.unbegun
+            && self.unvouched == before.unvouched
+            && self.view.generation() == before.view.generation()
+            && self.view.understood()
+            && now.repaired == was.repaired
+            && now.condemned == was.condemned
+            && was.snapshots.iter().all(|snapshot| here.contains(&snapshot.id))
+            && was.indexes.iter().all(|id| indexes.contains(id))
+    }
+
+    /// Whether what the journal lost may have named further index objects.
+    pub fn has_more(&self) -> bool {
+        self.partial || !self.brought.is_empty()
+    }
+
     /// Whether every record is there.
     pub fn is_sound(&self) -> bool {
         self.void.is_empty() && self.lost.is_none() && self.unbegun.is_none()
@@ -77,7 +100,7 @@ pub struct Unvouched {
 const TERM_MAX: Term = Term(u64::MAX / 2);
 
 /// What is sure, while records after it wait for one that vouches for them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sure {
     view: View,
     swept: BTreeSet<Seq>,
@@ -85,9 +108,9 @@ struct Sure {
 }
 
 /// Takes the records one after the other.
-#[derive(Debug)]
-pub struct Mender<'a> {
-    known: Option<&'a View>,
+#[derive(Debug, Clone)]
+pub struct Mender {
+    known: Option<View>,
     view: View,
     void: Vec<LostRecord>,
     /// The record before was lost, so the next one cannot be held against it.
@@ -114,9 +137,9 @@ pub struct Mender<'a> {
     dropped: Vec<Digest>,
 }
 
-impl<'a> Mender<'a> {
+impl Mender {
     /// From nothing; `known` is what this node remembers, `newest` the generation that the key at hand gives.
-    pub fn new(role: RoleName, repo: RepoId, known: Option<&'a View>, newest: Generation) -> Self {
+    pub fn new(role: RoleName, repo: RepoId, known: Option<&View>, newest: Generation) -> Self {
         let known = known.filter(|view| view.head.is_some() && view.understood() && view.repo == repo);
         Self {
             newest,
@@ -126,7 +149,7 @@ impl<'a> Mender<'a> {
             unvouched: None,
             overtaken: None,
             dropped: Vec::new(),
-            known,
+            known: known.cloned(),
             view: View::empty(role, repo),
             void: Vec::new(),
             gap: false,
@@ -263,7 +286,7 @@ impl<'a> Mender<'a> {
             _ if is_repair => self.repairs.extend(self.view.state.repaired.last().cloned()),
             _ => {}
         }
-        if let Some(known) = self.known
+        if let Some(known) = &self.known
             && known.head.as_ref().is_some_and(|head| head.seq == seq && head.digest == digest)
         {
             self.view.state.clone_from(&known.state);
@@ -281,7 +304,7 @@ impl<'a> Mender<'a> {
             self.view.head = end;
         }
         let (overtaken, newest) = (self.overtaken.take(), self.newest);
-        let seen = self.known.and_then(|known| known.head.as_ref()).map_or(Seq(0), |head| head.seq);
+        let seen = self.known.as_ref().and_then(|known| known.head.as_ref()).map_or(Seq(0), |head| head.seq);
         let mut mended = self.left(filler);
         mended.unbegun = Some(newest).filter(|newest| *newest > mended.view.generation());
         if let Some(all) = &mut mended.unvouched {
@@ -319,7 +342,7 @@ impl<'a> Mender<'a> {
             unbegun: None,
             unvouched: self.unvouched.take(),
         };
-        let Some(known) = self.known.filter(|_| !self.is_known_there) else { return mended };
+        let Some(known) = self.known.as_ref().filter(|_| !self.is_known_there) else { return mended };
         let Some(head) = &known.head else { return mended };
         let seen = known.term();
         if self.repairs.iter().any(|repair| repair.covers(head.seq, head.digest, seen)) {

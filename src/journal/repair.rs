@@ -64,6 +64,15 @@ pub enum MendError {
     },
 }
 
+/// What is left of a journal, and how far it was read.
+#[derive(Debug, Clone)]
+pub struct Mending {
+    /// What is left.
+    pub mended: Mended,
+    mender: Mender,
+    last: Seq,
+}
+
 /// What stands at a number whose record is lost and of which nothing is there: no record, and the same whoever puts it.
 #[derive(Serialize)]
 struct Filler<'a> {
@@ -85,16 +94,44 @@ impl Journal {
     /// # Errors
     /// The store does not answer, a newer version wrote here, or more is lost than one repair names.
     pub async fn mend(&self, known: Option<&View>) -> Result<Mended, MendError> {
-        let mended = self.mend_by(known).await?;
+        Ok(self.mending(known).await?.mended)
+    }
+
+    /// [`Journal::mend`] for whoever may have to read on afterwards.
+    ///
+    /// # Errors
+    /// As [`Journal::mend`].
+    pub async fn mending(&self, known: Option<&View>) -> Result<Mending, MendError> {
+        let mending = self.mend_by(known).await?;
         let knows_rotation = known.is_some_and(|known| known.generation() == self.keys.generation());
-        if knows_rotation || !mended.partial && mended.unbegun.is_none() {
-            return Ok(mended);
+        if knows_rotation || !mending.mended.partial && mending.mended.unbegun.is_none() {
+            return Ok(mending);
         }
         // What the copy of the rotation's record says, a node that has seen the record would remember.
         match self.rotation_copy().await? {
             Some(view) => self.mend_by(Some(&view)).await,
-            None => Ok(mended),
+            None => Ok(mending),
         }
+    }
+
+    /// Reads what was appended since. `None`: what is to be repaired may be another than it was, and is to be told anew.
+    ///
+    /// # Errors
+    /// The store does not answer, or a newer version wrote here.
+    pub async fn mend_on(&self, before: &Mending) -> Result<Option<Mending>, MendError> {
+        let (mut mender, mut last) = (before.mender.clone(), before.last);
+        loop {
+            let seq = last.next();
+            match self.usable(seq, SizeLimit::RECORD).await? {
+                Some(Ok(record)) => mender.take(seq, Ok(record)),
+                Some(Err(lost)) if lost.missing => break,
+                _ => return Ok(None),
+            }
+            last = seq;
+        }
+        let mended = mender.clone().finish(|seq| record::digest(&self.filler(seq)));
+        let is_news = last > before.last && mended.continues(&before.mended);
+        Ok(is_news.then_some(Mending { mended, mender, last }))
     }
 
     /// The journal up to the rotation that begins the newest generation, by the copy of its record.
@@ -136,7 +173,7 @@ impl Journal {
         }
     }
 
-    async fn mend_by(&self, known: Option<&View>) -> Result<Mended, MendError> {
+    async fn mend_by(&self, known: Option<&View>) -> Result<Mending, MendError> {
         let listed = self.listed().await?;
         let mut last = listed.last().copied().unwrap_or(Seq(0));
         // A listing may lag behind what was written.
@@ -169,7 +206,7 @@ impl Journal {
             mender.take(seq, record);
         }
         drop(records);
-        let mended = mender.finish(|seq| record::digest(&self.filler(seq)));
+        let mended = mender.clone().finish(|seq| record::digest(&self.filler(seq)));
         // Nothing is void because an old key does not open it.
         if let Some(Rotated { seq, generation }) =
             mended.view.state.rotated.filter(|now| now.generation > self.keys.generation())
@@ -180,7 +217,7 @@ impl Journal {
         if mended.void.len() > VOID_MAX {
             return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });
         }
-        Ok(mended)
+        Ok(Mending { mended, mender, last })
     }
 
     async fn listed(&self) -> Result<BTreeSet<Seq>, StoreError> {
@@ -212,7 +249,22 @@ impl Journal {
         }
     }
 
-    /// Appends that the records which `mended` misses are lost, and that `state` is what is left. Fences as every takeover does.
+    /// Occupies every number that `mended` misses, for good: this goes before [`Journal::repair`]. False: something came back at one.
+    ///
+    /// # Errors
+    /// The store, or it cannot be told whether a number is occupied.
+    pub async fn occupy(&self, mended: &Mended) -> Result<bool, AppendError> {
+        log::understand(&mended.view)?;
+        for lost in &mended.void {
+            if !self.fill(lost).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Appends that the records which `mended` misses are lost, and that `state` is what is left. Fences as every takeover does. The
+    /// numbers are occupied before, by [`Journal::occupy`].
     ///
     /// # Errors
     /// [`AppendError::Moved`]: something was appended since it was read.
@@ -230,35 +282,31 @@ impl Journal {
             view.state.rotated = Some(Rotated { generation: self.keys.generation(), seq });
         }
         log::understand(&view)?;
-        for lost in &mended.void {
-            self.fill(&view, lost).await?;
-        }
         let void = mended.void.iter().map(|lost| lost.seq).collect();
         let takeover = Takeover { forced, void, lost: mended.lost, ..Takeover::new(TakeoverWhy::Repair) };
         self.take_over_as(&view, candidacy, takeover).await
     }
 
-    /// Occupies a number of which nothing is there.
-    async fn fill(&self, view: &View, lost: &LostRecord) -> Result<(), AppendError> {
+    /// Occupies a number of which nothing is there. False: something else is there by now.
+    async fn fill(&self, lost: &LostRecord) -> Result<bool, AppendError> {
         let (seq, key) = (lost.seq, names::record(self.keys.role(), lost.seq));
         let filler = self.filler(seq);
         let failed = |error| AppendError::Store { seq, error };
         if !lost.missing {
             // What can be read stays, as evidence.
             return match lost.found {
-                Some(_) => Ok(()),
-                None => self.store.put(&key, filler).await.map_err(failed),
+                Some(_) => Ok(true),
+                None => self.store.put(&key, filler).await.map_err(failed).map(|()| true),
             };
         }
         let mut last = String::new();
         for _ in 0..FILL_ATTEMPTS {
             match put_once(self.store.as_ref(), &key, filler.clone()).await.map_err(failed)? {
-                PutOutcome::Created => return Ok(()),
+                PutOutcome::Created => return Ok(true),
                 PutOutcome::Exists => {
                     let there = self.object(seq).await.map_err(failed)?;
                     // A record that came back, or that a writer put there who was away since.
-                    let is_ours = there.is_some_and(|there| there == filler);
-                    return if is_ours { Ok(()) } else { Err(AppendError::Moved(Box::new(view.clone()))) };
+                    return Ok(there.is_some_and(|there| there == filler));
                 }
                 PutOutcome::Unknown { why } => last = why,
             }

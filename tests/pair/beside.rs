@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Child, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::etcd::Etcd;
 use crate::rig::{
-    AT_ONCE, Daemon, End, ONE_SLOT, TTL, alive, begun, bucket_site, etcd_site, let_go, now, seconds, slow_dump, stays,
-    taken_by, takeovers, wait, within,
+    AT_ONCE, Daemon, End, ONE_SLOT, TTL, alive, begun, boottime, bucket_site, etcd_site, let_go, now, s3_site, seconds,
+    since, slow_dump, stays, taken_by, takeovers, wait, within,
 };
+use crate::s3_server::{BUCKET, S3Server, Trouble};
 use crate::site::{Site, role, words};
 use crate::support::promises::kept;
 
@@ -236,4 +238,29 @@ fn who_observes_changes_nothing_and_leaves_the_cron_job_alone() {
     east.stop();
     assert_eq!(content(), before);
     assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east", "west"]);
+}
+
+#[test]
+fn a_repair_that_takes_longer_than_a_slot_ends() {
+    let (etcd, server) = (Etcd::single(), S3Server::start());
+    let site = s3_site(&server, &etcd, "every = \"2s\"\njitter = \"0s\"\n");
+    // A pack each, of which the repair reads every one.
+    for n in 0..8 {
+        site.write("file", format!("content {n}"));
+        site.backup("east");
+    }
+    let mut east = Daemon::settled(&site, "east", "active");
+    let lost = server.root.join(BUCKET).join("prod/app/journal/0000000000000003");
+    fs::remove_file(lost).unwrap();
+    server.trouble("GET", "/packs/", Trouble::Delay(Duration::from_millis(500)), 100_000);
+    let (before, start) = (site.listed().len(), boottime());
+    let run = site.node("west").run(["repair", "app", "--force", "--json"]);
+    assert!(matches!(run.code, Some(0 | 7)), "{}", words(&run));
+    assert!(since(start) > Duration::from_secs(4), "it took longer than a slot: {:?}", since(start));
+    assert!(site.listed().len() > before, "slots were committed meanwhile");
+    assert_eq!(run.json()["record"].is_null(), false, "{}", run.stdout);
+    let repaired = site.listed().len();
+    wait("the daemon goes on", || (site.listed().len() > repaired).then_some(()));
+    east.stop();
+    site.node("looker").run(["verify", "app"]).expect(0);
 }

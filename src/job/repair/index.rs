@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::RepairError;
-use super::losses::{self, Losses};
-use crate::ids::{ChunkId, IndexId, PackId};
+use super::losses::{self, Walked};
+use crate::ids::{ChunkId, Digest, IndexId, PackId};
 use crate::job::backup::orphans;
-use crate::job::report::repaired::Finding;
+use crate::job::report::repaired::{Finding, SnapshotLoss};
 use crate::job::repository::Repository;
 use crate::job::verify::content;
 use crate::journal::state::{Snapshot, State};
@@ -37,8 +37,7 @@ struct Named {
 /// The index as it should be.
 #[derive(Debug)]
 pub(super) struct IndexPlan {
-    /// Reads all that there is.
-    pub(super) reader: Reader,
+    ground: Ground,
     /// Objects that stay as they are.
     pub(super) kept: Vec<IndexId>,
     /// This node's copies of lost objects, which are written again.
@@ -49,11 +48,27 @@ pub(super) struct IndexPlan {
     pub(super) moved: Vec<ChunkId>,
     /// What was found.
     pub(super) findings: Vec<Finding>,
-    /// What the snapshots need.
-    pub(super) losses: Losses,
 }
 
 impl IndexPlan {
+    /// Reads all that there is.
+    pub(super) fn reader(&self) -> &Reader {
+        &self.ground.reader
+    }
+
+    /// What each snapshot lost.
+    pub(super) fn losses(&self) -> &[SnapshotLoss] {
+        &self.ground.walked.losses.snapshots
+    }
+
+    /// The plan with what was committed since, which is all that is read. `None`: it is to be made anew.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub(super) async fn grown(self, repository: &Repository, state: &State) -> Result<Option<Self>, RepairError> {
+        Ok(self.ground.grown(repository, state).await?.map(Ground::plan))
+    }
+
     /// Whether the journal has to name other index objects than it does.
     pub(super) fn changes(&self, state: &State) -> bool {
         self.kept != state.indexes || !self.listed.is_empty() || !self.moved.is_empty()
@@ -95,7 +110,7 @@ pub(super) async fn plan(
     let named = Named::load(repository, &state.indexes, shelf).await?;
     let all: Vec<&PackTable> = named.objects.iter().flat_map(|(_, tables, _)| tables).collect();
     let mut suspects = Suspects::find(repository, &all, read_data).await?;
-    let mut tables: Vec<PackTable> =
+    let tables: Vec<PackTable> =
         all.into_iter().filter(|table| !suspects.missing.contains(&table.id)).cloned().collect();
     let mut others = Vec::new();
     if more || !named.lost.is_empty() {
@@ -104,57 +119,103 @@ pub(super) async fn plan(
             suspects.read(repository, &others).await?;
         }
     }
-    let (mut reader, mut losses) = look(repository, &tables, &others, &suspects, &state.snapshots).await?;
-    if losses.unknown && others.is_empty() {
+    let look = async |others: &[PackTable], suspects: &Suspects| {
+        look(repository, &tables, others, suspects, &state.snapshots, Walked::default()).await
+    };
+    let (mut reader, mut walked) = look(&others, &suspects).await?;
+    if !walked.losses.unknown.is_empty() && others.is_empty() {
         others = unnamed(repository, &index_of(&tables), state).await?;
         if !others.is_empty() {
-            (reader, losses) = look(repository, &tables, &others, &suspects, &state.snapshots).await?;
+            (reader, walked) = look(&others, &suspects).await?;
             // The index is whole and does not list what snapshots need: an earlier repair took it out, because it is damaged.
-            others.retain(|table| losses.used.contains(&table.id));
+            others.retain(|table| walked.losses.used.contains(&table.id));
             if suspects.read(repository, &others).await? {
-                (reader, losses) = look(repository, &tables, &others, &suspects, &state.snapshots).await?;
+                (reader, walked) = look(&others, &suspects).await?;
             }
         }
     }
-    others.retain(|table| losses.used.contains(&table.id) && !suspects.has(table.id));
+    let snapshots = state.snapshots.iter().map(|snapshot| snapshot.id).collect();
+    Ok(Ground { named, tables, others, suspects, walked, snapshots, reader }.plan())
+}
 
-    let mut findings: Vec<Finding> = Vec::new();
-    let (mut kept, mut copies, mut listed) = (Vec::new(), Vec::new(), Vec::new());
-    for (id, tables, copy) in named.objects {
-        let whole = !tables.iter().any(|table| suspects.has(table.id));
-        if let Some((_, what)) = &copy {
-            findings.push(Finding::Index { id, what: what.clone(), copy: true });
+/// What an index is planned on: all that was read for it.
+#[derive(Debug)]
+struct Ground {
+    named: Named,
+    /// Of the packs that the objects list and that are there.
+    tables: Vec<PackTable>,
+    /// Of packs that none of them lists.
+    others: Vec<PackTable>,
+    suspects: Suspects,
+    walked: Walked,
+    /// The snapshots that were walked.
+    snapshots: HashSet<Digest>,
+    reader: Reader,
+}
+
+impl Ground {
+    fn plan(self) -> IndexPlan {
+        let (suspects, used) = (&self.suspects, &self.walked.losses.used);
+        let others = self.others.iter().filter(|table| used.contains(&table.id) && !suspects.has(table.id));
+        let others: Vec<PackTable> = others.cloned().collect();
+        let mut findings: Vec<Finding> = Vec::new();
+        let (mut kept, mut copies, mut listed) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, tables, copy) in &self.named.objects {
+            if let Some((_, what)) = copy {
+                findings.push(Finding::Index { id: *id, what: what.clone(), copy: true });
+            }
+            if tables.iter().any(|table| suspects.has(table.id)) {
+                listed.extend(tables.iter().filter(|table| !suspects.has(table.id)).cloned());
+            } else {
+                kept.push(*id);
+                copies.extend(copy.iter().map(|(object, _)| (*id, object.clone())));
+            }
         }
-        if whole {
-            kept.push(id);
-            copies.extend(copy.map(|(object, _)| (id, object)));
-        } else {
-            listed.extend(tables.into_iter().filter(|table| !suspects.has(table.id)));
+        let lost = self.named.lost.iter().map(|(id, what)| Finding::Index { id: *id, what: what.clone(), copy: false });
+        findings.extend(lost);
+        if !others.is_empty() {
+            let chunks = others.iter().map(|table| table.chunks() as u64).sum();
+            findings.push(Finding::Listed { packs: others.len() as u64, chunks });
         }
-    }
-    let lost = named.lost.into_iter().map(|(id, what)| Finding::Index { id, what, copy: false });
-    findings.extend(lost);
-    if !others.is_empty() {
-        let chunks = others.iter().map(|table| table.chunks() as u64).sum();
-        findings.push(Finding::Listed { packs: others.len() as u64, chunks });
-    }
-    listed.extend(others);
-    tables.clear();
-    let mut moved = Vec::new();
-    for (id, what) in &suspects.why {
-        let mut chunks: Vec<ChunkId> = losses.watched.get(id).into_iter().flatten().copied().collect();
-        chunks.retain(|chunk| {
-            reader.index().find(chunk).is_some_and(|(place, _)| !suspects.is_bad(place.pack, place.frame))
-        });
-        chunks.sort_unstable();
-        // Nothing was to be had of it before either.
-        if chunks.is_empty() && suspects.unlisted.contains(id) {
-            continue;
+        listed.extend(others);
+        let mut moved = Vec::new();
+        for (id, what) in &suspects.why {
+            let mut chunks: Vec<ChunkId> = self.walked.losses.watched.get(id).into_iter().flatten().copied().collect();
+            chunks.retain(|chunk| {
+                self.reader.index().find(chunk).is_some_and(|(place, _)| !suspects.is_bad(place.pack, place.frame))
+            });
+            chunks.sort_unstable();
+            // Nothing was to be had of it before either.
+            if chunks.is_empty() && suspects.unlisted.contains(id) {
+                continue;
+            }
+            findings.push(Finding::Pack { id: *id, what: what.clone(), moved: chunks.len() as u64 });
+            moved.extend(chunks);
         }
-        findings.push(Finding::Pack { id: *id, what: what.clone(), moved: chunks.len() as u64 });
-        moved.extend(chunks);
+        IndexPlan { ground: self, kept, copies, listed, moved, findings }
     }
-    Ok(IndexPlan { reader, kept, copies, listed, moved, findings, losses })
+
+    /// The same with what was committed since. `None`: what it needs was not looked at.
+    async fn grown(mut self, repository: &Repository, state: &State) -> Result<Option<Self>, RepairError> {
+        let known: HashSet<IndexId> = self.named.ids().collect();
+        let fresh: Vec<IndexId> = state.indexes.iter().filter(|id| !known.contains(id)).copied().collect();
+        // What was written a moment ago is in the store, and in no copy of this node's.
+        let added = Named::load(repository, &fresh, None).await?;
+        if !added.lost.is_empty() {
+            return Ok(None);
+        }
+        self.tables.extend(added.objects.iter().flat_map(|(_, tables, _)| tables).cloned());
+        self.named.objects.extend(added.objects);
+        let snapshots: Vec<Snapshot> =
+            state.snapshots.iter().filter(|snapshot| !self.snapshots.contains(&snapshot.id)).cloned().collect();
+        let unknown = self.walked.losses.unknown.len();
+        let before = std::mem::take(&mut self.walked);
+        let Self { tables, others, suspects, .. } = &self;
+        (self.reader, self.walked) = look(repository, tables, others, suspects, &snapshots, before).await?;
+        self.snapshots.extend(snapshots.iter().map(|snapshot| snapshot.id));
+        // A pack that nothing listed may have the rest.
+        Ok((self.walked.losses.unknown.len() == unknown).then_some(self))
+    }
 }
 
 async fn look(
@@ -163,7 +224,8 @@ async fn look(
     others: &[PackTable],
     suspects: &Suspects,
     snapshots: &[Snapshot],
-) -> Result<(Reader, Losses), RepairError> {
+    before: Walked,
+) -> Result<(Reader, Walked), RepairError> {
     // A sound pack counts more than one that is damaged, and what the journal names more than what it does not: the last one counts.
     let (sound, damaged): (Vec<&PackTable>, Vec<&PackTable>) =
         others.iter().chain(tables).partition(|table| !suspects.damaged.contains_key(&table.id));
@@ -173,8 +235,8 @@ async fn look(
     let reader = Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
     let watched: HashSet<PackId> = suspects.damaged.keys().copied().collect();
     let is_lost = |pack, frame| suspects.is_bad(pack, frame);
-    let losses = losses::find(&reader, repository.role(), snapshots, &watched, &is_lost).await?;
-    Ok((reader, losses))
+    let walked = losses::find(&reader, repository.role(), snapshots, &watched, &is_lost, before).await?;
+    Ok((reader, walked))
 }
 
 fn index_of(tables: &[PackTable]) -> Index {
@@ -204,6 +266,11 @@ async fn listed(repository: &Repository) -> Result<HashMap<PackId, u64>, StoreEr
 }
 
 impl Named {
+    fn ids(&self) -> impl Iterator<Item = IndexId> {
+        let objects = self.objects.iter().map(|(id, ..)| *id);
+        objects.chain(self.lost.iter().map(|(id, _)| *id))
+    }
+
     async fn load(repository: &Repository, ids: &[IndexId], shelf: Option<&Shelf>) -> Result<Self, StoreError> {
         let mut named = Self::default();
         for &id in ids {

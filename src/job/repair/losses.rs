@@ -23,11 +23,20 @@ pub(super) struct Losses {
     pub(super) used: HashSet<PackId>,
     /// What they need and the index finds in one of the `watched` packs.
     pub(super) watched: HashMap<PackId, HashSet<ChunkId>>,
-    /// Something is needed that the index does not know.
-    pub(super) unknown: bool,
+    /// What they need and the index does not know.
+    pub(super) unknown: HashSet<ChunkId>,
 }
 
-/// Walks every snapshot. `is_lost`: what the index finds at this place is not there.
+/// What was walked.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    /// What the snapshots need.
+    pub(super) losses: Losses,
+    /// Segments of which nothing is lost, nor can be through hard links.
+    clean: HashSet<ChunkId>,
+}
+
+/// Walks these snapshots, after those that were walked `before`. `is_lost`: what the index finds at this place is not there.
 ///
 /// # Errors
 /// The store does not answer.
@@ -37,12 +46,14 @@ pub(super) async fn find(
     snapshots: &[Snapshot],
     watched: &HashSet<PackId>,
     is_lost: &(dyn Fn(PackId, u32) -> bool + Send + Sync),
-) -> Result<Losses, StoreError> {
-    let mut walk = Walk { reader, watched, is_lost, losses: Losses::default(), clean: HashSet::new() };
+    before: Walked,
+) -> Result<Walked, StoreError> {
+    let Walked { losses, clean } = before;
+    let mut walk = Walk { reader, watched, is_lost, losses, clean };
     for snapshot in snapshots {
         walk.snapshot(role, snapshot).await?;
     }
-    Ok(walk.losses)
+    Ok(Walked { losses: walk.losses, clean: walk.clean })
 }
 
 struct Walk<'a> {
@@ -50,7 +61,6 @@ struct Walk<'a> {
     watched: &'a HashSet<PackId>,
     is_lost: &'a (dyn Fn(PackId, u32) -> bool + Send + Sync),
     losses: Losses,
-    /// Segments of which nothing is lost, nor can be through hard links.
     clean: HashSet<ChunkId>,
 }
 
@@ -98,7 +108,7 @@ impl Walk<'_> {
     /// Notes that a chunk is needed; whether it is there.
     fn need(&mut self, chunk: &ChunkId) -> bool {
         let Some((place, _)) = self.reader.index().find(chunk) else {
-            self.losses.unknown = true;
+            self.losses.unknown.insert(*chunk);
             return false;
         };
         self.losses.used.insert(place.pack);

@@ -52,6 +52,7 @@ async fn repair(store: &MemoryStore, known: Option<&View>) -> (Mended, View) {
     let journal = journal(store, 2);
     let mended = journal.mend(known).await.unwrap();
     let state = mended.view.state.clone();
+    assert!(journal.occupy(&mended).await.unwrap());
     let (_, view) = journal.repair(&mended, state, &elected(), false).await.unwrap();
     (mended, view)
 }
@@ -209,4 +210,64 @@ async fn a_gap_is_seen_by_who_has_read_beyond_it_until_it_is_named() {
     assert_eq!(here.read(Some(&views[5])).await.unwrap(), views[5], "it goes on");
     let (_, after) = repair(&store, None).await;
     assert_eq!(here.gaps(&after).await.unwrap(), []);
+}
+
+/// Loses record `lost` of six, and lets a writer who has seen them all go on after it was read.
+async fn gone_on(lost: u64, remembers: bool) -> (MemoryStore, Journal, Mending, Permit, View) {
+    let store = MemoryStore::new(&Env::host());
+    let writer = journal(&store, 1);
+    let empty = writer.read(None).await.unwrap();
+    let (permit, mut view) = writer.take_over(&empty, &elected(), TakeoverWhy::First).await.unwrap();
+    for n in 1..=5 {
+        view = writer.append(&permit, &view, snapshot(n), Some(at(n))).await.unwrap();
+    }
+    store.tamper(&key(lost), None);
+    let reader = journal(&store, 2);
+    let mending = reader.mending(remembers.then_some(&view)).await.unwrap();
+    for n in 6..=8 {
+        view = writer.append(&permit, &view, snapshot(n), Some(at(n))).await.unwrap();
+    }
+    (store, reader, mending, permit, view)
+}
+
+#[tokio::test]
+async fn what_is_appended_meanwhile_is_all_that_is_read_again() {
+    for lost in 1..=5 {
+        for remembers in [false, true] {
+            let (store, reader, mending, permit, view) = gone_on(lost, remembers).await;
+            let refused = reader.repair(&mending.mended, mending.mended.view.state.clone(), &elected(), false).await;
+            assert!(matches!(refused, Err(AppendError::Moved(_))), "{lost} {remembers}: {refused:?}");
+            // What was read before is not looked at.
+            let whole = store.objects()[&key(6)].clone();
+            store.tamper(&key(6), None);
+            let on = reader.mend_on(&mending).await.unwrap();
+            store.tamper(&key(6), Some(whole));
+            let fresh = reader.mend(remembers.then_some(&view)).await.unwrap();
+            let Some(on) = on else {
+                assert!(!remembers && mending.mended.has_more() != fresh.has_more(), "{lost} {remembers}");
+                continue;
+            };
+            assert_eq!((&on.mended.view, &on.mended.void), (&fresh.view, &fresh.void), "{lost} {remembers}");
+            assert!(reader.mend_on(&on).await.unwrap().is_none(), "nothing is new");
+            assert!(reader.occupy(&on.mended).await.unwrap());
+            let (_, after) = reader.repair(&on.mended, on.mended.view.state.clone(), &elected(), false).await.unwrap();
+            assert_eq!(after.head.as_ref().unwrap().seq, Seq(10));
+            let fenced = journal(&store, 1).append(&permit, &view, snapshot(9), Some(at(9))).await;
+            assert!(matches!(fenced, Err(AppendError::Fenced(_))), "{fenced:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_to_be_repaired_is_told_anew_if_more_is_lost_or_another_repairs() {
+    let (store, reader, mending, ..) = gone_on(3, true).await;
+    store.tamper(&key(8), Some(Bytes::from_static(b"no record")));
+    assert!(reader.mend_on(&mending).await.unwrap().is_none());
+    let (store, reader, mending, _, view) = gone_on(3, true).await;
+    repair(&store, Some(&view)).await;
+    assert!(reader.mend_on(&mending).await.unwrap().is_none());
+    // What was lost comes back: the number is not ours.
+    let (store, reader, mending, ..) = gone_on(3, true).await;
+    store.tamper(&key(3), Some(Bytes::from_static(b"it came back")));
+    assert!(!reader.occupy(&mending.mended).await.unwrap());
 }

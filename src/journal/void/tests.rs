@@ -61,6 +61,7 @@ impl Dir {
         let other = journal_in(store, 2);
         let mended = other.mend(None).await.unwrap();
         let state = mended.view.state.clone();
+        assert!(other.occupy(&mended).await.unwrap());
         let (permit, mut view) = other.repair(&mended, state, &elected(), false).await.unwrap();
         for n in 0..more {
             view = other.append(&permit, &view, snapshot(50 + n), Some(at(50 + n))).await.unwrap();
@@ -158,6 +159,7 @@ async fn what_the_first_of_many_repairs_named_stays_void() {
         store.tamper(&names::record(&view.role, seq), Some(Bytes::from_static(b"x")));
         let mended = here.mend(None).await.unwrap();
         assert_eq!(mended.void.iter().map(|lost| lost.seq).collect::<Vec<_>>(), [seq]);
+        assert!(here.occupy(&mended).await.unwrap());
         (permit, view) = here.repair(&mended, mended.view.state.clone(), &elected(), false).await.unwrap();
     }
     assert!(view.state.repaired.len() < 40 && !view.state.repaired.iter().any(|repair| repair.void == [Seq(2)]));

@@ -120,6 +120,7 @@ async fn repaired(store: &MemoryStore, known: Option<&View>) -> (Mended, View) {
     let journal = by(store, &three().2, 2);
     let mended = journal.mend(known).await.unwrap();
     let state = mended.view.state.clone();
+    assert!(journal.occupy(&mended).await.unwrap());
     let (_, view) = journal.repair(&mended, state, &elected(), false).await.unwrap();
     (mended, view)
 }
