@@ -487,12 +487,11 @@ fn repair(error: &RepairError) -> Policy {
         RepairError::Open(error) => open(error),
         RepairError::Store(error) | RepairError::Mend(MendError::Store(error)) => store(error),
         RepairError::Mend(MendError::Newer { .. }) => PLAIN,
-        RepairError::Mend(MendError::Rotated(error)) => journal(error),
         RepairError::Mend(MendError::TooMany { .. }) => failed(
             "keep the store as it is, and find out who changed it. An object that is no record of this journal is for whoever \
              administers the store to move away; of an old copy 'runner restore --salvage' writes what is whole.",
         ),
-        RepairError::Journal(error) => journal(error),
+        RepairError::Journal(error) | RepairError::Mend(MendError::Rotated(error)) => journal(error),
         RepairError::Busy(_) => {
             failed("run it again, after 'runner pause' of the role if its slots come one after the other.")
         }

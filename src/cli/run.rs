@@ -125,18 +125,13 @@ impl Session {
     }
 
     /// The same of what a command did: with `-q` only where it is no good end.
-    fn tell(
-        &mut self,
-        exit: Exit,
-        text: impl FnOnce() -> String,
-        json: impl FnOnce() -> String,
-    ) -> Result<Exit, Error> {
+    fn tell(&mut self, exit: Exit, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> Exit {
         if self.globals.json || !self.is_unsaid(exit) {
             let doubt = self.env.clock_doubts.any();
             let said = self.report(text, || json::with_doubt(json(), doubt.as_ref()));
             self.told(said);
         }
-        Ok(exit)
+        exit
     }
 
     /// A report that cannot be written changes nothing about what was done, which the exit code tells.
@@ -285,7 +280,7 @@ async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> 
     }
     // A key that was made is named before anything else can fail.
     let exit =
-        session.tell(Exit::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report))?;
+        session.tell(Exit::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report));
     match open::store(&context).await {
         Ok(store) => open::tell_of_versions(&context, store.as_ref(), &asked).await,
         Err(error) => tracing::warn!("what the store keeps of deleted objects cannot be asked: {error}"),
@@ -486,7 +481,7 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
     }))
     .await?;
     let exit = exit::of_restore(&report);
-    session.tell(exit, || render::restored::report(&report, &context.view()), || json::restore(&report, &doubt))
+    Ok(session.tell(exit, || render::restored::report(&report, &context.view()), || json::restore(&report, &doubt)))
 }
 
 async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Error> {
@@ -494,7 +489,7 @@ async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Err
     let role = settings::role(&context.settings, &args.role)?;
     let report = until_cancelled(&context.cancel, wire::verify(&context, role, args)).await?;
     let exit = exit::of_verify(&report);
-    session.tell(exit, || render::verified::report(&report, terminal::output_page()), || json::verify(&report))
+    Ok(session.tell(exit, || render::verified::report(&report, terminal::output_page()), || json::verify(&report)))
 }
 
 async fn repair(session: &mut Session, args: &verbs::Repair) -> Result<Exit, Error> {
@@ -507,7 +502,7 @@ async fn repair(session: &mut Session, args: &verbs::Repair) -> Result<Exit, Err
         session.report(|| render::repaired::report(&report, &context.view()), || json::repaired::report(&report))?;
         return Ok(exit);
     }
-    session.tell(exit, || render::repaired::report(&report, &context.view()), || json::repaired::report(&report))
+    Ok(session.tell(exit, || render::repaired::report(&report, &context.view()), || json::repaired::report(&report)))
 }
 
 async fn prune(session: &mut Session, args: &verbs::Prune) -> Result<Exit, Error> {
@@ -520,21 +515,21 @@ async fn prune(session: &mut Session, args: &verbs::Prune) -> Result<Exit, Error
             session.report(|| render::pruned::report(&report, true, &view), || json::pruned::report(&report, true))?;
             Ok(Exit::Done)
         }
-        Pruned::Done(report) => session.tell(
+        Pruned::Done(report) => Ok(session.tell(
             Exit::Done,
             || render::pruned::report(&report, false, &view),
             || json::pruned::report(&report, false),
-        ),
+        )),
         Pruned::Refused(refused) => {
             let (report, reason) = *refused;
             let why =
                 reason.map(|reason| render::reason::text(&reason, &context.settings.timezone)).unwrap_or_default();
             let exit = exit::of_backup_role(&report, false);
-            session.tell(
+            Ok(session.tell(
                 exit,
                 || render::pruned::refused(&role.name, &why, &view),
                 || json::pruned::refused(&report, &why),
-            )
+            ))
         }
     }
 }
@@ -604,7 +599,7 @@ async fn audit(session: &mut Session, args: &verbs::Audit) -> Result<Exit, Error
         all.push(Audited { role: role.name.clone(), since, result });
     }
     let exit = all.iter().map(exit::of_audit).fold(Exit::Done, Exit::or_worse);
-    session.tell(exit, || render::audited::report(&all, &context.view()), || json::audit::report(&all))
+    Ok(session.tell(exit, || render::audited::report(&all, &context.view()), || json::audit::report(&all)))
 }
 
 /// Prints nothing but errors. A script must never take "cannot tell" for an answer, so every failure but wrong usage is that.
@@ -656,7 +651,7 @@ async fn operate(session: &mut Session, role: &RoleName, act: &wire::Act) -> Res
     let acted = wire::operate(&context, settings, act).await?;
     let undone = matches!(acted.change, Change::ClockOff { .. } | Change::OddClock(_));
     let exit = if undone { Exit::Unknown } else { Exit::Done };
-    session.tell(exit, || render::operated::acted(&acted, &context.view()), || json::acted(&acted))
+    Ok(session.tell(exit, || render::operated::acted(&acted, &context.view()), || json::acted(&acted)))
 }
 
 async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
@@ -678,11 +673,7 @@ async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
             session.report(|| render::setup::keys(&report, terminal::output_page()), || json::keys(&report))?;
         }
         Some(report) => {
-            session.tell(
-                Exit::Done,
-                || render::setup::keys(&report, terminal::output_page()),
-                || json::keys(&report),
-            )?;
+            session.tell(Exit::Done, || render::setup::keys(&report, terminal::output_page()), || json::keys(&report));
         }
         None => session.out.print("")?,
     }

@@ -517,7 +517,8 @@ pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify
     let remembered = move |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let percent = args.read_data.unwrap_or(0);
     open::tell_of_versions(context, store.as_ref(), &[role]).await;
-    let report = verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env).await?;
+    let verified = verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env);
+    let report = Box::pin(verified).await?;
     if !report.losses.is_empty() {
         match open::repository(context, role).await {
             Ok(repository) => open::tell_of(context, &repository, &report.losses).await,
@@ -536,7 +537,7 @@ pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> 
     let period = (since, context.env.clock.now());
     let (node, label) = identity::peek(state_dir.as_deref(), context.node.as_deref());
     let looker = Looker { env: &context.env, state_dir: state_dir.as_deref(), node, label: &label };
-    Ok(job::audit::audit_here(store, role, plan.as_ref(), period, &remembered, Some(looker)).await?)
+    Ok(Box::pin(job::audit::audit_here(store, role, plan.as_ref(), period, &remembered, Some(looker))).await?)
 }
 
 /// Who this node is, and where it stands for these roles.

@@ -96,7 +96,7 @@ impl Outages {
     }
 
     /// One more failure. True: it is to be logged.
-    pub(super) fn failed(&self, cause: Cause, why: &str) -> bool {
+    pub(super) fn failed(&self, cause: &Cause, why: &str) -> bool {
         let now = self.env.clock.boottime();
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_logged = causes.entry(cause.clone()).or_default().failed(why, now);
@@ -108,7 +108,7 @@ impl Outages {
     }
 
     /// One more failure, by this error. Which object a store was asked for says nothing new about the store.
-    pub(super) fn failed_by(&self, cause: Cause, error: &(dyn StdError + 'static)) -> bool {
+    pub(super) fn failed_by(&self, cause: &Cause, error: &(dyn StdError + 'static)) -> bool {
         let store = chain(error).find_map(|error| error.downcast_ref::<StoreError>());
         let words = store.map(|error| format!("{}: {} ({})", error.store, error.kind, error.detail));
         self.failed(cause, &words.unwrap_or_else(|| error.to_string()))
@@ -210,8 +210,8 @@ mod tests {
             assert_eq!(Cause::of(&role(name), &etcd), Cause::Etcd);
         }
         let outages = Outages::new(&Env::host());
-        assert!(outages.failed(Cause::Store, "app"));
-        assert!(!outages.failed(Cause::Store, "web"), "within the same minute");
-        assert!(outages.failed(Cause::Etcd, "web"), "another cause");
+        assert!(outages.failed(&Cause::Store, "app"));
+        assert!(!outages.failed(&Cause::Store, "web"), "within the same minute");
+        assert!(outages.failed(&Cause::Etcd, "web"), "another cause");
     }
 }

@@ -289,7 +289,7 @@ impl Loop {
 
     /// What a lease is kept in does not answer. All roles that have theirs there meet the same.
     fn log_doubt(&self, why: &str) {
-        if self.work.stores.outages().failed(self.lease_cause(), why) {
+        if self.work.stores.outages().failed(&self.lease_cause(), why) {
             let store = &self.work.settings.store;
             let endpoint = store.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
             // Errors of a store name it already.
@@ -308,7 +308,7 @@ impl Loop {
     /// It cannot be asked for. That is tried as often as a lease is asked for, and told as rarely as a lease that does not answer.
     fn no_lease(&mut self, error: &GuardError) {
         let (role, why) = (&self.work.role.name, error.to_string());
-        if self.work.stores.outages().failed_by(Cause::of(role, error), error) {
+        if self.work.stores.outages().failed_by(&Cause::of(role, error), error) {
             self.voice.failed(role, error);
         }
         if self.doubts.fail(&why, self.work.runner.env.clock.boottime()) {
@@ -398,7 +398,7 @@ impl Loop {
                 }
                 Some(Err(error)) => {
                     let cause = Cause::of(&work.role.name, &error);
-                    if work.stores.outages().failed_by(cause, &error) {
+                    if work.stores.outages().failed_by(&cause, &error) {
                         voice.failed(&work.role.name, &error);
                     }
                     work.watch.kept_from_role(&voice.report_failure(&work.role.name, &error).0);
@@ -449,7 +449,7 @@ impl Loop {
                     let (report, exit) = voice.report_failure(role, error);
                     let (is_told, runs) =
                         (matches!(error, GuardError::Backup(BackupError::Interrupted)), Cause::Runs(role.clone()));
-                    if !is_told && work.stores.outages().failed_by(runs, error) {
+                    if !is_told && work.stores.outages().failed_by(&runs, error) {
                         voice.failed(role, error);
                     }
                     work.watch.failed(error, &report);

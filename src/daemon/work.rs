@@ -249,7 +249,7 @@ impl Work {
         }
         let cause = Cause::of(&self.role.name, error);
         let is_own = matches!(cause, Cause::Role(_));
-        if self.stores.outages().failed_by(cause, error) {
+        if self.stores.outages().failed_by(&cause, error) {
             // Of what all roles meet, which one met it first says nothing.
             if is_own {
                 tracing::warn!("role {}: {error}", self.role.name);
@@ -438,7 +438,7 @@ impl Work {
     /// What is known when work on the journal did not end.
     pub(super) fn hung(&self) -> Journal {
         let why = format!("no answer for {}", humantime::format_duration(self.role.stall_timeout));
-        if self.stores.outages().failed(Cause::Store, &why) {
+        if self.stores.outages().failed(&Cause::Store, &why) {
             tracing::error!("the store: {why}");
         }
         self.watch.blind();

@@ -71,7 +71,7 @@ pub async fn rotate(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'
     if !repository.is_encrypted() {
         return Err(KeysError::NotEncrypted);
     }
-    match attempt(repository, by, ask).await {
+    match Box::pin(attempt(repository, by, ask)).await {
         Err(error) if may_be_late(&error) => match is_overtaken(repository, by).await {
             Some(generation) => Err(KeysError::Overtaken(generation)),
             None => Err(error),
@@ -82,16 +82,16 @@ pub async fn rotate(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'
 
 /// Whether another rotation, which came first, may be the reason: its slots and its record are not what this one has read before.
 fn may_be_late(error: &KeysError) -> bool {
-    match error {
+    matches!(
+        error,
         KeysError::Plan(_)
-        | KeysError::OpensNothing(_)
-        | KeysError::InUse
-        | KeysError::TooManySlots(_)
-        | KeysError::NotInPlace(_)
-        | KeysError::Journal(_)
-        | KeysError::Append(AppendError::Journal(_) | AppendError::Moved(_)) => true,
-        _ => false,
-    }
+            | KeysError::OpensNothing(_)
+            | KeysError::InUse
+            | KeysError::TooManySlots(_)
+            | KeysError::NotInPlace(_)
+            | KeysError::Journal(_)
+            | KeysError::Append(AppendError::Journal(_) | AppendError::Moved(_))
+    )
 }
 
 /// The generation that another rotation made, if the key that opened a slot of the store a moment ago is not the newest any more.

@@ -161,8 +161,8 @@ impl Journal {
     /// [`JournalError::RolledBack`] if the store no longer has the record that was known.
     pub async fn read(&self, known: Option<&View>) -> Result<View, JournalError> {
         let view = match &self.seat {
-            Some(seat) => self.read_settled(seat, known).await,
-            None => self.read_store(known).await,
+            Some(seat) => Box::pin(self.read_settled(seat, known)).await,
+            None => Box::pin(self.read_store(known)).await,
         }?;
         self.check_generation(&view)?;
         Ok(view)
@@ -189,7 +189,7 @@ impl Journal {
     pub async fn read_listed(&self, known: Option<&View>) -> Result<View, JournalError> {
         let start = self.check_known(known).await?;
         let head = self.find_listed(seq_of(start)).await?;
-        let view = self.read_to(start, head, record::CHECKPOINT_STEP).await?;
+        let view = Box::pin(self.read_to(start, head, record::CHECKPOINT_STEP)).await?;
         match self.check_generation(&view) {
             // What a listing lacks may be the rotation.
             Err(JournalError::OlderThanKey { .. }) => self.read(known).await,
@@ -236,7 +236,7 @@ impl Journal {
         while self.is_occupied(head.next()).await? {
             head = self.find_listed(self.find_head(head.next()).await?).await?;
         }
-        self.read_to(start, head, record::CHECKPOINT_EVERY).await
+        Box::pin(self.read_to(start, head, record::CHECKPOINT_EVERY)).await
     }
 
     /// [`Journal::fold`] up to what was listed.

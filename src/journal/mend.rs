@@ -238,10 +238,10 @@ impl Mender {
         let waiting = std::mem::take(&mut self.waiting);
         let (Some((from, _)), Some((to, _))) = (waiting.first(), waiting.last()) else { return };
         self.partial = true;
-        waiting.iter().for_each(|(_, digest)| {
+        for (_, digest) in &waiting {
             self.good.remove(digest);
             self.dropped.push(*digest);
-        });
+        }
         let all = self.unvouched.get_or_insert_with(|| Unvouched {
             from: *from,
             to: *to,
@@ -477,8 +477,9 @@ fn remember(mended: &mut Mended, known: &View, last: Seq, good: &HashSet<Digest>
     {
         state.holder = Some(Holder { seq: moved(holder.seq), ..holder.clone() });
     }
-    let command = state.holder.as_mut().and_then(|holder| holder.command.as_mut());
-    command.into_iter().for_each(|command| command.seq = moved(command.seq));
+    if let Some(command) = state.holder.as_mut().and_then(|holder| holder.command.as_mut()) {
+        command.seq = moved(command.seq);
+    }
     // What this node remembers has what they said.
     let seen = known.head.as_ref().map_or(Seq(0), |head| head.seq);
     mended.partial &= mended.void.iter().any(|lost| lost.seq > seen);

@@ -294,7 +294,7 @@ fn state(inputs: Inputs<'_>) -> State {
     }
     let deadline = match by_lease(inputs, history) {
         Ok(deadline) => deadline,
-        Err(state) => return state,
+        Err(state) => return *state,
     };
     let exclusive = role.lease != Lease::None;
     let claim = match (&history.holder, history.own_term) {
@@ -319,7 +319,7 @@ fn stands_in_from(inputs: Inputs<'_>, history: &History) -> Option<Timestamp> {
 }
 
 /// What the lease allows: until when to work, or why not at all.
-fn by_lease(inputs: Inputs<'_>, history: &History) -> Result<Deadline, State> {
+fn by_lease(inputs: Inputs<'_>, history: &History) -> Result<Deadline, Box<State>> {
     let role = inputs.role;
     if role.lease == Lease::None {
         return Ok(Deadline::endless());
@@ -333,18 +333,18 @@ fn by_lease(inputs: Inputs<'_>, history: &History) -> Result<Deadline, State> {
         // By a clock that is ahead it would have its time for as long as that is.
         let is_ahead = is_off(inputs.now.duration_since(since)) && inputs.now < since;
         if inputs.now < until && !is_ahead {
-            return Err(State::Standby(StandbyReason::HandedOver { to: holder.clone(), until }));
+            return Err(Box::new(State::Standby(StandbyReason::HandedOver { to: holder.clone(), until })));
         }
     }
     match inputs.lease {
         LeaseView::Held(deadline) => Ok(deadline.clone()),
-        LeaseView::Unasked => Err(State::Candidate),
-        LeaseView::Taken(by) => Err(State::Standby(StandbyReason::LeaseTaken(by.cloned()))),
+        LeaseView::Unasked => Err(Box::new(State::Candidate)),
+        LeaseView::Taken(by) => Err(Box::new(State::Standby(StandbyReason::LeaseTaken(by.cloned())))),
         // The journal still fences; that is what the operator chose to rely on.
         LeaseView::Unreachable if mine && role.on_lease_unreachable == LeaseUnreachable::HolderContinues => {
             Ok(Deadline::endless())
         }
-        LeaseView::Unreachable => Err(State::Unknown(UnknownReason::Lease(role.lease))),
+        LeaseView::Unreachable => Err(Box::new(State::Unknown(UnknownReason::Lease(role.lease)))),
     }
 }
 

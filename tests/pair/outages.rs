@@ -16,7 +16,9 @@ fn add_roles(site: &Site) {
     let path = site.path("runner.toml");
     let text = fs::read_to_string(&path).unwrap();
     let lease = if text.contains("[etcd]") { String::new() } else { format!("bucket_lease_ttl = \"{TTL:?}\"\n") };
-    let role = |name: &str| format!("\n[role.{name}]\nsources = [{:?}]\n{lease}takeover_delay = \"0s\"\n", site.src());
+    let role = |name: &str| {
+        format!("\n[role.{name}]\nsources = [\"{}\"]\n{lease}takeover_delay = \"0s\"\n", site.src().display())
+    };
     fs::write(&path, text + &role("db") + &role("web")).unwrap();
     for name in ["db", "web"] {
         site.node("east").run(["init", name]).expect(0);

@@ -148,7 +148,7 @@ fn how_the_last_command_for_a_slot_ended_outlives_takeovers_and_is_in_every_stat
     add(&mut view, 2, takeover());
     add(&mut view, 2, snapshot(1));
     assert_eq!(last(&view), Some(failed.clone()));
-    while view.next_seq().0 % 8 != 0 {
+    while !view.next_seq().0.is_multiple_of(8) {
         add(&mut view, 2, snapshot(1));
     }
     let checkpoint = next(&view, 2, snapshot(2));
@@ -465,7 +465,8 @@ fn a_role_stays_handed_over_while_no_other_node_takes_it() {
     let older = |state: &State| {
         let mut json = serde_json::to_value(state).unwrap();
         let holder = json["holder"].as_object_mut().unwrap();
-        (holder.remove("handed_over").unwrap(), holder.remove("store_time").unwrap());
+        holder.remove("handed_over").unwrap();
+        holder.remove("store_time").unwrap();
         serde_json::from_value::<State>(json).unwrap()
     };
     let mut checkpoint = next(&view, 1, snapshot(1));

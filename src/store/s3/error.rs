@@ -329,7 +329,7 @@ mod tests {
             page(200, None, None, "unhandled error"),
             "status 200, and the answer is not an S3 store's: unhandled error"
         );
-        let long = page(500, Some(&"t".repeat(999)), Some(&[b'x'; 99_999]), "");
+        let long = page(500, Some(&"t".repeat(999)), Some(&vec![b'x'; 99_999]), "");
         assert!(long.len() < 250, "{long}");
     }
 }
