@@ -135,8 +135,8 @@ impl World {
         let (role, ttl) = (if of_role { serial } else { 0 }, TTL.as_secs());
         let config = format!(
             "[store]\nurl = \"s3://{BUCKET}/prod\"\nendpoint = \"{}\"\nkey_file = \"{}\"\nca_file = \"{}\"\n\
-             credentials_file = \"{}\"\n\n[etcd]\nendpoints = {:?}\nlease_ttl = \"{ttl}s\"\nca_file = "{}"\ncert_file = "{}"\n\
-             key_file = "{}"\nuser = \"runner\"\npassword_file = \"{}\"\n\n[role.app]\nsources = [\"{}\"]\n\
+             credentials_file = \"{}\"\n\n[etcd]\nendpoints = {:?}\nlease_ttl = \"{ttl}s\"\nca_file = \"{}\"\ncert_file = \"{}\"\n\
+             key_file = \"{}\"\nuser = \"runner\"\npassword_file = \"{}\"\n\n[role.app]\nsources = [\"{}\"]\n\
              exclude = [\"*.{role}\"]\nevery = \"{EVERY}s\"\njitter = \"0s\"\n{AT_ONCE}\n\
              [notify]\ncommand = [\"true\", \"{serial}\"]\n",
             self.server.endpoint,
