@@ -3,6 +3,7 @@
 //! Probes are asked first, so that a standby needs no store. Then the journal: a scheduled run looks its slot up before it
 //! appends anything. Only then may a takeover happen.
 
+mod error;
 mod request;
 
 use std::future::Future;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use self::error::GuardError;
 pub use self::request::Request;
 use crate::config::{Lease, RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
@@ -32,7 +34,6 @@ use crate::journal::log::AppendError;
 use crate::journal::state::View;
 use crate::repo::names;
 use crate::repo::pack::PACK_TARGET_BYTES;
-use crate::repo::reader::RepoError;
 use crate::role::election::{
     self, Eligibility, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason, Verdict,
 };
@@ -104,101 +105,6 @@ pub enum Reason {
         /// Store minus own.
         offset: SignedDuration,
     },
-}
-
-/// Why a guarded run failed.
-#[derive(Debug, thiserror::Error)]
-pub enum GuardError {
-    /// The store cannot be connected to.
-    #[error("{0}")]
-    Store(#[from] StoreError),
-    /// The repository.
-    #[error("{0}")]
-    Open(#[from] OpenError),
-    /// The run.
-    #[error("{0}")]
-    Backup(#[from] BackupError),
-    /// The store cannot hold the lease.
-    #[error("the store cannot hold the lease of role {role}: {error}")]
-    LeaseProof {
-        /// Which.
-        role: RoleName,
-        /// What it did.
-        error: ProofFailure,
-    },
-    /// No answer shows whether the store can hold the lease.
-    #[error("whether the store can hold the lease of role {role} cannot be told: {error}")]
-    LeaseUnproved {
-        /// Which.
-        role: RoleName,
-        /// What came instead.
-        error: ProofFailure,
-    },
-    /// `lease = "bucket"` where the journal is in etcd.
-    #[error("role {role} has its journal in etcd, so its lease cannot be in the bucket")]
-    LeaseInBucket {
-        /// Which.
-        role: RoleName,
-    },
-    /// `lease = "bucket"` where the bucket locks every version.
-    #[error(
-        "the bucket locks each version of an object for {time} by default, and the lease of role {role} would leave one with each renewal"
-    )]
-    LeaseLocked {
-        /// Which.
-        role: RoleName,
-        /// For how long.
-        time: String,
-    },
-    /// `lease = "etcd"` without an etcd.
-    #[error("role {role} has its lease in etcd, and none is configured")]
-    NoEtcd {
-        /// Which.
-        role: RoleName,
-    },
-    /// `--scheduled` for a role without a schedule.
-    #[error("role {role} has no schedule")]
-    NoSchedule {
-        /// Which.
-        role: RoleName,
-    },
-    /// The schedule.
-    #[error("the schedule of role {role}: {why}")]
-    Schedule {
-        /// Which.
-        role: RoleName,
-        /// What is wrong with it.
-        why: String,
-    },
-}
-
-impl GuardError {
-    /// Whether the store has no room left.
-    pub fn is_no_space(&self) -> bool {
-        matches!(
-            self,
-            Self::Store(error)
-            | Self::Backup(
-                BackupError::Store(error)
-                | BackupError::Repo(RepoError::Store(error))
-                | BackupError::Append(AppendError::Store { error, .. }),
-            ) if error.kind == StoreErrorKind::NoSpace
-        )
-    }
-
-    /// Whether this node's own state cannot be read or written.
-    pub(crate) fn is_state(&self) -> bool {
-        matches!(self, Self::Backup(BackupError::State { .. } | BackupError::Lock(LockError::Io { .. })))
-    }
-
-    /// Of a proof of the lease of `role`. A request that failed is no broken promise.
-    pub(crate) fn of_lease_proof(role: &RoleName, failure: ProofFailure) -> Self {
-        match failure.seen() {
-            Ok(error) if error.is_certain() => Self::LeaseProof { role: role.clone(), error },
-            Ok(error) => Self::LeaseUnproved { role: role.clone(), error },
-            Err(error) => Self::Store(error),
-        }
-    }
 }
 
 /// Told when a run surely begins: what the journal said before, and for which slot it is.
