@@ -17,7 +17,6 @@ pub use self::error::GuardError;
 pub use self::request::Request;
 use crate::config::{Lease, RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
-use crate::ids::RoleName;
 use crate::job::backup::{Ask, BackupError, Committed, Opening};
 use crate::job::beat::{self, Beat};
 use crate::job::known::{self, Place};
@@ -27,7 +26,7 @@ use crate::job::pace::{Watched, watched};
 use crate::job::presence;
 use crate::job::progress::Phase;
 use crate::job::report::{ByteCounts, Outcome, RoleReport};
-use crate::job::repository::{OpenError, Repository};
+use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::job::stall;
 use crate::journal::log::AppendError;
@@ -43,8 +42,7 @@ use crate::role::permit::Candidacy;
 use crate::role::probe::{self, Assessment};
 use crate::role::slot::{Plan, Slot};
 use crate::store::counting::{Answers, Counters, Counting, Counts};
-use crate::store::proof::ProofFailure;
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError};
 
 /// How often a run decides at most: each time but the first because somebody else wrote before it could.
 const DECISIONS_MAX: u32 = 4;
