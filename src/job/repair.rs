@@ -303,7 +303,7 @@ impl Plan {
 /// # Errors
 /// There is no way in, or the store does not answer.
 pub async fn survey(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairReport, RepairError> {
-    Ok(Plan::make(store, by).await?.report(by))
+    Ok(Box::pin(Plan::make(store, by)).await?.report(by))
 }
 
 /// Repairs what can be.
@@ -313,24 +313,23 @@ pub async fn survey(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairRe
 pub async fn repair(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairReport, RepairError> {
     let clock = &by.step.env.clock;
     let started = clock.boottime();
-    let mut plan = Plan::make(Arc::clone(&store), by).await?;
+    let mut plan = Box::pin(Plan::make(Arc::clone(&store), by)).await?;
     let mut written = Written::default();
     loop {
         let forced =
             if plan.needs_record() { fitness(by.role, &by.node.name, by.assessment, by.force)? } else { false };
-        if let Some(report) = plan.apply(by, forced, &mut written).await? {
+        if let Some(report) = Box::pin(plan.apply(by, forced, &mut written)).await? {
             return Ok(report);
         }
         if clock.boottime().saturating_sub(started) >= PATIENCE {
             return Err(RepairError::Busy(PATIENCE));
         }
         // A journal that others append to all the time is no reason to look at everything again: what they append is far less.
-        plan = match plan.grown().await? {
-            Some(plan) => plan,
-            None => {
-                written = Written::default();
-                Plan::make(Arc::clone(&store), by).await?
-            }
+        plan = if let Some(plan) = Box::pin(plan.grown()).await? {
+            plan
+        } else {
+            written = Written::default();
+            Box::pin(Plan::make(Arc::clone(&store), by)).await?
         };
     }
 }

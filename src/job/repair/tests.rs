@@ -122,14 +122,14 @@ async fn what_is_committed_meanwhile_is_looked_at_and_stays() {
     let lost = memory.objects().into_keys().filter(|key| key.contains("/journal/")).nth(1).unwrap();
     memory.tamper(&lost, None);
     let by = scene.by(Some(&state_dir));
-    let plan = Plan::make(scene.rig.store.clone(), &by).await.unwrap();
+    let plan = Box::pin(Plan::make(scene.rig.store.clone(), &by)).await.unwrap();
     assert!(plan.needs_record());
     scene.rig.write("c", "what comes after");
     let committed = scene.rig.backup().await;
     let mut written = Written::default();
     assert!(plan.apply(&by, false, &mut written).await.unwrap().is_none(), "it moved on");
     let objects = memory.objects().len();
-    let Some(plan) = plan.grown().await.unwrap() else { panic!("what was committed is no other loss") };
+    let Some(plan) = Box::pin(plan.grown()).await.unwrap() else { panic!("what was committed is no other loss") };
     let report = plan.apply(&by, false, &mut written).await.unwrap().expect("nothing came between");
     assert_eq!(memory.objects().len(), objects + 1, "nothing is written twice");
     assert_eq!(report.snapshots.len(), 3);
