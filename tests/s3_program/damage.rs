@@ -18,7 +18,7 @@ use crate::support::compare::assert_same;
 use crate::support::tree::Dice;
 
 /// How long a request is kept back in which a repair is killed.
-const HELD: Duration = Duration::from_secs(60);
+const HELD: Duration = Duration::from_mins(1);
 
 /// The most requests with which a repair of this bucket writes something.
 const WRITES_MAX: usize = 12;

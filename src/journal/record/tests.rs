@@ -73,7 +73,6 @@ fn snapshot_body() -> impl Strategy<Value = SnapshotBody> {
     let empty = of(vec(id(SourceMark), 0..3));
     let parts = (id(ChunkId), vec(id(IndexId), 0..3), any::<[u64; 3]>(), changes(), id(ChunkId), cost(), empty);
     parts.prop_map(|(root, indexes, [entries, files, bytes], changes, changed_set, cost, empty)| SnapshotBody {
-        empty,
         root,
         indexes,
         entries,
@@ -82,6 +81,7 @@ fn snapshot_body() -> impl Strategy<Value = SnapshotBody> {
         changes,
         changed_set,
         cost,
+        empty,
     })
 }
 

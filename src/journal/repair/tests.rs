@@ -50,10 +50,10 @@ async fn filled(store: &MemoryStore, snapshots: u8) -> Vec<View> {
 /// Repairs it as node 2, which remembers `known`.
 async fn repair(store: &MemoryStore, known: Option<&View>) -> (Mended, View) {
     let journal = journal(store, 2);
-    let mended = journal.mend(known).await.unwrap();
+    let mended = Box::pin(journal.mend(known)).await.unwrap();
     let state = mended.view.state.clone();
-    assert!(journal.occupy(&mended).await.unwrap());
-    let (_, view) = journal.repair(&mended, state, &elected(), false).await.unwrap();
+    assert!(Box::pin(journal.occupy(&mended)).await.unwrap());
+    let (_, view) = Box::pin(journal.repair(&mended, state, &elected(), false)).await.unwrap();
     (mended, view)
 }
 
@@ -234,7 +234,7 @@ async fn gone_on(lost: u64, remembers: bool) -> (MemoryStore, Journal, Mending, 
 async fn what_is_appended_meanwhile_is_all_that_is_read_again() {
     for lost in 1..=5 {
         for remembers in [false, true] {
-            let (store, reader, mending, permit, view) = gone_on(lost, remembers).await;
+            let (store, reader, mending, permit, view) = Box::pin(gone_on(lost, remembers)).await;
             let refused = reader.repair(&mending.mended, mending.mended.view.state.clone(), &elected(), false).await;
             assert!(matches!(refused, Err(AppendError::Moved(_))), "{lost} {remembers}: {refused:?}");
             // What was read before is not looked at.
@@ -260,14 +260,14 @@ async fn what_is_appended_meanwhile_is_all_that_is_read_again() {
 
 #[tokio::test]
 async fn what_is_to_be_repaired_is_told_anew_if_more_is_lost_or_another_repairs() {
-    let (store, reader, mending, ..) = gone_on(3, true).await;
+    let (store, reader, mending, ..) = Box::pin(gone_on(3, true)).await;
     store.tamper(&key(8), Some(Bytes::from_static(b"no record")));
     assert!(reader.mend_on(&mending).await.unwrap().is_none());
-    let (store, reader, mending, _, view) = gone_on(3, true).await;
+    let (store, reader, mending, _, view) = Box::pin(gone_on(3, true)).await;
     repair(&store, Some(&view)).await;
     assert!(reader.mend_on(&mending).await.unwrap().is_none());
     // What was lost comes back: the number is not ours.
-    let (store, reader, mending, ..) = gone_on(3, true).await;
+    let (store, reader, mending, ..) = Box::pin(gone_on(3, true)).await;
     store.tamper(&key(3), Some(Bytes::from_static(b"it came back")));
     assert!(!reader.occupy(&mending.mended).await.unwrap());
 }

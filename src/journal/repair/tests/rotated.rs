@@ -118,10 +118,10 @@ async fn forge(store: &MemoryStore, from: u64, to: u64) {
 /// Repairs it as node 2 with the new key.
 async fn repaired(store: &MemoryStore, known: Option<&View>) -> (Mended, View) {
     let journal = by(store, &three().2, 2);
-    let mended = journal.mend(known).await.unwrap();
+    let mended = Box::pin(journal.mend(known)).await.unwrap();
     let state = mended.view.state.clone();
-    assert!(journal.occupy(&mended).await.unwrap());
-    let (_, view) = journal.repair(&mended, state, &elected(), false).await.unwrap();
+    assert!(Box::pin(journal.occupy(&mended)).await.unwrap());
+    let (_, view) = Box::pin(journal.repair(&mended, state, &elected(), false)).await.unwrap();
     (mended, view)
 }
 
