@@ -29,11 +29,14 @@ fn the_configs_in_the_readme_are_valid() {
             blocks.push(lines.by_ref().take_while(|l| l.trim() != "```").collect::<Vec<_>>().join("\n"));
         }
     }
-    assert_eq!(blocks.len(), 2, "the two quick starts");
+    assert_eq!(blocks.len(), 3, "the two quick starts, and etcd");
     for block in blocks {
-        // A config of a store alone is half of one.
-        let role =
-            if block.contains("[role.") { "" } else { "\n[role.app]\nsources = [\"/srv/app\"]\nlease = \"none\"\n" };
-        accept(&format!("{block}{role}"));
+        // A config of a store or of etcd alone is a part of one.
+        let store = "[store]\nurl = \"file:///mnt/backup/runner\"\nkey_file = \"/etc/runner/repository.key\"\n";
+        let role = "\n[role.app]\nsources = [\"/srv/app\"]\n";
+        let lease = if block.contains("[etcd]") { "" } else { "lease = \"none\"\n" };
+        let store = if block.contains("[store]") { "" } else { store };
+        let role = if block.contains("[role.") { String::new() } else { format!("{role}{lease}") };
+        accept(&format!("{store}{block}{role}"));
     }
 }
