@@ -3,10 +3,11 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -107,6 +108,31 @@ fn bounded(file: File, max: u64) -> io::Result<Vec<u8>> {
 /// It cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     regular(path, OpenOptions::new().write(true).create(true).truncate(true))?.write_all(bytes)
+}
+
+/// Makes the file at `path`, for its owner alone: a process that is killed leaves the whole of it, or nothing. Where a file system has
+/// no files without a name, a part may be left.
+///
+/// # Errors
+/// There is one already, or it cannot be written.
+pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = match openat(CWD, parent, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(unnamed) => File::from(unnamed),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            return File::open(parent)?.sync_all();
+        }
+        Err(error) => return Err(error.into()),
+    };
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+    File::open(parent)?.sync_all()
 }
 
 /// Replaces what the file at `path` holds: after a crash it is the old content or the new one. One process at a time.

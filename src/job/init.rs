@@ -6,9 +6,6 @@
 
 mod claim;
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::config::{JournalPlace, KeySource};
 use crate::env::Env;
+use crate::file;
 use crate::ids::{RepoId, RoleName, Seq};
 use crate::job::known::Place;
 use crate::job::report::setup::InitRole;
@@ -318,8 +316,5 @@ pub fn write_key_file(path: &Path, secret: &Secret) -> std::io::Result<()> {
         let why = format!("there is no directory {}", parent.display());
         return Err(std::io::Error::new(std::io::ErrorKind::NotFound, why));
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::File::open(parent)?.sync_all()
+    file::create(path, text.as_bytes())
 }

@@ -43,6 +43,7 @@ use crate::repo::reader::RepoError;
 use crate::role::election::{self, Occasion};
 use crate::role::lease::keeper::LostTo;
 use crate::role::permit::Candidacy;
+use crate::role::present;
 use crate::store::{Store, StoreError, StoreErrorKind, Versioning};
 
 /// What no record ever named is condemned when it is this old by the store's time: a first upload may take days.
@@ -379,12 +380,27 @@ async fn within(
     done
 }
 
+/// When each snapshot was made, in the journal's order, for retention: clocks that are no further apart than is allowed do not change
+/// that order. The store's time is in whole seconds, so two runs in a row may be dated the wrong way round.
+fn settled_times(snapshots: &[Snapshot]) -> Vec<Timestamp> {
+    let mut before: Option<Timestamp> = None;
+    let settle = |snapshot: &Snapshot| {
+        let is_apart =
+            |before: &Timestamp| *before > snapshot.time && !present::is_off(before.duration_since(snapshot.time));
+        let time = before.filter(is_apart).unwrap_or(snapshot.time);
+        before = Some(time);
+        time
+    };
+    snapshots.iter().map(settle).collect()
+}
+
 /// Why each snapshot stays, or that it goes; in the journal's order. The newest one stays whatever the clocks said: the next run
 /// goes on from it.
 fn retain(keep: &Keep, snapshots: &[Snapshot], now: Timestamp, zone: &TimeZone) -> Vec<Verdict> {
+    let settled = settled_times(snapshots);
     let mut order: Vec<usize> = (0..snapshots.len()).collect();
-    order.sort_by_key(|n| snapshots[*n].time);
-    let times: Vec<Timestamp> = order.iter().map(|n| snapshots[*n].time).collect();
+    order.sort_by_key(|n| settled[*n]);
+    let times: Vec<Timestamp> = order.iter().map(|n| settled[*n]).collect();
     let mut reasons = vec![Vec::new(); snapshots.len()];
     for (n, found) in order.into_iter().zip(retention::decide(keep, &times, now, zone)) {
         reasons[n] = found;

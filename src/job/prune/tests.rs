@@ -167,6 +167,19 @@ async fn the_newest_stays_and_a_role_without_keep_is_not_pruned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_are_seconds_apart_do_not_change_which_snapshot_is_the_newest() {
+    let rig = rewritten(3).await;
+    let mut snapshots = rig.archive().await.snapshots().to_vec();
+    let now = rig.env.clock.now();
+    snapshots[1].time = now + SignedDuration::from_secs(299);
+    snapshots[2].time = now;
+    let kept = |snapshots: &[Snapshot]| -> Vec<bool> {
+        retain(&last(1), snapshots, now, &TimeZone::UTC).iter().map(|verdict| verdict.kept).collect()
+    };
+    assert_eq!(kept(&snapshots), [false, false, true]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
     let rig = Rig::new().await;
     rig.write("file", "content");
