@@ -33,8 +33,8 @@ const RECOVERY: Duration = Duration::from_secs(20);
 /// How much a process may grow from the second quarter of its life to the last, in KiB.
 const GROWTH_KIB_MAX: u64 = 16 << 10;
 
-/// Other words about one cause: when it begins, and in each minute that it lasts.
-const LINES_PER_OUTAGE: usize = 2;
+/// What is said of one outage, each once: its cause, a run that failed by it, how the role stands then, and one more in each minute.
+const LINES_PER_OUTAGE: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
