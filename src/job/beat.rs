@@ -49,7 +49,7 @@ struct Line {
 /// What a run beats for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cause {
-    /// Its slot; `None`: somebody runs it by hand.
+    /// Its slot; `None`: a run by hand.
     pub slot: Option<Timestamp>,
     /// Until when a run for that slot is to be begun: by then it must be seen that this one was.
     pub start_by: Option<Timestamp>,

@@ -310,7 +310,7 @@ fn make_secret(key: &KeySource, env: &Env) -> Result<(Option<Secret>, bool), Ini
 /// Writes a key file that nobody else can read, and that a crash cannot lose once something was encrypted with it.
 pub fn write_key_file(path: &Path, secret: &Secret) -> std::io::Result<()> {
     let text = secret.to_text().ok_or_else(|| std::io::Error::other("a passphrase has no key file"))?;
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = file::parent(path);
     // One that is missing may be mistyped, or a disk that is not mounted.
     if !parent.try_exists()? {
         let why = format!("there is no directory {}", parent.display());

@@ -19,8 +19,8 @@ impl Journal {
     pub async fn with_all_dates(&self, view: View) -> Result<View, JournalError> {
         let head = view.head.as_ref().map_or(0, |head| head.seq.0);
         // What a repair made void says nothing.
-        let is_void = |seq: &Seq| view.state.repaired.iter().any(|repaired| repaired.void.contains(seq));
-        let numbers: Vec<Seq> = (1..=head).map(Seq).filter(|seq| !is_void(seq)).collect();
+        let repairs = self.repairs(&view).await?;
+        let numbers: Vec<Seq> = (1..=head).map(Seq).filter(|seq| !repairs.is_void(*seq)).collect();
         let mut records = stream::iter(numbers).map(|seq| self.record(seq)).buffered(READ_AHEAD);
         let mut dates: Vec<RecordDate> = Vec::new();
         loop {

@@ -93,7 +93,9 @@ impl<'a> Beyond<'a> {
         let beyond = || dated.iter().filter(|dated| is_beyond(dated.latest, now));
         for (seq, dated) in beyond().filter_map(|dated| Some((dated.seq?, dated))) {
             let known = records.entry(seq).or_insert(*dated);
-            *known = if known.latest < dated.latest { *dated } else { *known };
+            if known.latest < dated.latest {
+                *known = *dated;
+            }
         }
         let slots = lone_slots(&view.state, now);
         for act in beyond().filter(|dated| dated.seq.is_none()) {

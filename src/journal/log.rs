@@ -170,7 +170,7 @@ impl Journal {
 
     /// Whether these keys are those that the journal is written under: neither is there more than they give, nor less than they
     /// prove that there was.
-    fn check_generation(&self, view: &View) -> Result<(), JournalError> {
+    pub(super) fn check_generation(&self, view: &View) -> Result<(), JournalError> {
         let (now, given) = (view.generation(), self.keys.generation());
         match view.state.rotated {
             Some(Rotated { seq, generation }) if now > given => {
@@ -567,7 +567,7 @@ impl Journal {
         let head = view.head.as_ref().map(|head| head.seq);
         let is_rotation =
             matches!(body, Body::Rotate(_)) || head.is_some() && view.state.rotated.map(|rotated| rotated.seq) == head;
-        let is_checkpoint = || is_repair || is_rotation || record::is_checkpoint(seq, &view.state);
+        let is_checkpoint = is_repair || is_rotation || record::is_checkpoint(seq, &view.state);
         let mut record = Record {
             role: view.role.clone(),
             repo: view.repo,
@@ -583,7 +583,7 @@ impl Journal {
             schedule: slot.and(self.schedule),
             prev: view.head.as_ref().map(|head| head.digest),
             body,
-            state: is_checkpoint().then(|| view.state.clone()),
+            state: is_checkpoint.then(|| view.state.clone()),
             generation: self.keys.generation(),
         };
         record.prove(&self.keys);

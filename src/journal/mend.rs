@@ -223,7 +223,9 @@ impl Mender {
             self.unvouched = None;
             self.overtaken = None;
             let known = std::mem::take(&mut self.dropped);
-            self.good.extend(known.into_iter().filter(|_| record.body.repair().is_none()));
+            if record.body.repair().is_none() {
+                self.good.extend(known);
+            }
         }
         Ok(())
     }

@@ -380,9 +380,19 @@ pub fn digest(object: &[u8]) -> Digest {
 }
 
 impl Record {
+    /// When it was written, by the store's clock where its writer saw that.
+    pub fn written(&self) -> Timestamp {
+        self.store_time.unwrap_or(self.time)
+    }
+
+    /// Whether it is the record with this number of the journal that these keys are for.
+    pub fn is_at(&self, seq: Seq, keys: &Keys) -> bool {
+        self.seq == seq && self.role == *keys.role() && self.repo == keys.repo()
+    }
+
     /// The latest instant that readers take from it: its slot, or when it was written, by the store's clock where its writer saw that.
     pub fn dated(&self) -> Timestamp {
-        let time = self.store_time.unwrap_or(self.time);
+        let time = self.written();
         self.slot.map_or(time, |slot| slot.max(time))
     }
 

@@ -97,7 +97,7 @@ impl Journal {
         Ok(self.mending(known).await?.mended)
     }
 
-    /// [`Journal::mend`] for whoever may have to read on afterwards.
+    /// [`Journal::mend`] with what [`Journal::mend_on`] goes on from.
     ///
     /// # Errors
     /// As [`Journal::mend`].
@@ -152,7 +152,7 @@ impl Journal {
             };
             let Ok(record) = Record::decode(&object, Some(&self.keys)) else { continue };
             let begins = matches!(&record.body, Body::Rotate(body) if body.generation == self.keys.generation());
-            let own = record.seq == seq && record.role == *role && record.repo == self.keys.repo();
+            let own = record.is_at(seq, &self.keys);
             let Some(mut view) = View::before_checkpoint(&record).filter(|_| begins && own) else { continue };
             if view.apply(&record, record::digest(&object)).is_ok() {
                 return Ok(Some(view));
@@ -161,7 +161,7 @@ impl Journal {
         Ok(None)
     }
 
-    /// Keeps a copy of a rotation's record, for whoever mends the journal and has nothing but the store and the key.
+    /// Keeps a copy of a rotation's record. With it [`Journal::mend`] needs nothing but the store and the key.
     ///
     /// # Errors
     /// The store does not answer.
@@ -169,7 +169,11 @@ impl Journal {
         let Some(object) = self.object(seq).await? else { return Ok(()) };
         match put_once(self.store.as_ref(), &names::rotation(self.keys.role(), seq), object).await {
             Err(error) if error.kind == StoreErrorKind::Denied => Ok(()),
-            put => put.map(|_| ()),
+            Ok(PutOutcome::Unknown { why }) => {
+                tracing::warn!("whether the copy of journal record {seq} was written cannot be told: {why}");
+                Ok(())
+            }
+            put => put.map(|_: PutOutcome| ()),
         }
     }
 
@@ -208,11 +212,8 @@ impl Journal {
         drop(records);
         let mended = mender.clone().finish(|seq| record::digest(&self.filler(seq)));
         // Nothing is void because an old key does not open it.
-        if let Some(Rotated { seq, generation }) =
-            mended.view.state.rotated.filter(|now| now.generation > self.keys.generation())
-        {
-            let given = self.keys.generation();
-            return Err(MendError::Rotated(JournalError::Rotated { seq: seq.next(), generation, given }));
+        if let Err(error @ JournalError::Rotated { .. }) = self.check_generation(&mended.view) {
+            return Err(MendError::Rotated(error));
         }
         if mended.void.len() > VOID_MAX {
             return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });

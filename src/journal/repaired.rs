@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, Seq, Term};
+use crate::journal::record::Record;
 use crate::journal::state::State;
 
 /// How many repairs a state remembers, the newest.
@@ -38,6 +39,12 @@ pub struct Repaired {
 }
 
 impl Repaired {
+    /// What this record says, if it is a repair.
+    pub(super) fn of(record: &Record) -> Option<Self> {
+        let repair = record.body.repair()?;
+        Some(Self { seq: record.seq, term: record.term, void: repair.void.clone(), lost: repair.lost })
+    }
+
     /// Whether it says to somebody whose newest record, of term `seen`, had this number and digest, that this record is lost.
     pub fn covers(&self, seq: Seq, digest: Digest, seen: Term) -> bool {
         let at_end = |lost: LostEnd| (lost.from..=lost.to).contains(&seq) && (seq < lost.to || digest == lost.digest);
@@ -48,8 +55,8 @@ impl Repaired {
 /// The repairs of a journal: the one place that tells which numbers are void.
 ///
 /// The invariant that lives here: a number that a repair has called void says nothing, whatever stands there: nothing, the repair's
-/// placeholder, bytes that nobody can read, a record that came back, what is no object. So who reads numbers one by one asks first,
-/// and does not use what is there.
+/// placeholder, bytes that nobody can read, a record that came back, what is no object. A reader of single
+/// numbers asks first, and does not use what a void one holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Repairs {
     /// The newest first.
@@ -67,7 +74,7 @@ impl Repairs {
         self.voided_by(seq).is_some()
     }
 
-    /// Whether one of them says that the record is lost to somebody who saw it: [`Repaired::covers`].
+    /// Whether one of them says to a node that saw this record that it is lost: [`Repaired::covers`].
     pub fn covers(&self, seq: Seq, digest: Digest, seen: Term) -> bool {
         self.all.iter().any(|repair| repair.covers(seq, digest, seen))
     }

@@ -83,7 +83,7 @@ impl CommandEnd {
     /// What this record says of one; `None`: it is no end, or of a command that was for no slot.
     pub fn of(record: &Record) -> Option<Self> {
         let Body::End(end) = &record.body else { return None };
-        let (seq, node, time) = (record.seq, record.node.clone(), record.store_time.unwrap_or(record.time));
+        let (seq, node, time) = (record.seq, record.node.clone(), record.written());
         Some(Self { seq, node, time, slot: record.slot?, end: end.clone() })
     }
 }
@@ -333,18 +333,16 @@ impl State {
                 snapshot.empty = None;
             }
         }
-        // They keep no end of a command.
-        if let (Some(holder), Some(told)) = (&mut folded.holder, &self.holder)
-            && told.command.is_none()
-        {
-            holder.command = None;
-        }
         // They dated a pause by the node's clock alone.
         if let (Some(paused), Some(told)) = (&mut folded.paused, &self.paused) {
             paused.time = told.time;
         }
-        // They did not keep that an operator handed the role over; where this began after that, it is not known here.
         if let (Some(holder), Some(told)) = (&mut folded.holder, &self.holder) {
+            // They keep no end of a command.
+            if told.command.is_none() {
+                holder.command = None;
+            }
+            // They did not keep that an operator handed the role over; where this began after that, it is not known here.
             (holder.store_time, holder.handed_over) = (told.store_time, told.handed_over);
         }
         *self == folded
@@ -554,7 +552,7 @@ impl View {
                 let before = self.state.holder.take();
                 let own = before.as_ref().filter(|holder| holder.node.id == record.node.id);
                 let handed_over = match takeover.why {
-                    TakeoverWhy::Operator => Some(record.store_time.unwrap_or(record.time)),
+                    TakeoverWhy::Operator => Some(record.written()),
                     _ => own.and_then(|holder| holder.handed_over),
                 };
                 self.state.cluster = takeover.cluster.or(self.state.cluster);
@@ -571,9 +569,7 @@ impl View {
                     why: takeover.why,
                     handed_over,
                 });
-                if let Some(repair) = record.body.repair() {
-                    let (void, lost) = (repair.void.clone(), repair.lost);
-                    let said = Repaired { seq: record.seq, term: record.term, void, lost };
+                if let Some(said) = Repaired::of(record) {
                     repaired::add(&mut self.state.repaired, said);
                 }
             }
@@ -585,7 +581,7 @@ impl View {
                     seq: record.seq,
                     term: record.term,
                     node: record.node.clone(),
-                    time: record.store_time.unwrap_or(record.time),
+                    time: record.written(),
                     slot: record.slot,
                     root: body.root,
                     entries: body.entries,
@@ -608,13 +604,13 @@ impl View {
                 self.state.clones.insert(record.node.id);
             }
             Body::Pause(body) => {
-                let time = record.store_time.unwrap_or(record.time);
+                let time = record.written();
                 self.end_pause(time);
                 self.state.paused =
                     Some(Paused { node: record.node.clone(), time, until: body.until, why: body.why.clone() });
             }
-            Body::Resume => self.end_pause(record.store_time.unwrap_or(record.time)),
-            Body::Amend(_) => self.amend(record.store_time.unwrap_or(record.time)),
+            Body::Resume => self.end_pause(record.written()),
+            Body::Amend(_) => self.amend(record.written()),
             Body::Prune(body) => self.prune(record, body),
             Body::Rotate(body) if body.generation != now.next() => {
                 return Err(FoldError::Generation { found: body.generation, now });
@@ -651,7 +647,7 @@ impl View {
     fn follow_command(&mut self, record: &Record) {
         match &record.body {
             Body::Begin(_) => {
-                let time = record.store_time.unwrap_or(record.time);
+                let time = record.written();
                 let (node, instance, slot) = (record.node.clone(), record.instance, record.slot);
                 self.running = Some(Running { node, instance, time, slot });
             }
@@ -682,7 +678,7 @@ impl View {
         let named: BTreeSet<IndexId> = body.indexes.iter().copied().collect();
         let replaced = state.indexes.iter().filter(|id| !named.contains(id)).copied();
         let indexes: Vec<IndexId> = replaced.chain(body.strays.iter().copied()).collect();
-        let time = record.store_time.unwrap_or(record.time);
+        let time = record.written();
         if !(body.packs.is_empty() && indexes.is_empty()) {
             state.condemned.push(Condemned { seq: record.seq, time, packs: body.packs.clone(), indexes });
         }

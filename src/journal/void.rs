@@ -39,8 +39,7 @@ async fn get(store: &dyn Store, keys: &Keys, seq: Seq) -> Result<(Option<Record>
         Err(error) if error.is_not_found() || error.is_of_object() => return Ok((None, None)),
         Err(error) => return Err(error),
     };
-    let is_own = |record: &Record| record.seq == seq && record.role == *keys.role() && record.repo == keys.repo();
-    let record = Record::decode(&object, Some(keys)).ok().filter(is_own);
+    let record = Record::decode(&object, Some(keys)).ok().filter(|record| record.is_at(seq, keys));
     Ok((record, is_small.then_some(object)))
 }
 
@@ -66,9 +65,8 @@ pub(crate) async fn repairs_to(
         }
         let Some(record) = record.filter(|record| is_of(record, now)) else { continue };
         now = record.generation;
-        if let Some(repair) = record.body.repair() {
-            let (void, lost) = (repair.void.clone(), repair.lost);
-            repairs.add_older(Repaired { seq, term: record.term, void, lost });
+        if let Some(repair) = Repaired::of(&record) {
+            repairs.add_older(repair);
         }
         if let Some(state) = &record.state {
             let more = repairs.add_remembered(state);

@@ -109,6 +109,11 @@ const CONTEXT_CHUNK: &str = "runner 2026-11-21 v1 chunk id";
 const CONTEXT_MAC: &str = "runner 2026-11-21 v1 journal mac";
 const CONTEXT_OBJECT: &str = "runner 2026-11-21 v1 object key";
 
+/// The name of content by one generation of the repository key.
+fn sealed(key: &RepositoryKey, content: &[u8]) -> ChunkId {
+    ChunkId(*blake3::keyed_hash(&blake3::derive_key(CONTEXT_CHUNK, &key.0[..]), content).as_bytes())
+}
+
 impl Keys {
     /// Derives all keys of one repository. It is written under the newest of them.
     pub fn new(cipher: Cipher, repo: RepoId, role: RoleName, keys: impl Into<Keyring>) -> Self {
@@ -164,16 +169,13 @@ impl Keys {
     /// A digest on which guesses are tested only with the generation that is written under.
     pub fn sealed_digest(&self, content: &[u8]) -> ChunkId {
         let key = self.keyring.get(self.generation).expect("what is written under is in the keyring");
-        ChunkId(*blake3::keyed_hash(&blake3::derive_key(CONTEXT_CHUNK, &key.0[..]), content).as_bytes())
+        sealed(key, content)
     }
 
     /// The same under each generation, the oldest first: for what is looked up and was written under one of them.
     pub fn sealed_digests(&self, content: &[u8]) -> impl Iterator<Item = ChunkId> {
-        let digest = |key: &RepositoryKey| {
-            ChunkId(*blake3::keyed_hash(&blake3::derive_key(CONTEXT_CHUNK, &key.0[..]), content).as_bytes())
-        };
         let written = usize::from(self.generation.0) + 1;
-        self.keyring.iter().take(written).map(digest)
+        self.keyring.iter().take(written).map(|key| sealed(key, content))
     }
 
     /// The MAC over the first line of a journal record, or of another object that stands in the clear.

@@ -34,8 +34,7 @@ pub fn rotation(role: &RoleName, seq: Seq) -> String {
 
 /// The number that a listed key names, if it is one of those.
 pub fn parse_rotation(role: &RoleName, key: &str) -> Option<Seq> {
-    let seq = Seq(key.strip_prefix(&rotations_prefix(role))?.parse().ok()?);
-    (seq <= Seq::MAX && rotation(role, seq) == key).then_some(seq)
+    parse_seq(&rotations_prefix(role), key)
 }
 
 /// Where those are.
@@ -55,8 +54,14 @@ pub fn record(role: &RoleName, seq: Seq) -> String {
 
 /// The record's number that a listed key names, if it is one.
 pub fn parse_record(role: &RoleName, key: &str) -> Option<Seq> {
-    let seq = Seq(key.strip_prefix(&journal_prefix(role))?.parse().ok()?);
-    (seq <= Seq::MAX && record(role, seq) == key).then_some(seq)
+    parse_seq(&journal_prefix(role), key)
+}
+
+/// The number of sixteen digits that a listed key has after this prefix.
+fn parse_seq(prefix: &str, key: &str) -> Option<Seq> {
+    let digits = key.strip_prefix(prefix)?;
+    let seq = Seq(digits.parse().ok()?);
+    (seq <= Seq::MAX && format!("{:016}", seq.0) == digits).then_some(seq)
 }
 
 /// Where the journal is.

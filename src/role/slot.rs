@@ -207,8 +207,8 @@ impl Plan {
         if self.is_closed(slot, commits, now) {
             return Standing::Committed;
         }
-        let next = self.following(slot).map_or(Timestamp::MAX, |next| next.starts);
-        let start_by = self.start_by(slot);
+        let next = self.end(slot);
+        let start_by = self.start_before(slot, next);
         if now >= next {
             return if started { Standing::NotFinished } else { Standing::NotStarted };
         }
@@ -221,7 +221,15 @@ impl Plan {
 
     /// Until when a run for this slot may begin.
     pub fn start_by(&self, slot: Slot) -> Timestamp {
-        let next = self.following(slot).map_or(Timestamp::MAX, |next| next.starts);
+        self.start_before(slot, self.end(slot))
+    }
+
+    /// When the slot after it starts.
+    fn end(&self, slot: Slot) -> Timestamp {
+        self.following(slot).map_or(Timestamp::MAX, |next| next.starts)
+    }
+
+    fn start_before(&self, slot: Slot, next: Timestamp) -> Timestamp {
         slot.starts.saturating_add(self.missed_after).map_or(Timestamp::MAX, |at| at.min(next))
     }
 

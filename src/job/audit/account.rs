@@ -108,7 +108,7 @@ impl<'a> Account<'a> {
 
     /// The next record, whose object has this digest.
     pub(crate) fn take(&mut self, record: &Record, digest: Digest) {
-        let time = record.store_time.unwrap_or(record.time);
+        let time = record.written();
         self.future.take(record, self.period.now);
         self.order.take(record, self.period);
         self.term = record.term;
@@ -282,7 +282,7 @@ struct Order {
 
 impl Order {
     fn take(&mut self, record: &Record, Period { since, now }: Period) {
-        let time = record.store_time.unwrap_or(record.time);
+        let time = record.written();
         if present::is_beyond(time, now) {
             return;
         }

@@ -172,7 +172,7 @@ impl Doorstep<'_> {
                 let keys = Keys::new(Cipher::Aes256GcmSiv, repo, self.role.clone(), master);
                 let first = samples.iter().find_map(|object| Record::decode(object, Some(&keys)).ok());
                 if let Some(record) = first {
-                    let created = record.store_time.unwrap_or(record.time);
+                    let created = record.written();
                     let object = self.make(repo, created, &keys).await?;
                     return Ok(Some((object, FormatSource::Journal)));
                 }

@@ -84,8 +84,7 @@ pub(crate) async fn checkpoint_before(
         // One that cannot be used is passed over here; whoever reads on from the one before it will find out why.
         let Ok(object) = get(repository, seq).await? else { continue };
         let Ok(record) = Record::decode(&object, Some(keys)) else { continue };
-        let own = record.seq == seq && record.role == *keys.role() && record.repo == keys.repo();
-        if own && record.time.max(record.store_time.unwrap_or(record.time)) < time {
+        if record.is_at(seq, keys) && record.time.max(record.written()) < time {
             return Ok(View::before_checkpoint(&record));
         }
     }
