@@ -1,4 +1,4 @@
-//! What speaks against this node's clock, for those who date records by it.
+//! What speaks against this node's clock, which dates the records that it writes.
 //!
 //! A record is written all the same: an operator's act or a run by hand needs no slot. What must not be done by such a clock is refused
 //! before that (slots, prunes, the end of a pause).
@@ -90,7 +90,7 @@ impl fmt::Display for ClockDoubt {
     }
 }
 
-/// What a process's appends to the journals of its roles found of its clock, for whoever reports on them. Clones share it.
+/// What a process's appends to the journals of its roles found of its clock. Reports show it. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct ClockDoubts(Arc<Mutex<BTreeMap<RoleName, ClockDoubt>>>);
 

@@ -110,28 +110,32 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     regular(path, OpenOptions::new().write(true).create(true).truncate(true))?.write_all(bytes)
 }
 
+/// The directory that `path` is in.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes the file at `path`, for its owner alone: a process that is killed leaves the whole of it, or nothing. Where a file system has
 /// no files without a name, a part may be left.
 ///
 /// # Errors
 /// There is one already, or it cannot be written.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent(path);
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let mut file = match openat(CWD, parent, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(unnamed) => File::from(unnamed),
+    let (mut file, is_unnamed) = match openat(CWD, parent, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(unnamed) => (File::from(unnamed), true),
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            return File::open(parent)?.sync_all();
+            (OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?, false)
         }
         Err(error) => return Err(error.into()),
     };
     file.write_all(bytes)?;
     file.sync_all()?;
-    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+    if is_unnamed {
+        let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+        linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+    }
     File::open(parent)?.sync_all()
 }
 

@@ -401,7 +401,7 @@ pub fn unfinished(store: &dyn Store, prefix: &str) -> StoreError {
 pub struct StoreError {
     /// What went wrong, as a rule for what to do about it.
     pub kind: StoreErrorKind,
-    /// The store, as [`Store::describe`] names it.
+    /// The store: its URL, which is what [`Store::describe`] gives, and on S3 also where it is asked.
     pub store: String,
     /// The object concerned.
     pub key: Option<String>,

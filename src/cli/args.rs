@@ -214,11 +214,20 @@ impl Command {
             Self::Takeover(args) => Some(&args.role),
             Self::Pause(args) => Some(&args.role),
             Self::Resume(args) => Some(&args.role),
-            Self::Init(verbs::Init { roles, .. }) | Self::Backup(verbs::Backup { roles, .. }) => match &roles[..] {
+            Self::Init(verbs::Init { roles, .. })
+            | Self::Backup(verbs::Backup { roles, .. })
+            | Self::Audit(verbs::Audit { roles, .. }) => match &roles[..] {
                 [role] => Some(role),
                 _ => None,
             },
-            _ => None,
+            Self::Whoami(args) => args.role.as_ref(),
+            Self::Key(args) => Some(args.place().0),
+            Self::Journal(
+                verbs::Journal::Show(verbs::JournalShow { role, .. })
+                | verbs::Journal::Adopt(verbs::OneRole { role })
+                | verbs::Journal::Amend(verbs::Amend { role, .. }),
+            ) => Some(role),
+            Self::Status | Self::Daemon(_) | Self::Config(_) | Self::Completions(_) | Self::Man(_) => None,
         }
     }
 }

@@ -79,7 +79,7 @@ fn create(file: &Path, text: &str) -> Result<(), Error> {
 
 /// What a file is to be made in is not made with it: it may be mistyped, or a disk that is not mounted.
 pub(super) fn missing_parent(file: &Path) -> Error {
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = crate::file::parent(file);
     UsageError {
         what: format!("{} cannot be made: there is no directory {}", file.display(), dir.display()),
         todo: format!("make it first: mkdir -p {}", dir.display()),

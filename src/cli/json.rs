@@ -125,7 +125,7 @@ fn doubted(doubt: &ClockDoubt) -> Value {
 /// A document on something that was recorded, with what speaks against the clock that dated it.
 pub fn with_doubt(document: String, doubt: Option<&ClockDoubt>) -> String {
     match (doubt, document.strip_suffix("}\n")) {
-        (Some(doubt), Some(head)) => text::json(&format!("{head},\"warnings\":[{}]}}\n", doubted(doubt))).into_owned(),
+        (Some(doubt), Some(head)) => format!("{head},\"warnings\":[{}]}}\n", text::json(&doubted(doubt).to_string())),
         _ => document,
     }
 }

@@ -14,7 +14,7 @@ use crate::job::local::Local;
 use crate::job::loss;
 use crate::job::repair::Remains;
 use crate::job::repository::Repository;
-use crate::job::select::{is_id, select};
+use crate::job::select::{SelectError, is_id, select};
 use crate::journal::state::Snapshot;
 use crate::repo::loss::Losses;
 use crate::role::identity::{self, find_state_dir};
@@ -70,6 +70,9 @@ pub fn chosen_of_remains<'a>(
 ) -> Result<(&'a Snapshot, bool), Error> {
     let error = match chosen(context, &remains.archive, selector) {
         Ok(snapshot) => return Ok((snapshot, true)),
+        Err(error) if matches!(error.downcast_ref(), Some(SelectError::Syntax(_) | SelectError::Ambiguous { .. })) => {
+            return Err(error);
+        }
         Err(error) => error,
     };
     let Some(newest) = remains.unvouched.last() else { return Err(error) };

@@ -438,8 +438,8 @@ fn verify(error: &VerifyError) -> Policy {
     match error {
         VerifyError::Open(error) => open(error),
         VerifyError::Store(error) => store(error),
-        // Their own text says to update.
         VerifyError::Rotated(error) => journal(error),
+        // Their own text says to update.
         VerifyError::Newer { .. } | VerifyError::NotUnderstood(_) => PLAIN,
         VerifyError::Broken(_) => failed("run it again with -vv and report what it logs."),
     }

@@ -1,5 +1,6 @@
 //! From a command line to an exit code: settings, the job, its report as text or JSON.
 
+use std::fmt::Display as Shown;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +24,7 @@ use crate::env::{self, Env};
 use crate::ids::RoleName;
 use crate::job::cancel::Cancel;
 use crate::job::exec::Executed;
-use crate::job::inside::Archive;
-use crate::job::inside::JournalEntry;
+use crate::job::inside::{Archive, JournalEntry};
 use crate::job::operate::Change;
 use crate::job::progress::Progress;
 use crate::job::prune::Pruned;
@@ -135,7 +135,7 @@ impl Session {
     }
 
     /// A report that cannot be written changes nothing about what was done, which the exit code tells.
-    fn told(&self, said: Result<(), Error>) {
+    fn told(&self, said: Result<(), impl Shown>) {
         if let Err(error) = said
             && !self.out.reader_left()
         {
@@ -350,14 +350,14 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
             }
             _ => {
                 let said = session.out.print(&render::backup::role(&report, &context.view()));
-                session.told(said.map_err(Error::from));
+                session.told(said);
             }
         }
         reports.push(report);
     }
     if session.globals.json {
         let said = session.out.document(&json::backup(&created, &reports));
-        session.told(said.map_err(Error::from));
+        session.told(said);
     }
     Ok(worst)
 }
@@ -668,7 +668,7 @@ async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
     }
     match wire::key(&context, role, args, &mut session.out).await? {
         Some(report)
-            if matches!(args, verbs::Key::List(_)) || matches!(args, verbs::Key::Rotate(rotate) if rotate.dry_run) =>
+            if matches!(args, verbs::Key::List(_) | verbs::Key::Rotate(verbs::KeyRotate { dry_run: true, .. })) =>
         {
             session.report(|| render::setup::keys(&report, terminal::output_page()), || json::keys(&report))?;
         }

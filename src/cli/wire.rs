@@ -162,7 +162,7 @@ fn is_idle(report: &RoleReport, reason: Option<&Reason>) -> bool {
     matches!(report.outcome, Outcome::Standby | Outcome::Unknown) || reason.is_some_and(stays)
 }
 
-/// Tells the other nodes that a run `failed`; whoever was `idle` may be the only one who sees that nobody does anything.
+/// Tells the other nodes that a run `failed`; a node whose run was `idle` looks for missed slots: it may be the only one that sees them.
 async fn tell_on(
     runner: &Runner,
     role: &RoleSettings,

@@ -228,6 +228,11 @@ struct Hearer {
 }
 
 impl Hearer {
+    /// One more failure. True: it is logged.
+    fn failed(&self, why: &str) -> bool {
+        locked(&self.outage).failed(why, self.env.clock.boottime())
+    }
+
     /// Sends one thing. What came instead of an answer is logged as often as it should be, with what follows from it.
     async fn send(&self, item: &Item, then: impl FnOnce() -> Option<Duration>) -> Result<(), Option<Duration>> {
         let name = self.way.name();
@@ -238,9 +243,9 @@ impl Hearer {
             return Ok(());
         };
         let wait = then();
-        let is_logged = locked(&self.outage).failed(&why, self.env.clock.boottime());
+        let is_logged = self.failed(&why);
         match (item, wait) {
-            // Nobody hears of it any more.
+            // The letter is dropped for good.
             (Item::Letter(_), None) => tracing::error!("{name}: {why}; given up"),
             (_, wait) => {
                 let then =
@@ -274,8 +279,7 @@ async fn deliver(hearer: Hearer, mut items: mpsc::Receiver<Item>, book: Arc<Book
                 // Other roles' ends wait behind the same service.
                 grace = Duration::ZERO;
                 let why = "the start of a run was not heard before its end, and is left out";
-                let is_logged = locked(&hearer.outage).failed(why, hearer.env.clock.boottime());
-                if is_logged {
+                if hearer.failed(why) {
                     tracing::warn!("{}: {why}", hearer.way.name());
                 }
             }

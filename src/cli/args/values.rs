@@ -36,7 +36,7 @@ pub(super) fn node_name(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
-/// The longest pause that somebody says the end of. What is meant to last for longer has no end, and is told to be forgotten.
+/// The longest pause with an end. A pause that is to last longer is given none.
 const PAUSE_MAX: Duration = Duration::from_hours(366 * 24);
 
 /// How long a pause lasts.

@@ -55,12 +55,10 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
         }
         Reason::NothingDue => "no slot has been due yet".to_owned(),
         Reason::CommandRuns { pid } => {
-            let pid = pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default();
-            format!("the command of an earlier call still runs on this node{pid}")
+            format!("the command of an earlier call still runs on this node{}", process(pid.as_deref()))
         }
         Reason::RunsAlready { pid } => {
-            let pid = pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default();
-            format!("another process of this node works for the role{pid}; what is due is its")
+            format!("another process of this node works for the role{}; what is due is its", process(pid.as_deref()))
         }
         Reason::ClockOff { offset } | Reason::Unknown(UnknownReason::Clock { offset }, _) => format!(
             "this node's clock is {} {} the store's; no slot is run and nothing is pruned here until it is set right",
@@ -68,6 +66,10 @@ pub fn text(reason: &Reason, zone: &TimeZone) -> String {
             if offset.is_negative() { "ahead of" } else { "behind" }
         ),
     }
+}
+
+fn process(pid: Option<&str>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
 fn no_lease(lease: Lease) -> String {

@@ -2,7 +2,6 @@
 
 use super::{NAMED_MAX, View, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute};
-use crate::ids::ChunkId;
 use crate::job::report::ADVICE;
 use crate::job::report::restored::RestoreReport;
 use crate::job::report::restored::Restored;
@@ -92,18 +91,14 @@ pub fn report(restored: &Restored, view: &View) -> String {
     out
 }
 
-/// Why something was not restored. A chunk's ID is for who compares it with another line: its start does.
+/// Why something was not restored. A chunk's ID is shown by its start, which is enough to compare it with another line.
 fn why(kind: &RestoreProblemKind) -> String {
-    let short = |chunk: &ChunkId| chunk.to_string().chars().take(SHORT_CHUNK).collect::<String>();
     match kind {
-        RestoreProblemKind::Missing(chunk) => format!("chunk {} is missing from the repository", short(chunk)),
-        RestoreProblemKind::Damaged { chunk, detail } => format!("chunk {} is damaged: {detail}", short(chunk)),
+        RestoreProblemKind::Missing(chunk) => format!("chunk {chunk:.8} is missing from the repository"),
+        RestoreProblemKind::Damaged { chunk, detail } => format!("chunk {chunk:.8} is damaged: {detail}"),
         kind => kind.to_string(),
     }
 }
-
-/// The digits of a chunk's ID that are shown.
-const SHORT_CHUNK: usize = 8;
 
 fn entries(report: &RestoreReport) -> String {
     let n = &report.counts;

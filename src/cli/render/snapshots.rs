@@ -28,8 +28,10 @@ pub fn list(snapshots: &[SnapshotInfo], view: &View) -> String {
     for s in snapshots.iter().filter(|s| s.unreadable > 0) {
         out += &view.page.wrap("INCOMPLETE ", 11, &format!("{}: {}", short(s.id), unread(s.unreadable)));
     }
-    for (s, empty) in snapshots.iter().filter_map(|s| Some((s, s.empty.filter(|empty| *empty > 0)?))) {
-        out += &view.page.wrap("EMPTY ", 6, &format!("{}: {}", short(s.id), self::empty(empty)));
+    for s in snapshots {
+        if let Some(empty @ 1..) = s.empty {
+            out += &view.page.wrap("EMPTY ", 6, &format!("{}: {}", short(s.id), self::empty(empty)));
+        }
     }
     out
 }

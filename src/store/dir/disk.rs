@@ -116,7 +116,7 @@ fn open_lock(at: &FileAt, make: bool) -> io::Result<File> {
 
 /// Whether it says that a FIFO, a link, a socket, a device or a directory is there.
 fn is_no_file(e: &io::Error) -> bool {
-    matches!(Errno::from_io_error(e), Some(Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ISDIR))
+    matches!(Errno::from_io_error(e), Some(Errno::LOOP | Errno::NXIO | Errno::NODEV))
         || matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::IsADirectory)
 }
 
@@ -144,7 +144,7 @@ fn clear(at: &FileAt) -> io::Result<bool> {
             tracing::warn!(path = %at.path().display(), "what stood in the place of a lock's file, and was no file, is removed");
             Ok(true)
         }
-        // What is in a directory may be somebody's.
+        // A directory that is not empty stays: its content is not the store's.
         Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
         Err(e) => Err(e.into()),
     }
