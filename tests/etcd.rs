@@ -23,7 +23,7 @@ mod traps;
 use std::time::Duration;
 
 use etcd::Etcd;
-use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
+use etcd_client::{Client, ConnectOptions};
 use runner::config::EtcdSettings;
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId, RepoId};
@@ -227,16 +227,7 @@ async fn tls_with_a_client_certificate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_may_only_do_this() {
     let etcd = Etcd::single();
-    let mut raw = raw(&etcd).await;
-    raw.user_add("root", "root", None).await.unwrap();
-    raw.role_add("root").await.unwrap();
-    raw.user_grant_role("root", "root").await.unwrap();
-    raw.user_add("runner", "a secret", None).await.unwrap();
-    raw.role_add("runner").await.unwrap();
-    let may = Permission::new(PermissionType::Readwrite, "/runner/").with_prefix();
-    raw.role_grant_permission("runner", may).await.unwrap();
-    raw.user_grant_role("runner", "runner").await.unwrap();
-    raw.auth_enable().await.unwrap();
+    etcd::enable_auth(&mut raw(&etcd).await, "a secret").await;
 
     let dir = tempfile::tempdir().unwrap();
     let (right, wrong) = (dir.path().join("right"), dir.path().join("wrong"));
@@ -272,16 +263,7 @@ async fn a_user_who_may_only_do_this() {
 
 /// An etcd with the user `runner`, who may use the prefix, and its password in a file.
 async fn with_password(etcd: &Etcd, dir: &std::path::Path) -> (EtcdSettings, Client) {
-    let mut root = raw(etcd).await;
-    root.user_add("root", "root", None).await.unwrap();
-    root.role_add("root").await.unwrap();
-    root.user_grant_role("root", "root").await.unwrap();
-    root.user_add("runner", "first", None).await.unwrap();
-    root.role_add("runner").await.unwrap();
-    let may = Permission::new(PermissionType::Readwrite, "/runner/").with_prefix();
-    root.role_grant_permission("runner", may).await.unwrap();
-    root.user_grant_role("runner", "runner").await.unwrap();
-    root.auth_enable().await.unwrap();
+    etcd::enable_auth(&mut raw(etcd).await, "first").await;
     let file = dir.join("password");
     std::fs::write(&file, "first\n").unwrap();
     let settings =

@@ -302,7 +302,10 @@ impl Loop {
     }
 
     fn lease_cause(&self) -> Cause {
-        if self.work.role.lease == Lease::Etcd { Cause::Etcd } else { Cause::Store }
+        match self.work.role.lease {
+            Lease::Etcd => Cause::Etcd,
+            Lease::Bucket | Lease::None => Cause::Store,
+        }
     }
 
     /// It cannot be asked for. That is tried as often as a lease is asked for, and told as rarely as a lease that does not answer.
@@ -447,9 +450,8 @@ impl Loop {
                 }
                 Err(error) => {
                     let (report, exit) = voice.report_failure(role, error);
-                    let (is_told, runs) =
-                        (matches!(error, GuardError::Backup(BackupError::Interrupted)), Cause::Runs(role.clone()));
-                    if !is_told && work.stores.outages().failed_by(&runs, error) {
+                    let is_interrupted = matches!(error, GuardError::Backup(BackupError::Interrupted));
+                    if !is_interrupted && work.stores.outages().failed_by(&Cause::Runs(role.clone()), error) {
                         voice.failed(role, error);
                     }
                     work.watch.failed(error, &report);

@@ -361,9 +361,9 @@ impl Watch {
     }
 
     fn judge(&self, seen: &Seen, watcher: Watcher) {
-        let kinds = self.sight(seen).see(&seen.glimpse);
-        // That it is over an audit says, as of all anomalies.
         let sight = self.sight(seen);
+        let kinds = sight.see(&seen.glimpse);
+        // That it is over an audit says, as of all anomalies.
         for event in sight.future(&seen.glimpse).into_iter().chain(sight.schedule_missing(&seen.glimpse)) {
             self.raise(event, watcher);
         }

@@ -17,7 +17,7 @@ use runner::store::key::LOCK_NAME;
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
-use crate::rig::{AT_ONCE, Daemon, TTL, boottime, now, since};
+use crate::rig::{AT_ONCE, Daemon, TTL, boottime, memory, now, since};
 use crate::site::{Site, below, words};
 use crate::support::cli::Run;
 use crate::support::tree::Dice;
@@ -283,9 +283,7 @@ fn content_of(path: &Path) -> Vec<u8> {
 
 /// The most memory that a process has held, in KiB.
 fn peak(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
-    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    memory(pid, "VmHWM:")
 }
 
 /// A tree that nobody harms, and a file in it that has a number.

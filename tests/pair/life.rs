@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, PermissionType, TlsOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use jiff::Timestamp;
 use rustix::process::Signal;
 
-use crate::etcd::{Authority, Etcd};
-use crate::rig::{AT_ONCE, Daemon, TTL, boottime, now, since};
+use crate::etcd::{Authority, Etcd, enable_auth};
+use crate::rig::{AT_ONCE, Daemon, TTL, boottime, memory, now, since};
 use crate::s3_server::{BUCKET, S3Server};
 use crate::site::{Site, words};
 use crate::support::promises::{kept, missed_by_audit};
@@ -101,17 +101,7 @@ fn administer<T>(etcd: &Etcd, password: Option<&str>, work: impl AsyncFnOnce(Cli
 impl World {
     fn new() -> Self {
         let etcd = Etcd::with_tls();
-        administer(&etcd, None, async |mut client| {
-            client.user_add("root", "root", None).await.unwrap();
-            client.role_add("root").await.unwrap();
-            client.user_grant_role("root", "root").await.unwrap();
-            client.user_add("runner", "password 0", None).await.unwrap();
-            client.role_add("runner").await.unwrap();
-            let may = Permission::new(PermissionType::Readwrite, "/runner/").with_prefix();
-            client.role_grant_permission("runner", may).await.unwrap();
-            client.user_grant_role("runner", "runner").await.unwrap();
-            client.auth_enable().await.unwrap();
-        });
+        administer(&etcd, None, async |mut client| enable_auth(&mut client, "password 0").await);
         let authority = Authority::new();
         let server = S3Server::start_with_tls(&authority.sign());
         let site = Site::new("");
@@ -234,12 +224,6 @@ struct Heard {
     memory: Vec<u64>,
 }
 
-fn memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
-    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
 fn listen(daemon: &Daemon, over: &AtomicBool) -> Heard {
     let mut heard = Heard { lines: Vec::new(), memory: Vec::new() };
     let mut begun = boottime();
@@ -249,7 +233,7 @@ fn listen(daemon: &Daemon, over: &AtomicBool) -> Heard {
         heard.lines.extend(fresh.into_iter().map(|line| (now(), line)));
         if since(begun) >= Duration::from_secs(2) {
             begun = boottime();
-            heard.memory.push(memory(daemon.id()));
+            heard.memory.push(memory(daemon.id(), "VmRSS:"));
         }
         thread::sleep(Duration::from_millis(200));
     }

@@ -83,6 +83,13 @@ pub fn let_go(site: &Site) {
     fs::remove_file(site.path("hold")).unwrap();
 }
 
+/// What a line of the system's account of a process's memory says, in KiB; 0 where it has ended.
+pub fn memory(pid: u32, line: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|found| found.strip_prefix(line)).unwrap_or("0");
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 /// Whether there is such a process.
 pub fn alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

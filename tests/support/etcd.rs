@@ -259,6 +259,19 @@ impl Etcd {
     }
 }
 
+/// Lets in nobody without a password: `root`, whose password is its name, and `runner`, who may use what is below `/runner/`.
+pub async fn enable_auth(client: &mut etcd_client::Client, of_runner: &str) {
+    client.user_add("root", "root", None).await.unwrap();
+    client.role_add("root").await.unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    client.user_add("runner", of_runner, None).await.unwrap();
+    client.role_add("runner").await.unwrap();
+    let may = etcd_client::Permission::new(etcd_client::PermissionType::Readwrite, "/runner/").with_prefix();
+    client.role_grant_permission("runner", may).await.unwrap();
+    client.user_grant_role("runner", "runner").await.unwrap();
+    client.auth_enable().await.unwrap();
+}
+
 impl Drop for Etcd {
     fn drop(&mut self) {
         for n in 0..self.members.len() {
