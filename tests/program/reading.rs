@@ -15,7 +15,8 @@ fn pair() -> Site {
     site
 }
 
-/// What a terminal of so many columns shows of a run: util-linux's `script` gives it one.
+/// What a terminal of so many columns shows of a run: util-linux's `script` gives it one. Of the environment of the tests it has only
+/// the path: `CI`, for one, asks for colours on a terminal that has none.
 fn shown(node: &Node, columns: usize, args: &[&str]) -> Vec<String> {
     let program = env!("CARGO_BIN_EXE_runner");
     let config = node.config.as_ref().unwrap().display();
@@ -26,7 +27,8 @@ fn shown(node: &Node, columns: usize, args: &[&str]) -> Vec<String> {
         args.join(" ")
     );
     let mut command = Command::new("script");
-    command.args(["--quiet", "--command", &line, "/dev/null"]).env("TERM", "xterm").env_remove("NO_COLOR");
+    command.args(["--quiet", "--command", &line, "/dev/null"]);
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).env("TERM", "xterm");
     command.envs(node.env.iter().map(|(name, value)| (name, value)));
     let output = command.output().expect("script(1) of util-linux starts");
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()

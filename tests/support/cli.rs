@@ -4,6 +4,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// What the program has of the tester's environment: what it needs to start, and where what it writes for a while goes. `CI`, a proxy or
+/// `AWS_PROFILE` would each change what it does.
+const KEPT: [&str; 4] = ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH"];
+
 /// What one run left behind.
 #[derive(Debug)]
 pub struct Run {
@@ -88,16 +92,14 @@ impl Node {
         self
     }
 
-    /// The command, ready to be changed or started. Nothing of the tester's environment that the program reads gets in.
+    /// The command, ready to be changed or started. Of the tester's environment it has `KEPT` alone.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let words = self.behind.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_runner")]).collect::<Vec<_>>();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("RUNNER_") || text.starts_with("AWS_") {
-                command.env_remove(&name);
-            }
+        command.env_clear();
+        for name in KEPT {
+            command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
