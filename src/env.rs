@@ -100,6 +100,10 @@ pub trait Files: Debug + Send + Sync {
     /// Takes the lock of this name without waiting; `None`: somebody has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Held>>>;
 
+    /// Whether somebody has the lock of this name. Two that ask do not see one another; [`Files::lock`] may find it taken by who asks,
+    /// for a moment.
+    fn is_locked(&self, path: &Path) -> io::Result<bool>;
+
     /// A directory in memory for what concerns the state directory at `state_dir` and is of this boot of the machine alone.
     fn boot_dir(&self, state_dir: &Path) -> io::Result<BootDir>;
 }
@@ -310,6 +314,10 @@ impl Files for HostFiles {
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Held>>> {
         Ok(file::Lock::try_take(path)?.map(|lock| -> Box<dyn Held> { Box::new(lock) }))
+    }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        file::Lock::is_taken(path)
     }
 
     fn boot_dir(&self, state_dir: &Path) -> io::Result<BootDir> {

@@ -38,6 +38,19 @@ impl Lock {
         }
     }
 
+    /// Whether somebody has the lock at `path`. Two that ask do not see one another; whoever takes it may, for a moment.
+    ///
+    /// # Errors
+    /// The file cannot be opened; it is not made.
+    pub fn is_taken(path: &Path) -> io::Result<bool> {
+        let file = regular(path, OpenOptions::new().read(true))?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
     /// Waits for the lock at `path`, which nobody may hold for long.
     ///
     /// # Errors
@@ -217,9 +230,14 @@ mod tests {
         let lock = Lock::try_take(&path).unwrap().unwrap();
         assert_eq!(signature(&path), None);
         lock.sign();
-        assert!(Lock::try_take(&path).unwrap().is_none());
+        assert!(Lock::try_take(&path).unwrap().is_none() && Lock::is_taken(&path).unwrap());
         assert_eq!(signature(&path), Some(std::process::id().to_string()));
         drop(lock);
+        // Who asks has not taken it.
+        let asks = File::open(&path).unwrap();
+        asks.try_lock_shared().unwrap();
+        assert!(!Lock::is_taken(&path).unwrap());
+        drop(asks);
         Lock::take(&path).unwrap();
         assert!(Lock::try_take(&dir.path().join("none/lock")).is_err());
     }

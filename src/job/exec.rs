@@ -150,7 +150,7 @@ pub async fn exec(
     };
     let Approach { repository, plan, assessment, .. } = approach;
     // Before the slot is looked up: whoever runs it has committed it when this is free.
-    let _turn = match turn(runner, role, &repository, request)? {
+    let _turn = match turn(runner, role, &repository, request).await? {
         Ok(turn) => turn,
         Err(refused) => return Ok(Executed::Refused(Box::new(refused))),
     };
@@ -182,7 +182,7 @@ pub async fn exec(
 }
 
 /// Keeps other scheduled commands of the role on this node off until it is dropped; `Err`: one is running.
-fn turn(
+async fn turn(
     runner: &Runner,
     role: &RoleSettings,
     repository: &Repository,
@@ -191,7 +191,7 @@ fn turn(
     if !request.scheduled {
         return Ok(Ok(None));
     }
-    match Local::open(&runner.env, &runner.state_dir, repository.keys.repo())?.lock_command() {
+    match Local::open(&runner.env, &runner.state_dir, repository.keys.repo())?.lock_command().await {
         Err(LockError::Busy { pid }) => {
             let report = RoleReport::nothing(role.name.clone(), Outcome::Skipped);
             Ok(Err((report, Some(Reason::CommandRuns { pid }))))

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -28,6 +29,13 @@ pub const REPOSITORIES: &str = "repositories";
 /// The repository's `format` and the key slot that opened it, beside the rest.
 const FORMAT_FILE: &str = "format";
 const SLOT_OBJECT_FILE: &str = "key-slot";
+
+/// The lock of a scheduled command.
+const COMMAND_LOCK: &str = "command";
+
+/// How often a command tries again to take its lock that only somebody who looks has, and after which pause. A look takes microseconds.
+const LOOKS_MAX: u32 = 1000;
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The local directory of one repository.
 #[derive(Debug, Clone)]
@@ -309,17 +317,28 @@ impl Local {
         self.lock_named("lock")
     }
 
-    /// Takes the lock of a scheduled command, without waiting: the other one is given back while the command runs.
-    pub fn lock_command(&self) -> Result<LocalLock, LockError> {
-        self.lock_named("command")
+    /// Takes the lock of a scheduled command: the other one is given back while the command runs. Does not wait for another command;
+    /// who only looks whether there is one has the lock for a moment, and is none.
+    pub async fn lock_command(&self) -> Result<LocalLock, LockError> {
+        let mut tries = LOOKS_MAX;
+        loop {
+            match self.lock_named(COMMAND_LOCK) {
+                Err(LockError::Busy { .. }) if tries > 0 && !self.is_command_running()? => tries -= 1,
+                lock => return lock,
+            }
+            self.env.sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    fn is_command_running(&self) -> Result<bool, LockError> {
+        let path = self.dir.join(COMMAND_LOCK);
+        self.env.files.is_locked(&path).map_err(|error| LockError::Io { path, error })
     }
 
     /// Whether no process of this node runs a scheduled command; `None`: that cannot be told.
     pub fn no_command_runs(&self) -> Option<bool> {
-        let path = self.dir.join("command");
         // A command that runs since before its lock was deleted has that of another file.
-        let _there = self.env.files.read(&path).ok()?;
-        self.env.files.lock(&path).ok().map(|held| held.is_some())
+        self.is_command_running().ok().map(|runs| !runs)
     }
 
     fn lock_named(&self, name: &str) -> Result<LocalLock, LockError> {
@@ -433,6 +452,53 @@ mod tests {
         assert_eq!(local.slot(), Some(KeyId([7; 8])));
         std::fs::write(local.memory_file(), b"{").unwrap();
         assert_eq!(local.load(me), Memory { node: Some(me), ..Memory::default() });
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_look_at_a_commands_lock_keeps_no_command_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
+        assert_eq!(local.no_command_runs(), None, "there is no lock yet");
+        let lock = local.lock_command().await.unwrap();
+        assert_eq!(local.no_command_runs(), Some(false));
+        assert!(matches!(local.lock_command().await, Err(LockError::Busy { pid: Some(_) })));
+        drop(lock);
+        assert_eq!(local.no_command_runs(), Some(true));
+
+        // One that is held up in its look, as two others look.
+        let looks =
+            std::fs::File::open(dir.path().join("repositories").join(RepoId([1; 16]).to_string()).join(COMMAND_LOCK));
+        let looks = looks.unwrap();
+        looks.try_lock_shared().unwrap();
+        assert_eq!(local.no_command_runs(), Some(true));
+        let (command, ()) = tokio::join!(local.lock_command(), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(local.no_command_runs(), Some(true), "nobody runs one");
+            drop(looks);
+        });
+        command.unwrap();
+
+        // Looks in a loop beside commands.
+        let (over, looker) = (std::sync::atomic::AtomicBool::new(false), local.clone());
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        looker.no_command_runs().unwrap();
+                    }
+                });
+            }
+            let commands = tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(async {
+                    for n in 0..500 {
+                        local.lock_command().await.map_err(|error| format!("command {n}: {error}"))?;
+                    }
+                    Ok::<(), String>(())
+                })
+            });
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            commands.unwrap();
+        });
     }
 
     /// A journal that ends with this record.

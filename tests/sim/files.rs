@@ -182,6 +182,12 @@ impl Files for HostFiles {
         Ok(Some(Box::new(Lock { disk, process, path: path.to_owned(), handle })))
     }
 
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        let content = self.content()?;
+        content.files.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(content.locks.contains_key(path))
+    }
+
     fn boot_dir(&self, state_dir: &Path) -> io::Result<BootDir> {
         let dir = Path::new(MEMORY).join(state_dir.strip_prefix("/").unwrap_or(state_dir));
         self.make_dir(&dir)?;
