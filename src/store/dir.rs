@@ -29,6 +29,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub mod beneath;
 mod clock;
 pub mod disk;
+mod inodes;
 mod list;
 mod replace;
 mod sandbox;
@@ -134,6 +135,9 @@ impl DirStore {
         tokio::task::spawn_blocking(move || (work(&inner), turn).0).await.map_err(|e| e.to_string())
     }
 }
+
+/// What is told of a key where a directory is.
+const IN_ITS_PLACE: &str = "a directory stands in its place";
 
 /// What a directory's name as a store begins with.
 const SCHEME: &str = "file://";
@@ -266,7 +270,7 @@ impl Inner {
 
     /// Whoever reads finds no object there, and nobody can put one.
     fn directory(&self, key: &str) -> StoreError {
-        StoreError::new(StoreErrorKind::NotAnObject, &self.name, Some(key), "a directory stands in its place")
+        StoreError::new(StoreErrorKind::NotAnObject, &self.name, Some(key), IN_ITS_PLACE)
     }
 
     /// The root, if it still is the directory that was opened.
@@ -586,13 +590,20 @@ fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
         let detail = format!("{what} stands in its place; nothing below the store's directory is reached through one");
         return StoreError::new(StoreErrorKind::NotAnObject, store, key, detail);
     }
+    // Something else stands where an object, or a folder of the store, should be. Not every such error has the kernel's number.
+    match e.kind() {
+        ErrorKind::NotADirectory => {
+            let detail = "something that is no directory stands where a directory of the store should be";
+            return StoreError::new(StoreErrorKind::NotAnObject, store, key, detail);
+        }
+        ErrorKind::IsADirectory => return StoreError::new(StoreErrorKind::NotAnObject, store, key, IN_ITS_PLACE),
+        _ => {}
+    }
     let kind = match errno(e) {
         Some(Errno::NOSPC | Errno::DQUOT) => StoreErrorKind::NoSpace,
         Some(Errno::ACCESS | Errno::PERM) => StoreErrorKind::Denied,
         Some(Errno::ROFS) => StoreErrorKind::ReadOnly,
         Some(Errno::IO | Errno::REMOTEIO | Errno::UCLEAN) => StoreErrorKind::DiskFault,
-        // Something else stands where a folder of the store should be.
-        Some(Errno::NOTDIR | Errno::ISDIR) => StoreErrorKind::NotAnObject,
         Some(Errno::NAMETOOLONG) => StoreErrorKind::Invalid,
         // Network file systems, and those in user space (`NOTCONN`) whose server is gone.
         Some(
@@ -612,10 +623,19 @@ fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
         ) => StoreErrorKind::Unreachable,
         _ => StoreErrorKind::Other,
     };
+    if errno(e) == Some(Errno::NOSPC) && has_no_inodes(store) {
+        return StoreError::new(kind, store, key, format!("{e}: {}", inodes::TOLD));
+    }
     if kind == StoreErrorKind::ReadOnly && is_read_only_here_alone(store) {
         return StoreError::new(kind, store, key, format!("{e}, {}", sandbox::TOLD));
     }
     StoreError::new(kind, store, key, e.to_string())
+}
+
+/// Where it cannot be told it is not said.
+fn has_no_inodes(store: &str) -> bool {
+    let root = store.strip_prefix(SCHEME);
+    root.is_some_and(|root| rustix::fs::statvfs(root).is_ok_and(|fs| inodes::are_used_up(&fs)))
 }
 
 /// Where it cannot be told it is not said.

@@ -116,3 +116,26 @@ fn a_full_store_is_no_reason_to_do_without_a_lease() {
     }
     assert_eq!(reading.code, 0, "{}", reading.text);
 }
+
+#[test]
+fn a_store_without_inodes_is_told_as_that() {
+    let site = site("");
+    let dir = site.dir().display();
+    let fill = format!("i=0; while touch {dir}/store/filler-$i; do i=$((i+1)); done");
+    let steps = [
+        ("", format!("cp {dir}/noise-0 {dir}/src/f; runner init && runner backup app")),
+        ("", format!("({fill}) 2>{dir}/filled; test $(df --output=avail {dir}/store | tail -1) -gt 0")),
+        ("backup", format!("cp {dir}/noise-1 {dir}/src/f; runner backup app")),
+        ("reading", "runner verify app".to_owned()),
+        ("", format!("rm {dir}/store/filler-*")),
+        ("next", "runner backup app".to_owned()),
+    ];
+    let steps: Vec<(&str, &str)> = steps.iter().map(|(name, step)| (*name, step.as_str())).collect();
+    let said = on_small_disk(&site, "24m,nr_inodes=200", &steps);
+    let [.., backup, reading, _, next] = &said[..] else { unreachable!() };
+    assert_eq!(backup.code, 1, "{}", backup.text);
+    for words in ["no space left in the store", "no inodes left", "df -i"] {
+        assert!(backup.text.contains(words), "{words}: {}", backup.text);
+    }
+    assert!(reading.code == 0 && next.code == 0, "{} {}", reading.text, next.text);
+}

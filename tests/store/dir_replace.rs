@@ -234,6 +234,23 @@ async fn a_lock_whose_place_somebody_keeps_is_named_and_what_is_in_it_stays() {
 }
 
 #[tokio::test]
+async fn a_file_in_the_place_of_a_directory_is_named_by_whoever_writes_there() {
+    let (root, store, _) = on(Failing::default());
+    fs::write(root.path().join("a"), "").unwrap();
+    assert!(store.get("a/b/k", SizeLimit::LIVE).await.unwrap_err().is_not_found(), "as in a bucket");
+    for key in ["a/k", "a/b/k"] {
+        let errors = [store.put(key, BODY).await.unwrap_err(), store.put_if_absent(key, BODY).await.unwrap_err()];
+        for error in errors {
+            assert_eq!((error.kind, error.key.as_deref()), (StoreErrorKind::NotAnObject, Some(key)), "{error}");
+            assert!(error.to_string().contains("no directory stands where a directory"), "{error}");
+        }
+    }
+    assert_eq!(files_in(root.path()), 1, "no temporary files");
+    let below = DirStore::create(&root.path().join("a/store"), &Env::host()).unwrap_err();
+    assert_eq!(below.kind, StoreErrorKind::NotAnObject, "{below}");
+}
+
+#[tokio::test]
 async fn a_directory_in_the_place_of_an_object_is_named_at_once() {
     let (root, store, _) = on(Failing::default());
     fs::create_dir(root.path().join("k")).unwrap();

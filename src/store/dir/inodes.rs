@@ -1,0 +1,33 @@
+//! Whether a file system that takes no more files has used up its inodes: then there is space, and `df` shows it. Pure.
+
+use rustix::fs::StatVfs;
+
+/// What is told of it, behind the kernel's words.
+pub(super) const TOLD: &str = "its file system has no inodes left, which 'df -i' shows. Each file needs one, however much space is free, and a prune \
+                               needs some, too: remove files that are not the store's";
+
+/// Judges what the file system says. Some have no fixed number of inodes, and count none; of a quota nothing is seen here.
+pub(super) fn are_used_up(fs: &StatVfs) -> bool {
+    fs.f_files > 0 && fs.f_favail == 0 && fs.f_bavail > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_system_with_space_and_without_inodes_has_none_left() {
+        let fs = rustix::fs::statvfs("/").unwrap();
+        for (files, free, blocks, expected) in [
+            (1000, 0, 50, true),
+            (1000, 1, 50, false),
+            // Both are used up: space comes first.
+            (1000, 0, 0, false),
+            // btrfs makes inodes as it needs them.
+            (0, 0, 50, false),
+        ] {
+            let fs = StatVfs { f_files: files, f_favail: free, f_bavail: blocks, ..fs };
+            assert_eq!(are_used_up(&fs), expected, "{files} {free} {blocks}");
+        }
+    }
+}
