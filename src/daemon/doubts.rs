@@ -26,15 +26,26 @@ pub(super) enum Cause {
     Refusal,
     /// Etcd does not answer.
     Etcd,
-    /// Something of one role alone.
-    Role(RoleName),
+    /// Something of one role alone, in this step.
+    Role(RoleName, Step),
     /// A role's runs fail. Each of them is a slot that nobody commits, whatever else is logged at that time.
     Runs(RoleName),
 }
 
+/// What a role does on its way to a run. Each ends its own failures only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// Reading its journal.
+    Journal,
+    /// Asking for its lease.
+    Lease,
+    /// Taking it over.
+    Takeover,
+}
+
 impl Cause {
-    /// The cause of what `role` met.
-    pub(super) fn of(role: &RoleName, error: &(dyn StdError + 'static)) -> Self {
+    /// The cause of what `role` met in this `step`.
+    pub(super) fn of(role: &RoleName, step: Step, error: &(dyn StdError + 'static)) -> Self {
         for error in chain(error) {
             if let Some(error) = error.downcast_ref::<StoreError>() {
                 match is_answer(error.kind) {
@@ -48,7 +59,19 @@ impl Cause {
                 return Self::Etcd;
             }
         }
-        Self::Role(role.clone())
+        Self::Role(role.clone(), step)
+    }
+
+    /// Said when it is over. Only what was seen.
+    fn over(&self) -> String {
+        match self {
+            Self::Store | Self::Etcd => format!("{self} answers again"),
+            Self::Refusal => format!("{self} does again what it refused"),
+            Self::Role(_, Step::Journal) => format!("{self}: its journal is read again"),
+            Self::Role(_, Step::Lease) => format!("{self}: its lease is answered again"),
+            Self::Role(_, Step::Takeover) => format!("{self}: it is taken over now"),
+            Self::Runs(_) => format!("{self}: a run was good again"),
+        }
     }
 }
 
@@ -62,25 +85,22 @@ impl fmt::Display for Cause {
         match self {
             Self::Store | Self::Refusal => f.write_str("the store"),
             Self::Etcd => f.write_str("etcd"),
-            Self::Role(role) | Self::Runs(role) => write!(f, "role {role}"),
+            Self::Role(role, _) | Self::Runs(role) => write!(f, "role {role}"),
         }
     }
 }
 
 /// Whether an error of this kind shows that the store answers. `None`: it does, and not as a store that does what it is for.
 pub(super) fn is_answer(kind: StoreErrorKind) -> Option<bool> {
-    match kind {
+    let is_away = matches!(
+        kind,
         StoreErrorKind::Unreachable
-        | StoreErrorKind::NoCredentials
-        | StoreErrorKind::NoSuchStore
-        | StoreErrorKind::DiskFault
-        | StoreErrorKind::Other => Some(false),
-        StoreErrorKind::Denied | StoreErrorKind::ReadOnly | StoreErrorKind::NoSpace | StoreErrorKind::Invalid => None,
-        StoreErrorKind::NotFound
-        | StoreErrorKind::TooLarge
-        | StoreErrorKind::NotAnObject
-        | StoreErrorKind::Unsupported => Some(true),
-    }
+            | StoreErrorKind::NoCredentials
+            | StoreErrorKind::NoSuchStore
+            | StoreErrorKind::DiskFault
+            | StoreErrorKind::Other
+    );
+    (!kind.is_refusal()).then_some(!is_away)
 }
 
 /// What is logged of all causes together: see [`Outage`].
@@ -114,13 +134,19 @@ impl Outages {
         self.failed(cause, &words.unwrap_or_else(|| error.to_string()))
     }
 
-    /// There was an answer.
+    /// Whether its end is still to be told.
+    #[cfg(test)]
+    pub(super) fn is_told(&self, cause: &Cause) -> bool {
+        self.causes.lock().unwrap().get(cause).is_some_and(Outage::is_told)
+    }
+
+    /// It is over.
     pub(super) fn answered(&self, cause: &Cause) {
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = causes.get_mut(cause).is_some_and(Outage::answered);
         drop(causes);
         if is_over {
-            tracing::info!("{cause} answers again");
+            tracing::info!("{}", cause.over());
         }
     }
 }
@@ -202,12 +228,12 @@ mod tests {
         let error = |kind| StoreError::new(kind, "s3://b/", Some("app/journal/1"), "");
         let role = |name: &str| name.parse::<RoleName>().unwrap();
         for name in ["app", "web"] {
-            let cause = |kind| Cause::of(&role(name), &JournalError::from(error(kind)));
+            let cause = |kind| Cause::of(&role(name), Step::Journal, &JournalError::from(error(kind)));
             assert_eq!(cause(StoreErrorKind::Unreachable), Cause::Store);
             assert_eq!(cause(StoreErrorKind::Denied), Cause::Refusal);
-            assert_eq!(cause(StoreErrorKind::TooLarge), Cause::Role(role(name)));
+            assert_eq!(cause(StoreErrorKind::TooLarge), Cause::Role(role(name), Step::Journal));
             let etcd = GuardError::from(BackupError::from(JournalError::from(RegisterError::Unreachable("x".into()))));
-            assert_eq!(Cause::of(&role(name), &etcd), Cause::Etcd);
+            assert_eq!(Cause::of(&role(name), Step::Lease, &etcd), Cause::Etcd);
         }
         let outages = Outages::new(&Env::host());
         assert!(outages.failed(&Cause::Store, "app"));

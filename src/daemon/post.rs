@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::Voice;
 use super::callers::{Callers, Command, Ended, Wanted};
-use super::doubts::{Cause, Doubts};
+use super::doubts::{Cause, Doubts, Step};
 use super::limits::Limits;
 use super::message::Answer;
 use super::stores::Stores;
@@ -32,7 +32,7 @@ use crate::job::whoami::DaemonWord;
 use crate::notice::teller::Teller;
 use crate::role::duty::{Duty, Effect, Event, Journal, LeaseAnswer, Stand, Terms, Yield};
 use crate::role::election::{Occasion, StandbyReason, UnknownReason};
-use crate::role::lease::keeper::{self, Keeper};
+use crate::role::lease::keeper::{self, Keeper, RenewalDoubt};
 use crate::role::lease::{LeaseService, Reply};
 use crate::role::permit::Deadline;
 use crate::role::slot::Slot;
@@ -266,7 +266,7 @@ impl Loop {
             Reply::Taken { by, .. } => LeaseAnswer::Taken(by),
             Reply::Free => LeaseAnswer::Free,
             Reply::Unknown { why } => {
-                self.doubt(why);
+                self.doubt(RenewalDoubt { why, is_refusal: lease.is_refused() });
                 LeaseAnswer::Unreachable
             }
         };
@@ -278,8 +278,9 @@ impl Loop {
     }
 
     /// The lease was asked for in vain. A lost answer is nothing to tell; a store that takes no lease is.
-    fn doubt(&mut self, why: String) {
-        self.log_doubt(&why);
+    fn doubt(&mut self, doubt: RenewalDoubt) {
+        self.log_doubt(&doubt);
+        let RenewalDoubt { why, .. } = doubt;
         if self.doubts.add(&why, self.work.runner.env.clock.boottime()) {
             let reason = Reason::LeaseUnanswered { lease: self.work.role.lease, why };
             let report = RoleReport::nothing(self.work.role.name.clone(), Outcome::Unknown);
@@ -287,31 +288,29 @@ impl Loop {
         }
     }
 
-    /// What a lease is kept in does not answer. All roles that have theirs there meet the same.
-    fn log_doubt(&self, why: &str) {
-        if self.work.stores.outages().failed(&self.lease_cause(), why) {
+    /// What a lease is kept in does not answer, or refuses it. All roles that have theirs there meet the same.
+    fn log_doubt(&self, RenewalDoubt { why, is_refusal }: &RenewalDoubt) {
+        let cause = match self.work.role.lease {
+            Lease::Etcd => Cause::Etcd,
+            Lease::Bucket | Lease::None if *is_refusal => Cause::Refusal,
+            Lease::Bucket | Lease::None => Cause::Store,
+        };
+        if self.work.stores.outages().failed(&cause, why) {
             let store = &self.work.settings.store;
             let endpoint = store.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
             // Errors of a store name it already.
-            let place = match self.lease_cause() {
-                Cause::Store if !why.contains("://") => format!("{}{endpoint}: ", store.url),
+            let place = match cause {
+                Cause::Store | Cause::Refusal if !why.contains("://") => format!("{}{endpoint}: ", store.url),
                 _ => String::new(),
             };
             tracing::warn!("the lease cannot be asked for: {place}{why}");
         }
     }
 
-    fn lease_cause(&self) -> Cause {
-        match self.work.role.lease {
-            Lease::Etcd => Cause::Etcd,
-            Lease::Bucket | Lease::None => Cause::Store,
-        }
-    }
-
     /// It cannot be asked for. That is tried as often as a lease is asked for, and told as rarely as a lease that does not answer.
     fn no_lease(&mut self, error: &GuardError) {
         let (role, why) = (&self.work.role.name, error.to_string());
-        if self.work.stores.outages().failed_by(&Cause::of(role, error), error) {
+        if self.work.stores.outages().failed_by(&Cause::of(role, Step::Lease, error), error) {
             self.voice.failed(role, error);
         }
         if self.doubts.fail(&why, self.work.runner.env.clock.boottime()) {
@@ -321,12 +320,17 @@ impl Loop {
 
     fn lease_answered(&mut self) {
         self.is_doubted = false;
-        // A store's answers are heard as they come.
-        if self.lease_cause() == Cause::Etcd {
-            self.work.stores.outages().answered(&Cause::Etcd);
-        }
+        self.etcd_answered();
+        self.work.stores.outages().answered(&Cause::Role(self.work.role.name.clone(), Step::Lease));
         if self.doubts.end() {
             self.work.watch.lease_answered();
+        }
+    }
+
+    /// The lease was answered. A store's answers are heard as they come.
+    fn etcd_answered(&self) {
+        if self.work.role.lease == Lease::Etcd {
+            self.work.stores.outages().answered(&Cause::Etcd);
         }
     }
 
@@ -335,13 +339,13 @@ impl Loop {
         let is_lost = matches!(self.duty.stand(), Some(Stand::Unknown(UnknownReason::Lease(_))));
         let Some(keeper) = self.keeper.as_mut().filter(|_| is_lost || self.is_doubted) else { return };
         match keeper.doubt() {
-            Some(Some(why)) if is_lost => {
+            Some(Some(doubt)) if is_lost => {
                 self.is_doubted = true;
-                self.log_doubt(&why);
+                self.log_doubt(&doubt);
             }
             Some(None) if self.is_doubted => {
                 self.is_doubted = false;
-                self.work.stores.outages().answered(&self.lease_cause());
+                self.etcd_answered();
             }
             _ => {}
         }
@@ -395,12 +399,13 @@ impl Loop {
                 None => work.hung(),
                 Some(Ok(journal)) => {
                     if journal.term.is_some() {
+                        work.stores.outages().answered(&Cause::Role(work.role.name.clone(), Step::Takeover));
                         work.watch.took_role();
                     }
                     journal
                 }
                 Some(Err(error)) => {
-                    let cause = Cause::of(&work.role.name, &error);
+                    let cause = Cause::of(&work.role.name, Step::Takeover, &error);
                     if work.stores.outages().failed_by(&cause, &error) {
                         voice.failed(&work.role.name, &error);
                     }
@@ -443,6 +448,9 @@ impl Loop {
             let mut stalled = is_stalled(&result);
             let ended = match &result {
                 Ok((report, reason)) => {
+                    if report.snapshot.is_some() {
+                        work.stores.outages().answered(&Cause::Runs(role.clone()));
+                    }
                     let report = voice.explained(report, reason.as_ref());
                     voice.ran(&report);
                     work.watch.ended(&report, reason.as_ref());

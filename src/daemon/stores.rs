@@ -1,8 +1,9 @@
 //! The store, connected to when it is first needed, by all roles together: its limits are the process's, and so is what is known of
 //! how it is. Whatever it answers to anybody after it was silent ends the waiting of all.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,6 +54,11 @@ impl Stores {
         Ok(store)
     }
 
+    /// How the last try failed, if none has had an answer since. Of a store that is being connected to nothing is known.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.connected.try_lock().ok()?.as_ref()?.trouble()
+    }
+
     /// Credentials and certificates are read again before its next request.
     pub(super) async fn renew(&self) {
         if let Some(store) = &*self.connected.lock().await {
@@ -77,7 +83,26 @@ struct Health {
     env: Env,
     pulse: SyncMutex<Pulse>,
     outages: Outages,
+    /// What it refused and has not done since.
+    refused: SyncMutex<BTreeSet<(Op, String)>>,
     returns: watch::Sender<u64>,
+}
+
+/// A kind of request. One that is allowed says nothing of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Op {
+    Put,
+    PutIfAbsent,
+    Replace,
+    Get,
+    List,
+}
+
+/// The part of a role's folder that this key, or prefix, is in. Credentials may be limited to some, and what is full for packs may have room
+/// for a lease.
+fn part(key: &str) -> &str {
+    let end = key.match_indices('/').nth(1).map_or(key.len(), |(at, _)| at);
+    &key[..end]
 }
 
 /// When a store answered last, as boot time, and whether it has failed since.
@@ -107,6 +132,7 @@ impl Health {
             env: env.clone(),
             pulse: SyncMutex::new(pulse),
             outages: Outages::new(env),
+            refused: SyncMutex::default(),
             returns: watch::Sender::new(0),
         }
     }
@@ -130,6 +156,32 @@ impl Health {
         }
         answer
     }
+
+    /// The same of a request that is refused, or done.
+    fn hear_of<T>(&self, op: Op, key: &str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        match &answer {
+            Ok(_) => self.did(op, key),
+            Err(error) if error.kind.is_refusal() => {
+                self.refused().insert((op, part(key).to_owned()));
+            }
+            Err(_) => {}
+        }
+        self.hear(answer)
+    }
+
+    /// It was done.
+    fn did(&self, op: Op, key: &str) {
+        let mut refused = self.refused();
+        let is_over = refused.remove(&(op, part(key).to_owned())) && refused.is_empty();
+        drop(refused);
+        if is_over {
+            self.outages.answered(&Cause::Refusal);
+        }
+    }
+
+    fn refused(&self) -> MutexGuard<'_, BTreeSet<(Op, String)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A store whose answers are heard by all.
@@ -140,11 +192,12 @@ struct Attended {
 }
 
 impl Attended {
-    fn put(&self, put: Result<PutOutcome, StoreError>) -> Result<PutOutcome, StoreError> {
+    fn put(&self, key: &str, put: Result<PutOutcome, StoreError>) -> Result<PutOutcome, StoreError> {
         match put {
             Ok(PutOutcome::Unknown { .. }) => self.health.note(false),
-            Ok(PutOutcome::Created | PutOutcome::Exists) => self.health.note(true),
-            Err(error) => return self.health.hear(Err(error)),
+            // Nothing was written.
+            Ok(PutOutcome::Exists) => self.health.note(true),
+            put => return self.health.hear_of(Op::PutIfAbsent, key, put),
         }
         put
     }
@@ -161,40 +214,41 @@ impl Store for Attended {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        self.health.hear(self.inner.put(key, body).await)
+        self.health.hear_of(Op::Put, key, self.inner.put(key, body).await)
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        Attended::put(self, self.inner.put_if_absent(key, body).await)
+        Attended::put(self, key, self.inner.put_if_absent(key, body).await)
     }
 
     async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
-        Attended::put(self, self.inner.put_if_absent_held(key, body, hold).await)
+        Attended::put(self, key, self.inner.put_if_absent_held(key, body, hold).await)
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
         let replaced = self.inner.replace(key, body, expected).await;
-        if let Ok(ReplaceOutcome::Unknown { .. }) = replaced {
-            self.health.note(false);
-            return replaced;
+        match replaced {
+            Ok(ReplaceOutcome::Unknown { .. }) => self.health.note(false),
+            Ok(ReplaceOutcome::Changed) => self.health.note(true),
+            replaced => return self.health.hear_of(Op::Replace, key, replaced),
         }
-        self.health.hear(replaced)
+        replaced
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
-        self.health.hear(self.inner.get(key, limit).await)
+        self.health.hear_of(Op::Get, key, self.inner.get(key, limit).await)
     }
 
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
-        self.health.hear(self.inner.get_versioned(key, limit).await)
+        self.health.hear_of(Op::Get, key, self.inner.get_versioned(key, limit).await)
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.health.hear(self.inner.get_range(key, range).await)
+        self.health.hear_of(Op::Get, key, self.inner.get_range(key, range).await)
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
-        self.health.hear(self.inner.list(prefix, after, limit).await)
+        self.health.hear_of(Op::List, prefix, self.inner.list(prefix, after, limit).await)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
@@ -213,6 +267,7 @@ impl Store for Attended {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::faulty::{Fault, Faulty, Plan};
     use crate::store::memory::MemoryStore;
 
     #[test]
@@ -225,6 +280,32 @@ mod tests {
         assert!(!pulse.note(at(503), false) && !pulse.note(at(506), false));
         assert!(pulse.note(at(507), true));
         assert!(!pulse.note(at(600), true), "it is told once");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_over_when_the_same_is_done_and_by_no_other_answer() {
+        let memory = Arc::new(MemoryStore::new(&Env::host()));
+        let denied = |n: &[u64]| Plan::exactly(n.iter().map(|n| (*n, Fault::Denied)));
+        let settings =
+            StoreSettings::new(crate::config::StoreUrl::Dir("/nowhere".into()), crate::config::KeySource::None);
+        let faulty = Arc::new(Faulty::new(memory, denied(&[0, 1])));
+        let stores = Stores::of(settings, Env::host(), faulty);
+        let store = stores.store().await.unwrap();
+        let refused = || stores.health.refused().len();
+        store.put("app/packs/00/a", Bytes::new()).await.unwrap_err();
+        assert!(stores.outages().failed(&Cause::Refusal, "denied"));
+        store.get("app/packs/00/a", SizeLimit::LIVE).await.unwrap_err();
+        assert_eq!(refused(), 2);
+        store.put("app/live/beat", Bytes::new()).await.unwrap();
+        store.list("app/packs/", None, 1).await.unwrap();
+        assert!(store.get("app/packs/00/none", SizeLimit::LIVE).await.unwrap_err().is_not_found());
+        assert_eq!(refused(), 2, "other requests, and one that found nothing");
+        store.put("app/packs/01/b", Bytes::new()).await.unwrap();
+        assert_eq!(refused(), 1);
+        assert!(!stores.outages().failed(&Cause::Refusal, "denied"), "it lasts, and is logged already");
+        store.get("app/packs/01/b", SizeLimit::LIVE).await.unwrap();
+        assert_eq!(refused(), 0);
+        assert!(!stores.outages().is_told(&Cause::Refusal), "its end was told");
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use crate::job::report::whoami::PeerSeen;
 use crate::job::repository::Repository;
 use crate::job::runner::Runner;
 use crate::job::stall::Pace;
+use crate::outage::silent;
 use crate::repo::format::JournalHome;
 use crate::role::duty::Journal;
 use crate::role::election::{self, LeaseView, Occasion};
@@ -33,7 +34,7 @@ use crate::role::probe::Assessment;
 use crate::store::Store;
 use crate::store::counting::{Counters, Counting};
 
-use super::doubts::Cause;
+use super::doubts::{Cause, Step};
 use super::limits::{LENT_AFTER, Limits, Turn};
 use super::stores::Stores;
 use super::watcher::Watch;
@@ -134,6 +135,7 @@ impl Work {
         let _turn = self.limits.reads.acquire().await;
         match Box::pin(self.try_read(beat)).await {
             Ok(journal) => {
+                self.stores.outages().answered(&Cause::Role(self.role.name.clone(), Step::Journal));
                 if self.is_journal_in_etcd().await {
                     self.stores.outages().answered(&Cause::Etcd);
                 }
@@ -247,8 +249,8 @@ impl Work {
         if !clock_offset.is_some_and(election::is_off) {
             self.watch.blind();
         }
-        let cause = Cause::of(&self.role.name, error);
-        let is_own = matches!(cause, Cause::Role(_));
+        let cause = Cause::of(&self.role.name, Step::Journal, error);
+        let is_own = matches!(cause, Cause::Role(..));
         if self.stores.outages().failed_by(&cause, error) {
             // Of what all roles meet, which one met it first says nothing.
             if is_own {
@@ -335,6 +337,7 @@ impl Work {
         let repository = self.repository().await?;
         let (counting, counters) = Counting::telling(Arc::clone(&repository.store), guard::answers(&self.runner));
         let store: Arc<dyn Store> = Arc::new(counting);
+        self.runner.progress.asks(&store);
         Ok((Repository { store, ..repository }, counters))
     }
 
@@ -437,7 +440,7 @@ impl Work {
 
     /// What is known when work on the journal did not end.
     pub(super) fn hung(&self) -> Journal {
-        let why = format!("no answer for {}", humantime::format_duration(self.role.stall_timeout));
+        let why = silent(self.role.stall_timeout, self.stores.trouble().as_deref());
         if self.stores.outages().failed(&Cause::Store, &why) {
             tracing::error!("the store: {why}");
         }

@@ -62,6 +62,16 @@ pub trait LeaseService: Debug + Send {
     /// Gives it up, if this process holds it, so that another may have it at once. Work that it guarded has ended.
     async fn release(&mut self);
 
+    /// How the last try to ask failed, where tries are repeated inside and none has had an answer since: for whoever waits no longer.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether the last ask had no answer because what keeps the lease refused it, and not because it is away.
+    fn is_refused(&self) -> bool {
+        false
+    }
+
     /// Is notified when something may have changed about the lease, so that who waits for it, or has it, asks at once. Only a
     /// hint: it may be missing, late or wrong. `None` where there is no such thing.
     fn hints(&mut self) -> Option<Arc<Notify>> {

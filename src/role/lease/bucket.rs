@@ -60,6 +60,8 @@ pub struct BucketLease {
     held: Option<Held>,
     /// Since when this process's object lists the role, as far as this lease knows.
     listed: Option<u64>,
+    /// The last ask was refused by the store.
+    is_refused: bool,
 }
 
 /// What this process wrote last into the role's object.
@@ -108,6 +110,7 @@ impl BucketLease {
             peer: None,
             held: None,
             listed: None,
+            is_refused: false,
         }
     }
 
@@ -343,7 +346,9 @@ const CHANGES: &str = "the lease object changed while it was asked for";
 #[async_trait]
 impl LeaseService for BucketLease {
     async fn ask(&mut self) -> Reply {
-        self.try_ask().await.unwrap_or_else(|e| Reply::Unknown { why: e.to_string() })
+        let asked = self.try_ask().await;
+        self.is_refused = asked.as_ref().is_err_and(|error| error.kind.is_refusal());
+        asked.unwrap_or_else(|e| Reply::Unknown { why: e.to_string() })
     }
 
     async fn look(&mut self) -> Reply {
@@ -372,6 +377,14 @@ impl LeaseService for BucketLease {
             Ok(_) => tracing::debug!(key = self.key, "the lease was not given up; it runs out"),
             Err(error) => tracing::debug!(key = self.key, "the lease was not given up; it runs out: {error}"),
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.store.trouble()
+    }
+
+    fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     fn hints(&mut self) -> Option<Arc<Notify>> {

@@ -7,6 +7,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{LeaseHolder, LeaseService, Reply};
 use crate::env::{Env, Task};
+use crate::outage::silent;
 use crate::role::permit::{Deadline, Grant};
 
 /// A lease is renewed when this part of it is over: two more tries fit before its end.
@@ -55,11 +56,20 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
 pub struct Keeper {
     deadline: Deadline,
     lost: watch::Receiver<Option<LostTo>>,
-    doubt: watch::Receiver<Option<String>>,
+    doubt: watch::Receiver<Option<RenewalDoubt>>,
     stop: Arc<Notify>,
     task: Option<Task<Box<dyn LeaseService>>>,
     ttl: Duration,
     env: Env,
+}
+
+/// A renewal that was not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenewalDoubt {
+    /// What came instead.
+    pub why: String,
+    /// What keeps the lease refused it.
+    pub is_refusal: bool,
 }
 
 /// Who has the lease now; `None`: it cannot be told.
@@ -85,7 +95,7 @@ impl Keeper {
     }
 
     /// What came of the last renewal instead of an answer, the inner `None` where it was answered; `None`: there was none since the last call.
-    pub fn doubt(&mut self) -> Option<Option<String>> {
+    pub fn doubt(&mut self) -> Option<Option<RenewalDoubt>> {
         // The task's end changes nothing.
         self.doubt.has_changed().unwrap_or(false).then(|| self.doubt.borrow_and_update().clone())
     }
@@ -127,7 +137,7 @@ impl Drop for Keeper {
 /// What a keeper tells.
 struct Told {
     lost: watch::Sender<Option<LostTo>>,
-    doubt: watch::Sender<Option<String>>,
+    doubt: watch::Sender<Option<RenewalDoubt>>,
 }
 
 async fn keep(
@@ -168,12 +178,12 @@ async fn keep(
                 return lease;
             }
             Some(Reply::Unknown { why }) => {
-                told.doubt.send_replace(Some(why));
+                told.doubt.send_replace(Some(RenewalDoubt { why, is_refusal: lease.is_refused() }));
                 pause(ttl)
             }
             None => {
-                let why = format!("no answer within {}", humantime::format_duration(ttl));
-                told.doubt.send_replace(Some(why));
+                let why = silent(ttl, lease.trouble().as_deref());
+                told.doubt.send_replace(Some(RenewalDoubt { why, is_refusal: false }));
                 pause(ttl)
             }
             // Nobody can be named: it may be a race, or damage. The deadline decides.

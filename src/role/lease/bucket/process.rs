@@ -15,6 +15,7 @@ use super::peers::Peers;
 use super::roster::{ProcessKey, Roster, parse};
 use crate::env::Env;
 use crate::ids::RoleName;
+use crate::outage::silent;
 use crate::role::lease::LeaseHolder;
 use crate::role::lease::keeper::RENEW_PART;
 use crate::role::permit::Grant;
@@ -221,9 +222,11 @@ impl Process {
     /// lease.
     async fn write(&self, state: &mut State, end: bool) -> Result<Written, StoreError> {
         let limit = self.ttl / RENEW_PART;
-        let written = self.env.timeout(limit, self.try_write(state, end)).await;
-        written
-            .unwrap_or_else(|| Ok(Written::Unknown(format!("no answer within {}", humantime::format_duration(limit)))))
+        if let Some(written) = self.env.timeout(limit, self.try_write(state, end)).await {
+            return written;
+        }
+        let trouble = state.own.as_ref().and_then(|own| own.store.trouble());
+        Ok(Written::Unknown(silent(limit, trouble.as_deref())))
     }
 
     async fn try_write(&self, state: &mut State, end: bool) -> Result<Written, StoreError> {
