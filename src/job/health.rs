@@ -313,7 +313,7 @@ pub fn severity(warning: &Warning) -> Severity {
         | Warning::StateUnwritable { stands_by: false, .. }
         | Warning::Paused { too_long: true, .. }
         | Warning::JournalHead { lost: true, .. } => Severity::Critical,
-        Warning::OnlyNode | Warning::Unread { harmless: true, .. } => Severity::Note,
+        Warning::OnlyNode | Warning::FormerNodes { .. } | Warning::Unread { harmless: true, .. } => Severity::Note,
         Warning::ClockOff(_)
         | Warning::Incomplete { .. }
         | Warning::NoContent

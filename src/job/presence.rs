@@ -316,6 +316,12 @@ pub(crate) fn lease_drift(peer: &PeerSeen, own: Lease) -> Option<Warning> {
     Some(Warning::LeaseDrift { node: peer.node.name.clone(), theirs, own })
 }
 
+/// Whether `peer` has this node's name, `label`, and was not seen since this node was made: it was this one, before its state directory was
+/// lost. `born`: when that was; `None`: it is not made yet.
+pub(crate) fn is_former(peer: &PeerSeen, label: &str, born: Option<Timestamp>) -> bool {
+    peer.node.name == label && born.is_none_or(|born| peer.seen < born)
+}
+
 /// What another node has otherwise than this one: two nodes with two configs take turns at doing two different things.
 pub(crate) fn drift(peer: &PeerInfo, config_hash: &str) -> Option<Warning> {
     let version = (peer.version != env!("CARGO_PKG_VERSION")).then(|| peer.version.clone());
@@ -329,6 +335,26 @@ mod tests {
     use crate::job::report::Outcome;
     use crate::job::report::whoami::Step;
     use crate::job::testing::Rig;
+
+    #[test]
+    fn a_node_of_the_same_name_that_is_seen_no_more_is_what_this_one_was() {
+        let (before, born, after) =
+            (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH + INTERVAL, Timestamp::UNIX_EPOCH + INTERVAL * 2);
+        let peer = |name: &str, seen| {
+            let node = PeerInfo {
+                id: NodeId([2; 16]),
+                name: name.to_owned(),
+                version: String::new(),
+                config_hash: String::new(),
+            };
+            PeerSeen { node, seen, lease: None, failure: None }
+        };
+        let former = |name, seen, born| is_former(&peer(name, seen), "east", born);
+        assert!(former("east", before, Some(born)));
+        assert!(former("east", after, None), "this one is not made yet");
+        assert!(!former("east", after, Some(born)), "it lives: another machine has the name");
+        assert!(!former("west", before, Some(born)) && !former("west", before, None));
+    }
 
     /// As if the last word were longer ago than a node keeps quiet.
     fn long_ago(announced: Announced) -> Announced {

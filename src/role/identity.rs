@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::env::{self, Env};
@@ -274,6 +275,12 @@ pub fn peek(state_dir: Option<&Path>, name: Option<&str>) -> (Option<NodeId>, St
     let label = name.map_or_else(hostname, str::to_owned);
     let label = id.filter(|_| label.is_empty()).map_or(label, |id| id.to_string());
     (id, label)
+}
+
+/// When this node was made, by this host's clock, as far as its state directory tells.
+pub fn made_at(state_dir: &Path) -> Option<Timestamp> {
+    let made = std::fs::metadata(state_dir.join(FILE)).ok()?.modified().ok()?;
+    Timestamp::try_from(made).ok()
 }
 
 /// Why the identity cannot be read, for a command that only looks; `None`: it can, or there is none.

@@ -182,3 +182,31 @@ fn a_state_directory_that_is_set_back_again_and_again_in_one_boot_is_no_clone() 
         forget_memory(&site, "east");
     }
 }
+
+#[test]
+fn a_node_whose_state_directory_does_not_stay_is_a_new_one_each_time_and_no_clone() {
+    let site = Site::leased("takeover_delay = \"0s\"\nbucket_lease_ttl = \"4s\"\n");
+    site.write("file", "content");
+    site.init();
+    let east = site.node("east");
+    let state = site.path("state-east");
+    for start in 1..=5 {
+        let _ = std::fs::remove_dir_all(&state);
+        // Another config each time: what an earlier container had is nothing that this one drifts from.
+        site.config(&format!("takeover_delay = \"0s\"\nbucket_lease_ttl = \"4s\"\nexclude = [\"*.{start}\"]\n"));
+        let run = site.backup("east");
+        assert_eq!((&run["term"], &run["takeover"]), (&start.into(), &true.into()), "{run}");
+        let whoami = role(&east.run(["whoami", "--json"]).expect(0));
+        assert_eq!((&whoami["state"], &whoami["term"]["mine"]), (&"active".into(), &start.into()), "{whoami}");
+        let kinds: Vec<&str> =
+            whoami["warnings"].as_array().unwrap().iter().map(|found| found["kind"].as_str().unwrap()).collect();
+        let expected = if start == 1 { vec!["only_node"] } else { vec!["former_nodes"] };
+        assert_eq!(kinds, expected, "{whoami}");
+        east.run(["whoami", "--check"]).expect(0);
+    }
+    let said = east.run(["whoami"]).expect(0).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("4 nodes of this name") && said.contains("container without a volume"), "{said}");
+    assert!(site.records().iter().all(|record| record["kind"] != "clone"));
+    east.run(["audit"]).expect(0);
+    east.run(["verify", "app"]).expect(0);
+}

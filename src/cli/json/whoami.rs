@@ -158,6 +158,7 @@ fn warning(warning: &Warning) -> Value {
         }
         Warning::Twin { other } => json!({ "kind": "twin", "instance": other }),
         Warning::OnlyNode => json!({ "kind": "only_node" }),
+        Warning::FormerNodes { count } => json!({ "kind": "former_nodes", "count": count }),
         Warning::AnotherRepository { known, found } => {
             json!({ "kind": "another_repository", "known": known, "found": found })
         }

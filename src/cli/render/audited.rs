@@ -153,11 +153,16 @@ fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, St
         Finding::Flapping { first, last, count: n, nodes } => (
             "FLAPPING",
             format!(
-                "{} takeovers from {} to {}, by {}",
+                "{} takeovers from {} to {}, by {}{}",
                 count(*n),
                 minute(*first, &view.zone),
                 minute(*last, &view.zone),
-                nodes.join(", ")
+                nodes.join(", "),
+                match nodes.len() {
+                    1 =>
+                        ": its state directory does not stay, it restarts again and again, or several machines have this name",
+                    _ => "",
+                }
             ),
         ),
         Finding::PausedTooLong { since, by, why } => {

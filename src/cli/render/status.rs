@@ -71,6 +71,7 @@ fn risks(role: &RoleStatus) -> String {
         Warning::RepositoryGone { .. } => "gone",
         Warning::AnotherRepository { .. } => "other repository",
         Warning::OnlyNode => "alone",
+        Warning::FormerNodes { .. } => "former",
         Warning::Drift { .. } | Warning::LeaseDrift { .. } => "drift",
         Warning::FutureDates(_) => "future",
         Warning::Twin { .. } => "twin",

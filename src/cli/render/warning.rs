@@ -105,6 +105,12 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
              directory: with one of its own, both are active. Name this node in 'nodes' if there is no other."
                 .to_owned()
         }
+        Warning::FormerNodes { count } => format!(
+            "{} of this name, with other IDs, told of themselves before this one was made: its state directory does not stay, as in a \
+             container without a volume, or another machine has this name. Each start is then a new node, which waits until a lease that \
+             was not given back has run out and reads all files again. Keep the state directory (--state-dir)",
+            counted(*count, "node", "nodes")
+        ),
         Warning::RepositoryGone { repository } => format!(
             "no backup can be made: the repository that this node knows ({}) is not in the store. Is it mounted? Do not \
              run 'runner init' before that is clear",

@@ -504,6 +504,12 @@ pub enum Warning {
     /// No other node was ever seen for the role, and the store is a directory, which may be this node's alone. It may well be meant, so
     /// this is only a note.
     OnlyNode,
+    /// Other nodes of this one's name told of themselves lately, and not since this one has its ID: it was they before its state directory
+    /// was lost. It may be meant, so this is only a note.
+    FormerNodes {
+        /// How many.
+        count: u64,
+    },
     /// The store has no repository, where this node knows one.
     RepositoryGone {
         /// Its ID.
