@@ -1,9 +1,13 @@
 //! Opening a role's repository: find `format`, unlock the key, check that both belong together.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
 use crate::config::KeySource;
@@ -130,6 +134,9 @@ pub enum SecretFileError {
     /// It cannot be read.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// Nothing came of it.
+    #[error("it could not be read within {}", humantime::format_duration(*.0))]
+    Silent(Duration),
     /// It holds something else.
     #[error("{0}")]
     Content(#[from] SecretError),
@@ -139,27 +146,61 @@ pub enum SecretFileError {
 }
 
 /// A file with a key or a passphrase, unless others can change it.
-fn read_secret_file(path: &Path) -> Result<Vec<u8>, SecretFileError> {
+fn read_secret_file(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFileError> {
     match access::refusal(path) {
         Some(exposure) => Err(SecretFileError::Exposed(exposure)),
-        None => Ok(file::read(path, SECRET_FILE_MAX)?),
+        None => tell_while(KeyWork::Read, || read_in_time(path, patience)),
     }
 }
 
 /// The longest key or passphrase file that is read.
 const SECRET_FILE_MAX: u64 = 64 << 10;
 
+/// How long it is waited for. It may be a FIFO, into which a person's password manager writes, or be on a server that hangs.
+const SECRET_PATIENCE: Duration = Duration::from_mins(1);
+
+/// So many files that do not answer are waited for at a time; each keeps its thread.
+const SECRETS_WAITING: usize = 32;
+
+/// Reads a file that may never have anything to read.
+fn read_in_time(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFileError> {
+    static WAITING: AtomicUsize = AtomicUsize::new(0);
+    let silent = || Err(SecretFileError::Silent(patience));
+    if WAITING.fetch_add(1, Ordering::Relaxed) >= SECRETS_WAITING {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        return silent();
+    }
+    let (tell, told) = mpsc::channel();
+    let from = path.to_owned();
+    let reading = thread::Builder::new().name("secret".to_owned()).spawn(move || {
+        // Whoever waited may have gone.
+        let _ = tell.send(file::read(&from, SECRET_FILE_MAX));
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    });
+    if let Err(error) = reading {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        return Err(error.into());
+    }
+    let wait = || told.recv_timeout(patience);
+    // Others of the runtime's few threads go on with what this one had to do.
+    let came = match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
+        _ => wait(),
+    };
+    came.map_or_else(|_| silent(), |read| Ok(read?))
+}
+
 /// The secret that a key source names; `None` for no encryption.
 pub fn read_secret(source: &KeySource) -> Result<Option<(Secret, &Path)>, OpenError> {
     let (path, secret) = match source {
         KeySource::None => return Ok(None),
         KeySource::KeyFile(path) => {
-            let text = read_secret_file(path);
+            let text = read_secret_file(path, SECRET_PATIENCE);
             let secret = text.and_then(|t| Ok(Secret::parse_key_file(&String::from_utf8_lossy(&t))?));
             (path, secret)
         }
         KeySource::PassphraseFile(path) => {
-            let bytes = read_secret_file(path);
+            let bytes = read_secret_file(path, SECRET_PATIENCE);
             (path, bytes.and_then(|b| Ok(Secret::parse_passphrase(&b)?)))
         }
     };
@@ -192,7 +233,7 @@ impl Repository {
         Self::open_object(store, &object, role, key, remembered).await
     }
 
-    /// The same, and `deriving` says while a key is derived from a passphrase: that is work of this machine, not of the store.
+    /// The same, and `deriving` says while the key is read, or derived from a passphrase: that is work of this machine, not of the store.
     pub(crate) async fn open_watched(
         store: Arc<dyn Store>,
         role: &RoleName,
@@ -297,8 +338,26 @@ pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<Slots, StoreErr
 /// What trying slots may cost one command: memory times passes, in KiB. Twenty of this program's own passphrase slots, a few seconds.
 const SLOT_WORK_KIB_MAX: u64 = 4 << 20;
 
-/// Whether a key is derived from a passphrase at the moment.
-pub(crate) type Deriving = Arc<watch::Sender<bool>>;
+/// What is done for a key, which says nothing of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyWork {
+    /// The key or passphrase file is read.
+    Read,
+    /// A key is derived from a passphrase.
+    Derive,
+}
+
+/// What of it is done at the moment.
+pub(crate) type Deriving = Arc<watch::Sender<Option<KeyWork>>>;
+
+/// Tells whoever listens that this is done meanwhile.
+fn tell_while<T>(work: KeyWork, does: impl FnOnce() -> T) -> T {
+    let tell = |work| DERIVING.try_with(|deriving| deriving.send_replace(work));
+    let _ = tell(Some(work));
+    let done = does();
+    let _ = tell(None);
+    done
+}
 
 tokio::task_local! {
     /// Who is told of it, if anybody.
@@ -343,10 +402,10 @@ impl SlotTrial {
         };
         self.left_kib = left;
         let (slot, secret) = (slot.clone(), secret.clone());
-        let tell = |begun: bool| DERIVING.try_with(|deriving| deriving.send_replace(begun));
-        let _ = tell(true);
+        let tell = |work| DERIVING.try_with(|deriving| deriving.send_replace(work));
+        let _ = tell(Some(KeyWork::Derive));
         let tried = tokio::task::spawn_blocking(move || slot.unwrap(&secret, repo)).await;
-        let _ = tell(false);
+        let _ = tell(None);
         Some(tried.unwrap_or(Err(SlotError::WrongSecret)))
     }
 }
@@ -426,4 +485,28 @@ async fn unlock(
         return Err(OpenError::Format { role: format.role.clone(), error: FormatError::Forged });
     }
     Err(wrong(refused, passed_over + trial.untried))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_never_comes_is_given_up_and_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("key");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = read_secret_file(&fifo, Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, SecretFileError::Silent(_)), "{error}");
+        assert_eq!(error.to_string(), "it could not be read within 50ms");
+        let writer = thread::spawn({
+            let fifo = fifo.clone();
+            move || std::fs::write(fifo, "late")
+        });
+        // The reader that was given up may be the one that gets it; then nobody else writes.
+        writer.join().unwrap().unwrap();
+        std::fs::remove_file(&fifo).unwrap();
+        std::fs::write(&fifo, "there").unwrap();
+        assert_eq!(read_secret_file(&fifo, Duration::from_secs(10)).unwrap(), b"there");
+    }
 }

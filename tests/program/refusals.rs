@@ -528,3 +528,28 @@ fn without_any_config_a_directory_is_backed_up_and_comes_back() {
     node.run(backup).expect(1);
     assert!(!site.path("key").exists());
 }
+
+#[test]
+fn a_passphrase_that_comes_late_is_waited_for_and_one_that_does_not_come_is_no_silence_of_the_store() {
+    let site = Site::new("");
+    site.write("a", "one");
+    let text = fs::read_to_string(site.path("runner.toml")).unwrap();
+    fs::write(site.path("runner.toml"), text.replace("key_file", "passphrase_file").replace("/key\"", "/passphrase\""))
+        .unwrap();
+    let phrase = site.path("passphrase");
+    fs::write(&phrase, "correct horse battery staple\n").unwrap();
+    site.init();
+    fs::remove_file(&phrase).unwrap();
+    nix::unistd::mkfifo(&phrase, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+    // Nobody writes.
+    let run = site.node("east").run(["whoami"]).expect(0);
+    let said = run.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    let silent = format!("{} is not read after 10s; the store answers", phrase.display());
+    assert!(said.contains(&silent) && !said.contains("no answer"), "{said}");
+    // A password manager does, when its person has typed.
+    let mut backup = site.node("east").start(["backup", "app"]);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(backup.try_wait().unwrap().is_none(), "it waits");
+    fs::write(&phrase, "correct horse battery staple\n").unwrap();
+    assert_eq!(backup.wait().unwrap().code(), Some(0));
+}

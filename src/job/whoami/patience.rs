@@ -4,9 +4,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::env::Env;
-use crate::job::repository::Deriving;
+use crate::job::repository::{Deriving, KeyWork};
 
-/// How long the derivation of a role's key from a passphrase is waited for. It is this machine's work and says nothing of the store, so
+/// How long a role's key is waited for: its file, and its derivation from a passphrase. It is this machine's work and says nothing of the store, so
 /// it does not count against [`PATIENCE`](super::PATIENCE).
 pub(super) const KEY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -15,11 +15,11 @@ pub(super) const KEY_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) enum Silent {
     /// The store's.
     Store,
-    /// The derivation's.
-    Key,
+    /// The key's.
+    Key(KeyWork),
 }
 
-/// How much longer a look may take, for what the store does and for the derivation of the key.
+/// How much longer a look may take, for what the store does and for the key.
 #[derive(Debug)]
 pub(super) struct Patience {
     pub(super) store: Duration,
@@ -36,8 +36,11 @@ impl Patience {
     ) -> Result<T, Silent> {
         let mut turns = deriving.subscribe();
         loop {
-            let derives = *turns.borrow_and_update();
-            let (left, silent) = if derives { (&mut self.key, Silent::Key) } else { (&mut self.store, Silent::Store) };
+            let work = *turns.borrow_and_update();
+            let (left, silent) = match work {
+                Some(work) => (&mut self.key, Silent::Key(work)),
+                None => (&mut self.store, Silent::Store),
+            };
             let began = env.clock.boottime();
             let ended = tokio::select! {
                 ended = &mut task => Some(Ok(ended)),
@@ -60,17 +63,19 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_mins(10);
 
-    /// What comes of a task that never ends, while the key is `derived` or not.
-    async fn hangs(mut patience: Patience, derived: bool) -> Result<(), Silent> {
+    /// What comes of a task that never ends, while this is done for the key.
+    async fn hangs(mut patience: Patience, work: Option<KeyWork>) -> Result<(), Silent> {
         let deriving = Deriving::default();
-        deriving.send_replace(derived);
+        deriving.send_replace(work);
         patience.wait(&Env::host(), &deriving, std::future::pending()).await
     }
 
     #[tokio::test]
     async fn whose_time_is_up_is_said() {
-        assert_eq!(hangs(Patience { store: SHORT, key: LONG }, false).await, Err(Silent::Store));
-        assert_eq!(hangs(Patience { store: LONG, key: SHORT }, true).await, Err(Silent::Key));
+        assert_eq!(hangs(Patience { store: SHORT, key: LONG }, None).await, Err(Silent::Store));
+        for work in [KeyWork::Read, KeyWork::Derive] {
+            assert_eq!(hangs(Patience { store: LONG, key: SHORT }, Some(work)).await, Err(Silent::Key(work)));
+        }
     }
 
     #[tokio::test]
@@ -79,9 +84,9 @@ mod tests {
         let deriving = Deriving::default();
         let teller = Deriving::clone(&deriving);
         let task = Box::pin(async move {
-            teller.send_replace(true);
+            teller.send_replace(Some(KeyWork::Derive));
             tokio::time::sleep(SHORT).await;
-            teller.send_replace(false);
+            teller.send_replace(None);
             7
         });
         assert_eq!(patience.wait(&Env::host(), &deriving, task).await, Ok(7));
