@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::Error;
 use super::render;
@@ -16,13 +17,20 @@ use crate::job::repair::Remains;
 use crate::job::repository::Repository;
 use crate::job::select::{SelectError, is_id, select};
 use crate::journal::state::Snapshot;
+use crate::outage;
 use crate::repo::loss::Losses;
 use crate::role::identity::{self, find_state_dir};
-use crate::store::{self, Store};
+use crate::store::{self, Store, StoreError, StoreErrorKind};
 
 /// The store of the settings.
 pub async fn store(context: &Context) -> Result<Arc<dyn Store>, Error> {
     Ok(store::connect(&context.settings.store, &context.env).await?)
+}
+
+/// That the store did not answer within so long.
+pub fn silent(context: &Context, patience: Duration) -> StoreError {
+    let store = context.settings.store.url.to_string();
+    StoreError::new(StoreErrorKind::Unreachable, &store, None, outage::silent(patience, None))
 }
 
 /// Says what follows for these roles where the store keeps versions of what is deleted.

@@ -29,7 +29,7 @@ use crate::job::repository::{OpenError, SecretFileError};
 use crate::job::restore::{RestoreError, SourceErrorKind};
 use crate::job::rotate::plan::RotatePlanError;
 use crate::job::select::SelectError;
-use crate::job::stall::Activity;
+use crate::job::stall::{Activity, Stall};
 use crate::job::verify::VerifyError;
 use crate::journal::log::{AppendError, JournalError};
 use crate::journal::repair::MendError;
@@ -235,6 +235,9 @@ fn open(error: &OpenError) -> Policy {
             failed("name the file in it: key_file = \"/etc/runner/repository.key\", for example.")
         }
         OpenError::Secret { error: SecretFileError::Io(_), .. } => failed("check the file's owner and mode."),
+        OpenError::Secret { error: SecretFileError::Silent(_), .. } => failed(
+            "is it a FIFO that nobody writes into, or on a disk or server that hangs? 'cat' shows whether it can be read.",
+        ),
         OpenError::Secret { error: SecretFileError::Content(_), .. } => {
             failed("copy the file again from the node on which 'runner init' made it.")
         }
@@ -299,6 +302,10 @@ fn init(error: &InitError) -> Policy {
 fn backup(error: &BackupError) -> Policy {
     match error {
         BackupError::Interrupted => (Exit::Interrupted, None),
+        // What keeps it is the store then, whatever it was seen at.
+        BackupError::Stalled(Stall { trouble: Some(_), .. }) => {
+            failed("see whether the store answers: 'runner whoami' shows it.")
+        }
         BackupError::Stalled(stall) => match stall.last {
             Some(Activity::Walking(_) | Activity::Reading(_)) => failed(
                 "is what it reads on a disk or server that hangs? A run that is merely slow needs a longer stall_timeout.",
@@ -452,6 +459,12 @@ fn operate(error: &OperateError) -> Policy {
             Some(
                 "do it on the node that is to be active, or make the probes say yes here first. With --force it is done all \
                  the same.",
+            ),
+        ),
+        OperateError::Silent { .. } => (
+            Exit::Unknown,
+            Some(
+                "see whether the store answers ('runner whoami'), and then what is recorded ('runner journal show ROLE'). Doing it again is safe.",
             ),
         ),
         OperateError::Append(error) => append(error),

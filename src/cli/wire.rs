@@ -6,8 +6,8 @@ mod key;
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,7 +36,7 @@ use crate::job::inside::{self, Archive, Each, JournalEntry};
 use crate::job::known::{self, Place};
 use crate::job::lease::Sessions;
 use crate::job::local::{Local, Memories};
-use crate::job::operate::{Acted, Operator};
+use crate::job::operate::{self, Acted, Operator};
 use crate::job::progress::Progress;
 use crate::job::prune::{self, Pruned};
 use crate::job::repair::Repairer;
@@ -50,6 +50,7 @@ use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{State, WhoamiReport};
 use crate::job::report::{Outcome, RoleReport};
+use crate::job::repository::OpenError;
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::job::runner::{Runner, Surroundings};
 use crate::job::seat::Seats;
@@ -59,6 +60,7 @@ use crate::journal::log::AppendError;
 use crate::journal::record::NodeRef;
 use crate::journal::state::{Snapshot, View};
 use crate::notice::teller::Teller;
+use crate::outage::silent;
 use crate::repo::entry::{Entry, TreePath};
 use crate::role::identity::{self, Node, Origin, find_state_dir, open_state_dir};
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -170,19 +172,28 @@ async fn tell_on(
     watch: &Watch,
     (failed, idle): (bool, bool),
 ) {
+    let asked = OnceLock::new();
+    let connect = async || {
+        let store = connect().await?;
+        Ok(Arc::clone(asked.get_or_init(|| store)))
+    };
+    let unanswered = || {
+        let trouble = asked.get().and_then(|store: &Arc<dyn Store>| store.trouble());
+        format!("the store: {}", silent(TELL_PATIENCE, trouble.as_deref()))
+    };
     if failed {
         // Nothing rests on it, and a store that did not take the run may not take this.
         match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::announce(runner, role, &connect))).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!("the other nodes are not told of the failure: {error}"),
-            Err(_) => tracing::debug!("the other nodes are not told of the failure: the store does not answer"),
+            Err(_) => tracing::debug!("the other nodes are not told of the failure: {}", unanswered()),
         }
     }
     if idle && !watch.is_silent() {
         match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::glance(runner, role, &connect))).await {
             Ok(Ok(view)) => watch.saw(&view),
             Ok(Err(error)) => tracing::warn!("whether slots were missed cannot be told: {error}"),
-            Err(_) => tracing::warn!("whether slots were missed cannot be told: the store does not answer"),
+            Err(_) => tracing::warn!("whether slots were missed cannot be told: {}", unanswered()),
         }
     }
 }
@@ -331,7 +342,9 @@ pub enum Act {
 /// Does it.
 pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Result<Acted, Error> {
     let runner = runner(context, Arc::default()).await?;
-    let repository = open::repository(context, role).await?;
+    let opened = open::repository(context, role);
+    let silent = || OpenError::Store(open::silent(context, operate::PATIENCE));
+    let repository = context.env.timeout(operate::PATIENCE, opened).await.unwrap_or_else(|| Err(silent().into()))?;
     known::plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let assessment = match act {
         Act::Takeover { .. } => guard::assess(&runner, role, None).await,
@@ -340,16 +353,20 @@ pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Resul
     let Runner { node, instance, state_dir, sessions, .. } = runner;
     let seats = sessions.seats().clone();
     let operator = Operator { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
-    let acted = match act {
-        Act::Takeover { force } => operator.take_over(&repository, role, assessment.as_ref(), *force).await?,
-        Act::Pause { lasts, why } => {
-            let until = lasts.map(|lasts| context.env.clock.now().checked_add(lasts)).transpose()?;
-            operator.pause(&repository, until, why.clone()).await?
-        }
-        Act::Resume => operator.resume(&repository).await?,
-        Act::Adopt => adopt(&operator, &repository).await?,
-        Act::Amend { force } => operator.amend(&repository, *force).await?,
+    let work = async {
+        Ok::<Acted, Error>(match act {
+            Act::Takeover { force } => operator.take_over(&repository, role, assessment.as_ref(), *force).await?,
+            Act::Pause { lasts, why } => {
+                let until = lasts.map(|lasts| context.env.clock.now().checked_add(lasts)).transpose()?;
+                operator.pause(&repository, until, why.clone()).await?
+            }
+            Act::Resume => operator.resume(&repository).await?,
+            Act::Adopt => adopt(&operator, &repository).await?,
+            Act::Amend { force } => operator.amend(&repository, *force).await?,
+        })
     };
+    let acted =
+        operate::in_time(&context.env, operate::PATIENCE, || repository.store.trouble(), Box::pin(work)).await?;
     // What was said is in the journal, whether the daemon of this node hears of it now or later.
     if let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await {
         daemon.look(&role.name).await;

@@ -2,6 +2,7 @@
 //! can see who did what; they need no permit, because a person answers for them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -16,12 +17,33 @@ use crate::journal::log::{Act, AppendError, Journal, JournalError};
 use crate::journal::record::{NodeRef, PauseBody, Takeover, TakeoverWhy};
 use crate::journal::standing::Rift;
 use crate::journal::state::{Holder, Paused, View};
+use crate::outage::silent;
 use crate::role::election::{self, Eligibility};
 use crate::role::present;
 use crate::role::probe::Assessment;
 
 /// How often an act is tried again after something else was appended meanwhile.
 pub(super) const ATTEMPTS: u32 = 16;
+
+/// How long an act waits for a store. One that answers needs seconds, and a record whose fate is not known is asked after for a minute;
+/// a server that hangs behind a directory answers never.
+pub const PATIENCE: Duration = Duration::from_mins(5);
+
+/// Does `act` on a store, and waits for it no longer than `patience`. `trouble`: how the store's last request failed.
+///
+/// # Errors
+/// Those of the act, and that it took too long.
+pub async fn in_time<T, E: From<OperateError>>(
+    env: &Env,
+    patience: Duration,
+    trouble: impl FnOnce() -> Option<String>,
+    act: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    match env.timeout(patience, act).await {
+        Some(done) => done,
+        None => Err(OperateError::Silent { why: silent(patience, trouble().as_deref()) }.into()),
+    }
+}
 
 /// Who acts.
 #[derive(Debug, Clone)]
@@ -55,6 +77,12 @@ pub enum OperateError {
         unknown: bool,
         /// What the probes said.
         evidence: String,
+    },
+    /// The store did not answer in time.
+    #[error("whether it is recorded cannot be told: the store: {why}")]
+    Silent {
+        /// For how long, and what came of the last try.
+        why: String,
     },
     /// The journal cannot be read or written; another node took the role at the same moment.
     #[error("{0}")]
@@ -296,14 +324,19 @@ fn said(assessment: Option<&Assessment>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::clock_doubt::{ClockDoubt, ClockDoubts};
     use crate::config::Probe;
+    use crate::env::Clock;
     use crate::ids::NodeId;
     use crate::job::backup::Ask;
+    use crate::job::init::init;
     use crate::job::testing::Rig;
     use crate::role::probe::Answer;
-    use crate::store::SizeLimit;
+    use crate::store::dir::DirStore;
+    use crate::store::{SizeLimit, Store};
 
     fn operator(rig: &Rig, n: u8) -> Operator<'_> {
         let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
@@ -372,6 +405,54 @@ mod tests {
         assert_eq!(view.state.last_slot, None);
         assert!(view.commits().contains(now + year), "what is committed stays so");
         assert_eq!(operator.amend(&rig.repository, false).await.unwrap().change, Change::NothingFuture);
+    }
+
+    #[tokio::test]
+    async fn an_act_on_a_store_that_hangs_ends_and_says_that_it_may_be_recorded() {
+        let env = Env::host();
+        let short = Duration::from_millis(20);
+        let hangs = std::future::pending::<Result<(), OperateError>>();
+        let trouble = || Some("SlowDown, status 503".to_owned());
+        let error = in_time(&env, short, trouble, hangs).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "whether it is recorded cannot be told: the store: no answer within 20ms; the last try failed: SlowDown, status 503"
+        );
+        assert!(in_time(&env, PATIENCE, || None, async { Ok::<_, OperateError>(()) }).await.is_ok());
+    }
+
+    /// The host's wall clock, five hours on.
+    #[derive(Debug)]
+    struct Ahead;
+
+    impl Clock for Ahead {
+        fn now(&self) -> Timestamp {
+            Env::host().clock.now() + SignedDuration::from_hours(5)
+        }
+
+        fn boottime(&self) -> Duration {
+            Env::host().clock.boottime()
+        }
+    }
+
+    #[tokio::test]
+    async fn each_act_in_a_directory_is_warned_of_by_a_clock_that_is_ahead_although_nobody_asked_for_the_time() {
+        let (rig, dir) = (Rig::new().await, tempfile::tempdir().unwrap());
+        let store: Arc<dyn Store> = Arc::new(DirStore::open(dir.path(), &rig.env).unwrap());
+        init(store, &rig.role.name, &rig.role.key, &Seats::default(), &rig.env).await.unwrap();
+        for act in [Act::Pause(PauseBody { until: None, why: None }), Act::Resume] {
+            let env = Env { clock: Arc::new(Ahead), clock_doubts: ClockDoubts::default(), ..rig.env.clone() };
+            let store: Arc<dyn Store> = Arc::new(DirStore::open(dir.path(), &env).unwrap());
+            let repository = Repository::open(store, &rig.role.name, &rig.role.key).await.unwrap();
+            let by = Operator { env: &env, ..operator(&rig, 1) };
+            match act {
+                Act::Resume => by.resume(&repository).await.unwrap(),
+                _ => by.pause(&repository, None, None).await.unwrap(),
+            };
+            let doubt = env.clock_doubts.of(&rig.role.name);
+            let Some(ClockDoubt::Store { offset }) = doubt else { panic!("{act:?}: {doubt:?}") };
+            assert!((offset + SignedDuration::from_hours(5)).abs() < SignedDuration::from_mins(1), "{offset}");
+        }
     }
 
     #[tokio::test]

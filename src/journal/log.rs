@@ -511,10 +511,8 @@ impl Journal {
             Some(head) => self.known(head).await?,
             None => Bytes::new(),
         };
-        // How the record is dated rests on it. A pause without an end is over when a person says so, whatever its date.
-        if !matches!(draft.body, Body::Pause(_)) {
-            self.store.ask_time().await;
-        }
+        // How the record is dated rests on it, and whether the date is doubted.
+        self.store.ask_time().await;
         let (record, object) = self.compose(view, &before, draft)?;
         let seq = record.seq;
         // Before it is written: what does not follow is no failure to tell afterwards.
