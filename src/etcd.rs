@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::config::EtcdSettings;
 use crate::file;
+use crate::outage;
 use crate::renewal::{Renew, Renewal};
 use crate::text;
 
@@ -107,6 +108,8 @@ pub struct Pool {
     members: Mutex<Vec<Member>>,
     /// Who answered last.
     preferred: AtomicUsize,
+    /// Who did not answer last and what came instead, if nobody has answered since.
+    trouble: Mutex<Option<String>>,
     started: Instant,
 }
 
@@ -130,7 +133,7 @@ impl Pool {
     /// Those that `settings` name. Nothing is connected before somebody asks.
     pub fn new(settings: EtcdSettings) -> Self {
         let members = Mutex::new(settings.endpoints.iter().map(|_| Member::default()).collect());
-        Self { settings, members, preferred: AtomicUsize::new(0), started: Instant::now() }
+        Self { settings, members, preferred: AtomicUsize::new(0), trouble: Mutex::default(), started: Instant::now() }
     }
 
     /// Every request from now on goes through clients that are built from the password and certificates that are on disk then.
@@ -151,6 +154,18 @@ impl Pool {
         (self.settings.lease_ttl / part).min(TRY_MAX)
     }
 
+    /// How the last request failed, if none has been answered since: for whoever waits no longer.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of whether a member answered.
+    fn heard<T>(&self, index: usize, answer: Result<T, String>) -> Result<T, String> {
+        let answer = answer.map_err(|why| format!("{}: {why}", self.settings.endpoints[index]));
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = answer.as_ref().err().cloned();
+        answer
+    }
+
     /// The endpoint that is asked first.
     pub(crate) fn preferred(&self) -> usize {
         self.preferred.load(Ordering::Relaxed)
@@ -165,12 +180,13 @@ impl Pool {
         let mut tried = Vec::new();
         for n in 0..count {
             let index = (first + n) % count;
-            match self.on(index, &op).await? {
+            let answer = self.on(index, &op).await?;
+            match self.heard(index, answer) {
                 Ok(value) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(Answer { value, tries: n + 1 });
                 }
-                Err(why) => tried.push(format!("{}: {why}", self.settings.endpoints[index])),
+                Err(why) => tried.push(why),
             }
         }
         // Whoever asks next begins with another one.
@@ -188,10 +204,11 @@ impl Pool {
     {
         let index = self.preferred();
         let answer = self.on(index, &op).await?;
-        Ok(answer.map_err(|why| {
+        let answer = self.heard(index, answer);
+        if answer.is_err() {
             self.preferred.store((index + 1) % self.settings.endpoints.len(), Ordering::Relaxed);
-            format!("{}: {why}", self.settings.endpoints[index])
-        }))
+        }
+        Ok(answer)
     }
 
     /// Asks one member; once more, by a client that is built anew, if it refuses the token or the password. The outer error is an answer,
@@ -258,7 +275,7 @@ impl Pool {
         });
         let Ok(answer) = asked.await else {
             self.forget(index);
-            return Ok(Err(format!("no answer within {}", humantime::format_duration(self.patience()))));
+            return Ok(Err(outage::silent(self.patience(), None)));
         };
         let answer = answer?;
         match answer {

@@ -37,6 +37,21 @@ impl Outage {
     pub fn answered(&mut self) -> bool {
         std::mem::take(&mut self.is_told)
     }
+
+    /// Whether an outage that was logged is not over.
+    #[cfg(test)]
+    pub fn is_told(&self) -> bool {
+        self.is_told
+    }
+}
+
+/// That nothing came within `patience`, and how the `last` try failed, if one is known.
+pub fn silent(patience: Duration, last: Option<&str>) -> String {
+    let silent = format!("no answer within {}", humantime::format_duration(patience));
+    match last {
+        Some(last) => format!("{silent}; the last try failed: {last}"),
+        None => silent,
+    }
 }
 
 #[cfg(test)]

@@ -293,6 +293,12 @@ pub trait Store: Debug + Send + Sync {
         }
     }
 
+    /// How the last try of any call failed, where calls are tried again inside and none has had an answer since. For whoever waits no longer:
+    /// it is why nothing came.
+    fn trouble(&self) -> Option<String> {
+        self.beneath().and_then(Store::trouble)
+    }
+
     /// Store clock minus own clock, as of the last answer that carried the store's time; `None` before the first.
     fn clock_offset(&self) -> Option<SignedDuration>;
 }
@@ -457,6 +463,11 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
+    /// Whether the store answers, and does not do what it is for.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::Denied | Self::ReadOnly | Self::NoSpace | Self::Invalid)
+    }
+
     /// Its words, of a store with this URL.
     fn words(self, store: &str) -> String {
         match self {

@@ -243,6 +243,7 @@ pub(crate) async fn approach(
     let connected = until_cancelled(runner, async { Ok(connect().await?) }).await?;
     let (counting, counters) = Counting::telling(connected, answers(runner));
     let store: Arc<dyn Store> = Arc::new(counting);
+    runner.progress.asks(&store);
     let place = Place::new(&settings.store, &role.name);
     let repository = until_cancelled(runner, open(runner, role, store, Some(&place))).await?;
     Ok(Ok(Approach { repository, plan, assessment, counters }))
@@ -694,7 +695,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_commit_is_not_hidden_by_a_stall() {
-        let stall = || Some(Stall { silent: Duration::from_mins(15), last: None });
+        let stall = || Some(Stall { silent: Duration::from_mins(15), last: None, trouble: None });
         let settled = |done| settled(Watched { done, stall: stall() }).map_err(|error| error.to_string());
         assert_eq!(settled(Some(Ok(7))), Ok(7), "it is committed");
         let unknown = AppendError::Unknown { seq: Seq(3), why: "no answer".to_owned() };

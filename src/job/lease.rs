@@ -193,6 +193,19 @@ impl Sessions {
         None
     }
 
+    /// How the last request to etcd failed, if none has been answered since.
+    #[cfg(feature = "etcd")]
+    pub fn etcd_trouble(&self) -> Option<String> {
+        self.etcd.as_ref()?.pool().trouble()
+    }
+
+    /// There is none.
+    #[cfg(not(feature = "etcd"))]
+    #[allow(clippy::unused_self, reason = "with etcd there is something in it")]
+    pub fn etcd_trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Ends them, after the work that they guarded.
     #[cfg(feature = "etcd")]
     pub async fn close(&self) {

@@ -35,7 +35,7 @@ pub(crate) async fn watched<T>(
         done = &mut work => return Watched { done: Some(done), stall: None },
         silent = stalled(runner, limit, pace) => silent,
     };
-    let stall = Stall { silent, last: runner.progress.last() };
+    let stall = Stall { silent, last: runner.progress.last(), trouble: runner.progress.trouble() };
     tracing::error!("a run {stall}; it is ended");
     runner.cancel.cancel();
     let done = runner.env.timeout(END_MAX, &mut work).await;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::job::stall::Activity;
+use crate::store::Store;
 
 /// What a job is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -70,6 +71,8 @@ pub struct Progress {
     /// that they burn.
     pub steps: Arc<AtomicU64>,
     seen: Mutex<Option<Activity>>,
+    /// Whose answers it waits for.
+    store: Mutex<Option<Arc<dyn Store>>>,
     /// Shared with whatever of the job may outlive it.
     presence: Arc<()>,
 }
@@ -173,6 +176,16 @@ impl Progress {
     /// What it was last seen doing.
     pub fn last(&self) -> Option<Activity> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on it waits for answers of this store.
+    pub fn asks(&self, store: &Arc<dyn Store>) {
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(store));
+    }
+
+    /// How the last request to the store failed, if none has had an answer since.
+    pub fn trouble(&self) -> Option<String> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.trouble()
     }
 
     /// To be held by what cannot be ended.

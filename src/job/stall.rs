@@ -60,6 +60,8 @@ pub struct Stall {
     pub silent: Duration,
     /// What it was last seen doing; `None`: nothing but waiting for the store.
     pub last: Option<Activity>,
+    /// How the last request to the store failed, if none has had an answer since.
+    pub trouble: Option<String>,
 }
 
 impl Display for Stall {
@@ -69,8 +71,12 @@ impl Display for Stall {
         let silent = if silent.as_secs() > 0 { Duration::from_secs(silent.as_secs()) } else { silent };
         write!(f, "made no progress for {}: ", humantime::format_duration(silent))?;
         match &self.last {
-            Some(last) => write!(f, "last seen {last}"),
-            None => f.write_str("the store was waited for"),
+            Some(last) => write!(f, "last seen {last}")?,
+            None => f.write_str("the store was waited for")?,
+        }
+        match &self.trouble {
+            Some(trouble) => write!(f, "; the last request to the store failed: {trouble}"),
+            None => Ok(()),
         }
     }
 }
@@ -162,7 +168,7 @@ mod tests {
 
     #[test]
     fn it_says_for_how_long_and_what_was_seen_last() {
-        let stall = |last| Stall { silent: Duration::from_millis(900_400), last }.to_string();
+        let stall = |last| Stall { silent: Duration::from_millis(900_400), last, trouble: None }.to_string();
         let path = TreePath::new("srv/app/db").unwrap();
         assert_eq!(stall(Some(Activity::Reading(path))), "made no progress for 15m: last seen reading /srv/app/db");
         assert_eq!(
@@ -170,5 +176,10 @@ mod tests {
             "made no progress for 15m: last seen waiting for the dump \"app.sql\""
         );
         assert_eq!(stall(None), "made no progress for 15m: the store was waited for");
+        let trouble = Some("SlowDown, status 503".to_owned());
+        assert_eq!(
+            Stall { silent: Duration::from_mins(15), last: None, trouble }.to_string(),
+            "made no progress for 15m: the store was waited for; the last request to the store failed: SlowDown, status 503"
+        );
     }
 }

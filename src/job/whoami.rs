@@ -25,7 +25,7 @@ use futures_util::future::{BoxFuture, Shared, join_all};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Lease, Probe, RoleSettings, Settings, StoreUrl};
+use crate::config::{KeySource, Lease, Probe, RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
 use crate::file;
 use crate::file::access::Exposure;
@@ -47,11 +47,12 @@ use crate::job::report::whoami::{
     EtcdState, EtcdStatus, NodeInfo, PeerSeen, RoleStatus, RunSeen, State, Step, StoreState, StoreStatus, TermInfo,
     Unseen, Warning, WhoamiReport,
 };
-use crate::job::repository::{Deriving, OpenError, Repository};
+use crate::job::repository::{Deriving, KeyWork, OpenError, Repository};
 use crate::job::whoami::patience::{KEY_PATIENCE, Patience, Silent};
 use crate::journal::future::future_dates;
 use crate::journal::record::NodeRef;
 use crate::journal::state::{Paused, View};
+use crate::outage::silent;
 use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion};
 use crate::role::identity;
 use crate::role::lease::{LeaseService as _, Reply};
@@ -221,7 +222,7 @@ async fn try_state_dir(asker: &Asker<'_>) -> Option<String> {
     let why = match tried {
         Ok(Some(Err(error))) => error.to_string(),
         Ok(_) => return None,
-        Err(_) => unread::silent(asker.patience),
+        Err(_) => silent(asker.patience, None),
     };
     Some(format!("{shown}: {why}"))
 }
@@ -256,20 +257,21 @@ const PART_PATIENCE: Duration = Duration::from_millis(500);
 /// How etcd itself is, within the patience.
 async fn etcd_status(asker: &Asker<'_>, sessions: Sessions) -> Option<EtcdStatus> {
     let asked = tokio::time::timeout(asker.patience, sessions.etcd_status()).await;
-    let silent = || EtcdStatus::Failed(silent_etcd(asker, asker.patience));
+    let silent = || EtcdStatus::Failed(silent_etcd(asker, &sessions, asker.patience));
     asked.unwrap_or_else(|_| Some(silent()))
 }
 
 /// That etcd did not answer in time, whoever was asked of it.
-fn silent_etcd(asker: &Asker<'_>, patience: Duration) -> String {
+fn silent_etcd(asker: &Asker<'_>, sessions: &Sessions, patience: Duration) -> String {
     let endpoints = asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.join(", ")).unwrap_or_default();
-    format!("etcd: {endpoints}: {}", unread::silent(patience))
+    format!("etcd: {endpoints}: {}", silent(patience, sessions.etcd_trouble().as_deref()))
 }
 
 /// That the store did not answer in time. Its URL stands beside it.
-fn silent_store(asker: &Asker<'_>) -> String {
+fn silent_store(asker: &Asker<'_>, connecting: &Connecting) -> String {
     let from = asker.settings.store.endpoint.as_ref().map(|endpoint| format!("{endpoint}: ")).unwrap_or_default();
-    format!("{from}{}", unread::silent(asker.patience))
+    let trouble = connecting.peek().and_then(|store| store.as_ref().ok()?.trouble());
+    format!("{from}{}", silent(asker.patience, trouble.as_deref()))
 }
 
 type Connecting = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
@@ -285,7 +287,8 @@ async fn look(
     let (env, state_dir) = (asker.env.clone(), asker.state_dir.map(Path::to_owned));
     let place = Place::new(&asker.settings.store, &role.name);
     let deriving = Deriving::default();
-    let task = tokio::spawn(read(connecting, role.clone(), place, (env, state_dir), node, Arc::clone(&deriving)));
+    let task =
+        tokio::spawn(read(connecting.clone(), role.clone(), place, (env, state_dir), node, Arc::clone(&deriving)));
     let abort = task.abort_handle();
     let failed = |why: String| Looked {
         state: StoreState {
@@ -311,10 +314,17 @@ async fn look(
         Err(silent) => {
             abort.abort();
             failed(match silent {
-                Silent::Store => silent_store(asker),
-                Silent::Key => {
+                Silent::Store => silent_store(asker, &connecting),
+                Silent::Key(work) => {
                     let most = humantime::format_duration(KEY_PATIENCE);
-                    format!("the key is not derived from the passphrase after {most}; the store answers")
+                    let what = match (work, &role.key) {
+                        (KeyWork::Derive, _) => "the key is not derived from the passphrase".to_owned(),
+                        (KeyWork::Read, KeySource::KeyFile(path) | KeySource::PassphraseFile(path)) => {
+                            format!("{} is not read", path.display())
+                        }
+                        (KeyWork::Read, KeySource::None) => "the key is not read".to_owned(),
+                    };
+                    format!("{what} after {most}; the store answers")
                 }
             })
         }
@@ -332,12 +342,12 @@ async fn look(
         if role.lease != Lease::Etcd {
             return None;
         }
-        let silent = |_| Some(Reply::Unknown { why: silent_etcd(asker, left) });
+        let silent = |_| Some(Reply::Unknown { why: silent_etcd(asker, sessions, left) });
         tokio::time::timeout(left, asked).await.unwrap_or_else(silent)
     };
     let head = async {
         let looked = tokio::time::timeout(left, Box::pin(look_at_head(asker.env, archive, sessions))).await;
-        looked.unwrap_or_else(|_| Some(Warning::JournalHead { lost: false, why: silent_etcd(asker, left) }))
+        looked.unwrap_or_else(|_| Some(Warning::JournalHead { lost: false, why: silent_etcd(asker, sessions, left) }))
     };
     let (lease, head) = tokio::join!(lease, head);
     if role.lease == Lease::Etcd {
@@ -380,7 +390,7 @@ async fn read(
     };
     // What cannot be seen of them in time is told as that: nothing of this node rests on it.
     let peers = async |repository: Repository| {
-        unread::in_time(Unseen::Peers, presence::peers(&repository, node, env.clock.now())).await
+        unread::in_time(Unseen::Peers, store.as_ref(), presence::peers(&repository, node, env.clock.now())).await
     };
     let archive = async {
         let slot = Local::slot_of(&env, state_dir.as_deref());
@@ -414,8 +424,9 @@ async fn read(
         let keys = &archive.repository.keys;
         let local = state_dir.as_ref().map(|dir| Local::peek(&env, dir, keys.repo()));
         unread.extend(local.as_ref().and_then(Local::unread).map(|error| unread::file(Unseen::Memory, &error)));
-        let noted = unread::in_time(Unseen::Losses, loss::glance(store.as_ref(), keys, local.as_ref(), has_losses));
-        let listed = unread::in_time(Unseen::Records, archive.journal.gaps(&archive.view));
+        let (store, known) = (store.as_ref(), local.as_ref());
+        let noted = unread::in_time(Unseen::Losses, store, loss::glance(store, keys, known, has_losses));
+        let listed = unread::in_time(Unseen::Records, store, archive.journal.gaps(&archive.view));
         let ((noted, losses_unread), (listed, records_unread)) = tokio::join!(noted, listed);
         unread.extend(losses_unread.into_iter().chain(records_unread));
         (loss, gaps) = (noted.flatten(), listed.unwrap_or_default());
@@ -511,12 +522,18 @@ fn status(
     let unlisted =
         unlisted.map(|why| Warning::Unread { what: Unseen::Peers, why: format!("etcd: {why}"), harmless: false });
     seen.extend(unlisted);
-    let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX).map(|peer| &peer.node);
-    let told = lately.filter(|peer| registered.iter().all(|other| other.id != peer.id));
+    // What this node was before its state directory was lost is no other node, and runs no more.
+    let born = asker.state_dir.and_then(identity::made_at);
+    let is_former = |peer: &PeerSeen| presence::is_former(peer, label, born);
+    let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX);
+    let (former, lately): (Vec<&PeerSeen>, Vec<&PeerSeen>) = lately.partition(|peer| is_former(peer));
+    if !former.is_empty() {
+        seen.push(Warning::FormerNodes { count: former.len() as u64 });
+    }
+    let told = lately.iter().map(|peer| &peer.node).filter(|peer| registered.iter().all(|other| other.id != peer.id));
     let others = registered.iter().filter(|peer| peer.id != node).chain(told);
     seen.extend(others.filter_map(|peer| presence::drift(peer, &asker.settings.hash)));
-    let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX);
-    seen.extend(lately.filter_map(|peer| presence::lease_drift(peer, role.lease)));
+    seen.extend(lately.iter().filter_map(|peer| presence::lease_drift(peer, role.lease)));
     let is_dir = matches!(asker.settings.store.url, StoreUrl::Dir(_));
     let others_meant = role.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|name| name != label));
     let is_alone = looked.peers.is_empty() && looked.unread.iter().all(|found| !is_of(found, Unseen::Peers));

@@ -224,6 +224,10 @@ impl Store for Renewing {
         now.is_asked = true;
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.now().store.trouble()
+    }
+
     fn clock_offset(&self) -> Option<SignedDuration> {
         self.now().store.clock_offset()
     }

@@ -30,7 +30,7 @@ mod held;
 mod multipart;
 mod versioning;
 
-use self::client::ServerClock;
+use self::client::{ServerClock, Troubles};
 use self::error::Failure;
 use super::{
     Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError,
@@ -82,6 +82,7 @@ pub struct S3Store {
     sign_bodies: bool,
     options: Options,
     clock: ServerClock,
+    troubles: Troubles,
 }
 
 impl S3Store {
@@ -99,8 +100,9 @@ impl S3Store {
         let prefix = prefix.trim_matches('/');
         let root = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let url = format!("s3://{bucket}/{prefix}");
-        let clock = ServerClock::default();
-        let client = client::connect(settings, &url, env, clock.clone(), options.credentials.clone()).await?;
+        let (clock, troubles) = (ServerClock::default(), Troubles::default());
+        let heard = (clock.clone(), troubles.clone());
+        let client = client::connect(settings, &url, env, heard, options.credentials.clone()).await?;
         let at = match (&settings.endpoint, client.config().region()) {
             (Some(endpoint), _) => format!("at {endpoint}"),
             (None, Some(region)) => format!("in AWS region {region}"),
@@ -119,6 +121,7 @@ impl S3Store {
             sign_bodies: settings.endpoint.as_deref().is_some_and(is_exposed),
             options,
             clock,
+            troubles,
         })
     }
 
@@ -466,6 +469,10 @@ impl Store for S3Store {
 
     async fn versioning(&self) -> Versioning {
         self.ask_versioning().await
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.troubles.last()
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

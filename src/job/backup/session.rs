@@ -120,7 +120,8 @@ impl Session<'_> {
                 Err(BackupError::Interrupted)
             }
             seq => {
-                let why = "the store does not answer, and the run was to end".to_owned();
+                let trouble = self.repository.store.trouble().map(|why| format!(" (the last try failed: {why})"));
+                let why = format!("the store does not answer{}, and the run was to end", trouble.unwrap_or_default());
                 Err(AppendError::Unknown { seq: Seq(seq), why }.into())
             }
         }

@@ -172,7 +172,8 @@ async fn without_the_store_a_yes_of_the_probes_is_not_enough() {
     let mut rig = Rig::new().await;
     rig.role.eligible = Some(command("exit 0"));
     let failed = StoreError::new(StoreErrorKind::Unreachable, "s3://b", None, "connection refused");
-    for (store, why) in [(Ok(Arc::new(Hanging) as Arc<dyn Store>), "no answer within 400ms"), (Err(failed), "refused")]
+    for (store, why) in
+        [(Ok(Arc::new(Hanging::default()) as Arc<dyn Store>), "no answer within 400ms"), (Err(failed), "refused")]
     {
         let (_, role) = ask(&rig, store, SHORT).await;
         let StoreStatus::Failed(said) = &role.store.status else { panic!("{role:?}") };
@@ -183,19 +184,24 @@ async fn without_the_store_a_yes_of_the_probes_is_not_enough() {
             (State::Unknown, &Reason::JournalUnread, &[Warning::StoreUnreadable { why: said.clone() }][..])
         );
     }
-    let (_, always) = (rig.role.eligible.take(), ask(&rig, Ok(Arc::new(Hanging)), SHORT).await.1);
+    // What came of the tries before is said.
+    let troubled: Arc<dyn Store> = Arc::new(Hanging { trouble: Some("SlowDown, status 503") });
+    let (_, role) = ask(&rig, Ok(troubled), SHORT).await;
+    let StoreStatus::Failed(said) = &role.store.status else { panic!("{role:?}") };
+    assert_eq!(said, "no answer within 400ms; the last try failed: SlowDown, status 503");
+    let (_, always) = (rig.role.eligible.take(), ask(&rig, Ok(Arc::new(Hanging::default())), SHORT).await.1);
     assert_eq!((always.state, always.reason), (State::Unknown, Reason::JournalUnread));
     // What is no yes stays what it is.
     rig.role.eligible = Some(command("exit 1"));
-    let (_, role) = ask(&rig, Ok(Arc::new(Hanging)), SHORT).await;
+    let (_, role) = ask(&rig, Ok(Arc::new(Hanging::default())), SHORT).await;
     assert_eq!((role.state, role.reason), (State::Standby, Reason::ProbesNo));
     // Probes may hang too.
     rig.role.eligible = Some(command("sleep 600"));
-    let (_, role) = ask(&rig, Ok(Arc::new(Hanging)), SHORT).await;
+    let (_, role) = ask(&rig, Ok(Arc::new(Hanging::default())), SHORT).await;
     assert_eq!((role.state, role.reason), (State::Unknown, Reason::ProbesUnknown));
     rig.role.eligible = Some(command("exit 0"));
     rig.role.nodes = Some(vec!["west".to_owned()]);
-    let (_, role) = ask(&rig, Ok(Arc::new(Hanging)), SHORT).await;
+    let (_, role) = ask(&rig, Ok(Arc::new(Hanging::default())), SHORT).await;
     assert_eq!((role.state, role.reason), (State::Standby, Reason::NotListed));
 }
 
@@ -356,13 +362,19 @@ fn every_probe_that_may_take_long_is_cut_short() {
 }
 
 /// A store that never answers.
-#[derive(Debug)]
-struct Hanging;
+#[derive(Debug, Default)]
+struct Hanging {
+    trouble: Option<&'static str>,
+}
 
 #[async_trait]
 impl Store for Hanging {
     fn describe(&self) -> String {
         "hanging".to_owned()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.map(str::to_owned)
     }
 
     fn capabilities(&self) -> Capabilities {

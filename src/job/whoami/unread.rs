@@ -3,31 +3,28 @@
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use super::PART_PATIENCE;
 use crate::env::Env;
 use crate::job::known::Place;
 use crate::job::last_run::Kept;
 use crate::job::report::whoami::{Unseen, Warning};
+use crate::outage::silent;
 use crate::role::identity;
+use crate::store::Store;
 
-/// A part of a look, as far as it came in time; `None`, and a warning, where it is not known.
+/// A part of a look at `store`, as far as it came in time; `None`, and a warning, where it is not known.
 pub(super) async fn in_time<T, E: Display>(
     what: Unseen,
+    store: &dyn Store,
     asked: impl Future<Output = Result<T, E>>,
 ) -> (Option<T>, Option<Warning>) {
     let unread = |why, harmless| Some(Warning::Unread { what, why, harmless });
     match tokio::time::timeout(PART_PATIENCE, asked).await {
         Ok(Ok(found)) => (Some(found), None),
         Ok(Err(error)) => (None, unread(error.to_string(), false)),
-        Err(_) => (None, unread(silent(PART_PATIENCE), true)),
+        Err(_) => (None, unread(silent(PART_PATIENCE, store.trouble().as_deref()), true)),
     }
-}
-
-/// That nothing came in time.
-pub(super) fn silent(patience: Duration) -> String {
-    format!("no answer within {}", humantime::format_duration(patience))
 }
 
 /// That a file of this node's cannot be read. That it is another user's says nothing of the node.

@@ -11,6 +11,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::interceptors::{
     AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextRef,
+    FinalizerInterceptorContextRef,
 };
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -40,7 +41,7 @@ use crate::env::Env;
 use crate::file;
 use crate::store::s3::bounded::{BoundedDocuments, is_too_long};
 use crate::store::s3::credentials::CredentialPlaces;
-use crate::store::s3::error::{is_bad_certificate, is_error_document};
+use crate::store::s3::error::{failed_try, is_bad_certificate, is_error_document};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may take. A server in another continent answers in a third of a second; what takes ten times as
@@ -99,12 +100,12 @@ impl HttpConnector for WithoutForeignDates<SharedHttpConnector> {
     }
 }
 
-/// A client for `settings`; `clock` learns the server's time from each of its answers.
+/// A client for `settings`; `clock` learns the server's time from each of its answers, and `troubles` how tries fail.
 pub(super) async fn connect(
     settings: &StoreSettings,
     name: &str,
     env: &Env,
-    clock: ServerClock,
+    (clock, troubles): (ServerClock, Troubles),
     given: Option<Credentials>,
 ) -> Result<Client, StoreError> {
     let plain = settings.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
@@ -133,7 +134,8 @@ pub(super) async fn connect(
         .retry_classifier(NotBadCertificates)
         // Downloads are verified by what was stored in them.
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .interceptor(ClockInterceptor { clock, env: env.clone() });
+        .interceptor(ClockInterceptor { clock, env: env.clone() })
+        .interceptor(TroubleInterceptor(troubles));
     let config = match &settings.endpoint {
         Some(endpoint) => config.endpoint_url(with_final_slash(endpoint)),
         None => config,
@@ -236,6 +238,39 @@ impl ServerClock {
     }
 }
 
+/// How the last try failed, if none has had an answer since.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Troubles(Arc<Mutex<Option<String>>>);
+
+impl Troubles {
+    pub(super) fn last(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Takes note of each try of a request. Between two of them nobody hears of the first.
+#[derive(Debug)]
+struct TroubleInterceptor(Troubles);
+
+#[dyn_dispatch_hint]
+impl Intercept for TroubleInterceptor {
+    fn name(&self) -> &'static str {
+        "Troubles"
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let error = context.output_or_error().and_then(Result::err);
+        let failed = error.and_then(|error| failed_try(error, context.response()));
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        Ok(())
+    }
+}
+
 /// A certificate that was refused is refused again: whoever waits for the backup should hear of it at once.
 #[derive(Debug)]
 struct NotBadCertificates;
@@ -331,7 +366,13 @@ fn is_of_a_store(response: &HttpResponse, is_understood: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::config::{KeySource, StoreUrl};
+    use crate::store::s3::{Options, S3Store};
+    use crate::store::{SizeLimit, Store as _};
 
     #[test]
     fn what_is_no_certificate_is_named() {
@@ -352,6 +393,58 @@ mod tests {
         ] {
             assert_eq!(with_final_slash(written), used);
         }
+    }
+
+    const SLOW_DOWN: &str = "HTTP/1.1 503 Slow Down\r\ncontent-type: application/xml\r\ncontent-length: 46\r\nconnection: close\r\n\r\n\
+                             <Error><Code>SlowDown</Code><Message/></Error>";
+    const NO_SUCH_KEY: &str = "HTTP/1.1 404 Not Found\r\ncontent-type: application/xml\r\ncontent-length: 47\r\nconnection: close\r\n\r\n\
+                               <Error><Code>NoSuchKey</Code><Message/></Error>";
+
+    /// A store behind a server that gives one of these answers to each request, and then none any more.
+    async fn answering(answers: &[&'static str]) -> S3Store {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let answers = answers.to_vec();
+        tokio::spawn(async move {
+            let mut hung = Vec::new();
+            for answer in answers.into_iter().map(Some).chain(std::iter::repeat(None)) {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await.unwrap();
+                match answer {
+                    Some(answer) => stream.write_all(answer.as_bytes()).await.unwrap(),
+                    None => hung.push(stream),
+                }
+            }
+        });
+        at(endpoint).await
+    }
+
+    async fn at(endpoint: String) -> S3Store {
+        let url = StoreUrl::S3 { bucket: "b".to_owned(), prefix: String::new() };
+        let settings = StoreSettings { endpoint: Some(endpoint), ..StoreSettings::new(url, KeySource::None) };
+        let credentials = Some(Credentials::new("key", "secret", None, None, "test"));
+        let options = Options { credentials, ..Options::default() };
+        S3Store::connect(&settings, "b", "", &Env::host(), options).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_no_longer_for_tries_in_a_row_hears_how_the_last_one_failed() {
+        let (store, silent) = (answering(&[SLOW_DOWN]).await, answering(&[]).await);
+        for store in [&store, &silent] {
+            assert_eq!(store.trouble(), None);
+            let asked = tokio::time::timeout(Duration::from_secs(3), store.get("k", SizeLimit::LIVE)).await;
+            assert!(asked.is_err(), "{asked:?}");
+        }
+        assert_eq!(store.trouble().as_deref(), Some("SlowDown, status 503"));
+        assert_eq!(silent.trouble(), None, "there was no end of any");
+        let store = answering(&[SLOW_DOWN, NO_SUCH_KEY]).await;
+        assert!(store.get("k", SizeLimit::LIVE).await.unwrap_err().is_not_found());
+        assert_eq!(store.trouble(), None, "it has answered since");
+        // Nobody listens there.
+        let store = at("http://127.0.0.1:1".to_owned()).await;
+        let asked = tokio::time::timeout(Duration::from_millis(300), store.get("k", SizeLimit::LIVE)).await;
+        assert!(asked.is_err(), "{asked:?}");
+        assert!(store.trouble().unwrap().contains("onnection refused"), "{:?}", store.trouble());
     }
 
     #[test]

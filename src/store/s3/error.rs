@@ -30,6 +30,9 @@ pub(super) struct Failure {
     pub(super) etag: Option<String>,
 }
 
+/// Within so many bytes an error document has its code.
+const DOCUMENT_LEN: usize = 4096;
+
 /// The most that is told of an answer that is not the store's.
 const PAGE_CHARS_MAX: usize = 80;
 
@@ -145,6 +148,20 @@ fn words(error: &(dyn Error + 'static)) -> String {
     }
     let words = words.join(": ");
     text::without_os_error(&text::of_certificate(&words)).into_owned()
+}
+
+/// How one try failed, in a few words; `None`: it had an answer that counts, whatever that says.
+pub(super) fn failed_try(error: &(dyn Error + 'static), response: Option<&HttpResponse>) -> Option<String> {
+    let Some(response) = response else { return Some(words(error)) };
+    let (status, body) = (response.status(), response.body().bytes().unwrap_or_default());
+    if status.as_u16() == 429 || status.is_server_error() {
+        let text = String::from_utf8_lossy(&body[..body.len().min(DOCUMENT_LEN)]);
+        let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+        let code = code.map(|(code, _)| format!("{}, ", text::line(code))).unwrap_or_default();
+        return Some(format!("{code}status {}", status.as_u16()));
+    }
+    // A success that is none: a page, a body that breaks off.
+    status.is_success().then(|| words(error))
 }
 
 /// Whether the server's certificate was refused: by an unknown authority, for another host, out of date.
