@@ -27,10 +27,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("renewal", &[]),
     ("config", &["file", "ids", "env"]),
     ("http", &["config"]),
-    ("etcd", &["config", "file", "text", "renewal"]),
+    ("etcd", &["config", "file", "outage", "text", "renewal"]),
     ("store", &["ids", "text", "moment", "env", "file", "config", "outage", "planted", "renewal"]),
     ("repo", &["ids", "text", "moment", "env", "config", "store"]),
-    ("role", &["ids", "text", "moment", "env", "file", "process", "config", "store", "http", "etcd", "planted"]),
+    (
+        "role",
+        &["ids", "text", "moment", "env", "file", "outage", "process", "config", "store", "http", "etcd", "planted"],
+    ),
     (
         "journal",
         &[
@@ -61,6 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "moment",
             "env",
             "file",
+            "outage",
             "process",
             "config",
             "store",
@@ -88,6 +92,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "moment",
             "env",
             "file",
+            "outage",
             "config",
             "store",
             "repo",
