@@ -185,7 +185,8 @@ pub fn of_restore(restored: &Restored) -> Exit {
 
 /// The code of a repair: like `verify` where something is found on a dry run, or stays lost.
 pub fn of_repair(report: &RepairReport) -> Exit {
-    let finds = if report.dry_run { report.found_any() } else { report.lost_files() + report.left_out() > 0 };
+    let stays = || report.lost_files() + report.left_out() > 0 || report.shut().is_some();
+    let finds = if report.dry_run { report.found_any() } else { stays() };
     if finds { Exit::Findings } else { Exit::Done }
 }
 

@@ -247,11 +247,14 @@ fn open(error: &OpenError) -> Policy {
              delete the others from the bucket.",
         ),
         OpenError::WrongSecret { .. } => failed(
-            "take the key file or passphrase of the node that makes the backups. 'runner key rotate' on another node may have replaced this one.",
+            "take the key file or passphrase of the node that makes the backups. 'runner key rotate' on another node may have replaced this one. \
+             Or its key slot is damaged: 'runner verify ROLE' tells, and 'runner repair ROLE --key-slot' on a node that opened the repository \
+             before writes it again.",
         ),
         OpenError::NoKeySlots { .. } => failed(
             "keep the store as it is. Run it again: the store may have listed too little. If it stays so, find out who removed the key \
-             slots; a key from 'runner key export' opens the repository without them.",
+             slots; a key from 'runner key export' opens the repository without them, and 'runner repair ROLE --key-slot' on a node that \
+             opened it before writes its slot again.",
         ),
         OpenError::NotEncrypted { .. } => failed(
             "keep the store and the config as they are. If this repository was ever encrypted, another one has been put in its place: \

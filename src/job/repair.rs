@@ -226,7 +226,10 @@ impl Plan {
             written.way = true;
         }
         let mut report = RepairReport { dry_run: false, ..self.report(by) };
-        report.keys.extend(self.entered.slot.as_ref().filter(|_| by.key_slot).map(|(id, _)| (*id, None)));
+        if let Some((id, _)) = self.entered.slot.as_ref().filter(|_| by.key_slot) {
+            report.keys.retain(|(other, _)| other != id);
+            report.keys.push((*id, None));
+        }
         if !self.needs_record() {
             return Ok(Some(report));
         }
@@ -370,8 +373,14 @@ pub async fn remains(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<Remain
     let journal = reading_journal(&repository, step.env);
     let local = step.state_dir.map(|dir| Local::peek(step.env, dir, repository.keys.repo()));
     let known = local.as_ref().and_then(Local::last_view);
-    let mended = journal.mend(known.as_ref()).await?;
+    let mended = Box::pin(journal.mend_readable(known.as_ref())).await?;
     let shelf = local.map(|local| local.shelf()).filter(|shelf| shelf.dir.is_dir());
+    if mended.view.state.snapshots.is_empty()
+        && mended.unvouched.is_none()
+        && let Some(lost) = mended.void.first().filter(|lost| lost.missing)
+    {
+        return Err(JournalError::Hole(lost.seq).into());
+    }
     let more = mended.has_more();
     let (unvouched, indexes) = mended.unvouched.map(|all| (all.snapshots, all.indexes)).unwrap_or_default();
     let archive = Archive {

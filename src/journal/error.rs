@@ -31,7 +31,7 @@ pub enum JournalError {
         error: FoldError,
     },
     /// A number below the head that is empty.
-    #[error("journal record {0} is missing, although later ones are there")]
+    #[error("journal record {0} is missing, although what came after it is there")]
     Hole(Seq),
     /// The store no longer holds what this node has seen in it.
     #[error(

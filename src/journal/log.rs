@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use crate::env::Env;
 use crate::ids::{Digest, Generation, InstanceId, ScheduleId, Seq, Term};
+use crate::journal::emptied;
 use crate::journal::future;
 use crate::journal::record::{
     self, AmendBody, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy,
@@ -241,6 +242,9 @@ impl Journal {
 
     /// [`Journal::fold`] up to what was listed.
     async fn read_to(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
+        if head == Seq(0) && start.is_none() && Box::pin(emptied::is_emptied(self.store.as_ref(), &self.keys)).await? {
+            return Err(JournalError::Hole(Seq::FIRST));
+        }
         let read = Box::pin(self.fold(start, head, behind_max)).await;
         if let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable) {
             // What was listed may be far beyond the journal's end: whoever wants what is left must hear where that is.

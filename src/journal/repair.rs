@@ -11,6 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use crate::ids::{Digest, RepoId, RoleName, Seq};
+use crate::journal::emptied;
 use crate::journal::error::JournalError;
 use crate::journal::log::{self, AppendError, Journal};
 use crate::journal::mend::{LostRecord, Mended, Mender};
@@ -97,21 +98,64 @@ impl Journal {
         Ok(self.mending(known).await?.mended)
     }
 
+    /// [`Journal::mend`] for whoever only reads: where more is lost than one repair names, what is before that.
+    ///
+    /// # Errors
+    /// The store does not answer, a newer version wrote here, or nothing is left.
+    pub async fn mend_readable(&self, known: Option<&View>) -> Result<Mended, MendError> {
+        match Box::pin(self.mend(known)).await {
+            Err(error @ MendError::TooMany { .. }) => match Box::pin(self.sound_end()).await? {
+                Seq(0) if known.is_none() => Err(error),
+                end => Ok(Box::pin(self.mending_to(known, Some(end))).await?.mended),
+            },
+            mended => mended,
+        }
+    }
+
     /// [`Journal::mend`] with what [`Journal::mend_on`] goes on from.
     ///
     /// # Errors
     /// As [`Journal::mend`].
     pub async fn mending(&self, known: Option<&View>) -> Result<Mending, MendError> {
-        let mending = self.mend_by(known).await?;
+        Box::pin(self.mending_to(known, None)).await
+    }
+
+    /// The same up to record `end`, whatever lies beyond it.
+    async fn mending_to(&self, known: Option<&View>, end: Option<Seq>) -> Result<Mending, MendError> {
+        let mending = self.mend_by(known, end).await?;
         let knows_rotation = known.is_some_and(|known| known.generation() == self.keys.generation());
         if knows_rotation || !mending.mended.partial && mending.mended.unbegun.is_none() {
             return Ok(mending);
         }
         // What the copy of the rotation's record says, a node that has seen the record would remember.
         match self.rotation_copy().await? {
-            Some(view) => self.mend_by(Some(&view)).await,
+            Some(view) => self.mend_by(Some(&view), end).await,
             None => Ok(mending),
         }
+    }
+
+    /// The last record that can be used before more than [`VOID_MAX`] numbers in a row have none. What lies beyond that is no part of
+    /// this journal: whoever can write to the store can put objects there.
+    ///
+    /// # Errors
+    /// The store does not answer, or a newer version wrote here.
+    pub async fn sound_end(&self) -> Result<Seq, MendError> {
+        let mut end = Seq(0);
+        let mut records = stream::iter((1..).map(Seq))
+            .map(|seq| async move { Ok::<_, MendError>((seq, self.usable(seq, SizeLimit::RECORD_AHEAD).await?)) })
+            .buffered(READ_AHEAD);
+        while let Some((seq, record)) = records.try_next().await? {
+            let record = match record {
+                Some(record) => Some(record),
+                None => self.usable(seq, SizeLimit::RECORD).await?,
+            };
+            match record {
+                Some(Ok(_)) => end = seq,
+                _ if seq.0 - end.0 > VOID_MAX as u64 => break,
+                _ => {}
+            }
+        }
+        Ok(end)
     }
 
     /// Reads what was appended since. `None`: what is to be repaired may be another than it was, and is to be told anew.
@@ -177,7 +221,8 @@ impl Journal {
         }
     }
 
-    async fn mend_by(&self, known: Option<&View>) -> Result<Mending, MendError> {
+    /// The last number that is occupied.
+    async fn last_occupied(&self) -> Result<Seq, MendError> {
         let listed = self.listed().await?;
         let mut last = listed.last().copied().unwrap_or(Seq(0));
         // A listing may lag behind what was written.
@@ -186,6 +231,18 @@ impl Journal {
         }
         if last.0.saturating_sub(listed.len() as u64) > VOID_MAX as u64 {
             return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });
+        }
+        Ok(last)
+    }
+
+    async fn mend_by(&self, known: Option<&View>, end: Option<Seq>) -> Result<Mending, MendError> {
+        let mut last = match end {
+            Some(end) => end,
+            None => self.last_occupied().await?,
+        };
+        // There was a first one: it is lost, and nobody here knows how many came after it.
+        if last == Seq(0) && known.is_none() && emptied::is_emptied(self.store.as_ref(), &self.keys).await? {
+            last = Seq::FIRST;
         }
         let (repairs, _) = void::repairs_to(self.store.as_ref(), &self.keys, Seq::FIRST, last).await?;
         let usable = async |seq, limit| match repairs.voided_by(seq) {
@@ -215,7 +272,7 @@ impl Journal {
         if let Err(error @ JournalError::Rotated { .. }) = self.check_generation(&mended.view) {
             return Err(MendError::Rotated(error));
         }
-        if mended.void.len() > VOID_MAX {
+        if end.is_none() && mended.void.len() > VOID_MAX {
             return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });
         }
         Ok(Mending { mended, mender, last })

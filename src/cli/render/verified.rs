@@ -38,7 +38,11 @@ pub fn report(report: &VerifyReport, page: Page) -> String {
     // With an index gone, what it names is not referred to either.
     if n.unreferenced > 0 && report.damage_count == 0 {
         let garbage = counted(n.unreferenced, "object that nothing refers to", "objects that nothing refers to");
-        out += &page.wrap("  ", 2, &format!("{garbage}: left by broken runs, no damage."));
+        out += &page.wrap(
+            "  ",
+            2,
+            &format!("{garbage}. Broken runs leave such; so do the newest records, if somebody removed them."),
+        );
     }
     for damage in report.damages.iter().take(NAMED_MAX) {
         out += &self::damage(damage, page);

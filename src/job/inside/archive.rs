@@ -115,7 +115,7 @@ impl Archive {
             Ok(view) => (view, None),
             Err(error) => match error.unusable().and_then(|seq| seq.0.checked_sub(1)).map(Seq) {
                 // If that cannot be read either, the first error is the one to tell.
-                Some(seq) => (before(&journal, seq, &error).await?, Some(error)),
+                Some(seq) => (Box::pin(before(&journal, seq, &error)).await?, Some(error)),
                 None => return Err(error),
             },
         };
@@ -204,6 +204,7 @@ impl Archive {
 /// come first, and each shows no more than that. What was written under an older generation than the key's proves nothing without a newer
 /// record that continues it.
 async fn before(journal: &Journal, mut until: Seq, error: &JournalError) -> Result<View, JournalError> {
+    let mut is_cut = false;
     loop {
         match journal.read_until(until).await {
             Ok(view) if view.generation() < journal.generation() => {
@@ -211,6 +212,14 @@ async fn before(journal: &Journal, mut until: Seq, error: &JournalError) -> Resu
             }
             Ok(view) => return Ok(view),
             Err(JournalError::Rotated { seq, .. }) if (Seq::FIRST..=until).contains(&seq) => until = Seq(seq.0 - 1),
+            // Many in a row are not records: what is before them may be.
+            Err(other) if other.unusable().is_some() && !is_cut => {
+                let end = Box::pin(journal.sound_end()).await.map_err(|_| error.clone())?;
+                if end == Seq(0) || end >= until {
+                    return Err(error.clone());
+                }
+                (until, is_cut) = (end, true);
+            }
             Err(_) => return Err(error.clone()),
         }
     }

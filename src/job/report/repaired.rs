@@ -39,6 +39,14 @@ impl RepairReport {
         self.findings.iter().map(left_out).sum()
     }
 
+    /// The key slot that nobody asked to be written again: nothing in the store opens with the key at hand until it is.
+    pub fn shut(&self) -> Option<KeyId> {
+        self.findings.iter().find_map(|finding| match finding {
+            Finding::KeySlot { id, put_back: false } => Some(*id),
+            _ => None,
+        })
+    }
+
     /// Entries of live snapshots that nothing brings back.
     pub fn lost_files(&self) -> u64 {
         self.snapshots.iter().map(|snapshot| snapshot.lost_count).sum()

@@ -13,6 +13,7 @@ use super::{MISSING, VerifyError, each_listed, object_trouble};
 use crate::ids::{Digest, Seq, Term};
 use crate::job::report::verified::DamageKind;
 use crate::job::repository::Repository;
+use crate::journal::emptied;
 use crate::journal::error::JournalError;
 use crate::journal::record::{self, Body, Record, RecordError, TakeoverWhy};
 use crate::journal::repair::VOID_MAX;
@@ -64,6 +65,10 @@ pub(crate) async fn extent(repository: &Repository, known: Option<&View>) -> Res
     })
     .await?;
     last = last.max(seen);
+    // There was a first one.
+    if last == 0 && Box::pin(emptied::is_emptied(repository.store.as_ref(), &repository.keys)).await? {
+        last = 1;
+    }
     let (repairs, fetched) = repairs_to(repository.store.as_ref(), &repository.keys, Seq::FIRST, Seq(last)).await?;
     Ok(Extent { last, strangers, far, repairs, fetched })
 }

@@ -8,12 +8,14 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::env::Env;
-use crate::ids::{InstanceId, NodeId};
+use crate::ids::{IndexId, InstanceId, NodeId};
 use crate::journal::record::NodeRef;
 use crate::journal::state::tests::snapshot;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
+use crate::repo::index::encode_index;
 use crate::role::permit::{Grant, testing};
+use crate::store::Store as _;
 use crate::store::memory::MemoryStore;
 
 fn journal(store: &MemoryStore, node: u8) -> Journal {
@@ -270,4 +272,49 @@ async fn what_is_to_be_repaired_is_told_anew_if_more_is_lost_or_another_repairs(
     let (store, reader, mending, ..) = Box::pin(gone_on(3, true)).await;
     store.tamper(&key(3), Some(Bytes::from_static(b"it came back")));
     assert!(!reader.occupy(&mending.mended).await.unwrap());
+}
+
+/// Whoever can write to the store puts objects beyond the journal's end: what is before them is read all the same.
+#[tokio::test]
+async fn what_others_put_far_beyond_the_end_hides_nothing_from_a_reader() {
+    let far = |store: &MemoryStore| store.tamper(&key(9_999_999_999_999_999), Some(Bytes::from("junk")));
+    let many = |store: &MemoryStore| {
+        (5..=VOID_MAX as u64 + 6).for_each(|seq| store.tamper(&key(seq), Some(Bytes::from("junk"))));
+    };
+    let ways: [&dyn Fn(&MemoryStore); 2] = [&far, &many];
+    for put in ways {
+        let store = MemoryStore::new(&Env::host());
+        let views = filled(&store, 3).await;
+        let last = views.last().unwrap();
+        put(&store);
+        let journal = journal(&store, 2);
+        for known in [None, Some(last)] {
+            assert!(matches!(journal.mend(known).await, Err(MendError::TooMany { .. })));
+            let left = Box::pin(journal.mend_readable(known)).await.unwrap();
+            assert_eq!((left.view.state, left.void), (last.state.clone(), Vec::new()));
+        }
+        assert_eq!(journal.sound_end().await.unwrap(), Seq(4));
+    }
+}
+
+/// Records come before everything else: where index objects are and no record is, all of them are lost.
+#[tokio::test]
+async fn a_journal_that_lost_every_record_is_not_an_empty_one() {
+    let (store, keys) = (MemoryStore::new(&Env::host()), keys(Cipher::None));
+    filled(&store, 2).await;
+    let id = IndexId([5; 16]);
+    let index = encode_index(&keys, id, [1; 32], &[]);
+    store.put(&names::index(keys.role(), id), index).await.unwrap();
+    (1..=3).for_each(|seq| store.tamper(&key(seq), None));
+    let reading = journal(&store, 2);
+    for read in [reading.read(None).await, reading.read_listed(None).await] {
+        assert!(matches!(read, Err(JournalError::Hole(Seq::FIRST))), "{read:?}");
+    }
+    let (mended, view) = repair(&store, None).await;
+    assert_eq!(mended.void.iter().map(|lost| lost.seq).collect::<Vec<_>>(), [Seq::FIRST]);
+    assert_eq!(reading.read(None).await.unwrap(), view);
+    // What others put there proves nothing.
+    let store = MemoryStore::new(&Env::host());
+    store.put(&names::index(keys.role(), id), Bytes::from("RUNI")).await.unwrap();
+    assert_eq!(journal(&store, 2).read(None).await.unwrap().head, None);
 }

@@ -1,0 +1,39 @@
+//! A journal of which every record is lost, told from one that has none yet.
+//!
+//! The invariant that lets it be told: a takeover is in the journal before its node writes anything, so an index object that the key opens
+//! proves that there were records. Nobody without the key can make one.
+
+use crate::ids::Seq;
+use crate::repo::crypto::Keys;
+use crate::repo::index::decode_index;
+use crate::repo::names;
+use crate::store::{LIST_PAGE_MAX, SizeLimit, Store, StoreError};
+
+/// Index objects that are read until one opens. What others put beside them does not.
+const WITNESSES_MAX: usize = 16;
+
+/// Whether there are no records although there were some: for a journal that shows none.
+///
+/// # Errors
+/// The store does not answer.
+pub(crate) async fn is_emptied(store: &dyn Store, keys: &Keys) -> Result<bool, StoreError> {
+    let role = keys.role();
+    let page = store.list(&names::index_prefix(role), None, LIST_PAGE_MAX).await?;
+    let objects = page.objects.iter().filter_map(|object| Some((names::parse_index(role, &object.key)?, &object.key)));
+    for (id, key) in objects.take(WITNESSES_MAX) {
+        let opens = match store.get(key, SizeLimit::INDEX).await {
+            Ok(object) => decode_index(keys, id, &object).is_ok(),
+            Err(error) if error.is_not_found() || error.is_of_object() => false,
+            Err(error) => return Err(error),
+        };
+        if opens {
+            // A node may have begun since the journal was looked at.
+            return match store.get(&names::record(role, Seq::FIRST), SizeLimit::RECORD).await {
+                Err(error) if error.is_not_found() => Ok(true),
+                Err(error) if !error.is_of_object() => Err(error),
+                _ => Ok(false),
+            };
+        }
+    }
+    Ok(false)
+}
