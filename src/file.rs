@@ -72,16 +72,25 @@ pub fn signature(path: &Path) -> Option<String> {
     String::from_utf8(read_own(path, SIGNATURE_MAX).ok()?).ok().filter(|pid| !pid.is_empty())
 }
 
+/// A lock's file is written to: not what a link in its place leads to.
 fn open(path: &Path) -> io::Result<File> {
-    regular(path, OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600))
+    regular_by(
+        OFlags::NOFOLLOW,
+        path,
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600),
+    )
 }
 
 /// Opens a file of this program's own. What stands in its place and is no file is waited for by nobody.
 fn regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    regular_by(OFlags::empty(), path, options)
+}
+
+fn regular_by(more: OFlags, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | more;
     let none = || io::Error::new(io::ErrorKind::InvalidInput, "what stands in its place is no regular file; remove it");
     let file = match options.custom_flags(flags.bits() as i32).open(path) {
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => {
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NXIO | Errno::LOOP)) => {
             return Err(none());
         }
         opened => opened?,
@@ -89,12 +98,20 @@ fn regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(none()) }
 }
 
+/// A file that this program wrote, to read from: only a regular one.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    regular(path, OpenOptions::new().read(true))
+}
+
 /// [`read`] of a file that this program wrote: only of a regular file.
 ///
 /// # Errors
 /// As for [`read`].
 pub fn read_own(path: &Path, max: u64) -> io::Result<Vec<u8>> {
-    bounded(regular(path, OpenOptions::new().read(true))?, max)
+    bounded(open_own(path)?, max)
 }
 
 /// The whole file at `path`, if it has at most `max` bytes. Whatever size it is said to have, no more than that is held.
@@ -221,6 +238,11 @@ mod tests {
         said(read_own(&dir.path().join("book"), 9).unwrap_err());
         fifo("state.new");
         said(replace(&dir.path().join("state.json"), b"x").unwrap_err());
+        let theirs = dir.path().join("theirs");
+        fs::write(&theirs, "precious").unwrap();
+        std::os::unix::fs::symlink(&theirs, dir.path().join("linked")).unwrap();
+        said(Lock::try_take(&dir.path().join("linked")).unwrap_err());
+        assert_eq!(fs::read(&theirs).unwrap(), b"precious");
     }
 
     #[test]

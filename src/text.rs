@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Characters that show nothing, or turn the direction of what is around them: a name with one of them reads as another name.
-const DECEPTIVE: [(char, char); 17] = [
+const DECEPTIVE: [(char, char); 18] = [
     ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
     ('\u{61c}', '\u{61c}'),
     ('\u{115f}', '\u{1160}'),
     ('\u{17b4}', '\u{17b5}'),
@@ -28,12 +29,18 @@ const DECEPTIVE: [(char, char); 17] = [
 /// They join or part letters, which some scripts and emoji need; beside a Latin letter they only hide.
 const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
 
+/// They choose how the sign before them is drawn; behind a Latin letter they only hide.
+const VARIATIONS: std::ops::RangeInclusive<char> = '\u{fe00}'..='\u{fe0f}';
+
 /// Whether `c` is shown as it is, between the characters before and after it.
 fn is_plain(before: Option<char>, c: char, after: Option<char>) -> bool {
     if JOINERS.contains(&c) {
         return [before, after]
             .iter()
             .all(|near| near.is_some_and(|near| !near.is_ascii() && is_plain(None, near, None)));
+    }
+    if VARIATIONS.contains(&c) {
+        return before.is_some_and(|before| !before.is_ascii() && is_plain(None, before, None));
     }
     !c.is_control() && !DECEPTIVE.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
@@ -168,6 +175,7 @@ mod tests {
             ("a\u{2028}b\u{2029}\u{2066}\u{feff}", "a\\u{2028}b\\u{2029}\\u{2066}\\u{feff}"),
             ("a\u{200b}pp a\u{200d}pp \u{200c}x", "a\\u{200b}pp a\\u{200d}pp \\u{200c}x"),
             ("one\ntwo\r\tthree", "one\\ntwo\\r\\tthree"),
+            ("a\u{34f}pp a\u{fe0f}pp ❤\u{fe0f}", "a\\u{34f}pp a\\u{fe0f}pp ❤\u{fe0f}"),
         ] {
             assert_eq!(line(given), shown);
         }

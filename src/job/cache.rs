@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::file;
 use crate::ids::{ChunkId, Digest, RepoId, Seq};
 use crate::repo::DecodeError;
 use crate::repo::codec::{Reader, bad, put_varint};
@@ -190,7 +191,7 @@ impl std::fmt::Debug for CacheReader {
 impl CacheReader {
     /// Opens the cache at `path`; `None` if there is none, or none that this version can read.
     pub fn open(path: &Path) -> Option<Self> {
-        let mut file = BufReader::with_capacity(1 << 18, File::open(path).ok()?);
+        let mut file = BufReader::with_capacity(1 << 18, file::open_own(path).ok()?);
         let mut head = [0; HEADER_LEN];
         file.read_exact(&mut head).ok()?;
         let mut reader = Reader::new(&head[8..]);

@@ -25,9 +25,9 @@ const PIECE_LEN: usize = 512;
 /// A piece of work ends early when its results weigh this much: paths may be very long.
 const PIECE_WEIGHT: usize = 256 << 10;
 
-/// The longest path of a directory that is listed, in bytes. Everything in it repeats its path, and directories in directories take
-/// next to no space.
-const DIR_PATH_MAX: usize = 64 << 10;
+/// The longest path of a directory that is listed, in bytes. Everything in it repeats its path, each directory above it is held with its
+/// own, and directories in directories take next to no space: with this, at most 64 MiB for the deepest tree.
+const DIR_PATH_MAX: usize = 16 << 10;
 
 /// A directory that marks itself as a cache has a file of this name…
 const CACHE_TAG: &CStr = c"CACHEDIR.TAG";
