@@ -132,3 +132,101 @@ fn an_index_object_that_was_lost_comes_back_from_the_nodes_copy() {
     site.node("north").run(["verify", "app", "--read-data"]).expect(0);
     assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
 }
+
+/// A node compares with what it backed up last, also where that record is void since.
+#[test]
+fn a_node_whose_last_snapshot_was_damaged_and_repaired_goes_on() {
+    let site = site();
+    let last = site.path("store/app/journal").join(format!("{:016}", site.records().len()));
+    std::fs::write(last, "nothing").unwrap();
+    site.node("east").run(["repair", "app"]).expect(0);
+    for node in ["west", "east"] {
+        site.move_to(node);
+        site.backup(node);
+    }
+    assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
+}
+
+/// What a repair took out of the index looks like what a broken run left, and is not what it says.
+#[test]
+fn a_pack_that_a_repair_took_out_is_not_taken_for_one_that_a_broken_run_left() {
+    let site = site();
+    let sizes = site.packs().into_iter().map(|name| site.path("store").join(name));
+    let largest = sizes.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut content = std::fs::read(&largest).unwrap();
+    content[100] ^= 1;
+    std::fs::write(&largest, content).unwrap();
+    site.move_to("west");
+    site.node("west").run(["repair", "app", "--read-data"]).expect(7);
+    site.backup("west");
+    site.node("north").run(["verify", "app", "--read-data"]).expect(0);
+    assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
+}
+
+#[test]
+fn a_key_slot_that_stays_lost_is_no_success() {
+    let site = site();
+    for slot in std::fs::read_dir(site.path("store/app/keys")).unwrap() {
+        std::fs::remove_file(slot.unwrap().path()).unwrap();
+    }
+    let east = site.node("east");
+    for args in [&["repair", "app", "--dry-run"][..], &["repair", "app"]] {
+        let run = east.run(args).expect(7);
+        assert!(run.stdout.contains("--key-slot"), "{}", run.stdout);
+    }
+    east.run(["snapshots", "app"]).expect(1);
+    east.run(["repair", "app", "--key-slot"]).expect(0);
+    east.run(["repair", "app"]).expect(0);
+    site.node("north").run(["snapshots", "app"]).expect(0);
+}
+
+/// The first record comes before everything else: nobody takes a repository of which no record is left for a new one.
+#[test]
+fn a_journal_of_which_nothing_is_left_is_not_taken_for_a_new_one() {
+    let site = site();
+    let seen = site.listed();
+    let journal = site.path("store/app/journal");
+    std::fs::remove_dir_all(&journal).unwrap();
+    std::fs::create_dir(&journal).unwrap();
+    let north = site.node("north");
+    let target = site.path("out").to_str().unwrap().to_owned();
+    for (args, code) in [
+        (&["snapshots", "app"][..], 1),
+        (&["restore", "app", "--target", &target], 1),
+        (&["restore", "app", "--salvage", "--target", &target], 1),
+        (&["verify", "app"], 7),
+        (&["repair", "app", "--dry-run"], 7),
+    ] {
+        let run = north.run(args).expect(code);
+        let said = words(&run);
+        assert!(!said.contains("no snapshots yet"), "{said}");
+    }
+    site.move_to("west");
+    assert!(site.node("west").run(["backup", "app"]).expect(1).stderr.contains("record 1 is missing"));
+    // A node that remembers brings it all back; else a repair lets it go on, and says that it is gone.
+    site.move_to("east");
+    site.node("east").run(["repair", "app"]).expect(0);
+    assert_eq!(site.listed(), seen);
+    site.move_to("west");
+    site.backup("west");
+    assert_same(&site.src(), &site.restore(&north, "latest", "whole"));
+}
+
+/// Objects that somebody puts where the next records would be.
+#[test]
+fn what_is_before_many_objects_that_are_no_records_can_be_read() {
+    let site = site();
+    let (seen, records) = (site.listed(), site.records().len());
+    let id = seen[0]["id"].as_str().unwrap();
+    for seq in records + 1..records + 1_100 {
+        std::fs::write(site.path("store/app/journal").join(format!("{seq:016}")), "junk").unwrap();
+    }
+    for node in ["east", "north"] {
+        let node = site.node(node);
+        let listed = node.run(["snapshots", "app"]).expect(1);
+        assert!(listed.stdout.contains(&id[..8]), "{}{}", listed.stdout, listed.stderr);
+        let target = |name: &str| site.path(name).to_str().unwrap().to_owned();
+        node.run(["restore", "app", "--snapshot", id, "--target", &target("one")]).expect(0);
+        node.run(["restore", "app", "--salvage", "--target", &target("two")]).expect(0);
+    }
+}

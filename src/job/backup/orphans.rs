@@ -6,6 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::ids::PackId;
 use crate::job::backup::BackupError;
+use crate::job::verify::content;
 use crate::repo::crypto::Keys;
 use crate::repo::index::Index;
 use crate::repo::names;
@@ -14,6 +15,9 @@ use crate::store::{Store, StoreError};
 
 /// Trailers of packs that a broken run left, fetched at once.
 const ORPHAN_FETCHES: usize = 8;
+
+/// Orphans read at once: about 20 MiB each.
+const ORPHAN_READS: usize = 2;
 
 /// The most orphans that are looked at: half a terabyte of a run that broke off. What is in others is stored again.
 const ORPHANS_MAX: usize = 32_768;
@@ -48,6 +52,24 @@ pub(crate) async fn find(
         .try_collect()
         .await?;
     Ok(tables.into_iter().flatten().collect())
+}
+
+/// Those of `orphans` of which every chunk is right: all of them are read. In a journal that was repaired an orphan may be what
+/// a repair found damaged and took out of the index.
+pub(crate) async fn whole(
+    store: &dyn Store,
+    keys: &Keys,
+    orphans: Vec<PackTable>,
+) -> Result<Vec<PackTable>, StoreError> {
+    let read: Vec<Option<PackTable>> = stream::iter(orphans)
+        .map(|table| async move {
+            let lost = content::lost_frames(store, keys, &table).await?;
+            Ok::<_, StoreError>(lost.is_none().then_some(table))
+        })
+        .buffered(ORPHAN_READS)
+        .try_collect()
+        .await?;
+    Ok(read.into_iter().flatten().collect())
 }
 
 /// What an orphan holds. A listing may still show one that is gone: there is nothing to refer to then.
@@ -152,6 +174,31 @@ mod tests {
                 assert_eq!(found(&store, &keys).await, []);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn one_with_a_chunk_that_is_not_right_is_not_whole() {
+        let (store, keys) = (MemoryStore::new(&Env::host()), keys(Cipher::None));
+        let content = [b"one".as_slice(), b"two"];
+        let tables = [1, 2].map(|n: u8| {
+            let mut builder = PackBuilder::new(&keys, PackId([n; 16]), [n; 32]);
+            for part in content {
+                let entry = ChunkEntry { id: keys.chunk_id(part), len: part.len() as u32 };
+                builder.push(Compressor::default().pack(part, vec![entry]));
+            }
+            builder.finish()
+        });
+        for (bytes, table) in &tables {
+            store.put(&names::pack(keys.role(), table.id), bytes.clone()).await.unwrap();
+        }
+        let [(_, sound), (bytes, other)] = tables;
+        let both = vec![sound.clone(), other.clone()];
+        assert_eq!(whole(&store, &keys, both.clone()).await.unwrap(), both);
+        let mut flipped = bytes.to_vec();
+        flipped[pack::HEADER_LEN] ^= 1;
+        store.tamper(&names::pack(keys.role(), other.id), Some(Bytes::from(flipped)));
+        assert_eq!(found(&store, &keys).await, both, "its table tells nothing of it");
+        assert_eq!(whole(&store, &keys, both).await.unwrap(), [sound]);
     }
 
     #[tokio::test]

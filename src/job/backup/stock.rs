@@ -103,7 +103,11 @@ impl Stocktaking {
             let mut found = orphans::find(store.as_ref(), keys, &index, &listed, condemned).await?;
             // Of an older generation it may be a former key holder's, and have none of what it says.
             found.retain(|table| table.salt.generation == keys.generation());
-            found
+            if self.view.state.repaired.is_empty() {
+                found
+            } else {
+                orphans::whole(store.as_ref(), keys, found).await?
+            }
         } else {
             Vec::new()
         };
