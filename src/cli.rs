@@ -25,4 +25,5 @@ mod surroundings;
 mod systemd;
 pub mod terminal;
 pub mod units;
+pub mod usage;
 pub mod wire;

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::RoleName;
+use crate::text::ADVICE;
 
 /// Why this node's clock is probably wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ impl ClockDoubt {
 
     /// In one line, with what to do.
     pub fn with_hint(&self) -> String {
-        format!("{self}. hint: {}", self.remedy())
+        format!("{self}. {ADVICE}{}", self.remedy())
     }
 
     /// What to do.

@@ -401,12 +401,12 @@ fn said(error: &Error) -> String {
     };
     while let Some(source) = cause {
         let more = source.to_string();
-        if !words.ends_with(&more) {
+        if !words.contains(&more) && more != "transport error" {
             words = format!("{words}: {more}");
         }
         cause = source.source();
     }
-    text::without_os_error(&text::line(&text::of_certificate(&words))).into_owned()
+    text::without_os_error(&text::line(&text::of_tls(&words))).into_owned()
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use runner::cli::args::{self, Command};
-use runner::cli::{run, terminal};
+use runner::cli::output::Output;
+use runner::cli::{run, terminal, usage};
 use runner::process::harden;
 
 /// Threads of the runtime: it waits for stores and timers, while reading, hashing and compressing have threads of their own.
@@ -16,7 +17,11 @@ fn main() -> ExitCode {
         // Help and versions come this way, too, and go to standard output with code 0.
         Err(e) if !e.use_stderr() => e.exit(),
         Err(e) => {
-            terminal::say(&terminal::error_page().wrap_lines(&e.render().to_string()));
+            let words: Vec<_> = std::env::args_os().collect();
+            let (text, document) = usage::refusal(&args::shown_command(), &e, &words);
+            terminal::say(&terminal::error_page().wrap_lines(&text));
+            // Where nobody reads it the exit code says the same.
+            let _ = document.map(|document| Output::new(terminal::output()).document(&document));
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };

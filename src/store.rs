@@ -457,6 +457,9 @@ pub enum StoreErrorKind {
     /// The request is wrong (bad key, bad region, clock skew that breaks the signature …).
     #[error("the store refused the request")]
     Invalid,
+    /// Nothing was asked: the certificate that the server shows is not trusted, out of date, or another host's.
+    #[error("the server's certificate is not accepted")]
+    Untrusted,
     /// Anything else.
     #[error("failed")]
     Other,
@@ -465,7 +468,7 @@ pub enum StoreErrorKind {
 impl StoreErrorKind {
     /// Whether the store answers, and does not do what it is for.
     pub fn is_refusal(self) -> bool {
-        matches!(self, Self::Denied | Self::ReadOnly | Self::NoSpace | Self::Invalid)
+        matches!(self, Self::Denied | Self::ReadOnly | Self::NoSpace | Self::Invalid | Self::Untrusted)
     }
 
     /// Its words, of a store with this URL.

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+
 /// Characters that show nothing, or turn the direction of what is around them: a name with one of them reads as another name.
 const DECEPTIVE: [(char, char); 18] = [
     ('\u{ad}', '\u{ad}'),
@@ -64,6 +66,15 @@ fn replaced(text: &str, keep: impl Fn(char) -> bool, write: impl Fn(&mut String,
     Cow::Owned(out)
 }
 
+/// What stands before what to do, in the words of an error. Others are told of the error without it: it is for the user who made the run.
+pub const ADVICE: &str = "hint: ";
+
+/// An error's words in two: what is wrong, with its full stop, and what to do about it.
+pub fn advised(said: &str) -> Option<(&str, &str)> {
+    let at = said.find(&format!(". {ADVICE}"))?;
+    Some((&said[..=at], &said[at + 2 + ADVICE.len()..]))
+}
+
 /// As one line: line breaks too are escaped, as in a literal (`\n`, `\u{202e}`).
 pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, |_| false, |out, c| out.extend(c.escape_default()))
@@ -105,17 +116,36 @@ pub fn exact(bytes: &[u8]) -> String {
     out
 }
 
-/// An error's words, with what a verifier of certificates says of an authority's own one put into words.
-pub fn of_certificate(said: &str) -> Cow<'_, str> {
-    let names = ["Other(OtherError(CaUsedAsEndEntity))", "OtherError(CaUsedAsEndEntity)", "CaUsedAsEndEntity"];
-    match names.into_iter().find(|name| said.contains(name)) {
+/// An error's words, with what the library for TLS says of certificates and of servers without TLS put so that a person can act on it.
+pub fn of_tls(said: &str) -> Cow<'_, str> {
+    /// What it says, and what a person makes of it; the longer names before those that they contain.
+    const WORDS: [(&str, &str); 4] = [
+        ("Other(OtherError(CaUsedAsEndEntity))", OWN_AUTHORITY),
+        ("OtherError(CaUsedAsEndEntity)", OWN_AUTHORITY),
+        ("CaUsedAsEndEntity", OWN_AUTHORITY),
+        ("received corrupt message of type InvalidContentType", "the answer is not TLS; is it a port for http://?"),
+    ];
+    const OWN_AUTHORITY: &str = "the server shows an authority's own certificate (CA:TRUE), as openssl req -x509 makes it; make it with -addext \
+                                 basicConstraints=critical,CA:FALSE";
+    let said = match WORDS.into_iter().find(|(name, _)| said.contains(name)) {
         None => Cow::Borrowed(said),
-        Some(name) => Cow::Owned(said.replace(
-            name,
-            "the server shows an authority's own certificate (CA:TRUE), as openssl req -x509 makes it; make it with -addext \
-             basicConstraints=critical,CA:FALSE",
-        )),
+        Some((name, words)) => Cow::Owned(said.replace(name, words)),
+    };
+    match out_of_date(&said) {
+        None => said,
+        Some(dated) => Cow::Owned(dated),
     }
+}
+
+/// The words about a certificate that is out of date, with dates instead of seconds since 1970.
+fn out_of_date(said: &str) -> Option<String> {
+    let (before, rest) = said.split_once(": verification time ")?;
+    let (now, rest) = rest.split_once(" (UNIX), but certificate is not valid ")?;
+    let (word, rest) = rest.split_once(' ')?;
+    let (limit, rest) = rest.split_once(" (")?;
+    let (_, after) = rest.split_once(')')?;
+    let date = |seconds: &str| Some(Timestamp::from_second(seconds.parse().ok()?).ok()?.strftime("%Y-%m-%d %H:%M UTC"));
+    Some(format!("{before}: it is not valid {word} {}, and here it is {}{after}", date(limit)?, date(now)?))
 }
 
 /// An error's words without the numbers that the standard library puts behind the words of the operating system, which say the same.
@@ -143,6 +173,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_to_do_is_told_from_what_is_wrong() {
+        assert_eq!(
+            advised("it is full (1.5 GiB). hint: make room. Then go on."),
+            Some(("it is full (1.5 GiB).", "make room. Then go on."))
+        );
+        assert_eq!(advised("a hint: none"), None);
+    }
+
+    #[test]
     fn the_numbers_of_the_operating_system_go() {
         for (said, shown) in [
             ("x: Permission denied (os error 13)", "x: Permission denied"),
@@ -159,10 +198,26 @@ mod tests {
 
     #[test]
     fn a_certificate_of_an_authority_is_refused_in_words() {
-        let said = of_certificate("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))").into_owned();
+        let said = of_tls("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))").into_owned();
         assert!(said.contains("openssl req -x509") && !said.contains("Other"), "{said}");
         let plain = "invalid peer certificate: UnknownIssuer";
-        assert_eq!(of_certificate(plain), plain);
+        assert_eq!(of_tls(plain), plain);
+        for (said, shown) in [
+            (
+                "certificate expired: verification time 1796053183 (UNIX), but certificate is not valid after 1580428800 (215624383 seconds ago): x",
+                "certificate expired: it is not valid after 2020-01-31 00:00 UTC, and here it is 2026-11-30 15:39 UTC: x",
+            ),
+            (
+                "certificate not valid yet: verification time 1580428800 (UNIX), but certificate is not valid before 1796053183 (215624383 seconds in future)",
+                "certificate not valid yet: it is not valid before 2026-11-30 15:39 UTC, and here it is 2020-01-31 00:00 UTC",
+            ),
+            (
+                "TLS handshake failed: received corrupt message of type InvalidContentType",
+                "TLS handshake failed: the answer is not TLS; is it a port for http://?",
+            ),
+        ] {
+            assert_eq!(of_tls(said), shown);
+        }
     }
 
     #[test]

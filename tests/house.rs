@@ -17,7 +17,7 @@ mod unknown;
 const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("moment", &[]),
-    ("clock_doubt", &["ids"]),
+    ("clock_doubt", &["ids", "text"]),
     ("text", &[]),
     ("env", &["clock_doubt", "moment", "file"]),
     ("file", &[]),
@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("process", &["env", "config", "text"]),
     ("outage", &[]),
     ("renewal", &[]),
-    ("config", &["file", "ids", "env"]),
+    ("config", &["file", "ids", "env", "text"]),
     ("http", &["config"]),
     ("etcd", &["config", "file", "outage", "text", "renewal"]),
     ("store", &["ids", "text", "moment", "env", "file", "config", "outage", "planted", "renewal"]),

@@ -12,6 +12,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::ids::RoleName;
+use crate::text::ADVICE;
 
 /// The widest a help text gets, in columns; a narrower terminal wraps earlier.
 const HELP_WIDTH_MAX: usize = 80;
@@ -24,8 +25,8 @@ pub const STATE_DIR: &str = "/var/lib/runner";
 #[command(
     name = "runner",
     version,
-    about = "Backups that follow the role, not the host: every node runs the same config, and\n\
-        only the node that is active for a role backs that role up.",
+    about = "Backups that follow the role, not the host: every node runs the same config, and only \
+        the node that is active for a role backs that role up.",
     long_about = None,
     max_term_width = HELP_WIDTH_MAX,
     arg_required_else_help = true,
@@ -254,7 +255,7 @@ fn only_with_a_config(command: &clap::Command, error: clap::Error) -> clap::Erro
             if error.kind() == ErrorKind::UnknownArgument && DIRECT.contains(&word.as_str()) =>
         {
             let text = format!(
-                "this command needs a config file, and takes no {word}\n\nhint: write one with 'runner config init FILE', and name it \
+                "this command needs a config file, and takes no {word}\n\n{ADVICE}write one with 'runner config init FILE', and name it \
                  with --config FILE\n"
             );
             clap::Error::raw(ErrorKind::UnknownArgument, text).with_cmd(command)
@@ -271,7 +272,7 @@ fn not_in_this_version(command: &clap::Command, error: clap::Error) -> clap::Err
     match error.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(word)) if LATER.contains(&word.as_str()) => {
             let text = format!(
-                "there is no '{word}' in this version ({})\n\nhint: 'runner help' lists what there is.\n",
+                "there is no '{word}' in this version ({})\n\n{ADVICE}'runner help' lists what there is.\n",
                 env!("CARGO_PKG_VERSION")
             );
             clap::Error::raw(ErrorKind::InvalidSubcommand, text).with_cmd(command)

@@ -6,9 +6,9 @@ use super::exit::Exit;
 pub use super::policy::judge;
 use super::render::page::Page;
 use crate::ids::RoleName;
-pub use crate::job::report::ADVICE;
 use crate::job::report::{Outcome, RoleReport};
 use crate::text;
+pub use crate::text::ADVICE;
 
 /// Any room's error on its way out.
 pub type Error = Box<dyn StdError + Send + Sync>;

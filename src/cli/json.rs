@@ -20,7 +20,7 @@ use super::render::config::link;
 use super::render::inside::escaped;
 use super::settings::SourceLink;
 use crate::clock_doubt::ClockDoubt;
-use crate::config::{JournalPlace, KeySource, Settings};
+use crate::config::{ConfigError, JournalPlace, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
 use crate::job::inside::{JournalEntry, VoidContent};
 use crate::job::operate::{Acted, Change};
@@ -368,7 +368,13 @@ pub fn config(
 /// What every command writes when it fails instead of its own document.
 pub fn error(error: &(dyn Error + 'static), exit: Exit, hint: Option<&str>) -> String {
     let causes = super::error::causes(error);
-    document(json!({ "error": { "message": error.to_string(), "causes": causes, "hint": hint, "exit": exit.code() } }))
+    // What to do about a config stands with each of its problems.
+    let (message, hint) = match error.downcast_ref::<ConfigError>() {
+        Some(config) => (config.what(), config.hints()),
+        None => (error.to_string(), hint.map(str::to_owned)),
+    };
+    let message = text::without_os_error(&message);
+    document(json!({ "error": { "message": message, "causes": causes, "hint": hint, "exit": exit.code() } }))
 }
 
 /// One entry of a snapshot.

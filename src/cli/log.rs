@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Debug};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt as _;
 
 use indicatif::MultiProgress;
 use tracing::field::Field;
@@ -35,17 +34,13 @@ pub fn level(verbose: u8, quiet: bool, long_running: bool) -> &'static str {
     }
 }
 
-/// Whether standard error goes to the journal itself, which dates each line: `$JOURNAL_STREAM` names device and inode of the
-/// stream that systemd gave, and children that redirect theirs inherit the variable nevertheless.
-pub fn under_journald(variable: Option<&str>, device: u64, inode: u64) -> bool {
-    variable.is_some_and(|v| v == format!("{device}:{inode}"))
-}
-
 /// How lines look.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     /// Dated, to the second. A command's few warnings need no date, and the journal dates its lines itself.
     is_dated: bool,
+    /// Begun with the priority that the journal files it under: `journalctl -p err` finds it by that.
+    has_priority: bool,
     /// With the module that says it.
     has_target: bool,
     is_painted: bool,
@@ -57,10 +52,10 @@ pub fn start(verbose: u8, quiet: bool, long_running: bool, bars: MultiProgress) 
     let asked = env::variable(LOG_VARIABLE).and_then(|filter| EnvFilter::try_new(filter.to_str()?).ok());
     let is_dated = long_running || verbose > 0 || asked.is_some();
     let filter = asked.unwrap_or_else(|| EnvFilter::new(level(verbose, quiet, long_running)));
-    let variable = env::variable("JOURNAL_STREAM").and_then(|stream| stream.into_string().ok());
-    let stream = std::fs::metadata("/proc/self/fd/2").map(|m| (m.dev(), m.ino())).unwrap_or_default();
+    let has_priority = terminal::goes_to_journal();
     let look = Look {
-        is_dated: is_dated && !under_journald(variable.as_deref(), stream.0, stream.1),
+        is_dated: is_dated && !has_priority,
+        has_priority,
         has_target: verbose > 1,
         is_painted: terminal::errors_have_colours(),
         page: terminal::error_page(),
@@ -84,6 +79,7 @@ where
         let mut message = String::new();
         ctx.format_fields(Writer::new(&mut message), event)?;
         let level = match *event.metadata().level() {
+            Level::INFO | Level::DEBUG | Level::TRACE if self.has_priority => "",
             // The words of errors, for a command that says nothing else.
             Level::ERROR if !self.is_dated => "error: ",
             Level::WARN if !self.is_dated => "warning: ",
@@ -104,7 +100,16 @@ where
         if self.has_target {
             first += &format!("{}: ", event.metadata().target());
         }
-        let line = self.page.wrap(&first, 2, &message);
+        let line = self.page.wrap_advised(&first, 2, &message);
+        if self.has_priority {
+            // The numbers of syslog(3).
+            out.write_str(match *event.metadata().level() {
+                Level::ERROR => "<3>",
+                Level::WARN => "<4>",
+                Level::INFO => "<6>",
+                Level::DEBUG | Level::TRACE => "<7>",
+            })?;
+        }
         out.write_str(&if self.is_painted { paint(&line) } else { line })
     }
 }
@@ -144,13 +149,6 @@ impl Write for &Lines {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_stream_must_be_the_one_that_systemd_gave() {
-        assert!(under_journald(Some("9:4711"), 9, 4711));
-        assert!(!under_journald(Some("9:4711"), 9, 4712), "inherited by a child with its own stderr");
-        assert!(!under_journald(None, 0, 0));
-    }
-
     /// What is logged by `what` with this look.
     fn logged(look: Look, what: impl FnOnce()) -> String {
         let (reader, writer) = io::pipe().unwrap();
@@ -164,12 +162,21 @@ mod tests {
         io::read_to_string(reader).unwrap()
     }
 
-    const PLAIN: Look = Look { is_dated: false, has_target: false, is_painted: false, page: Page::LOG };
+    const PLAIN: Look =
+        Look { is_dated: false, has_priority: false, has_target: false, is_painted: false, page: Page::LOG };
 
     #[test]
     fn a_message_is_one_line_and_steers_nothing() {
         let said = logged(PLAIN, || tracing::warn!(name = "a\u{202e}b", "west\u{1b}[2J\nrole app: all is well"));
         assert_eq!(said, "warning: west\\u{1b}[2J\\nrole app: all is well name=\"a\\u{202e}b\"\n");
+    }
+
+    #[test]
+    fn the_journal_files_a_line_under_its_priority() {
+        let look = Look { has_priority: true, ..PLAIN };
+        assert_eq!(logged(look, || tracing::error!("app: FAILED")), "<3>error: app: FAILED\n");
+        assert_eq!(logged(look, || tracing::warn!("app: unknown")), "<4>warning: app: unknown\n");
+        assert_eq!(logged(look, || tracing::info!("app: active")), "<6>app: active\n");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::exit::Exit;
 use super::open::UnvouchedError;
 use super::render::inside::escaped;
 use crate::config::ConfigError;
+use crate::daemon::SocketError;
 use crate::daemon::client::ClientError;
 use crate::job::backup::{BackupError, DumpError};
 use crate::job::guard::GuardError;
@@ -36,6 +37,7 @@ use crate::journal::repair::MendError;
 use crate::repo::entry::Kind;
 use crate::repo::format::FormatError;
 use crate::repo::reader::RepoError;
+use crate::role::identity::IdentityError;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::tree::scan::{ScanError, ScanErrorKind};
 
@@ -102,6 +104,14 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
             ),
         ));
     }
+    if let Some(error) = error.downcast_ref::<IdentityError>() {
+        return Some(identity(error));
+    }
+    if let Some(SocketError::Busy { .. }) = error.downcast_ref::<SocketError>() {
+        return Some(failed(
+            "one is enough: 'runner whoami' shows what it does, and SIGHUP has it read its config again.",
+        ));
+    }
     if error.is::<ConfigError>() {
         // Each problem says itself what to do about it.
         return Some((Exit::Usage, None));
@@ -147,6 +157,10 @@ fn failed(advice: &'static str) -> Policy {
     (Exit::Failed, Some(advice))
 }
 
+/// A passphrase that is not there.
+const PASSPHRASE: &str = "write the passphrase into it, on one line, and 'chmod 600' it: 'runner init' makes none. For a repository that exists, it is \
+                          the one that the other nodes have.";
+
 /// A store that shows nothing of what was in it.
 const GONE: &str = "mount it, or correct [store] url. Only if that history is lost for good, 'runner init --new ROLE' begins another one \
                     beside what other nodes may still see.";
@@ -163,14 +177,22 @@ fn store(error: &StoreError) -> Policy {
         StoreErrorKind::NotFound => failed(
             "'runner verify ROLE' tells whether more is missing, and 'runner repair ROLE --dry-run' what comes back.",
         ),
+        StoreErrorKind::NoSuchStore if error.store.starts_with("s3:") => failed(
+            "check [store] url and endpoint. Where there was a store, keep what is there and find out what became of it; make the bucket \
+             only for a new one.",
+        ),
         StoreErrorKind::NoSuchStore => failed(
             "check [store] url, and whether the disk is mounted. Where there was a store, keep what is there and find out what became \
-             of it; make the bucket or the directory only for a new one.",
+             of it; make the directory only for a new one.",
         ),
-        StoreErrorKind::Denied => failed("check the credentials, the bucket policy or the directory's owner and mode."),
+        StoreErrorKind::Denied if error.store.starts_with("file:") => failed(
+            "run it as the user that makes the backups, which is root for the units (sudo runner …), or check the directory's owner and mode.",
+        ),
+        StoreErrorKind::Denied => failed("check the credentials, and what the bucket's policy allows them."),
         StoreErrorKind::NoCredentials => failed(
-            "name a file that has them with [store] credentials_file, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: in the shell, \
-             or for the systemd units in /etc/runner/environment (mode 0600).",
+            "name a file that has them with [store] credentials_file: a line [default], then aws_access_key_id = … and \
+             aws_secret_access_key = …, mode 0600. Or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: in the shell, or for the systemd units in \
+             /etc/runner/environment.",
         ),
         StoreErrorKind::ReadOnly => failed(
             "where only a systemd unit's sandbox keeps it from being written, 'runner config show --systemd=/etc/systemd/system' opens it. Else \
@@ -184,7 +206,9 @@ fn store(error: &StoreError) -> Policy {
         StoreErrorKind::DiskFault => failed(
             "look at the kernel's log and at the health of the store's disk; 'runner verify ROLE --read-data' names what is damaged.",
         ),
-        StoreErrorKind::Unreachable => failed("check the network and [store] endpoint, then try again: it is safe."),
+        StoreErrorKind::Unreachable => {
+            failed("check the network and [store] endpoint (http or https, host and port), then try again: it is safe.")
+        }
         StoreErrorKind::TooLarge => failed(
             "this program writes none of that size: another program did, or the disk is damaged. Find out who can write to the store, and keep \
              what is there; 'runner verify ROLE' tells what it costs.",
@@ -195,6 +219,10 @@ fn store(error: &StoreError) -> Policy {
         ),
         StoreErrorKind::Unsupported => PLAIN,
         StoreErrorKind::Invalid => failed("check [store] region, endpoint and ca_file, and this node's clock."),
+        StoreErrorKind::Untrusted => failed(
+            "name the authority that signed it with [store] ca_file, have it renewed if it is out of date, and check that [store] endpoint is \
+             written as in it, and this node's clock.",
+        ),
         StoreErrorKind::Other => failed("look at the store's disk or the server's log."),
     }
 }
@@ -224,23 +252,7 @@ fn open(error: &OpenError) -> Policy {
             "mount it, or correct [store] url. If other objects of it are there, 'runner repair ROLE --dry-run' tells what is left. Only if \
              that history is lost for good, 'runner init --new ROLE' begins another one beside what other nodes may still see.",
         ),
-        OpenError::Secret { error: SecretFileError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => {
-            failed("copy the file from the node on which 'runner init' made it.")
-        }
-        OpenError::Secret { error: SecretFileError::Exposed(_), .. } => failed(
-            "take the right away (chmod o-w, of the file and of the directories that it is in), and make sure that it is still the right file: \
-             'runner key list ROLE' tells which key opens the repository.",
-        ),
-        OpenError::Secret { error: SecretFileError::Io(error), .. } if error.kind() == io::ErrorKind::IsADirectory => {
-            failed("name the file in it: key_file = \"/etc/runner/repository.key\", for example.")
-        }
-        OpenError::Secret { error: SecretFileError::Io(_), .. } => failed("check the file's owner and mode."),
-        OpenError::Secret { error: SecretFileError::Silent(_), .. } => failed(
-            "is it a FIFO that nobody writes into, or on a disk or server that hangs? 'cat' shows whether it can be read.",
-        ),
-        OpenError::Secret { error: SecretFileError::Content(_), .. } => {
-            failed("copy the file again from the node on which 'runner init' made it.")
-        }
+        OpenError::Secret { error, is_passphrase, .. } => secret(error, *is_passphrase),
         OpenError::WrongSecret { untried: 1.., .. } => failed(
             "find out who writes to the store: slots that nobody of yours made keep yours from being tried. A node that has opened the \
              repository before remembers its slot, and a key from 'runner key export' needs none: list them there ('runner key list ROLE'), and \
@@ -269,6 +281,48 @@ fn open(error: &OpenError) -> Policy {
         OpenError::Format { .. } => {
             failed("keep the store as it is, find out who changed it, and compare with another copy of the store.")
         }
+    }
+}
+
+/// What keeps this node from knowing itself.
+fn identity(error: &IdentityError) -> Policy {
+    match error {
+        IdentityError::NoPlace => failed("name a directory with --state-dir DIR, or set HOME."),
+        IdentityError::Directory { source, .. } | IdentityError::File { source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                failed("run it as root, as the units do (sudo runner …), or name another with --state-dir DIR.")
+            }
+            io::ErrorKind::StorageFull => failed("make room on the disk of the state directory."),
+            _ => failed("make the state directory readable and writable, or name another with --state-dir DIR."),
+        },
+        IdentityError::Exposed { .. } | IdentityError::Replaced { .. } | IdentityError::Lost { .. } => PLAIN,
+    }
+}
+
+fn secret(error: &SecretFileError, is_passphrase: bool) -> Policy {
+    match error {
+        SecretFileError::Exposed(_) => failed(
+            "take the right away (chmod o-w, of the file and of the directories that it is in), and make sure that it is still the right file: \
+             'runner key list ROLE' tells which key opens the repository.",
+        ),
+        SecretFileError::Io(error) => match error.kind() {
+            io::ErrorKind::NotFound if is_passphrase => failed(PASSPHRASE),
+            io::ErrorKind::NotFound => failed("copy the file from the node on which 'runner init' made it."),
+            io::ErrorKind::IsADirectory => {
+                failed("name the file in it: key_file = \"/etc/runner/repository.key\", for example.")
+            }
+            io::ErrorKind::FileTooLarge => failed("another file is meant: correct key_file or passphrase_file."),
+            io::ErrorKind::PermissionDenied => failed(
+                "run it as the user that makes the backups, which is root for the units (sudo runner …), or check the owner and mode of the file \
+                 and of the directories that it is in.",
+            ),
+            _ => failed("look at the disk that it is on."),
+        },
+        SecretFileError::Silent(_) => failed(
+            "is it a FIFO that nobody writes into, or on a disk or server that hangs? 'cat' shows whether it can be read.",
+        ),
+        SecretFileError::Content(_) if is_passphrase => failed(PASSPHRASE),
+        SecretFileError::Content(_) => failed("copy the file again from the node on which 'runner init' made it."),
     }
 }
 
@@ -356,7 +410,7 @@ fn backup(error: &BackupError) -> Policy {
 
 fn select(error: &SelectError) -> Policy {
     match error {
-        SelectError::Syntax(_) => (Exit::Usage, None),
+        SelectError::Syntax(_) => (Exit::Usage, Some("'runner snapshots ROLE' lists what there is.")),
         SelectError::Ambiguous { .. } => failed("give more characters of the ID."),
         SelectError::NoSnapshots => failed("'runner backup ROLE' makes the first one."),
         _ => failed("'runner snapshots ROLE' lists what there is."),
@@ -528,7 +582,15 @@ fn repair(error: &RepairError) -> Policy {
 
 fn restore(error: &RestoreError) -> Policy {
     match error {
-        RestoreError::Target(_) => failed("choose a directory that this user may write to."),
+        RestoreError::Target(error) => match error.source.kind() {
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                failed("a file stands there or on the way to it: name a directory with --target.")
+            }
+            io::ErrorKind::PermissionDenied => {
+                failed("run it as root (sudo runner …), or choose a directory that this user may write to.")
+            }
+            _ => failed("choose another directory with --target."),
+        },
         RestoreError::Write { .. } => {
             failed("make room or choose another --target, then run it again: what is complete is not fetched again.")
         }
@@ -551,6 +613,7 @@ mod tests {
     use crate::journal::record::{NodeRef, TakeoverWhy};
     use crate::journal::standing::Rift;
     use crate::journal::state::Holder;
+    use crate::repo::keyslot::SecretError;
     use jiff::Timestamp;
 
     /// What a job would wrap around it.
@@ -590,6 +653,35 @@ mod tests {
         assert_eq!(judge(&Wrapped(AppendError::Expired.into())).0, Exit::Unknown);
         assert_eq!(judge(&Wrapped(BackupError::Interrupted)).0, Exit::Interrupted);
         assert_eq!(judge(&Wrapped(BackupError::Pruned)).0, Exit::Failed);
+    }
+
+    #[test]
+    fn advice_is_about_what_was_seen() {
+        let secret = |is_passphrase, kind: io::ErrorKind| {
+            let error = SecretFileError::Io(kind.into());
+            judge(&OpenError::Secret { path: "/k".into(), is_passphrase, error }).1.unwrap()
+        };
+        assert!(secret(false, io::ErrorKind::NotFound).contains("'runner init' made it"));
+        assert!(secret(true, io::ErrorKind::NotFound).contains("'runner init' makes none"), "nobody made it");
+        assert!(secret(false, io::ErrorKind::PermissionDenied).contains("sudo runner"));
+        assert!(secret(false, io::ErrorKind::FileTooLarge).contains("another file"));
+        let empty = OpenError::Secret { path: "/k".into(), is_passphrase: true, error: SecretError::Empty.into() };
+        assert!(judge(&empty).1.unwrap().contains("'runner init' makes none"));
+
+        let of = |kind, store: &str| judge(&StoreError { kind, store: store.to_owned(), ..denied() }).1.unwrap();
+        let directory = of(StoreErrorKind::Denied, "file:///mnt/store");
+        assert!(directory.contains("sudo runner") && !directory.contains("credentials"), "{directory}");
+        assert!(of(StoreErrorKind::Denied, "s3://b at http://h").contains("credentials"));
+        assert!(!of(StoreErrorKind::NoSuchStore, "s3://b at http://h").contains("disk"));
+        assert!(of(StoreErrorKind::NoSuchStore, "file:///mnt/store").contains("disk"));
+
+        let target = |kind: io::ErrorKind| {
+            let error = crate::tree::write::TargetError { path: "/t".into(), source: kind.into() };
+            judge(&RestoreError::Target(error)).1.unwrap()
+        };
+        assert!(target(io::ErrorKind::PermissionDenied).contains("sudo runner"));
+        assert!(target(io::ErrorKind::NotADirectory).contains("a file stands there"));
+        assert!(judge(&IdentityError::NoPlace).1.unwrap().contains("--state-dir"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::progress::{self, Display, Style};
 use super::render::audited::Audited;
 use super::render::page::Page;
 use super::render::{self, View};
+use super::signal::Announced;
 use super::{configure, generate, json, log, open, settings, signal, terminal, wire};
 use crate::config::{RoleSettings, Settings};
 use crate::env::{self, Env};
@@ -166,9 +167,18 @@ pub async fn run(cli: Cli) -> Exit {
         bars,
         out: Output::new(terminal::output()).in_colour(terminal::output_has_colours()),
     };
+    let announced = match &cli.command {
+        Command::Daemon(_) => Announced::InLog,
+        Command::Whoami(whoami) if whoami.watch => Announced::Not,
+        _ => Announced::Aloud,
+    };
     let end_max = if long_running { signal::DAEMON_END_MAX } else { signal::END_MAX };
     // A guarded command gets the signals itself.
-    let watched = if matches!(cli.command, Command::Exec(_)) { Ok(()) } else { signal::watch(cancel.clone(), end_max) };
+    let watched = if matches!(cli.command, Command::Exec(_)) {
+        Ok(())
+    } else {
+        signal::watch(cancel.clone(), end_max, announced)
+    };
     let role = cli.command.role().cloned();
     let result = match watched {
         Ok(()) => Box::pin(dispatch(&mut session, cli.command)).await,
@@ -538,7 +548,10 @@ async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Err
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, args.role.as_slice())?;
     if args.watch {
-        return watch(session, &context, &roles).await;
+        return match watch(session, &context, &roles).await {
+            Err(error) if error.is::<Interrupted>() => Ok(Exit::Interrupted),
+            ended => ended,
+        };
     }
     let report = until_cancelled(&context.cancel, wire::whoami(&context, &roles)).await?;
     let view = context.view();

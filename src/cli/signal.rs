@@ -10,6 +10,33 @@ use super::exit::Exit;
 use super::terminal;
 use crate::job::cancel::Cancel;
 
+const STOPPING: &str = "stopping: what runs comes to its end first; a second signal ends it at once";
+
+/// How a person hears that a signal was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    /// In a sentence: what runs may take a while.
+    Aloud,
+    /// In the log, which is what a daemon says.
+    InLog,
+    /// Not at all: there is nothing that takes time, and a signal is how it ends.
+    Not,
+}
+
+impl Announced {
+    fn say(self) {
+        match self {
+            // Below the `^C` that a terminal shows, or the bar.
+            Self::Aloud if terminal::errors_are_seen() => {
+                terminal::say(&format!("\n{}", terminal::error_page().wrap("", 2, STOPPING)));
+            }
+            Self::Aloud => terminal::say(&format!("{STOPPING}\n")),
+            Self::InLog => tracing::info!("{STOPPING}"),
+            Self::Not => {}
+        }
+    }
+}
+
 /// How long a command may take to end. Everything in them ends sooner; a thread that waits for a server that hangs does
 /// not, and a service manager kills it without a word: by the units that are shipped after 60 and 90 seconds.
 pub const END_MAX: Duration = Duration::from_secs(55);
@@ -21,7 +48,7 @@ pub const DAEMON_END_MAX: Duration = Duration::from_secs(88);
 ///
 /// # Errors
 /// The handlers cannot be installed.
-pub fn watch(cancel: Cancel, end_max: Duration) -> io::Result<()> {
+pub fn watch(cancel: Cancel, end_max: Duration, announced: Announced) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
@@ -34,7 +61,7 @@ pub fn watch(cancel: Cancel, end_max: Duration) -> io::Result<()> {
                 std::process::exit(Exit::Interrupted.code().into());
             }
             cancel.cancel();
-            terminal::say("stopping: what runs comes to its end first; a second signal ends it at once\n");
+            announced.say();
             // A thread of its own: whatever hangs, it does not.
             std::thread::spawn(move || end_at_last(end_max));
         }

@@ -44,7 +44,7 @@ pub(super) struct Sentences(pub(super) TimeZone);
 impl Words for Sentences {
     fn text(&self, notice: &Notice) -> String {
         // Sent on to terminals and mails as it is.
-        text::line(&render::notice::text(notice, &self.0)).into_owned()
+        text::line(&text::without_os_error(&render::notice::text(notice, &self.0))).into_owned()
     }
 }
 

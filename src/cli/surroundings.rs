@@ -127,6 +127,7 @@ impl Look {
             |file: fn(&crate::config::EtcdSettings) -> &Option<PathBuf>| etcd.and_then(|etcd| file(etcd).as_deref());
         for (key, file) in [
             ("store.ca_file", settings.store.ca_file.as_deref()),
+            ("store.credentials_file", settings.store.credentials_file.as_deref()),
             ("etcd.ca_file", of_etcd(|etcd| &etcd.ca_file)),
             ("etcd.cert_file", of_etcd(|etcd| &etcd.cert_file)),
             ("etcd.key_file", of_etcd(|etcd| &etcd.key_file)),

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
+use rustix::fs::fstat;
 use rustix::termios::{isatty, tcgetwinsize};
 
 use super::paint::paint;
@@ -20,7 +21,22 @@ const USUAL: (usize, usize) = (80, 24);
 pub fn say(words: &str) {
     let shown = text::lines(words);
     let shown = if errors_have_colours() { paint(&shown) } else { shown.into_owned() };
+    // The journal files each line by itself.
+    let is_error = shown.starts_with("error:") && goes_to_journal();
+    let shown = if is_error { shown.lines().map(|line| format!("<3>{line}\n")).collect() } else { shown };
     let _ = io::stderr().write_all(shown.as_bytes());
+}
+
+/// Whether the journal reads standard error: it dates each line itself, and files it under the priority that the line begins with.
+pub fn goes_to_journal() -> bool {
+    let variable = env::variable("JOURNAL_STREAM").and_then(|stream| stream.into_string().ok());
+    let stream = fstat(io::stderr()).map(|stat| (stat.st_dev, stat.st_ino)).unwrap_or_default();
+    is_stream(variable.as_deref(), stream.0, stream.1)
+}
+
+/// `$JOURNAL_STREAM` names device and inode of the stream that systemd gave, and children that redirect theirs inherit the variable nevertheless.
+fn is_stream(variable: Option<&str>, device: u64, inode: u64) -> bool {
+    variable.is_some_and(|v| v == format!("{device}:{inode}"))
 }
 
 /// Whether a person sees standard error.
@@ -42,6 +58,11 @@ pub fn output_page() -> Page {
 fn file_page() -> Page {
     let columns = env::variable("COLUMNS").and_then(|text| text.to_str()?.parse().ok());
     columns.map_or(Page::FILE, Page::file)
+}
+
+/// How many columns standard output has, where it is a terminal.
+pub fn output_columns() -> Option<usize> {
+    size(io::stdout()).map(|(columns, _)| columns)
 }
 
 /// How many rows standard output has.
@@ -97,4 +118,16 @@ pub fn output() -> impl Write + Send + 'static {
 /// Standard error as it is, for the log, whose messages and values are safe when they come here.
 pub fn log() -> impl Write {
     io::stderr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_must_be_the_one_that_systemd_gave() {
+        assert!(is_stream(Some("9:4711"), 9, 4711));
+        assert!(!is_stream(Some("9:4711"), 9, 4712), "inherited by a child with its own stderr");
+        assert!(!is_stream(None, 0, 0));
+    }
 }

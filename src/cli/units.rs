@@ -40,11 +40,11 @@ pub fn bytes(n: u64) -> String {
     if value < 99.95 { format!("{value:.1} {}", UNITS[unit]) } else { format!("{value:.0} {}", UNITS[unit]) }
 }
 
-/// `0.4 s`, `42 s`, `3 min 20 s`, `1 h 05 min`, `2 d 03 h`.
+/// `under 1 ms`, `0.4 s`, `42 s`, `3 min 20 s`, `1 h 05 min`, `2 d 03 h`.
 pub fn duration(d: Duration) -> String {
     let seconds = d.as_secs();
     match seconds {
-        0 if d.as_millis() < 1 => "0.0 s".to_owned(),
+        0 if d.as_millis() < 1 => "under 1 ms".to_owned(),
         0 if d.as_millis() < 100 => format!("{} ms", d.as_millis()),
         0..10 => format!("{:.1} s", d.as_secs_f64()),
         10..60 => format!("{seconds} s"),
@@ -72,13 +72,15 @@ pub fn file_time(t: Nanos, zone: &TimeZone) -> String {
     }
 }
 
-/// `5 min ago`, `in 2 h`: how far `t` is from `now`, in its largest unit.
+/// `just now`, `5 min ago`, `in 2 h`: how far `t` is from `now`, in its largest unit.
 pub fn relative(t: Timestamp, now: Timestamp) -> String {
     let apart = now.duration_since(t);
     // What is to come is rounded: a pause for 2 h that was asked for a moment ago lasts 2 h, not 119 min.
     let half = |unit: u64| if apart.is_negative() { unit / 2 } else { 0 };
     let seconds = (apart.unsigned_abs() + Duration::from_millis(if apart.is_negative() { 500 } else { 0 })).as_secs();
     let span = match seconds {
+        0 if apart.is_negative() => return "now".to_owned(),
+        0 => return "just now".to_owned(),
         n if n < 60 => format!("{n} s"),
         n if n + half(60) < 7200 => format!("{} min", (n + half(60)) / 60),
         n if n + half(3600) < 172_800 => format!("{} h", (n + half(3600)) / 3600),
@@ -117,7 +119,7 @@ mod tests {
     #[test]
     fn durations_have_two_units_at_most() {
         let cases = [
-            (0, "0.0 s"),
+            (0, "under 1 ms"),
             (42, "42 ms"),
             (420, "0.4 s"),
             (2_300, "2.3 s"),

@@ -165,12 +165,10 @@ impl Check<'_> {
         };
         let key = self.key(section);
         if key.is_none() && !KEYS.iter().any(|k| section.has(k)) {
-            self.problems.push(
-                section
-                    .problem("has no key, and backups are encrypted unless you refuse it")
-                    .hint("write key_file = \"/etc/runner/repository.key\" (`runner init` creates it),")
-                    .hint("or passphrase_file = \"/etc/runner/passphrase\", or encryption = \"none\""),
-            );
+            self.problems.push(section.problem("has no key, and backups are encrypted unless you refuse it").hint(
+                "write key_file = \"/etc/runner/repository.key\" (`runner init` creates it), or passphrase_file = \
+                         \"/etc/runner/passphrase\", or encryption = \"none\"",
+            ));
         }
         Some(StoreSettings {
             url: url?,

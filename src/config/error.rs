@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::text::ADVICE;
+
 /// Where something stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -66,40 +68,49 @@ const WIDTH: usize = 80;
 
 const INDENT: &str = "    ";
 
-/// Breaks a text at blanks. A word that is too long stays whole: it is a path or a piece of TOML to copy.
-fn wrap(text: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
+/// Breaks a text at blanks: the first line begins with `first`, the others are indented by so many columns. A word that is too long stays whole: it
+/// is a path or a piece of TOML to copy.
+fn wrap(first: &str, indent: usize, text: &str) -> Vec<String> {
+    let mut lines = vec![first.to_owned()];
+    let mut is_fresh = true;
     for word in text.split(' ') {
         let last = lines.last_mut().expect("there is always a line");
-        if !last.is_empty() && INDENT.len() + last.chars().count() + 1 + word.chars().count() > WIDTH {
-            lines.push(word.to_owned());
+        if !is_fresh && last.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(format!("{:indent$}{word}", ""));
         } else {
-            if !last.is_empty() {
-                last.push(' ');
-            }
+            last.extend((!is_fresh).then_some(' '));
             last.push_str(word);
         }
+        is_fresh = false;
     }
     lines
 }
 
+impl Problem {
+    /// Where, and what is wrong there.
+    fn head(&self) -> String {
+        let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
+        format!("{}: {key}", self.place)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut head = format!("{}: ", self.place);
-        if !self.key.is_empty() {
-            head = format!("{head}{}: ", self.key);
-        }
+        let head = self.head();
         let one_line = head.chars().count() + self.what.chars().count() <= WIDTH;
         if one_line {
             write!(f, "{head}{}", self.what)?;
         } else {
             f.write_str(head.trim_end())?;
-            for line in wrap(&self.what) {
-                write!(f, "\n{INDENT}{line}")?;
+            for line in wrap(INDENT, INDENT.len(), &self.what) {
+                write!(f, "\n{line}")?;
             }
         }
-        for line in self.hints.iter().flat_map(|hint| wrap(hint)) {
-            write!(f, "\n{INDENT}{line}")?;
+        let (first, further) = (format!("{INDENT}{ADVICE}"), format!("{INDENT}  "));
+        for (i, hint) in self.hints.iter().enumerate() {
+            for line in wrap(if i == 0 { &first } else { &further }, further.len(), hint) {
+                write!(f, "\n{line}")?;
+            }
         }
         Ok(())
     }
@@ -116,6 +127,19 @@ impl ConfigError {
     /// A single problem.
     pub fn one(problem: Problem) -> Self {
         Self { problems: vec![problem] }
+    }
+
+    /// What is wrong, a line for each problem.
+    pub fn what(&self) -> String {
+        let lines: Vec<String> =
+            self.problems.iter().map(|problem| format!("{}{}", problem.head(), problem.what)).collect();
+        lines.join("\n")
+    }
+
+    /// What to do about it, a line each.
+    pub fn hints(&self) -> Option<String> {
+        let hints: Vec<&str> = self.problems.iter().flat_map(|problem| &problem.hints).map(String::as_str).collect();
+        (!hints.is_empty()).then(|| hints.join("\n"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which files are read, and in which order.
 
 use std::ffi::OsStr;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::error::{ConfigError, Place, Problem};
 use super::{Host, Settings, check, raw};
 use crate::env;
 use crate::file::access;
+use crate::text;
 
 /// Where the config is when nothing else is said.
 pub(crate) const DEFAULT: &str = "/etc/runner/runner.toml";
@@ -28,20 +29,24 @@ impl Host {
 pub(super) fn load(flag: Option<&Path>, host: &Host) -> Result<Settings, ConfigError> {
     let main = flag.or(host.runner_config.as_deref()).unwrap_or(Path::new(DEFAULT));
     let said_by = match (flag, &host.runner_config) {
-        (Some(_), _) => "--config names it",
-        (None, Some(_)) => "$RUNNER_CONFIG names it",
+        (Some(_), _) => "--config names it: is it mistyped?",
+        (None, Some(_)) => "$RUNNER_CONFIG names it: is it mistyped?",
         (None, None) => "it is the default; --config FILE names another",
     };
     let mut texts = Vec::new();
     let mut problems = Vec::new();
     match read(main) {
         Ok(text) => texts.push((main.to_owned(), text)),
-        Err(problem) => problems.push(problem.hint(said_by).hint("`runner config init` writes one to start from")),
+        Err(Unread { problem, is_missing: true }) => {
+            let init = format!("'runner config init {}' writes one to start from", main.display());
+            problems.push(problem.hint(said_by).hint(init));
+        }
+        Err(Unread { problem, .. }) => problems.push(problem),
     }
     for file in fragments(main, &mut problems) {
         match read(&file) {
             Ok(text) => texts.push((file, text)),
-            Err(problem) => problems.push(problem),
+            Err(Unread { problem, .. }) => problems.push(problem),
         }
     }
     if !problems.is_empty() {
@@ -77,7 +82,7 @@ fn fragments(main: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
         Ok(names) => names,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Vec::new(),
         Err(e) => {
-            problems.push(Problem::new(&Place::file(directory), "", format!("cannot be read ({e})")));
+            problems.push(unreadable(&directory, &e));
             return Vec::new();
         }
     };
@@ -92,26 +97,51 @@ fn fragments(main: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
 fn exposed(settings: &Settings) -> Vec<Problem> {
     let told = settings.exposures().into_iter();
     told.map(|exposure| {
-        let problem = Problem::new(&Place::file(exposure.path.clone()), "", exposure.to_string());
+        let problem = Problem::new(&Place::file(exposure.path.clone()), "", exposure.what());
         problem.hint(exposure.remedy())
     })
     .collect()
 }
 
-fn read(file: &Path) -> Result<String, Problem> {
+/// Why a file is not used.
+struct Unread {
+    problem: Problem,
+    is_missing: bool,
+}
+
+impl From<Problem> for Unread {
+    fn from(problem: Problem) -> Self {
+        Self { problem, is_missing: false }
+    }
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> Problem {
+    let words = error.to_string();
+    let problem = Problem::new(&Place::file(file), "", format!("cannot be read ({})", text::without_os_error(&words)));
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            problem.hint("run it as root (sudo runner …), or as a user of the group that may read it")
+        }
+        ErrorKind::IsADirectory => problem.hint("name the file in it"),
+        _ => problem,
+    }
+}
+
+fn read(file: &Path) -> Result<String, Unread> {
     let problem = |what: String| Problem::new(&Place::file(file), "", what);
     // What it names is run, as this user.
     if let Some(exposure) = access::refusal(file) {
-        return Err(problem(exposure.to_string()).hint(exposure.remedy()));
+        let problem = Problem::new(&Place::file(exposure.path.clone()), "", exposure.what());
+        return Err(problem.hint(exposure.remedy()).into());
     }
     let bytes = crate::file::read(file, FILE_MAX).map_err(|e| match e.kind() {
-        ErrorKind::FileTooLarge => problem(format!("is larger than {} MiB: not a config", FILE_MAX >> 20)),
-        _ => problem(format!("cannot be read ({e})")),
+        ErrorKind::FileTooLarge => problem(format!("is larger than {} MiB: not a config", FILE_MAX >> 20)).into(),
+        kind => Unread { problem: unreadable(file, &e), is_missing: kind == ErrorKind::NotFound },
     })?;
     String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes()[..e.utf8_error().valid_up_to()].split(|b| *b == b'\n').count();
         let mut problem = problem("is not UTF-8".to_owned()).hint("save it in that encoding");
         problem.place.line = Some(line);
-        problem
+        problem.into()
     })
 }

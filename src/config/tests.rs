@@ -161,25 +161,25 @@ fn the_hash_is_over_what_it_means_not_over_how_it_is_written() {
 fn unknown_keys_name_the_nearest() {
     insta::assert_snapshot!(refused(&role("shedule = \"0 1 * * *\"\nendpoint = \"x\"\nzzz = 1\nkeep = { dayly = 3 }\ndumps.x = { comand = [\"a\"] }\n[stoer]")), @r#"
     runner.toml:7: role.app.shedule: unknown key
-        did you mean "schedule"?
+        hint: did you mean "schedule"?
     runner.toml:8: role.app.endpoint: unknown key
-        "endpoint" belongs into [store]
+        hint: "endpoint" belongs into [store]
     runner.toml:9: role.app.zzz: unknown key
-        known here: nodes, eligible, fallback, lease, bucket_lease_ttl, key_file,
-        passphrase_file, encryption, sources, exclude, one_file_system,
-        exclude_caches, exclude_larger_than, schedule, every, jitter, missed_after,
-        stall_timeout, takeover_delay, takeover_after, takeover_trust,
-        on_lease_unreachable, allow_empty, keep, max_unused, prune_grace, before,
-        after, on_takeover, on_lost, hook_timeout, environment, pass_environment,
-        dumps
+        hint: known here: nodes, eligible, fallback, lease, bucket_lease_ttl,
+          key_file, passphrase_file, encryption, sources, exclude, one_file_system,
+          exclude_caches, exclude_larger_than, schedule, every, jitter,
+          missed_after, stall_timeout, takeover_delay, takeover_after,
+          takeover_trust, on_lease_unreachable, allow_empty, keep, max_unused,
+          prune_grace, before, after, on_takeover, on_lost, hook_timeout,
+          environment, pass_environment, dumps
     runner.toml:10: role.app.keep.dayly: unknown key
-        did you mean "daily"?
+        hint: did you mean "daily"?
     runner.toml:11: role.app.dumps.x.comand: unknown key
-        did you mean "command"?
+        hint: did you mean "command"?
     runner.toml:11: role.app.dumps.x: has no command
-        write command = ["pg_dump", "app"]: its output becomes the file
+        hint: write command = ["pg_dump", "app"]: its output becomes the file
     runner.toml:12: stoer: unknown key
-        did you mean "store"?
+        hint: did you mean "store"?
     "#);
 }
 
@@ -187,21 +187,21 @@ fn unknown_keys_name_the_nearest() {
 fn what_is_missing_is_said_with_what_to_write() {
     insta::assert_snapshot!(refused(""), @r#"
     runner.toml: store: is missing: where shall the backups go?
-        [store]
-        url = "s3://bucket/prefix"  # or "file:///var/backups/runner"
-        key_file = "/etc/runner/repository.key"
+        hint: [store]
+          url = "s3://bucket/prefix"  # or "file:///var/backups/runner"
+          key_file = "/etc/runner/repository.key"
     runner.toml: role: is missing: what shall be backed up?
-        [role.app]
-        sources = ["/srv/app"]
+        hint: [role.app]
+          sources = ["/srv/app"]
     "#);
     insta::assert_snapshot!(refused("[store]\n[role.app]\nlease = \"none\""), @r#"
     runner.toml:1: store: has no url: where shall the backups go?
-        write url = "s3://bucket/prefix" or url = "file:///var/backups/runner"
+        hint: write url = "s3://bucket/prefix" or url = "file:///var/backups/runner"
     runner.toml:1: store: has no key, and backups are encrypted unless you refuse it
-        write key_file = "/etc/runner/repository.key" (`runner init` creates it),
-        or passphrase_file = "/etc/runner/passphrase", or encryption = "none"
+        hint: write key_file = "/etc/runner/repository.key" (`runner init` creates
+          it), or passphrase_file = "/etc/runner/passphrase", or encryption = "none"
     runner.toml:2: role.app: has nothing to back up
-        write sources = ["/srv/app"], or give it dumps
+        hint: write sources = ["/srv/app"], or give it dumps
     "#);
 }
 
@@ -214,17 +214,17 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     insta::assert_snapshot!(refused(all), @r#"
     runner.toml:10: role.b.fallback:
         stands in for eligible nodes, and the role has no eligible
-        rename it to eligible
+        hint: rename it to eligible
     runner.toml:10: role.b.fallback:
         waits for slots that no node commits, and the role has none
-        give the role a schedule, or remove fallback
+        hint: give the role a schedule, or remove fallback
     "#);
     let plain = parse("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]").unwrap();
     assert_eq!(plain.roles[&"a".parse().unwrap()].lease, Lease::Bucket, "the default without a probe");
     let ttl = role("bucket_lease_ttl = \"2h\"");
     insta::assert_snapshot!(refused(&ttl), @r"
     runner.toml:7: role.app.bucket_lease_ttl: is not between 1s and 1h
-        60s is the default, and costs little
+        hint: 60s is the default, and costs little
     ");
 }
 
@@ -240,17 +240,17 @@ fn a_journal_in_etcd_needs_one_and_not_everything_goes_with_it() {
     };
     insta::assert_snapshot!(refused(&with("")), @r#"
     runner.toml:4: store.journal: "etcd" needs an [etcd] table
-        [etcd]
-        endpoints = ["https://etcd1:2379"]
-        Or write journal = "auto": most stores can hold it themselves.
+        hint: [etcd]
+          endpoints = ["https://etcd1:2379"]
+          Or write journal = "auto": most stores can hold it themselves.
     "#);
     let etcd = "[etcd]\nendpoints = [\"https://e1\"]\n";
     insta::assert_snapshot!(refused(&with(etcd)), @r#"
     runner.toml:8: role.b.lease: "bucket" does not go with store.journal = "etcd"
-        write lease = "etcd", or remove the line
+        hint: write lease = "etcd", or remove the line
     runner.toml:11: role.c.on_lease_unreachable:
         "holder_continues" does not go with store.journal = "etcd"
-        without etcd nothing can be committed: remove the line
+        hint: without etcd nothing can be committed: remove the line
     "#);
     let sound = with(etcd).replace("lease = \"bucket\"\n", "").replace("holder_continues", "stop");
     let settings = parse(&sound).unwrap();
@@ -282,56 +282,56 @@ fn etcd_is_where_leases_are_if_it_is_there() {
 
     insta::assert_snapshot!(refused("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nlease = \"etcd\"\nsources = [\"/a\"]"), @r#"
     runner.toml:5: role.a.lease: "etcd" needs an [etcd] table
-        [etcd]
-        endpoints = ["https://etcd1:2379"]
-        Or write lease = "bucket": a pair needs nothing but its store.
+        hint: [etcd]
+          endpoints = ["https://etcd1:2379"]
+          Or write lease = "bucket": a pair needs nothing but its store.
     "#);
     insta::assert_snapshot!(refused(&with("[etcd]\n")), @r#"
     runner.toml:12: etcd: has no endpoints: where is etcd?
-        write endpoints = ["https://etcd1:2379", "https://etcd2:2379",
-        "https://etcd3:2379"]
+        hint: write endpoints = ["https://etcd1:2379", "https://etcd2:2379",
+          "https://etcd3:2379"]
     "#);
     insta::assert_snapshot!(refused(&with(
         "[etcd]\nendpoints = [\"http://e1\", \"https://e2\", \"https://e2:2379\", \"e3:2379\", \"https://u:p@e4\", \"https://e5/x\", \"https://::1\", \"https://e6:x\"]\n\
          ca_file = \"ca.pem\"\ncert_file = \"/cert\"\nuser = \"runner\"\nprefix = \"runner/\"\nlease_ttl = \"1s\"\n"
     )), @r#"
     runner.toml:13: etcd.endpoints: "https://e2:2379" is there twice
-        keep one of them
+        hint: keep one of them
     runner.toml:13: etcd.endpoints: is not a URL
-        write "https://e3:2379"
+        hint: write "https://e3:2379"
     runner.toml:13: etcd.endpoints: has a user in it
-        write user = "…" and password_file = "…" instead
+        hint: write user = "…" and password_file = "…" instead
     runner.toml:13: etcd.endpoints: "https://e5/x" is not an endpoint
-        write it like "https://etcd1:2379" or "https://[2001:db8::1]:2379"
+        hint: write it like "https://etcd1:2379" or "https://[2001:db8::1]:2379"
     runner.toml:13: etcd.endpoints: "https://::1" is not an endpoint
-        write it like "https://etcd1:2379" or "https://[2001:db8::1]:2379"
+        hint: write it like "https://etcd1:2379" or "https://[2001:db8::1]:2379"
     runner.toml:13: etcd.endpoints: "https://e6:x" is not an endpoint
-        write it like "https://etcd1:2379" or "https://[2001:db8::1]:2379"
+        hint: write it like "https://etcd1:2379" or "https://[2001:db8::1]:2379"
     runner.toml:13: etcd.endpoints: has http:// beside https://
-        write https:// in all of them
+        hint: write https:// in all of them
     runner.toml:14: etcd.ca_file: "ca.pem" is not absolute
-        write it from the root, like "/srv/ca.pem"
+        hint: write it from the root, like "/srv/ca.pem"
     runner.toml:14: etcd.ca_file: goes with https:// endpoints only
-        write https:// in all of them
+        hint: write https:// in all of them
     runner.toml:15: etcd.cert_file: needs key_file beside it
-        add it, or remove this line
+        hint: add it, or remove this line
     runner.toml:15: etcd.cert_file: goes with https:// endpoints only
-        write https:// in all of them
+        hint: write https:// in all of them
     runner.toml:16: etcd.user: needs password_file beside it
-        add it, or remove this line
+        hint: add it, or remove this line
     runner.toml:17: etcd.prefix: "runner/" is not a prefix of keys
-        write it like "/runner": a slash first, none at the end
+        hint: write it like "/runner": a slash first, none at the end
     runner.toml:18: etcd.lease_ttl: is not between 2s and 10m
-        30s is the default
+        hint: 30s is the default
     "#);
     insta::assert_snapshot!(refused(&with("[etcd]\nendpoints = []\nlease_ttl = \"2500ms\"\npassword_file = \"/p\"\n")), @r#"
     runner.toml:13: etcd.endpoints: is empty: where is etcd?
-        write endpoints = ["https://etcd1:2379", "https://etcd2:2379",
-        "https://etcd3:2379"]
+        hint: write endpoints = ["https://etcd1:2379", "https://etcd2:2379",
+          "https://etcd3:2379"]
     runner.toml:14: etcd.lease_ttl: is not a whole number of seconds
-        write it like "30s"
+        hint: write it like "30s"
     runner.toml:15: etcd.password_file: needs user beside it
-        add it, or remove this line
+        hint: add it, or remove this line
     "#);
 }
 
@@ -383,15 +383,15 @@ fn who_is_told_is_shown_without_what_lets_others_speak() {
         "hook_timeout = \"0s\"\non_lost = []\n[notify]\ntimeout = \"1h\"\nwebhook = \"https://me:s3cret@h/\"\nhealthchecks = \"https://{role}.h/\""
     )), @r#"
     runner.toml:7: role.app.hook_timeout: must be longer than nothing
-        write it like "30s" or "5m"
+        hint: write it like "30s" or "5m"
     runner.toml:8: role.app.on_lost: names no program
-        write it like ["pg_dump", "app"]
+        hint: write it like ["pg_dump", "app"]
     runner.toml:10: notify.timeout: is not between 1s and 2m
-        10s is the default
+        hint: 10s is the default
     runner.toml:11: notify.webhook: a URL here holds no credentials
-        name a command = ["…"] instead, with a script that has them
+        hint: name a command = ["…"] instead, with a script that has them
     runner.toml:12: notify.healthchecks: has {role} in the server's name
-        it stands in the path
+        hint: it stands in the path
     "#);
 }
 
@@ -402,28 +402,29 @@ fn values_of_the_wrong_form_say_what_to_write() {
          exclude = [\"ok\", 3]\nkeep = { last = -1 }\nschedule = \"0 1 * *\"\nnodes = \"a\"\neligible = \"10.0.0.5\"\none_file_system = 1.5"
     )), @r#"
     runner.toml:7: role.app.allow_empty: expected true or false, found a text
-        write true or false, without quotes
+        hint: write true or false, without quotes
     runner.toml:8: role.app.jitter: 5 has no unit
-        write it like "30s", "5m" or "1h30m"
+        hint: write it like "30s", "5m" or "1h30m"
     runner.toml:9: role.app.missed_after: must be longer than nothing
-        write it like "30s" or "5m"
+        hint: write it like "30s" or "5m"
     runner.toml:10: role.app.exclude_larger_than: "20 apples" is not a size
-        write it like "20MiB" (1024 based), "20MB" (1000 based) or in bytes
+        hint: write it like "20MiB" (1024 based), "20MB" (1000 based) or in bytes
     runner.toml:11: role.app.takeover_trust: "mtimes" is not known here
-        did you mean "mtime"?
+        hint: did you mean "mtime"?
     runner.toml:12: role.app.exclude: entry 2 is a number, expected a text
-        put it in quotes
+        hint: put it in quotes
     runner.toml:13: role.app.keep.last: expected how many to keep
-        write a number, 0 or more
+        hint: write a number, 0 or more
     runner.toml:14: role.app.schedule: a cron line has five fields, "0 1 * *" has 4
-        write minute, hour, day, month, weekday: "0 1 * * *" is every day at 01:00
+        hint: write minute, hour, day, month, weekday: "0 1 * * *" is every day at
+          01:00
     runner.toml:15: role.app.nodes: expected a list of texts, found a text
-        write it like ["one", "two"]
+        hint: write it like ["one", "two"]
     runner.toml:16: role.app.eligible: expected a probe, found a text
-        write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
+        hint: write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
     runner.toml:17: role.app.one_file_system:
         expected true or false, found a fraction
-        write true or false, without quotes
+        hint: write true or false, without quotes
     "#);
 }
 
@@ -438,42 +439,42 @@ fn values_that_make_no_sense_say_why() {
          dumps.\"x/y\" = { command = [\"a\"] }\ndumps.z = { command = [] }"
     ), @r#"
     runner.toml:1: timezone: there is no time zone "Europe/Berln"
-        did you mean "Europe/Berlin"?
+        hint: did you mean "Europe/Berlin"?
     runner.toml:3: store.url: there is no store for "ftp" URLs
-        write "s3://bucket/prefix" or "file:///var/backups/runner"
+        hint: write "s3://bucket/prefix" or "file:///var/backups/runner"
     runner.toml:5: store.passphrase_file: stands beside key_file
-        there is one way to unlock: keep one of the two
+        hint: there is one way to unlock: keep one of the two
     runner.toml:6: role."a/b":
         "a/b" is not a role name: '/' is not one of a-z A-Z 0-9 . _ -
-        rename the role, like [role.app]
+        hint: rename the role, like [role.app]
     runner.toml:11: role.b.sources: "srv" is not absolute
-        write it from the root, like "/srv/srv"
+        hint: write it from the root, like "/srv/srv"
     runner.toml:11: role.b.sources: "/srv/app/x" is inside "/srv/app"
-        keep the outer one; exclude what is too much
+        hint: keep the outer one; exclude what is too much
     runner.toml:11: role.b.sources: "/srv/app" is inside "/srv"
-        keep the outer one; exclude what is too much
+        hint: keep the outer one; exclude what is too much
     runner.toml:11: role.b.sources: "/srv/app" is there twice
-        keep the outer one; exclude what is too much
+        hint: keep the outer one; exclude what is too much
     runner.toml:11: role.b.sources: "/x/../y" contains ".."
-        write where it really is
+        hint: write where it really is
     runner.toml:12: role.b.schedule: "0 0 30 2 *" never comes round
-        that day is in no month it names
+        hint: that day is in no month it names
     runner.toml:13: role.b.every: stands beside schedule
-        keep one of the two
+        hint: keep one of the two
     runner.toml:14: role.b.exclude:
         "a{b" is not a pattern (unclosed alternate group; missing '}' (maybe escape
         '{' with '[{]'?))
-        write it as in a .gitignore: "*.tmp", "/srv/app/cache/**"
+        hint: write it as in a .gitignore: "*.tmp", "/srv/app/cache/**"
     runner.toml:15: role.b.nodes: is empty: no node could ever hold the role
-        name them, or remove the key
+        hint: name them, or remove the key
     runner.toml:17: role.c.eligible.vip: "10.0.0.50/24" is not an address
-        write it without the mask: "10.0.0.50"
+        hint: write it without the mask: "10.0.0.50"
     runner.toml:20: role.c.jitter: is not shorter than every
-        write less than the time between two slots
+        hint: write less than the time between two slots
     runner.toml:21: role.c.dumps."x/y": "x/y" is not a file name
-        write a plain one, like "app.sql"
+        hint: write a plain one, like "app.sql"
     runner.toml:22: role.c.dumps.z.command: names no program
-        write it like ["pg_dump", "app"]
+        hint: write it like ["pg_dump", "app"]
     "#);
 }
 
@@ -482,7 +483,7 @@ fn a_source_may_be_the_root_but_not_inside_another() {
     assert!(parse(&SMALLEST.replace("\"/srv\"", "\"/\"")).is_ok());
     insta::assert_snapshot!(refused(&SMALLEST.replace("\"/srv\"", "\"/\", \"/srv\"")), @r#"
     runner.toml:6: role.app.sources: "/srv" is inside "/"
-        keep the outer one; exclude what is too much
+        hint: keep the outer one; exclude what is too much
     "#);
     assert!(parse(&SMALLEST.replace("\"/srv\"", "\"/srv\", \"/srv2\"")).is_ok(), "a common beginning is not inside");
 }
@@ -494,23 +495,23 @@ fn probes_are_one_thing_each() {
          {}, { vip = \"10.0.0.1\", timeout = \"1s\" }, { vop = \"x\" }, { not = [1] }, 7], timeout = \"1s\" }"
     )), @r#"
     runner.toml:7: role.app.eligible.all: command and vip in one probe
-        write { all = [ {…}, {…} ] } for both, { any = [ {…}, {…} ] } for one
+        hint: write { all = [ {…}, {…} ] } for both, { any = [ {…}, {…} ] } for one
     runner.toml:7: role.app.eligible.all.vip: "fe80::1%eth0" is not an address
-        name the interface beside it: { vip = "…", interface = "eth0" }
+        hint: name the interface beside it: { vip = "…", interface = "eth0" }
     runner.toml:7: role.app.eligible.all.vip: "0.0.0.0" is no machine's address
-        write it like "10.0.0.50" or "2001:db8::50"
+        hint: write it like "10.0.0.50" or "2001:db8::50"
     runner.toml:8: role.app.eligible.all: no probe in it
-        write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
+        hint: write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
     runner.toml:8: role.app.eligible.all.timeout: out of place
-        it goes with command, http or unit, inside the same braces
+        hint: it goes with command, http or unit, inside the same braces
     runner.toml:8: role.app.eligible.all.vop: unknown key
-        did you mean "vip"?
+        hint: did you mean "vip"?
     runner.toml:8: role.app.eligible.all.not: expected a probe, found a list
-        write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
+        hint: write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
     runner.toml:8: role.app.eligible.all: expected a probe, found a number
-        write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
+        hint: write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }
     runner.toml:8: role.app.eligible.timeout: out of place
-        it goes with command, http or unit, inside the same braces
+        hint: it goes with command, http or unit, inside the same braces
     "#);
     insta::assert_snapshot!(refused(&role(
         "eligible = { any = [{ http = \"127.0.0.1:8008/primary\" }, { http = \"http://u:secret@h/\" }, { http = \"http://h/\", status = 99 },\n\
@@ -521,58 +522,58 @@ fn probes_are_one_thing_each() {
          { unit = \"app\" }, { unit = \"app@.service\" }, { unit = \"app*.service\" }, { unit = \"a.service\", http = \"http://h/\" }] }"
     )), @r#"
     runner.toml:7: role.app.eligible.any.status: 99 is not the status of an answer
-        write status = 200, or a list like [200, 429]
+        hint: write status = 200, or a list like [200, 429]
     runner.toml:7: role.app.eligible.any.http:
         "127.0.0.1:8008/primary" is not an HTTP URL
-        write it like "http://127.0.0.1:8008/primary"
+        hint: write it like "http://127.0.0.1:8008/primary"
     runner.toml:7: role.app.eligible.any.http: a URL here holds no credentials
-        name a command = ["…"] instead, with a script that has them
+        hint: name a command = ["…"] instead, with a script that has them
     runner.toml:8: role.app.eligible.any.status: expected a status, found a text
-        write status = 200, or a list like [200, 429]
+        hint: write status = 200, or a list like [200, 429]
     runner.toml:8: role.app.eligible.any.status: 700 is not the status of an answer
-        write status = 200, or a list like [200, 429]
+        hint: write status = 200, or a list like [200, 429]
     runner.toml:8: role.app.eligible.any.status: names no status
-        for any 2xx, remove it
+        hint: for any 2xx, remove it
     runner.toml:8: role.app.eligible.any.status:
         expected a status, or several, found a text
-        write status = 200, or a list like [200, 429]
+        hint: write status = 200, or a list like [200, 429]
     runner.toml:8: role.app.eligible.any.body: is empty, and that is in every body
-        write a text, or remove it
+        hint: write a text, or remove it
     runner.toml:9: role.app.eligible.any.interface: out of place
-        it goes with vip, inside the same braces
+        hint: it goes with vip, inside the same braces
     runner.toml:9: role.app.eligible.any.timeout: must be longer than nothing
-        write it like "30s" or "5m"
+        hint: write it like "30s" or "5m"
     runner.toml:9: role.app.eligible.any.ca_file: goes with https://
-        write the URL with https://, or remove ca_file
+        hint: write the URL with https://, or remove ca_file
     runner.toml:9: role.app.eligible.any.ca_file: "ca.pem" is not absolute
-        write it from the root, like "/srv/ca.pem"
+        hint: write it from the root, like "/srv/ca.pem"
     runner.toml:10: role.app.eligible.any.stauts: unknown key
-        did you mean "status"?
+        hint: did you mean "status"?
     runner.toml:10: role.app.eligible.any.http: expected a text, found a list
-        put it in quotes: "…"
+        hint: put it in quotes: "…"
     runner.toml:10: role.app.eligible.any.body: out of place
-        it goes with http, inside the same braces
+        hint: it goes with http, inside the same braces
     runner.toml:10: role.app.eligible.any.status: out of place
-        it goes with http, inside the same braces
+        hint: it goes with http, inside the same braces
     runner.toml:11: role.app.eligible.any.timeout: out of place
-        it goes with command, http or unit, inside the same braces
+        hint: it goes with command, http or unit, inside the same braces
     runner.toml:11: role.app.eligible.any.mounted:
         expected a text, found true or false
-        put it in quotes: "…"
+        hint: put it in quotes: "…"
     runner.toml:11: role.app.eligible.any.mounted: "srv" is not absolute
-        write it from the root, like "/srv/srv"
+        hint: write it from the root, like "/srv/srv"
     runner.toml:11: role.app.eligible.any.mounted: is mounted always
-        name what moves between the nodes
+        hint: name what moves between the nodes
     runner.toml:12: role.app.eligible.any: http and unit in one probe
-        write { all = [ {…}, {…} ] } for both, { any = [ {…}, {…} ] } for one
+        hint: write { all = [ {…}, {…} ] } for both, { any = [ {…}, {…} ] } for one
     runner.toml:12: role.app.eligible.any.unit: "app" has no type of unit at its end
-        write "app.service"
+        hint: write "app.service"
     runner.toml:12: role.app.eligible.any.unit:
         "app@.service" is a template, which never runs itself
-        name one of its instances, like "app@main.service"
+        hint: name one of its instances, like "app@main.service"
     runner.toml:12: role.app.eligible.any.unit:
         "app*.service" is not the name of a unit: '*' is in it
-        write it like "app.service" or "postgresql@15-main.service"
+        hint: write it like "app.service" or "postgresql@15-main.service"
     "#);
     let deep = format!("{}{{ vip = \"10.0.0.1\" }}{}", "{ not = ".repeat(17), " }".repeat(17));
     assert!(parse(&role(&format!("eligible = {deep}"))).unwrap_err().to_string().contains("nested more than 16 deep"));
@@ -582,10 +583,10 @@ fn probes_are_one_thing_each() {
 fn s3_keys_beside_a_directory_are_refused() {
     insta::assert_snapshot!(refused(&SMALLEST.replace("key_file", "region = \"x\"\nsse_kms_key_id = \"y\"\nkey_file")), @r"
     runner.toml:3: store.region: is for S3 only, and the store is a directory
-        remove it
+        hint: remove it
     runner.toml:4: store.sse_kms_key_id:
         is for S3 only, and the store is a directory
-        remove it
+        hint: remove it
     ");
 }
 
@@ -595,8 +596,8 @@ fn credentials_come_from_systemd() {
     insta::assert_snapshot!(refused(&text), @r"
     runner.toml:3: store.key_file:
         there are no credentials here ($CREDENTIALS_DIRECTORY is not set)
-        systemd gives them to a service with LoadCredential=backup-key:FILE;
-        to run it by hand, set the variable or name the file itself
+        hint: systemd gives them to a service with LoadCredential=backup-key:FILE;
+          to run it by hand, set the variable or name the file itself
     ");
     let host = Host { credentials_directory: Some("/run/credentials/x".into()), ..Host::default() };
     let settings = Settings::parse(&[("r".into(), text.clone())], &host).unwrap();
@@ -609,11 +610,11 @@ fn credentials_come_from_systemd() {
 fn broken_toml_names_every_line() {
     insta::assert_snapshot!(refused("[store]\nurl = \"x\nregion = y\nkey_file = \"a\"\nkey_file = \"b\"\n"), @r#"
     runner.toml:2: invalid basic string, expected `"`
-        in: url = "x
+        hint: in: url = "x
     runner.toml:3: string values must be quoted, expected literal string
-        in: region = y
+        hint: in: region = y
     runner.toml:5: duplicate key
-        in: key_file = "b"
+        hint: in: key_file = "b"
     "#);
 }
 
@@ -631,11 +632,11 @@ fn several_files_are_one_config() {
     assert!(settings.roles[&"app".parse::<RoleName>().unwrap()].allow_empty);
     insta::assert_snapshot!(files(SMALLEST, "[role.app]\nsources = [\"/x\"]\n[store]\nurl = \"/y\"\n").unwrap_err(), @r"
     conf.d/a.toml:2: role.app.sources: defined twice
-        it is also in r.toml:6
-        keep one of them
+        hint: it is also in r.toml:6
+          keep one of them
     conf.d/a.toml:4: store.url: defined twice
-        it is also in r.toml:2
-        keep one of them
+        hint: it is also in r.toml:2
+          keep one of them
     ");
     // An inline probe is one value: half of it from each file would be a third probe that nobody wrote.
     let probe = format!("{SMALLEST}eligible = {{ vip = \"10.0.0.1\" }}\n");
@@ -714,6 +715,7 @@ fn the_examples_commented_lines_are_right_too() {
 fn the_starter_is_right_as_it_stands() {
     for (source, url) in [("/srv/app", "s3://bucket/p"), ("/with \"quotes\" and \\", "/var/x y")] {
         let text = starter(&[source.into()], &url.parse().unwrap());
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         let settings = parse(&text).unwrap_or_else(|e| panic!("{text}{e}"));
         assert_eq!(settings.roles[&"app".parse::<RoleName>().unwrap()].sources, [PathBuf::from(source)]);
         assert_eq!(settings.store.url, url.parse().unwrap());
@@ -736,7 +738,7 @@ fn flags_are_checked_like_files() {
     insta::assert_snapshot!(make(&["a", "/b", "/b/c"]).unwrap_err(), @r#"
     command line: --source: "a" is not an absolute path without ".."
     command line: --source: "/b/c" is inside "/b"
-        keep the outer one
+        hint: keep the outer one
     "#);
 }
 
@@ -773,5 +775,19 @@ fn a_config_that_everybody_can_change_is_refused_and_a_readable_key_is_told() {
     assert!(warning.hints[0].starts_with("chmod go-r "), "{warning}");
     set(&file, 0o666);
     let refused = load().unwrap_err().to_string();
-    assert!(refused.contains("mode 0666") && refused.contains("chmod o-w "), "{refused}");
+    assert!(refused.contains("mode 0666") && refused.contains("hint: chmod o-w "), "{refused}");
+    assert_eq!(refused.matches("hint: ").count(), 1, "nothing but that: {refused}");
+    assert_eq!(refused.matches(file.to_str().unwrap()).count(), 2, "once, and in the command: {refused}");
+}
+
+#[test]
+fn a_config_that_is_missing_is_told_apart_from_one_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |file: &Path| Settings::load(Some(file), &Host::default()).unwrap_err();
+    let file = dir.path().join("runner.toml");
+    let missing = refused(&file);
+    let init = format!("'runner config init {}' writes one to start from", file.display());
+    assert_eq!(missing.hints(), Some(format!("--config names it: is it mistyped?\n{init}")));
+    assert!(missing.what().ends_with(": cannot be read (No such file or directory)"), "{missing}");
+    assert_eq!(refused(dir.path()).hints().as_deref(), Some("name the file in it"));
 }

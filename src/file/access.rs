@@ -47,26 +47,29 @@ impl Exposure {
         };
         format!("{change} {}", self.path.display())
     }
+
+    /// What is wrong, without the path.
+    pub fn what(&self) -> String {
+        let mode = self.mode;
+        match self.kind {
+            ExposureKind::WritableByAll => format!("has mode {mode:04o}: everybody on this host can change it"),
+            ExposureKind::WritableByGroup(group) => {
+                format!("has mode {mode:04o}: others can change it, those of group {group}")
+            }
+            ExposureKind::Foreign(owner) => format!("belongs to user {owner}, who can change it"),
+            ExposureKind::ReadableByAll => {
+                format!("has mode {mode:04o}: everybody on this host can read it, and it is secret")
+            }
+            ExposureKind::ReadableByGroup(group) => {
+                format!("has mode {mode:04o}: others can read it, those of group {group}, and it is secret")
+            }
+        }
+    }
 }
 
 impl fmt::Display for Exposure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, mode) = (self.path.display(), self.mode);
-        match self.kind {
-            ExposureKind::WritableByAll => {
-                write!(f, "{path} has mode {mode:04o}: everybody on this host can change it")
-            }
-            ExposureKind::WritableByGroup(group) => {
-                write!(f, "{path} has mode {mode:04o}: others can change it, those of group {group}")
-            }
-            ExposureKind::Foreign(owner) => write!(f, "{path} belongs to user {owner}, who can change it"),
-            ExposureKind::ReadableByAll => {
-                write!(f, "{path} has mode {mode:04o}: everybody on this host can read it, and it is secret")
-            }
-            ExposureKind::ReadableByGroup(group) => {
-                write!(f, "{path} has mode {mode:04o}: others can read it, those of group {group}, and it is secret")
-            }
-        }
+        write!(f, "{} {}", self.path.display(), self.what())
     }
 }
 

@@ -21,8 +21,7 @@ use crate::ids::{Digest, RoleName, Term};
 use crate::repo::entry::TreePath;
 pub use crate::tree::problem::{Problem, ProblemKind};
 
-/// What stands before what to do, in the words of an error. Others are told of the error without it: it is for the user who made the run.
-pub const ADVICE: &str = "hint: ";
+pub use crate::text::ADVICE;
 
 /// How a run over one role ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

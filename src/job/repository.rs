@@ -86,6 +86,8 @@ pub enum OpenError {
     Secret {
         /// Which file.
         path: PathBuf,
+        /// Whether a person writes it: `init` makes key files alone.
+        is_passphrase: bool,
         /// Why.
         error: SecretFileError,
     },
@@ -206,7 +208,10 @@ pub fn read_secret(source: &KeySource) -> Result<Option<(Secret, &Path)>, OpenEr
     };
     match secret {
         Ok(secret) => Ok(Some((secret, path))),
-        Err(error) => Err(OpenError::Secret { path: path.clone(), error }),
+        Err(error) => {
+            let is_passphrase = matches!(source, KeySource::PassphraseFile(_));
+            Err(OpenError::Secret { path: path.clone(), is_passphrase, error })
+        }
     }
 }
 

@@ -47,7 +47,7 @@ pub enum SelectError {
         count: usize,
     },
     /// None is so old.
-    #[error("no snapshot is from {selector} or before; the oldest is {} from {time:.0}", Start(oldest))]
+    #[error("no snapshot is from {selector} or before; the oldest is {} from {}", Start(oldest), time.strftime("%Y-%m-%d %H:%M UTC"))]
     NoneBefore {
         /// What was given.
         selector: String,

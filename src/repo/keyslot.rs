@@ -68,8 +68,8 @@ pub enum SecretError {
     /// The form is right, the rest is cut off or mistyped.
     #[error("the key in it is incomplete or mistyped: expected 64 hex characters after the last colon")]
     Mistyped,
-    /// An empty passphrase protects nothing.
-    #[error("the passphrase is empty")]
+    /// An empty passphrase protects nothing, and neither does one of blanks.
+    #[error("the passphrase in it is empty")]
     Empty,
 }
 
@@ -114,7 +114,11 @@ impl Secret {
     pub fn parse_passphrase(bytes: &[u8]) -> Result<Self, SecretError> {
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
-        if text.is_empty() { Err(SecretError::Empty) } else { Ok(Secret::Passphrase(Zeroizing::new(text.to_vec()))) }
+        if text.trim_ascii().is_empty() {
+            Err(SecretError::Empty)
+        } else {
+            Ok(Secret::Passphrase(Zeroizing::new(text.to_vec())))
+        }
     }
 
     /// The line that a key file holds; `None` for a passphrase.
@@ -389,7 +393,11 @@ mod tests {
         assert_eq!(Secret::parse_key_file(&text).unwrap().to_text(), Some(text.clone()));
         assert_eq!(Secret::parse_key_file(&text[..text.len() - 3]).err(), Some(SecretError::Mistyped));
         assert_eq!(Secret::parse_key_file("hello").err(), Some(SecretError::NoKey));
-        assert_eq!(Secret::parse_passphrase(b"\n").err(), Some(SecretError::Empty));
+        for blank in [&b""[..], b"\n", b"\n\n", b"\r\n", b" \t\n \n"] {
+            assert_eq!(Secret::parse_passphrase(blank).err(), Some(SecretError::Empty), "{blank:?}");
+        }
+        let passphrase = Secret::parse_passphrase(b" two words \n").unwrap();
+        assert!(matches!(&passphrase, Secret::Passphrase(text) if text[..] == b" two words "[..]));
     }
 
     proptest! {

@@ -88,10 +88,10 @@ enum Decision {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// Neither told nor to be derived.
-    #[error("there is no place for this node's state: $HOME is not set; name one with --state-dir DIR")]
+    #[error("there is no place for this node's state: $HOME is not set")]
     NoPlace,
     /// The directory cannot be made.
-    #[error("the state directory {} cannot be made ({source}); name another with --state-dir DIR", path.display())]
+    #[error("the state directory {} cannot be made ({source})", path.display())]
     Directory {
         /// Which.
         path: PathBuf,

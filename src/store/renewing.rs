@@ -144,7 +144,10 @@ impl Renewing {
 /// Whether an error may come of what the client has: its credentials are refused, or it refuses the server's certificate. Both are definite:
 /// nothing was done.
 fn is_of_client(kind: StoreErrorKind) -> bool {
-    matches!(kind, StoreErrorKind::Denied | StoreErrorKind::NoCredentials | StoreErrorKind::Invalid)
+    matches!(
+        kind,
+        StoreErrorKind::Denied | StoreErrorKind::NoCredentials | StoreErrorKind::Invalid | StoreErrorKind::Untrusted
+    )
 }
 
 #[async_trait]

@@ -452,7 +452,7 @@ async fn a_ca_of_ones_own_is_trusted_and_nothing_else() {
     // No retry would mend it, and a conditional put that was not even sent is no unknown outcome.
     for refused in [store.get("a", SizeLimit::INDEX).await.map(drop), store.put_if_absent("a", BODY).await.map(drop)] {
         let e = refused.unwrap_err();
-        assert_eq!(e.kind, StoreErrorKind::Invalid, "{e}");
+        assert_eq!(e.kind, StoreErrorKind::Untrusted, "{e}");
         assert!(e.to_string().contains("ertificate"), "{e}");
     }
     assert_eq!(connections.load(Ordering::SeqCst), 2);

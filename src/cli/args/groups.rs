@@ -3,6 +3,7 @@
 use clap::Command;
 
 use super::HELP_WIDTH_MAX;
+use crate::cli::terminal;
 
 /// Each verb stands in one of these.
 const GROUPS: [(&str, &[&str]); 6] = [
@@ -19,19 +20,20 @@ const COLUMN: usize = 15;
 
 /// `command` with a help that lists its verbs in groups. Completions and manual pages are made of the command without it.
 pub(super) fn grouped(command: Command) -> Command {
-    let list: String = GROUPS.iter().map(|(title, verbs)| group(&command, title, verbs)).collect();
+    let columns = terminal::output_columns().map_or(HELP_WIDTH_MAX, |columns| columns.min(HELP_WIDTH_MAX));
+    let list: String = GROUPS.iter().map(|(title, verbs)| group(&command, title, verbs, columns)).collect();
     let template = format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}{{all-args}}{{after-help}}");
     command.override_usage("runner [OPTIONS] <COMMAND>").mut_subcommands(|verb| verb.hide(true)).help_template(template)
 }
 
-fn group(command: &Command, title: &str, verbs: &[&str]) -> String {
+fn group(command: &Command, title: &str, verbs: &[&str], columns: usize) -> String {
     let mut out = format!("{title}:\n");
     for verb in verbs {
         let about = command.find_subcommand(verb).and_then(Command::get_about).map(ToString::to_string);
         let about = about.unwrap_or_else(|| "Print this message, or the help of a command".to_owned());
         let mut line = format!("  {verb:<width$}", width = COLUMN - 2);
         for word in about.split(' ') {
-            if line.len() > COLUMN && line.len() + 1 + word.len() > HELP_WIDTH_MAX {
+            if line.len() > COLUMN && line.len() + 1 + word.len() > columns {
                 out += line.trim_end();
                 out.push('\n');
                 line = " ".repeat(COLUMN);
@@ -51,6 +53,17 @@ fn group(command: &Command, title: &str, verbs: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_keeps_to_the_width() {
+        let command = super::super::command();
+        for columns in [40, 60, 80] {
+            for (title, verbs) in GROUPS {
+                let list = group(&command, title, verbs, columns);
+                assert!(list.lines().all(|line| line.len() <= columns), "{list}");
+            }
+        }
+    }
 
     #[test]
     fn each_verb_stands_in_one_group() {

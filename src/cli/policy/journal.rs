@@ -52,7 +52,7 @@ pub(super) fn journal(error: &JournalError) -> Policy {
 /// Here an error may mean more than that the command failed.
 pub(super) fn append(error: &AppendError) -> Policy {
     match error {
-        AppendError::Fenced(_) => (Exit::Fenced, Some("'runner whoami' shows which node has the role now.")),
+        AppendError::Fenced(_) => (Exit::Fenced, Some("'runner whoami ROLE' shows which node has the role now.")),
         AppendError::Unknown { .. } => {
             (Exit::Unknown, Some("run it again: what was committed is found, not repeated."))
         }
@@ -76,6 +76,9 @@ pub(super) fn register(error: &RegisterError) -> Policy {
     match error {
         RegisterError::Unreachable(_) => {
             (Exit::Unknown, Some("check the network and [etcd] endpoints, then try again: it is safe."))
+        }
+        RegisterError::Refused(why) if why.contains("authentication is not enabled") => {
+            failed("remove user and password_file from [etcd], or enable etcd's authentication.")
         }
         RegisterError::Refused(_) => failed(
             "see what etcd says: who may write there, how much space it has (alarms), how large a request may be.",

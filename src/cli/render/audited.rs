@@ -29,7 +29,7 @@ fn role(audited: &Audited, view: &View) -> String {
     let (role, since) = (&audited.role, minute(audited.since, &view.zone));
     let audit = match &audited.result {
         Ok(audit) => audit,
-        Err(why) => return view.page.wrap(&format!("{role}: "), 2, &format!("CANNOT TELL: {why}")),
+        Err(why) => return view.page.wrap_advised(&format!("{role}: "), 2, &format!("CANNOT TELL: {why}")),
     };
     let verdict = match audit.finding_count {
         0 => "no findings".to_owned(),

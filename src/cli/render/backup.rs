@@ -4,6 +4,7 @@ use super::{NAMED_MAX, View, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute};
 use crate::job::report::{ADVICE, FileCounts, LossReport, Outcome, Problem, ProblemKind, RoleReport};
 use crate::repo::entry::TreePath;
+use crate::text;
 
 /// The report on one role.
 pub fn role(report: &RoleReport, view: &View) -> String {
@@ -15,6 +16,10 @@ pub fn role(report: &RoleReport, view: &View) -> String {
     }
     if let Some(todo) = todo(report) {
         out += &view.page.row("  ", 2, &todo);
+    }
+    if report.problems.iter().any(is_denied) {
+        out +=
+            &view.page.row("  ", 2, &format!("{ADVICE}run it as a user who may read them, which is root as a rule."));
     }
     out += &empty_sources(report, view);
     out += &report.loss.as_ref().map(|lost| loss(lost, view)).unwrap_or_default();
@@ -39,11 +44,12 @@ fn verdict(report: &RoleReport, view: &View) -> String {
         Outcome::Skipped => format!("skipped — {}", reason.unwrap_or("nothing is due")),
         Outcome::Unknown => format!("unknown — {}", reason.unwrap_or("cannot tell who is active")),
         Outcome::Fenced => {
-            format!("fenced — nothing committed: {}", reason.unwrap_or("another node took the role over"))
+            let reason = reason.unwrap_or("another node took the role over");
+            format!("fenced — nothing committed: {}", reason.strip_prefix("fenced: ").unwrap_or(reason))
         }
         Outcome::Failed => format!("FAILED — nothing committed: {}", reason.unwrap_or("no reason given")),
     };
-    view.page.wrap(&format!("{name}: "), 2, &text)
+    view.page.wrap_advised(&format!("{name}: "), 2, &text)
 }
 
 fn none_is_zero(n: u64) -> String {
@@ -71,8 +77,11 @@ fn changes(report: &RoleReport) -> String {
 /// What the reader can do about an outcome that is not the usual one.
 fn todo(report: &RoleReport) -> Option<String> {
     let role = &report.role;
+    // Its own advice is better than what holds for every outcome of that kind.
+    let is_advised = report.reason.as_deref().is_some_and(|reason| text::advised(reason).is_some());
     match report.outcome {
         Outcome::Committed | Outcome::Unchanged if report.files.unreadable > 0 => Some(incomplete(&report.files)),
+        Outcome::Unknown | Outcome::Fenced if is_advised => None,
         Outcome::Unknown => Some(format!(
             "{ADVICE}'runner whoami {role}' shows what cannot be told. Running the backup again is safe: what was \
              committed is found and not repeated."
@@ -80,6 +89,11 @@ fn todo(report: &RoleReport) -> Option<String> {
         Outcome::Fenced => Some(format!("{ADVICE}'runner whoami {role}' shows which node has the role now.")),
         _ => None,
     }
+}
+
+/// Whether this user may not read it.
+fn is_denied(problem: &Problem) -> bool {
+    matches!(&problem.kind, ProblemKind::Unreadable(why) if why.starts_with("Permission denied"))
 }
 
 /// What a snapshot lacks: what could not be read now, and was not read before either, is not in it.

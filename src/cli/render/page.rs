@@ -2,7 +2,7 @@
 
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::text;
+use crate::text::{self, ADVICE};
 
 /// The widest that sentences get, in columns, however wide the terminal is.
 pub const TEXT_WIDTH_MAX: usize = 80;
@@ -52,7 +52,15 @@ impl Page {
         fill(self.text, first, indent.min(self.text / 4), text)
     }
 
-    /// The same for what is one line by its nature, such as a path and what is wrong with it: only a terminal breaks it.
+    /// The same with what to do on a line of its own, where a text ends with that. In a log a message is a line.
+    pub fn wrap_advised(self, first: &str, indent: usize, text: &str) -> String {
+        match text::advised(text).filter(|_| self.text < usize::MAX) {
+            Some((what, todo)) => self.wrap(first, indent, what) + &self.wrap(&format!("  {ADVICE}"), 4, todo),
+            None => self.wrap(first, indent, text),
+        }
+    }
+
+    /// [`Page::wrap`] for what is one line by its nature, such as a path and what is wrong with it: only a terminal breaks it.
     pub fn row(self, first: &str, indent: usize, text: &str) -> String {
         fill(self.line, first, indent, text)
     }
@@ -119,7 +127,7 @@ fn fill(most: usize, first: &str, indent: usize, text: &str) -> String {
     let mut column = width(first);
     // What begins the line counts as a word of it: where the first one does not fit behind it, it goes below.
     let mut fresh = first.trim_end().is_empty();
-    for word in glued(text) {
+    for word in glued(&text::without_os_error(text)) {
         let len = width(&word);
         let space = usize::from(!out.is_empty() && !out.ends_with(' ') && column > 0);
         if !fresh && column + space + len > most && column > indent {

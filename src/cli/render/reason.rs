@@ -83,7 +83,7 @@ fn no_lease(lease: Lease) -> String {
 fn paused(pause: &Pause, zone: &TimeZone) -> String {
     let until = pause.until.map(|until| format!(" until {}", units::minute(until, zone))).unwrap_or_default();
     let why = pause.why.as_deref().map(|why| format!(" ({})", escaped(why.as_bytes()))).unwrap_or_default();
-    format!("paused on {} at {}{until}{why}", pause.by, units::minute(pause.since, zone))
+    format!("paused on {} at {}{until}{why}; 'runner resume' ends it", pause.by, units::minute(pause.since, zone))
 }
 
 /// A verdict that rests on probes saying no.

@@ -6,6 +6,7 @@ use crate::cli::units::count;
 use crate::config::{Lease, RoleSettings};
 use crate::role::lease::keeper::RENEW_PART;
 use crate::store::{Lock, Versioning};
+use crate::text::ADVICE;
 
 /// 30 days, in seconds.
 const MONTH: f64 = 30.0 * 86_400.0;
@@ -17,7 +18,7 @@ pub fn words(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> 
         Versioning::None | Versioning::Untold { .. } => None,
         Versioning::Denied { why } => Some(format!(
             "whether the bucket keeps versions cannot be told: these credentials may not ask ({why}). If it does, what is deleted stays \
-             and costs until a lifecycle rule removes it. hint: allow s3:GetBucketVersioning and \
+             and costs until a lifecycle rule removes it. {ADVICE}allow s3:GetBucketVersioning and \
              s3:GetBucketObjectLockConfiguration."
         )),
         Versioning::Kept { lock } => {
@@ -29,13 +30,13 @@ pub fn words(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> 
                 Lock::None => String::new(),
                 Lock::ByDefault { time } => format!(" Each version is locked for {time}: no rule removes it before."),
                 Lock::Denied { why } => format!(
-                    " Whether it locks them cannot be told: these credentials may not ask ({why}). hint: allow \
+                    " Whether it locks them cannot be told: these credentials may not ask ({why}). {ADVICE}allow \
                      s3:GetBucketObjectLockConfiguration."
                 ),
             };
             Some(format!(
                 "the bucket keeps versions: what prune deletes is only marked as deleted, stays, and costs until a lifecycle rule removes \
-                 it.{leases}{locked} hint: aws s3api put-bucket-lifecycle-configuration, with this rule: {}",
+                 it.{leases}{locked} {ADVICE}aws s3api put-bucket-lifecycle-configuration, with this rule: {}",
                 rule(prefix)
             ))
         }

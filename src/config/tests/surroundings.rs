@@ -31,21 +31,21 @@ fn what_commands_find_is_the_roles_and_the_dumps_own_and_its_values_are_not_show
          [notify]\nenvironment = [\"A\"]"
     )), @r#"
     runner.toml:7: role.app.environment."A B": "A B" is not the name of a variable
-        write it like "PGHOST"
+        hint: write it like "PGHOST"
     runner.toml:7: role.app.environment.N: expected a text, found a number
-        put it in quotes: "…"
+        hint: put it in quotes: "…"
     runner.toml:7: role.app.environment.RUNNER_TERM:
         RUNNER_TERM is what each run sets itself
-        remove it
+        hint: remove it
     runner.toml:8: role.app.pass_environment: entry 3 is a number, expected a text
-        put it in quotes
+        hint: put it in quotes
     runner.toml:8: role.app.pass_environment: "AWS_*" is not the name of a variable
-        write it like "PGHOST"
+        hint: write it like "PGHOST"
     runner.toml:8: role.app.pass_environment:
         RUNNER_ROLE is what each run sets itself
-        remove it
+        hint: remove it
     runner.toml:10: notify.environment: expected variables, found a list
-        write it like { PGHOST = "/run/postgresql" }
+        hint: write it like { PGHOST = "/run/postgresql" }
     "#);
 }
 

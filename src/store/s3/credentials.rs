@@ -19,7 +19,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 
-use super::error::causes;
+use super::error::{LAYERS, causes};
 use crate::config::StoreSettings;
 use crate::{env, file};
 
@@ -203,7 +203,8 @@ fn found(error: &CredentialsError) -> String {
     if matches!(error, CredentialsError::ProviderTimedOut(_)) {
         return "no answer in time".to_owned();
     }
-    let mut words: Vec<String> = causes(error).skip(1).map(ToString::to_string).collect();
+    let mut words: Vec<String> =
+        causes(error).skip(1).map(ToString::to_string).filter(|words| !LAYERS.contains(&words.as_str())).collect();
     words.dedup();
     if words.is_empty() {
         return "none there".to_owned();

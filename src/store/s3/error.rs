@@ -86,7 +86,7 @@ fn unsent<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -
     match error {
         SdkError::ConstructionFailure(_) => Some(StoreErrorKind::Invalid),
         SdkError::DispatchFailure(d) if d.as_connector_error().is_some_and(|e| is_bad_certificate(e)) => {
-            Some(StoreErrorKind::Invalid)
+            Some(StoreErrorKind::Untrusted)
         }
         _ => None,
     }
@@ -128,7 +128,7 @@ pub(super) fn is_error_document(body: &[u8]) -> bool {
 }
 
 /// What the layers of the client say of the one below them. It is no news beside what the lowest one says.
-const LAYERS: [&str; 7] = [
+pub(super) const LAYERS: [&str; 7] = [
     "dispatch failure",
     "service error",
     "io error",
@@ -147,7 +147,7 @@ fn words(error: &(dyn Error + 'static)) -> String {
         words.extend(all.last().map(String::as_str));
     }
     let words = words.join(": ");
-    text::without_os_error(&text::of_certificate(&words)).into_owned()
+    text::without_os_error(&text::of_tls(&words)).into_owned()
 }
 
 /// How one try failed, in a few words; `None`: it had an answer that counts, whatever that says.
