@@ -23,7 +23,7 @@ pub fn say(words: &str) {
     let shown = if errors_have_colours() { paint(&shown) } else { shown.into_owned() };
     // The journal files each line by itself.
     let is_error = shown.starts_with("error:") && goes_to_journal();
-    let shown = if is_error { shown.lines().map(|line| format!("<3>{line}\n")).collect() } else { shown };
+    let shown = if is_error { format!("<3>{}\n", shown.trim_end().replace('\n', "\n<3>")) } else { shown };
     let _ = io::stderr().write_all(shown.as_bytes());
 }
 
