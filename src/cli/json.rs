@@ -30,7 +30,7 @@ use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeyS
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::{ByteCounts, FileCounts, LossReport, MissingFile, Outcome, Problem, ProblemKind, RoleReport};
-use crate::journal::log::JournalError;
+use crate::journal::log::{Instead, JournalError};
 use crate::journal::state::Paused;
 use crate::repo::entry::{Entry, Kind, TreePath};
 use crate::text;
@@ -153,7 +153,10 @@ fn problem(problem: &Problem) -> Value {
 /// Why what a document shows may not be all that there was: `null` where the journal was read to its end.
 pub fn doubt(why: Option<&JournalError>) -> Value {
     let Some(why) = why else { return Value::Null };
-    let kind = if matches!(why, JournalError::RolledBack { .. }) { "rolled_back" } else { "damaged" };
+    let kind = match why {
+        JournalError::RolledBack { instead: Instead::Nothing | Instead::Another, .. } => "rolled_back",
+        _ => "damaged",
+    };
     json!({ "kind": kind, "detail": why.to_string() })
 }
 

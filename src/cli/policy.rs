@@ -610,6 +610,7 @@ mod tests {
     use super::*;
     use crate::ids::Generation;
     use crate::ids::{Digest, InstanceId, NodeId, Seq, Term};
+    use crate::journal::error::Instead;
     use crate::journal::record::{NodeRef, TakeoverWhy};
     use crate::journal::standing::Rift;
     use crate::journal::state::Holder;
@@ -732,7 +733,7 @@ mod tests {
                 error: FormatError::OtherRole { found: "web".parse().unwrap(), wanted: role() },
             }),
             Box::new(InitError::NotEmpty { store: store(), key: "app/journal/1".to_owned() }),
-            Box::new(JournalError::RolledBack { seq, seen: Digest([1; 32]) }),
+            Box::new(JournalError::RolledBack { seq, seen: Digest([1; 32]), instead: Instead::Nothing }),
             Box::new(JournalError::OlderThanKey { now: Generation(0), given: Generation(1) }),
             Box::new(JournalError::Hole(seq)),
             Box::new(JournalError::Rift(Rift::Other(seq))),

@@ -8,6 +8,9 @@ use crate::journal::standing::Rift;
 use crate::journal::state::{FoldError, Holder, View};
 use crate::store::StoreError;
 
+/// So much of a digest names a record to people, as the start of a snapshot's ID does.
+const SEEN_SHOWN: usize = 8;
+
 /// Why a journal cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
@@ -34,14 +37,14 @@ pub enum JournalError {
     #[error("journal record {0} is missing, although what came after it is there")]
     Hole(Seq),
     /// The store no longer holds what this node has seen in it.
-    #[error(
-        "this node has seen journal record {seq} as {seen}, and the store does not have it: it is an older copy of the store, or was rolled back, or its newest records were removed"
-    )]
+    #[error("{}", rolled_back(*seq, *seen, instead))]
     RolledBack {
         /// The number of the record that was seen.
         seq: Seq,
         /// What it was.
         seen: Digest,
+        /// What the store has there.
+        instead: Instead,
     },
     /// A record that cannot be used, after records that a holder of an older key may have written.
     #[error(
@@ -82,6 +85,32 @@ pub enum JournalError {
     /// The head and the store do not fit together.
     #[error("nothing is written to this journal: {0}")]
     Rift(Rift),
+}
+
+/// What a store has in place of a record that this node has seen there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instead {
+    /// Nothing.
+    Nothing,
+    /// Another record.
+    Another,
+    /// Something that cannot be read as a record.
+    Damaged(RecordError),
+}
+
+fn rolled_back(seq: Seq, seen: Digest, instead: &Instead) -> String {
+    let seen = &seen.to_string()[..SEEN_SHOWN];
+    match instead {
+        Instead::Nothing => format!(
+            "the store does not have journal record {seq}, which this node has seen ({seen}): it is an older copy of the store, or was rolled \
+             back, or its newest records were removed"
+        ),
+        Instead::Another => format!(
+            "the store has another journal record {seq} than this node has seen ({seen}): it is another copy of the store, or was rolled \
+             back and written to since"
+        ),
+        Instead::Damaged(error) => format!("journal record {seq} {error}, and this node has seen it whole ({seen})"),
+    }
 }
 
 impl JournalError {

@@ -29,7 +29,7 @@ use crate::repo::names;
 use crate::role::permit::{Candidacy, Deadline, Permit};
 use crate::store::{LIST_PAGE_MAX, PutOutcome, SizeLimit, Store, StoreError, StoreErrorKind, unfinished};
 
-pub use crate::journal::error::{AppendError, JournalError};
+pub use crate::journal::error::{AppendError, Instead, JournalError};
 
 /// Records fetched at once while a journal is read.
 const READ_AHEAD: usize = 16;
@@ -284,11 +284,17 @@ impl Journal {
 
     /// The object of a record that was seen, if the store still has it.
     pub(super) async fn known(&self, head: &Head) -> Result<Bytes, JournalError> {
-        let found = match self.object(head.seq).await {
-            Err(e) if e.is_no_object() => None,
-            found => found?.filter(|object| record::digest(object) == head.digest),
+        let instead = match self.readable(head.seq).await {
+            Ok(Some(object)) if record::digest(&object) == head.digest => return Ok(object),
+            Ok(Some(object)) => match Record::decode(&object, Some(&self.keys)) {
+                Err(error @ RecordError::Damaged(_)) => Instead::Damaged(error),
+                Ok(_) | Err(_) => Instead::Another,
+            },
+            Ok(None) => Instead::Nothing,
+            Err(JournalError::Record { error, .. }) => Instead::Damaged(error),
+            Err(error) => return Err(error),
         };
-        found.ok_or(JournalError::RolledBack { seq: head.seq, seen: head.digest })
+        Err(JournalError::RolledBack { seq: head.seq, seen: head.digest, instead })
     }
 
     /// The last record that the store lists after `known`, which is there.

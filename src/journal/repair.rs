@@ -35,6 +35,9 @@ const COPIES_MAX: usize = 64;
 /// How often the object for a lost number is put again while no answer tells.
 const FILL_ATTEMPTS: u32 = 5;
 
+/// So many of the records that a listing lacks are asked for by themselves.
+const GAPS_ASKED_MAX: usize = 16;
+
 /// Why what is left of a journal cannot be told, or not be gone on from.
 #[derive(Debug, thiserror::Error)]
 pub enum MendError {
@@ -372,8 +375,9 @@ impl Journal {
         Err(AppendError::Unknown { seq, why: last })
     }
 
-    /// The numbers among the newest that this view has read and that the store no longer lists: one request. What a repair named is
-    /// known to be lost.
+    /// The numbers among the newest that this view has read and that the store no longer has. One request tells what is not listed; the
+    /// first [`GAPS_ASKED_MAX`] of these are asked for by themselves, because a listing may lack what is there, and the rest is believed
+    /// to be gone only if all of those are. What a repair named is known to be lost.
     ///
     /// # Errors
     /// The store does not answer.
@@ -393,7 +397,13 @@ impl Journal {
             let repairs = self.repairs(view).await?;
             missing.retain(|seq| !repairs.is_void(*seq));
         }
-        Ok(missing)
+        let rest = missing.split_off(missing.len().min(GAPS_ASKED_MAX));
+        let asked = stream::iter(missing).map(async |seq| Ok::<_, StoreError>((seq, self.is_occupied(seq).await?)));
+        let asked: Vec<(Seq, bool)> = asked.buffered(GAPS_ASKED_MAX).try_collect().await?;
+        let is_lag = asked.iter().any(|(_, is_there)| *is_there);
+        let mut gone: Vec<Seq> = asked.into_iter().filter(|(_, is_there)| !is_there).map(|(seq, _)| seq).collect();
+        gone.extend(rest.into_iter().filter(|_| !is_lag));
+        Ok(gone)
     }
 }
 

@@ -393,6 +393,7 @@ fn judge(
 /// How the store failed.
 pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), ProofFailure> {
     let mut created: Option<Bytes> = None;
+    let mut last = None;
     for _ in 0..CHECK_ATTEMPTS {
         let body = body(env);
         match store.put_if_absent(prefix, body.clone()).await? {
@@ -407,12 +408,13 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
                 return if kept { Ok(()) } else { Err(overwritten(Condition::Absent, prefix)) };
             }
             PutOutcome::Unknown { why } => {
-                tracing::debug!(why, "no answer to a conditional put");
+                tracing::debug!(why, "no verdict on a conditional put");
+                last = Some(why);
                 env.sleep(HOLD_SETTLE).await;
             }
         }
     }
-    Err(silence())
+    Err(undecided(prefix, last))
 }
 
 /// Tries the store briefly: at each start. One replace of the probe key by who expects another version must be refused.
@@ -428,30 +430,38 @@ pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result
         Err(StoreError { version: Some(version), .. }) => drop(store.replace(prefix, body(env), &version).await?),
         Err(e) => return Err(e.into()),
     }
+    let mut last = None;
     for _ in 0..CHECK_ATTEMPTS {
         match store.replace(prefix, body(env), &Version::of_nothing()).await? {
             ReplaceOutcome::Changed => return Ok(()),
             ReplaceOutcome::Replaced(_) => return Err(overwritten(Condition::Unchanged, prefix)),
             ReplaceOutcome::Unknown { why } => {
-                tracing::debug!(why, "no answer to a conditional replace");
+                tracing::debug!(why, "no verdict on a conditional replace");
+                last = Some(why);
                 env.sleep(HOLD_SETTLE).await;
             }
         }
     }
-    Err(silence())
+    Err(undecided(prefix, last))
 }
 
 fn overwritten(condition: Condition, key: &str) -> ProofFailure {
     ProofFailure::Overwritten { condition, key: key.to_owned() }
 }
 
-fn silence() -> ProofFailure {
-    ProofFailure::CannotTell { why: "no answer to a conditional put on the probe key".to_owned() }
+/// What came last instead of a verdict, in the store's own words.
+fn undecided(key: &str, last: Option<String>) -> ProofFailure {
+    let last = last.unwrap_or_else(|| "it was made only now".to_owned());
+    ProofFailure::CannotTell { why: format!("{key}: {last}") }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::store::faulty::{Fault, Faulty, Plan};
+    use crate::store::memory::MemoryStore;
     use Told::{Refused, Won};
 
     fn bodies() -> Vec<Bytes> {
@@ -488,6 +498,15 @@ mod tests {
         }
         let nobody = verdict(&[Refused, Refused, Refused], None).unwrap_err();
         assert!(matches!(nobody, ProofFailure::NobodyWon { .. }), "{nobody}");
+    }
+
+    #[tokio::test]
+    async fn what_came_instead_of_a_verdict_is_told() {
+        let env = Env::host();
+        let refusing = Plan::by_chance(1, 1000, &[Fault::Refused]);
+        let store = Faulty::new(Arc::new(MemoryStore::new(&env)), refusing);
+        let undecided = check(&store, "app/live/probe", &env).await.unwrap_err().to_string();
+        assert!(undecided.contains("app/live/probe: ") && undecided.contains("503"), "{undecided}");
     }
 
     #[test]

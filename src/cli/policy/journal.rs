@@ -2,7 +2,7 @@
 
 use super::{PLAIN, Policy, failed, store};
 use crate::cli::exit::Exit;
-use crate::journal::error::{AppendError, JournalError};
+use crate::journal::error::{AppendError, Instead, JournalError};
 use crate::journal::record::RecordError;
 use crate::journal::register::RegisterError;
 use crate::journal::seat::SeatError;
@@ -13,7 +13,10 @@ pub(super) fn journal(error: &JournalError) -> Policy {
         JournalError::Store(error) => store(error),
         // Its own text says to update.
         JournalError::Record { error: RecordError::Newer(_), .. } => PLAIN,
-        JournalError::Record { .. } | JournalError::Fold { .. } | JournalError::Hole(_) => failed(
+        JournalError::Record { .. }
+        | JournalError::Fold { .. }
+        | JournalError::Hole(_)
+        | JournalError::RolledBack { instead: Instead::Damaged(_), .. } => failed(
             "nothing is written to a damaged journal. Keep the store as it is and find out who changed it. What is \
                  before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). 'runner repair ROLE \
                  --dry-run' tells what is left.",

@@ -335,7 +335,27 @@ async fn what_is_too_large_to_be_a_record_is_a_damaged_one() {
     store.tamper(&key, None);
     store.tamper(&names::record(journal.keys.role(), Seq(3)), Some(Bytes::from(vec![b' '; size])));
     let read = journal.read(Some(&view)).await;
-    assert!(matches!(read, Err(JournalError::RolledBack { seq: Seq(3), .. })), "{read:?}");
+    let is_damaged = matches!(&read, Err(JournalError::RolledBack { seq: Seq(3), instead: Instead::Damaged(_), .. }));
+    assert!(is_damaged, "it is there, and cannot be read: {read:?}");
+}
+
+#[tokio::test]
+async fn what_stands_in_place_of_a_record_that_was_seen_is_told_apart() {
+    let (store, journal) = in_memory();
+    let view = filled(&journal, 3).await;
+    let newest = names::record(journal.keys.role(), Seq(3));
+    let whole = store.objects()[&newest].clone();
+    let before = store.objects()[&names::record(journal.keys.role(), Seq(2))].clone();
+    for (there, words) in [
+        (None, "the store does not have journal record 3"),
+        (Some(before), "the store has another journal record 3"),
+        (Some(whole.slice(..whole.len() / 2)), "journal record 3 cannot be read"),
+        (Some(Bytes::new()), "journal record 3 cannot be read"),
+    ] {
+        store.tamper(&newest, there);
+        let read = journal.read(Some(&view)).await.unwrap_err();
+        assert!(read.is_rolled_back() && read.to_string().starts_with(words), "{read}");
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use crate::repo::crypto::tests::keys;
 use crate::repo::index::encode_index;
 use crate::role::permit::{Grant, testing};
 use crate::store::Store as _;
+use crate::store::faulty::{Fault, Faulty, Plan};
 use crate::store::memory::MemoryStore;
 
 fn journal(store: &MemoryStore, node: u8) -> Journal {
@@ -212,6 +213,22 @@ async fn a_gap_is_seen_by_who_has_read_beyond_it_until_it_is_named() {
     assert_eq!(here.read(Some(&views[5])).await.unwrap(), views[5], "it goes on");
     let (_, after) = repair(&store, None).await;
     assert_eq!(here.gaps(&after).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_a_listing_lacks_is_no_gap_while_it_is_there() {
+    let store = MemoryStore::new(&Env::host());
+    let views = filled(&store, 40).await;
+    // Each listing lacks some of the newest keys.
+    let lagging = Faulty::new(Arc::new(store.clone()), Plan::by_chance(1, 1000, &[Fault::StaleListing]));
+    let node = NodeRef { id: NodeId([1; 16]), name: "n1".to_owned() };
+    let here = Journal::new(Arc::new(lagging), keys(Cipher::None), Env::host(), node, InstanceId([1; 8]));
+    let newest = views.last().unwrap();
+    for _ in 0..20 {
+        assert_eq!(here.gaps(newest).await.unwrap(), []);
+    }
+    store.tamper(&key(3), None);
+    assert_eq!(here.gaps(newest).await.unwrap(), [Seq(3)]);
 }
 
 /// Loses record `lost` of six, and lets a writer who has seen them all go on after it was read.
