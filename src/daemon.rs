@@ -84,7 +84,7 @@ pub trait Voice: Send + Sync + 'static {
     /// A report on a run that failed, and its exit code.
     fn report_failure(&self, role: &RoleName, error: &GuardError) -> (RoleReport, u8);
     /// Why this node, which stands like this, does not work for the role.
-    fn refusal(&self, role: &RoleName, stand: Option<&Stand>) -> String;
+    fn refusal(&self, role: &RoleName, stand: Option<&Stand>, evidence: &[Evidence]) -> String;
     /// A run, or something on the way to one, failed.
     fn failed(&self, role: &RoleName, error: &GuardError);
     /// A role was pruned.

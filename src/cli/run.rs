@@ -378,7 +378,7 @@ async fn snapshots(session: &mut Session, args: &verbs::Snapshots) -> Result<Exi
     let archive = until_cancelled(&context.cancel, open::glance(&context, role)).await?;
     let list = wire::snapshots(&archive);
     session.report(
-        || render::snapshots::list(&list, &context.view()),
+        || render::snapshots::list(&list, archive.doubt().is_some(), &context.view()),
         || json::snapshots(&list, &json::doubt(archive.doubt())),
     )?;
     // What is left can be chosen from, by ID; it is not all.

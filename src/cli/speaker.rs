@@ -95,9 +95,9 @@ impl Voice for Speaker {
         (report, exit.code())
     }
 
-    fn refusal(&self, role: &RoleName, stand: Option<&Stand>) -> String {
+    fn refusal(&self, role: &RoleName, stand: Option<&Stand>, evidence: &[Evidence]) -> String {
         match stand {
-            Some(stand) => render::daemon::why(stand, &[], &self.zone),
+            Some(stand) => render::daemon::why(stand, evidence, &self.zone),
             None => format!("the daemon has not found out yet how this node stands for role {role}"),
         }
     }

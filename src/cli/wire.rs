@@ -553,7 +553,16 @@ pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> 
     let remembered = |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let period = (since, context.env.clock.now());
     let (node, label) = identity::peek(state_dir.as_deref(), context.node.as_deref());
-    let looker = Looker { env: &context.env, state_dir: state_dir.as_deref(), node, label: &label };
+    let asker = asker(context, state_dir.as_deref(), None, &[]);
+    let (daemon, unwritable) = tokio::join!(the_daemon(context), job::whoami::try_state_dir(&asker));
+    let looker = Looker {
+        env: &context.env,
+        state_dir: state_dir.as_deref(),
+        node,
+        label: &label,
+        told: daemon.of(&role.name).and_then(|word| word.failure.as_ref()),
+        unwritable: unwritable.as_deref(),
+    };
     Ok(Box::pin(job::audit::audit_here(store, role, plan.as_ref(), period, &remembered, Some(looker))).await?)
 }
 

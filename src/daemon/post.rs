@@ -35,6 +35,7 @@ use crate::role::election::{Occasion, StandbyReason, UnknownReason};
 use crate::role::lease::keeper::{self, Keeper, RenewalDoubt};
 use crate::role::lease::{LeaseService, Reply};
 use crate::role::permit::Deadline;
+use crate::role::probe::Evidence;
 use crate::role::slot::Slot;
 
 /// Events that wait to be looked at: the loop takes them at once.
@@ -534,8 +535,18 @@ impl Loop {
         match (grant, self.duty.stand()) {
             (Some(grant), _) if self.duty.takes_guests() => Answer::Held(grant),
             (_, Some(Stand::Standby(StandbyReason::LeaseTaken(by)))) => Answer::Taken(by.clone()),
-            (_, stand) => Answer::Unknown { why: self.voice.refusal(&self.work.role.name, stand) },
+            _ => Answer::Unknown { why: self.refusal() },
         }
+    }
+
+    /// What the probes said last.
+    fn evidence(&self) -> &[Evidence] {
+        self.duty.assessment().map(|assessment| assessment.evidence.as_slice()).unwrap_or_default()
+    }
+
+    /// Why this node stands as it does, in words.
+    fn refusal(&self) -> String {
+        self.voice.refusal(&self.work.role.name, self.duty.stand(), self.evidence())
     }
 
     /// How this node stands, for whoever asks on it.
@@ -548,7 +559,7 @@ impl Loop {
             Stand::Conflict(_) | Stand::Cloned => State::Conflict,
             Stand::Paused(_) => State::Paused,
         });
-        let why = self.voice.refusal(&self.work.role.name, stand);
+        let why = self.refusal();
         DaemonWord { state, why, failure: self.work.watch.failure(), under_way: self.work.watch.under_way() }
     }
 
@@ -560,7 +571,7 @@ impl Loop {
             Some(Stand::Paused(_)) => Outcome::Skipped,
             Some(_) => Outcome::Standby,
         };
-        let reason = Some(self.voice.refusal(role, self.duty.stand()));
+        let reason = Some(self.refusal());
         let report = RoleReport { reason, ..RoleReport::nothing(role.clone(), outcome) };
         let _ = wanted.reply.send(Ended { report, exit: None });
     }
@@ -572,9 +583,8 @@ impl Loop {
 
     fn tell(&self) {
         if let Some(stand) = self.duty.stand() {
-            let evidence = self.duty.assessment().map(|assessment| assessment.evidence.as_slice()).unwrap_or_default();
-            self.voice.stands(&self.work.role.name, stand, evidence);
-            self.work.watch.stands(stand);
+            self.voice.stands(&self.work.role.name, stand, self.evidence());
+            self.work.watch.stands(stand, self.refusal());
             // Where a lease is given up, it is done before that.
             let keeps = self.keeper.is_some() && !matches!(stand, Stand::Conflict(_));
             if !self.work.observe && !keeps && is_elsewhere(stand, self.work.runner.node.id) {

@@ -111,6 +111,8 @@ pub(super) struct Sight<'a> {
     pub(super) running: Option<Timestamp>,
     /// How this node's last run failed.
     pub(super) failure: Option<String>,
+    /// Why this node is not active, in words.
+    pub(super) idle: Option<String>,
     /// The role may be empty.
     pub(super) allow_empty: bool,
 }
@@ -139,7 +141,9 @@ impl Sight<'_> {
     pub(super) fn missed(&self, glimpse: &Glimpse) -> Option<Event> {
         let missed = glimpse.past.as_ref()?.missed(self.plan?, self.running, self.now);
         let (slot, count) = (Some(missed.first()?.at), Some(missed.len() as u64));
-        Some(Event { slot, count, detail: self.failure.clone(), ..self.event(Kind::Missed) })
+        let cause = self.idle.as_ref().filter(|_| self.failure.is_none()).map(|_| Cause::NotActive);
+        let detail = self.failure.clone().or_else(|| self.idle.clone());
+        Some(Event { slot, count, cause, detail, ..self.event(Kind::Missed) })
     }
 
     fn duplicates(&self, glimpse: &Glimpse) -> Vec<Event> {
@@ -211,6 +215,7 @@ impl Sight<'_> {
                 Finding::Hole { record } => ("hole", 1, Some(record.clone())),
                 Finding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
                 Finding::Failed(_)
+                | Finding::StateUnwritable { .. }
                 | Finding::Missed { .. }
                 | Finding::Late { .. }
                 | Finding::Duplicate { .. }
@@ -265,6 +270,7 @@ mod tests {
             now: at(now),
             running: None,
             failure: None,
+            idle: None,
             allow_empty: false,
         };
         change(&mut sight);
@@ -297,6 +303,32 @@ mod tests {
         assert_eq!(seen(&Glimpse::default(), 400, |_| ()), [""; 0], "the journal was never read");
         let never = committed(0, |past| past.commits = SlotCommits::new([], Some(at(200))));
         assert_eq!(seen(&never, 271, |_| ()), ["missed 1"], "a role that never had a slot, since it was made");
+    }
+
+    #[test]
+    fn missed_slots_are_told_with_what_failed_else_with_why_nothing_was_tried() {
+        let glimpse = committed(60, |_| ());
+        let role = "app".parse().unwrap();
+        let plan = plan();
+        let told = |failure: Option<&str>, idle: Option<&str>| {
+            let sight = Sight {
+                role: &role,
+                node: ME,
+                label: "east",
+                plan: Some(&plan),
+                now: at(200),
+                running: None,
+                failure: failure.map(str::to_owned),
+                idle: idle.map(str::to_owned),
+                allow_empty: false,
+            };
+            let event = sight.missed(&glimpse).unwrap();
+            (event.cause, event.detail)
+        };
+        let words = |words: &str| Some(words.to_owned());
+        assert_eq!(told(None, None), (None, None));
+        assert_eq!(told(None, Some("standby")), (Some(Cause::NotActive), words("standby")));
+        assert_eq!(told(Some("disk"), Some("standby")), (None, words("disk")));
     }
 
     #[test]

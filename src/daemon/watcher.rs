@@ -71,6 +71,8 @@ struct Seen {
     vouched: bool,
     /// This node is active, or would be if it could tell.
     works: bool,
+    /// Why it is not active, in words.
+    idle: Option<String>,
     audit_at: Duration,
 }
 
@@ -85,6 +87,7 @@ impl Watch {
             moved: false,
             vouched: false,
             works: false,
+            idle: None,
             audit_at: env.clock.boottime() + AUDIT_FIRST,
         };
         Self {
@@ -127,9 +130,10 @@ impl Watch {
         }
     }
 
-    /// How this node stands for the role.
-    pub fn stands(&self, stand: &Stand) {
+    /// How this node stands for the role, and `why` in words.
+    pub fn stands(&self, stand: &Stand, why: String) {
         let mut seen = self.seen();
+        seen.idle = Some(why).filter(|_| !matches!(stand, Stand::Active { .. } | Stand::Paused(_)));
         seen.vouched = matches!(stand, Stand::Standby(StandbyReason::LeaseTaken(Some(_))));
         seen.works = matches!(stand, Stand::Active { .. } | Stand::Unknown(_));
         match stand {
@@ -166,6 +170,10 @@ impl Watch {
     fn note_end(&self, report: &RoleReport, reason: Option<&Reason>, cause: Option<Cause>) {
         let mut seen = self.seen();
         let running = seen.running.take();
+        // Why a run without a daemon was none: what it sees of missed slots is told next.
+        if matches!(reason, Some(Reason::Standby(..) | Reason::Unknown(..) | Reason::LeaseUnanswered { .. })) {
+            seen.idle.clone_from(&report.reason);
+        }
         let event = |kind| Event {
             slot: report.slot.or(running.and_then(|running| running.slot)),
             term: report.term,
@@ -419,6 +427,7 @@ impl Watch {
             now: self.env.clock.now(),
             running: seen.running.and_then(|running| running.slot),
             failure: self.kept.load().map(|failure| failure.error),
+            idle: seen.idle.clone(),
             allow_empty: self.allow_empty,
         }
     }

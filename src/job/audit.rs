@@ -24,14 +24,14 @@ use crate::job::audit::completeness::Bare;
 use crate::job::audit::ledger::Ledger;
 use crate::job::empty;
 use crate::job::health::UnderWay;
-use crate::job::last_run::{self, Kept};
+use crate::job::last_run::{self, Failure, Kept};
 use crate::job::presence::{self, Told};
 use crate::job::report::audited::{Finding, RoleAudit};
 use crate::job::report::whoami::RunSeen;
 use crate::job::repository::Repository;
 use crate::job::verify::found::Found;
 use crate::job::verify::{Remembered, VerifyError, history};
-use crate::journal::record::Record;
+use crate::journal::record::{NodeRef, Record};
 use crate::journal::state::State;
 use crate::role::slot::Plan;
 use crate::store::Store;
@@ -64,6 +64,18 @@ pub struct Looker<'a> {
     pub node: Option<NodeId>,
     /// Its label.
     pub label: &'a str,
+    /// How its last run failed, as its daemon says, which may not have been able to write that down.
+    pub told: Option<&'a Failure>,
+    /// Why its state directory cannot be written.
+    pub unwritable: Option<&'a str>,
+}
+
+impl Looker<'_> {
+    /// Whether it has the role. One that cannot read who it is goes by its label.
+    fn holds(&self, state: &State) -> bool {
+        let is_own = |node: &NodeRef| self.node.map_or(node.name == self.label, |own| node.id == own);
+        state.holder.as_ref().is_some_and(|holder| is_own(&holder.node))
+    }
 }
 
 /// The same, with what the `looker` knows of runs that failed, its own and those that other nodes told of: the present is judged as
@@ -101,13 +113,20 @@ pub async fn audit_here(
         audit.findings.insert(0, Finding::EmptySources { first, last, snapshot, runs, empty });
         audit.finding_count += 1;
     }
+    if let Some(looker) = looker.filter(|looker| looker.holds(&read.state))
+        && let Some(why) = looker.unwritable
+    {
+        audit.findings.insert(0, Finding::StateUnwritable { why: why.to_owned() });
+        audit.finding_count += 1;
+    }
     Ok(RoleAudit { records: read.records, ..audit })
 }
 
 /// The runs that failed, and the backups that are under way, as the looker knows of them.
 async fn unrecorded(repository: &Repository, looker: &Looker<'_>, now: Timestamp) -> (Vec<RunSeen>, Vec<UnderWay>) {
     let role = repository.role();
-    let own = looker.state_dir.and_then(|dir| Kept::at(looker.env, dir, role).load());
+    let kept = looker.state_dir.and_then(|dir| Kept::at(looker.env, dir, role).load());
+    let own = kept.into_iter().chain(looker.told.cloned()).max_by_key(|failure| failure.time);
     let me = looker.node.unwrap_or(NodeId([0; NodeId::LEN]));
     let told = presence::peers(repository, me, now).await.unwrap_or_else(|error| {
         tracing::warn!("role {role}: whether runs of other nodes failed, or go on, cannot be told: {error}");

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::audit::pauses::Pauses;
 use crate::job::report::Outcome;
-use crate::job::report::whoami::{MissedCause, Reason, RunSeen, State, Step, StoreStatus, Warning};
+use crate::job::report::whoami::{self, Evidence, MissedCause, Reason, RunSeen, State, Step, StoreStatus, Warning};
 use crate::journal::record::EndBody;
 use crate::journal::state::{CommandEnd, Paused, Running, View};
 use crate::role::commits::SlotCommits;
@@ -190,6 +190,8 @@ pub(crate) struct Facts<'a> {
     /// The election's verdict on this node, and its reason.
     pub(crate) state: State,
     pub(crate) reason: &'a Reason,
+    /// What the probes said.
+    pub(crate) evidence: &'a [Evidence],
     pub(crate) plan: Option<&'a Plan>,
     /// The store's clock minus this node's, in seconds.
     pub(crate) clock_offset_seconds: Option<i64>,
@@ -269,6 +271,10 @@ fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
         (_, Reason::Daemon { why }) => MissedCause::Daemon(why.clone()),
         (State::Active, _) if !failed(facts).is_empty() || facts.seen.iter().any(is_state) => MissedCause::Failing,
         (State::Active, _) => facts.daemon.map_or(MissedCause::ActiveHere, |says| MissedCause::Daemon(says.to_owned())),
+        (_, Reason::ProbesUnknown) => MissedCause::ProbesUnknown(whoami::undecided(facts.evidence)),
+        (_, Reason::LeaseFree { .. }) if !failed(facts).is_empty() => MissedCause::Failing,
+        (_, Reason::LeaseFree { .. }) => MissedCause::LeaseFree,
+        (_, Reason::HandedOver { to: by, .. } | Reason::TakenOver { by, .. }) => MissedCause::HasRole(by.clone()),
         _ => MissedCause::NotSeen,
     };
     Some(Warning::SlotsMissed { first, last, count, cause })

@@ -44,8 +44,8 @@ use crate::job::loss::{self, Note};
 use crate::job::presence::{self, Announced, Told};
 use crate::job::report::Outcome;
 use crate::job::report::whoami::{
-    EtcdState, EtcdStatus, NodeInfo, PeerSeen, RoleStatus, RunSeen, State, Step, StoreState, StoreStatus, TermInfo,
-    Unseen, Warning, WhoamiReport,
+    EtcdState, EtcdStatus, Evidence, NodeInfo, PeerSeen, RoleStatus, RunSeen, State, Step, StoreState, StoreStatus,
+    TermInfo, Unseen, Warning, WhoamiReport,
 };
 use crate::job::repository::{Deriving, KeyWork, OpenError, Repository};
 use crate::job::whoami::patience::{KEY_PATIENCE, Patience, Silent};
@@ -111,7 +111,8 @@ pub enum Daemon {
 }
 
 impl Daemon {
-    fn of(&self, role: &RoleName) -> Option<&DaemonWord> {
+    /// What it says of this role.
+    pub(crate) fn of(&self, role: &RoleName) -> Option<&DaemonWord> {
         let Self::Says(words) = self else { return None };
         words.get(role)
     }
@@ -215,7 +216,7 @@ struct Here {
 }
 
 /// Why the state directory cannot be written, if that can be told: a small file is written there and removed.
-async fn try_state_dir(asker: &Asker<'_>) -> Option<String> {
+pub(crate) async fn try_state_dir(asker: &Asker<'_>) -> Option<String> {
     let dir = asker.state_dir?.to_owned();
     let shown = dir.display().to_string();
     let tried = tokio::time::timeout(asker.patience, asker.env.blocking(move || file::try_out(&dir))).await;
@@ -468,7 +469,7 @@ fn status(
         occasion: Occasion::None,
     };
     let decided = election::decide(inputs);
-    let evidence = decided.evidence.iter().map(|e| verdict::describe(e, asker.env)).collect();
+    let evidence: Vec<Evidence> = decided.evidence.iter().map(|e| verdict::describe(e, asker.env)).collect();
     let (state, reason) = match decided.state {
         election::State::Candidate => verdict::by_lease(node, looked.lease.as_ref(), history.as_ref()),
         decided => verdict::of_election(role, decided),
@@ -551,6 +552,7 @@ fn status(
         now,
         state,
         reason: &reason,
+        evidence: &evidence,
         plan: plan.as_ref(),
         clock_offset_seconds: looked.state.clock_offset_seconds,
         store: &looked.state.status,

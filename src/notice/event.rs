@@ -134,6 +134,8 @@ pub enum Cause {
     Stalled,
     /// Sources or dumps held no file.
     EmptySource,
+    /// The node that tells is not active; the detail is why.
+    NotActive,
 }
 
 impl Event {

@@ -28,6 +28,15 @@ const PROBES_NO: Way = Way {
     alert: "missed",
 };
 
+const PROBES_UNKNOWN: Way = Way {
+    what: "the probes cannot tell on any node",
+    says: "the probes cannot tell whether this node is to be active: command",
+    risk: "missed",
+    check: 2,
+    audit: 7,
+    alert: "missed",
+};
+
 const RUN_FAILS: Way = Way {
     what: "every run fails (a dump of `/bin/false`)",
     says: "last run on east failed",
@@ -242,8 +251,9 @@ const SCHEDULE_GONE: Way = Way {
     alert: "anomaly",
 };
 
-const ALL: [&Way; 27] = [
+const ALL: [&Way; 28] = [
     &PROBES_NO,
+    &PROBES_UNKNOWN,
     &NEVER_RUN,
     &CLOCK_AHEAD,
     &RUN_GOES_ON,
@@ -320,6 +330,21 @@ fn probes_that_say_no_everywhere_are_seen_everywhere() {
     PROBES_NO.is_told(&site);
     let role = crate::site::role(&site.node("west").run(["whoami", "--json"]).expect(0));
     assert_eq!((&role["warnings"][0]["cause"], &role["last_run"]), (&"not_eligible".into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn probes_that_cannot_tell_anywhere_are_seen_everywhere_with_what_they_lack() {
+    let site = pair("");
+    fs::remove_file(site.path("active")).unwrap();
+    std::thread::sleep(LATER);
+    for name in ["east", "west"] {
+        assert_eq!(run_slot(&site.node(name)), 4, "unknown is not yes");
+        assert_eq!(run_slot(&later(&site, name)), 4);
+        PROBES_UNKNOWN.is_seen(&site.node(name));
+    }
+    PROBES_UNKNOWN.is_told(&site);
+    let role = crate::site::role(&site.node("west").run(["whoami", "--json"]).expect(0));
+    assert_eq!(role["warnings"][0]["cause"], "probes_unknown");
 }
 
 #[test]

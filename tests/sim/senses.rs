@@ -245,7 +245,7 @@ impl Voice for Mouth {
         (RoleReport::nothing(role.clone(), Outcome::Failed), 1)
     }
 
-    fn refusal(&self, _: &RoleName, _: Option<&Stand>) -> String {
+    fn refusal(&self, _: &RoleName, _: Option<&Stand>, _: &[Evidence]) -> String {
         String::new()
     }
 

@@ -37,6 +37,7 @@ fn finding(finding: &Finding) -> Value {
             value["kind"] = json!("failed");
             value
         }
+        Finding::StateUnwritable { why } => json!({ "kind": "state_unwritable", "detail": why }),
         Finding::Missed { first, last, count, attempts } => json!({
             "kind": "missed", "first": utc(*first), "last": utc(*last), "count": count, "attempts": attempts,
         }),

@@ -97,12 +97,18 @@ fn warning(warning: &Warning) -> Value {
                 MissedCause::Failing => ("failing", None),
                 MissedCause::Daemon(_) => ("daemon", None),
                 MissedCause::Running { .. } => ("running", None),
+                MissedCause::ProbesUnknown(_) => ("probes_unknown", None),
+                MissedCause::LeaseFree => ("lease_free", None),
+                MissedCause::HasRole(by) => ("has_role", Some(by)),
                 MissedCause::NotSeen => ("not_seen", None),
             };
             let (first, last) = (utc(*first), utc(*last));
             let mut value = json!({
                 "kind": "slots_missed", "first": first, "last": last, "count": count, "cause": cause, "held_by": by,
             });
+            if let MissedCause::ProbesUnknown(Some(why)) = missed {
+                value["detail"] = json!(why);
+            }
             if let MissedCause::Running { node, since, is_command, gone } = missed {
                 value["running"] = json!({ "node": node, "since": utc(*since), "command": is_command, "gone": gone });
             }

@@ -93,6 +93,7 @@ fn slots(counts: &SlotCounts) -> String {
 fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, String) {
     match finding {
         Finding::Failed(run) => ("FAILED", super::warning::failed(run, view)),
+        Finding::StateUnwritable { why } => ("STATE", super::warning::state_unwritable(why, false)),
         Finding::Missed { first, last, count, attempts } => ("MISSED", missed(*first, *last, *count, attempts, view)),
         Finding::ScheduleMissing { last } => ("SCHEDULE", super::warning::schedule_missing(role, *last, view)),
         Finding::Late { slot, commit } => {

@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 
+use super::inside::escaped;
 use super::whoami::{why, word};
 use super::{View, warning};
 use crate::cli::exit::Health;
 use crate::cli::units::relative;
 use crate::job::health::{self, Severity};
-use crate::job::report::whoami::{Reason, RoleStatus, Warning, WhoamiReport};
+use crate::job::report::whoami::{self, Reason, RoleStatus, Warning, WhoamiReport};
 
 /// How a role stands, as monitoring sees it. A healthy standby is fine.
 fn health(role: &RoleStatus) -> Health {
@@ -56,7 +57,7 @@ pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
         }
         // Where the first line has a warning, it does not have why the node stands as it does.
         if health::of_state(role.state).is_some() && (is_cut || said.is_some()) {
-            let text = format!("{}: {}", word(role.state).to_uppercase(), why(role, view));
+            let text = format!("{}: {}", word(role.state).to_uppercase(), reason(role, view));
             out += &view.page.wrap(&format!("{} ", role.role), 2, &text);
         }
     }
@@ -74,11 +75,19 @@ fn verdict<'a>(health: Health, role: &'a RoleStatus, view: &View) -> (String, Op
             (format!("{} {state}: {}", role.role, warning::text(&role.role, worst, view)), Some(worst))
         }
         Some(worst) => (format!("{}: {}", role.role, warning::text(&role.role, worst, view)), Some(worst)),
-        None if by_state.is_some() => (format!("{} {state}: {}", role.role, why(role, view)), None),
+        None if by_state.is_some() => (format!("{} {state}: {}", role.role, reason(role, view)), None),
         None => {
             let last = role.last_backup.as_ref().map(|last| format!(", last backup {}", relative(last.time, view.now)));
             (format!("{} {state}{}", role.role, last.unwrap_or_default()), None)
         }
+    }
+}
+
+/// Why the node stands as it does. Its probes are not listed here, so the one that cannot tell is named.
+fn reason(role: &RoleStatus, view: &View) -> String {
+    match whoami::undecided(&role.evidence).filter(|_| role.reason == Reason::ProbesUnknown) {
+        Some(probe) => format!("the probes cannot tell, so nothing starts here: {}", escaped(probe.as_bytes())),
+        None => why(role, view),
     }
 }
 
@@ -115,7 +124,7 @@ mod tests {
         let (text, worst) = check(&all(vec![role.clone()]), &samples::view());
         assert_eq!(worst, Health::Critical);
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let why = why(&role, &samples::view()).split_whitespace().collect::<Vec<_>>().join(" ");
+        let why = reason(&role, &samples::view()).split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(!text.contains('…'), "the first line is whole: {text}");
         assert!(words.contains(&format!("UNKNOWN: {why}")), "{text}");
     }
@@ -129,7 +138,7 @@ mod tests {
         assert_eq!(worst, Health::Unknown);
         insta::assert_snapshot!(line);
         let odd = RoleStatus { warnings: vec![Warning::ClockOff(400)], ..standby.clone() };
-        let (line, _) = check(&all(vec![active(), odd]), &view);
+        let (line, _) = check(&all(vec![odd]), &view);
         insta::assert_snapshot!("what_is_said_is_not_said_again", line);
         let conflict = RoleStatus { state: State::Conflict, ..active() };
         assert_eq!(check(&all(vec![conflict, blind()]), &view).1, Health::Critical);

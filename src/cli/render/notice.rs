@@ -36,7 +36,7 @@ pub fn text(notice: &Notice, zone: &TimeZone) -> String {
 }
 
 fn what(event: &Event, zone: &TimeZone) -> String {
-    let Event { kind, node, slot, term, count, mark, detail, .. } = event;
+    let Event { kind, node, slot, term, count, mark, cause, detail, .. } = event;
     let behind = detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
     let slot = slot.map(|slot| units::minute(slot, zone)).unwrap_or_default();
     let count = count.unwrap_or(1);
@@ -50,9 +50,12 @@ fn what(event: &Event, zone: &TimeZone) -> String {
         Kind::Missed => {
             let slots =
                 if count == 1 { format!("the slot {slot}") } else { format!("{count} slots, the first {slot}") };
-            // The failure is that of the node that tells.
-            let failed = detail.as_ref().map(|error| format!(". The last run on {node} failed: {error}"));
-            format!("no backup was committed for {slots} (seen by {node}){}", failed.unwrap_or_default())
+            // It is about the node that tells.
+            let why = detail.as_ref().map(|why| match cause {
+                Some(Cause::NotActive) => format!(". {node} is not active: {why}"),
+                _ => format!(". The last run on {node} failed: {why}"),
+            });
+            format!("no backup was committed for {slots} (seen by {node}){}", why.unwrap_or_default())
         }
         Kind::Duplicate => format!("the slot {slot} was committed {count} times (seen by {node})"),
         Kind::Takeover => format!("{node} took the role over{term}"),
@@ -112,6 +115,17 @@ fn what(event: &Event, zone: &TimeZone) -> String {
 mod tests {
     use super::*;
     use jiff::Timestamp;
+
+    #[test]
+    fn a_node_that_tells_of_missed_slots_says_why_it_is_not_active() {
+        let event = Event {
+            cause: Some(Cause::NotActive),
+            detail: Some("the probes cannot tell".to_owned()),
+            ..Event::new(Kind::Missed, "app".parse().unwrap(), "east".to_owned(), Timestamp::UNIX_EPOCH)
+        };
+        let text = text(&Notice { phase: Phase::Begun, since: Timestamp::UNIX_EPOCH, event }, &TimeZone::UTC);
+        assert!(text.ends_with("(seen by east). east is not active: the probes cannot tell"), "{text}");
+    }
 
     #[test]
     fn every_kind_has_its_sentence() {

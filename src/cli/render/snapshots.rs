@@ -4,10 +4,11 @@ use super::{View, short};
 use crate::cli::units::{bytes, count, counted, minute};
 use crate::job::report::snapshot::SnapshotInfo;
 
-/// Oldest first, so that the newest stands above the prompt.
-pub fn list(snapshots: &[SnapshotInfo], view: &View) -> String {
+/// Oldest first, so that the newest stands above the prompt. `doubtful`: the journal may have more than could be read.
+pub fn list(snapshots: &[SnapshotInfo], doubtful: bool, view: &View) -> String {
     if snapshots.is_empty() {
-        return "no snapshots yet\n".to_owned();
+        let none = if doubtful { "no snapshot in what can be read\n" } else { "no snapshots yet\n" };
+        return none.to_owned();
     }
     let rows = snapshots.iter().map(|s| {
         [
@@ -66,9 +67,10 @@ mod tests {
         list[1].bytes = 312;
         (list[0].unreadable, list[1].unreadable) = (1, 5200);
         (list[1].empty, list[2].empty) = (Some(0), Some(1));
-        let text = super::list(&list, &samples::view());
-        samples::assert_fits(|view| super::list(&list, view));
+        let text = super::list(&list, false, &samples::view());
+        samples::assert_fits(|view| super::list(&list, false, view));
         insta::assert_snapshot!(text);
-        insta::assert_snapshot!(super::list(&[], &samples::view()), @"no snapshots yet");
+        insta::assert_snapshot!(super::list(&[], false, &samples::view()), @"no snapshots yet");
+        insta::assert_snapshot!(super::list(&[], true, &samples::view()), @"no snapshot in what can be read");
     }
 }

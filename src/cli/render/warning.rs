@@ -1,10 +1,12 @@
 //! What a person should look after in a role, a sentence each: for `whoami`, `status` and monitoring.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::View;
 use super::inside::escaped;
-use crate::cli::units::{count, counted, minute, relative, time};
+use crate::cli::units::{count, counted, duration, minute, relative, time};
 use crate::config::Lease;
 use crate::ids::{RepoId, RoleName};
 use crate::job::health::Severity;
@@ -52,17 +54,15 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
         Warning::LeaseUnread { why } => {
             format!("who holds the lease cannot be read, so this node cannot take it: {why}")
         }
-        Warning::StateUnwritable { why, stands_by } => {
-            let so = if *stands_by { "this node could not take the role" } else { "no run can succeed here" };
-            format!("the state directory cannot be written, so {so}: {why}")
-        }
+        Warning::StateUnwritable { why, stands_by } => state_unwritable(why, *stands_by),
         Warning::DaemonSilent => {
             "the daemon of this node does not answer: it hangs, or has no processor time".to_owned()
         }
         Warning::Exposed(exposure) => format!("{exposure} ({})", exposure.remedy()),
         Warning::ClockOff(seconds) => {
             let way = if *seconds < 0 { "ahead of" } else { "behind" };
-            format!("this node's clock is {} s {way} the store's; set it right", seconds.unsigned_abs())
+            let by = duration(Duration::from_secs(seconds.unsigned_abs()));
+            format!("this node's clock is {by} {way} the store's; set right the one that is wrong")
         }
         Warning::StoreUnreadable { why } => {
             format!("the store cannot be read, so neither snapshots nor terms are known: {why}")
@@ -157,6 +157,12 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
     }
 }
 
+/// That the state directory cannot be written, and what follows.
+pub(super) fn state_unwritable(why: &str, stands_by: bool) -> String {
+    let so = if stands_by { "this node could not take the role" } else { "no run can succeed here" };
+    format!("the state directory cannot be written, so {so}: {why}")
+}
+
 /// That a role has lost its schedule, and what is to be done about it.
 pub(super) fn schedule_missing(role: &RoleName, last: Timestamp, view: &View) -> String {
     format!(
@@ -218,6 +224,12 @@ fn missed_cause(cause: &MissedCause, view: &View) -> String {
             escaped(node.as_bytes()),
             relative(*since, view.now)
         ),
+        MissedCause::ProbesUnknown(why) => {
+            let why = why.as_ref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
+            format!(": the probes cannot tell whether this node is to be active{why}")
+        }
+        MissedCause::LeaseFree => ": no node holds the lease; does a daemon or timer run on any of them?".to_owned(),
+        MissedCause::HasRole(by) => format!(": {} has the role, and committed nothing", escaped(by.as_bytes())),
         MissedCause::NotSeen => String::new(),
     }
 }

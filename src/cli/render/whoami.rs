@@ -154,7 +154,7 @@ pub(super) fn why(role: &RoleStatus, view: &View) -> String {
         }
         Reason::ClockOff => {
             "No slots are run here: this node's clock is not the store's, so it cannot tell which one is due. Another \
-             node takes the role."
+             node may take the role."
                 .to_owned()
         }
         Reason::HandedOver { to, until } => format!(

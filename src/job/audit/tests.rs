@@ -15,7 +15,6 @@ use crate::job::report::whoami::Step;
 use crate::job::runner::Runner;
 use crate::job::seat::Seats;
 use crate::job::testing::Rig;
-use crate::journal::record::NodeRef;
 use crate::journal::state::View;
 use crate::repo::names;
 use crate::store::SizeLimit;
@@ -168,7 +167,7 @@ async fn a_failure_that_the_journal_does_not_have_is_a_finding_until_something_i
     let rig = Rig::new().await;
     backup(&rig, None).await;
     let state_dir = rig.state_dir();
-    let looker = Looker { env: &rig.env, state_dir: Some(&state_dir), node: Some(rig.node), label: "east" };
+    let looker = looker(&rig, &state_dir);
     let failed = async || {
         let now = rig.env.clock.now();
         let asked = audit_here(rig.store.clone(), &rig.role, None, (now - DAY, now), &|_| None, Some(looker));
@@ -178,7 +177,7 @@ async fn a_failure_that_the_journal_does_not_have_is_a_finding_until_something_i
         })
     };
     assert_eq!(failed().await, None);
-    let failure = last_run::Failure {
+    let failure = Failure {
         outcome: Outcome::Failed,
         step: Step::Run,
         time: rig.env.clock.now(),
@@ -192,6 +191,46 @@ async fn a_failure_that_the_journal_does_not_have_is_a_finding_until_something_i
     assert!(told(&rig, -DAY, None).await.findings.is_empty(), "the journal alone does not tell");
     backup(&rig, None).await;
     assert_eq!(failed().await, None);
+}
+
+fn looker<'a>(rig: &'a Rig, state_dir: &'a Path) -> Looker<'a> {
+    Looker {
+        env: &rig.env,
+        state_dir: Some(state_dir),
+        node: Some(rig.node),
+        label: "east",
+        told: None,
+        unwritable: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_holder_from_writing_down_its_failure_is_a_finding() {
+    let rig = Rig::new().await;
+    backup(&rig, None).await;
+    let (state_dir, now) = (rig.state_dir(), rig.env.clock.now());
+    let failure = Failure {
+        outcome: Outcome::Failed,
+        step: Step::Run,
+        time: now,
+        slot: None,
+        error: "no room".to_owned(),
+        failures: 1,
+        after: Some(2),
+    };
+    let found = async |looker: Looker<'_>| {
+        let audit = audit_here(rig.store.clone(), &rig.role, None, (now - DAY, now), &|_| None, Some(looker)).await;
+        let words = audit.unwrap().findings.into_iter().map(|finding| match finding {
+            Finding::Failed(run) => run.error,
+            Finding::StateUnwritable { why } => why,
+            other => panic!("{other:?}"),
+        });
+        words.collect::<Vec<_>>()
+    };
+    let here = Looker { told: Some(&failure), unwritable: Some("full"), ..looker(&rig, &state_dir) };
+    assert_eq!(found(here).await, ["full", "no room"]);
+    let unnamed = Looker { node: None, told: None, label: "another", ..here };
+    assert_eq!(found(unnamed).await, [""; 0], "it does not have the role");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{KeySource, Lease, RoleSettings, Schedule};
 use crate::ids::{InstanceId, NodeId, RepoId, Seq};
 use crate::job::report::Outcome;
-use crate::job::report::whoami::Step;
+use crate::job::report::whoami::{Answer, Step};
 use crate::journal::record::NodeRef;
 
 fn at(minutes: i64) -> Timestamp {
@@ -58,6 +58,7 @@ struct Scene {
     unread: bool,
     seen: Vec<Warning>,
     daemon: Option<&'static str>,
+    evidence: Vec<Evidence>,
 }
 
 impl Scene {
@@ -76,6 +77,7 @@ impl Scene {
             unread: false,
             seen: Vec::new(),
             daemon: None,
+            evidence: Vec::new(),
         };
         change(&mut scene);
         scene
@@ -87,6 +89,7 @@ impl Scene {
             now: at(self.now),
             state: self.state,
             reason: &self.reason,
+            evidence: &self.evidence,
             plan: Some(&plan).filter(|_| self.scheduled),
             clock_offset_seconds: self.offset,
             store: &self.store,
@@ -206,6 +209,43 @@ fn a_daemon_is_asked_after_only_where_none_answers_and_nothing_else_explains_it(
         cause(|s| s.seen = vec![Warning::StateUnwritable { why: "full".to_owned(), stands_by: false }]),
         Some(MissedCause::Failing)
     );
+}
+
+#[test]
+fn whatever_a_node_sees_of_why_nothing_runs_is_the_cause_of_missed_slots() {
+    let cause = |state, reason: Reason, change: fn(&mut Scene)| {
+        let scene = Scene::new(|s| {
+            (s.now, s.state, s.reason) = (700, state, reason);
+            change(s);
+        });
+        scene.judged().into_iter().find_map(|found| match found {
+            Warning::SlotsMissed { cause, .. } => Some(cause),
+            _ => None,
+        })
+    };
+    let unknown = |s: &mut Scene| {
+        let said = |probe: &str, answer, detail: &str, fallback| Evidence {
+            probe: probe.to_owned(),
+            answer,
+            detail: detail.to_owned(),
+            latency: Duration::ZERO,
+            age: Duration::ZERO,
+            fallback,
+        };
+        s.evidence = vec![
+            said("vip 10.0.0.50", Answer::Yes, "on eth0", false),
+            said("command /stands-in", Answer::Unknown, "exit 2", true),
+            said("command /gone", Answer::Unknown, "cannot be run", false),
+        ];
+    };
+    let probes = Some(MissedCause::ProbesUnknown(Some("command /gone: cannot be run".to_owned())));
+    assert_eq!(cause(State::Unknown, Reason::ProbesUnknown, unknown), probes);
+    let free = || Reason::LeaseFree { last: Some("east".to_owned()) };
+    assert_eq!(cause(State::Standby, free(), |_| ()), Some(MissedCause::LeaseFree));
+    let failed: fn(&mut Scene) = |s| s.failures = vec![failure(650, Some(7))];
+    assert_eq!(cause(State::Standby, free(), failed), Some(MissedCause::Failing));
+    let handed = Reason::HandedOver { to: "west".to_owned(), until: at(900) };
+    assert_eq!(cause(State::Standby, handed, |_| ()), Some(MissedCause::HasRole("west".to_owned())));
 }
 
 #[test]

@@ -135,6 +135,11 @@ pub enum Finding {
     /// The last run, or the last try to take the role, failed, and nothing was committed since. The journal does not have it: it is what
     /// the node that audits knows, and what the others told.
     Failed(RunSeen),
+    /// The state directory of the node that audits, and that has the role, cannot be written.
+    StateUnwritable {
+        /// Why.
+        why: String,
+    },
     /// Slots one after the other without a commit.
     Missed {
         /// The first of them.

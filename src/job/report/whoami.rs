@@ -189,6 +189,14 @@ pub struct Evidence {
     pub fallback: bool,
 }
 
+/// The first probe that cannot tell, with its reason.
+pub fn undecided(evidence: &[Evidence]) -> Option<String> {
+    let unknown = |found: &&Evidence| found.answer == Answer::Unknown;
+    let decides = |found: &&Evidence| !found.fallback;
+    let found = evidence.iter().filter(unknown).find(decides).or_else(|| evidence.iter().find(unknown))?;
+    Some(if found.detail.is_empty() { found.probe.clone() } else { format!("{}: {}", found.probe, found.detail) })
+}
+
 /// What a probe says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -340,6 +348,12 @@ pub enum MissedCause {
         /// It was on this node, and no process of it is left here.
         gone: bool,
     },
+    /// The probes cannot tell here; the first one that cannot, and why.
+    ProbesUnknown(Option<String>),
+    /// No node holds the lease.
+    LeaseFree,
+    /// The journal says that node has the role.
+    HasRole(String),
     /// Nothing that this node sees.
     NotSeen,
 }
