@@ -50,6 +50,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "role::present",
             "role::twin",
             "repo::crypto",
+            // What proves that there were records, where none is left.
+            "repo::index",
             "repo::line",
             "repo::names",
         ],
