@@ -15,7 +15,7 @@ use crate::job::local::Local;
 use crate::job::loss;
 use crate::job::repair::Remains;
 use crate::job::repository::Repository;
-use crate::job::select::{SelectError, is_id, select};
+use crate::job::select::{SelectError, is_id, select, whole_id};
 use crate::journal::state::Snapshot;
 use crate::outage;
 use crate::repo::loss::Losses;
@@ -67,7 +67,7 @@ pub fn chosen<'a>(context: &Context, archive: &'a Archive, selector: &str) -> Re
 }
 
 /// The snapshot that a selector means among what is left, and whether the journal vouches for it. One that it does not vouch for is meant by
-/// its ID alone.
+/// its whole ID alone: who can make one up can make up one whose ID starts as another does.
 ///
 /// # Errors
 /// It means none or several of them, or nothing at all.
@@ -84,11 +84,10 @@ pub fn chosen_of_remains<'a>(
         Err(error) => error,
     };
     let Some(newest) = remains.unvouched.last() else { return Err(error) };
-    if !is_id(selector) {
+    let Some(id) = whole_id(selector) else {
         return Err(UnvouchedError { count: remains.unvouched.len(), newest: newest.id }.into());
-    }
-    let now = context.env.clock.now();
-    Ok((select(&remains.unvouched, selector, &context.settings.timezone, now)?, false))
+    };
+    remains.unvouched.iter().find(|snapshot| snapshot.id == id).map(|snapshot| (snapshot, false)).ok_or(error)
 }
 
 /// Nothing vouches for the snapshots that are left.

@@ -64,6 +64,11 @@ pub fn is_id(selector: &str) -> bool {
     text.len() >= ID_CHARS_MIN && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// The ID that `selector` is, with every character of it.
+pub fn whole_id(selector: &str) -> Option<Digest> {
+    selector.trim().to_ascii_lowercase().parse().ok()
+}
+
 /// As much of an ID as tells it from others, and can be given again.
 struct Start<'a>(&'a Digest);
 
@@ -222,6 +227,14 @@ mod tests {
         assert_eq!(candidates.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [some()[0].id, some()[1].id]);
         let text = number("abcd").unwrap_err().to_string();
         assert!(text.contains(&some()[1].id.to_string()[..12]) && text.contains("2026-11-19T01:00:00Z"), "{text}");
+    }
+
+    #[test]
+    fn a_whole_id_is_no_start_of_one() {
+        let id = some()[0].id;
+        let text = id.to_string();
+        assert_eq!((whole_id(&text), whole_id(&format!(" {} ", text.to_uppercase()))), (Some(id), Some(id)));
+        assert_eq!((whole_id(&text[..63]), whole_id(&format!("{text}0")), whole_id("latest")), (None, None, None));
     }
 
     #[test]

@@ -121,6 +121,10 @@ fn what_a_former_key_holder_puts_before_a_rotation_is_never_the_latest() {
         } else {
             let latest = latest.expect(1);
             assert!(words(&latest).contains("a former holder of the key"), "{}", latest.stderr);
+            for prefix in [&forged[..12], &forged[..63]] {
+                let start = salvage(&site, prefix, "start", &[]).expect(1);
+                assert!(words(&start).contains("all its 64 characters"), "{}", start.stderr);
+            }
             let named = salvage(&site, &forged, "forged", &[]).expect(6);
             assert!(named.stdout.contains("NOTHING VOUCHES FOR THIS SNAPSHOT"), "{}", named.stdout);
         }
