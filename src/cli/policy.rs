@@ -118,8 +118,8 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     }
     if error.is::<UnvouchedError>() {
         return Some(failed(
-            "run it on a node that remembers the journal. If you know the whole ID of a snapshot from before (a report, a log), name it: \
-             --snapshot ID.",
+            "run it on a node that remembers the journal. If you know the whole ID of a snapshot from before (a report, a log), name it with \
+             all its 64 characters: --snapshot ID.",
         ));
     }
     let store = error.downcast_ref::<StoreError>().map(store);
@@ -160,6 +160,11 @@ fn failed(advice: &'static str) -> Policy {
 /// A passphrase that is not there.
 const PASSPHRASE: &str = "write the passphrase into it, on one line, and 'chmod 600' it: 'runner init' makes none. For a repository that exists, it is \
                           the one that the other nodes have.";
+
+/// A store with more key slots than are tried.
+const TOO_MANY_SLOTS: &str = "find out who writes to the store: slots that nobody of yours made keep yours from being tried. A node that has opened \
+                              the repository before remembers its slot, and a key from 'runner key export' needs none: list them there ('runner \
+                              key list ROLE'), and delete the others from the bucket.";
 
 /// A store that shows nothing of what was in it.
 const GONE: &str = "mount it, or correct [store] url. Only if that history is lost for good, 'runner init --new ROLE' begins another one \
@@ -253,11 +258,7 @@ fn open(error: &OpenError) -> Policy {
              that history is lost for good, 'runner init --new ROLE' begins another one beside what other nodes may still see.",
         ),
         OpenError::Secret { error, is_passphrase, .. } => secret(error, *is_passphrase),
-        OpenError::WrongSecret { untried: 1.., .. } => failed(
-            "find out who writes to the store: slots that nobody of yours made keep yours from being tried. A node that has opened the \
-             repository before remembers its slot, and a key from 'runner key export' needs none: list them there ('runner key list ROLE'), and \
-             delete the others from the bucket.",
-        ),
+        OpenError::WrongSecret { untried: 1.., .. } => failed(TOO_MANY_SLOTS),
         OpenError::WrongSecret { .. } => failed(
             "take the key file or passphrase of the node that makes the backups. 'runner key rotate' on another node may have replaced this one. \
              Or its key slot is damaged: 'runner verify ROLE' tells, and 'runner repair ROLE --key-slot' on a node that opened the repository \
@@ -546,6 +547,9 @@ fn prune(error: &PruneError) -> Option<Policy> {
 
 fn repair(error: &RepairError) -> Policy {
     match error {
+        RepairError::UntriedSlots { .. } | RepairError::Open(OpenError::WrongSecret { untried: 1.., .. }) => {
+            failed(TOO_MANY_SLOTS)
+        }
         RepairError::Open(OpenError::NoKeySlots { .. } | OpenError::WrongSecret { .. }) => failed(
             "keep the store as it is. A key from 'runner key export', or another node that has opened the repository before, \
              is a way in.",

@@ -13,7 +13,9 @@ use crate::job::init::{InitError, put_new, write_key_file};
 use crate::job::inside::reading_journal;
 use crate::job::operate::OperateError;
 use crate::job::report::setup::{KeyChange, KeyReport, KeySlot as SlotReport, KeySlotKind};
-use crate::job::repository::{FoundSlot, OpenError, Repository, SecretFileError, SlotTrial, Slots, read_secret, slots};
+use crate::job::repository::{
+    FoundSlot, OpenError, Repository, SecretFileError, SlotTrial, Slots, read_secret, slots, slots_to_try,
+};
 use crate::job::rotate::plan::RotatePlanError;
 use crate::journal::error::{AppendError, JournalError};
 use crate::repo::keyring::GENERATIONS_MAX;
@@ -98,8 +100,8 @@ pub enum KeysError {
         .0.0
     )]
     NotAtHand(Generation),
-    /// Slots that were not looked at may be in use.
-    #[error("the repository has more key slots than are looked at: {0} more, any of which may be in use")]
+    /// Slots that were not looked at, or not tried, may be in use.
+    #[error("the repository has more key slots than are tried: {0} more, any of which may be in use")]
     TooManySlots(usize),
     /// The new secret is a present one.
     #[error("the new key opens the repository already, and who has it would read what is written from now on as well")]
@@ -147,7 +149,12 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
     if !repository.is_encrypted() {
         return Err(KeysError::NotEncrypted);
     }
-    let found = slots(repository.store.as_ref(), repository.role()).await?.found;
+    let first = repository.slot.as_slice();
+    let Slots { found, passed_over } = slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
+    // One more than are looked at would open for nobody.
+    if passed_over > 0 {
+        return Err(KeysError::TooManySlots(passed_over));
+    }
     // A slot made from an old key would not open what is written now. What slots say of themselves proves nothing: the journal does.
     match reading_journal(repository, env).read(None).await {
         Err(JournalError::Rotated { generation, given, .. }) => {
@@ -162,6 +169,7 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
             return Err(KeysError::AlreadyThere { path, id: found.id });
         }
     }
+    trial.complete()?;
     let slot = KeySlot::wrap(&secret, repository.keys.keyring(), repository.format.repo, env);
     let slot = slot.ok_or(KeysError::ExportedKey(path))?;
     let id = slot.id();
@@ -173,7 +181,8 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
 /// Removes a slot. `given` is what opened the repository for this command; it must open another one.
 pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Result<KeyReport, KeysError> {
     let Some((secret, _)) = read_secret(given)? else { return Err(KeysError::NotEncrypted) };
-    let Slots { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
+    let first = repository.slot.as_slice();
+    let Slots { found, passed_over } = slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
     // Among those that were not looked at it may be, too.
     if passed_over == 0 && !found.iter().any(|found| found.id == id) {
         return Err(KeysError::NoSuchKey { id, known: found.into_iter().map(|found| found.id).collect() });
@@ -184,9 +193,11 @@ pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Re
     }
     let (mut trial, mut shown) = (SlotTrial::default(), matches!(secret, Secret::Exported(..)));
     for other in &others {
-        shown = shown || opens(other, &secret, repository, &mut trial).await;
+        // What opened the repository for this command is tried already.
+        shown = shown || repository.slot == Some(other.id) || opens(other, &secret, repository, &mut trial).await;
     }
     if !shown {
+        trial.complete()?;
         return Err(KeysError::Own(id));
     }
     // A rotation that was cut short may have left a copy.
@@ -196,6 +207,16 @@ pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Re
         result => result?,
     }
     report(repository, KeyChange::Removed(id)).await
+}
+
+impl SlotTrial {
+    /// That every slot was tried.
+    ///
+    /// # Errors
+    /// So many were not.
+    pub(super) fn complete(&self) -> Result<(), KeysError> {
+        if self.untried > 0 { Err(KeysError::TooManySlots(self.untried)) } else { Ok(()) }
+    }
 }
 
 /// Whether the secret gets the key of this very repository out of the slot.

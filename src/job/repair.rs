@@ -78,6 +78,16 @@ pub enum RepairError {
     /// `format` says where the journal is, and is lost.
     #[error("`format` of role {0} is lost, the config says that the journal is in etcd, and etcd has no head of it")]
     NoHead(RoleName),
+    /// What could give the key was not tried in whole.
+    #[error(
+        "`format` of role {role} is lost or of no use, and {untried} of its key slots were not tried: there are too many"
+    )]
+    UntriedSlots {
+        /// Which role.
+        role: RoleName,
+        /// How many.
+        untried: usize,
+    },
     /// The store cannot hold the journal that `format` said it holds.
     #[error(
         "`format` of role {role} is lost, no etcd has the head of its journal, and the store cannot hold it: {failure}"

@@ -15,6 +15,7 @@ use crate::file;
 use crate::file::access::{self, Exposure};
 use crate::ids::{Generation, KeyId, RepoId, RoleName};
 use crate::job::local::Local;
+use crate::journal::record::{Body, Record};
 use crate::repo::crypto::{Cipher, Keys};
 use crate::repo::format::{Format, FormatError};
 use crate::repo::keyring::Keyring;
@@ -308,6 +309,12 @@ impl FoundSlot {
     pub fn generation(&self) -> Generation {
         self.slot.as_ref().map_or(Generation::FIRST, |slot| slot.generation)
     }
+
+    /// Its place among those that are tried, the lowest first: one of `first`, then one that asks for what this program asks for. What
+    /// others put there uses up the work that is allowed.
+    fn place(&self, first: &[KeyId]) -> (bool, bool) {
+        (!first.contains(&self.id), !self.slot.as_ref().is_ok_and(|slot| slot.kind.is_usual()))
+    }
 }
 
 /// The key slots of a role.
@@ -325,19 +332,71 @@ const SLOTS_MAX: usize = 64;
 /// The most names below `keys/` that are looked at to find the oldest.
 const SLOT_NAMES_MAX: usize = 10_000;
 
+/// The most copies of rotations that are asked which slots those made.
+const COPIES_ASKED_MAX: usize = 4;
+
 /// The key slots of a role, readable or not, the oldest [`SLOTS_MAX`] of them.
 pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<Slots, StoreError> {
+    let (mut named, _) = slot_names(store, role).await?;
+    let passed_over = named.split_off(named.len().min(SLOTS_MAX)).len();
+    Ok(Slots { found: read_slots(store, role, named).await?, passed_over })
+}
+
+/// The same in the order in which they are to be tried: those in `first`, which are not passed over, and, where there are more than are
+/// looked at, those of the newest rotations.
+pub(super) async fn slots_to_try(store: &dyn Store, role: &RoleName, first: &[KeyId]) -> Result<Slots, StoreError> {
+    let (mut named, is_crowded) = slot_names(store, role).await?;
+    let mut first = first.to_vec();
+    if is_crowded {
+        first.extend(made_by_rotations(store, role).await?);
+        named.sort_by_key(|(_, id)| !first.contains(id));
+    }
+    let passed_over = named.split_off(named.len().min(SLOTS_MAX)).len();
+    let mut found = read_slots(store, role, named).await?;
+    found.sort_by_key(|found| found.place(&first));
+    Ok(Slots { found, passed_over })
+}
+
+/// The names of slots, the oldest first, and whether there are more than can all be tried by a passphrase.
+async fn slot_names(store: &dyn Store, role: &RoleName) -> Result<(Vec<(Timestamp, KeyId)>, bool), StoreError> {
     let prefix = names::keys_prefix(role);
     let named = |object: ObjectMeta| Some((object.modified, object.key.strip_prefix(&prefix)?.parse::<KeyId>().ok()?));
     let mut named = list_some(store, &prefix, SLOT_NAMES_MAX, named).await?.found;
     named.sort();
-    let passed_over = named.len().saturating_sub(SLOTS_MAX);
-    named.truncate(SLOTS_MAX);
+    let is_crowded = named.len() as u64 > SLOT_WORK_KIB_MAX / SlotKind::PASSPHRASE.work_kib();
+    Ok((named, is_crowded))
+}
+
+async fn read_slots(
+    store: &dyn Store,
+    role: &RoleName,
+    named: Vec<(Timestamp, KeyId)>,
+) -> Result<Vec<FoundSlot>, StoreError> {
     let mut found = Vec::with_capacity(named.len());
     for (written, id) in named {
         found.extend(slot(store, role, id).await?.map(|slot| FoundSlot { id, written, slot }));
     }
-    Ok(Slots { found, passed_over })
+    Ok(found)
+}
+
+/// The slots that the newest rotations made, as the copies of their records say. No key has shown yet that these are genuine, so such a slot
+/// is tried before others and not believed more.
+async fn made_by_rotations(store: &dyn Store, role: &RoleName) -> Result<Vec<KeyId>, StoreError> {
+    let copy = |object: ObjectMeta| names::parse_rotation(role, &object.key);
+    let mut copies = list_some(store, &names::rotations_prefix(role), SLOT_NAMES_MAX, copy).await?.found;
+    copies.sort_unstable();
+    let mut made = Vec::new();
+    for seq in copies.into_iter().rev().take(COPIES_ASKED_MAX) {
+        let object = match store.get(&names::rotation(role, seq), SizeLimit::RECORD_AHEAD).await {
+            Ok(object) => object,
+            Err(error) if error.is_not_found() || error.is_of_object() => continue,
+            Err(error) => return Err(error),
+        };
+        if let Ok(Record { body: Body::Rotate(body), .. }) = Record::decode(&object, None) {
+            made.extend(body.slots.into_iter().take(SLOTS_MAX / COPIES_ASKED_MAX));
+        }
+    }
+    Ok(made)
 }
 
 /// What trying slots may cost one command: memory times passes, in KiB. Twenty of this program's own passphrase slots, a few seconds.
@@ -387,7 +446,7 @@ impl SlotTrial {
     /// With less work, or more.
     #[cfg(test)]
     pub(crate) fn with_work_kib(left_kib: u64) -> Self {
-        Self { left_kib, untried: 0 }
+        Self { left_kib, ..Self::default() }
     }
 
     /// What the slot gives out for `secret`; `None`: it was not tried. What takes its time does so on a thread that may block.
@@ -456,20 +515,18 @@ async fn unlock(
     }
     let mut refused = Vec::new();
     let mut opened = false;
-    let Slots { mut found, passed_over } = slots(store, &format.role).await?;
-    // Those that ask for what this program asks for come first: what others put there uses the work up that is allowed.
-    found.sort_by_key(|found| !found.slot.as_ref().is_ok_and(|slot| slot.kind.is_usual()));
+    let Slots { found, passed_over } = slots_to_try(store, &format.role, &[]).await?;
     // There is one from the first moment on: the listing lacks them, or they were removed. The given secret was not even tried.
     if found.is_empty() {
         return Err(OpenError::NoKeySlots { role: format.role.clone(), store: store.describe() });
     }
     let mut best: Option<(Keys, Option<KeySlot>)> = None;
-    for FoundSlot { id, slot, .. } in found {
-        let given = best.as_ref().map(|(keys, _)| keys.generation());
+    for found in found {
         // An older slot that could not be deleted gives less than a newer one.
-        if given.is_some_and(|given| slot.as_ref().map_or(true, |slot| slot.generation <= given)) {
+        if best.as_ref().is_some_and(|(keys, _)| found.generation() <= keys.generation()) {
             continue;
         }
+        let FoundSlot { id, slot, .. } = found;
         let tried = match slot {
             Ok(slot) => trial.unwrap(&slot, secret, format.repo).await.map(|tried| tried.map(|master| (master, slot))),
             Err(error) => Some(Err(error)),
@@ -493,25 +550,4 @@ async fn unlock(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_that_never_comes_is_given_up_and_said() {
-        let dir = tempfile::tempdir().unwrap();
-        let fifo = dir.path().join("key");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let error = read_secret_file(&fifo, Duration::from_millis(50)).unwrap_err();
-        assert!(matches!(error, SecretFileError::Silent(_)), "{error}");
-        assert_eq!(error.to_string(), "it could not be read within 50ms");
-        let writer = thread::spawn({
-            let fifo = fifo.clone();
-            move || std::fs::write(fifo, "late")
-        });
-        // The reader that was given up may be the one that gets it; then nobody else writes.
-        writer.join().unwrap().unwrap();
-        std::fs::remove_file(&fifo).unwrap();
-        std::fs::write(&fifo, "there").unwrap();
-        assert_eq!(read_secret_file(&fifo, Duration::from_secs(10)).unwrap(), b"there");
-    }
-}
+mod tests;

@@ -297,6 +297,7 @@ async fn choose(repository: &Repository, ask: &RotateAsk<'_>) -> Result<(Vec<Sec
                 (*of, opened) = (opener, true);
             }
         }
+        trial.complete()?;
         match opener {
             SlotOpener::Kept if !opened => return Err(KeysError::OpensNothing(path)),
             SlotOpener::Kept => kept.push(secret),
@@ -319,6 +320,7 @@ async fn choose(repository: &Repository, ask: &RotateAsk<'_>) -> Result<(Vec<Sec
                 return Err(KeysError::InUse);
             }
         }
+        trial.complete()?;
     }
     Ok((kept, removed))
 }

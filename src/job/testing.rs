@@ -4,11 +4,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::config::{KeySource, RoleSettings};
 use crate::env::Env;
-use crate::ids::{InstanceId, NodeId};
+use crate::ids::{InstanceId, KeyId, NodeId};
 use crate::job::backup::{Ask, Committed, Opening};
 use crate::job::cancel::Cancel;
 use crate::job::init::init;
@@ -20,6 +21,7 @@ use crate::job::runner::{Runner, Surroundings};
 use crate::job::seat::Seats;
 use crate::journal::record::NodeRef;
 use crate::repo::entry::TreePath;
+use crate::repo::keyslot::SlotKind;
 use crate::repo::names;
 use crate::role::election::{History, Inputs, LeaseView, Occasion, State, decide};
 use crate::role::permit::Candidacy;
@@ -48,6 +50,23 @@ impl Rig {
         let role = RoleSettings::new("app".parse().unwrap(), key, vec![src]);
         let (repository, _) = init(store.clone(), &role.name, &role.key, &Seats::default(), &env).await.unwrap();
         Self { env, dir, memory, store, role, repository, node: NodeId([1; 16]) }
+    }
+
+    /// What somebody can do who writes to the store and has no key: so many slots for passphrases that nobody has, each as costly to try as
+    /// this program's own, and older than those that are there.
+    pub(crate) fn plant_slots(&self, count: usize) {
+        let own: Vec<(String, Bytes)> =
+            self.memory.objects().into_iter().filter(|(key, _)| key.contains("/keys/")).collect();
+        for n in 0..count {
+            let kind = serde_json::to_string(&SlotKind::PASSPHRASE).unwrap();
+            let wrapped = "00".repeat(48);
+            let slot = format!("{{\"v\":1,\"kind\":{kind},\"salt\":\"{n:064x}\",\"wrapped\":\"{wrapped}\"}}\n");
+            let id = KeyId::from_slice(&blake3::hash(slot.as_bytes()).as_bytes()[..KeyId::LEN]).unwrap();
+            self.memory.tamper(&names::key(&self.role.name, id), Some(slot.into()));
+        }
+        for (key, object) in own {
+            self.memory.tamper(&key, Some(object));
+        }
     }
 
     /// As if it had been made then.

@@ -170,7 +170,7 @@ pub enum SlotKind {
 
 impl SlotKind {
     /// RFC 9106's second recommendation: 64 MiB, three passes, four lanes.
-    const PASSPHRASE: SlotKind = SlotKind::Passphrase { memory_kib: 64 << 10, passes: 3, lanes: 4 };
+    pub const PASSPHRASE: SlotKind = SlotKind::Passphrase { memory_kib: 64 << 10, passes: 3, lanes: 4 };
 
     /// Whether it is what this program asks for.
     pub fn is_usual(&self) -> bool {

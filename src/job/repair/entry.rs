@@ -17,7 +17,7 @@ use crate::ids::{KeyId, RepoId, RoleName, Seq};
 use crate::job::known::Place;
 use crate::job::local::Local;
 use crate::job::report::repaired::FormatSource;
-use crate::job::repository::{OpenError, Repository, SlotTrial, read_secret, slots};
+use crate::job::repository::{FoundSlot, OpenError, Repository, SlotTrial, Slots, read_secret, slots_to_try};
 use crate::job::seat::Seats;
 use crate::journal::record::Record;
 use crate::journal::register;
@@ -152,7 +152,8 @@ impl Doorstep<'_> {
             let own = Record::decode(object, None).ok().filter(|record| record.role == *self.role);
             repos.extend(own.map(|record| record.repo));
         }
-        let mut seen = Vec::new();
+        let (mut seen, mut trial) = (Vec::new(), SlotTrial::default());
+        let Slots { found, passed_over } = slots_to_try(store.as_ref(), self.role, &[]).await?;
         for repo in repos {
             if seen.contains(&repo) {
                 continue;
@@ -168,7 +169,7 @@ impl Doorstep<'_> {
                 return Ok(Some((Bytes::from(object), FormatSource::Memory)));
             }
             let Some(secret) = &secret else { continue };
-            for master in self.masters(store.as_ref(), secret, repo).await? {
+            for master in self.masters(&found, &mut trial, secret, repo).await? {
                 let keys = Keys::new(Cipher::Aes256GcmSiv, repo, self.role.clone(), master);
                 let first = samples.iter().find_map(|object| Record::decode(object, Some(&keys)).ok());
                 if let Some(record) = first {
@@ -178,10 +179,13 @@ impl Doorstep<'_> {
                 }
             }
         }
-        Ok(None)
+        match passed_over + trial.untried {
+            0 => Ok(None),
+            untried => Err(RepairError::UntriedSlots { role: self.role.clone(), untried }),
+        }
     }
 
-    /// A few objects of the journal, the first ones.
+    /// A few objects of the journal, the first ones: those that are read at once, as all of them are held.
     async fn samples(&self, store: &dyn Store) -> Result<Vec<Bytes>, RepairError> {
         let page = store.list(&names::journal_prefix(self.role), None, LIST_PAGE_MAX).await?;
         let records: Vec<Seq> = page
@@ -192,7 +196,7 @@ impl Doorstep<'_> {
             .collect();
         let mut samples = Vec::new();
         for seq in records {
-            match store.get(&names::record(self.role, seq), SizeLimit::RECORD).await {
+            match store.get(&names::record(self.role, seq), SizeLimit::RECORD_AHEAD).await {
                 Ok(object) => samples.push(object),
                 Err(error) if error.is_not_found() || error.is_of_object() => {}
                 Err(error) => return Err(error.into()),
@@ -201,14 +205,20 @@ impl Doorstep<'_> {
         Ok(samples)
     }
 
-    /// What the secret opens, as far as it is a key of that repository's.
-    async fn masters(&self, store: &dyn Store, secret: &Secret, repo: RepoId) -> Result<Vec<Keyring>, RepairError> {
+    /// What the secret opens of these slots, as far as it is a key of that repository's.
+    async fn masters(
+        &self,
+        found: &[FoundSlot],
+        trial: &mut SlotTrial,
+        secret: &Secret,
+        repo: RepoId,
+    ) -> Result<Vec<Keyring>, RepairError> {
         if let Secret::Exported(of, keyring) = secret {
             return Ok(if *of == repo { vec![keyring.clone()] } else { Vec::new() });
         }
-        let (mut trial, mut masters) = (SlotTrial::default(), Vec::new());
-        for slot in slots(store, self.role).await?.found.into_iter().filter_map(|found| found.slot.ok()) {
-            masters.extend(trial.unwrap(&slot, secret, repo).await.and_then(Result::ok));
+        let mut masters = Vec::new();
+        for slot in found.iter().filter_map(|found| found.slot.as_ref().ok()) {
+            masters.extend(trial.unwrap(slot, secret, repo).await.and_then(Result::ok));
         }
         masters.extend(self.remembered(repo)?.map(|(.., master)| master));
         // One of an older generation gives less.

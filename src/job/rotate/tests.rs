@@ -382,3 +382,18 @@ async fn what_is_kept_is_renewed_and_nothing_is_dropped_without_a_word() {
     let exported = opened(&rig, &KeySource::KeyFile(exported)).await.unwrap();
     assert_eq!(exported.keys.keyring(), repository.keys.keyring());
 }
+
+/// Slots that somebody planted before a rotation are older than those that it made, and a fresh host remembers none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slots_that_a_rotation_made_are_tried_before_planted_ones() {
+    let rig = Rig::new().await;
+    let (old, phrase) = (rig.role.key.clone(), KeySource::PassphraseFile(rig.dir.path().join("phrase")));
+    std::fs::write(rig.dir.path().join("phrase"), "correct horse\n").unwrap();
+    rotate(&rig.repository, &by(&rig, 1), &ask(&old, &phrase)).await.unwrap();
+    rig.plant_slots(1000);
+    let repository = opened(&rig, &phrase).await.unwrap();
+    assert_eq!(repository.keys.generation(), Generation(1));
+    // Nobody goes on from there before they are gone: among them may be somebody's.
+    let again = rotate(&repository, &by(&rig, 1), &ask(&phrase, &file(&rig, "new"))).await;
+    assert!(matches!(again, Err(KeysError::TooManySlots(937))), "{again:?}");
+}
