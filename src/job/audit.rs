@@ -103,27 +103,21 @@ pub async fn audit_here(
     account.scheduled(read.state.last_scheduled());
     if let Some(looker) = looker {
         let (failures, under_way) = unrecorded(&repository, &looker, now).await;
-        account.hear(failures, under_way);
+        account.hear(failures, under_way.as_ref());
     }
-    let bare = account.bare.take();
-    let mut audit = account.finish(role.name.clone(), found.into_damages());
-    if let Some(Bare { first, last, snapshot, runs, marks }) = bare
-        && let Some(empty) = empty::told(Some(&marks), role, &repository.keys)
-    {
-        audit.findings.insert(0, Finding::EmptySources { first, last, snapshot, runs, empty });
-        audit.finding_count += 1;
-    }
-    if let Some(looker) = looker.filter(|looker| looker.holds(&read.state))
-        && let Some(why) = looker.unwritable
-    {
-        audit.findings.insert(0, Finding::StateUnwritable { why: why.to_owned() });
-        audit.finding_count += 1;
-    }
+    let unwritable = looker.filter(|looker| looker.holds(&read.state)).and_then(|looker| looker.unwritable);
+    let unwritable = unwritable.map(|why| Finding::StateUnwritable { why: why.to_owned() });
+    let empty = account.bare.take().and_then(|Bare { first, last, snapshot, runs, marks }| {
+        let empty = empty::told(Some(&marks), role, &repository.keys)?;
+        Some(Finding::EmptySources { first, last, snapshot, runs, empty })
+    });
+    let seen = unwritable.into_iter().chain(empty);
+    let audit = account.finish(role.name.clone(), seen, found.into_damages());
     Ok(RoleAudit { records: read.records, ..audit })
 }
 
 /// The runs that failed, and the backups that are under way, as the looker knows of them.
-async fn unrecorded(repository: &Repository, looker: &Looker<'_>, now: Timestamp) -> (Vec<RunSeen>, Vec<UnderWay>) {
+async fn unrecorded(repository: &Repository, looker: &Looker<'_>, now: Timestamp) -> (Vec<RunSeen>, Option<UnderWay>) {
     let role = repository.role();
     let kept = looker.state_dir.and_then(|dir| Kept::at(looker.env, dir, role).load());
     let own = kept.into_iter().chain(looker.told.cloned()).max_by_key(|failure| failure.time);
@@ -132,7 +126,7 @@ async fn unrecorded(repository: &Repository, looker: &Looker<'_>, now: Timestamp
         tracing::warn!("role {role}: whether runs of other nodes failed, or go on, cannot be told: {error}");
         Told::default()
     });
-    (last_run::known(own, looker.label, &told.peers, Some(&repository.keys)), Vec::from_iter(told.under_way))
+    (last_run::known(own, looker.label, &told.peers, Some(&repository.keys)), told.under_way)
 }
 
 /// Slots with more than one commit, the last of them in the time from `since` on, as far as a state tells.

@@ -45,6 +45,13 @@ pub struct UnderWay {
     pub since: Timestamp,
 }
 
+impl UnderWay {
+    /// What the journal shows the same of: a guarded command for a slot.
+    pub(crate) fn of_command(running: &Running) -> Option<Self> {
+        Some(Self { node: running.node.name.clone(), slot: running.slot?, since: running.time })
+    }
+}
+
 /// What a journal says of the past, as far as a verdict needs it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Past {
@@ -282,9 +289,7 @@ fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
 
 /// The run that was begun for one of these slots or one before them, unless a run failed after that, and whether it is a command.
 fn holds_up(facts: &Facts<'_>, past: &Past, missed: &[Slot]) -> Option<(UnderWay, bool)> {
-    let command = past.running.as_ref().and_then(|running| {
-        Some(UnderWay { node: running.node.name.clone(), slot: running.slot?, since: running.time })
-    });
+    let command = past.running.as_ref().and_then(UnderWay::of_command);
     let is_open = |run: &UnderWay| {
         !past.commits.is_closed(run.slot, present(facts)) && missed.iter().any(|missed| missed.at >= run.slot)
     };

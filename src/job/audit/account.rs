@@ -49,8 +49,6 @@ pub(crate) struct Account<'a> {
     command: Option<CommandEnd>,
     /// Runs that ended without a commit.
     failures: Vec<RunSeen>,
-    /// Backups that are under way.
-    under_way: Vec<UnderWay>,
     /// The newest term.
     term: Term,
     /// When a slot was committed last, as far as the journal's newest state remembers.
@@ -89,16 +87,18 @@ impl<'a> Account<'a> {
             newest: health::newest_commit(snapshot, command),
             command: command.cloned(),
             failures: Vec::new(),
-            under_way: Vec::new(),
             scheduled: None,
             term: base.holder.as_ref().map_or(Term(0), |holder| holder.term),
             notes: Vec::new(),
         }
     }
 
-    /// Runs failed, or are under way, that the journal knows nothing of.
-    pub(crate) fn hear(&mut self, failures: Vec<RunSeen>, under_way: Vec<UnderWay>) {
-        (self.failures, self.under_way) = (failures, under_way);
+    /// Runs failed, or are under way in the newest term, that the journal knows nothing of. All records are taken before.
+    pub(crate) fn hear(&mut self, failures: Vec<RunSeen>, under_way: Option<&UnderWay>) {
+        self.failures = failures;
+        if let Some(run) = under_way {
+            self.ledger.under_way(run, self.term);
+        }
     }
 
     /// A slot was committed last then, as far as the journal's newest state remembers.
@@ -179,14 +179,16 @@ impl<'a> Account<'a> {
         }
     }
 
-    /// The verdict, with the damages that were found on the way.
-    pub(crate) fn finish(mut self, role: RoleName, (damages, damage_count): (Vec<Damage>, u64)) -> RoleAudit {
+    /// The verdict, with what was found on the way: what was `seen` beside the journal comes first, then damages.
+    pub(crate) fn finish(
+        self,
+        role: RoleName,
+        seen: impl IntoIterator<Item = Finding>,
+        (damages, damage_count): (Vec<Damage>, u64),
+    ) -> RoleAudit {
         let Period { since, now } = self.period;
         let unnamed = damage_count - damages.len() as u64;
-        let mut findings: Vec<Finding> = damages.into_iter().map(of_damage).collect();
-        for run in &self.under_way {
-            self.ledger.under_way(run, self.term);
-        }
+        let mut findings: Vec<Finding> = seen.into_iter().chain(damages.into_iter().map(of_damage)).collect();
         let verdict = self.plan.map(|plan| self.ledger.judge(plan, since, now));
         let slots = verdict.as_ref().map(|verdict| verdict.counts);
         let verdict = verdict.unwrap_or_default();

@@ -312,14 +312,9 @@ fn was_planned(planned: &BTreeMap<Timestamp, bool>, slot: Slot) -> bool {
 /// that is over. `None`: it is not known from when on slots are owed, or not which ones guarded commands have committed.
 pub(crate) fn recent(plan: &Plan, view: &View, under_way: &[UnderWay], now: Timestamp) -> Option<RecentSlots> {
     let mut ledger = Ledger::of_state(&view.state, view.created);
-    for run in under_way {
+    let command = view.running.as_ref().and_then(UnderWay::of_command);
+    for run in under_way.iter().chain(&command) {
         ledger.under_way(run, view.term());
-    }
-    if let Some(running) = &view.running
-        && let Some(slot) = running.slot
-    {
-        let node = running.node.name.clone();
-        ledger.under_way(&UnderWay { node, slot, since: running.time }, view.term());
     }
     if ledger.slots.is_empty() && view.created.is_none() {
         return None;

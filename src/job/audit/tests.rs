@@ -6,12 +6,14 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::config::Schedule;
-use crate::ids::{InstanceId, NodeId, Seq};
+use crate::ids::{Digest, InstanceId, NodeId, Seq};
 use crate::job::backup::Ask;
 use crate::job::operate::Operator;
-use crate::job::report::Outcome;
 use crate::job::report::audited::{Finding, Note};
+use crate::job::report::snapshot::EmptySources;
+use crate::job::report::verified::{Damage, DamageKind};
 use crate::job::report::whoami::Step;
+use crate::job::report::{Outcome, PROBLEMS_MAX};
 use crate::job::runner::Runner;
 use crate::job::seat::Seats;
 use crate::job::testing::Rig;
@@ -255,4 +257,28 @@ async fn a_command_that_failed_is_a_finding_before_its_slot_is_missed_and_until_
     assert_eq!(failed().await, [(Step::Command, "was ended by signal 9".to_owned())]);
     crate::job::exec::tests::call(&rig, "exit 0", true).await;
     assert_eq!(failed().await, []);
+}
+
+#[test]
+fn there_are_no_more_findings_than_are_told_and_empty_sources_are_the_first() {
+    let period = Period { since: Timestamp::UNIX_EPOCH, now: Timestamp::UNIX_EPOCH + DAY };
+    let empty = Finding::EmptySources {
+        first: period.since,
+        last: period.since,
+        snapshot: Digest([1; 32]),
+        runs: 1,
+        empty: EmptySources { named: Vec::new(), unnamed: 1 },
+    };
+    let damage = |n: usize| Damage {
+        kind: DamageKind::Record,
+        object: format!("app/journal/{n}"),
+        what: "is missing".to_owned(),
+        affected: Vec::new(),
+        affected_count: 0,
+    };
+    let damages = (0..PROBLEMS_MAX).map(damage).collect();
+    let account = Account::new(None, period, None, period.since);
+    let audit = account.finish("app".parse().unwrap(), Some(empty.clone()), (damages, PROBLEMS_MAX as u64 + 7));
+    assert_eq!((audit.findings.len(), audit.finding_count), (PROBLEMS_MAX, PROBLEMS_MAX as u64 + 8));
+    assert_eq!(audit.findings[0], empty);
 }
