@@ -145,28 +145,43 @@ pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the file at `path`, for its owner alone: a process that is killed leaves the whole of it, or nothing. Where a file system has
-/// no files without a name, a part may be left.
+/// Makes the file at `path`, for its owner alone: a process that is killed leaves the whole of it, or nothing. Where there are no files
+/// without a name, or none can be given one later, a part may be left.
 ///
 /// # Errors
 /// There is one already, or it cannot be written.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let parent = parent(path);
+    if !create_whole(parent, path, bytes)? {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+    }
+    File::open(parent)?.sync_all()
+}
+
+/// Makes the file without a name, and names it when it is whole. False: that cannot be done here.
+fn create_whole(parent: &Path, path: &Path, bytes: &[u8]) -> io::Result<bool> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let (mut file, is_unnamed) = match openat(CWD, parent, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(unnamed) => (File::from(unnamed), true),
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-            (OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?, false)
-        }
+    let mut file = match openat(CWD, parent, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(unnamed) => File::from(unnamed),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
     file.write_all(bytes)?;
     file.sync_all()?;
-    if is_unnamed {
-        let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-        linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+    // By itself it gets a name where the kernel lets this process, else by its place in /proc. Without either nothing is said to be there.
+    let named = linkat(&file, "", CWD, path, AtFlags::EMPTY_PATH).or_else(|error| match error {
+        Errno::NOENT | Errno::PERM | Errno::INVAL => {
+            linkat(CWD, format!("/proc/self/fd/{}", file.as_raw_fd()), CWD, path, AtFlags::SYMLINK_FOLLOW)
+        }
+        error => Err(error),
+    });
+    match named {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
     }
-    File::open(parent)?.sync_all()
 }
 
 /// Replaces what the file at `path` holds: after a crash it is the old content or the new one. One process at a time.
@@ -285,6 +300,48 @@ mod tests {
         assert_eq!(read(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         // Without an end, and with a size of nothing.
         assert_eq!(read(Path::new("/dev/zero"), 9).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    /// Where the test runs again: a directory, and there is no /proc.
+    const STAGE: &str = "RUNNER_TEST_WITHOUT_PROC";
+
+    #[test]
+    fn a_file_is_made_whole_or_in_place_also_where_there_is_no_proc() {
+        let name = "file::tests::a_file_is_made_whole_or_in_place_also_where_there_is_no_proc";
+        let make = |dir: &Path| {
+            create(&dir.join("key"), b"secret").unwrap();
+            assert_eq!(fs::read(dir.join("key")).unwrap(), b"secret");
+            assert_eq!(fs::metadata(dir.join("key")).unwrap().mode() & 0o777, 0o600);
+            let again = create(&dir.join("key"), b"other").unwrap_err();
+            assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(dir.join("key")).unwrap(), b"secret");
+            assert_eq!(fs::read_dir(dir).unwrap().count(), 1);
+        };
+        if let Some(stage) = std::env::var_os(STAGE) {
+            assert!(!Path::new("/proc/self").exists());
+            return make(Path::new(&stage));
+        }
+        make(tempfile::tempdir().unwrap().path());
+        // As root of the machine, who may name what has none, and as one who is root of nothing else.
+        let plain = geteuid().is_root().then_some(&["--mount"][..]);
+        for more in plain.into_iter().chain([&["--mount", "--map-root-user"][..]]) {
+            let dir = tempfile::tempdir().unwrap();
+            let this = std::env::current_exe().unwrap();
+            let mut command = std::process::Command::new("unshare");
+            command.args(more).args([
+                "--propagation",
+                "private",
+                "sh",
+                "-ec",
+                "mount -t tmpfs none /proc; exec \"$@\"",
+                "sh",
+            ]);
+            command.arg(this).args([name, "--exact", "--nocapture"]).env(STAGE, dir.path());
+            let output = command.output().unwrap();
+            let text =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success() && text.contains("1 passed"), "{more:?}: {text}");
+        }
     }
 
     #[test]
