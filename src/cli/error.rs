@@ -57,7 +57,7 @@ pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport,
         Exit::Fenced => Outcome::Fenced,
         _ => Outcome::Failed,
     };
-    let reason = of_role(explained(error), Some(role));
+    let reason = explained(error, role);
     let report = RoleReport { reason: Some(reason), ..RoleReport::nothing(role.clone(), outcome) };
     (report, exit)
 }
@@ -70,14 +70,14 @@ pub fn of_role(advice: String, role: Option<&RoleName>) -> String {
     }
 }
 
-/// An error with its causes and what to do, in one paragraph.
-pub fn explained(error: &(dyn StdError + 'static)) -> String {
+/// An error of a role with its causes and what to do, in one paragraph.
+pub fn explained(error: &(dyn StdError + 'static), role: &RoleName) -> String {
     let mut text = words(error);
     for cause in causes(error) {
         text += &format!(": {cause}");
     }
     if let (_, Some(hint)) = judge(error) {
-        text += &format!(". {ADVICE}{hint}");
+        text += &format!(". {ADVICE}{}", of_role(hint, Some(role)));
     }
     text
 }
@@ -127,6 +127,20 @@ mod tests {
         assert_eq!(exit, Exit::Failed);
         insta::assert_snapshot!(render(&error, hint.as_deref(), Page::LOG));
         insta::assert_snapshot!("on_40_columns", render(&error, hint.as_deref(), Page::terminal(40)));
+    }
+
+    /// A directory may be called as the word is that stands for the role in advice.
+    #[test]
+    fn the_role_is_named_in_the_advice_and_nothing_else_is_changed() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read {0}")]
+        struct Named(String, #[source] StoreError);
+        let mut store = outer(StoreErrorKind::NotFound).0;
+        store.detail = "/srv/THE ROLE/f".to_owned();
+        let (report, _) = report(&"app".parse().unwrap(), &Named("/srv/MY ROLE/f".to_owned(), store));
+        let reason = report.reason.unwrap();
+        assert!(reason.contains("/srv/MY ROLE/f") && reason.contains("/srv/THE ROLE/f"), "{reason}");
+        assert!(reason.contains("runner verify app") && !reason.contains("verify ROLE"), "{reason}");
     }
 
     #[test]

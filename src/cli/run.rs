@@ -607,7 +607,7 @@ async fn audit(session: &mut Session, args: &verbs::Audit) -> Result<Exit, Error
         let result = until_cancelled(&context.cancel, wire::audit(&context, role, since)).await;
         let result = match result {
             Err(error) if error.is::<Interrupted>() => return Err(error),
-            result => result.map_err(|error| error::explained(error.as_ref())),
+            result => result.map_err(|error| error::explained(error.as_ref(), &role.name)),
         };
         all.push(Audited { role: role.name.clone(), since, result });
     }

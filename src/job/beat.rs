@@ -100,17 +100,22 @@ fn object(runner: &Runner, repository: &Repository, slot: Option<Timestamp>, sin
 /// # Errors
 /// The store.
 pub(crate) async fn under_way(repository: &Repository, now: Timestamp) -> Result<Option<UnderWay>, StoreError> {
+    Ok(read(repository).await?.and_then(|(beat, _)| told(&beat, now)))
+}
+
+/// The beat, and the digest of its object; `None`: there is none, or none of a holder of the key.
+async fn read(repository: &Repository) -> Result<Option<(Line, Digest)>, StoreError> {
     let object = match repository.store.get(&names::beat(repository.role()), SizeLimit::LIVE).await {
         Ok(object) => object,
         Err(error) if error.is_not_found() || error.is_no_object() => return Ok(None),
         Err(error) => return Err(error),
     };
-    Ok(line::open(&object, &repository.keys).ok().and_then(|line| told(line, now)))
+    let beat = line::open(&object, &repository.keys).ok().and_then(|line| serde_json::from_slice(line).ok());
+    Ok(beat.map(|beat| (beat, Digest(*blake3::hash(&object).as_bytes()))))
 }
 
 /// What a beat says, if it is not so old that its run has surely ended.
-fn told(line: &[u8], now: Timestamp) -> Option<UnderWay> {
-    let beat: Line = serde_json::from_slice(line).ok()?;
+fn told(beat: &Line, now: Timestamp) -> Option<UnderWay> {
     let fresh = CLOCKS_APART_MAX.saturating_add(SignedDuration::try_from(INTERVAL.1 * 2).unwrap_or_default());
     let is_fresh = now.duration_since(beat.time).abs() <= fresh;
     let (slot, since) = (beat.slot.filter(|_| is_fresh)?, beat.since?);
@@ -131,21 +136,12 @@ pub async fn look(
     last: &Last,
     now: Timestamp,
 ) -> Result<Digest, StoreError> {
-    let object = match repository.store.get(&names::beat(&role.name), SizeLimit::LIVE).await {
-        Ok(object) => Some(object),
-        Err(error) if error.is_not_found() || error.is_no_object() => None,
-        Err(error) => return Err(error),
-    };
+    let beat = read(repository).await?;
     let fresh =
         SignedDuration::try_from(role.takeover_after).unwrap_or(SignedDuration::MAX).saturating_add(CLOCKS_APART_MAX);
-    let counts = |object: &Bytes| {
-        let line = line::open(object, &repository.keys).ok()?;
-        let beat: Line = serde_json::from_slice(line).ok()?;
-        (now.duration_since(beat.time).abs() <= fresh).then(|| Digest(*blake3::hash(object).as_bytes()))
-    };
     let mut last = last.0.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(beat) = object.as_ref().and_then(counts) {
-        *last = Some(beat);
+    if let Some((_, digest)) = beat.filter(|(beat, _)| now.duration_since(beat.time).abs() <= fresh) {
+        *last = Some(digest);
     }
     Ok(last.unwrap_or(Digest([0; 32])))
 }

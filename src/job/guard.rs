@@ -160,12 +160,13 @@ async fn back_up(
     begins: Begins<'_>,
 ) -> Result<Guarded, GuardError> {
     let started = runner.env.clock.boottime();
+    let ended_early = |(report, reason): Guarded| {
+        let duration = runner.env.clock.boottime().saturating_sub(started);
+        Ok((RoleReport { duration, ..report }, reason))
+    };
     let approach = match approach(runner, settings, role, connect, request.scheduled).await? {
         Ok(approach) => approach,
-        Err((report, reason)) => {
-            let duration = runner.env.clock.boottime().saturating_sub(started);
-            return Ok((RoleReport { duration, ..report }, reason));
-        }
+        Err(refused) => return ended_early(refused),
     };
     let Approach { repository, plan, mut assessment, counters } = approach;
     let scheduled = request.scheduled;
@@ -173,10 +174,9 @@ async fn back_up(
     // Without probes nothing but the journal says which node it is, as for a command.
     if stays.is_some()
         && role.eligible.is_none()
-        && let Some((report, reason)) = held_elsewhere(runner, role, &repository).await?
+        && let Some(refused) = held_elsewhere(runner, role, &repository).await?
     {
-        let duration = runner.env.clock.boottime().saturating_sub(started);
-        return Ok((RoleReport { duration, ..report }, reason));
+        return ended_early(refused);
     }
     let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion: stays };
     let mut decisions = 0;
@@ -191,6 +191,7 @@ async fn back_up(
         if let Some(holder) = holder
             && slot.is_none()
             && role.eligible.is_none()
+            && decisions == 0
         {
             tracing::warn!(
                 "role {}: node {} had it last, and this run takes it over; --require-active leaves it there",

@@ -278,10 +278,11 @@ pub(crate) async fn peers(repository: &Repository, me: NodeId, now: Timestamp) -
             Err(error) => Err(error),
         }
     };
-    let found: Vec<Option<PeerSeen>> = stream::iter(alive).map(read).buffered(CONCURRENT_MAX).try_collect().await?;
+    let found = stream::iter(alive).map(read).buffered(CONCURRENT_MAX).try_collect::<Vec<Option<PeerSeen>>>();
+    let under_way = async { if beats { beat::under_way(repository, now).await } else { Ok(None) } };
+    let (found, under_way) = tokio::try_join!(found, under_way)?;
     let mut peers: Vec<PeerSeen> = found.into_iter().flatten().collect();
     peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-    let under_way = if beats { beat::under_way(repository, now).await? } else { None };
     Ok(Told { peers, has_losses, under_way })
 }
 
