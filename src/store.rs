@@ -23,6 +23,8 @@ mod connect;
 pub mod counting;
 pub mod dir;
 pub mod faulty;
+#[cfg(test)]
+pub(crate) mod held;
 pub mod key;
 mod limit;
 pub mod memory;

@@ -29,7 +29,7 @@ use crate::job::repository::{OpenError, Repository, slots};
 use crate::journal::log::{self, AppendError, Journal, JournalError};
 use crate::journal::record::NodeRef;
 use crate::journal::register::RegisterError;
-use crate::journal::repair::{MendError, Mending};
+use crate::journal::repair::{MendError, Mending, WrongCopy};
 use crate::journal::state::{Snapshot, State};
 use crate::repo::format::JournalHome;
 use crate::repo::index::{encode_index, fitting};
@@ -136,6 +136,7 @@ struct Plan {
     journal: Journal,
     mending: Mending,
     index: IndexPlan,
+    copy: Option<WrongCopy>,
     /// The key slots that there are, and what is wrong with each.
     keys: Vec<(KeyId, Option<String>)>,
 }
@@ -170,9 +171,10 @@ impl Plan {
         let mending = journal.mending(known.as_ref()).await?;
         let (shelf, more) = (local.as_ref().map(Local::shelf), mending.mended.has_more());
         let index = index::plan(repository, &mending.mended.view.state, shelf.as_ref(), more, by.read_data).await?;
+        let copy = journal.wrong_copy(&mending.mended.view.state).await?;
         let keys = slots(repository.store.as_ref(), step.role).await?.found.into_iter();
         let keys = keys.map(|found| (found.id, found.slot.err().map(|error| error.to_string()))).collect();
-        Ok(Self { entered, journal, mending, index, keys })
+        Ok(Self { entered, journal, mending, index, copy, keys })
     }
 
     /// The plan with what was appended since, which is all that is read. `None`: it is to be made anew.
@@ -192,6 +194,9 @@ impl Plan {
         }
         findings.extend(mended.lost.map(|lost| Finding::End { from: lost.from, to: lost.to }));
         findings.extend(mended.unbegun.map(Finding::Rotation));
+        findings.extend(
+            self.copy.clone().map(|WrongCopy { key: object, what, .. }| Finding::RotationCopy { object, what }),
+        );
         findings.extend(mended.unvouched.as_ref().map(|all| Finding::Unvouched {
             from: all.from,
             to: all.to,
@@ -292,6 +297,9 @@ impl Plan {
             if is_damaged {
                 store.put(&key, object.clone()).await?;
             }
+        }
+        if let Some(WrongCopy { key, object, .. }) = &self.copy {
+            store.put(key, object.clone()).await?;
         }
         let Some((what, source)) = &self.entered.format else { return Ok(()) };
         if *source == FormatSource::Journal && repository.format.journal == JournalHome::Bucket {

@@ -21,6 +21,7 @@ use std::time::Duration;
 use crate::config::KeySource;
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, RepoId, RoleName, Seq};
+use crate::job::inside::reading_journal;
 use crate::job::progress::{Phase, Progress};
 use crate::job::report::verified::{Affected, DamageKind, VerifyCounts, VerifyReport};
 use crate::job::repository::{self, FoundSlot, OpenError, Repository};
@@ -112,6 +113,9 @@ async fn check(
     check_slots(repository.store.as_ref(), repository.role(), found).await?;
     let extent = history::extent(repository, known).await?;
     let history = history::read(repository, known, &extent, None, found, &mut |_, _| ()).await?;
+    if let Some(wrong) = reading_journal(repository, env).wrong_copy(&history.state).await? {
+        found.damage(DamageKind::RotationCopy, wrong.key, &wrong.what);
+    }
     let snapshots = &history.state.snapshots;
     let Inventory { index, packs, unreferenced } = inventory::take(repository, &history, found).await?;
     let pack_count = packs.len() as u64;

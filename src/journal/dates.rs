@@ -7,6 +7,7 @@ use crate::journal::error::JournalError;
 use crate::journal::future::{self, RecordDate};
 use crate::journal::log::Journal;
 use crate::journal::state::View;
+use crate::store::Turn;
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 16;
@@ -21,7 +22,8 @@ impl Journal {
         // What a repair made void says nothing.
         let repairs = self.repairs(&view).await?;
         let numbers: Vec<Seq> = (1..=head).map(Seq).filter(|seq| !repairs.is_void(*seq)).collect();
-        let mut records = stream::iter(numbers).map(|seq| self.record(seq)).buffered(READ_AHEAD);
+        let turn = Turn::default();
+        let mut records = stream::iter(numbers).map(|seq| self.record_ahead(seq, &turn)).buffered(READ_AHEAD);
         let mut dates: Vec<RecordDate> = Vec::new();
         loop {
             match records.try_next().await {

@@ -27,7 +27,9 @@ use crate::journal::state::{FoldError, Head, View};
 use crate::repo::crypto::Keys;
 use crate::repo::names;
 use crate::role::permit::{Candidacy, Deadline, Permit};
-use crate::store::{LIST_PAGE_MAX, PutOutcome, SizeLimit, Store, StoreError, StoreErrorKind, unfinished};
+use crate::store::{
+    LIST_PAGE_MAX, PutOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Turn, get_among_others, unfinished,
+};
 
 pub use crate::journal::error::{AppendError, Instead, JournalError};
 
@@ -150,7 +152,17 @@ impl Journal {
 
     /// One record and its digest, if the number is occupied.
     pub async fn record(&self, seq: Seq) -> Result<Option<(Record, Digest)>, JournalError> {
-        let Some(object) = self.readable(seq).await? else { return Ok(None) };
+        self.record_ahead(seq, &Turn::default()).await
+    }
+
+    /// The same while others are read as well, of which there may be many: the large ones come one after the other, under `turn`.
+    pub(crate) async fn record_ahead(&self, seq: Seq, turn: &Turn) -> Result<Option<(Record, Digest)>, JournalError> {
+        let (key, limits) = (names::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
+        let (object, _turn) = match get_among_others(self.store.as_ref(), &key, limits, turn).await {
+            Ok(read) => read,
+            Err(e) if e.is_not_found() => return Ok(None),
+            Err(e) => return Err(unreadable(seq, e)),
+        };
         let record = Record::decode(&object, Some(&self.keys))
             .map_err(|error| JournalError::of_record(seq, error, self.keys.generation()))?;
         Ok(Some((record, record::digest(&object))))

@@ -21,7 +21,10 @@ use crate::journal::state::{State, View};
 use crate::journal::void;
 use crate::repo::{line, names};
 use crate::role::permit::{Candidacy, Permit};
-use crate::store::{LIST_PAGE_MAX, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind, list_some, put_once};
+use crate::store::{
+    LIST_PAGE_MAX, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind, Turn, get_among_others, list_some,
+    put_once,
+};
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 16;
@@ -75,6 +78,17 @@ pub struct Mending {
     pub mended: Mended,
     mender: Mender,
     last: Seq,
+}
+
+/// An object in the place of the copy of a rotation's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongCopy {
+    /// Its key.
+    pub key: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// What belongs there.
+    pub object: Bytes,
 }
 
 /// What stands at a number whose record is lost and of which nothing is there: no record, and the same whoever puts it.
@@ -143,19 +157,15 @@ impl Journal {
     /// # Errors
     /// The store does not answer, or a newer version wrote here.
     pub async fn sound_end(&self) -> Result<Seq, MendError> {
-        let mut end = Seq(0);
+        let (mut end, turn) = (Seq(0), &Turn::default());
         let mut records = stream::iter((1..).map(Seq))
-            .map(|seq| async move { Ok::<_, MendError>((seq, self.usable(seq, SizeLimit::RECORD_AHEAD).await?)) })
+            .map(|seq| async move { Ok::<_, MendError>((seq, self.usable(seq, turn).await?)) })
             .buffered(READ_AHEAD);
         while let Some((seq, record)) = records.try_next().await? {
-            let record = match record {
-                Some(record) => Some(record),
-                None => self.usable(seq, SizeLimit::RECORD).await?,
-            };
-            match record {
-                Some(Ok(_)) => end = seq,
-                _ if seq.0 - end.0 > VOID_MAX as u64 => break,
-                _ => {}
+            if record.is_ok() {
+                end = seq;
+            } else if seq.0 - end.0 > VOID_MAX as u64 {
+                break;
             }
         }
         Ok(end)
@@ -166,13 +176,13 @@ impl Journal {
     /// # Errors
     /// The store does not answer, or a newer version wrote here.
     pub async fn mend_on(&self, before: &Mending) -> Result<Option<Mending>, MendError> {
-        let (mut mender, mut last) = (before.mender.clone(), before.last);
+        let (mut mender, mut last, turn) = (before.mender.clone(), before.last, Turn::default());
         loop {
             let seq = last.next();
-            match self.usable(seq, SizeLimit::RECORD).await? {
-                Some(Ok(record)) => mender.take(seq, Ok(record)),
-                Some(Err(lost)) if lost.missing => break,
-                _ => return Ok(None),
+            match self.usable(seq, &turn).await? {
+                Ok(record) => mender.take(seq, Ok(record)),
+                Err(lost) if lost.missing => break,
+                Err(_) => return Ok(None),
             }
             last = seq;
         }
@@ -214,13 +224,54 @@ impl Journal {
     /// The store does not answer.
     pub async fn keep_rotation(&self, seq: Seq) -> Result<(), StoreError> {
         let Some(object) = self.object(seq).await? else { return Ok(()) };
-        match put_once(self.store.as_ref(), &names::rotation(self.keys.role(), seq), object).await {
+        let (role, key) = (self.keys.role(), names::rotation(self.keys.role(), seq));
+        match put_once(self.store.as_ref(), &key, object.clone()).await {
             Err(error) if error.kind == StoreErrorKind::Denied => Ok(()),
+            Ok(PutOutcome::Exists) => {
+                if let Some(what) = self.compare_copy(seq, &object).await? {
+                    tracing::warn!("{key} {what}: 'runner repair {role}' writes the copy again");
+                }
+                Ok(())
+            }
             Ok(PutOutcome::Unknown { why }) => {
                 tracing::warn!("whether the copy of journal record {seq} was written cannot be told: {why}");
                 Ok(())
             }
             put => put.map(|_: PutOutcome| ()),
+        }
+    }
+
+    /// What stands in the place of the copy of the newest rotation's record, and is another object. A store may have none: its policy
+    /// forbade it, or a version of before the copies made the rotation.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn wrong_copy(&self, state: &State) -> Result<Option<WrongCopy>, StoreError> {
+        let Some(Rotated { generation, seq }) = state.rotated else { return Ok(None) };
+        let object = match self.object(seq).await {
+            Ok(Some(object)) => object,
+            Ok(None) => return Ok(None),
+            Err(error) if error.is_of_object() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // Where the rotation's record is lost, this is the one before it.
+        let body = Record::decode(&object, Some(&self.keys)).map(|record| record.body);
+        if !matches!(body, Ok(Body::Rotate(body)) if body.generation == generation) {
+            return Ok(None);
+        }
+        let what = self.compare_copy(seq, &object).await?;
+        Ok(what.map(|what| WrongCopy { key: names::rotation(self.keys.role(), seq), what, object }))
+    }
+
+    /// What is wrong with the copy of record `seq`, whose object this is, if there is one.
+    async fn compare_copy(&self, seq: Seq, object: &Bytes) -> Result<Option<String>, StoreError> {
+        match self.store.get(&names::rotation(self.keys.role(), seq), SizeLimit::RECORD).await {
+            Ok(copy) => {
+                Ok((copy != *object).then(|| format!("is not the copy of journal record {seq} that it should be")))
+            }
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_of_object() => Ok(Some(format!("cannot be read ({})", error.detail))),
+            Err(error) => Err(error),
         }
     }
 
@@ -247,26 +298,21 @@ impl Journal {
         if last == Seq(0) && known.is_none() && emptied::is_emptied(self.store.as_ref(), &self.keys).await? {
             last = Seq::FIRST;
         }
-        let (repairs, _) = void::repairs_to(self.store.as_ref(), &self.keys, Seq::FIRST, last).await?;
-        let usable = async |seq, limit| match repairs.voided_by(seq) {
-            Some(by) => {
-                Ok(Some(Err(LostRecord { seq, what: format!("is void by record {by}"), found: None, missing: false })))
+        let (repairs, fetched) = void::repairs_to(self.store.as_ref(), &self.keys, Seq::FIRST, last).await?;
+        let turn = Turn::default();
+        let usable = async |seq| match (repairs.voided_by(seq), fetched.get(seq)) {
+            (Some(by), _) => {
+                Ok(Err(LostRecord { seq, what: format!("is void by record {by}"), found: None, missing: false }))
             }
-            None => self.usable(seq, limit).await,
+            (None, Some(object)) => self.judge(seq, object),
+            (None, None) => self.usable(seq, &turn).await,
         };
         let mut mender =
             Mender::new(self.keys.role().clone(), self.keys.repo(), known, self.keys.generation()).knowing(&repairs);
         let mut records = stream::iter((1..=last.0).map(Seq))
-            .map(|seq| async move { Ok::<_, MendError>((seq, usable(seq, SizeLimit::RECORD_AHEAD).await?)) })
+            .map(|seq| async move { Ok::<_, MendError>((seq, usable(seq).await?)) })
             .buffered(READ_AHEAD);
         while let Some((seq, record)) = records.try_next().await? {
-            // A large one is read by itself.
-            let record = match record {
-                Some(record) => record,
-                None => usable(seq, SizeLimit::RECORD).await?.unwrap_or_else(|| {
-                    Err(LostRecord { seq, what: "is too large".to_owned(), found: None, missing: false })
-                }),
-            };
             mender.take(seq, record);
         }
         drop(records);
@@ -288,25 +334,24 @@ impl Journal {
         Ok(listed.found.into_iter().collect())
     }
 
-    /// The record, or why there is none; `None`: it has more than `limit`.
-    async fn usable(
-        &self,
-        seq: Seq,
-        limit: SizeLimit,
-    ) -> Result<Option<Result<(Record, Digest), LostRecord>>, MendError> {
-        let lost = |what: String, found, missing| Ok(Some(Err(LostRecord { seq, what, found, missing })));
-        let object = match self.store.get(&names::record(self.keys.role(), seq), limit).await {
-            Ok(object) => object,
-            Err(error) if error.is_not_found() => return lost("is missing".to_owned(), None, true),
-            Err(error) if error.kind == StoreErrorKind::TooLarge => return Ok(None),
-            Err(error) if error.is_of_object() => return lost(error.detail, None, false),
-            Err(error) => return Err(error.into()),
-        };
-        let digest = record::digest(&object);
-        match Record::decode(&object, Some(&self.keys)) {
-            Ok(record) => Ok(Some(Ok((record, digest)))),
+    /// The record, or why there is none. `turn` is that of the large ones.
+    async fn usable(&self, seq: Seq, turn: &Turn) -> Result<Result<(Record, Digest), LostRecord>, MendError> {
+        let lost = |what: String, missing| Ok(Err(LostRecord { seq, what, found: None, missing }));
+        let (key, limits) = (names::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
+        match get_among_others(self.store.as_ref(), &key, limits, turn).await {
+            Ok((object, _turn)) => self.judge(seq, &object),
+            Err(error) if error.is_not_found() => lost("is missing".to_owned(), true),
+            Err(error) if error.is_of_object() => lost(error.detail, false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn judge(&self, seq: Seq, object: &Bytes) -> Result<Result<(Record, Digest), LostRecord>, MendError> {
+        let digest = record::digest(object);
+        match Record::decode(object, Some(&self.keys)) {
+            Ok(record) => Ok(Ok((record, digest))),
             Err(error @ RecordError::Newer(_)) => Err(MendError::Newer { seq, error }),
-            Err(error) => lost(error.to_string(), Some(digest), false),
+            Err(error) => Ok(Err(LostRecord { seq, what: error.to_string(), found: Some(digest), missing: false })),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::journal::repaired::{Repaired, Repairs};
 use crate::journal::state::View;
 use crate::repo::crypto::Keys;
 use crate::repo::names;
-use crate::store::{SizeLimit, Store, StoreError, StoreErrorKind};
+use crate::store::{SizeLimit, Store, StoreError, Turn, get_among_others};
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 8;
@@ -23,24 +23,45 @@ const READ_AHEAD: usize = 8;
 /// How far below its end a journal is searched for a state: one comes every 64 records, and so many numbers may be void before it.
 const SEARCH_MAX: u64 = 2 * VOID_MAX as u64;
 
-/// Small objects that were read on the way, by their numbers.
-pub(crate) type Fetched = BTreeMap<u64, Bytes>;
+/// The most bytes of objects that are kept for whoever reads on. What does not fit is read again.
+const KEPT_BYTES_MAX: usize = 16 << 20;
 
-/// The record with this number if it can be used as one of this journal, and its object if that is small.
-async fn get(store: &dyn Store, keys: &Keys, seq: Seq) -> Result<(Option<Record>, Option<Bytes>), StoreError> {
-    let key = names::record(keys.role(), seq);
-    let (object, is_small) = match store.get(&key, SizeLimit::RECORD_AHEAD).await {
-        Ok(object) => (object, true),
-        Err(error) if error.kind == StoreErrorKind::TooLarge => match store.get(&key, SizeLimit::RECORD).await {
-            Ok(object) => (object, false),
-            Err(error) if error.is_not_found() || error.is_of_object() => return Ok((None, None)),
-            Err(error) => return Err(error),
-        },
+/// Small objects that were read on the way, by their numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    objects: BTreeMap<Seq, Bytes>,
+    bytes: usize,
+}
+
+impl Fetched {
+    fn keep(&mut self, seq: Seq, object: Bytes) {
+        if object.len() <= KEPT_BYTES_MAX - self.bytes {
+            self.bytes += object.len();
+            self.objects.insert(seq, object);
+        }
+    }
+
+    /// The object with this number, if it was kept.
+    pub(crate) fn get(&self, seq: Seq) -> Option<&Bytes> {
+        self.objects.get(&seq)
+    }
+}
+
+/// The record with this number if it can be used as one of this journal, and its object if that is small. `turn` is that of the large ones.
+async fn get(
+    store: &dyn Store,
+    keys: &Keys,
+    seq: Seq,
+    turn: &Turn,
+) -> Result<(Option<Record>, Option<Bytes>), StoreError> {
+    let (key, limits) = (names::record(keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
+    let (object, turn) = match get_among_others(store, &key, limits, turn).await {
+        Ok(read) => read,
         Err(error) if error.is_not_found() || error.is_of_object() => return Ok((None, None)),
         Err(error) => return Err(error),
     };
     let record = Record::decode(&object, Some(keys)).ok().filter(|record| record.is_at(seq, keys));
-    Ok((record, is_small.then_some(object)))
+    Ok((record, turn.is_none().then_some(object)))
 }
 
 /// The repairs that a journal has up to record `head`, whatever of it can be read, from there down to the newest record that carries a
@@ -54,14 +75,15 @@ pub(crate) async fn repairs_to(
     floor: Seq,
     head: Seq,
 ) -> Result<(Repairs, Fetched), StoreError> {
-    let (mut repairs, mut fetched, mut now) = (Repairs::default(), Fetched::new(), keys.generation());
+    let (mut repairs, mut fetched, mut now) = (Repairs::default(), Fetched::default(), keys.generation());
+    let turn = &Turn::default();
     let floor = floor.0.max(1).max(head.0.saturating_sub(SEARCH_MAX));
     let mut records = stream::iter((floor..=head.0).rev().map(Seq))
-        .map(|seq| async move { Ok::<_, StoreError>((seq, get(store, keys, seq).await?)) })
+        .map(|seq| async move { Ok::<_, StoreError>((seq, get(store, keys, seq, turn).await?)) })
         .buffered(READ_AHEAD);
     while let Some((seq, (record, object))) = records.try_next().await? {
         if let Some(object) = object {
-            fetched.insert(seq.0, object);
+            fetched.keep(seq, object);
         }
         let Some(record) = record.filter(|record| is_of(record, now)) else { continue };
         now = record.generation;
@@ -87,7 +109,7 @@ fn is_of(record: &Record, now: Generation) -> bool {
 /// Adds those that the oldest known ones remember.
 async fn complete(store: &dyn Store, keys: &Keys, repairs: &mut Repairs, mut more: bool) -> Result<(), StoreError> {
     while let Some(oldest) = repairs.oldest().filter(|_| more) {
-        let (record, _) = get(store, keys, oldest).await?;
+        let (record, _) = get(store, keys, oldest, &Turn::default()).await?;
         let state = record.filter(|record| record.body.repair().is_some()).and_then(|record| record.state);
         more = state.is_some_and(|state| repairs.add_remembered(&state));
     }
@@ -125,7 +147,7 @@ impl Journal {
     pub(super) async fn beyond(&self, unusable: Seq, head: Seq) -> Result<Option<View>, StoreError> {
         let (repairs, _) = repairs_to(self.store.as_ref(), &self.keys, unusable, head).await?;
         let Some(seq) = repairs.beyond(unusable) else { return Ok(None) };
-        let (record, _) = get(self.store.as_ref(), &self.keys, seq).await?;
+        let (record, _) = get(self.store.as_ref(), &self.keys, seq, &Turn::default()).await?;
         Ok(record.filter(|record| record.body.repair().is_some()).as_ref().and_then(View::before_checkpoint))
     }
 }

@@ -27,7 +27,7 @@ impl SizeLimit {
     /// `<role>/index/…`. A writer ends one at about 10 MiB.
     pub const INDEX: Self = Self::new("an index object", 64 << 20);
     /// The same while others are read at the same time.
-    pub const INDEX_AHEAD: Self = Self::new("an index object that is read ahead", 16 << 20);
+    pub const INDEX_AHEAD: Self = Self::new("an index object that is read ahead", 12 << 20);
     /// `<role>/live/…` and what the proof puts there.
     pub const LIVE: Self = Self::new("an object below live/", 64 << 10);
     /// What is replaced in place; larger content than this is not what its writer expects.

@@ -33,6 +33,7 @@ fn finding(finding: &Finding) -> Value {
         }
         Finding::End { from, to } => json!({ "kind": "end", "from": from, "to": to }),
         Finding::Rotation(generation) => json!({ "kind": "rotation", "generation": generation }),
+        Finding::RotationCopy { object, what } => json!({ "kind": "rotation_copy", "object": object, "what": what }),
         Finding::Unvouched { from, to, snapshots } => {
             json!({ "kind": "unvouched", "from": from, "to": to, "snapshots": snapshots })
         }

@@ -85,6 +85,9 @@ fn text(report: &RepairReport, finding: &Finding) -> String {
              that generation. A node that remembers those records can bring them back: see there first",
             will("goes on", "would go on")
         ),
+        Finding::RotationCopy { object, what } => {
+            format!("{object} {what}: the copy {} from the record", will("is written again", "would be written again"))
+        }
         Finding::Unvouched { from, to, snapshots } => {
             let records = if from == to {
                 format!(
@@ -229,6 +232,10 @@ mod tests {
                 Finding::End { from: Seq(9), to: Seq(9) },
                 Finding::End { from: Seq(9), to: Seq(11) },
                 Finding::Rotation(Generation(1)),
+                Finding::RotationCopy {
+                    object: "app/rotated/0000000000000006".to_owned(),
+                    what: "is not the copy of journal record 6 that it should be".to_owned(),
+                },
                 Finding::Unvouched {
                     from: Seq(1),
                     to: Seq(6),

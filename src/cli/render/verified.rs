@@ -70,6 +70,9 @@ fn damage(damage: &Damage, page: Page) -> String {
         (DamageKind::Record, _) => {
             out += &page.wrap("    ", 6, "what the journal says from here on cannot be relied on");
         }
+        (DamageKind::RotationCopy, _) => {
+            out += &page.wrap("    ", 6, "it is needed only where the record of the rotation is lost");
+        }
         (DamageKind::Index | DamageKind::Pack, 0) => out += &page.wrap("    ", 6, "no file of a snapshot needs it"),
         (DamageKind::Index | DamageKind::Pack, _) => {}
     }

@@ -15,6 +15,7 @@ use crate::journal::record::{NodeRef, Record};
 use crate::journal::state::{FoldError, Snapshot, View};
 use crate::repo::loss::{LossLog, Losses};
 use crate::repo::reader::{Reader, RepoError, Shelf, load_index};
+use crate::store::Turn;
 
 /// Records fetched at once.
 const RECORDS_AHEAD: usize = 16;
@@ -147,9 +148,10 @@ impl Archive {
         let head = self.view.head.as_ref().map_or(0, |head| head.seq.0);
         let repairs = self.journal.repairs(&self.view).await?;
         let repairs = &repairs;
+        let turn = &Turn::default();
         stream::iter((head.saturating_sub(last) + 1..=head).map(Seq))
             .map(|seq| async move {
-                let read = self.journal.record(seq).await;
+                let read = self.journal.record_ahead(seq, turn).await;
                 if let Some(by) = repairs.voided_by(seq) {
                     let stands = match read {
                         Ok(None) => VoidContent::Nothing,

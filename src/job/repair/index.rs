@@ -16,7 +16,7 @@ use crate::journal::state::{Snapshot, State};
 use crate::repo::index::{Index, decode_index};
 use crate::repo::names;
 use crate::repo::pack::PackTable;
-use crate::repo::reader::{Reader, RepoError, Shelf};
+use crate::repo::reader::{Reader, Shelf};
 use crate::store::{SizeLimit, StoreError, list_all};
 
 /// What is said of an object that is not there.
@@ -369,9 +369,13 @@ impl Suspects {
                     suspects.read_one(repository, table).await?;
                 }
                 Some(size) => {
-                    let bad = bad_frames(repository, table).await?;
+                    let bad = match content::lost_frames(store, &repository.keys, table).await {
+                        Ok(bad) => bad.unwrap_or_default(),
+                        Err(error) if error.is_of_object() => (0..table.frames.len() as u32).collect(),
+                        Err(error) => return Err(error.into()),
+                    };
                     suspects.why.push((table.id, format!("has {size} bytes instead of {}", table.object_len())));
-                    suspects.damaged.insert(table.id, bad);
+                    suspects.damaged.insert(table.id, bad.into_iter().collect());
                 }
                 // A listing may lag; the object itself is the truth.
                 None => match store.get_range(&names::pack(role, table.id), 0..1).await {
@@ -391,38 +395,4 @@ impl Suspects {
         suspects.why.sort_unstable();
         Ok(suspects)
     }
-}
-
-async fn bad_frames(repository: &Repository, table: &PackTable) -> Result<HashSet<u32>, RepairError> {
-    let mut index = Index::default();
-    index.add(table);
-    index.sort();
-    let reader = Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
-    let mut bad = HashSet::new();
-    for (number, frame) in (0..).zip(&table.frames) {
-        match reader.frames(&reader.index().packs()[0], &[number]).await {
-            Ok(content) => {
-                let whole = content.first().is_some_and(|content| has_its_chunks(repository, frame, content));
-                if !whole {
-                    bad.insert(number);
-                }
-            }
-            Err(RepoError::Store(error)) if !error.is_not_found() && !error.is_of_object() => {
-                return Err(error.into());
-            }
-            Err(_) => {
-                bad.insert(number);
-            }
-        }
-    }
-    Ok(bad)
-}
-
-fn has_its_chunks(repository: &Repository, frame: &crate::repo::pack::FrameEntry, content: &[u8]) -> bool {
-    let mut at = 0;
-    frame.chunks.iter().all(|chunk| {
-        let bytes = content.get(at..at + chunk.len as usize);
-        at += chunk.len as usize;
-        bytes.is_some_and(|bytes| repository.keys.chunk_id(bytes) == chunk.id)
-    })
 }

@@ -1,12 +1,28 @@
 //! The ways in, over a store in memory; tests/loss.rs has every object and every harm.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
+
 use super::*;
 use crate::config::{KeySource, StoreSettings, StoreUrl};
+use crate::env::{Clock, Random};
+use crate::ids::Seq;
+use crate::job::inside::Reading;
 use crate::job::known::Place;
+use crate::job::operate::Operator;
+use crate::job::progress::Progress;
+use crate::job::report::repaired::SnapshotLoss;
+use crate::job::report::verified::DamageKind;
+use crate::job::rotate::{RotateAsk, Rotator, rotate};
 use crate::job::seat::Seats;
-use crate::job::testing::Rig;
+use crate::job::testing::{Rig, noise};
+use crate::job::verify::verify;
+use crate::journal::log::Act;
 use crate::repo::crypto::Cipher;
 use crate::repo::format::Format;
+use crate::store::held::Held;
+use crate::store::memory::MemoryStore;
 
 struct Scene {
     rig: Rig,
@@ -139,4 +155,180 @@ async fn what_is_committed_meanwhile_is_looked_at_and_stays() {
     assert!(again.findings.is_empty(), "{again:?}");
     let lost = |report: &RepairReport| report.snapshots.iter().map(|loss| loss.lost_count).collect::<Vec<_>>();
     assert_eq!(lost(&again), lost(&report));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_grew_is_the_one_that_is_made_anew_also_over_damaged_packs() {
+    let scene = Scene::new().await;
+    let rig = &scene.rig;
+    for n in 0..6 {
+        rig.write(&format!("large-{n}"), noise(n, 1 << 20));
+    }
+    rig.backup().await;
+    let packs = rig.memory.objects().into_iter().filter(|(key, _)| key.contains("/packs/"));
+    let (pack, object) = packs.max_by_key(|(_, object)| object.len()).unwrap();
+    // Its end is gone: some of its frames are whole, and snapshots need the others as well.
+    rig.memory.tamper(&pack, Some(object.slice(..object.len() / 2)));
+    let by = scene.by(None);
+    let plan = Box::pin(Plan::make(rig.store.clone(), &by)).await.unwrap();
+    assert!(!plan.index.moved.is_empty() && plan.report(&by).lost_files() > 0, "{:?}", plan.report(&by));
+    // What is committed meanwhile refers to the same pack.
+    rig.write("small", "what comes after");
+    rig.backup().await;
+    let Some(grown) = Box::pin(plan.grown()).await.unwrap() else { panic!("what was committed is no other loss") };
+    let anew = Box::pin(Plan::make(rig.store.clone(), &by)).await.unwrap();
+    let lost = |plan: &Plan| {
+        let report = plan.report(&by);
+        let lost = |loss: &SnapshotLoss| (loss.info.id, loss.lost_count, format!("{:?}", loss.lost));
+        (format!("{:?}", report.findings), report.snapshots.iter().map(lost).collect::<Vec<_>>())
+    };
+    assert_eq!((lost(&grown), lost(&grown).1.len()), (lost(&anew), 3));
+    assert_eq!(grown.index.moved, anew.index.moved);
+    let report = grown.apply(&by, false, &mut Written::default()).await.unwrap().expect("nothing came between");
+    assert!(report.lost_files() > 0 && report.record.is_some());
+    let again = survey(rig.store.clone(), &by).await.unwrap();
+    assert!(again.findings.is_empty(), "{again:?}");
+    assert_eq!(again.lost_files(), report.lost_files());
+}
+
+/// A clock that runs away: ten minutes pass with each look at it.
+#[derive(Debug)]
+struct Hasty(Arc<dyn Clock>, AtomicU64);
+
+impl Clock for Hasty {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn boottime(&self) -> Duration {
+        self.0.boottime() + Duration::from_mins(10 * self.1.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn boot_id(&self) -> Option<[u8; 32]> {
+        self.0.boot_id()
+    }
+}
+
+/// Random numbers that a repair needs before it appends: then somebody else appends.
+#[derive(Debug)]
+struct Meddling(Arc<dyn Random>, MemoryStore, (String, Bytes));
+
+impl Random for Meddling {
+    fn fill(&self, buffer: &mut [u8]) {
+        let (key, object) = self.2.clone();
+        self.1.tamper(&key, Some(object));
+        self.0.fill(buffer);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_before_which_others_append_for_too_long_gives_up_and_has_changed_no_journal() {
+    let scene = Scene::new().await;
+    let (rig, by) = (&scene.rig, scene.by(None));
+    let index = rig.memory.objects().into_keys().find(|key| key.contains("/index/")).unwrap();
+    rig.memory.tamper(&index, None);
+    let (journal, view) = (reading_journal(&rig.repository, &rig.env), rig.archive().await.view);
+    let view = journal.note(&view, Act::Resume).await.unwrap();
+    let key = names::record(&rig.role.name, view.head.as_ref().unwrap().seq);
+    let object = rig.memory.objects()[&key].clone();
+    rig.memory.tamper(&key, None);
+
+    let (clock, random) = (rig.env.clock.clone(), rig.env.random.clone());
+    let env = Env {
+        clock: Arc::new(Hasty(clock, AtomicU64::new(0))),
+        random: Arc::new(Meddling(random, rig.memory.clone(), (key, object))),
+        ..rig.env.clone()
+    };
+    let hurried = Repairer { step: Doorstep { env: &env, ..by.step }, ..by.clone() };
+    let busy = repair(rig.store.clone(), &hurried).await;
+    assert!(matches!(busy, Err(RepairError::Busy(PATIENCE))), "{busy:?}");
+    assert_eq!(rig.archive().await.view.head, view.head, "nothing but what the other one appended");
+    let repaired = scene.repair(false).await.unwrap();
+    assert!(matches!(&repaired.findings[..], [Finding::Index { copy: false, .. }, ..]), "{repaired:?}");
+    assert!(survey(rig.store.clone(), &by).await.unwrap().findings.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_the_copy_of_a_rotation_is_named_and_written_again() {
+    let mut scene = Scene::new().await;
+    let new = {
+        let rig = &scene.rig;
+        let new = KeySource::KeyFile(rig.dir.path().join("new"));
+        let node = NodeRef { id: rig.node, name: "east".to_owned() };
+        let (instance, seats) = (InstanceId([7; 8]), Seats::default());
+        let operator = Operator { node, instance, env: &rig.env, state_dir: None, seats };
+        let by = Rotator { operator, role: &rig.role, assessment: None, force: true };
+        let (given, ask_new) = (&rig.role.key, Some(new.clone()));
+        let ask = RotateAsk { given, new: ask_new, keep: Vec::new(), drop: Vec::new(), dry_run: false };
+        rotate(&rig.repository, &by, &ask).await.unwrap();
+        new
+    };
+    scene.rig.role.key = new;
+    let (rig, progress) = (&scene.rig, Progress::default());
+    let verify = async || {
+        let report = verify(rig.store.clone(), &rig.role.name, &rig.role.key, 0, &|_| None, &progress, &rig.env).await;
+        report.unwrap().damages.into_iter().map(|damage| (damage.kind, damage.object)).collect::<Vec<_>>()
+    };
+    let (name, whole) = rig.memory.objects().into_iter().find(|(key, _)| key.contains("/rotated/")).unwrap();
+    assert_eq!(verify().await, []);
+    rig.memory.tamper(&name, Some(Bytes::from_static(b"{}")));
+    assert_eq!(verify().await, [(DamageKind::RotationCopy, name.clone())]);
+    let before = rig.memory.objects();
+    let seen = survey(rig.store.clone(), &scene.by(None)).await.unwrap();
+    assert!(matches!(&seen.findings[..], [Finding::RotationCopy { object, .. }] if *object == name), "{seen:?}");
+    assert_eq!(rig.memory.objects(), before, "a dry run changes nothing");
+    let repaired = scene.repair(false).await.unwrap();
+    assert_eq!((repaired.findings.len(), repaired.record), (1, None));
+    assert_eq!(rig.memory.objects()[&name], whole);
+    assert_eq!(verify().await, []);
+}
+
+/// Whoever writes to the bucket chooses how large and how many the objects of a journal are.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promised() {
+    const HELD_MAX: usize = 128 << 20;
+    let scene = Scene::new().await;
+    let rig = &scene.rig;
+    for _ in 0..4 {
+        rig.backup().await;
+    }
+    let (held, count) = Held::new(rig.store.clone());
+    let store: Arc<dyn Store> = Arc::new(held);
+    let (genuine, progress) = (rig.memory.objects(), Progress::default());
+    // Many that are read at once, and many that are each as large as a record may be. All are the same bytes: the test holds them once.
+    for (size, end) in [(1 << 20, 600), (64 << 20, 20)] {
+        let planted = Bytes::from(vec![b'{'; size]);
+        let mut far = rig.archive().await.view;
+        far.head.as_mut().unwrap().seq = Seq(end);
+        for seq in 3..=end {
+            rig.memory.tamper(&names::record(&rig.role.name, Seq(seq)), Some(planted.clone()));
+        }
+        let repository = Repository::open(store.clone(), &rig.role.name, &rig.role.key).await.unwrap();
+        let looked = |what: &str| {
+            let max = count.take_max();
+            assert!(max <= HELD_MAX, "{what} with objects of {size} bytes: {} MiB", max >> 20);
+        };
+        let state_dir = rig.state_dir();
+        let _ = survey(store.clone(), &scene.by(None)).await;
+        looked("repair");
+        let _ = survey(store.clone(), &scene.by(Some(&state_dir))).await;
+        looked("repair by a node that remembers");
+        let verified = verify(store.clone(), &rig.role.name, &rig.role.key, 0, &|_| None, &progress, &rig.env).await;
+        assert!(!verified.unwrap().damages.is_empty());
+        looked("verify");
+        let archive = Archive::read(repository.clone(), &rig.env, None, Reading::Fresh).await.unwrap();
+        looked("snapshots");
+        let shown = Archive { view: far.clone(), ..archive };
+        shown.records(end).await.unwrap();
+        looked("journal show");
+        shown.journal.with_all_dates(far).await.unwrap();
+        looked("the dates");
+        // What says which repository it is.
+        rig.memory.tamper(&names::format(&rig.role.name), None);
+        let _ = survey(store.clone(), &scene.by(None)).await;
+        looked("repair without a format");
+        for (key, object) in &genuine {
+            rig.memory.tamper(key, Some(object.clone()));
+        }
+    }
 }

@@ -88,6 +88,13 @@ pub enum Finding {
     },
     /// The record of the rotation to this generation of the repository key is lost, and all after it: the journal goes on under it.
     Rotation(Generation),
+    /// Another object stands in the place of the copy of the newest rotation's record; the copy is written again.
+    RotationCopy {
+        /// Its key.
+        object: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Records of an older generation that nothing of the newest vouches for, nor this node: they are left out.
     Unvouched {
         /// The first.

@@ -71,6 +71,8 @@ pub enum DamageKind {
     Key,
     /// A journal record: what the journal says from here on cannot be relied on.
     Record,
+    /// The copy of the record of a rotation: it is needed where the record is lost.
+    RotationCopy,
     /// An index object, or the index as a whole.
     Index,
     /// A pack.

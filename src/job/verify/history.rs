@@ -129,7 +129,7 @@ pub(crate) async fn read(
     fold.repairs.extend(repairs.iter().cloned());
     let mut objects = stream::iter((first.0..=extent.last).map(Seq).filter(|seq| !repairs.is_void(*seq)))
         .map(|seq| {
-            let there = fetched.get(&seq.0).cloned();
+            let there = fetched.get(seq).cloned();
             async move {
                 let object = match there {
                     Some(object) => Some(Ok(object)),

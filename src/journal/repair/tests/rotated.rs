@@ -245,3 +245,29 @@ async fn a_generation_that_no_record_begins_is_damage() {
     let mended = by(&store, &old, 3).mend(None).await;
     assert!(matches!(mended, Err(MendError::Rotated(JournalError::Rotated { seq: Seq(10), .. }))), "{mended:?}");
 }
+
+/// Whoever writes to the bucket can be there before the copy, or put something in its place.
+#[tokio::test]
+async fn what_stands_in_the_place_of_a_rotations_copy_is_compared_with_the_record() {
+    let store = MemoryStore::new(&Env::host());
+    let views = written(&store, 3, 2, Version::Now).await;
+    let (old, _, new) = three();
+    let (journal, state) = (by(&store, &new, 1), &views.last().unwrap().state);
+    let seq = state.rotated.unwrap().seq;
+    let (copy, record) = (names::rotation(new.role(), seq), store.objects()[&key(seq.0)].clone());
+    assert_eq!(journal.wrong_copy(state).await.unwrap(), None);
+    for planted in [Bytes::from_static(b"{}"), store.objects()[&key(seq.0 - 1)].clone()] {
+        store.tamper(&copy, Some(planted.clone()));
+        journal.keep_rotation(seq).await.unwrap();
+        assert_eq!(store.objects()[&copy], planted, "nothing is overwritten but by a repair");
+        let wrong = journal.wrong_copy(state).await.unwrap().unwrap();
+        assert_eq!((&wrong.key, &wrong.object), (&copy, &record));
+    }
+    store.tamper(&copy, None);
+    assert_eq!(journal.wrong_copy(state).await.unwrap(), None, "a version of before copies made none");
+    // Where the record is lost nothing is compared with the one before it.
+    store.tamper(&copy, Some(Bytes::from_static(b"{}")));
+    store.tamper(&key(seq.0), store.objects().get(&key(seq.0 - 1)).cloned());
+    assert_eq!(journal.wrong_copy(state).await.unwrap(), None);
+    assert_eq!(by(&store, &old, 1).wrong_copy(&views[0].state).await.unwrap(), None, "there was no rotation");
+}

@@ -1,0 +1,124 @@
+//! A store for tests that counts how many bytes of its objects are held at the same time, by whoever got them.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+
+use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+
+/// Wraps another store.
+#[derive(Debug)]
+pub(crate) struct Held {
+    inner: Arc<dyn Store>,
+    count: Arc<HeldBytes>,
+}
+
+/// The count.
+#[derive(Debug, Default)]
+pub(crate) struct HeldBytes {
+    now: AtomicUsize,
+    max: AtomicUsize,
+}
+
+impl HeldBytes {
+    /// The most that were held at the same time since this was asked last.
+    pub(crate) fn take_max(&self) -> usize {
+        self.max.swap(self.now.load(Ordering::SeqCst), Ordering::SeqCst)
+    }
+}
+
+/// An object that counts for as long as it is there.
+struct Counted {
+    bytes: Bytes,
+    count: Arc<HeldBytes>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.now.fetch_sub(self.bytes.len(), Ordering::SeqCst);
+    }
+}
+
+impl Held {
+    /// Over `inner`, with its count.
+    pub(crate) fn new(inner: Arc<dyn Store>) -> (Self, Arc<HeldBytes>) {
+        let count = Arc::<HeldBytes>::default();
+        (Self { inner, count: Arc::clone(&count) }, count)
+    }
+
+    fn counted(&self, bytes: Bytes) -> Bytes {
+        let now = self.count.now.fetch_add(bytes.len(), Ordering::SeqCst) + bytes.len();
+        self.count.max.fetch_max(now, Ordering::SeqCst);
+        Bytes::from_owner(Counted { bytes, count: Arc::clone(&self.count) })
+    }
+}
+
+#[async_trait]
+impl Store for Held {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.inner.put(key, body).await
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        self.inner.put_if_absent(key, body).await
+    }
+
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+        self.inner.put_if_absent_held(key, body, hold).await
+    }
+
+    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+        self.inner.replace(key, body, expected).await
+    }
+
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
+        // Others have their turn, as over a network.
+        tokio::task::yield_now().await;
+        let bytes = self.counted(self.inner.get(key, limit).await?);
+        tokio::task::yield_now().await;
+        Ok(bytes)
+    }
+
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+        let (bytes, version) = self.inner.get_versioned(key, limit).await?;
+        Ok((self.counted(bytes), version))
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        Ok(self.counted(self.inner.get_range(key, range).await?))
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.inner.delete(keys).await
+    }
+
+    fn beneath(&self) -> Option<&dyn Store> {
+        Some(self.inner.as_ref())
+    }
+
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        self.inner.clock_offset()
+    }
+}
