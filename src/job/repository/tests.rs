@@ -61,6 +61,7 @@ async fn a_thousand_planted_slots_cost_what_is_allowed_and_the_rest_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_format_that_is_lost_among_planted_slots_says_what_was_not_tried() {
     let (rig, phrase, _) = rig().await;
+    rig.write("a", "content");
     rig.backup().await;
     rig.plant_slots(1000);
     rig.memory.tamper(&names::format(&rig.role.name), None);
