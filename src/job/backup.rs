@@ -33,6 +33,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::{Lease, RoleSettings};
+use crate::env::Env;
 use crate::ids::{Digest, InstanceId, NodeId, ScheduleId};
 use crate::job::authors::boot::{self, Witness};
 pub use crate::job::backup::brought::Content;
@@ -64,6 +65,10 @@ use crate::tree::problem::Problem;
 /// How often a lock that another process of this host has for a moment is asked for, and the pause between.
 const HOLD_TRIES: u32 = 30;
 const HOLD_PAUSE: Duration = Duration::from_millis(100);
+
+/// The same of a lock that a run may have: what is no run (a daemon that writes its memory down again) has it for some milliseconds.
+const RUN_TRIES: u32 = 10;
+const RUN_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a run is asked to do beyond the role's settings.
 #[derive(Debug, Clone, Default)]
@@ -121,11 +126,23 @@ pub struct Opening<'a> {
     started: Duration,
 }
 
+/// The lock of this host's runs, asked for again and again where another process has it.
+async fn lock_soon(local: &Local, env: &Env, tries: u32, pause: Duration) -> Result<LocalLock, LockError> {
+    let mut tries = tries;
+    loop {
+        match local.lock() {
+            Err(LockError::Busy { .. }) if tries > 0 => tries -= 1,
+            lock => return lock,
+        }
+        env.sleep(pause).await;
+    }
+}
+
 impl<'a> Opening<'a> {
     /// Takes the lock and reads the journal on from what this node knew.
     pub async fn open(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
         let local = Self::local(runner, repository)?;
-        let lock = local.lock()?;
+        let lock = lock_soon(&local, &runner.env, RUN_TRIES, RUN_PAUSE).await?;
         Self::read(runner, repository, local, Some(lock), Reading::Whole).await
     }
 
@@ -234,14 +251,7 @@ impl<'a> Opening<'a> {
     /// moment whenever it reads the journal.
     pub(crate) async fn hold(mut self) -> Result<Self, BackupError> {
         if self.lock.is_none() {
-            let mut tries = HOLD_TRIES;
-            self.lock = loop {
-                match self.local.lock() {
-                    Err(LockError::Busy { .. }) if tries > 0 => tries -= 1,
-                    lock => break Some(lock?),
-                }
-                self.runner.env.sleep(HOLD_PAUSE).await;
-            };
+            self.lock = Some(lock_soon(&self.local, &self.runner.env, HOLD_TRIES, HOLD_PAUSE).await?);
             self.memory = self.local.load(self.runner.node.id);
             self.refresh().await?;
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Schedule, StoreUrl};
+use crate::job::backup::Opening;
 use crate::job::testing::Rig;
 
 /// Runs a shell's script for the rig's role.
@@ -65,4 +66,21 @@ async fn what_cannot_be_started_has_an_end_in_the_journal() {
     let view = guard::glance(&runner, &rig.role, async || Ok(rig.store.clone())).await.unwrap();
     assert_eq!(view.running, None);
     assert_eq!(view.state.holder.unwrap().command.unwrap().end.exit, 127);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_the_lock_of_the_runs_for_a_moment_makes_no_run_fail() {
+    let rig = Rig::new().await;
+    let local = Local::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
+    let runner = rig.runner();
+    let held = local.lock().unwrap();
+    let (opening, ()) = tokio::join!(Opening::open(&runner, &rig.repository), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(held);
+    });
+    assert!(local.lock().is_err(), "it is the run's");
+    drop(opening.unwrap());
+    let _held = local.lock().unwrap();
+    let beside = Opening::open(&runner, &rig.repository).await;
+    assert!(matches!(beside, Err(BackupError::Lock(LockError::Busy { .. }))), "{beside:?}");
 }
