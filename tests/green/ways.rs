@@ -780,7 +780,7 @@ fn a_pause_that_was_forgotten_is_seen_and_one_with_an_end_is_a_warning() {
     assert_eq!(run_slot(&site.node("east")), 0);
     let clock = NodeClock::new(site.dir(), "long-ago");
     clock.set(-25 * 3600);
-    let west = clock.on(site.node("west"));
+    let west = clock.with_files(site.node("west"));
     west.run(["pause", "app", "--why", "disk swap"]).expect(0);
     std::thread::sleep(LATER);
     assert_eq!((run_slot(&site.node("east")), run_slot(&later(&site, "east"))), (0, 0));

@@ -1,6 +1,6 @@
 //! A wall clock that a test sets while real processes go by it: a library of a few lines (`clock.c`), loaded before libc.
 
-#![allow(unreachable_pub, reason = "a module of each test crate that includes it")]
+#![allow(unreachable_pub, dead_code, reason = "each test crate that includes this uses a part of it")]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -33,6 +33,11 @@ impl NodeClock {
     pub fn on(&self, node: Node) -> Node {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         node.with_env("LD_PRELOAD", &text(&self.library)).with_env("TEST_CLOCK", &text(&self.path))
+    }
+
+    /// The node in another time altogether: the times of files are off as its clock is.
+    pub fn with_files(&self, node: Node) -> Node {
+        self.on(node).with_env("TEST_CLOCK_FILES", "1")
     }
 
     /// From now on it is ahead by so many seconds of the host's.
