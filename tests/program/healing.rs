@@ -147,6 +147,26 @@ fn a_node_whose_last_snapshot_was_damaged_and_repaired_goes_on() {
     assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
 }
 
+/// The newest snapshots are lost with a pack, and a repair brings them back, with numbers that may be later than its own: what it took
+/// out of the index is stored again all the same.
+#[test]
+fn what_is_lost_of_a_snapshot_that_a_repair_brought_back_is_stored_again() {
+    for lost in 1..=2 {
+        let site = site();
+        site.backup("east");
+        site.backup("east");
+        let newest = site.records().len();
+        for record in newest + 1 - lost..=newest {
+            std::fs::remove_file(site.path("store/app/journal").join(format!("{record:016}"))).unwrap();
+        }
+        lose_pack(&site);
+        site.node("east").run(["repair", "app"]).expect(7);
+        site.backup("east");
+        site.node("north").run(["verify", "app", "--read-data"]).expect(0);
+        assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
+    }
+}
+
 /// What a repair took out of the index looks like what a broken run left, and is not what it says.
 #[test]
 fn a_pack_that_a_repair_took_out_is_not_taken_for_one_that_a_broken_run_left() {

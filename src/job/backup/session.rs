@@ -162,7 +162,8 @@ impl Session<'_> {
         let is_elsewhere = base.is_some_and(|base| base.node.id != self.runner.node.id);
         let now = self.runner.env.clock.now();
         // It may have taken packs out of the index: what was in them is known to the cache, and stored nowhere.
-        let is_repaired = base.is_some_and(|base| state.repaired.iter().any(|repaired| repaired.seq > base.seq));
+        // Terms tell the order: a snapshot that a repair brought back may have a later number than the repair.
+        let is_repaired = base.is_some_and(|base| state.repaired.iter().any(|repaired| repaired.term > base.term));
         let asked = unfinished || ask.rehash || is_elsewhere || is_repaired || heard.has_more();
         let due = asked || lost::is_due(before, state.pruned, now);
         let known = heard.known();
