@@ -286,9 +286,12 @@ fn peak(pid: u32) -> u64 {
     memory(pid, "VmHWM:")
 }
 
-/// A tree that nobody harms, and a file in it that has a number.
+/// A tree that nobody harms, and a file in it that has a number. It is replaced as a whole: a run may read it at any moment.
 fn stable(site: &Site, number: u64) {
-    site.write("stable/number", format!("the number is {number}\n"));
+    let new = site.path("number.new");
+    fs::write(&new, format!("the number is {number}\n")).unwrap();
+    fs::create_dir_all(site.src().join("stable")).unwrap();
+    fs::rename(new, site.src().join("stable/number")).unwrap();
 }
 
 /// One command of an operator's, which takes no longer than a run may go on without progress, and no more memory than a daemon.
