@@ -100,8 +100,7 @@ pub trait Files: Debug + Send + Sync {
     /// Takes the lock of this name without waiting; `None`: somebody has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Held>>>;
 
-    /// Whether somebody has the lock of this name. Two that ask do not see one another; [`Files::lock`] may find it taken by who asks,
-    /// for a moment.
+    /// Whether the lock of this name is held. Two calls at once do not see each other; [`Files::lock`] may see one, for a moment.
     fn is_locked(&self, path: &Path) -> io::Result<bool>;
 
     /// A directory in memory for what concerns the state directory at `state_dir` and is of this boot of the machine alone.

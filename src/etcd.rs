@@ -154,7 +154,7 @@ impl Pool {
         (self.settings.lease_ttl / part).min(TRY_MAX)
     }
 
-    /// How the last request failed, if none has been answered since: for whoever waits no longer.
+    /// How the last request failed, if none has been answered since. A caller whose time is over reports it as the cause.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

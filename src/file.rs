@@ -38,7 +38,7 @@ impl Lock {
         }
     }
 
-    /// Whether somebody has the lock at `path`. Two that ask do not see one another; whoever takes it may, for a moment.
+    /// Whether the lock at `path` is held. Two calls at once do not see each other; [`Lock::try_take`] may see one, for a moment.
     ///
     /// # Errors
     /// The file cannot be opened; it is not made.

@@ -295,8 +295,8 @@ pub trait Store: Debug + Send + Sync {
         }
     }
 
-    /// How the last try of any call failed, where calls are tried again inside and none has had an answer since. For whoever waits no longer:
-    /// it is why nothing came.
+    /// How the last try of any call failed, where the store repeats calls by itself and none has had an answer since. A caller whose time is
+    /// over reports it as the cause.
     fn trouble(&self) -> Option<String> {
         self.beneath().and_then(Store::trouble)
     }

@@ -66,7 +66,7 @@ use crate::tree::problem::Problem;
 const HOLD_TRIES: u32 = 30;
 const HOLD_PAUSE: Duration = Duration::from_millis(100);
 
-/// The same of a lock that a run may have: what is no run (a daemon that writes its memory down again) has it for some milliseconds.
+/// The same where a run may hold the lock. Everything else, such as a daemon that writes its memory again, holds it for some milliseconds.
 const RUN_TRIES: u32 = 10;
 const RUN_PAUSE: Duration = Duration::from_millis(20);
 

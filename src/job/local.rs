@@ -33,7 +33,7 @@ const SLOT_OBJECT_FILE: &str = "key-slot";
 /// The lock of a scheduled command.
 const COMMAND_LOCK: &str = "command";
 
-/// How often a command tries again to take its lock that only somebody who looks has, and after which pause. A look takes microseconds.
+/// How often a command tries again to take a lock that only a look holds, and after which pause. A look takes microseconds.
 const LOOKS_MAX: u32 = 1000;
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -317,8 +317,8 @@ impl Local {
         self.lock_named("lock")
     }
 
-    /// Takes the lock of a scheduled command: the other one is given back while the command runs. Does not wait for another command;
-    /// who only looks whether there is one has the lock for a moment, and is none.
+    /// Takes the lock of a scheduled command: the other one is given back while the command runs. Does not wait for another command.
+    /// A look whether one runs holds the lock for a moment, and is no command.
     pub async fn lock_command(&self) -> Result<LocalLock, LockError> {
         let mut tries = LOOKS_MAX;
         loop {

@@ -115,7 +115,7 @@ impl Journal {
         Ok(self.mending(known).await?.mended)
     }
 
-    /// [`Journal::mend`] for whoever only reads: where more is lost than one repair names, what is before that.
+    /// [`Journal::mend`] for reading alone: where more is lost than one repair names, what is before that.
     ///
     /// # Errors
     /// The store does not answer, a newer version wrote here, or nothing is left.
@@ -152,7 +152,7 @@ impl Journal {
     }
 
     /// The last record that can be used before more than [`VOID_MAX`] numbers in a row have none. What lies beyond that is no part of
-    /// this journal: whoever can write to the store can put objects there.
+    /// this journal: any writer to the store can put objects there.
     ///
     /// # Errors
     /// The store does not answer, or a newer version wrote here.

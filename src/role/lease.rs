@@ -62,7 +62,7 @@ pub trait LeaseService: Debug + Send {
     /// Gives it up, if this process holds it, so that another may have it at once. Work that it guarded has ended.
     async fn release(&mut self);
 
-    /// How the last try to ask failed, where tries are repeated inside and none has had an answer since: for whoever waits no longer.
+    /// How the last try to ask failed, where the lease repeats them by itself and none has had an answer since.
     fn trouble(&self) -> Option<String> {
         None
     }

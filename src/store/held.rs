@@ -1,4 +1,4 @@
-//! A store for tests that counts how many bytes of its objects are held at the same time, by whoever got them.
+//! A store for tests that counts how many bytes of the objects that it gave out are held at the same time.
 
 use std::ops::Range;
 use std::sync::Arc;
