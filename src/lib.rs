@@ -1,7 +1,7 @@
 //! `runner`: an HA-aware backup runner with leader election for active/standby pairs.
 //!
 //! Direction of the rooms: `main → cli, daemon → job → role, journal, repo, tree → store`. Nothing points back;
-//! `tests/house.rs` holds it. `ids`, `text`, `env`, `file`, `http`, `etcd`, `renewal` and `process` are leaves that every room may use.
+//! `tests/house/` holds it. `ids`, `text`, `env`, `file`, `http`, `etcd`, `renewal` and `process` are leaves that every room may use.
 
 pub mod cli;
 pub mod clock_doubt;

@@ -1,5 +1,5 @@
 //! A bucket whose objects are harmed in turn, by somebody with its credentials and without the key: what a repair, the next backup, a
-//! prune and a rotation make of it. A directory is harmed in more ways by `tests/loss.rs`.
+//! prune and a rotation make of it. A directory is harmed in more ways by `tests/loss/`.
 
 use std::collections::BTreeMap;
 use std::fs;

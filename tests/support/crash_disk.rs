@@ -2,7 +2,7 @@
 //! be on the disk if the power had failed after any one of them. Nothing survives but what an fsync covered: a file's
 //! content by an fsync of the file, a name by an fsync of the directory it is in.
 //!
-//! Include it with `#[path = "support/crash_disk.rs"] mod crash_disk;`.
+//! Include it with `#[path = "../support/crash_disk.rs"] mod crash_disk;`.
 
 #![allow(unreachable_pub, dead_code, reason = "each test that includes this uses a part of it")]
 

@@ -1,6 +1,6 @@
 //! Other people's S3 servers, as processes: moto, which does what the header says once its
 //! threads are kept apart, and rclone, which does not. Both come from
-//! `scripts/test-tools`. Include it with `#[path = "support/s3_foreign.rs"] mod s3_foreign;`.
+//! `scripts/test-tools`. Include it with `#[path = "../support/s3_foreign.rs"] mod s3_foreign;`.
 
 #![allow(unreachable_pub, dead_code, reason = "each test that includes this uses a part of it")]
 

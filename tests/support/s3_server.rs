@@ -3,7 +3,7 @@
 //! checked and written under a lock for each key. It keeps an object's ETag in a file of its own, so reads take that lock too.
 //!
 //! It writes every request down, and can be told to misbehave. Include it with
-//! `#[path = "support/s3_server.rs"] mod s3_server;`.
+//! `#[path = "../support/s3_server.rs"] mod s3_server;`.
 
 #![allow(unreachable_pub, dead_code, reason = "each test that includes this uses a part of it")]
 

@@ -1,4 +1,4 @@
-//! The ways in, over a store in memory; tests/loss.rs has every object and every harm.
+//! The ways in, over a store in memory; tests/loss/ has every object and every harm.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

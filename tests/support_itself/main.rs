@@ -1,5 +1,6 @@
 //! The testers' tests: each kind of difference between two trees is planted once and must be seen, alone and by its name.
 
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::fs::{self, File, OpenOptions};

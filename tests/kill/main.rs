@@ -1,9 +1,10 @@
 //! A run that is killed at any moment (SIGKILL: no handler, no farewell) leaves nothing to repair: every earlier snapshot
 //! still restores, the next run goes through, and what the broken run had uploaded is not uploaded again.
 
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "program/site.rs"]
+#[path = "../support/site.rs"]
 mod site;
 
 use std::collections::BTreeMap;

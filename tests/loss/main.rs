@@ -2,6 +2,7 @@
 //! wrong, nothing hangs or takes memory by what somebody else declares, and after `repair` and the next backup the newest snapshot is
 //! whole, the older ones as far as their content exists, and what is missing is named. The outcomes are the table in docs/REPAIR.md.
 
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -408,7 +409,7 @@ fn each_single_object_is_harmed_in_every_way() {
     let table = table(&rows.into_inner().unwrap());
     println!("{table}");
     // Older snapshots and the way there differ; whatever was harmed, its kind is told of.
-    let page = include_str!("../docs/REPAIR.md");
+    let page = include_str!("../../docs/REPAIR.md");
     for kind in ["format", "index", "journal", "keys", "live", "packs"] {
         let row = format!("| `{kind}` |");
         assert!(table.contains(&row) && page.contains(&row), "docs/REPAIR.md: {kind}\n{table}");

@@ -4,9 +4,10 @@
 //!
 //! SIGKILL (`kill.rs`) cannot show this: the page cache survives the process.
 
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "support/crash_disk.rs"]
+#[path = "../support/crash_disk.rs"]
 mod crash_disk;
 
 use std::fs;

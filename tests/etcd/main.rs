@@ -1,23 +1,20 @@
 //! Leases and journals' heads in a real etcd: one holder at a time whatever dies, hangs, comes late or gets lost; and the program over it.
 #![cfg(feature = "etcd")]
 
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "support/etcd.rs"]
+#[path = "../support/etcd.rs"]
 mod etcd;
-#[path = "etcd/journal.rs"]
 mod journal;
-#[path = "etcd/program.rs"]
 mod program;
 #[cfg(feature = "s3")]
-#[path = "etcd/rclone.rs"]
 mod rclone;
 #[cfg(feature = "s3")]
-#[path = "support/s3_foreign.rs"]
+#[path = "../support/s3_foreign.rs"]
 mod s3_foreign;
-#[path = "program/site.rs"]
+#[path = "../support/site.rs"]
 mod site;
-#[path = "etcd/traps.rs"]
 mod traps;
 
 use std::time::Duration;

@@ -5,13 +5,9 @@
 //! and a sparse file; for some of it also a prune, whose condemned objects are still there. Then every byte of every object is
 //! flipped, every object is cut at every length, and objects are removed, emptied and exchanged.
 
-#[path = "damage/matrix.rs"]
 mod matrix;
-#[path = "damage/report.rs"]
 mod report;
-#[path = "damage/restored.rs"]
 mod restored;
-#[path = "damage/rig.rs"]
 mod rig;
 
 use bytes::Bytes;

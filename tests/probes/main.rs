@@ -1,6 +1,6 @@
 //! The `http` probe against real servers on this machine: what they answer, how they fail to, and whom TLS trusts.
 
-#[path = "support/s3_foreign.rs"]
+#[path = "../support/s3_foreign.rs"]
 mod s3_foreign;
 
 use std::convert::Infallible;

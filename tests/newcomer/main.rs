@@ -2,9 +2,10 @@
 //! What is restored at the end is compared with what was backed up. Needs root.
 #![cfg(feature = "s3")]
 
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "support/s3_server.rs"]
+#[path = "../support/s3_server.rs"]
 mod s3_server;
 
 use std::fs;

@@ -2,17 +2,16 @@
 //! green, and what is said names the cause. The table in `docs/HEALTH.md` is this test's.
 #![cfg(all(feature = "s3", feature = "etcd"))]
 
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "support/clock.rs"]
+#[path = "../support/clock.rs"]
 mod clock;
-#[path = "support/etcd.rs"]
+#[path = "../support/etcd.rs"]
 mod etcd;
-#[path = "green/looks.rs"]
 mod looks;
-#[path = "support/s3_server.rs"]
+#[path = "../support/s3_server.rs"]
 mod s3_server;
-#[path = "program/site.rs"]
+#[path = "../support/site.rs"]
 mod site;
-#[path = "green/ways.rs"]
 mod ways;

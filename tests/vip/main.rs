@@ -1,22 +1,18 @@
 //! The virtual IP for real: network namespaces, keepalived, and the program on both hosts. Needs root.
 
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "support/daemon.rs"]
+#[path = "../support/daemon.rs"]
 mod daemon;
-#[path = "vip/daemons.rs"]
 mod daemons;
-#[path = "vip/doubled.rs"]
 mod doubled;
-#[path = "vip/following.rs"]
 mod following;
-#[path = "support/netns.rs"]
+#[path = "../support/netns.rs"]
 mod netns;
-#[path = "program/site.rs"]
+#[path = "../support/site.rs"]
 mod site;
-#[path = "vip/story.rs"]
 mod story;
-#[path = "vip/traps.rs"]
 mod traps;
 
 use netns::{Lan, Side, VIP};

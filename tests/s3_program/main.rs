@@ -2,15 +2,14 @@
 //! vanishes midway, and a commit whose answer is lost.
 #![cfg(feature = "s3")]
 
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "s3_program/damage.rs"]
 mod damage;
-#[path = "s3_program/large.rs"]
 mod large;
-#[path = "support/s3_server.rs"]
+#[path = "../support/s3_server.rs"]
 mod s3_server;
-#[path = "program/site.rs"]
+#[path = "../support/site.rs"]
 mod site;
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! A place with everything that a story of the program needs: a source, a directory as store, one config file for all nodes,
-//! and a file that says which node is active. Include it with `#[path = "program/site.rs"] mod site;` beside `mod support;`.
+//! and a file that says which node is active. Include it with `#[path = "../support/site.rs"] mod site;` beside `mod support;`.
 #![allow(dead_code, unreachable_pub, reason = "every test crate uses its own part of it")]
 
 use std::collections::BTreeSet;
